@@ -1,0 +1,368 @@
+"""party.yaml: everything that one party says about itself, checked on load.
+
+The only module that reads the environment: ``FEDTASKS_PARTY`` names the file when nothing else does.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import ipaddress
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+from fedtasks.errors import ConfigError, PeerUnknown
+from fedtasks.settings import build, read_yaml, to_plain
+
+NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")
+"""What parties, datasets, pipelines and tasks may be called: short, lower case, safe in paths and pages."""
+
+
+def check_name(value: str, field_name: str) -> None:
+    """Raise `ConfigError` unless `value` is a plain name."""
+    if not NAME.fullmatch(value):
+        raise ConfigError(
+            f"`{value}` is not a name: a lower-case letter, then at most 31 letters, digits, `_` or `-`", field=field_name
+        )
+
+
+def split_address(address: str, field_name: str) -> tuple[str, int]:
+    """Split ``host:port``; raise `ConfigError` when it is not one."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not host or not port.isdigit() or int(port) > 65535:
+        raise ConfigError(f"`{address}` is not host:port", field=field_name)
+    return host.strip("[]"), int(port)
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class Format(enum.Enum):
+    """File formats of a dataset."""
+
+    PARQUET = "parquet"
+    CSV = "csv"
+
+
+class IdType(enum.Enum):
+    """What an id is; both sides must mean the same."""
+
+    STRING = "string"
+    INTEGER = "integer"
+
+
+class Normalisation(enum.Enum):
+    """One step that an id's text goes through before it is hashed, in the order declared."""
+
+    TRIM = "trim"
+    LOWER = "lower"
+    UPPER = "upper"
+    NFC = "nfc"
+    NFKC = "nfkc"
+
+
+class FeatureType(enum.Enum):
+    """How a column enters a model."""
+
+    NUMERIC = "numeric"
+    CATEGORICAL = "categorical"
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A named table of one party.
+
+    Parameters
+    ----------
+    name
+        Its name in tickets and runs.
+    uri
+        A file or folder: ``file://``, ``hdfs://``, or a path relative to party.yaml.
+    format
+        How it is stored.
+    id
+        Column that identifies a person.
+    id_type, normalise
+        What an id is and how its text is normalised; compared with the peer's before anything runs.
+    features
+        Column → type.
+    label, label_positive
+        Label column and the value that counts as 1; only the leader's dataset has them.
+    """
+
+    name: str
+    uri: str
+    id: str
+    features: Mapping[str, FeatureType]
+    format: Format = Format.PARQUET
+    id_type: IdType = IdType.STRING
+    normalise: tuple[Normalisation, ...] = (Normalisation.TRIM, Normalisation.NFC)
+    label: str | None = None
+    label_positive: str | None = None
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "name")
+        if not self.features:
+            raise ConfigError("declare at least one feature", field="features")
+        if self.label is not None and self.label in self.features:
+            raise ConfigError(f"`{self.label}` is the label and cannot be a feature", field="features")
+        if self.id in self.features:
+            raise ConfigError(f"`{self.id}` is the id and cannot be a feature", field="features")
+
+    @property
+    def schema_digest(self) -> str:
+        """SHA-256 (hex) over id, types, features and label: what a ticket pins; not where the file is."""
+        plain = to_plain(self)
+        for location in ("uri", "format"):
+            plain.pop(location)
+        return digest(plain)
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """This party's only door.
+
+    Parameters
+    ----------
+    workers
+        Where own workers reach the gateway: ``host:port`` on loopback.
+    listen
+        Where peers reach it; without it the gateway only dials.
+    certificate, private_key, authority
+        TLS identity (PEM files); `authority` is what peers must be given.
+    ticket_key
+        Ed25519 key that signs tickets and receipts (PEM file).
+    worker_secret_file
+        File with the secret that workers present.
+    """
+
+    workers: str
+    certificate: Path
+    private_key: Path
+    authority: Path
+    ticket_key: Path
+    worker_secret_file: Path
+    listen: str | None = None
+
+    def __post_init__(self) -> None:
+        host, _ = split_address(self.workers, "workers")
+        if not _is_loopback(host):
+            raise ConfigError(
+                "own workers are served without TLS, so this must be a loopback address such as 127.0.0.1", field="workers"
+            )
+        if self.listen is not None:
+            split_address(self.listen, "listen")
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Another party.
+
+    Parameters
+    ----------
+    name
+        Its name: the common name of its certificate.
+    authority
+        Its certificate authority (PEM file).
+    ticket_key
+        Its pinned Ed25519 public key, base64.
+    address
+        Its gateway's ``host:port``; without it the peer dials us.
+    """
+
+    name: str
+    authority: Path
+    ticket_key: str
+    address: str | None = None
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "name")
+        if self.address is not None:
+            split_address(self.address, "address")
+
+
+@dataclass(frozen=True)
+class Store:
+    """Where state lives: SQLite on a laptop, PostgreSQL by URL; a password only from a file."""
+
+    url: str = "sqlite:///store.db"
+    password_file: Path | None = None
+
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.url)
+        if parts.scheme.split("+")[0] not in ("sqlite", "postgresql"):
+            raise ConfigError(f"`{parts.scheme}` is neither sqlite nor postgresql", field="url")
+        if parts.password is not None:
+            raise ConfigError("put the password into a file and name it in `password_file`", field="url")
+
+
+@dataclass(frozen=True)
+class Airflow:
+    """This party's Airflow, as its gateway reaches it."""
+
+    url: str
+    user: str
+    password_file: Path
+
+    def __post_init__(self) -> None:
+        if urlsplit(self.url).scheme not in ("http", "https"):
+            raise ConfigError(f"`{self.url}` is not an http(s) URL", field="url")
+
+
+@dataclass(frozen=True)
+class Spark:
+    """How Spark jobs run."""
+
+    master: str = "local[*]"
+    driver_memory: str = "1g"
+    conf: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Party:
+    """One organisation: the content of party.yaml.
+
+    Parameters
+    ----------
+    name
+        The party's name; also the common name of its certificate.
+    storage
+        Root of everything that runs write: ``file://`` or ``hdfs://``.
+    psi_key
+        RSA private key for signing as the PSI signer (PEM file); made by ``fedtasks psi keygen``.
+    max_clock_skew_s
+        How far a peer's clock may be from ours.
+    """
+
+    name: str
+    gateway: Gateway
+    airflow: Airflow
+    storage: str
+    peers: tuple[Peer, ...] = ()
+    datasets: tuple[Dataset, ...] = ()
+    store: Store = field(default_factory=Store)
+    spark: Spark = field(default_factory=Spark)
+    psi_key: Path | None = None
+    max_clock_skew_s: float = 120.0
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "name")
+        for group, members in (("peers", self.peers), ("datasets", self.datasets)):
+            names = [member.name for member in members]
+            for name in names:
+                if names.count(name) > 1:
+                    raise ConfigError(f"`{name}` is declared twice", field=group)
+        if any(peer.name == self.name for peer in self.peers):
+            raise ConfigError(f"`{self.name}` cannot be its own peer", field="peers")
+
+    def peer(self, name: str) -> Peer:
+        """Return the peer called `name`; raise `PeerUnknown` when there is none."""
+        for peer in self.peers:
+            if peer.name == name:
+                return peer
+        raise PeerUnknown(f"`{name}` is not among the peers of {self.name}")
+
+    def dataset(self, name: str) -> Dataset:
+        """Return the dataset called `name`; raise `ConfigError` naming the known ones when there is none."""
+        for dataset in self.datasets:
+            if dataset.name == name:
+                return dataset
+        known = ", ".join(dataset.name for dataset in self.datasets) or "none"
+        raise ConfigError(f"dataset `{name}` is not declared by {self.name}; known are: {known}", field="datasets")
+
+
+_PATHS = ("certificate", "private_key", "authority", "ticket_key", "worker_secret_file")
+
+
+def load_party(path: Path | str | None = None) -> Party:
+    """Load and check party.yaml; relative paths and URIs are resolved against its folder.
+
+    Parameters
+    ----------
+    path
+        The file; by default ``$FEDTASKS_PARTY``, else ``party.yaml`` here.
+
+    Raises
+    ------
+    ConfigError
+        Naming file, line, field and what was expected.
+    """
+    file = Path(path or os.environ.get("FEDTASKS_PARTY") or "party.yaml").absolute()
+    plain, lines = read_yaml(file)
+    if not isinstance(plain, dict):
+        raise ConfigError("expected a mapping", where=str(file))
+    party = build(Party, plain, lines)  # checks the shape before paths are touched
+    _resolve(plain, party, file.parent)
+    return build(Party, plain, lines)
+
+
+def _resolve(plain: dict[str, object], party: Party, folder: Path) -> None:
+    """Make every path and URI in `plain` absolute."""
+
+    def below(holder: object, *names: str) -> None:
+        if isinstance(holder, dict):
+            for name in names:
+                if holder.get(name) is not None:
+                    holder[name] = str(folder / str(holder[name]))
+
+    below(plain.get("gateway"), *_PATHS)
+    below(plain.get("airflow"), "password_file")
+    below(plain, "psi_key")
+    for peer in _items(plain.get("peers")):
+        below(peer, "authority")
+    for dataset in _items(plain.get("datasets")):
+        dataset["uri"] = _absolute_uri(str(dataset["uri"]), folder)
+    plain["storage"] = _absolute_uri(party.storage, folder)
+    store = dict(to_plain(party.store))
+    below(store, "password_file")
+    parts = urlsplit(party.store.url)
+    if parts.scheme.startswith("sqlite") and parts.path and not parts.path.startswith("//"):
+        store["url"] = f"{parts.scheme}:///{folder / parts.path.lstrip('/')}"
+    elif parts.scheme.startswith("sqlite"):
+        store["url"] = urlunsplit(parts)
+    plain["store"] = {name: value for name, value in store.items() if value is not None}
+
+
+def _items(value: object) -> list[dict[str, object]]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def _absolute_uri(uri: str, folder: Path) -> str:
+    return uri if "://" in uri else f"file://{folder / uri}"
+
+
+def read_secret(path: Path) -> str:
+    """Read a secret from a file that nobody but its owner may read.
+
+    Raises
+    ------
+    ConfigError
+        When the file is missing, empty, or readable by others.
+    """
+    try:
+        mode = path.stat().st_mode
+        text = path.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise ConfigError(f"the secret cannot be read: {error.strerror}", where=str(path)) from error
+    if mode & 0o077:
+        raise ConfigError(f"others may read this secret (mode {mode & 0o777:o}); run chmod 600 on it", where=str(path))
+    if not text:
+        raise ConfigError("the secret is empty", where=str(path))
+    return text
+
+
+def digest(value: object) -> str:
+    """SHA-256 (hex) of a value's canonical JSON: sorted keys, no spaces."""
+    text = json.dumps(to_plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()

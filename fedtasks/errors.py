@@ -1,0 +1,546 @@
+"""The one registry of everything that can go wrong.
+
+::
+
+    FedtasksError
+    ├── ConfigError ............ party.yaml or a task configuration is wrong
+    ├── TicketError ............ a ticket does not cover what was asked
+    ├── PeerError .............. the other party cannot or will not
+    ├── RunError ............... the run as a whole cannot go on
+    ├── LinkError .............. the conversation of two workers broke
+    ├── DataError .............. a dataset is not what was declared
+    ├── CryptoError ............ a key or a signature cannot be trusted
+    └── MachineError ........... this machine: store, port, process
+
+Each leaf carries a stable ``code``, whether a retry can help, who must act, and a remedy. The same words appear in the
+log, the CLI, the DAG run's note and on the wire. ``public`` is what the peer may see: by default the summary and the
+``fields``, never ``detail``, which may name files, columns and rows of this party.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import ClassVar
+
+
+class FedtasksError(Exception):
+    """Base of every error that fedtasks raises on purpose.
+
+    Parameters
+    ----------
+    detail
+        What happened, for this party only: may name files, columns, row numbers. Never an id, never a secret.
+    where
+        The place: ``party.yaml:12``, a task, a file.
+    **fields
+        Named facts that are safe to show to the peer, e.g. ``field="epochs", ours="8", theirs="10"``.
+    """
+
+    code: ClassVar[str] = ""
+    retryable: ClassVar[bool] = False
+    who: ClassVar[str] = "own"
+    summary: ClassVar[str] = ""
+    remedy: ClassVar[str] = ""
+
+    def __init__(self, detail: str = "", *, where: str = "", **fields: object) -> None:
+        self.detail = detail
+        self.where = where
+        self.fields: dict[str, str] = {name: str(value) for name, value in fields.items()}
+        super().__init__(detail)
+
+    @property
+    def public(self) -> str:
+        """The text that the peer may see."""
+        facts = ", ".join(f"{name}={value}" for name, value in self.fields.items())
+        return f"{self.summary} ({facts})" if facts else self.summary
+
+    def __str__(self) -> str:
+        head = f"{self.code}: {self.detail or self.public}"
+        if self.where:
+            head = f"{head} [{self.where}]"
+        return f"{head}. {self.remedy}" if self.remedy else head
+
+
+# --------------------------------------------------------------------------------------------------- configuration
+class ConfigError(FedtasksError):
+    """Raised when party.yaml or a task configuration is wrong."""
+
+    code = "CONFIG_INVALID"
+    summary = "A configuration is wrong"
+    remedy = "Correct the named field"
+
+
+# ---------------------------------------------------------------------------------------------------------- tickets
+class TicketError(FedtasksError):
+    """Base of the refusals; ``clause`` names the part of the ticket that refused."""
+
+    who = "both"
+
+
+class TicketMissing(TicketError):
+    """Raised when no ticket covers the request."""
+
+    code = "TICKET_MISSING"
+    summary = "No ticket covers this request"
+    remedy = "Ask the other party to issue a ticket (`fedtasks ticket issue`) and accept it"
+
+
+class TicketInvalid(TicketError):
+    """Raised when a ticket's signature, type or claims cannot be trusted."""
+
+    code = "TICKET_INVALID"
+    summary = "The ticket cannot be trusted"
+    remedy = "Ask the granting party to issue it again; check that the pinned ticket key is theirs"
+
+
+class TicketExpired(TicketError):
+    """Raised after a ticket's time window."""
+
+    code = "TICKET_EXPIRED"
+    summary = "The ticket has expired"
+    remedy = "Ask the granting party for a new ticket"
+
+
+class TicketNotYetValid(TicketError):
+    """Raised before a ticket's time window."""
+
+    code = "TICKET_NOT_YET_VALID"
+    summary = "The ticket is not valid yet"
+    remedy = "Wait for its time window, or compare both clocks"
+
+
+class TicketRevoked(TicketError):
+    """Raised when the granting party has withdrawn the ticket."""
+
+    code = "TICKET_REVOKED"
+    summary = "The ticket has been revoked"
+    remedy = "Ask the granting party for a new ticket"
+
+
+class TicketNotAccepted(TicketError):
+    """Raised when a ticket was granted but never counter-signed."""
+
+    code = "TICKET_NOT_ACCEPTED"
+    summary = "The ticket has not been accepted"
+    remedy = "Accept it with `fedtasks ticket accept`"
+
+
+class TicketScope(TicketError):
+    """Raised when a request lies outside a ticket's scope."""
+
+    code = "TICKET_SCOPE"
+    summary = "The ticket does not cover this"
+    remedy = "Ask for what the named clause allows, or for a wider ticket"
+
+
+class TicketExhausted(TicketError):
+    """Raised when one of a ticket's limits is used up."""
+
+    code = "TICKET_EXHAUSTED"
+    summary = "A limit of the ticket is used up"
+    remedy = "Ask the granting party for a new ticket"
+
+
+class FloorViolated(TicketError):
+    """Raised when a run would fall below the ticket's privacy floor."""
+
+    code = "FLOOR_VIOLATED"
+    summary = "The run would fall below the ticket's privacy floor"
+    remedy = "Raise the named setting to the floor"
+
+
+# ------------------------------------------------------------------------------------------------------------- peers
+class PeerError(FedtasksError):
+    """Base of what the other party cannot or will not do."""
+
+    who = "peer"
+
+
+class PeerUnknown(PeerError):
+    """Raised when a name is not among the peers of party.yaml."""
+
+    code = "PEER_UNKNOWN"
+    who = "own"
+    summary = "This party is not a known peer"
+    remedy = "Add it with `fedtasks peer add`"
+
+
+class PeerIdentity(PeerError):
+    """Raised when a certificate is not the one that belongs to the peer's name."""
+
+    code = "PEER_IDENTITY"
+    summary = "The certificate does not belong to the peer"
+    remedy = "Compare fingerprints with the peer by telephone, then add the peer again"
+
+
+class PeerUnreachable(PeerError):
+    """Raised when the peer's gateway does not answer."""
+
+    code = "PEER_UNREACHABLE"
+    retryable = True
+    who = "both"
+    summary = "The peer's gateway does not answer"
+    remedy = "Check that both gateways run and that the address and port are open (`fedtasks doctor`)"
+
+
+class PeerDagMissing(PeerError):
+    """Raised when the peer's Airflow does not know the DAG."""
+
+    code = "PEER_DAG_MISSING"
+    summary = "The DAG is not deployed on the other side"
+    remedy = "Deploy the same DAG file there"
+
+
+class PeerDagBroken(PeerError):
+    """Raised when the peer's Airflow cannot import the DAG."""
+
+    code = "PEER_DAG_BROKEN"
+    summary = "The DAG has import errors on the other side"
+    remedy = "Mend the import errors shown in that Airflow"
+
+
+class PeerPaused(PeerError):
+    """Raised when the peer's DAG is paused."""
+
+    code = "PEER_PAUSED"
+    summary = "The DAG is paused on the other side"
+    remedy = "Unpause it in that Airflow"
+
+
+class PeerAirflowUnreachable(PeerError):
+    """Raised when the peer's gateway cannot reach its own Airflow."""
+
+    code = "PEER_AIRFLOW_UNREACHABLE"
+    retryable = True
+    summary = "The other side's gateway cannot reach its Airflow"
+    remedy = "Start that Airflow, or correct `airflow` in its party.yaml"
+
+
+class PeerFailed(PeerError):
+    """Raised when the other side's half of the run failed."""
+
+    code = "PEER_FAILED"
+    summary = "The other side's half failed"
+    remedy = "See the named reason; the other side must act"
+
+
+class PeerCancelled(PeerError):
+    """Raised when a person ended the run on the other side."""
+
+    code = "PEER_CANCELLED"
+    summary = "The run was cancelled on the other side"
+    remedy = "Ask the other side why; start the partition again when both agree"
+
+
+class PeerRestarted(PeerError):
+    """Raised when the other half began again, so that this half must meet it anew."""
+
+    code = "PEER_RESTARTED"
+    retryable = True
+    who = "both"
+    summary = "The other half started a new attempt"
+    remedy = "Nothing to do: this half meets it by a retry"
+
+
+class ClockSkew(PeerError):
+    """Raised when the clocks of two gateways are too far apart for time windows to mean the same."""
+
+    code = "CLOCK_SKEW"
+    who = "both"
+    summary = "The two gateways' clocks differ too much"
+    remedy = "Synchronise both clocks (NTP)"
+
+
+class VersionDiffers(PeerError):
+    """Raised when two gateways or workers speak no common protocol version."""
+
+    code = "VERSION_DIFFERS"
+    who = "both"
+    summary = "The two sides speak no common protocol version"
+    remedy = "Upgrade the older side"
+
+
+# -------------------------------------------------------------------------------------------------------------- runs
+class RunError(FedtasksError):
+    """Base of what ends a run as a whole."""
+
+    who = "both"
+
+
+class RunUnknown(RunError):
+    """Raised when nobody opened the run."""
+
+    code = "RUN_UNKNOWN"
+    summary = "This run is not known here"
+    remedy = "Start it through its DAG's `open_run`"
+
+
+class RunEnded(RunError):
+    """Raised when a run has already ended."""
+
+    code = "RUN_ENDED"
+    summary = "This run has ended"
+    remedy = "Start the partition again"
+
+
+class RunCancelled(RunError):
+    """Raised when a person ended the run on this side."""
+
+    code = "RUN_CANCELLED"
+    who = "own"
+    summary = "The run was cancelled"
+    remedy = "Start the partition again when both agree"
+
+
+class RunFailed(RunError):
+    """Raised when the Airflow of this side failed the run outside of a federated task."""
+
+    code = "RUN_FAILED"
+    who = "own"
+    summary = "The DAG run failed"
+    remedy = "See the failed task's log in Airflow"
+
+
+class ConfigDiffers(RunError):
+    """Raised when both sides' configurations differ in the named ``field``."""
+
+    code = "CONFIG_DIFFERS"
+    summary = "The two sides' configurations differ"
+    remedy = "Agree on the named field and deploy the same DAG on both sides"
+
+
+class RowOrderDiffers(RunError):
+    """Raised when the two sides hold rows in different orders."""
+
+    code = "ROW_ORDER_DIFFERS"
+    summary = "The two sides' rows are not in the same order"
+    remedy = "Clear the task `align` on both sides"
+
+
+class ReceiptsDiffer(RunError):
+    """Raised when the two sides' accounts of a run differ."""
+
+    code = "RECEIPTS_DIFFER"
+    summary = "The two sides' receipts differ"
+    remedy = "Compare the named count or digest; do not use the outputs"
+
+
+class DeadlinePassed(RunError):
+    """Raised when the other half was not ready in time."""
+
+    code = "DEADLINE"
+    summary = "The other half was not ready in time"
+    remedy = "See what the other side waits for; raise the deadline if it only needs longer"
+
+
+class AttemptStale(RunError):
+    """Raised when an old attempt tries to speak or write after a newer one has begun."""
+
+    code = "ATTEMPT_STALE"
+    retryable = True
+    summary = "A newer attempt of this task has begun"
+    remedy = "Nothing to do: the newer attempt goes on"
+
+
+# -------------------------------------------------------------------------------------------------------------- link
+class LinkError(FedtasksError):
+    """Base of what breaks a conversation of two workers."""
+
+    who = "both"
+
+
+class LinkLost(LinkError):
+    """Raised when a link could not be resumed in time."""
+
+    code = "LINK_LOST"
+    retryable = True
+    summary = "The connection of the two halves was lost"
+    remedy = "Check the network and both gateways; the task is tried again"
+
+
+class ProtocolViolated(LinkError):
+    """Raised when the other half sends what nobody asked for."""
+
+    code = "PROTOCOL_VIOLATED"
+    summary = "The other half sent an unexpected message"
+    remedy = "Check that both sides run the same version"
+
+
+class SecretRejected(LinkError):
+    """Raised when a worker does not present its gateway's secret."""
+
+    code = "SECRET_REJECTED"
+    who = "own"
+    summary = "The gateway rejected the worker's secret"
+    remedy = "Check `gateway.worker_secret_file` and its permissions"
+
+
+class GatewayUnreachable(LinkError):
+    """Raised when a worker cannot reach its own gateway."""
+
+    code = "GATEWAY_UNREACHABLE"
+    retryable = True
+    who = "own"
+    summary = "The own gateway does not answer"
+    remedy = "Start it with `fedtasks gateway`, or correct `gateway.workers` in party.yaml"
+
+
+# -------------------------------------------------------------------------------------------------------------- data
+class DataError(FedtasksError):
+    """Base of what is wrong with a dataset; ``detail`` names file, column and row."""
+
+
+class DataMissing(DataError):
+    """Raised when a file or table is not there."""
+
+    code = "DATA_MISSING"
+    summary = "A dataset's file is missing"
+    remedy = "Put the file in place or correct the dataset's `uri`"
+
+
+class ColumnMissing(DataError):
+    """Raised when a declared column is not in the file."""
+
+    code = "DATA_COLUMN_MISSING"
+    summary = "A declared column is missing"
+    remedy = "Add the column to the file or remove it from the dataset"
+
+
+class ColumnType(DataError):
+    """Raised when a column's values are not of the declared type."""
+
+    code = "DATA_COLUMN_TYPE"
+    summary = "A column has another type than declared"
+    remedy = "Correct the file or the declared type"
+
+
+class IdDuplicate(DataError):
+    """Raised when one id stands in several rows."""
+
+    code = "DATA_ID_DUPLICATE"
+    summary = "Ids are not unique"
+    remedy = "Keep one row for each id"
+
+
+class IdNull(DataError):
+    """Raised when rows have no id."""
+
+    code = "DATA_ID_NULL"
+    summary = "Rows without an id"
+    remedy = "Remove or complete these rows"
+
+
+class IntersectionEmpty(DataError):
+    """Raised when the parties share no one, or fewer people than the privacy floor asks for."""
+
+    code = "DATA_INTERSECTION_EMPTY"
+    who = "both"
+    summary = "The two sides share too few ids"
+    remedy = "Check that both ids mean the same and are normalised alike"
+
+
+class LabelInvalid(DataError):
+    """Raised when the label is missing, constant, or held by both parties."""
+
+    code = "DATA_LABEL_INVALID"
+    who = "both"
+    summary = "The label cannot be used"
+    remedy = "Exactly one party declares a label with two classes"
+
+
+class DataCorrupt(DataError):
+    """Raised when a file does not match its manifest."""
+
+    code = "DATA_CORRUPT"
+    summary = "A file does not match its manifest"
+    remedy = "Clear the task that wrote it"
+
+
+# ------------------------------------------------------------------------------------------------------------ crypto
+class CryptoError(FedtasksError):
+    """Base of keys and signatures that cannot be trusted."""
+
+
+class KeyWeak(CryptoError):
+    """Raised when a key is too short or of a form that leaks."""
+
+    code = "KEY_WEAK"
+    summary = "The key is too weak"
+    remedy = "Make a new key with `fedtasks psi keygen`"
+
+
+class KeyInvalid(CryptoError):
+    """Raised when a key cannot be read or its proof does not hold."""
+
+    code = "KEY_INVALID"
+    who = "both"
+    summary = "The key or its proof is invalid"
+    remedy = "Make a new key with `fedtasks psi keygen`"
+
+
+class SignatureWrong(CryptoError):
+    """Raised when a signature does not verify."""
+
+    code = "SIGNATURE_WRONG"
+    who = "both"
+    summary = "A signature does not verify"
+    remedy = "Do not go on with this peer before the cause is known"
+
+
+# ------------------------------------------------------------------------------------------------------ this machine
+class MachineError(FedtasksError):
+    """Base of what is wrong on this machine."""
+
+
+class StoreUnavailable(MachineError):
+    """Raised when the store cannot be reached or is of another version."""
+
+    code = "STORE_UNAVAILABLE"
+    retryable = True
+    summary = "The store is not available"
+    remedy = "Check `store` in party.yaml; migrate with `fedtasks store migrate`"
+
+
+class AirflowUnreachable(MachineError):
+    """Raised when this party's own Airflow does not answer."""
+
+    code = "AIRFLOW_UNREACHABLE"
+    retryable = True
+    summary = "The own Airflow does not answer"
+    remedy = "Start Airflow, or correct `airflow` in party.yaml"
+
+
+class PortInUse(MachineError):
+    """Raised when a listener's port is taken."""
+
+    code = "PORT_IN_USE"
+    summary = "A port is in use"
+    remedy = "Stop the other process or choose another port in party.yaml"
+
+
+class ProcessFailed(MachineError):
+    """Raised when an algorithm's process ended without saying why."""
+
+    code = "PROCESS_FAILED"
+    retryable = True
+    summary = "The algorithm's process died"
+    remedy = "See the task's log; a retry continues from the newest joint checkpoint"
+
+
+def leaves(root: type[FedtasksError] = FedtasksError) -> Iterator[type[FedtasksError]]:
+    """Yield every error class that has a code of its own, in the order of definition."""
+    if root.code:
+        yield root
+    for child in root.__subclasses__():
+        yield from leaves(child)
+
+
+def from_code(code: str, detail: str = "", *, where: str = "") -> FedtasksError:
+    """Rebuild an error from its code, as read from the wire, the store or a process.
+
+    An unknown code (a newer peer) becomes `PeerFailed` with the code in its text, never an exception of its own.
+    """
+    for leaf in leaves():
+        if leaf.code == code:
+            return leaf(detail, where=where)
+    return PeerFailed(f"{code}: {detail}" if detail else code, where=where)

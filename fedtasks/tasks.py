@@ -1,0 +1,187 @@
+"""An algorithm as a process of its own: one configuration file in, one outcome file out.
+
+An operator writes the `TaskConfig`, starts ``fedtasks task run CONFIG`` (or a Spark job), and reads beside it either
+``outcome.json`` or ``failure.json``. Progress and metrics go to the own gateway as the work goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from fedtasks.config import Dataset, Party, digest, load_party
+from fedtasks.data.storage import RunStorage
+from fedtasks.errors import ConfigError, FedtasksError, ProcessFailed
+from fedtasks.link.client import GatewayClient
+from fedtasks.link.grpc_link import GrpcLink
+from fedtasks.link.link import Link
+from fedtasks.settings import build, to_plain
+
+log = logging.getLogger(__name__)
+
+OUTCOME = "outcome.json"
+FAILURE = "failure.json"
+
+
+@dataclass(frozen=True)
+class TaskConfig:
+    """Everything one half of one task needs to know.
+
+    Parameters
+    ----------
+    party
+        Path of party.yaml.
+    run_id, task, attempt
+        Which task of which run, and the attempt that both halves agreed on.
+    peer
+        The other party's name.
+    leader
+        Name of the party that holds the label.
+    datasets
+        Party name → dataset name, for both parties.
+    settings
+        The step's own settings, equal on both sides.
+    shared_digest
+        Digest of the run's whole shared configuration.
+    """
+
+    party: Path
+    run_id: str
+    task: str
+    attempt: int
+    peer: str
+    leader: str
+    datasets: Mapping[str, str]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    shared_digest: str = ""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one half ended with; both sides' outcomes must be equal, so nothing private goes in.
+
+    Parameters
+    ----------
+    counts
+        Rows, people, steps.
+    digests
+        SHA-256 (hex) of what both sides hold alike, such as the row order.
+    """
+
+    counts: Mapping[str, int] = field(default_factory=dict)
+    digests: Mapping[str, str] = field(default_factory=dict)
+
+
+class TaskContext:
+    """What an algorithm may use: its configuration, its party, its storage, the link and a place to report to."""
+
+    def __init__(self, config: TaskConfig, party: Party, client: GatewayClient) -> None:
+        self.config = config
+        self.party = party
+        self._client = client
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The own dataset of this run."""
+        return self.party.dataset(self.config.datasets[self.party.name])
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether this party holds the label."""
+        return self.config.leader == self.party.name
+
+    @cached_property
+    def storage(self) -> RunStorage:
+        """Where this run's files are."""
+        return RunStorage(self.party.storage, self.config.run_id)
+
+    @cached_property
+    def folder(self) -> str:
+        """URI of the folder that this attempt writes to."""
+        return self.storage.attempt(self.config.task, self.config.attempt)
+
+    def open_link(self, *, shard: int = 0, **facts: str) -> Link:
+        """Meet the other half.
+
+        Parameters
+        ----------
+        shard
+            Which pair of shards this link serves.
+        **facts
+            What must be equal on both sides beside the task, the attempt and the shared configuration.
+
+        Raises
+        ------
+        ConfigDiffers, RowOrderDiffers, VersionDiffers
+            A fact differs; the error names it.
+        """
+        config = self.config
+        return GrpcLink(
+            self._client,
+            peer=config.peer,
+            run_id=config.run_id,
+            task=config.task,
+            shard=shard,
+            attempt=config.attempt,
+            facts={"shared configuration": config.shared_digest, "settings": digest(config.settings), **facts},
+        )
+
+    def report(self, progress: Mapping[str, Any] | None = None, *, step: int = 0, **metrics: float) -> None:
+        """Show progress (display only) and store metrics at `step`; never fails the task."""
+        try:
+            self._client.report(
+                self.config.run_id, self.config.task, self.config.attempt, progress=progress, step=step, metrics=metrics
+            )
+        except FedtasksError as error:
+            log.warning("progress could not be reported: %s", error)
+
+
+Algorithm = Callable[[TaskContext], Outcome]
+
+
+def run(algorithm: Algorithm, config_file: Path) -> int:
+    """Run one half of a task and write its outcome or failure beside `config_file`.
+
+    Returns
+    -------
+    int
+        Exit code: 0 when the half succeeded, 1 when it failed and ``failure.json`` says why.
+    """
+    logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    folder = config_file.parent
+    try:
+        config = build(TaskConfig, json.loads(config_file.read_text(encoding="utf-8")))
+        party = load_party(config.party)
+        with GatewayClient.of(party) as client:
+            outcome = algorithm(TaskContext(config, party, client))
+    except FedtasksError as error:
+        log.error("%s", error)
+        _write(folder / FAILURE, {"code": error.code, "detail": error.detail, "where": error.where, "public": error.public})
+        return 1
+    except Exception as error:
+        log.exception("the algorithm raised an error that it does not know")
+        unknown = ProcessFailed(f"{type(error).__name__} in {config_file.name}; see the log")
+        _write(folder / FAILURE, {"code": unknown.code, "detail": unknown.detail, "where": "", "public": unknown.public})
+        return 1
+    _write(folder / OUTCOME, to_plain(outcome))
+    return 0
+
+
+def _write(path: Path, value: Mapping[str, Any]) -> None:
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(value, sort_keys=True), encoding="utf-8")
+    os.replace(partial, path)
+
+
+def main(algorithm: Algorithm) -> None:
+    """Entry point of a Spark job: the one argument is the configuration file."""
+    if len(sys.argv) != 2:
+        raise SystemExit(str(ConfigError(f"usage: {sys.argv[0]} CONFIG")))
+    raise SystemExit(run(algorithm, Path(sys.argv[1])))

@@ -1,0 +1,1 @@
+"""Generated from `protos/fedtasks/v1`; do not edit."""

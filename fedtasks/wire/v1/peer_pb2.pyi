@@ -1,0 +1,121 @@
+from fedtasks.wire.v1 import failure_pb2 as _failure_pb2
+from fedtasks.wire.v1 import run_pb2 as _run_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class ControlRequest(_message.Message):
+    __slots__ = ("envelope",)
+    ENVELOPE_FIELD_NUMBER: _ClassVar[int]
+    envelope: Envelope
+    def __init__(self, envelope: _Optional[_Union[Envelope, _Mapping]] = ...) -> None: ...
+
+class ControlResponse(_message.Message):
+    __slots__ = ("envelope",)
+    ENVELOPE_FIELD_NUMBER: _ClassVar[int]
+    envelope: Envelope
+    def __init__(self, envelope: _Optional[_Union[Envelope, _Mapping]] = ...) -> None: ...
+
+class Envelope(_message.Message):
+    __slots__ = ("id", "reply_to", "greeting", "start_run", "run_started", "run_update", "ticket_update", "done", "failure")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    REPLY_TO_FIELD_NUMBER: _ClassVar[int]
+    GREETING_FIELD_NUMBER: _ClassVar[int]
+    START_RUN_FIELD_NUMBER: _ClassVar[int]
+    RUN_STARTED_FIELD_NUMBER: _ClassVar[int]
+    RUN_UPDATE_FIELD_NUMBER: _ClassVar[int]
+    TICKET_UPDATE_FIELD_NUMBER: _ClassVar[int]
+    DONE_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    reply_to: int
+    greeting: Greeting
+    start_run: StartRun
+    run_started: RunStarted
+    run_update: RunUpdate
+    ticket_update: TicketUpdate
+    done: Done
+    failure: _failure_pb2.Failure
+    def __init__(self, id: _Optional[int] = ..., reply_to: _Optional[int] = ..., greeting: _Optional[_Union[Greeting, _Mapping]] = ..., start_run: _Optional[_Union[StartRun, _Mapping]] = ..., run_started: _Optional[_Union[RunStarted, _Mapping]] = ..., run_update: _Optional[_Union[RunUpdate, _Mapping]] = ..., ticket_update: _Optional[_Union[TicketUpdate, _Mapping]] = ..., done: _Optional[_Union[Done, _Mapping]] = ..., failure: _Optional[_Union[_failure_pb2.Failure, _Mapping]] = ...) -> None: ...
+
+class Greeting(_message.Message):
+    __slots__ = ("party", "version", "protocol_min", "protocol_max", "clock_ms")
+    PARTY_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    PROTOCOL_MIN_FIELD_NUMBER: _ClassVar[int]
+    PROTOCOL_MAX_FIELD_NUMBER: _ClassVar[int]
+    CLOCK_MS_FIELD_NUMBER: _ClassVar[int]
+    party: str
+    version: str
+    protocol_min: int
+    protocol_max: int
+    clock_ms: int
+    def __init__(self, party: _Optional[str] = ..., version: _Optional[str] = ..., protocol_min: _Optional[int] = ..., protocol_max: _Optional[int] = ..., clock_ms: _Optional[int] = ...) -> None: ...
+
+class StartRun(_message.Message):
+    __slots__ = ("ticket_id", "pipeline", "dag_id", "steps", "partition", "config_json", "force", "reason", "number")
+    TICKET_ID_FIELD_NUMBER: _ClassVar[int]
+    PIPELINE_FIELD_NUMBER: _ClassVar[int]
+    DAG_ID_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    PARTITION_FIELD_NUMBER: _ClassVar[int]
+    CONFIG_JSON_FIELD_NUMBER: _ClassVar[int]
+    FORCE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    ticket_id: str
+    pipeline: str
+    dag_id: str
+    steps: _containers.RepeatedCompositeFieldContainer[_run_pb2.Step]
+    partition: str
+    config_json: str
+    force: bool
+    reason: str
+    number: int
+    def __init__(self, ticket_id: _Optional[str] = ..., pipeline: _Optional[str] = ..., dag_id: _Optional[str] = ..., steps: _Optional[_Iterable[_Union[_run_pb2.Step, _Mapping]]] = ..., partition: _Optional[str] = ..., config_json: _Optional[str] = ..., force: _Optional[bool] = ..., reason: _Optional[str] = ..., number: _Optional[int] = ...) -> None: ...
+
+class RunStarted(_message.Message):
+    __slots__ = ("run_id", "number", "already_done")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    ALREADY_DONE_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    number: int
+    already_done: bool
+    def __init__(self, run_id: _Optional[str] = ..., number: _Optional[int] = ..., already_done: _Optional[bool] = ...) -> None: ...
+
+class RunUpdate(_message.Message):
+    __slots__ = ("run_id", "version", "state", "failure", "tasks", "receipt")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    TASKS_FIELD_NUMBER: _ClassVar[int]
+    RECEIPT_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    version: int
+    state: _run_pb2.State
+    failure: _failure_pb2.Failure
+    tasks: _containers.RepeatedCompositeFieldContainer[_run_pb2.Half]
+    receipt: str
+    def __init__(self, run_id: _Optional[str] = ..., version: _Optional[int] = ..., state: _Optional[_Union[_run_pb2.State, str]] = ..., failure: _Optional[_Union[_failure_pb2.Failure, _Mapping]] = ..., tasks: _Optional[_Iterable[_Union[_run_pb2.Half, _Mapping]]] = ..., receipt: _Optional[str] = ...) -> None: ...
+
+class TicketUpdate(_message.Message):
+    __slots__ = ("ticket_id", "grant", "acceptance", "revocation")
+    TICKET_ID_FIELD_NUMBER: _ClassVar[int]
+    GRANT_FIELD_NUMBER: _ClassVar[int]
+    ACCEPTANCE_FIELD_NUMBER: _ClassVar[int]
+    REVOCATION_FIELD_NUMBER: _ClassVar[int]
+    ticket_id: str
+    grant: str
+    acceptance: str
+    revocation: str
+    def __init__(self, ticket_id: _Optional[str] = ..., grant: _Optional[str] = ..., acceptance: _Optional[str] = ..., revocation: _Optional[str] = ...) -> None: ...
+
+class Done(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...

@@ -1,0 +1,235 @@
+from fedtasks.wire.v1 import failure_pb2 as _failure_pb2
+from fedtasks.wire.v1 import run_pb2 as _run_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Opening(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    OPENING_UNSPECIFIED: _ClassVar[Opening]
+    OPENING_STARTED: _ClassVar[Opening]
+    OPENING_RESUMED: _ClassVar[Opening]
+    OPENING_ALREADY_RUNNING: _ClassVar[Opening]
+    OPENING_ALREADY_DONE: _ClassVar[Opening]
+OPENING_UNSPECIFIED: Opening
+OPENING_STARTED: Opening
+OPENING_RESUMED: Opening
+OPENING_ALREADY_RUNNING: Opening
+OPENING_ALREADY_DONE: Opening
+
+class OpenRunRequest(_message.Message):
+    __slots__ = ("dag_id", "dag_run_id", "pipeline", "steps", "partition", "config_json", "peer", "ticket_id", "force", "reason")
+    DAG_ID_FIELD_NUMBER: _ClassVar[int]
+    DAG_RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    PIPELINE_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    PARTITION_FIELD_NUMBER: _ClassVar[int]
+    CONFIG_JSON_FIELD_NUMBER: _ClassVar[int]
+    PEER_FIELD_NUMBER: _ClassVar[int]
+    TICKET_ID_FIELD_NUMBER: _ClassVar[int]
+    FORCE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    dag_id: str
+    dag_run_id: str
+    pipeline: str
+    steps: _containers.RepeatedCompositeFieldContainer[_run_pb2.Step]
+    partition: str
+    config_json: str
+    peer: str
+    ticket_id: str
+    force: bool
+    reason: str
+    def __init__(self, dag_id: _Optional[str] = ..., dag_run_id: _Optional[str] = ..., pipeline: _Optional[str] = ..., steps: _Optional[_Iterable[_Union[_run_pb2.Step, _Mapping]]] = ..., partition: _Optional[str] = ..., config_json: _Optional[str] = ..., peer: _Optional[str] = ..., ticket_id: _Optional[str] = ..., force: _Optional[bool] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class OpenRunResponse(_message.Message):
+    __slots__ = ("run", "opening")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    OPENING_FIELD_NUMBER: _ClassVar[int]
+    run: _run_pb2.Run
+    opening: Opening
+    def __init__(self, run: _Optional[_Union[_run_pb2.Run, _Mapping]] = ..., opening: _Optional[_Union[Opening, str]] = ...) -> None: ...
+
+class GetRunRequest(_message.Message):
+    __slots__ = ("run_id", "dag_id", "dag_run_id")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    DAG_ID_FIELD_NUMBER: _ClassVar[int]
+    DAG_RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    dag_id: str
+    dag_run_id: str
+    def __init__(self, run_id: _Optional[str] = ..., dag_id: _Optional[str] = ..., dag_run_id: _Optional[str] = ...) -> None: ...
+
+class GetRunResponse(_message.Message):
+    __slots__ = ("run", "own", "peer", "bytes_sent", "bytes_received", "metrics")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    OWN_FIELD_NUMBER: _ClassVar[int]
+    PEER_FIELD_NUMBER: _ClassVar[int]
+    BYTES_SENT_FIELD_NUMBER: _ClassVar[int]
+    BYTES_RECEIVED_FIELD_NUMBER: _ClassVar[int]
+    METRICS_FIELD_NUMBER: _ClassVar[int]
+    run: _run_pb2.Run
+    own: _containers.RepeatedCompositeFieldContainer[_run_pb2.Half]
+    peer: _containers.RepeatedCompositeFieldContainer[_run_pb2.Half]
+    bytes_sent: int
+    bytes_received: int
+    metrics: _containers.RepeatedCompositeFieldContainer[_run_pb2.Metric]
+    def __init__(self, run: _Optional[_Union[_run_pb2.Run, _Mapping]] = ..., own: _Optional[_Iterable[_Union[_run_pb2.Half, _Mapping]]] = ..., peer: _Optional[_Iterable[_Union[_run_pb2.Half, _Mapping]]] = ..., bytes_sent: _Optional[int] = ..., bytes_received: _Optional[int] = ..., metrics: _Optional[_Iterable[_Union[_run_pb2.Metric, _Mapping]]] = ...) -> None: ...
+
+class ListRunsRequest(_message.Message):
+    __slots__ = ("limit",)
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    limit: int
+    def __init__(self, limit: _Optional[int] = ...) -> None: ...
+
+class ListRunsResponse(_message.Message):
+    __slots__ = ("runs",)
+    RUNS_FIELD_NUMBER: _ClassVar[int]
+    runs: _containers.RepeatedCompositeFieldContainer[_run_pb2.Run]
+    def __init__(self, runs: _Optional[_Iterable[_Union[_run_pb2.Run, _Mapping]]] = ...) -> None: ...
+
+class AnnounceTaskRequest(_message.Message):
+    __slots__ = ("run_id", "task", "token", "wait_s")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    WAIT_S_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    task: str
+    token: str
+    wait_s: float
+    def __init__(self, run_id: _Optional[str] = ..., task: _Optional[str] = ..., token: _Optional[str] = ..., wait_s: _Optional[float] = ...) -> None: ...
+
+class AnnounceTaskResponse(_message.Message):
+    __slots__ = ("meeting",)
+    MEETING_FIELD_NUMBER: _ClassVar[int]
+    meeting: _run_pb2.Meeting
+    def __init__(self, meeting: _Optional[_Union[_run_pb2.Meeting, _Mapping]] = ...) -> None: ...
+
+class WatchTaskRequest(_message.Message):
+    __slots__ = ("run_id", "task")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    task: str
+    def __init__(self, run_id: _Optional[str] = ..., task: _Optional[str] = ...) -> None: ...
+
+class WatchTaskResponse(_message.Message):
+    __slots__ = ("meeting",)
+    MEETING_FIELD_NUMBER: _ClassVar[int]
+    meeting: _run_pb2.Meeting
+    def __init__(self, meeting: _Optional[_Union[_run_pb2.Meeting, _Mapping]] = ...) -> None: ...
+
+class StartTaskRequest(_message.Message):
+    __slots__ = ("run_id", "task", "attempt")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    task: str
+    attempt: int
+    def __init__(self, run_id: _Optional[str] = ..., task: _Optional[str] = ..., attempt: _Optional[int] = ...) -> None: ...
+
+class StartTaskResponse(_message.Message):
+    __slots__ = ("meeting",)
+    MEETING_FIELD_NUMBER: _ClassVar[int]
+    meeting: _run_pb2.Meeting
+    def __init__(self, meeting: _Optional[_Union[_run_pb2.Meeting, _Mapping]] = ...) -> None: ...
+
+class ReportTaskRequest(_message.Message):
+    __slots__ = ("run_id", "task", "attempt", "progress_json", "metrics")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    PROGRESS_JSON_FIELD_NUMBER: _ClassVar[int]
+    METRICS_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    task: str
+    attempt: int
+    progress_json: str
+    metrics: _containers.RepeatedCompositeFieldContainer[_run_pb2.Metric]
+    def __init__(self, run_id: _Optional[str] = ..., task: _Optional[str] = ..., attempt: _Optional[int] = ..., progress_json: _Optional[str] = ..., metrics: _Optional[_Iterable[_Union[_run_pb2.Metric, _Mapping]]] = ...) -> None: ...
+
+class ReportTaskResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class FinishTaskRequest(_message.Message):
+    __slots__ = ("run_id", "task", "attempt", "outcome_json", "failure", "final")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    OUTCOME_JSON_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    FINAL_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    task: str
+    attempt: int
+    outcome_json: str
+    failure: _failure_pb2.Failure
+    final: bool
+    def __init__(self, run_id: _Optional[str] = ..., task: _Optional[str] = ..., attempt: _Optional[int] = ..., outcome_json: _Optional[str] = ..., failure: _Optional[_Union[_failure_pb2.Failure, _Mapping]] = ..., final: _Optional[bool] = ...) -> None: ...
+
+class FinishTaskResponse(_message.Message):
+    __slots__ = ("meeting",)
+    MEETING_FIELD_NUMBER: _ClassVar[int]
+    meeting: _run_pb2.Meeting
+    def __init__(self, meeting: _Optional[_Union[_run_pb2.Meeting, _Mapping]] = ...) -> None: ...
+
+class CloseRunRequest(_message.Message):
+    __slots__ = ("run_id",)
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    def __init__(self, run_id: _Optional[str] = ...) -> None: ...
+
+class CloseRunResponse(_message.Message):
+    __slots__ = ("run",)
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    run: _run_pb2.Run
+    def __init__(self, run: _Optional[_Union[_run_pb2.Run, _Mapping]] = ...) -> None: ...
+
+class CancelRunRequest(_message.Message):
+    __slots__ = ("run_id", "reason")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    reason: str
+    def __init__(self, run_id: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class CancelRunResponse(_message.Message):
+    __slots__ = ("run",)
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    run: _run_pb2.Run
+    def __init__(self, run: _Optional[_Union[_run_pb2.Run, _Mapping]] = ...) -> None: ...
+
+class ListPeersRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class PeerStatus(_message.Message):
+    __slots__ = ("name", "connected", "version", "clock_skew_s", "failure")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    CONNECTED_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    CLOCK_SKEW_S_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    connected: bool
+    version: str
+    clock_skew_s: float
+    failure: _failure_pb2.Failure
+    def __init__(self, name: _Optional[str] = ..., connected: _Optional[bool] = ..., version: _Optional[str] = ..., clock_skew_s: _Optional[float] = ..., failure: _Optional[_Union[_failure_pb2.Failure, _Mapping]] = ...) -> None: ...
+
+class ListPeersResponse(_message.Message):
+    __slots__ = ("party", "version", "peers")
+    PARTY_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    PEERS_FIELD_NUMBER: _ClassVar[int]
+    party: str
+    version: str
+    peers: _containers.RepeatedCompositeFieldContainer[PeerStatus]
+    def __init__(self, party: _Optional[str] = ..., version: _Optional[str] = ..., peers: _Optional[_Iterable[_Union[PeerStatus, _Mapping]]] = ...) -> None: ...
