@@ -1,0 +1,84 @@
+"""How commands speak: errors of the registry on one line, tables for people, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from fedtasks.errors import FedtasksError
+
+PartyFile = Annotated[
+    Path, typer.Option("--party", envvar="FEDTASKS_PARTY", help="This party's file.", show_default="party.yaml")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+
+PARTY = Path("party.yaml")
+
+
+class Commands(TyperGroup):
+    """The root group: an error of the registry ends any command with one line and exit code 1."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except FedtasksError as error:
+            typer.echo(error_line(error), err=True)
+            raise typer.Exit(1) from error
+
+
+def error_line(error: FedtasksError) -> str:
+    """Say an error as code · what · where · remedy."""
+    facts = ", ".join(f"{name}={value}" for name, value in error.fields.items() if name != "field")
+    what = error.detail or error.summary
+    parts = (error.code, f"{what} ({facts})" if facts else what, error.where, error.remedy)
+    return " · ".join(part for part in parts if part)
+
+
+def examples(*lines: str) -> str:
+    """Make the end of a command's help."""
+    return "\n\n".join(("Examples:" if len(lines) > 1 else "Example:", *(f"$ fedtasks {line}" for line in lines)))
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON document."""
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, empty: str) -> None:
+    """Print a table, or the sentence `empty` when there is nothing to show."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    if not rows:
+        typer.echo(empty)
+        return
+    table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False)
+    for row in rows:
+        table.add_row(*(Text(str(cell)) for cell in row))
+    # A pipe has no width: nothing is cut or wrapped for programs that read the table.
+    Console(width=None if sys.stdout.isatty() else 240).print(table)
+
+
+def print_listing(
+    rows: Sequence[Mapping[str, object]], columns: Mapping[str, str], *, as_json: bool, empty: str
+) -> None:
+    """Print rows as a table of `columns` (heading → key), or all of them as JSON."""
+    if as_json:
+        print_json(list(rows))
+    else:
+        print_table(list(columns), [[row[key] for key in columns.values()] for row in rows], empty=empty)
+
+
+def moment(at_ms: int | None) -> str:
+    """Show an instant as UTC, to the second; empty for none."""
+    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S") if at_ms else ""

@@ -1,0 +1,184 @@
+"""Commands that set a party up: `init`, `identity`, `peer`, `doctor`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedtasks.cli import partyfile
+from fedtasks.cli.output import PARTY, AsJson, PartyFile, examples, print_json, print_listing, print_table
+from fedtasks.config import check_name, load_party
+from fedtasks.errors import ConfigError, PeerIdentity
+
+identity_app = typer.Typer(no_args_is_help=True, help="This party's certificate and public card.")
+peer_app = typer.Typer(no_args_is_help=True, help="The other parties.")
+
+
+def init(
+    name: Annotated[str, typer.Argument(help="The party's name: lower-case letters, digits, `-` and `_`.")],
+    folder: Annotated[Path, typer.Option(help="Where to write.")] = Path(),
+    listen: Annotated[
+        str | None, typer.Option(help="host:port for peers; without it this party only dials.", show_default=False)
+    ] = None,
+    public: Annotated[
+        str | None,
+        typer.Option("--address", help="host:port that peers dial, for the card; by default what --listen says."),
+    ] = None,
+    workers: Annotated[str, typer.Option(help="host:port for own workers, on loopback.")] = "127.0.0.1:7401",
+    airflow_url: Annotated[str, typer.Option(help="Where this party's Airflow is.")] = "http://127.0.0.1:8080",
+    airflow_user: Annotated[str, typer.Option(help="Whom the gateway logs in as.")] = "fedtasks",
+) -> None:
+    """Write `party.yaml`, make all keys, and write the card for the peer. Nothing is ever overwritten."""
+    from fedtasks.identity import create_identity
+
+    check_name(name, "name")
+    file, keys = folder / "party.yaml", folder / "keys"
+    for path in (file, keys):
+        if path.exists():
+            raise ConfigError("it is there already and is never overwritten", where=str(path))
+    folder.mkdir(parents=True, exist_ok=True)
+    text = partyfile.render(
+        name, listen=listen, workers=workers, airflow_url=airflow_url, airflow_user=airflow_user
+    )
+    partyfile.replace_checked(file, text)
+    try:
+        create_identity(keys, name)
+    except BaseException:
+        file.unlink()
+        raise
+    card = _write_card(file, folder / f"{name}.card.yaml", public or _dialable(listen))
+    typer.echo(f"{file} and {keys}/ are written.")
+    typer.echo(f"Fingerprint of {name}: {card}")
+    typer.echo("Next:")
+    typer.echo(f"  1. Put the password of Airflow's user `{airflow_user}` into {keys}/airflow.password (chmod 600).")
+    typer.echo(f"  2. Hand {name}.card.yaml to the other party and add theirs: fedtasks peer add CARD")
+    typer.echo(f"  3. Declare your datasets in {file}, then: fedtasks doctor")
+
+
+def _dialable(listen: str | None) -> str | None:
+    """Return the address to print on the card; an address of every interface is nobody's address."""
+    if listen is None or listen.rpartition(":")[0].strip("[]") in ("0.0.0.0", "::"):  # noqa: S104
+        return None
+    return listen
+
+
+def _write_card(party_file: Path, card_file: Path, address: str | None) -> str:
+    from fedtasks import tickets
+    from fedtasks.identity import Card, write_card
+
+    party = load_party(party_file)
+    key = tickets.load_ticket_key(party.gateway.ticket_key).public_key()
+    authority = party.gateway.authority.read_text(encoding="ascii")
+    card = Card(name=party.name, ticket_key=tickets.public_text(key), authority=authority, address=address)
+    write_card(card_file, card)
+    return card.fingerprint
+
+
+@identity_app.command("card", epilog=examples("identity card --address gateway.bank.example:7400"))
+def identity_card(
+    out: Annotated[Path | None, typer.Option(help="Where to write it.", show_default="NAME.card.yaml")] = None,
+    address: Annotated[str | None, typer.Option(help="host:port that peers dial.")] = None,
+    party_file: PartyFile = PARTY,
+) -> None:
+    """Write the public card that a peer needs, and show its fingerprint."""
+    party = load_party(party_file)
+    card_file = out or party_file.parent / f"{party.name}.card.yaml"
+    fingerprint = _write_card(party_file, card_file, address or _dialable(party.gateway.listen))
+    typer.echo(f"{card_file}: {fingerprint}")
+
+
+@identity_app.command("renew", epilog=examples("identity renew"))
+def identity_renew(party_file: PartyFile = PARTY) -> None:
+    """Make a new gateway certificate under the same authority; peers need not do anything."""
+    from fedtasks.identity import renew_certificate
+
+    party = load_party(party_file)
+    renew_certificate(party.gateway.certificate.parent, party.name)
+    typer.echo(f"{party.gateway.certificate} is new; restart the gateway.")
+
+
+@peer_app.command(
+    "add",
+    epilog=examples(
+        "peer add shop.card.yaml",
+        'peer add shop.card.yaml --address gateway.shop.example:7400 --fingerprint "3f1a 90c2 …"',
+    ),
+)
+def peer_add(
+    card_file: Annotated[Path, typer.Argument(metavar="CARD", help="The card that the other party handed over.")],
+    address: Annotated[str | None, typer.Option(help="host:port to dial, instead of the card's.")] = None,
+    fingerprint: Annotated[str | None, typer.Option(help="What the other party read to you; compared.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Trust the card without asking.")] = False,
+    party_file: PartyFile = PARTY,
+) -> None:
+    """Trust another party: its certificate authority and its ticket key, for its name alone."""
+    from fedtasks.identity import read_card, same_fingerprint
+
+    party = load_party(party_file)
+    card = read_card(card_file)
+    if card.name in (party.name, *(peer.name for peer in party.peers)):
+        problem = f"`{card.name}` is a peer already" if card.name != party.name else "this is your own card"
+        raise ConfigError(f"{problem}; to renew its trust, remove it from `peers` first", where=str(party_file))
+    typer.echo(f"Fingerprint of {card.name}: {card.fingerprint}")
+    if fingerprint is not None:
+        if not same_fingerprint(card.fingerprint, fingerprint):
+            raise PeerIdentity(f"the card's fingerprint is not `{fingerprint}`", where=str(card_file))
+    elif not yes:
+        typer.confirm(f"Did {card.name} read the same to you by telephone?", abort=True)
+    authority = party_file.parent / "peers" / f"{card.name}.pem"
+    entry = {"name": card.name, "authority": f"peers/{card.name}.pem", "ticket_key": card.ticket_key}
+    dial = address or card.address
+    if dial:
+        entry["address"] = dial
+    text = partyfile.with_peer(party_file.read_text(encoding="utf-8"), party_file, entry)
+    authority.parent.mkdir(exist_ok=True)
+    before = authority.read_bytes() if authority.exists() else None
+    authority.write_text(card.authority, encoding="ascii")
+    try:
+        partyfile.replace_checked(party_file, text)
+    except BaseException:
+        if before is None:
+            authority.unlink()
+        else:
+            authority.write_bytes(before)
+        raise
+    typer.echo(f"{card.name} is a peer; restart the gateway if it runs.")
+
+
+@peer_app.command("list", epilog=examples("peer list", "peer list --json"))
+def peer_list(as_json: AsJson = False, party_file: PartyFile = PARTY) -> None:
+    """Show the peers, and whether their gateways are connected if our own gateway runs."""
+    from fedtasks.errors import GatewayUnreachable
+    from fedtasks.link.client import GatewayClient
+
+    party = load_party(party_file)
+    try:
+        with GatewayClient.of(party) as client:
+            found = {peer.name: peer for peer in client.peers().peers}
+    except GatewayUnreachable:
+        found = {}
+    rows = []
+    for peer in party.peers:
+        status = found.get(peer.name)
+        state = "gateway not running" if status is None else "connected" if status.connected else "not connected"
+        version = status.version if status is not None else ""
+        rows.append({"name": peer.name, "address": peer.address or "", "state": state, "version": version})
+    columns = {"Peer": "name", "Address": "address", "State": "state", "Version": "version"}
+    print_listing(rows, columns, as_json=as_json, empty="No peers yet; add one: fedtasks peer add CARD")
+
+
+def doctor(as_json: AsJson = False, party_file: PartyFile = PARTY) -> None:
+    """Check every key, file and connection, and say what is wrong and who can mend it."""
+    from fedtasks.doctor import Verdict, examine
+
+    findings = list(examine(party_file))
+    if as_json:
+        print_json([{**asdict(finding), "verdict": finding.verdict.value} for finding in findings])
+    else:
+        rows = [[finding.verdict.sign, finding.subject, finding.text, finding.remedy] for finding in findings]
+        print_table(["", "Checked", "Found", "Remedy"], rows, empty="Nothing to check.")
+    if any(finding.verdict is Verdict.WRONG for finding in findings):
+        raise typer.Exit(1)

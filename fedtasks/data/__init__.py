@@ -1,0 +1,1 @@
+"""Datasets, shards, blocks and manifests; every path goes through fsspec."""

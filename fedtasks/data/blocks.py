@@ -1,0 +1,233 @@
+"""Aligned rows: Parquet files that both sides hold with the same ids in the same order.
+
+A block is the rows whose tags lie in one equal part of the tag space. Tags are uniform, so blocks are of about equal
+size, both sides cut them alike without talking, and blocks in order of their number are rows in order of their tag.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from fedtasks.config import FeatureType
+from fedtasks.data.storage import Manifest, RunStorage, filesystem, write_atomically
+from fedtasks.errors import ConfigError, DataCorrupt
+
+TASK = "align"
+TAG_BYTES = 16
+TAG, SPLIT, LABEL = "tag", "split", "label"
+TRAIN, TEST = "train", "test"
+
+_ARROW = {FeatureType.NUMERIC: pa.float64(), FeatureType.CATEGORICAL: pa.string()}
+
+
+def block_schema(features: Mapping[str, FeatureType], *, has_label: bool) -> pa.Schema:
+    """Return the columns of a block: tag, split, the features as declared, and the label at the leader.
+
+    Raises
+    ------
+    ConfigError
+        A feature has a name that blocks need for themselves.
+    """
+    for name in (TAG, SPLIT, LABEL):
+        if name in features:
+            raise ConfigError(f"a feature cannot be called `{name}`; rename the column", field="features")
+    fields = [pa.field(TAG, pa.binary(TAG_BYTES), nullable=False), pa.field(SPLIT, pa.string(), nullable=False)]
+    fields += [pa.field(name, _ARROW[kind]) for name, kind in features.items()]
+    if has_label:
+        fields.append(pa.field(LABEL, pa.int8(), nullable=False))
+    return pa.schema(fields)
+
+
+def n_blocks(n_rows: int, rows_per_block: int) -> int:
+    """Return into how many blocks `n_rows` are cut, so that one holds about `rows_per_block`."""
+    return max(1, -(-n_rows // rows_per_block))
+
+
+def block_of(tags: pa.Array | pa.ChunkedArray, blocks: int) -> np.ndarray:
+    """Return the number of the block that each tag belongs to, in the order of tags."""
+    heads = tag_array(tags)[:, :4].copy().view(">u4").ravel().astype(np.uint64)
+    return ((heads * np.uint64(blocks)) >> np.uint64(32)).astype(np.int32)
+
+
+def split_of(tags: pa.Array | pa.ChunkedArray, *, seed: int, test_fraction: float) -> pa.Array:
+    """Return ``train`` or ``test`` for each tag: a hash of the tag decides, so both sides agree without talking."""
+    prefix = b"fedtasks-split" + seed.to_bytes(8, "big", signed=True)
+    bound = int(test_fraction * 2**64)
+    is_test = [
+        int.from_bytes(hashlib.sha256(prefix + tag.tobytes()).digest()[:8], "big") < bound for tag in tag_array(tags)
+    ]
+    return pc.if_else(pa.array(is_test, pa.bool_()), pa.scalar(TEST), pa.scalar(TRAIN))
+
+
+def tag_array(tags: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    """Return tags as a ``uint8`` array of shape ``(n, 16)``."""
+    column = tags.combine_chunks() if isinstance(tags, pa.ChunkedArray) else tags
+    column = column.cast(pa.binary(TAG_BYTES))
+    if column.null_count:
+        raise DataCorrupt("a row has no tag")
+    start = column.offset * TAG_BYTES
+    raw = np.frombuffer(column.buffers()[1] or b"", dtype=np.uint8)
+    return raw[start : start + len(column) * TAG_BYTES].reshape(-1, TAG_BYTES)
+
+
+def write_block(folder: str, number: int, table: pa.Table, schema: pa.Schema) -> str:
+    """Write one block, sorted by tag, into `folder`; safe to repeat.
+
+    Parameters
+    ----------
+    table
+        The block's rows, with every column of `schema` (see `block_schema`); cast to its types.
+
+    Returns
+    -------
+    str
+        The file's name.
+    """
+    name = f"block-{number:05d}.parquet"
+    ordered = table.select(schema.names).cast(schema).sort_by(TAG)
+    sink = pa.BufferOutputStream()
+    pq.write_table(ordered, sink, compression="zstd")
+    write_atomically(f"{folder}/{name}", sink.getvalue().to_pybytes())
+    return name
+
+
+def publish_blocks(storage: RunStorage, attempt: int, *, features: Mapping[str, FeatureType], has_label: bool) -> Blocks:
+    """Publish the blocks that were written into the attempt's folder."""
+    folder = storage.attempt(TASK, attempt)
+    rows, order = order_digest(folder)
+    facts = {
+        "features": {name: kind.value for name, kind in features.items()},
+        "has_label": has_label,
+        "row_order": order,
+    }
+    return Blocks(storage.publish(TASK, attempt, rows=rows, facts=facts))
+
+
+def order_digest(folder: str) -> tuple[int, str]:
+    """Return the number of rows of the blocks in `folder`, and the SHA-256 (hex) over their tags in row order."""
+    fs, path = filesystem(folder)
+    hasher = hashlib.sha256()
+    rows = 0
+    for name in sorted(fs.glob(f"{path}/block-*.parquet")):
+        with fs.open(name, "rb") as file:
+            for batch in pq.ParquetFile(file).iter_batches(columns=[TAG]):
+                hasher.update(tag_array(batch.column(TAG)).tobytes())
+                rows += batch.num_rows
+    return rows, hasher.hexdigest()
+
+
+def write_blocks(
+    storage: RunStorage,
+    attempt: int,
+    table: pa.Table,
+    features: Mapping[str, FeatureType],
+    *,
+    seed: int = 0,
+    test_fraction: float = 0.25,
+    rows_per_block: int = 100_000,
+) -> Blocks:
+    """Write and publish a table that fits into memory.
+
+    Parameters
+    ----------
+    table
+        Columns ``tag`` and the features, and ``label`` (0 or 1) at the leader; any row order.
+    features
+        Column → type, in the order that models see them.
+    seed, test_fraction
+        See `split_of`.
+    rows_per_block
+        About how many rows one file holds.
+    """
+    has_label = LABEL in table.column_names
+    schema = block_schema(features, has_label=has_label)
+    folder = storage.attempt(TASK, attempt)
+    split = split_of(table.column(TAG), seed=seed, test_fraction=test_fraction)
+    table = table.append_column(SPLIT, split)
+    count = n_blocks(table.num_rows, rows_per_block)
+    numbers = block_of(table.column(TAG), count)
+    for number in np.unique(numbers):
+        write_block(folder, int(number), table.filter(pa.array(numbers == number)), schema)
+    return publish_blocks(storage, attempt, features=features, has_label=has_label)
+
+
+class Blocks:
+    """The aligned rows of a run, as task `align` published them.
+
+    Parameters
+    ----------
+    manifest
+        What `align` published; see `open`.
+    """
+
+    def __init__(self, manifest: Manifest) -> None:
+        self._manifest = manifest
+        try:
+            self.features: Mapping[str, FeatureType] = {
+                name: FeatureType(kind) for name, kind in manifest.facts["features"].items()
+            }
+            self.has_label = bool(manifest.facts["has_label"])
+            self.order_digest = str(manifest.facts["row_order"])
+        except (KeyError, ValueError):
+            raise DataCorrupt("the manifest does not describe blocks", where=manifest.uri) from None
+        self.n_rows = manifest.rows
+
+    @classmethod
+    def open(cls, storage: RunStorage) -> Blocks:
+        """Open the blocks of a run and verify every file.
+
+        Raises
+        ------
+        DataMissing
+            Task `align` has not published.
+        DataCorrupt
+            A file does not match the manifest.
+        """
+        manifest = storage.published(TASK)
+        manifest.verify()
+        return cls(manifest)
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Columns of every block."""
+        return block_schema(self.features, has_label=self.has_label)
+
+    def table(self, split: str | None = None) -> pa.Table:
+        """Return all rows, or those of one split, in row order."""
+        return pa.Table.from_batches(self._filtered(100_000, split), self.schema)
+
+    def batches(self, rows: int, split: str | None = None) -> Iterator[pa.RecordBatch]:
+        """Yield the rows in order, `rows` at a time (the last batch may be shorter).
+
+        Notes
+        -----
+        Cost: holds about two batches in memory.
+        """
+        waiting: list[pa.RecordBatch] = []
+        held = 0
+        for batch in self._filtered(rows, split):
+            waiting.append(batch)
+            held += batch.num_rows
+            if held >= rows:
+                joined = pa.concat_batches(waiting)
+                yield joined.slice(0, rows)
+                rest = joined.slice(rows)
+                waiting, held = [rest], rest.num_rows
+        if held:
+            yield pa.concat_batches(waiting)
+
+    def _filtered(self, rows: int, split: str | None) -> Iterator[pa.RecordBatch]:
+        if split not in (None, TRAIN, TEST):
+            raise ConfigError(f"`{split}` is not one of: {TRAIN}, {TEST}", field="split")
+        for entry in self._manifest.files:
+            fs, path = filesystem(self._manifest.path(entry.name))
+            with fs.open(path, "rb") as file:
+                for batch in pq.ParquetFile(file).iter_batches(batch_size=rows):
+                    aligned = pa.RecordBatch.from_arrays(batch.columns, schema=self.schema)
+                    yield aligned if split is None else aligned.filter(pc.equal(aligned.column(SPLIT), split))

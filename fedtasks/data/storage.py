@@ -1,0 +1,272 @@
+"""Where a run's files are, and the manifests that say which of them count.
+
+A task writes into a folder of its attempt and then publishes it: the manifest appears by rename, so that a reader sees
+either nothing or everything. Only calls that every fsspec file system has are used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
+from fsspec.spec import AbstractFileSystem
+
+from fedtasks.errors import AttemptStale, ConfigError, DataCorrupt, DataMissing
+
+MANIFEST = "manifest.json"
+_CHUNK = 1 << 20
+
+
+def filesystem(uri: str) -> tuple[AbstractFileSystem, str]:
+    """Return the file system that serves `uri`, and the path that it knows it by."""
+    found, path = url_to_fs(uri)
+    return found, str(path)
+
+
+def local_path(uri: str) -> Path:
+    """Return the local path of a ``file://`` URI.
+
+    Raises
+    ------
+    ConfigError
+        The URI is not on this machine.
+    """
+    fs, path = filesystem(uri)
+    if not isinstance(fs, LocalFileSystem):
+        raise ConfigError(f"`{uri}` is not a local file; use file:// here", field="storage")
+    return Path(path)
+
+
+def read_bytes(uri: str) -> bytes:
+    """Read a small file.
+
+    Raises
+    ------
+    DataMissing
+        There is no such file.
+    """
+    fs, path = filesystem(uri)
+    try:
+        return bytes(fs.cat_file(path))
+    except FileNotFoundError:
+        raise DataMissing("the file does not exist", where=uri) from None
+
+
+def write_atomically(uri: str, content: bytes) -> None:
+    """Write a small file so that a reader finds the old content or the new, never a part."""
+    fs, path = filesystem(uri)
+    folder, _, name = path.rpartition("/")
+    fs.makedirs(folder, exist_ok=True)
+    partial = f"{folder}/.{name}.{uuid.uuid4().hex}"
+    fs.pipe_file(partial, content)
+    rename(fs, partial, path)
+
+
+def read_json(uri: str) -> Any:
+    """Read a small JSON file; raise `DataMissing` when it is absent, `DataCorrupt` when it is not JSON."""
+    try:
+        return json.loads(read_bytes(uri))
+    except ValueError:
+        raise DataCorrupt("not valid JSON", where=uri) from None
+
+
+def write_json(uri: str, value: object) -> None:
+    """Write a small JSON file atomically."""
+    write_atomically(uri, json.dumps(value, indent=1, ensure_ascii=False).encode())
+
+
+def rename(fs: AbstractFileSystem, source: str, target: str) -> None:
+    """Rename a file over another one, atomically where the file system can."""
+    # HDFS refuses to rename over an existing file; a local rename replaces it in one step.
+    if not isinstance(fs, LocalFileSystem) and fs.exists(target):
+        fs.rm_file(target)
+    fs.mv(source, target)
+
+
+def remove(uri: str) -> None:
+    """Remove a file or folder with everything in it, if it is there."""
+    fs, path = filesystem(uri)
+    if fs.exists(path):
+        fs.rm(path, recursive=True)
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """One file of a manifest; `name` is relative to the manifest's folder."""
+
+    name: str
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a task published.
+
+    Parameters
+    ----------
+    uri
+        Folder of the attempt that counts.
+    task, attempt
+        Who wrote it.
+    rows
+        Rows in all files together.
+    files
+        Every file, in the order of names.
+    facts
+        What the task says about them; plain JSON values.
+    """
+
+    uri: str
+    task: str
+    attempt: int
+    rows: int
+    files: tuple[FileEntry, ...]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def path(self, name: str) -> str:
+        """Return the URI of the file called `name`; raise `DataMissing` when the manifest does not list it."""
+        if not any(entry.name == name for entry in self.files):
+            raise DataMissing(f"`{name}` is not in the manifest of task `{self.task}`", where=self.uri)
+        return f"{self.uri}/{name}"
+
+    def verify(self) -> None:
+        """Compare size and SHA-256 of every file.
+
+        Raises
+        ------
+        DataCorrupt
+            A file is missing or differs; names it.
+        """
+        fs, folder = filesystem(self.uri)
+        for entry in self.files:
+            place = f"{self.uri}/{entry.name}"
+            try:
+                found = _entry(fs, folder, entry.name)
+            except FileNotFoundError:
+                raise DataCorrupt(f"the file is gone; task `{self.task}` wrote it", where=place) from None
+            if found != entry:
+                raise DataCorrupt(f"the file has changed since task `{self.task}` wrote it", where=place)
+
+
+class RunStorage:
+    """The files of one run: ``<root>/runs/<run>/<task>/…``.
+
+    Parameters
+    ----------
+    root_uri
+        Root of everything that runs write, from party.yaml.
+    run_id
+        The run.
+    """
+
+    def __init__(self, root_uri: str, run_id: str) -> None:
+        self.uri = f"{root_uri.rstrip('/')}/runs/{_segment(run_id)}"
+
+    def attempt(self, task: str, attempt: int) -> str:
+        """Return the URI of the folder that this attempt of `task` writes to; creates it."""
+        return self._create(self._attempt_uri(task, attempt))
+
+    def folder(self, task: str) -> str:
+        """Return the URI of the folder that all attempts of `task` share, for checkpoints; creates it."""
+        return self._create(f"{self.uri}/{_segment(task)}/state")
+
+    def publish(self, task: str, attempt: int, *, rows: int, facts: Mapping[str, Any]) -> Manifest:
+        """Make the files of this attempt the result of `task`.
+
+        Names that begin with ``.`` or ``_`` are left out, as Hadoop does.
+
+        Raises
+        ------
+        AttemptStale
+            A newer attempt has published before.
+        """
+        uri = self._attempt_uri(task, attempt)
+        fs, folder = filesystem(uri)
+        names = sorted(path[len(folder) :].lstrip("/") for path in fs.find(folder))
+        data = [name for name in names if not any(part[0] in "._" for part in name.split("/"))]
+        manifest = Manifest(uri, task, attempt, rows, tuple(_entry(fs, folder, name) for name in data), dict(facts))
+        newest = self._read(task)
+        if newest is not None and newest.attempt > attempt:
+            raise AttemptStale(f"attempt {newest.attempt} of task `{task}` has published; this is attempt {attempt}")
+        write_json(
+            self._manifest_uri(task),
+            {
+                "task": task,
+                "attempt": attempt,
+                "rows": rows,
+                "files": [entry.__dict__ for entry in manifest.files],
+                "facts": manifest.facts,
+            },
+        )
+        return manifest
+
+    def published(self, task: str) -> Manifest:
+        """Return what `task` published.
+
+        Raises
+        ------
+        DataMissing
+            It has not published yet.
+        DataCorrupt
+            Its manifest cannot be read.
+        """
+        manifest = self._read(task)
+        if manifest is None:
+            raise DataMissing(f"task `{task}` has published nothing in this run; clear it", where=self._manifest_uri(task))
+        return manifest
+
+    def _read(self, task: str) -> Manifest | None:
+        place = self._manifest_uri(task)
+        try:
+            plain = read_json(place)
+        except DataMissing:
+            return None
+        try:
+            return Manifest(
+                uri=self._attempt_uri(task, plain["attempt"]),
+                task=task,
+                attempt=plain["attempt"],
+                rows=plain["rows"],
+                files=tuple(FileEntry(**entry) for entry in plain["files"]),
+                facts=plain["facts"],
+            )
+        except (KeyError, TypeError):
+            raise DataCorrupt("not a manifest", where=place) from None
+
+    def _attempt_uri(self, task: str, attempt: int) -> str:
+        return f"{self.uri}/{_segment(task)}/attempt-{attempt}"
+
+    def _manifest_uri(self, task: str) -> str:
+        return f"{self.uri}/{_segment(task)}/{MANIFEST}"
+
+    @staticmethod
+    def _create(uri: str) -> str:
+        fs, path = filesystem(uri)
+        fs.makedirs(path, exist_ok=True)
+        return uri
+
+
+def _segment(name: str) -> str:
+    # A run id comes from the other party, so it must stay one folder name; HDFS refuses colons besides.
+    if not name:
+        raise ConfigError("the name of a run or task is empty")
+    return re.sub(r"^\.|[^A-Za-z0-9._-]", lambda found: f"~{ord(found[0]):02x}", name)
+
+
+def _entry(fs: AbstractFileSystem, folder: str, name: str) -> FileEntry:
+    hasher = hashlib.sha256()
+    size = 0
+    with fs.open(f"{folder}/{name}", "rb") as file:
+        while chunk := file.read(_CHUNK):
+            hasher.update(chunk)
+            size += len(chunk)
+    return FileEntry(name, size, hasher.hexdigest())

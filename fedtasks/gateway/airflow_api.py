@@ -1,0 +1,143 @@
+"""This party's Airflow as its gateway uses it: a few calls of the REST API."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Any, Self
+from urllib.parse import quote
+
+import httpx
+
+from fedtasks.config import Airflow, read_secret
+from fedtasks.errors import AirflowUnreachable, PeerDagBroken, PeerDagMissing, PeerPaused
+
+log = logging.getLogger(__name__)
+
+TERMINAL = ("success", "failed")
+
+
+class AirflowApi:
+    """A client that logs in by itself and again when its token has expired."""
+
+    def __init__(self, config: Airflow) -> None:
+        self._config = config
+        self._client = httpx.AsyncClient(base_url=config.url.rstrip("/"), timeout=20.0, trust_env=False)
+        self._token = ""
+        self._login = asyncio.Lock()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._client.aclose()
+
+    async def require_ready(self, dag_id: str) -> None:
+        """Check that a run of this DAG would start at once.
+
+        Raises
+        ------
+        PeerDagMissing, PeerDagBroken, PeerPaused
+            As the initiator will read it: for them, this Airflow is the peer's.
+        """
+        answer = await self._call("GET", f"/dags/{quote(dag_id)}")
+        if answer.status_code == 404:
+            if await self._is_broken(dag_id):
+                raise PeerDagBroken(dag=dag_id)
+            raise PeerDagMissing(dag=dag_id)
+        dag = self._body(answer)
+        if dag.get("has_import_errors") or (dag.get("is_stale") and await self._is_broken(dag_id)):
+            raise PeerDagBroken(dag=dag_id)
+        if dag.get("is_stale"):
+            raise PeerDagMissing(dag=dag_id)
+        if dag.get("is_paused"):
+            raise PeerPaused(dag=dag_id)
+
+    async def _is_broken(self, dag_id: str) -> bool:
+        """Whether a file named like the DAG cannot be imported."""
+        errors = self._body(await self._call("GET", "/importErrors", params={"limit": "100"}))
+        return any(str(error.get("filename", "")).endswith(f"{dag_id}.py") for error in errors.get("import_errors", []))
+
+    async def trigger(self, dag_id: str, dag_run_id: str, conf: Mapping[str, Any], partition: str, note: str) -> None:
+        """Start a DAG run of the given name; starting it twice starts it once."""
+        body = {"logical_date": None, "dag_run_id": dag_run_id, "conf": conf, "note": note}
+        for attempt in ({**body, "partition_key": partition}, body):
+            answer = await self._call("POST", f"/dags/{quote(dag_id)}/dagRuns", json=attempt)
+            if answer.status_code == 409:
+                return
+            if answer.status_code not in (400, 422):
+                break
+        self._body(answer)
+
+    async def state(self, dag_id: str, dag_run_id: str) -> str | None:
+        """Return the DAG run's state, None when there is no such DAG run."""
+        answer = await self._call("GET", self._run(dag_id, dag_run_id))
+        return None if answer.status_code == 404 else str(self._body(answer)["state"])
+
+    async def set_note(self, dag_id: str, dag_run_id: str, note: str) -> None:
+        """Show a Markdown sentence at the top of the DAG run's page."""
+        answer = await self._call("PATCH", self._run(dag_id, dag_run_id), params={"update_mask": "note"}, json={"note": note})
+        if answer.status_code != 404:
+            self._body(answer)
+
+    async def fail(self, dag_id: str, dag_run_id: str) -> None:
+        """Fail a DAG run and stop what runs of it."""
+        answer = await self._call("PATCH", self._run(dag_id, dag_run_id), json={"state": "failed"})
+        if answer.status_code != 404:
+            self._body(answer)
+
+    async def clear_task(self, dag_id: str, dag_run_id: str, task_id: str) -> None:
+        """Let one task and what follows it run again."""
+        body = {
+            "dry_run": False,
+            "dag_run_id": dag_run_id,
+            "task_ids": [task_id],
+            "only_failed": False,
+            "include_downstream": True,
+            "reset_dag_runs": True,
+        }
+        self._body(await self._call("POST", f"/dags/{quote(dag_id)}/clearTaskInstances", json=body))
+
+    async def version(self) -> str:
+        """Return Airflow's version."""
+        return str(self._body(await self._call("GET", "/version")).get("version", ""))
+
+    @staticmethod
+    def _run(dag_id: str, dag_run_id: str) -> str:
+        return f"/dags/{quote(dag_id)}/dagRuns/{quote(dag_run_id, safe='')}"
+
+    async def _call(self, method: str, path: str, **arguments: Any) -> httpx.Response:
+        try:
+            for _ in range(2):
+                token = await self._bearer()
+                headers = {"Authorization": f"Bearer {token}"}
+                answer = await self._client.request(method, f"/api/v2{path}", headers=headers, **arguments)
+                if answer.status_code != 401:
+                    break
+                self._token = ""
+        except httpx.HTTPError as error:
+            raise AirflowUnreachable(f"{self._config.url} does not answer: {type(error).__name__}") from error
+        if answer.status_code in (401, 403):
+            raise AirflowUnreachable(f"{self._config.url} refuses user `{self._config.user}` ({answer.status_code})")
+        if answer.status_code >= 500:
+            raise AirflowUnreachable(f"{self._config.url} answers {answer.status_code}")
+        return answer
+
+    async def _bearer(self) -> str:
+        async with self._login:
+            if not self._token:
+                body = {"username": self._config.user, "password": read_secret(self._config.password_file)}
+                answer = await self._client.post("/auth/token", json=body)
+                if answer.status_code not in (200, 201):
+                    raise AirflowUnreachable(
+                        f"{self._config.url} refuses the login of user `{self._config.user}` ({answer.status_code})"
+                    )
+                self._token = str(answer.json()["access_token"])
+            return self._token
+
+    @staticmethod
+    def _body(answer: httpx.Response) -> dict[str, Any]:
+        if answer.is_error:
+            raise AirflowUnreachable(f"Airflow answers {answer.status_code} to {answer.request.method} {answer.request.url.path}")
+        return dict(answer.json())

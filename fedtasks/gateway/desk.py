@@ -1,0 +1,354 @@
+"""Opens runs: asks the peer for them as the initiator, grants or refuses them as the responder."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from fedtasks import tickets
+from fedtasks.config import NAME, Party, digest
+from fedtasks.errors import (
+    AirflowUnreachable,
+    ClockSkew,
+    ConfigDiffers,
+    ConfigError,
+    FedtasksError,
+    PeerAirflowUnreachable,
+    PeerUnknown,
+    RunCancelled,
+    TicketError,
+    TicketExhausted,
+    TicketInvalid,
+    TicketMissing,
+    TicketNotAccepted,
+    TicketRevoked,
+)
+from fedtasks.gateway.airflow_api import AirflowApi
+from fedtasks.gateway.messages import plain_text, run_message
+from fedtasks.gateway.peers import PeerConnection
+from fedtasks.gateway.runbook import RunBook
+from fedtasks.store import RunRow, Store, TicketRow
+from fedtasks.wire.v1 import peer_pb2, run_pb2, worker_pb2
+
+log = logging.getLogger(__name__)
+
+MAX_PARTITION = 64
+
+
+class Desk:
+    """Decides whether a run may begin, once per (pipeline, partition, configuration)."""
+
+    def __init__(
+        self,
+        party: Party,
+        store: Store,
+        runs: RunBook,
+        airflow: AirflowApi,
+        connections: Mapping[str, PeerConnection],
+        key: Ed25519PrivateKey,
+        clock: Callable[[], int],
+    ) -> None:
+        self._party = party
+        self._store = store
+        self._runs = runs
+        self._airflow = airflow
+        self._connections = connections
+        self._key = key
+        self._clock = clock
+        self._locks: dict[tuple[str, str], asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    # ---------------------------------------------------------------------------------------------- as the initiator
+    async def open(self, request: worker_pb2.OpenRunRequest) -> worker_pb2.OpenRunResponse:
+        """Open the run that a DAG run of this side asks for, or take up the one it was started for."""
+        async with self._locks[request.pipeline, request.partition]:
+            known = await asyncio.to_thread(self._store.run_by_dag, request.dag_id, request.dag_run_id)
+            if known is not None and not known.initiated:
+                await asyncio.to_thread(self._compare_steps, known, request)
+                return self._opened(known, worker_pb2.OPENING_RESUMED)
+            if known is not None and known.state == "running":
+                return self._opened(known, worker_pb2.OPENING_RESUMED)
+            _check_partition(request.partition)
+            config_digest = digest(json.loads(request.config_json))
+            history = await asyncio.to_thread(self._store.runs_of, request.pipeline, request.partition)
+            for run in history:
+                if not run.initiated or run.config_digest != config_digest or run.peer != request.peer:
+                    continue
+                if run.state == "running":
+                    return self._opened(run, worker_pb2.OPENING_ALREADY_RUNNING)
+                if run.state == "succeeded" and not request.force:
+                    return self._opened(run, worker_pb2.OPENING_ALREADY_DONE)
+            number = 1 + max((run.number for run in history), default=0)
+            return await self._ask(request, number, config_digest)
+
+    async def _ask(self, request: worker_pb2.OpenRunRequest, number: int, config_digest: str) -> worker_pb2.OpenRunResponse:
+        connection = self._connections.get(request.peer)
+        if connection is None:
+            raise PeerUnknown(f"`{request.peer}` is not among the peers of {self._party.name}")
+        ticket_id = request.ticket_id or await asyncio.to_thread(self._choose_ticket, request)
+        start = peer_pb2.StartRun(
+            ticket_id=ticket_id,
+            pipeline=request.pipeline,
+            dag_id=request.dag_id,
+            steps=request.steps,
+            partition=request.partition,
+            config_json=request.config_json,
+            force=request.force,
+            reason=request.reason,
+            number=number,
+        )
+        started = (await connection.request(start_run=start)).run_started
+        row = self._row(start, request.peer, config_digest, started.number, initiated=True, dag_run_id=request.dag_run_id)
+        if started.run_id != row.run_id:
+            raise ConfigDiffers(field="run_id", ours=row.run_id, theirs=plain_text(started.run_id, 120))
+        if started.already_done:
+            return self._opened(row, worker_pb2.OPENING_ALREADY_DONE)
+        await asyncio.to_thread(self._store.audit, self._party.name, "run.open", "noted", run_id=row.run_id, ticket=ticket_id)
+        row = await asyncio.to_thread(self._runs.create, row)
+        return self._opened(row, worker_pb2.OPENING_STARTED)
+
+    def _choose_ticket(self, request: worker_pb2.OpenRunRequest) -> str:
+        """Return the held ticket that fits best; the granting side decides and keeps the record of a refusal."""
+        rows = [row for row in self._store.tickets(peer=request.peer, granted=False) if row.acceptance]
+        for row in rows:
+            try:
+                grant = tickets.read(row.grant, self._key_of(row.peer))
+                if row.revocation is None and grant.not_before_s <= self._clock() / 1000 < grant.expires_s:
+                    asked = self._asked(json.loads(request.config_json), request.pipeline, request.peer, self._party.name)
+                    if asked["dataset"] in {scope.name for scope in grant.datasets} and request.pipeline in grant.pipelines:
+                        return row.ticket_id
+            except TicketError as error:
+                log.warning("ticket %s is passed over: %s", row.ticket_id, error)
+        return rows[0].ticket_id if rows else ""
+
+    def _compare_steps(self, run: RunRow, request: worker_pb2.OpenRunRequest) -> None:
+        """The responder's DAG must have the very steps that the initiator's has."""
+        theirs = {step["name"]: step["digest"] for step in json.loads(run.steps_json)}
+        ours = {step.name: step.digest for step in request.steps}
+        for name in (*ours, *theirs):
+            if ours.get(name) != theirs.get(name):
+                error = ConfigDiffers(
+                    field=f"steps.{plain_text(name, 64)}",
+                    ours=ours.get(name, "absent")[:12],
+                    theirs=plain_text(theirs.get(name, "absent"), 12),
+                )
+                self._runs.cancel(run.run_id, error)
+                raise error
+        if list(ours) != list(theirs):
+            error = ConfigDiffers(field="steps", ours=" ".join(ours), theirs=plain_text(" ".join(theirs)))
+            self._runs.cancel(run.run_id, error)
+            raise error
+
+    # ---------------------------------------------------------------------------------------------- as the responder
+    async def start(self, peer: str, request: peer_pb2.StartRun) -> peer_pb2.RunStarted:
+        """Grant or refuse what `peer` asks for; every decision is an audit row."""
+        facts = {"peer": peer, "pipeline": plain_text(request.pipeline, 64), "partition": plain_text(request.partition, 64)}
+        facts["ticket"] = plain_text(request.ticket_id, 64)
+        try:
+            async with self._locks[request.pipeline, request.partition]:
+                started, new = await self._decide(peer, request)
+        except FedtasksError as error:
+            clause = error.fields.get("clause", "")
+            await self._audit(peer, "run.start", "refused", **facts, code=error.code, clause=clause)
+            if isinstance(error, AirflowUnreachable):
+                raise PeerAirflowUnreachable(error.detail) from error
+            raise
+        await self._audit(peer, "run.start", "allowed", **facts, run_id=started.run_id, new=new)
+        return started
+
+    async def _decide(self, peer: str, request: peer_pb2.StartRun) -> tuple[peer_pb2.RunStarted, bool]:
+        _check_partition(request.partition)
+        if not NAME.fullmatch(request.pipeline) or request.dag_id != request.pipeline:
+            raise ConfigError("the pipeline's name is not a plain name", field="pipeline")
+        config = _parse_config(request.config_json)
+        config_digest = digest(config)
+        skew_s = self._connections[peer].clock_skew_s
+        if abs(skew_s) > self._party.max_clock_skew_s:
+            raise ClockSkew(skew_s=round(skew_s), allowed_s=round(self._party.max_clock_skew_s))
+        grant = await asyncio.to_thread(self._authorise, peer, request, config)
+        history = await asyncio.to_thread(self._store.runs_of, request.pipeline, request.partition)
+        for run in history:
+            if run.initiated or run.config_digest != config_digest or run.peer != peer:
+                continue
+            if run.state == "running" and run.number >= request.number:
+                return peer_pb2.RunStarted(run_id=run.run_id, number=run.number), False
+            if run.state == "running":
+                # The initiator has given this one up already; its news has not arrived yet.
+                await asyncio.to_thread(self._runs.cancel, run.run_id, RunCancelled("the initiator began again"))
+            if run.state == "succeeded" and not request.force:
+                return peer_pb2.RunStarted(run_id=run.run_id, number=run.number, already_done=True), False
+        number = max(request.number, 1 + max((run.number for run in history), default=0))
+        await self._airflow.require_ready(request.dag_id)
+        row = self._row(request, peer, config_digest, number, initiated=False, dag_run_id="")
+        await asyncio.to_thread(self._charge, grant, row)
+        row = await asyncio.to_thread(self._runs.create, row)
+        await self._trigger(row)
+        return peer_pb2.RunStarted(run_id=row.run_id, number=number), True
+
+    async def _trigger(self, row: RunRow) -> None:
+        note = f"Started by {row.peer} under ticket {row.ticket_id}"
+        try:
+            await self._airflow.trigger(row.dag_id, row.dag_run_id, {"fedtasks": {"run_id": row.run_id}}, row.partition, note)
+        except FedtasksError as error:
+            # Nothing has left the house: the use is given back.
+            await asyncio.to_thread(self._runs.cancel, row.run_id, error)
+            await asyncio.to_thread(self._store.release_use, row.ticket_id, row.run_id)
+            raise
+
+    def _authorise(self, peer: str, request: peer_pb2.StartRun, config: Mapping[str, Any]) -> tickets.Grant:
+        """Check the ticket; returns what it grants or raises the clause that refuses."""
+        if not request.ticket_id:
+            raise TicketMissing(clause="ticket", holder=peer, pipeline=plain_text(request.pipeline, 64))
+        row = self._store.ticket(request.ticket_id)
+        if row is None or not row.granted or row.peer != peer:
+            raise TicketMissing(clause="ticket", ticket=plain_text(request.ticket_id, 64))
+        grant = self._require_valid(row)
+        asked = self._asked(config, request.pipeline, self._party.name, peer)
+        known = {dataset.name: dataset for dataset in self._party.datasets}
+        dataset = known.get(asked["dataset"])
+        tickets.check(
+            grant,
+            tickets.Request(
+                holder=peer,
+                pipeline=request.pipeline,
+                grantor_dataset=plain_text(asked["dataset"], 64),
+                schema_digest=dataset.schema_digest if dataset else "",
+                columns=tuple(dataset.features) if dataset else (),
+                holder_role=asked["role"],
+            ),
+            self._clock() / 1000,
+        )
+        return grant
+
+    def _require_valid(self, row: TicketRow) -> tickets.Grant:
+        if row.revocation is not None:
+            raise TicketRevoked(clause="revocation", ticket=row.ticket_id)
+        if row.acceptance is None:
+            raise TicketNotAccepted(clause="acceptance", ticket=row.ticket_id)
+        return tickets.read(row.grant, self._key.public_key())
+
+    @staticmethod
+    def _asked(config: Mapping[str, Any], pipeline: str, grantor: str, holder: str) -> dict[str, str]:
+        """Read from a shared configuration which of the grantor's datasets it wants and the holder's role."""
+        datasets = config.get("datasets")
+        if not isinstance(datasets, Mapping) or not isinstance(datasets.get(grantor), str):
+            raise ConfigError(f"the shared configuration of {pipeline} names no dataset of {grantor}", field="datasets")
+        role = "leader" if config.get("leader") == holder else "follower"
+        return {"dataset": datasets[grantor], "role": role}
+
+    def _charge(self, grant: tickets.Grant, row: RunRow) -> None:
+        """Count the run against the ticket, before anything begins."""
+        concurrent = len(self._store.active_runs(row.ticket_id))
+        allowed = grant.limits.concurrent_runs
+        if allowed is not None and concurrent >= allowed:
+            raise TicketExhausted(clause="limits.concurrent_runs", limit=allowed, used=concurrent)
+        self._store.count_use(row.ticket_id, row.run_id, "runs", 1, grant.limits.runs)
+
+    def require_session(self, run: RunRow) -> None:
+        """Check the ticket again as a session begins; only the granting side can.
+
+        Raises
+        ------
+        TicketRevoked, TicketExpired, …
+            With the clause.
+        """
+        row = self._store.ticket(run.ticket_id)
+        if row is None:
+            raise TicketMissing(clause="ticket", ticket=run.ticket_id)
+        if row.revocation is not None:
+            raise TicketRevoked(clause="revocation", ticket=row.ticket_id)
+        key = self._key.public_key() if row.granted else self._key_of(row.peer)
+        tickets.check_window(tickets.read(row.grant, key), self._clock() / 1000)
+
+    # ------------------------------------------------------------------------------------------------------- tickets
+    def learn_ticket(self, peer: str, update: peer_pb2.TicketUpdate) -> None:
+        """Take over what `peer` says of a ticket, as far as its signatures prove it."""
+        theirs = self._key_of(peer)
+        row = self._store.ticket(update.ticket_id)
+        if row is not None and row.peer != peer:
+            raise TicketInvalid("a ticket of other parties", ticket=plain_text(update.ticket_id, 64))
+        if row is not None and row.granted:
+            if update.acceptance and row.acceptance is None:
+                tickets.verify_acceptance(update.acceptance, row.grant, theirs)
+                self._keep(row, "ticket.accepted", acceptance=update.acceptance)
+            return
+        if row is None:
+            grant = tickets.read(update.grant, theirs)
+            if (grant.ticket_id, grant.grantor, grant.holder) != (update.ticket_id, peer, self._party.name):
+                raise TicketInvalid("the grant names other parties", ticket=plain_text(update.ticket_id, 64))
+            row = TicketRow(update.ticket_id, peer, False, update.grant, None, None, self._clock(), True)
+            self._keep(row, "ticket.offered")
+        if update.revocation and row.revocation is None:
+            tickets.verify_revocation(update.revocation, row.ticket_id, theirs)
+            self._keep(row, "ticket.revoked", revocation=update.revocation)
+
+    def _keep(self, row: TicketRow, action: str, **changes: str) -> None:
+        self._store.put_ticket(replace(row, synced=True, **changes))
+        self._store.audit(row.peer, action, "noted", ticket=row.ticket_id)
+
+    # ------------------------------------------------------------------------------------------------------- helpers
+    def _key_of(self, peer: str) -> Any:
+        return tickets.public_from_text(self._party.peer(peer).ticket_key)
+
+    def _row(
+        self, start: peer_pb2.StartRun, peer: str, config_digest: str, number: int, *, initiated: bool, dag_run_id: str
+    ) -> RunRow:
+        run_id = f"{start.pipeline}.{start.partition}.{number}"
+        steps = [{"name": step.name, "digest": step.digest} for step in start.steps]
+        return RunRow(
+            run_id=run_id,
+            pipeline=start.pipeline,
+            partition=start.partition,
+            number=number,
+            peer=peer,
+            initiated=initiated,
+            ticket_id=start.ticket_id,
+            config_digest=config_digest,
+            config_json=start.config_json,
+            steps_json=json.dumps(steps),
+            dag_id=start.dag_id,
+            dag_run_id=dag_run_id or run_id,
+            state="running",
+            failure=None,
+            peer_state="running",
+            peer_failure=None,
+            receipt="",
+            peer_receipt="",
+            version=1,
+            acked_version=0,
+            peer_version=0,
+            note="",
+            opened_ms=self._clock(),
+            closed_ms=None,
+            reason=plain_text(start.reason),
+        )
+
+    def _opened(self, run: RunRow, opening: worker_pb2.Opening) -> worker_pb2.OpenRunResponse:
+        message: run_pb2.Run = run_message(run, self._party.name)
+        return worker_pb2.OpenRunResponse(run=message, opening=opening)
+
+    async def _audit(self, actor: str, action: str, decision: str, **detail: Any) -> None:
+        await asyncio.to_thread(lambda: self._store.audit(actor, action, decision, **detail))
+
+
+def _check_partition(partition: str) -> None:
+    if not partition or len(partition) > MAX_PARTITION or not all(sign.isalnum() or sign in "_-" for sign in partition):
+        raise ConfigError(
+            f"a partition is 1–{MAX_PARTITION} letters, digits, `-` or `_`, such as 2026-11-21", field="partition"
+        )
+
+
+def _parse_config(text: str) -> dict[str, Any]:
+    try:
+        config = json.loads(text)
+    except ValueError as error:
+        raise ConfigError("the shared configuration is not JSON", field="config") from error
+    if not isinstance(config, dict):
+        raise ConfigError("the shared configuration is not a JSON object", field="config")
+    return config

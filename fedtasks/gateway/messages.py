@@ -1,0 +1,113 @@
+"""Rows of the store as messages of the wire, and back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from fedtasks.errors import FedtasksError, from_code
+from fedtasks.store import HalfRow, RunRow
+from fedtasks.wire.v1 import failure_pb2, run_pb2
+
+STATES = {
+    "waiting": run_pb2.STATE_WAITING,
+    "running": run_pb2.STATE_RUNNING,
+    "succeeded": run_pb2.STATE_SUCCEEDED,
+    "failed": run_pb2.STATE_FAILED,
+}
+STATE_NAMES = {value: name for name, value in STATES.items()}
+
+MAX_TEXT = 500
+
+
+def plain_text(text: str, limit: int = MAX_TEXT) -> str:
+    """Keep what may be shown of a text from elsewhere: printable, on one line, at most `limit` characters."""
+    return "".join(sign if sign.isprintable() else " " for sign in text)[:limit]
+
+
+def failure_row(error: FedtasksError, party: str, task: str, at_ms: int) -> dict[str, Any]:
+    """Describe an error as both parties may see it."""
+    return {"code": error.code, "text": error.public, "party": party, "task": task, "at_ms": at_ms}
+
+
+def failure_message(row: Mapping[str, Any] | None) -> failure_pb2.Failure | None:
+    """Turn a stored failure into a message."""
+    return failure_pb2.Failure(**row) if row else None
+
+
+def failure_from_message(message: failure_pb2.Failure, party: str) -> dict[str, Any]:
+    """Turn a failure that `party` reported into a row, trusting nothing in it but its characters."""
+    return {
+        "code": plain_text(message.code, 64),
+        "text": plain_text(message.text),
+        "party": party,
+        "task": plain_text(message.task, 64),
+        "at_ms": message.at_ms,
+    }
+
+
+def error_from_row(row: Mapping[str, Any]) -> FedtasksError:
+    """Rebuild the error that a stored failure tells of."""
+    place = f"{row['party']} · {row['task']}" if row["task"] else str(row["party"])
+    return from_code(row["code"], row["text"], where=place)
+
+
+def half_message(row: HalfRow | None, *, private: bool) -> run_pb2.Half | None:
+    """Turn a half into a message; progress only goes to own workers (`private`)."""
+    if row is None:
+        return None
+    return run_pb2.Half(
+        task=row.task,
+        attempt=row.attempt,
+        state=STATES[row.state],
+        since_ms=row.since_ms,
+        until_ms=row.until_ms,
+        failure=failure_message(row.failure),
+        outcome_json=_json(row.outcome),
+        progress_json=_json(row.progress) if private else "",
+    )
+
+
+def half_from_message(run_id: str, message: run_pb2.Half, party: str) -> HalfRow:
+    """Turn the half that a peer told of into a row."""
+    return HalfRow(
+        run_id=run_id,
+        task=message.task,
+        own=False,
+        attempt=message.attempt,
+        state=STATE_NAMES[message.state],
+        token="",
+        since_ms=message.since_ms,
+        until_ms=message.until_ms,
+        failure=failure_from_message(message.failure, party) if message.HasField("failure") else None,
+        outcome=json.loads(message.outcome_json) if message.outcome_json else None,
+        progress=None,
+    )
+
+
+def run_message(row: RunRow, party: str) -> run_pb2.Run:
+    """Turn a run into a message for own workers."""
+    return run_pb2.Run(
+        run_id=row.run_id,
+        pipeline=row.pipeline,
+        partition=row.partition,
+        number=row.number,
+        initiator=party if row.initiated else row.peer,
+        responder=row.peer if row.initiated else party,
+        ticket_id=row.ticket_id,
+        config_json=row.config_json,
+        dag_id=row.dag_id,
+        dag_run_id=row.dag_run_id,
+        state=STATES[row.state],
+        failure=failure_message(row.failure),
+        peer_state=STATES[row.peer_state],
+        receipt=row.receipt,
+        peer_receipt=row.peer_receipt,
+        opened_ms=row.opened_ms,
+        closed_ms=row.closed_ms or 0,
+    )
+
+
+def _json(value: Mapping[str, Any] | None) -> str:
+    return json.dumps(value, sort_keys=True) if value is not None else ""

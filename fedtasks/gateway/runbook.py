@@ -1,0 +1,335 @@
+"""What this party knows of every run: its own half, written here, and the peer's half, as last told.
+
+Both gateways keep the whole state of their own half in the store and show it to the other as one versioned snapshot
+(`RunUpdate`); nothing is an event that could be lost. Everything here is synchronous and touches only the store.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from fedtasks.errors import (
+    AttemptStale,
+    FedtasksError,
+    PeerCancelled,
+    PeerFailed,
+    ReceiptsDiffer,
+    RunCancelled,
+    RunEnded,
+    RunUnknown,
+    TicketRevoked,
+)
+from fedtasks.gateway.messages import (
+    STATE_NAMES,
+    error_from_row,
+    failure_from_message,
+    failure_message,
+    failure_row,
+    half_from_message,
+    half_message,
+    run_message,
+)
+from fedtasks.store import HalfRow, MetricRow, RunRow, Store
+from fedtasks.tickets import public_from_text, read_receipt, sign_receipt
+from fedtasks.wire.v1 import peer_pb2, run_pb2
+
+log = logging.getLogger(__name__)
+
+LIVE = ("waiting", "running")
+
+
+class RunBook:
+    """All changes of runs, one at a time.
+
+    Parameters
+    ----------
+    store
+        Where runs live.
+    party
+        This party's name.
+    key
+        Signs this party's receipts.
+    peer_keys
+        Peer name → pinned public key (base64), which its receipts must verify under.
+    clock
+        Milliseconds since the epoch.
+    changed
+        Called with the run id after every change.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        party: str,
+        key: Ed25519PrivateKey,
+        peer_keys: Mapping[str, str],
+        clock: Callable[[], int],
+        changed: Callable[[str], None],
+    ) -> None:
+        self._store = store
+        self._party = party
+        self._key = key
+        self._peer_keys = peer_keys
+        self._clock = clock
+        self._changed = changed
+        self._lock = threading.RLock()
+
+    # ------------------------------------------------------------------------------------------------------ looking
+    def run(self, run_id: str) -> RunRow:
+        """Return a run; raise `RunUnknown` when nobody opened it."""
+        row = self._store.run(run_id)
+        if row is None:
+            raise RunUnknown(f"run `{run_id}` is not known to {self._party}")
+        return row
+
+    def meeting(self, run_id: str, task: str) -> run_pb2.Meeting:
+        """Return both halves of a task as they stand."""
+        row = self.run(run_id)
+        own, peer = self._store.half(run_id, task, True), self._store.half(run_id, task, False)
+        ready = (
+            row.state == "running"
+            and own is not None
+            and peer is not None
+            and own.attempt == peer.attempt
+            and own.state in LIVE
+            and peer.state in (*LIVE, "succeeded")
+        )
+        return run_pb2.Meeting(
+            run=run_message(row, self._party),
+            own=half_message(own, private=True),
+            peer=half_message(peer, private=True),
+            ready=ready,
+        )
+
+    def require_attempt(self, run_id: str, task: str, attempt: int) -> tuple[RunRow, HalfRow]:
+        """Return run and own half if `attempt` is the one that may speak now.
+
+        Raises
+        ------
+        RunEnded, RunCancelled, PeerFailed, …
+            The run has ended; the error is the run's own failure.
+        AttemptStale
+            A newer attempt has begun.
+        """
+        row = self.run(run_id)
+        if row.state != "running":
+            raise error_from_row(row.failure) if row.failure else RunEnded(where=run_id)
+        half = self._store.half(run_id, task, True)
+        if half is None or half.attempt != attempt or half.state not in LIVE:
+            found = f"attempt {half.attempt} is {half.state}" if half else "no attempt was announced"
+            raise AttemptStale(f"attempt {attempt} of `{task}` may not speak: {found}", where=run_id)
+        return row, half
+
+    # ------------------------------------------------------------------------------------------------------- halves
+    def announce(self, run_id: str, task: str, token: str, wait_s: float) -> run_pb2.Meeting:
+        """Say that this side's half of a task is here; the same token is the same attempt."""
+        with self._lock:
+            row = self.run(run_id)
+            if row.state != "running":
+                raise error_from_row(row.failure) if row.failure else RunEnded(where=run_id)
+            before = self._store.half(run_id, task, True)
+            half = self._store.announce(run_id, task, token, self._clock() + int(wait_s * 1000))
+            if before is None or before.attempt != half.attempt:
+                self._bump(run_id)
+            return self.meeting(run_id, task)
+
+    def start(self, run_id: str, task: str, attempt: int) -> run_pb2.Meeting:
+        """Mark the own half as running."""
+        with self._lock:
+            _, half = self.require_attempt(run_id, task, attempt)
+            self._store.put_half(dataclasses.replace(half, state="running", since_ms=self._clock(), until_ms=0))
+            self._bump(run_id)
+            return self.meeting(run_id, task)
+
+    def report(
+        self, run_id: str, task: str, attempt: int, progress: Mapping[str, Any] | None, metrics: list[MetricRow]
+    ) -> None:
+        """Store progress (display only) and metrics of the attempt that may speak."""
+        with self._lock:
+            _, half = self.require_attempt(run_id, task, attempt)
+            if progress is not None:
+                self._store.put_half(dataclasses.replace(half, progress=dict(progress)))
+            if metrics:
+                self._store.add_metrics(metrics)
+        self._changed(run_id)
+
+    def succeed(self, run_id: str, task: str, attempt: int, outcome: Mapping[str, Any]) -> run_pb2.Meeting:
+        """End the own half well; repeating it is harmless."""
+        with self._lock:
+            half = self._store.half(run_id, task, True)
+            if half is None or half.attempt != attempt or half.state != "succeeded":
+                _, half = self.require_attempt(run_id, task, attempt)
+                ended = dataclasses.replace(half, state="succeeded", since_ms=self._clock(), until_ms=0, outcome=dict(outcome))
+                self._store.put_half(ended)
+                self._bump(run_id)
+            return self.meeting(run_id, task)
+
+    def fail(self, run_id: str, task: str, attempt: int, error: FedtasksError, *, final: bool) -> run_pb2.Meeting:
+        """End the own half badly; `final` ends the run with it."""
+        with self._lock:
+            row = self.run(run_id)
+            half = self._store.half(run_id, task, True)
+            failure = failure_row(error, self._party, task, self._clock())
+            if half is not None and half.attempt == attempt and half.state in LIVE:
+                ended = dataclasses.replace(half, state="failed", since_ms=self._clock(), until_ms=0, failure=failure)
+                self._store.put_half(ended)
+                if not final:
+                    self._bump(run_id)
+            if final and row.state == "running":
+                self._end(row, failure)
+            return self.meeting(run_id, task)
+
+    # --------------------------------------------------------------------------------------------------------- runs
+    def create(self, row: RunRow) -> RunRow:
+        """Enter a new run."""
+        with self._lock:
+            self._store.create_run(row)
+        self._changed(row.run_id)
+        return self.run(row.run_id)
+
+    def cancel(self, run_id: str, error: FedtasksError, task: str = "") -> RunRow:
+        """End the own half of a run with `error`, unless it has ended already."""
+        with self._lock:
+            row = self.run(run_id)
+            if row.state == "running":
+                self._end(row, failure_row(error, self._party, task, self._clock()))
+            return self.run(run_id)
+
+    def close(self, run_id: str) -> RunRow:
+        """Sign this side's receipt; the run has succeeded once both receipts are here and agree."""
+        with self._lock:
+            row = self.run(run_id)
+            if row.state == "failed":
+                raise error_from_row(row.failure) if row.failure else RunEnded(where=run_id)
+            if not row.receipt:
+                receipt = sign_receipt(self._account(row), self._key)
+                self._store.update_run(run_id, bump=True, receipt=receipt)
+                self._changed(run_id)
+            self._settle(run_id)
+            return self.run(run_id)
+
+    def _account(self, row: RunRow) -> dict[str, Any]:
+        """What this side says of the run: equal on both sides but for `party`."""
+        halves = {half.task: half for half in self._store.halves(row.run_id, own=True)}
+        return {
+            "run_id": row.run_id,
+            "party": self._party,
+            "ticket_id": row.ticket_id,
+            "config_digest": row.config_digest,
+            "tasks": {task: half.outcome or {} for task, half in sorted(halves.items())},
+        }
+
+    def _settle(self, run_id: str) -> None:
+        row = self.run(run_id)
+        if row.state != "running" or not row.receipt or not row.peer_receipt:
+            return
+        theirs = read_receipt(row.peer_receipt, public_from_text(self._peer_keys[row.peer]))
+        ours = self._account(row)
+        difference = _first_difference(ours, theirs)
+        if theirs.get("party") != row.peer:
+            difference = ("party", row.peer, str(theirs.get("party")))
+        if difference is not None:
+            field, mine, other = difference
+            self._end(row, failure_row(ReceiptsDiffer(field=field, ours=mine, theirs=other), self._party, "", self._clock()))
+            return
+        self._store.update_run(run_id, bump=True, state="succeeded", closed_ms=self._clock())
+        self._changed(run_id)
+
+    def _end(self, row: RunRow, failure: Mapping[str, Any]) -> None:
+        log.warning("run %s failed: %s at %s %s", row.run_id, failure["code"], failure["party"], failure["task"])
+        self._store.update_run(row.run_id, bump=True, state="failed", failure=dict(failure), closed_ms=self._clock())
+        self._store.audit(self._party, "run.end", "noted", run_id=row.run_id, state="failed", code=failure["code"])
+        self._changed(row.run_id)
+
+    def _bump(self, run_id: str) -> None:
+        self._store.update_run(run_id, bump=True)
+        self._changed(run_id)
+
+    # --------------------------------------------------------------------------------------------------- both sides
+    def snapshot(self, run_id: str) -> peer_pb2.RunUpdate:
+        """Return all that the peer must know of our half."""
+        row = self.run(run_id)
+        return peer_pb2.RunUpdate(
+            run_id=run_id,
+            version=row.version,
+            state=run_message(row, self._party).state,
+            failure=failure_message(row.failure),
+            tasks=[half_message(half, private=False) for half in self._store.halves(run_id, own=True)],
+            receipt=row.receipt,
+        )
+
+    def acknowledged(self, run_id: str, version: int) -> None:
+        """Remember up to which version the peer knows our half."""
+        with self._lock:
+            if self.run(run_id).acked_version < version:
+                self._store.update_run(run_id, acked_version=version)
+
+    def learn(self, peer: str, update: peer_pb2.RunUpdate) -> None:
+        """Take over what `peer` says of its half.
+
+        Raises
+        ------
+        RunUnknown
+            There is no such run with this peer (yet).
+        """
+        with self._lock:
+            row = self.run(update.run_id)
+            if row.peer != peer:
+                raise RunUnknown(f"run `{update.run_id}` is not one with {peer}")
+            if update.version <= row.peer_version:
+                return
+            for message in update.tasks:
+                theirs = half_from_message(row.run_id, message, peer)
+                self._store.put_half(theirs)
+                self._catch_up(theirs)
+            failure = failure_from_message(update.failure, peer) if update.HasField("failure") else None
+            self._store.update_run(
+                row.run_id,
+                peer_state=STATE_NAMES[update.state],
+                peer_failure=failure,
+                peer_receipt=update.receipt,
+                peer_version=update.version,
+            )
+            if update.state == run_pb2.STATE_FAILED and row.state == "running":
+                self._end(row, self._of_peer(peer, failure))
+            self._settle(row.run_id)
+        self._changed(row.run_id)
+
+    def _catch_up(self, theirs: HalfRow) -> None:
+        """A half that only waits joins the peer's newer attempt."""
+        own = self._store.half(theirs.run_id, theirs.task, True)
+        if own is not None and own.state == "waiting" and theirs.state in LIVE and own.attempt < theirs.attempt:
+            self._store.put_half(dataclasses.replace(own, attempt=theirs.attempt))
+            self._store.update_run(theirs.run_id, bump=True)
+
+    def _of_peer(self, peer: str, failure: Mapping[str, Any] | None) -> dict[str, Any]:
+        """Our reason for ending when the peer's half has failed: theirs, named as theirs."""
+        if failure is None:
+            return failure_row(PeerFailed(), peer, "", self._clock())
+        # A reason that both sides have in common keeps its own code.
+        if failure["code"] in (ReceiptsDiffer.code, TicketRevoked.code, PeerFailed.code, PeerCancelled.code):
+            return dict(failure)
+        kind = PeerCancelled if failure["code"] == RunCancelled.code else PeerFailed
+        return {**failure, "code": kind.code, "text": f"{failure['code']}: {failure['text']}"}
+
+
+def _first_difference(ours: Mapping[str, Any], theirs: Mapping[str, Any], path: str = "") -> tuple[str, str, str] | None:
+    """Name the first field in which two accounts differ; `party` and the signature's own claims may."""
+    ignored = {"party", "iat"} if not path else set()
+    for name in sorted((set(ours) | set(theirs)) - ignored):
+        mine, other = ours.get(name), theirs.get(name)
+        place = f"{path}.{name}" if path else name
+        if isinstance(mine, Mapping) and isinstance(other, Mapping):
+            inner = _first_difference(mine, other, place)
+            if inner is not None:
+                return inner
+        elif mine != other:
+            return place, json.dumps(mine)[:80], json.dumps(other)[:80]
+    return None

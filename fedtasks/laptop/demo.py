@@ -1,0 +1,265 @@
+"""The demo: a bank and a shop on one machine, each with its own gateway and Airflow, train one model under a ticket."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import sys
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from fedtasks.data.blocks import Blocks
+from fedtasks.data.storage import RunStorage
+from fedtasks.errors import ProcessFailed
+from fedtasks.laptop import people
+from fedtasks.laptop.party import LocalParty
+
+PIPELINE = "train_split_nn"
+PARTITION = "2026-11-21"
+ROOT = Path(__file__).resolve().parents[2]
+
+DATASET = """\
+  - name: {name}
+    uri: data/{name}.parquet
+    format: parquet
+    id: {id}
+    id_type: string
+{label}    features:
+{features}
+"""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One row of the closing table."""
+
+    name: str
+    auc: float
+    ks: float
+
+
+def main(folder: Path, *, keep: bool = False) -> None:
+    """Run the demo.
+
+    Parameters
+    ----------
+    folder
+        Everything it makes goes here; what an earlier demo left is removed.
+    keep
+        Leave both Airflows up at the end and print their addresses until interrupted.
+
+    Raises
+    ------
+    SystemExit
+        1 when the run failed or the federated model is not better than the bank's own.
+    """
+    console = Console(stderr=False, highlight=False)
+    began = time.monotonic()
+    parties = prepare(folder)
+    bank, shop = parties
+    try:
+        console.print("[bold]1[/] keys, tickets and data of a bank and a shop …")
+        introduce(bank, shop)
+        console.print("[bold]2[/] two gateways and two Airflows start …")
+        start(parties)
+        ticket = grant(bank, shop)
+        console.print(f"[bold]3[/] the shop granted ticket {ticket}; the bank triggers its DAG, the shop's starts by itself")
+        bank.trigger(PIPELINE, f"demo-{PARTITION}", {"partition": PARTITION})
+        run_id = follow(bank, shop, console)
+        console.print("[bold]4[/] the bank alone and both pooled, for comparison …")
+        rows = compare(bank, shop, run_id)
+        result = {**summary(bank, run_id, rows), "wall_s": round(time.monotonic() - began, 1), "run_id": run_id}
+        show(console, result, rows)
+        if keep:
+            hold(parties, console)
+        print(json.dumps(result), flush=True)
+        if result["auc_federated"] <= result["auc_alone"]:
+            raise SystemExit(1)
+    except ProcessFailed as error:
+        console.print(f"[red]{error}[/]")
+        raise SystemExit(1) from error
+    finally:
+        for party in parties:
+            party.stop()
+
+
+# ------------------------------------------------------------------------------------------------------- preparation
+def prepare(folder: Path, *, dags: Path = ROOT / "dags") -> tuple[LocalParty, LocalParty]:
+    """Lay out two parties in an empty folder; ports are free ones."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    ports = free_ports(5)
+    bank = LocalParty(folder / "bank", "bank", "127.0.0.1", ports[0], ports[1], f"127.0.0.1:{ports[2]}", dags)
+    # The shop has no inbound port: it dials, and everything flows both ways.
+    shop = LocalParty(folder / "shop", "shop", "127.0.0.2", ports[3], ports[4], None, dags)
+    return bank, shop
+
+
+def introduce(bank: LocalParty, shop: LocalParty) -> None:
+    """Make both parties' keys and data, and let each know the other."""
+    bank.init(declare("loans", people.BANK_FEATURES, label=True))
+    shop.init(declare("customers", people.SHOP_FEATURES, label=False))
+    people.write(people.load(), bank.folder / "data" / "loans.parquet", shop.folder / "data" / "customers.parquet")
+    bank.command("peer", "add", str(shop.folder / "shop.card.yaml"), "--yes")
+    shop.command("peer", "add", str(bank.folder / "bank.card.yaml"), "--yes")
+    shop.command("psi", "keygen")
+
+
+def declare(name: str, features: Mapping[str, str], *, label: bool) -> str:
+    """Write a dataset as party.yaml has it."""
+    return DATASET.format(
+        name=name,
+        id=people.ID,
+        label=f"    label: {people.LABEL}\n    label_positive: {people.POSITIVE}\n" if label else "",
+        features="\n".join(f"      {column}: {kind}" for column, kind in features.items()),
+    )
+
+
+def start(parties: tuple[LocalParty, LocalParty]) -> None:
+    """Start gateways and Airflows, both parties at once."""
+
+    def one(party: LocalParty) -> None:
+        party.airflow.start()
+        party.start_gateway()
+        party.unpause(PIPELINE)
+
+    with ThreadPoolExecutor(len(parties)) as pool:
+        list(pool.map(one, parties))
+    wait_for(lambda: all(status.connected for status in parties[0].client().peers().peers), 60, "the gateways to connect")
+
+
+def grant(bank: LocalParty, shop: LocalParty) -> str:
+    """The shop grants a ticket; the gateways carry it over; the bank accepts; the acceptance returns."""
+    shop.command(
+        *("ticket", "issue", "--to", "bank", "--dataset", "customers", "--pipeline", PIPELINE, "--role", "leader"),
+        *("--days", "30", "--runs", "20", "--min-intersection", "100"),
+    )
+
+    def listed(party: LocalParty) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = json.loads(party.command("ticket", "list", "--json"))
+        return rows
+
+    wait_for(lambda: bool(listed(bank)), 30, "the ticket to arrive at the bank")
+    ticket_id = str(listed(bank)[0]["ticket_id"])
+    bank.command("ticket", "accept", ticket_id)
+    wait_for(lambda: listed(shop)[0]["state"] == "accepted", 30, "the acceptance to return to the shop")
+    return ticket_id
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports that nobody listens on now."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [int(one.getsockname()[1]) for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()
+
+
+def wait_for(condition: Any, timeout_s: float, what: str) -> None:
+    """Poll until `condition()` holds; raise `ProcessFailed` when it does not in time."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            raise ProcessFailed(f"waited {timeout_s:.0f} s in vain for {what}")
+        time.sleep(0.5)
+
+
+# ---------------------------------------------------------------------------------------------------------- watching
+def follow(bank: LocalParty, shop: LocalParty, console: Console) -> str:
+    """Show both halves until both DAG runs have ended; return the run id."""
+    dag_run_id = f"demo-{PARTITION}"
+    with Live(console=console, refresh_per_second=4, transient=not sys.stdout.isatty()) as live:
+        last = ""
+        while True:
+            state = bank.dag_run(PIPELINE, dag_run_id)
+            note = str(state.get("note") or state["state"])
+            if note != last and not console.is_terminal:
+                console.print(f"    bank: {note}")
+            last = note
+            live.update(Text(f"    bank: {note}"))
+            if state["state"] in ("success", "failed"):
+                break
+            time.sleep(0.5)
+    if state["state"] == "failed":
+        raise ProcessFailed(f"the bank's DAG run failed: {state.get('note')}; logs are below {bank.folder}")
+    with bank.client() as client:
+        run = next(iter(client.list_runs(1).runs))
+    wait_for(lambda: shop.dag_run(PIPELINE, run.run_id)["state"] == "success", 60, "the shop's DAG run to succeed")
+    notes = [str(bank.dag_run(PIPELINE, dag_run_id)["note"]), str(shop.dag_run(PIPELINE, run.run_id)["note"])]
+    if not all(run.run_id in note for note in notes):
+        raise ProcessFailed(f"the DAG runs do not show the run id {run.run_id}: {notes}")
+    return str(run.run_id)
+
+
+def compare(bank: LocalParty, shop: LocalParty, run_id: str) -> list[Comparison]:
+    """Train the bank alone and both pooled on the very rows of the run; only a demo may see both sides."""
+    from fedtasks.models.split_nn import joint
+
+    with bank.client() as client:
+        answer = client.get_run(run_id=run_id)
+    config = json.loads(answer.run.config_json)
+    settings = joint.settings_of(config["steps"]["train"])
+    tables = [Blocks.open(RunStorage(party.party().storage, run_id)) for party in (bank, shop)]
+    federated = {metric.name: metric.value for metric in answer.metrics if metric.task == "evaluate"}
+    alone = joint.train_alone(tables[0], settings)
+    pooled = joint.train_pooled(tables[0], tables[1], settings)
+    return [
+        Comparison("bank alone", alone["auc"], alone["ks"]),
+        Comparison("federated", federated["auc"], federated["ks"]),
+        Comparison("pooled", pooled["auc"], pooled["ks"]),
+    ]
+
+
+def summary(bank: LocalParty, run_id: str, rows: list[Comparison]) -> dict[str, Any]:
+    """Collect the figures of the closing JSON object."""
+    with bank.client() as client:
+        answer = client.get_run(run_id=run_id)
+    outcomes = {half.task: json.loads(half.outcome_json or "{}") for half in answer.own}
+    alone, federated, pooled = rows
+    return {
+        "auc_alone": round(alone.auc, 4),
+        "auc_federated": round(federated.auc, 4),
+        "auc_pooled": round(pooled.auc, 4),
+        "ks_federated": round(federated.ks, 4),
+        "rows_shared": outcomes["psi"]["counts"]["people_shared"],
+        "bytes_sent": answer.bytes_sent,
+        "bytes_received": answer.bytes_received,
+    }
+
+
+def show(console: Console, result: Mapping[str, Any], rows: list[Comparison]) -> None:
+    """Print the closing table."""
+    table = Table(title=f"Will a loan go bad? Test rows of run {result['run_id']}")
+    for column in ("model", "AUC", "KS"):
+        table.add_column(column, justify="left" if column == "model" else "right")
+    for row in rows:
+        table.add_row(row.name, f"{row.auc:.4f}", f"{row.ks:.4f}")
+    console.print(table)
+    sent, received = result["bytes_sent"] / 1e6, result["bytes_received"] / 1e6
+    console.print(f"people shared {result['rows_shared']:,} · bank sent {sent:.1f} MB, received {received:.1f} MB")
+
+
+def hold(parties: tuple[LocalParty, LocalParty], console: Console) -> None:
+    """Leave everything up until interrupted."""
+    for party in parties:
+        password = party.airflow.password_file
+        console.print(f"{party.name}: {party.airflow.url}  user {party.airflow.user}  password in {password}")
+    console.print("Ctrl-C ends everything.")
+    try:
+        while True:
+            time.sleep(3600)
+    except KeyboardInterrupt:
+        console.print("stopping …")

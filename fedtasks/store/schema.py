@@ -1,0 +1,163 @@
+"""The tables, as SQLAlchemy Core; `migrations` bring a database here."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+    }
+)
+
+
+def _text(name: str) -> Column[str]:
+    return Column(name, Text, nullable=False)
+
+
+def _count(name: str) -> Column[int]:
+    return Column(name, BigInteger, nullable=False)
+
+
+def _run_key() -> Column[str]:
+    return Column("run_id", Text, ForeignKey("runs.run_id"), primary_key=True)
+
+
+def _object(name: str) -> Column[object]:
+    return Column(name, JSON(none_as_null=True))
+
+
+tickets = Table(
+    "tickets",
+    metadata,
+    Column("ticket_id", Text, primary_key=True),
+    _text("peer"),
+    Column("granted", Boolean, nullable=False),
+    _text("grant"),
+    Column("acceptance", Text),
+    Column("revocation", Text),
+    _count("issued_ms"),
+    Column("synced", Boolean, nullable=False),
+)
+
+uses = Table(
+    "uses",
+    metadata,
+    Column("ticket_id", Text, ForeignKey("tickets.ticket_id"), primary_key=True),
+    Column("run_id", Text, primary_key=True),
+    Column("kind", Text, primary_key=True),
+    _count("amount"),
+)
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("run_id", Text, primary_key=True),
+    _text("pipeline"),
+    _text("partition"),
+    Column("number", Integer, nullable=False),
+    _text("peer"),
+    Column("initiated", Boolean, nullable=False),
+    _text("ticket_id"),
+    _text("config_digest"),
+    _text("config_json"),
+    _text("steps_json"),
+    _text("dag_id"),
+    _text("dag_run_id"),
+    _text("state"),
+    _object("failure"),
+    _text("peer_state"),
+    _object("peer_failure"),
+    _text("receipt"),
+    _text("peer_receipt"),
+    _count("version"),
+    _count("acked_version"),
+    _count("peer_version"),
+    _text("note"),
+    _count("opened_ms"),
+    Column("closed_ms", BigInteger),
+    _text("reason"),
+    CheckConstraint("state IN ('running', 'succeeded', 'failed')", name="state"),
+)
+Index(None, runs.c.pipeline, runs.c.partition)
+Index(None, runs.c.dag_id, runs.c.dag_run_id)
+Index(None, runs.c.state)
+# A DAG run works on one run at a time; when it is cleared after its run has ended, it may open the next.
+Index(
+    "uq_runs_running_dag_run",
+    runs.c.dag_id,
+    runs.c.dag_run_id,
+    unique=True,
+    sqlite_where=runs.c.state == "running",
+    postgresql_where=runs.c.state == "running",
+)
+
+halves = Table(
+    "halves",
+    metadata,
+    _run_key(),
+    Column("task", Text, primary_key=True),
+    Column("own", Boolean, primary_key=True),
+    Column("attempt", Integer, nullable=False),
+    _text("state"),
+    _text("token"),
+    _count("since_ms"),
+    _count("until_ms"),
+    _object("failure"),
+    _object("outcome"),
+    _object("progress"),
+    CheckConstraint("state IN ('waiting', 'running', 'succeeded', 'failed')", name="state"),
+)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    _run_key(),
+    Column("task", Text, primary_key=True),
+    Column("shard", Integer, primary_key=True, autoincrement=False),
+    Column("attempt", Integer, primary_key=True, autoincrement=False),
+    _count("bytes_sent"),
+    _count("bytes_received"),
+)
+
+metrics = Table(
+    "metrics",
+    metadata,
+    _run_key(),
+    Column("task", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("step", BigInteger, primary_key=True, autoincrement=False),
+    # SQLite keeps NaN, the sign of a diverged training, as NULL.
+    Column("value", Float(53)),
+    _count("at_ms"),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    _count("at_ms"),
+    _text("actor"),
+    _text("action"),
+    _text("decision"),
+    Column("detail", JSON, nullable=False),
+    _text("previous"),
+    _text("digest"),
+    CheckConstraint("decision IN ('allowed', 'refused', 'noted')", name="decision"),
+)

@@ -1,0 +1,259 @@
+"""Two parties with real keys, stores, TLS and gateways; only their Airflows are small HTTP servers with the same calls."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from fedtasks import identity, tickets
+from fedtasks.config import Party, digest, load_party
+from fedtasks.gateway.server import Gateway, now_ms
+from fedtasks.laptop.demo import free_ports
+from fedtasks.link.client import GatewayClient
+from fedtasks.store import Store, TicketRow
+
+PIPELINE = "train_split_nn"
+
+
+class FakeAirflow:
+    """The calls of Airflow's REST API that a gateway makes, over a dict."""
+
+    def __init__(self) -> None:
+        self.dags: dict[str, dict[str, Any]] = {PIPELINE: {"is_paused": False, "has_import_errors": False}}
+        self.import_errors: list[dict[str, str]] = []
+        self.runs: dict[tuple[str, str], dict[str, Any]] = {}
+        self.triggered: list[str] = []
+        self.cleared: list[tuple[str, str]] = []
+        airflow = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+            def _serve(self) -> None:
+                length = int(self.headers.get("Content-Length") or 0)
+                body = json.loads(self.rfile.read(length) or b"null")
+                status, answer = airflow.answer(self.command, unquote(urlsplit(self.path).path), body)
+                content = json.dumps(answer).encode()
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            do_GET = do_POST = do_PATCH = _serve  # noqa: N815
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def answer(self, method: str, path: str, body: Any) -> tuple[int, Any]:
+        parts = path.removeprefix("/api/v2").strip("/").split("/")
+        if path == "/auth/token":
+            return 201, {"access_token": "t"}
+        if parts[0] == "importErrors":
+            return 200, {"import_errors": self.import_errors}
+        dag_id = parts[1]
+        if len(parts) == 2:
+            dag = self.dags.get(dag_id)
+            return (200, dag) if dag else (404, {})
+        if parts[2] == "clearTaskInstances":
+            self.cleared += [(body["dag_run_id"], task) for task in body["task_ids"]]
+            return 200, {}
+        if method == "POST":
+            key = (dag_id, body["dag_run_id"])
+            if key in self.runs:
+                return 409, {}
+            self.runs[key] = {"state": "running", "note": body.get("note"), "conf": body["conf"]}
+            self.triggered.append(body["dag_run_id"])
+            return 200, self.runs[key]
+        run = self.runs.get((dag_id, parts[3]))
+        if run is None:
+            return 404, {}
+        if method == "PATCH":
+            run.update({name: value for name, value in body.items() if name in ("note", "state")})
+        return 200, run
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class GatewayThread:
+    """A real gateway on an event loop of its own; `stop` ends it, as a restart would."""
+
+    def __init__(self, party: Party, skew_ms: int = 0) -> None:
+        self._party = party
+        self._skew_ms = skew_ms
+        self._loop = asyncio.new_event_loop()
+        self._started = threading.Event()
+        self.error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+        assert self._started.wait(30)
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_until_complete(self._serve())
+        except asyncio.CancelledError:
+            pass
+        except BaseException as error:
+            self.error = error
+        finally:
+            self._started.set()
+            self._loop.run_until_complete(self._loop.shutdown_default_executor())
+            self._loop.close()
+
+    async def _serve(self) -> None:
+        started = asyncio.Event()
+        gateway = Gateway(self._party, clock=lambda: now_ms() + self._skew_ms)
+        self._task = asyncio.ensure_future(gateway.serve(started))
+        waiting = asyncio.ensure_future(started.wait())
+        await asyncio.wait({self._task, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        self._started.set()
+        await self._task
+
+    def stop(self) -> None:
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._task.cancel)
+            self._thread.join(20)
+            assert not self._thread.is_alive()
+
+
+@dataclass
+class Member:
+    """One party of a test."""
+
+    name: str
+    folder: Path
+    airflow: FakeAirflow = field(default_factory=FakeAirflow)
+    gateway: GatewayThread | None = None
+
+    @property
+    def party(self) -> Party:
+        return load_party(self.folder / "party.yaml")
+
+    def store(self) -> Store:
+        party = self.party
+        return Store.open(party.store.url, party.store.password_file)
+
+    def client(self) -> GatewayClient:
+        return GatewayClient.of(self.party)
+
+    def start(self, skew_ms: int = 0) -> None:
+        self.gateway = GatewayThread(self.party, skew_ms)
+        if self.gateway.error is not None:
+            raise self.gateway.error
+
+    def stop(self) -> None:
+        if self.gateway is not None:
+            self.gateway.stop()
+            self.gateway = None
+
+    def close(self) -> None:
+        self.stop()
+        self.airflow.close()
+
+
+PARTY = """
+name: {name}
+gateway:
+  workers: 127.0.0.1:{workers}
+{listen}  certificate: keys/gateway.pem
+  private_key: keys/gateway.key
+  authority: keys/authority.pem
+  ticket_key: keys/ticket.key
+  worker_secret_file: keys/worker.secret
+airflow: {{url: "{airflow}", user: admin, password_file: keys/airflow.password}}
+storage: storage
+max_clock_skew_s: 60
+peers:
+  - name: {peer}
+    authority: {authority}
+    ticket_key: {ticket_key}
+{address}
+datasets:
+  - name: {dataset}
+    uri: data.parquet
+    id: customer
+    features: {{a: numeric}}
+"""
+
+
+def make_members(folder: Path) -> tuple[Member, Member, str]:
+    """Return bank, shop and the address at which the bank listens; the shop's `address` line is left as PROXY."""
+    bank, shop = Member("bank", folder / "bank"), Member("shop", folder / "shop")
+    ports = free_ports(3)
+    for member in (bank, shop):
+        member.folder.mkdir(parents=True)
+        identity.create_identity(member.folder / "keys", member.name)
+        secret = member.folder / "keys" / "airflow.password"
+        secret.write_text("x")
+        secret.chmod(0o600)
+    listen = f"127.0.0.1:{ports[0]}"
+    for member, peer, workers in ((bank, shop, ports[1]), (shop, bank, ports[2])):
+        key = tickets.load_ticket_key(peer.folder / "keys" / "ticket.key")
+        text = PARTY.format(
+            name=member.name,
+            workers=workers,
+            listen=f"  listen: {listen}\n" if member is bank else "",
+            airflow=member.airflow.url,
+            peer=peer.name,
+            authority=peer.folder / "keys" / "authority.pem",
+            ticket_key=tickets.public_text(key.public_key()),
+            address="    address: PROXY" if member is shop else "",
+            dataset="loans" if member is bank else "customers",
+        )
+        (member.folder / "party.yaml").write_text(text)
+    return bank, shop, listen
+
+
+def set_address(member: Member, address: str) -> None:
+    """Let `member` dial its peer at `address`."""
+    file = member.folder / "party.yaml"
+    file.write_text(file.read_text().replace("PROXY", address))
+
+
+def shared_config(dataset: str = "customers", epochs: int = 3) -> str:
+    """Return the shared configuration of a run between bank (leader) and shop."""
+    config = {"leader": "bank", "datasets": {"bank": "loans", "shop": dataset}, "steps": {"train": {"epochs": epochs}}}
+    return json.dumps(config, sort_keys=True, separators=(",", ":"))
+
+
+def grant_ticket(grantor: Member, holder: Member, *, accept: bool = True, **changes: Any) -> str:
+    """Let `grantor` grant `holder` a ticket, both stores having both signatures; `changes` replace fields of the grant."""
+    grantor_party = grantor.party
+    dataset = grantor_party.datasets[0]
+    now_s = now_ms() / 1000
+    values: dict[str, Any] = {
+        "ticket_id": f"t-{digest([now_s, sorted(changes)])[:12]}",
+        "grantor": grantor.name,
+        "holder": holder.name,
+        "datasets": (tickets.DatasetScope(dataset.name, dataset.schema_digest, tuple(dataset.features)),),
+        "pipelines": (PIPELINE,),
+        "roles": ("leader", "follower"),
+        "not_before_s": int(now_s) - 10,
+        "expires_s": int(now_s) + 3600,
+        "limits": tickets.Limits(runs=10, concurrent_runs=5),
+        **changes,
+    }
+    grant = tickets.Grant(**values)
+    grantor_key = tickets.load_ticket_key(grantor_party.gateway.ticket_key)
+    holder_key = tickets.load_ticket_key(holder.party.gateway.ticket_key)
+    token = tickets.issue(grant, grantor_key)
+    acceptance = tickets.accept(token, holder_key, holder.name, int(now_s)) if accept else None
+    for member, granted, peer in ((grantor, True, holder), (holder, False, grantor)):
+        with member.store() as store:
+            row = TicketRow(grant.ticket_id, peer.name, granted, token, acceptance, None, now_ms(), True)
+            store.put_ticket(row)
+    return grant.ticket_id
