@@ -333,6 +333,14 @@ class DeadlinePassed(RunError):
     remedy = "See what the other side waits for; raise the deadline if it only needs longer"
 
 
+class TrainingDiverged(RunError):
+    """Raised when a loss or a score is no longer a finite number."""
+
+    code = "TRAINING_DIVERGED"
+    summary = "The training diverged"
+    remedy = "Lower `learning_rate`, or look for extreme values among the features"
+
+
 class AttemptStale(RunError):
     """Raised when an old attempt tries to speak or write after a newer one has begun."""
 
@@ -396,6 +404,14 @@ class DataMissing(DataError):
     code = "DATA_MISSING"
     summary = "A dataset's file is missing"
     remedy = "Put the file in place or correct the dataset's `uri`"
+
+
+class FileInvalid(DataError):
+    """Raised when a file is not of its declared format."""
+
+    code = "DATA_FILE_INVALID"
+    summary = "A file cannot be read as its declared format"
+    remedy = "Correct the file or the dataset's `format`"
 
 
 class ColumnMissing(DataError):

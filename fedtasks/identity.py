@@ -30,7 +30,7 @@ from fedtasks.settings import build, read_yaml
 AUTHORITY_KEY, AUTHORITY = "authority.key", "authority.pem"
 CERTIFICATE_KEY, CERTIFICATE = "gateway.key", "gateway.pem"
 TICKET_KEY = "ticket.key"
-WORKER_SECRET = "worker.secret"  # noqa: S105 - the file's name
+WORKER_SECRET = "worker.secret"
 
 AUTHORITY_DAYS = 3650
 CERTIFICATE_DAYS = 825

@@ -21,6 +21,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs."
 
 PARTY = Path("party.yaml")
 
+PATIENCE_S = 5.0
+"""How long a command waits for the own gateway."""
+
 
 class Commands(TyperGroup):
     """The root group: an error of the registry ends any command with one line and exit code 1."""

@@ -32,7 +32,7 @@ gateway:
 airflow:
   url: {airflow_url}
   user: {airflow_user}
-  password_file: keys/airflow.password
+  password_file: {airflow_password_file}
 
 # Where state lives: SQLite, or postgresql://user@host/database with a password_file.
 store:
@@ -62,7 +62,15 @@ datasets: []
 """
 
 
-def render(name: str, *, listen: str | None, workers: str, airflow_url: str, airflow_user: str) -> str:
+def render(
+    name: str,
+    *,
+    listen: str | None,
+    workers: str,
+    airflow_url: str,
+    airflow_user: str,
+    airflow_password_file: str,
+) -> str:
     """Return the text of a new party.yaml."""
     return TEMPLATE.format(
         name=name,
@@ -70,6 +78,7 @@ def render(name: str, *, listen: str | None, workers: str, airflow_url: str, air
         workers=scalar(workers),
         airflow_url=scalar(airflow_url),
         airflow_user=scalar(airflow_user),
+        airflow_password_file=scalar(airflow_password_file),
     )
 
 
@@ -137,7 +146,7 @@ def _value(text: str, name: str) -> yaml.Node | None:
     root = yaml.compose(text, Loader=yaml.SafeLoader)
     if isinstance(root, yaml.MappingNode):
         for key, value in root.value:
-            if key.value == name:
+            if key.value == name and isinstance(value, yaml.Node):
                 return value
     return None
 

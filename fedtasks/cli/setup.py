@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from fedtasks.cli import partyfile
-from fedtasks.cli.output import PARTY, AsJson, PartyFile, examples, print_json, print_listing, print_table
+from fedtasks.cli.output import PARTY, PATIENCE_S, AsJson, PartyFile, examples, print_json, print_listing, print_table
 from fedtasks.config import check_name, load_party
 from fedtasks.errors import ConfigError, PeerIdentity
 
@@ -30,6 +30,9 @@ def init(
     workers: Annotated[str, typer.Option(help="host:port for own workers, on loopback.")] = "127.0.0.1:7401",
     airflow_url: Annotated[str, typer.Option(help="Where this party's Airflow is.")] = "http://127.0.0.1:8080",
     airflow_user: Annotated[str, typer.Option(help="Whom the gateway logs in as.")] = "fedtasks",
+    airflow_password_file: Annotated[
+        str, typer.Option(help="File with that user's password, relative to party.yaml.")
+    ] = "keys/airflow.password",
 ) -> None:
     """Write `party.yaml`, make all keys, and write the card for the peer. Nothing is ever overwritten."""
     from fedtasks.identity import create_identity
@@ -41,7 +44,12 @@ def init(
             raise ConfigError("it is there already and is never overwritten", where=str(path))
     folder.mkdir(parents=True, exist_ok=True)
     text = partyfile.render(
-        name, listen=listen, workers=workers, airflow_url=airflow_url, airflow_user=airflow_user
+        name,
+        listen=listen,
+        workers=workers,
+        airflow_url=airflow_url,
+        airflow_user=airflow_user,
+        airflow_password_file=airflow_password_file,
     )
     partyfile.replace_checked(file, text)
     try:
@@ -53,7 +61,9 @@ def init(
     typer.echo(f"{file} and {keys}/ are written.")
     typer.echo(f"Fingerprint of {name}: {card}")
     typer.echo("Next:")
-    typer.echo(f"  1. Put the password of Airflow's user `{airflow_user}` into {keys}/airflow.password (chmod 600).")
+    typer.echo(
+        f"  1. Put the password of Airflow's user `{airflow_user}` into {folder / airflow_password_file} (chmod 600)."
+    )
     typer.echo(f"  2. Hand {name}.card.yaml to the other party and add theirs: fedtasks peer add CARD")
     typer.echo(f"  3. Declare your datasets in {file}, then: fedtasks doctor")
 
@@ -156,7 +166,7 @@ def peer_list(as_json: AsJson = False, party_file: PartyFile = PARTY) -> None:
 
     party = load_party(party_file)
     try:
-        with GatewayClient.of(party) as client:
+        with GatewayClient.of(party, patience_s=PATIENCE_S) as client:
             found = {peer.name: peer for peer in client.peers().peers}
     except GatewayUnreachable:
         found = {}

@@ -97,7 +97,9 @@ def write_block(folder: str, number: int, table: pa.Table, schema: pa.Schema) ->
     return name
 
 
-def publish_blocks(storage: RunStorage, attempt: int, *, features: Mapping[str, FeatureType], has_label: bool) -> Blocks:
+def publish_blocks(
+    storage: RunStorage, attempt: int, *, features: Mapping[str, FeatureType], has_label: bool
+) -> Blocks:
     """Publish the blocks that were written into the attempt's folder."""
     folder = storage.attempt(TASK, attempt)
     rows, order = order_digest(folder)

@@ -221,7 +221,9 @@ class RunStorage:
         """
         manifest = self._read(task)
         if manifest is None:
-            raise DataMissing(f"task `{task}` has published nothing in this run; clear it", where=self._manifest_uri(task))
+            raise DataMissing(
+                f"task `{task}` has published nothing in this run; clear it", where=self._manifest_uri(task)
+            )
         return manifest
 
     def _read(self, task: str) -> Manifest | None:

@@ -96,7 +96,7 @@ class Caretaker:
                 revocation=ticket.revocation or "",
             )
             await connection.request(ticket_update=update)
-            await asyncio.to_thread(self._store.mark_ticket_synced, ticket.ticket_id)
+            await asyncio.to_thread(self._store.mark_ticket_synced, ticket.ticket_id, ticket)
         for run in await asyncio.to_thread(self._store.unacked_runs, name):
             snapshot = await asyncio.to_thread(self._runs.snapshot, run.run_id)
             try:

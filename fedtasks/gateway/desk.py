@@ -40,6 +40,8 @@ from fedtasks.wire.v1 import peer_pb2, run_pb2, worker_pb2
 log = logging.getLogger(__name__)
 
 MAX_PARTITION = 64
+_UNBOUNDED = {"key_bits_min": tickets.MIN_KEY_BITS, "min_intersection": 1}
+"""Floors that every run keeps without naming them."""
 
 
 class Desk:
@@ -221,6 +223,9 @@ class Desk:
                 schema_digest=dataset.schema_digest if dataset else "",
                 columns=tuple(dataset.features) if dataset else (),
                 holder_role=asked["role"],
+                epochs=_setting(config, "epochs", max, grant.limits.epochs),
+                key_bits=_setting(config, "key_bits_min", min, grant.floor.key_bits),
+                min_intersection=_setting(config, "min_intersection", min, grant.floor.min_intersection),
             ),
             self._clock() / 1000,
         )
@@ -289,7 +294,7 @@ class Desk:
             self._keep(row, "ticket.revoked", revocation=update.revocation)
 
     def _keep(self, row: TicketRow, action: str, **changes: str) -> None:
-        self._store.put_ticket(replace(row, synced=True, **changes))
+        self._store.put_ticket(replace(row, **changes))
         self._store.audit(row.peer, action, "noted", ticket=row.ticket_id)
 
     # ------------------------------------------------------------------------------------------------------- helpers
@@ -342,6 +347,24 @@ def _check_partition(partition: str) -> None:
         raise ConfigError(
             f"a partition is 1–{MAX_PARTITION} letters, digits, `-` or `_`, such as 2026-11-21", field="partition"
         )
+
+
+def _setting(config: Mapping[str, Any], name: str, worst: Callable[..., int], bound: int | None) -> int | None:
+    """Return the value of a setting that a ticket bounds, from whichever step has it; None where nothing bounds it.
+
+    Raises
+    ------
+    ConfigError
+        The ticket bounds it and no step names it: a default could differ between the two sides.
+    """
+    steps = config.get("steps")
+    groups = [group for group in steps.values() if isinstance(group, Mapping)] if isinstance(steps, Mapping) else []
+    values = [group[name] for group in groups if isinstance(group.get(name), int)]
+    if values:
+        return worst(values)
+    if bound is not None and bound > _UNBOUNDED.get(name, -1):
+        raise ConfigError(f"the ticket bounds `{name}` by {bound}: name it in the step's settings", field=name)
+    return None
 
 
 def _parse_config(text: str) -> dict[str, Any]:

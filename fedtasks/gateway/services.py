@@ -34,9 +34,9 @@ Context = grpc.aio.ServicerContext
 Note = Callable[[str, str, str], Awaitable[None]]
 
 
-async def abort(context: Context, error: FedtasksError) -> Never:
-    """End a call with a registry error."""
-    code, details, trailing = to_abort(error)
+async def abort(context: Context, error: FedtasksError, *, own: bool) -> Never:
+    """End a call with a registry error; only `own` workers see its detail."""
+    code, details, trailing = to_abort(error, own=own)
     await context.abort(code, details, trailing)
     raise AssertionError("abort returns never")
 
@@ -106,7 +106,7 @@ class WorkerService(worker_pb2_grpc.WorkerGatewayServicer):
         except FedtasksError as error:
             log.warning("run of %s %s is refused: %s", request.pipeline, request.partition, error)
             await self._note(request.dag_id, request.dag_run_id, refused(error))
-            await abort(context, error)
+            await abort(context, error, own=True)
         if response.opening in (worker_pb2.OPENING_ALREADY_DONE, worker_pb2.OPENING_ALREADY_RUNNING):
             peer = response.run.responder if response.run.initiator == self._party.name else response.run.initiator
             done = response.opening == worker_pb2.OPENING_ALREADY_DONE
@@ -222,13 +222,13 @@ class WorkerService(worker_pb2_grpc.WorkerGatewayServicer):
             await asyncio.to_thread(self._desk.require_session, run)
             await self._relay.serve_worker(key, run.peer, context)
         except FedtasksError as error:
-            await abort(context, error)
+            await abort(context, error, own=True)
 
     async def _answer(self, context: Context, work: Callable[[], T]) -> T:
         try:
             return await asyncio.to_thread(work)
         except FedtasksError as error:
-            await abort(context, error)
+            await abort(context, error, own=True)
 
 
 class PeerService(peer_pb2_grpc.PeerGatewayServicer):
@@ -249,7 +249,7 @@ class PeerService(peer_pb2_grpc.PeerGatewayServicer):
             peer = self._identify(context)
             await self._connections[peer].accept(context)
         except FedtasksError as error:
-            await abort(context, error)
+            await abort(context, error, own=False)
 
     async def session(self, _: Any, context: Context) -> None:
         """Join a peer's worker with ours."""
@@ -262,7 +262,7 @@ class PeerService(peer_pb2_grpc.PeerGatewayServicer):
             await asyncio.to_thread(self._desk.require_session, run)
             await self._relay.serve_peer(key, peer, context)
         except FedtasksError as error:
-            await abort(context, error)
+            await abort(context, error, own=False)
 
     async def answer(self, peer: str, envelope: peer_pb2.Envelope) -> peer_pb2.Envelope:
         """Answer one request of `peer`, on whichever stream it came."""

@@ -131,17 +131,21 @@ class LocalParty:
         body: dict[str, Any] = {"logical_date": None, "dag_run_id": dag_run_id, "conf": dict(conf)}
         if partition is not None:
             body["partition_key"] = partition
-        return self.airflow.rest("POST", f"/api/v2/dags/{dag_id}/dagRuns", body)
+        return self.airflow.rest("POST", f"/dags/{dag_id}/dagRuns", body)
 
     def dag_run(self, dag_id: str, dag_run_id: str) -> dict[str, Any]:
         """Return a DAG run."""
-        return self.airflow.rest("GET", f"/api/v2/dags/{dag_id}/dagRuns/{dag_run_id}")
+        return self.airflow.rest("GET", f"/dags/{dag_id}/dagRuns/{dag_run_id}")
 
     def dag_runs(self, dag_id: str) -> list[dict[str, Any]]:
         """Return a DAG's runs."""
-        runs: list[dict[str, Any]] = self.airflow.rest("GET", f"/api/v2/dags/{dag_id}/dagRuns")["dag_runs"]
+        runs: list[dict[str, Any]] = self.airflow.rest("GET", f"/dags/{dag_id}/dagRuns")["dag_runs"]
         return runs
 
     def unpause(self, dag_id: str, *, paused: bool = False) -> None:
         """Unpause (or pause) a DAG."""
-        self.airflow.rest("PATCH", f"/api/v2/dags/{dag_id}", {"is_paused": paused})
+        self.airflow.rest("PATCH", f"/dags/{dag_id}", {"is_paused": paused})
+
+    def set_pool_slots(self, slots: int) -> None:
+        """Let this party's Airflow run at most so many tasks at once."""
+        self.airflow.rest("PATCH", "/pools/default_pool", {"pool": "default_pool", "slots": slots, "include_deferred": False})

@@ -12,8 +12,8 @@ from fedtasks.wire.v1 import session_pb2
 CHUNK = 1 << 20
 """Most payload bytes in one frame."""
 
-HEARTBEAT = session_pb2.Frame(heartbeat=session_pb2.Heartbeat()).SerializeToString()
-CLOSE = session_pb2.Frame(close=session_pb2.Close()).SerializeToString()
+HEARTBEAT: bytes = session_pb2.Frame(heartbeat=session_pb2.Heartbeat()).SerializeToString()
+CLOSE: bytes = session_pb2.Frame(close=session_pb2.Close()).SerializeToString()
 
 _LENGTH_DELIMITED = 2
 _DATA_TAG = bytes([session_pb2.Frame.DATA_FIELD_NUMBER << 3 | _LENGTH_DELIMITED])
@@ -25,15 +25,15 @@ def hello(version_min: int, version_max: int, incarnation: str, received: int, f
     message = session_pb2.Hello(
         version_min=version_min, version_max=version_max, incarnation=incarnation, received=received, facts=facts
     )
-    return session_pb2.Frame(hello=message).SerializeToString()
+    return _bytes(session_pb2.Frame(hello=message))
 
 
 def ack(received: int, consumed_bytes: int) -> bytes:
     """Encode an Ack."""
-    return session_pb2.Frame(ack=session_pb2.Ack(received=received, consumed_bytes=consumed_bytes)).SerializeToString()
+    return _bytes(session_pb2.Frame(ack=session_pb2.Ack(received=received, consumed_bytes=consumed_bytes)))
 
 
-def data(sequence: int, name: str, kind: int, last: bool, parts: Sequence[memoryview]) -> bytes:
+def data(sequence: int, name: str, kind: session_pb2.PayloadKind, last: bool, parts: Sequence[memoryview]) -> bytes:
     """Encode a Data frame whose chunk is the concatenation of `parts`."""
     head = session_pb2.Data(sequence=sequence, name=name, last=last, payload_kind=kind).SerializeToString()
     size = sum(len(part) for part in parts)
@@ -44,13 +44,14 @@ def data(sequence: int, name: str, kind: int, last: bool, parts: Sequence[memory
 def parse(frame: bytes) -> session_pb2.Frame:
     """Decode a frame from the peer; raise `ProtocolViolated` when it is none."""
     try:
-        return session_pb2.Frame.FromString(frame)
+        message: session_pb2.Frame = session_pb2.Frame.FromString(frame)
+        return message
     except DecodeError as error:
         raise ProtocolViolated("a frame that cannot be read") from error
 
 
 def chunks(parts: Sequence[memoryview]) -> Iterator[tuple[list[memoryview], bool]]:
-    """Cut the concatenation of `parts` into chunks of at most `CHUNK` bytes; the flag marks the last, there is at least one."""
+    """Cut the concatenation of `parts` into one or more chunks of at most `CHUNK` bytes; the flag marks the last."""
     chunk: list[memoryview] = []
     room = CHUNK
     for part in parts:
@@ -64,6 +65,11 @@ def chunks(parts: Sequence[memoryview]) -> Iterator[tuple[list[memoryview], bool
             start += len(piece)
             room -= len(piece)
     yield chunk, True
+
+
+def _bytes(frame: session_pb2.Frame) -> bytes:
+    out: bytes = frame.SerializeToString()
+    return out
 
 
 def _varint(value: int) -> bytes:

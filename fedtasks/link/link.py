@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol, Self, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 from google.protobuf.message import Message
 
-Payload = bytes | np.ndarray | pa.RecordBatch | Message
+Payload: TypeAlias = bytes | np.ndarray | pa.RecordBatch | Message
 """What one message may carry: bytes, an array (dtype, shape, raw buffer), a record batch, or a protobuf message."""
 
 
@@ -19,7 +19,8 @@ class Link(Protocol):
     """An authenticated, ordered, resumable conversation between two workers.
 
     Messages of one name arrive in the order sent; different names have queues of their own, so both halves may ask for
-    them in different orders. What is under way and not yet taken is bounded by the window: `send` blocks when it is full.
+    them in different orders. What is under way and not yet taken is bounded by the window, which all names share:
+    `send` blocks when it is full. Two halves that both send more than that before either receives wait for each other.
     A connection cut in between is resumed without the caller's notice, until the link's resume time-out.
 
     Notes
@@ -59,10 +60,20 @@ class Link(Protocol):
         """Send a file; what the peer already holds of it from an earlier attempt is not sent again."""
 
     def receive_file(self, name: str, path: Path) -> None:
-        """Receive a file into `path`: partial content beside it is continued, and it appears by rename once its SHA-256 is right."""
+        """Receive a file into `path`: partial content is continued; it appears by rename once its SHA-256 is right."""
 
     def close(self) -> None:
-        """Wait until the other half has taken everything and closes too, then hang up."""
+        """Wait until the other half has taken everything and closes too, then hang up.
+
+        Raises
+        ------
+        ProtocolViolated
+            A half closes while messages to it were not taken.
+        DeadlinePassed
+            The other half did not close in time.
+        LinkLost, PeerFailed, PeerRestarted, RunCancelled, RunEnded, TicketRevoked
+            As in `send`.
+        """
 
     def __enter__(self) -> Self: ...
 

@@ -15,11 +15,10 @@ from fedtasks.errors import ProtocolViolated
 from fedtasks.link.link import Payload
 from fedtasks.wire.v1 import session_pb2
 
-BYTES = int(session_pb2.PAYLOAD_KIND_BYTES)
-ARRAY = int(session_pb2.PAYLOAD_KIND_ARRAY)
-RECORD_BATCH = int(session_pb2.PAYLOAD_KIND_RECORD_BATCH)
-PROTOBUF = int(session_pb2.PAYLOAD_KIND_PROTOBUF)
-KINDS = frozenset({BYTES, ARRAY, RECORD_BATCH, PROTOBUF})
+BYTES = session_pb2.PAYLOAD_KIND_BYTES
+ARRAY = session_pb2.PAYLOAD_KIND_ARRAY
+RECORD_BATCH = session_pb2.PAYLOAD_KIND_RECORD_BATCH
+PROTOBUF = session_pb2.PAYLOAD_KIND_PROTOBUF
 
 _DTYPE = re.compile(r"[<>|][biufcSUmM][0-9]{1,9}(\[[0-9a-zA-Z]{1,12}\])?")
 _MAX_DIMENSIONS = 32
@@ -27,7 +26,7 @@ _ALIGNMENT = 64
 _MAX_CODE_POINT = 0x10FFFF
 
 
-def encode(payload: Payload) -> tuple[int, Sequence[memoryview]]:
+def encode(payload: Payload) -> tuple[session_pb2.PayloadKind, Sequence[memoryview]]:
     """Turn a payload into its kind and the buffers that make it up, without copying a contiguous array.
 
     Raises
@@ -46,10 +45,10 @@ def encode(payload: Payload) -> tuple[int, Sequence[memoryview]]:
         return RECORD_BATCH, [memoryview(sink.getvalue())]
     if isinstance(payload, Message):
         return PROTOBUF, [memoryview(payload.SerializeToString())]
-    raise TypeError(f"a {type(payload).__name__} cannot be sent; send bytes, an array, a record batch or a protobuf message")
+    raise TypeError(f"a {type(payload).__name__} cannot be sent; send bytes, an array, a record batch or a message")
 
 
-def decode(kind: int, data: bytes) -> Payload:
+def decode(kind: session_pb2.PayloadKind, data: bytes) -> Payload:
     """Turn bytes back into what was sent; an array is a read-only view of `data`, a protobuf message stays bytes.
 
     Raises
@@ -67,10 +66,10 @@ def decode(kind: int, data: bytes) -> Payload:
 
 
 def _encode_array(array: np.ndarray) -> Sequence[memoryview]:
-    # Layout: length of dtype, dtype, number of dimensions, dimensions as u64, zeros up to the alignment, C-order buffer.
+    # Layout: length of dtype, dtype, number of dimensions, dimensions as u64, zeros to the alignment, C-order buffer.
     dtype = array.dtype.str.encode()
     if isinstance(array, np.ma.MaskedArray) or not _DTYPE.fullmatch(array.dtype.str) or array.dtype.itemsize == 0:
-        raise TypeError(f"an array of dtype {array.dtype} cannot be sent; convert it to numbers, fixed-length text or times")
+        raise TypeError(f"an array of dtype {array.dtype} cannot be sent; convert it to numbers, text or times")
     if array.ndim > _MAX_DIMENSIONS:
         raise TypeError(f"an array of {array.ndim} dimensions cannot be sent; at most {_MAX_DIMENSIONS}")
     head = struct.pack(f"<B{len(dtype)}sB{array.ndim}Q", len(dtype), dtype, array.ndim, *array.shape)

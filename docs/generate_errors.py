@@ -1,0 +1,46 @@
+"""Generate docs/errors.md from the error registry; run by `make docs`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from fedtasks.errors import FedtasksError, leaves
+
+HEAD = """\
+# Errors
+
+Generated from `fedtasks/errors.py` by `make docs`; do not edit.
+
+The same code and words appear in the log, on the command line, in the DAG run's note and on the wire. The peer sees the
+code, the summary and named facts that are safe to show; never files, columns, rows or secrets.
+
+*Who* must act: `own`, the side that reads the error; `peer`, the other one; `both`.
+*Retry*: whether trying again can help.
+"""
+
+
+def _family(leaf: type[FedtasksError]) -> type[FedtasksError]:
+    parent = leaf.__mro__[1]
+    return leaf if parent is FedtasksError else parent
+
+
+def render() -> str:
+    """Return the page."""
+    parts = [HEAD]
+    family: type[FedtasksError] | None = None
+    for leaf in leaves():
+        if _family(leaf) is not family:
+            family = _family(leaf)
+            parts.append(f"\n## {family.__name__}\n\n{(family.__doc__ or '').splitlines()[0]}\n\n")
+            parts.append("| Code | What | Who | Retry | Remedy |\n|---|---|---|---|---|\n")
+        retry = "yes" if leaf.retryable else "no"
+        parts.append(f"| `{leaf.code}` | {leaf.summary} | {leaf.who} | {retry} | {leaf.remedy} |\n")
+    return "".join(parts)
+
+
+if __name__ == "__main__":
+    if "--print" in sys.argv:
+        sys.stdout.write(render())
+    else:
+        Path(__file__).with_name("errors.md").write_text(render(), encoding="utf-8")

@@ -1,0 +1,72 @@
+"""What a meeting of two halves means for this one.
+
+The gateway's `Meeting` is the only truth: an event, an XCom or an earlier answer never decides anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fedtasks.config import load_party
+from fedtasks.errors import AttemptStale, FedtasksError, PeerRestarted, RunEnded, from_code
+from fedtasks.wire.v1 import run_pb2
+
+if TYPE_CHECKING:
+    from fedtasks.wire.v1.failure_pb2 import Failure
+
+
+def error_of(failure: Failure) -> FedtasksError:
+    """Rebuild the error that a gateway told of."""
+    where = " · ".join(part for part in (failure.party, failure.task) if part)
+    return from_code(failure.code, failure.text, where=where)
+
+
+def end_of(run: run_pb2.Run) -> FedtasksError | None:
+    """Return why a run has failed, None while it has not."""
+    if run.state != run_pb2.STATE_FAILED:
+        return None
+    return error_of(run.failure) if run.HasField("failure") else RunEnded(where=run.run_id)
+
+
+def obstacle(meeting: run_pb2.Meeting, attempt: int) -> FedtasksError | None:
+    """Return why a half that runs at `attempt` must stop, None while it may go on."""
+    ended = end_of(meeting.run)
+    if ended is not None:
+        return ended
+    if meeting.own.attempt > attempt:
+        return AttemptStale(f"attempt {meeting.own.attempt} has begun", where=meeting.run.run_id)
+    if meeting.peer.attempt > attempt:
+        return PeerRestarted(f"the other half began attempt {meeting.peer.attempt}", where=meeting.run.run_id)
+    if meeting.peer.attempt == attempt and meeting.peer.state == run_pb2.STATE_FAILED:
+        reason = error_of(meeting.peer.failure)
+        return PeerRestarted(
+            f"the other half failed and is tried again: {reason.code}: {reason.detail}", where=reason.where
+        )
+    return None
+
+
+def waiting_for(meeting: run_pb2.Meeting) -> str:
+    """Say in a few words what a half that is not ready waits for."""
+    if not meeting.HasField("peer"):
+        return "the other half has not begun"
+    state = run_pb2.State.Name(meeting.peer.state).removeprefix("STATE_").lower()
+    return f"the other half is {state} at attempt {meeting.peer.attempt}, this one is at {meeting.own.attempt}"
+
+
+async def watch(party_file: Path, run_id: str, task: str) -> AsyncGenerator[run_pb2.Meeting, None]:
+    """Yield the meeting now and at every change, for ever; outlives restarts of the own gateway.
+
+    Raises
+    ------
+    FedtasksError
+        What asking again does not cure, such as `RunUnknown`, or a gateway that stays away for long.
+    """
+    from fedtasks.link.client import AsyncGatewayClient  # grpc: never when a DAG file is parsed
+
+    party = await asyncio.to_thread(load_party, party_file)
+    async with AsyncGatewayClient.of(party) as client:
+        async for meeting in client.watch(run_id, task):
+            yield meeting

@@ -1,0 +1,437 @@
+"""Operators: open a federated run, run one half of one of its tasks, close the run."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import aclosing, contextmanager, suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Never
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import (
+    AirflowException,
+    AirflowFailException,
+    AirflowRuntimeError,
+    AirflowSkipException,
+)
+
+from fedtasks.airflow.hook import FedtasksHook
+from fedtasks.airflow.shared import check_shared, initiate, partition_of
+from fedtasks.airflow.steps import Step
+from fedtasks.airflow.triggers import MeetingTrigger
+from fedtasks.config import Party, digest
+from fedtasks.errors import DeadlinePassed, FedtasksError, RunUnknown
+from fedtasks.settings import to_plain
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from fedtasks.link.client import GatewayClient
+    from fedtasks.wire.v1 import run_pb2
+
+OPEN_RUN = "open_run"
+CLOSE_RUN = "close_run"
+
+_PROGRESS_EVERY_S = 2.0
+_RECEIPT_S = 20.0
+_DEFER_SLACK_S = 60.0
+
+
+def is_final(error: FedtasksError, ti: Any) -> bool:
+    """Whether no try of this task follows `error`."""
+    return not (error.retryable and ti.try_number <= ti.max_tries)
+
+
+@contextmanager
+def airflow_errors(ti: Any) -> Iterator[None]:
+    """Turn the registry's errors into Airflow's: one that is retried, or one that is not."""
+    try:
+        yield
+    except FedtasksError as error:
+        kind = AirflowFailException if is_final(error, ti) else AirflowException
+        raise kind(str(error)) from error
+
+
+class OpenRunOperator(BaseOperator):
+    """Opens the run: asks the peer for it, or takes up the one that this DAG run was started for.
+
+    Parameters
+    ----------
+    steps
+        What the run does; the peer's DAG must declare the same.
+    fedtasks_conn_id
+        Connection of type ``fedtasks``.
+
+    Notes
+    -----
+    Reveals: pipeline, partition, the shared configuration and the digests of the steps, to the peer's gateway.
+    """
+
+    def __init__(
+        self, *, steps: Sequence[Step], fedtasks_conn_id: str = FedtasksHook.default_conn_name, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.steps = tuple(steps)
+        self.fedtasks_conn_id = fedtasks_conn_id
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Return run id, initiator, responder, leader, partition and datasets.
+
+        Raises
+        ------
+        AirflowSkipException
+            The partition is done, or another DAG run is at it: what follows is skipped, and that is no failure.
+        AirflowFailException
+            The run was refused; the text names the reason and who must act.
+        """
+        from fedtasks.wire.v1 import worker_pb2
+
+        ti, dag_run = context["ti"], context["dag_run"]
+        started_for = ((dag_run.conf or {}).get("fedtasks") or {}).get("run_id", "")
+        with airflow_errors(ti):
+            hook = FedtasksHook(self.fedtasks_conn_id)
+            if started_for:
+                if started_for != dag_run.run_id:
+                    raise RunUnknown(f"this DAG run is not the one that was started for `{started_for}`")
+                asked = {"partition": "", "config_json": "", "peer": ""}
+            else:
+                asked = initiate(hook.party, self.steps, context["params"], partition_of(context))
+            with hook.client() as client:
+                response = client.open_run(
+                    dag_id=dag_run.dag_id,
+                    dag_run_id=dag_run.run_id,
+                    pipeline=dag_run.dag_id,
+                    steps=[_step_message(step) for step in self.steps],
+                    **asked,
+                )
+                run = response.run
+                if response.opening == worker_pb2.OPENING_ALREADY_DONE:
+                    raise AirflowSkipException(f"Run {run.run_id} has done this partition; `force` repeats it")
+                if response.opening == worker_pb2.OPENING_ALREADY_RUNNING:
+                    raise AirflowSkipException(f"Run {run.run_id} is at this partition in DAG run {run.dag_run_id}")
+                return self._take_up(client, hook.party, run)
+
+    def _take_up(self, client: GatewayClient, party: Party, run: run_pb2.Run) -> dict[str, Any]:
+        from fedtasks.airflow.meetings import end_of
+
+        ended = end_of(run)
+        if ended is not None:
+            raise ended
+        shared = json.loads(run.config_json)
+        try:
+            check_shared(party, run.responder if run.initiator == party.name else run.initiator, self.steps, shared)
+        except FedtasksError as error:
+            client.finish(run.run_id, OPEN_RUN, 0, failure=error, final=True)
+            raise
+        self.log.info("Run %s of %s with %s: %s leads", run.run_id, run.initiator, run.responder, shared["leader"])
+        return {
+            "run_id": run.run_id,
+            "initiator": run.initiator,
+            "responder": run.responder,
+            "leader": shared["leader"],
+            "partition": run.partition,
+            "datasets": shared["datasets"],
+        }
+
+
+def _step_message(step: Step) -> run_pb2.Step:
+    from fedtasks.wire.v1 import run_pb2
+
+    return run_pb2.Step(name=step.name, digest=step.digest)
+
+
+class MeetingOperator(BaseOperator):
+    """Base of what runs once both halves are there.
+
+    Parameters
+    ----------
+    federated_task
+        Under which name the halves meet.
+    wait
+        How long to wait for the other half.
+    open_run_task_id
+        Task that opened the run.
+    fedtasks_conn_id
+        Connection of type ``fedtasks``.
+    """
+
+    def __init__(
+        self,
+        *,
+        federated_task: str,
+        wait: timedelta = timedelta(hours=1),
+        open_run_task_id: str = OPEN_RUN,
+        fedtasks_conn_id: str = FedtasksHook.default_conn_name,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.federated_task = federated_task
+        self.wait = wait
+        self.open_run_task_id = open_run_task_id
+        self.fedtasks_conn_id = fedtasks_conn_id
+
+    def execute(self, context: Context) -> Any:
+        """Meet the other half, deferring until it is there, then do this half's part."""
+        return self._proceed(context)
+
+    def resume(self, context: Context, event: str, **state: Any) -> Any:
+        """Look again after a wait; `event` is a hint and decides nothing."""
+        self.log.info("Looking again: %s", event)
+        return self._proceed(context, **state)
+
+    def _proceed(self, context: Context) -> Any:
+        ti = context["ti"]
+        with airflow_errors(ti):
+            hook = FedtasksHook(self.fedtasks_conn_id)
+            with hook.client() as client:
+                return self._meet(context, hook, client, self._run_id(ti))
+
+    def _run_id(self, ti: Any) -> str:
+        opened = ti.xcom_pull(task_ids=self.open_run_task_id)
+        if not opened:
+            raise RunUnknown(f"task `{self.open_run_task_id}` has opened no run")
+        return str(opened["run_id"])
+
+    def _meet(self, context: Context, hook: FedtasksHook, client: GatewayClient, run_id: str) -> Any:
+        from fedtasks.airflow.meetings import end_of, waiting_for
+
+        task, ti = self.federated_task, context["ti"]
+        # Airflow gives every try an id of its own and keeps it while the try is deferred: one try is one attempt.
+        meeting = client.announce(run_id, task, str(ti.id), self.wait.total_seconds())
+        attempt = meeting.own.attempt
+        try:
+            ended = end_of(meeting.run)
+            if ended is not None:
+                raise ended
+            if not meeting.ready:
+                if meeting.own.until_ms <= time.time() * 1000:
+                    raise DeadlinePassed(waiting_for(meeting), where=run_id)
+                self.log.info("Waiting for %s: %s", _peer_name(meeting.run, hook.party), waiting_for(meeting))
+                self._defer(hook, run_id, meeting.own.until_ms)
+            meeting = client.start(run_id, task, attempt)
+            outcome = self.perform(context, hook, meeting)
+            client.finish(run_id, task, attempt, outcome=outcome)
+        except FedtasksError as error:
+            self._report(client, run_id, attempt, error, final=is_final(error, ti))
+            raise
+        return outcome
+
+    def _defer(self, hook: FedtasksHook, run_id: str, until_ms: int, state: dict[str, Any] | None = None) -> Never:
+        left_s = max(0.0, until_ms / 1000 - time.time())
+        self.defer(
+            trigger=MeetingTrigger(str(hook.party_file), run_id, self.federated_task, until_ms),
+            method_name="resume",
+            kwargs=state or {},
+            # The trigger itself ends the wait; this one is for a triggerer that is dead.
+            timeout=timedelta(seconds=left_s + _DEFER_SLACK_S),
+        )
+        raise AssertionError("defer always raises")
+
+    def _report(self, client: GatewayClient, run_id: str, attempt: int, error: FedtasksError, *, final: bool) -> None:
+        """Tell the own gateway, which tells the peer."""
+        try:
+            client.finish(run_id, self.federated_task, attempt, failure=error, final=final)
+        except FedtasksError as unreported:
+            # The gateway watches its Airflow too: it learns of the failure from there.
+            self.log.warning("The failure could not be reported: %s", unreported)
+
+    def perform(self, context: Context, hook: FedtasksHook, meeting: run_pb2.Meeting) -> dict[str, Any]:
+        """Do this half's part and return its outcome, which must equal the other half's."""
+        raise NotImplementedError
+
+
+def _peer_name(run: run_pb2.Run, party: Party) -> str:
+    return str(run.responder if run.initiator == party.name else run.initiator)
+
+
+class FederatedTaskOperator(MeetingOperator):
+    """Runs this party's half of one step as a process of its own.
+
+    Parameters
+    ----------
+    step
+        What to run.
+    **kwargs
+        As for `MeetingOperator` and every operator.
+    """
+
+    def __init__(self, *, step: Step, **kwargs: Any) -> None:
+        super().__init__(federated_task=step.name, **kwargs)
+        self.step = step
+        self._guard_pid: int | None = None
+        self._killed = False
+
+    def perform(self, context: Context, hook: FedtasksHook, meeting: run_pb2.Meeting) -> dict[str, Any]:
+        """Run the algorithm; stop it when the run ends or the other half begins anew."""
+        from fedtasks.airflow.execution import read_outcome, run_process, write_private
+        from fedtasks.airflow.meetings import obstacle, watch
+
+        run_id, attempt = meeting.run.run_id, meeting.own.attempt
+        progress = Progress(context, self.log.warning)
+
+        def stop_reason(now: run_pb2.Meeting) -> FedtasksError | None:
+            progress.show(now.own.progress_json)
+            return obstacle(now, attempt)
+
+        with tempfile.TemporaryDirectory(prefix="fedtasks-") as name:
+            folder = Path(name)
+            config = folder / "config.json"
+            write_private(config, self._config(hook, meeting))
+            self.log.info("Attempt %d of %s in run %s", attempt, self.step.name, run_id)
+            try:
+                code = asyncio.run(
+                    run_process(
+                        self.step.command(config),
+                        cwd=folder,
+                        meetings=watch(hook.party_file, run_id, self.step.name),
+                        stop_reason=stop_reason,
+                        on_line=lambda line: self.log.info("%s", line),
+                        on_start=self._started,
+                    )
+                )
+            finally:
+                self._guard_pid = None
+                progress.flush()
+            if self._killed:
+                # Airflow knows why; the gateway sees there whether the DAG run failed or the task is tried again.
+                raise AirflowException("Airflow has stopped this task")
+            outcome = read_outcome(folder, code)
+        self.log.info("Outcome: %s", json.dumps(outcome, sort_keys=True))
+        return outcome
+
+    def _config(self, hook: FedtasksHook, meeting: run_pb2.Meeting) -> dict[str, Any]:
+        from fedtasks.tasks import TaskConfig
+
+        shared = json.loads(meeting.run.config_json)
+        config = TaskConfig(
+            party=hook.party_file,
+            run_id=meeting.run.run_id,
+            task=self.step.name,
+            attempt=meeting.own.attempt,
+            peer=_peer_name(meeting.run, hook.party),
+            leader=shared["leader"],
+            datasets=shared["datasets"],
+            settings=shared["steps"][self.step.name],
+            shared_digest=digest(shared),
+        )
+        return dict(to_plain(config))
+
+    def _started(self, pid: int) -> None:
+        self._guard_pid = pid
+
+    def on_kill(self) -> None:
+        """End the algorithm with everything that it started."""
+        self._killed = True
+        if self._guard_pid is not None:
+            with suppress(ProcessLookupError):
+                os.kill(self._guard_pid, signal.SIGTERM)
+
+
+class Progress:
+    """Shows a half's progress in the task state store, if Airflow has one; display only."""
+
+    def __init__(self, context: Context, warn: Callable[..., None]) -> None:
+        self._store = context.get("task_state_store")
+        self._warn = warn
+        self._seen = ""
+        self._shown = ""
+        self._shown_at = 0.0
+
+    def show(self, progress_json: str) -> None:
+        """Show the newest progress, at most once in two seconds: each time is a request to Airflow."""
+        self._seen = progress_json or self._seen
+        if time.monotonic() - self._shown_at >= _PROGRESS_EVERY_S:
+            self.flush()
+
+    def flush(self) -> None:
+        """Show what has not been shown yet."""
+        if self._store is None or self._seen == self._shown:
+            return
+        self._shown, self._shown_at = self._seen, time.monotonic()
+        try:
+            self._store.set("progress", json.loads(self._seen))
+        except AirflowRuntimeError as error:
+            self._warn("progress could not be shown: %s", error)
+
+
+class CloseRunOperator(MeetingOperator):
+    """Ends the run: both sides sign what they did, compare, and keep both signatures.
+
+    Parameters
+    ----------
+    **kwargs
+        As for `MeetingOperator` and every operator.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(federated_task=CLOSE_RUN, **kwargs)
+
+    def _proceed(self, context: Context, until_ms: int = 0) -> dict[str, Any]:
+        from fedtasks.wire.v1 import run_pb2
+
+        ti = context["ti"]
+        with airflow_errors(ti):
+            hook = FedtasksHook(self.fedtasks_conn_id)
+            with hook.client() as client:
+                run_id = self._run_id(ti)
+                run = client.get_run(run_id=run_id).run
+                # A receipt on either side means that the halves have met here before.
+                if run.state == run_pb2.STATE_RUNNING and not run.receipt and not run.peer_receipt:
+                    self._meet(context, hook, client, run_id)
+                client.close_run(run_id)
+                return self._settle(hook, client, run_id, until_ms)
+
+    def perform(self, context: Context, hook: FedtasksHook, meeting: run_pb2.Meeting) -> dict[str, Any]:
+        """Closing has an outcome of its own only in the receipts."""
+        return {}
+
+    def _settle(self, hook: FedtasksHook, client: GatewayClient, run_id: str, until_ms: int) -> dict[str, Any]:
+        """Wait until both receipts are here and agree."""
+        from fedtasks.airflow.meetings import end_of
+        from fedtasks.wire.v1 import run_pb2
+
+        run = asyncio.run(_await_end(hook.party_file, run_id)) or client.get_run(run_id=run_id).run
+        ended = end_of(run)
+        if ended is not None:
+            raise ended
+        if run.state != run_pb2.STATE_SUCCEEDED:
+            until_ms = until_ms or int((time.time() + self.wait.total_seconds()) * 1000)
+            if until_ms <= time.time() * 1000:
+                raise DeadlinePassed("the other side's receipt has not come", where=run_id)
+            self.log.info("Waiting for the receipt of %s", _peer_name(run, hook.party))
+            self._defer(hook, run_id, until_ms, {"until_ms": until_ms})
+        answer = client.get_run(run_id=run_id)
+        summary = {
+            "run_id": run_id,
+            "outcomes": {
+                half.task: json.loads(half.outcome_json or "{}") for half in answer.own if half.task != CLOSE_RUN
+            },
+            "bytes_sent": answer.bytes_sent,
+            "bytes_received": answer.bytes_received,
+            "metrics": {
+                f"{metric.task}.{metric.name}": metric.value
+                for metric in sorted(answer.metrics, key=lambda metric: int(metric.step))
+            },
+        }
+        self.log.info("Receipts agree: %s", json.dumps(summary, sort_keys=True))
+        return summary
+
+
+async def _await_end(party_file: Path, run_id: str) -> run_pb2.Run | None:
+    """Return the run once it has ended, None when that takes longer than a worker slot is worth."""
+    from fedtasks.airflow.meetings import watch
+    from fedtasks.wire.v1 import run_pb2
+
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_RECEIPT_S), aclosing(watch(party_file, run_id, CLOSE_RUN)) as meetings:
+            async for meeting in meetings:
+                if meeting.run.state in (run_pb2.STATE_SUCCEEDED, run_pb2.STATE_FAILED):
+                    return meeting.run
+    return None

@@ -1,0 +1,149 @@
+"""A federated pipeline as a DAG: declared in a few lines, deployed alike on both sides.
+
+The role comes from the run, not from the file: whoever triggers it is the initiator, and the other side's gateway
+starts the responder's DAG run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+from airflow.sdk import DAG, Param, PartitionedAtRuntime, chain
+
+from fedtasks.airflow.operators import CLOSE_RUN, OPEN_RUN, CloseRunOperator, FederatedTaskOperator, OpenRunOperator
+from fedtasks.airflow.steps import Launcher, Step, align, evaluate, intersect, train_split_nn
+from fedtasks.config import Party, check_name, load_party
+from fedtasks.errors import ConfigError
+
+__all__ = ["FederatedDag", "Launcher", "Step", "align", "evaluate", "intersect", "train_split_nn"]
+
+_RESERVED = frozenset(
+    {
+        "fedtasks", "force", "leader", "own_dataset", "partition", "peer", "peer_dataset", "reason", "ticket",
+        OPEN_RUN, CLOSE_RUN,
+    }
+)  # fmt: skip
+
+
+class FederatedDag(DAG):
+    """``open_run``, the steps one after another, ``close_run``.
+
+    Parameters
+    ----------
+    dag_id
+        Name of the pipeline; both sides' DAGs have the same.
+    steps
+        What the run does.
+    peer
+        Whom the trigger form proposes; by default the only peer of party.yaml.
+    leader
+        Who holds the label, as the initiator sees it: ``own`` or ``peer``.
+    wait
+        How long a half waits for the other.
+    schedule
+        When this side initiates; by default only when triggered, by a person or by the gateway.
+    **kwargs
+        As for every DAG.
+
+    Raises
+    ------
+    ConfigError
+        Two steps have the same name, or one that the trigger form needs.
+    """
+
+    def __init__(
+        self,
+        dag_id: str,
+        *,
+        steps: Sequence[Step],
+        peer: str | None = None,
+        leader: str = "own",
+        wait: timedelta = timedelta(hours=1),
+        schedule: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        _check(dag_id, steps, leader)
+        defaults = {"retries": 2, "retry_delay": timedelta(seconds=5), **kwargs.pop("default_args", {})}
+        super().__init__(
+            dag_id,
+            # Unlike None, this takes the partition key that a gateway or a person gives, and needs none.
+            schedule=PartitionedAtRuntime() if schedule is None else schedule,
+            params=_form(steps, peer, leader),
+            default_args=defaults,
+            **{"max_active_runs": 4, "catchup": False, "tags": ["federated"], **kwargs},
+        )
+        with self:
+            opened = OpenRunOperator(task_id=OPEN_RUN, steps=steps)
+            tasks = [FederatedTaskOperator(task_id=step.name, step=step, wait=wait) for step in steps]
+            chain(opened, *tasks, CloseRunOperator(task_id=CLOSE_RUN, wait=wait))
+
+
+def _check(dag_id: str, steps: Sequence[Step], leader: str) -> None:
+    check_name(dag_id, "dag_id")
+    if leader not in ("own", "peer"):
+        raise ConfigError(f"`{leader}` is neither own nor peer", field="leader")
+    names = [step.name for step in steps]
+    for name in names:
+        if name in _RESERVED:
+            raise ConfigError(f"a step cannot be called `{name}`", field="steps")
+        if names.count(name) > 1:
+            raise ConfigError(f"`{name}` stands twice", field="steps")
+
+
+def _party() -> Party | None:
+    """Return this party if its file can be read; if not, the DAG still parses and ``open_run`` says what is wrong."""
+    try:
+        return load_party()
+    except ConfigError:
+        return None
+
+
+def _form(steps: Sequence[Step], peer: str | None, leader: str) -> dict[str, Param]:
+    """Make the trigger form; the responder's DAG run takes the initiator's values instead."""
+    party = _party()
+    peers = [known.name for known in party.peers] if party else []
+    datasets = [dataset.name for dataset in party.datasets] if party else []
+    text: dict[str, Any] = {"type": ["null", "string"]}
+    form = {
+        "peer": _choice(peer, peers, "Peer", "The party to run with."),
+        "ticket": Param(
+            "auto", "A ticket of the peer's; `auto` takes the one that fits.", type="string", title="Ticket"
+        ),
+        "partition": Param(
+            None, "Whose data the run uses: a day or another key. By default today (UTC).", title="Partition", **text
+        ),
+        "reason": Param(None, "Why; the peer reads it.", title="Reason", maxLength=200, **text),
+    }
+    section: dict[str, Any] = {"section": "Data"}
+    form["own_dataset"] = _choice(None, datasets, "Own dataset", "As party.yaml declares it.", **section)
+    form["peer_dataset"] = Param(None, "As the peer declares it.", title="The peer's dataset", **section, **text)
+    form["leader"] = Param(
+        leader,
+        "Who holds the label.",
+        title="Leader",
+        enum=["own", "peer"],
+        values_display={"own": "this party", "peer": "the peer"},
+        **section,
+    )
+    for step in steps:
+        form[step.name] = Param(
+            dict(step.settings),
+            f"Settings of `{step.name}` where they differ from the algorithm's defaults; both sides use them.",
+            type="object",
+            title=step.name,
+            section="Settings",
+        )
+    form["force"] = Param(False, "Run a partition again that is done.", type="boolean", title="Repeat", section="Run")
+    return form
+
+
+def _choice(default: str | None, known: list[str], title: str, description: str, **schema: Any) -> Param:
+    """Make a field with a list of what party.yaml knows, and the only one as its default."""
+    if not known:
+        return Param(default, description, title=title, type=["null", "string"], **schema)
+    value = default if default in known else (known[0] if len(known) == 1 else None)
+    if value is None:
+        return Param(None, description, title=title, enum=[None, *known], type=["null", "string"], **schema)
+    return Param(value, description, title=title, enum=known, type="string", **schema)

@@ -1,0 +1,94 @@
+"""The shared configuration of a run: made from the initiator's trigger form, checked by both sides."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC
+from typing import TYPE_CHECKING, Any
+
+from fedtasks.airflow.steps import Step
+from fedtasks.config import Party
+from fedtasks.errors import ConfigDiffers, ConfigError, LabelInvalid
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+
+def partition_of(context: Context) -> str:
+    """Return the partition: the DAG run's key, else the form's, else the UTC day on which the DAG run was due."""
+    dag_run = context["dag_run"]
+    day = dag_run.run_after.astimezone(UTC).date().isoformat()  # and not today, which a retry may see change
+    return str(dag_run.partition_key or context["params"].get("partition") or day)
+
+
+def initiate(party: Party, steps: Sequence[Step], params: Mapping[str, Any], partition: str) -> dict[str, Any]:
+    """Return what the initiator asks its gateway for.
+
+    Parameters
+    ----------
+    party
+        This party.
+    steps
+        The pipeline's steps; their settings are completed by those in `params`.
+    params
+        The trigger form.
+    partition
+        Whose data the run uses.
+
+    Raises
+    ------
+    PeerUnknown, ConfigError
+        A field of the form names what there is not.
+    """
+    if not params.get("peer"):
+        known = ", ".join(peer.name for peer in party.peers) or "none"
+        raise ConfigError(f"name the party to run with; known are: {known}", field="peer", where="trigger form")
+    peer = party.peer(params["peer"]).name
+    datasets = {}
+    for name, field in ((party.name, "own_dataset"), (peer, "peer_dataset")):
+        if not params.get(field):
+            raise ConfigError(f"name the dataset of {name}", field=field, where="trigger form")
+        datasets[name] = params[field]
+    shared = {
+        "leader": party.name if params["leader"] == "own" else peer,
+        "datasets": datasets,
+        "steps": {step.name: {**step.settings, **params.get(step.name, {})} for step in steps},
+    }
+    check_shared(party, peer, steps, shared)
+    ticket = params.get("ticket") or "auto"
+    return {
+        "partition": partition,
+        "config_json": json.dumps(shared, sort_keys=True, separators=(",", ":"), ensure_ascii=False),
+        "peer": peer,
+        "ticket_id": "" if ticket == "auto" else ticket,
+        "force": bool(params.get("force")),
+        "reason": params.get("reason") or "",
+    }
+
+
+def check_shared(party: Party, peer: str, steps: Sequence[Step], shared: Mapping[str, Any]) -> None:
+    """Check a shared configuration against what this party has, before anything runs.
+
+    Raises
+    ------
+    ConfigError
+        It names a dataset that this party does not declare, or a leader that is no party of the run.
+    ConfigDiffers
+        It has settings for other steps than this pipeline.
+    LabelInvalid
+        The leader's dataset has no label, or the follower's has one.
+    """
+    datasets, leader = shared["datasets"], shared["leader"]
+    if sorted(datasets) != sorted((party.name, peer)):
+        raise ConfigError(f"datasets of {party.name} and {peer} are needed", field="datasets")
+    if leader not in datasets:
+        raise ConfigError(f"`{leader}` is neither {party.name} nor {peer}", field="leader")
+    ours, theirs = sorted(step.name for step in steps), sorted(shared["steps"])
+    if ours != theirs:
+        raise ConfigDiffers(field="steps", ours=" ".join(ours), theirs=" ".join(theirs))
+    dataset = party.dataset(datasets[party.name])
+    if leader == party.name and dataset.label is None:
+        raise LabelInvalid(f"{party.name} leads, but its dataset `{dataset.name}` declares no label")
+    if leader != party.name and dataset.label is not None:
+        raise LabelInvalid(f"{peer} leads, but the dataset `{dataset.name}` of {party.name} declares a label too")

@@ -1,0 +1,94 @@
+"""What a pipeline is made of."""
+
+from __future__ import annotations
+
+import enum
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import fedtasks
+from fedtasks.config import check_name, digest
+from fedtasks.errors import ConfigError
+
+
+class Launcher(enum.Enum):
+    """How a half of a step is started."""
+
+    PYTHON = "python"
+    SPARK = "spark"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One federated task of a pipeline.
+
+    Parameters
+    ----------
+    name
+        Its task id, and the name under which both halves meet.
+    entry
+        ``package.module:function`` for Python; a file relative to the installation's root for Spark.
+    launcher
+        How it is started.
+    settings
+        Its settings where they differ from the algorithm's defaults; equal on both sides.
+    """
+
+    name: str
+    entry: str
+    launcher: Launcher = Launcher.PYTHON
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "name")
+        if (self.launcher is Launcher.PYTHON) != (":" in self.entry):
+            expected = "package.module:function" if self.launcher is Launcher.PYTHON else "a file"
+            raise ConfigError(f"`{self.entry}` is not {expected}", field="entry")
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) of the declaration without its settings, which the shared configuration holds."""
+        return digest({"name": self.name, "entry": self.entry, "launcher": self.launcher})
+
+    def command(self, config: Path) -> list[str]:
+        """Return the command that runs one half with the configuration file `config`.
+
+        Raises
+        ------
+        ConfigError
+            The Spark job is not installed here.
+        """
+        if self.launcher is Launcher.PYTHON:
+            return [sys.executable, "-m", "fedtasks.cli", "task", "run", self.entry, str(config)]
+        job = spark_job(self.entry)
+        if not job.exists():
+            raise ConfigError("the Spark job is not installed here", where=str(job))
+        return [sys.executable, str(job), str(config)]
+
+
+def spark_job(entry: str) -> Path:
+    """Return where the Spark job `entry` is: the jobs lie beside the package."""
+    return Path(fedtasks.__file__).parents[1] / entry
+
+
+def intersect(**settings: Any) -> Step:
+    """Find the people that both parties share, by private set intersection; task ``psi``."""
+    return Step("psi", "spark_jobs/psi.py", Launcher.SPARK, settings)
+
+
+def align(**settings: Any) -> Step:
+    """Put the shared rows of both parties into blocks of equal order; task ``align``."""
+    return Step("align", "spark_jobs/align.py", Launcher.SPARK, settings)
+
+
+def train_split_nn(**settings: Any) -> Step:
+    """Train a neural network whose halves stay apart; task ``train``."""
+    return Step("train", "fedtasks.models.split_nn.steps:train", settings=settings)
+
+
+def evaluate(**settings: Any) -> Step:
+    """Score the test rows with both halves and measure; task ``evaluate``."""
+    return Step("evaluate", "fedtasks.models.split_nn.steps:evaluate", settings=settings)

@@ -1,0 +1,75 @@
+"""Waits of the triggerer: no worker slot is held meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from fedtasks.errors import FedtasksError
+
+
+class MeetingTrigger(BaseTrigger):
+    """Waits until both halves of a task are ready, the run has ended, or waiting has.
+
+    Its one event is only a hint to look again: the operator decides on what the gateway then says.
+
+    Parameters
+    ----------
+    party_file
+        Path of party.yaml.
+    run_id, task
+        Which task of which run.
+    until_ms
+        When waiting ends.
+    """
+
+    def __init__(self, party_file: str, run_id: str, task: str, until_ms: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.party_file = party_file
+        self.run_id = run_id
+        # `task` itself belongs to the base class: there it is the operator.
+        self.federated_task = task
+        self.until_ms = until_ms
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return class path and constructor arguments."""
+        return (
+            f"{type(self).__module__}.{type(self).__qualname__}",
+            {
+                "party_file": self.party_file,
+                "run_id": self.run_id,
+                "task": self.federated_task,
+                "until_ms": self.until_ms,
+            },
+        )
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Wait, then yield one event: ``ready``, ``ended``, ``deadline`` or ``error``."""
+        yield TriggerEvent(await self._wait())  # type: ignore[no-untyped-call]
+
+    async def _wait(self) -> str:
+        from fedtasks.airflow.meetings import watch
+        from fedtasks.wire.v1 import run_pb2
+
+        try:
+            async with (
+                asyncio.timeout(max(0.0, self.until_ms / 1000 - time.time())),
+                aclosing(watch(Path(self.party_file), self.run_id, self.federated_task)) as meetings,
+            ):
+                async for meeting in meetings:
+                    if meeting.run.state in (run_pb2.STATE_SUCCEEDED, run_pb2.STATE_FAILED):
+                        return "ended"
+                    if meeting.ready:
+                        return "ready"
+        except TimeoutError:
+            return "deadline"
+        except FedtasksError as error:
+            # The operator meets the same error and knows what to do about it.
+            self.log.warning("%s", error)
+        return "error"

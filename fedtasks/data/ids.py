@@ -1,0 +1,166 @@
+"""Ids and labels of a dataset: normal form, and checks that name the row and never the id."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from fedtasks.config import Dataset, IdType, Normalisation
+from fedtasks.errors import ColumnType, IdDuplicate, IdNull, LabelInvalid
+
+_STEPS = {
+    Normalisation.TRIM: pc.utf8_trim_whitespace,
+    Normalisation.LOWER: pc.utf8_lower,
+    Normalisation.UPPER: pc.utf8_upper,
+    Normalisation.NFC: lambda text: pc.utf8_normalize(text, form="NFC"),
+    Normalisation.NFKC: lambda text: pc.utf8_normalize(text, form="NFKC"),
+}
+_INTEGER = r"^[+-]?[0-9]+$"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A row of a file; rows count from 1, a CSV file's header aside."""
+
+    file: str
+    row: int
+
+    def __str__(self) -> str:
+        return f"row {self.row} of {self.file}"
+
+
+def normalise(
+    column: pa.Array, id_type: IdType, steps: Sequence[Normalisation], *, name: str, first: Place
+) -> pa.Array:
+    """Bring ids into the form that both sides hash.
+
+    Parameters
+    ----------
+    column
+        Text, or whole numbers when `id_type` says so.
+    id_type
+        An ``integer`` becomes its canonical decimal text (``+007`` → ``7``); a ``string`` keeps its zeros.
+    steps
+        What text goes through, in this order.
+    name, first
+        The column's name and where its first row stands, for the error.
+
+    Returns
+    -------
+    Array
+        Text, null where there is no id; an empty text counts as none.
+
+    Raises
+    ------
+    ColumnType
+        An id is not a whole number although the dataset says so; names the first such row.
+    """
+    text = column.cast(pa.string())
+    if id_type is IdType.INTEGER:
+        text = pc.utf8_trim_whitespace(text)
+        _require(pc.or_(pc.match_substring_regex(text, _INTEGER), pc.equal(text, "")), name, "a whole number", first)
+        text = pc.replace_substring_regex(text, r"^\+?(-?)0*([0-9]+)$", r"\1\2")
+        text = pc.if_else(pc.equal(text, "-0"), "0", text)
+    else:
+        for step in steps:
+            text = _STEPS[step](text)
+    return pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text)
+
+
+def _require(right: pa.Array, name: str, expected: str, first: Place) -> None:
+    wrong = pc.index(right, False).as_py()
+    if wrong >= 0:
+        place = Place(first.file, first.row + wrong)
+        raise ColumnType(f"column `{name}`: found text that is not {expected}", where=str(place))
+
+
+@dataclass(frozen=True)
+class IdCounts:
+    """What a pass over all ids of a dataset found.
+
+    Parameters
+    ----------
+    n_rows
+        Rows of the dataset.
+    n_null, null_example
+        Rows without an id, and the first of them.
+    n_duplicate, duplicate_examples
+        Rows whose id stands in another row too, and two rows that share one.
+    """
+
+    n_rows: int
+    n_null: int = 0
+    null_example: Place | None = None
+    n_duplicate: int = 0
+    duplicate_examples: tuple[Place, Place] | None = None
+
+
+def check_ids(dataset: Dataset, counts: IdCounts) -> None:
+    """Refuse a dataset whose ids do not name people one by one.
+
+    Raises
+    ------
+    IdNull
+        Rows have no id.
+    IdDuplicate
+        An id stands in several rows, after normalisation.
+    """
+    if counts.n_null:
+        raise IdNull(
+            f"{counts.n_null} of {counts.n_rows} rows have no `{dataset.id}`, the first is {counts.null_example}",
+            where=dataset.uri,
+        )
+    if counts.duplicate_examples:
+        one, other = counts.duplicate_examples
+        raise IdDuplicate(
+            f"{counts.n_duplicate} of {counts.n_rows} rows share their `{dataset.id}` with another row after "
+            f"normalisation, such as {one} and {other}",
+            where=dataset.uri,
+        )
+
+
+def label_text(column: pa.Array) -> pa.Array:
+    """Return a label column's values as they are compared with ``label_positive``; empty text is null."""
+    text = pc.utf8_trim_whitespace(column.cast(pa.string()))
+    return pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text)
+
+
+def label_bits(text: pa.Array, dataset: Dataset) -> pa.Array:
+    """Return 1 where the label is positive and 0 elsewhere (``int8``)."""
+    return pc.is_in(text, value_set=pa.array(_positive(dataset), pa.string())).cast(pa.int8())
+
+
+def check_label(dataset: Dataset, counts: Mapping[str | None, int]) -> None:
+    """Refuse a label that is not one of two classes in every row.
+
+    Parameters
+    ----------
+    counts
+        Value (as `label_text` gives it) → rows; may stop after a few values.
+
+    Raises
+    ------
+    LabelInvalid
+        It is null somewhere, constant, of more than two classes, or never positive.
+    """
+    column = f"column `{dataset.label}`"
+    n_null = counts.get(None, 0)
+    if n_null:
+        raise LabelInvalid(f"{column}: {n_null} rows have no label", where=dataset.uri)
+    if len(counts) != 2:
+        found = "only one value" if len(counts) == 1 else "more than two values" if counts else "no rows"
+        raise LabelInvalid(f"{column}: {found} found, two classes are needed", where=dataset.uri)
+    positive = _positive(dataset)
+    if not any(value in positive for value in counts):
+        raise LabelInvalid(
+            f"{column}: no row holds {' or '.join(f'`{value}`' for value in positive)}; set `label_positive` to the "
+            "value that counts as 1",
+            where=dataset.uri,
+        )
+
+
+def _positive(dataset: Dataset) -> tuple[str, ...]:
+    return ("1", "true") if dataset.label_positive is None else (dataset.label_positive,)

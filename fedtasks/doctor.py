@@ -1,0 +1,357 @@
+"""Looks at everything that one party needs and says what is wrong, where, and what mends it.
+
+Every check stands alone: what one finds, or trips over, keeps no other from looking.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import re
+import shutil
+import subprocess
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as installed_version
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from fedtasks import __version__
+from fedtasks.config import Party, load_party, read_secret, split_address
+from fedtasks.errors import ConfigError, FedtasksError, KeyInvalid, PeerDagBroken, PeerDagMissing, PeerPaused
+
+EXPIRES_SOON_DAYS = 30
+JAVA = 17
+PATIENCE_S = 3.0
+"""How long the own gateway may take to answer."""
+
+_EVERY_INTERFACE = ("0.0.0.0", "::", "")  # noqa: S104
+
+
+class Verdict(enum.Enum):
+    """How a check ended."""
+
+    OK = "ok"
+    NOTE = "note"
+    WARNING = "warning"
+    WRONG = "wrong"
+
+    @property
+    def sign(self) -> str:
+        """Icon and word."""
+        icon = {Verdict.OK: "✔", Verdict.NOTE: "·", Verdict.WARNING: "!", Verdict.WRONG: "✘"}[self]
+        return f"{icon} {self.value}"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found.
+
+    Parameters
+    ----------
+    subject
+        What was looked at.
+    verdict
+        How it is.
+    text
+        What was found.
+    remedy
+        What mends it, empty when nothing needs mending.
+    """
+
+    subject: str
+    verdict: Verdict
+    text: str
+    remedy: str = ""
+
+
+Check = Callable[[Party], Iterable[Finding]]
+
+
+def examine(party_file: Path) -> Iterator[Finding]:
+    """Check a party; yields findings as they come.
+
+    Parameters
+    ----------
+    party_file
+        Its party.yaml. If that does not load, that is the only finding.
+    """
+    try:
+        party = load_party(party_file)
+    except ConfigError as error:
+        yield _wrong("party.yaml", error)
+        return
+    yield Finding("party.yaml", Verdict.OK, f"{party.name}: {len(party.peers)} peers, {len(party.datasets)} datasets")
+    for subject, check in _CHECKS.items():
+        yield from _guarded(subject, check, party)
+
+
+def _guarded(subject: str, check: Check, party: Party) -> Iterator[Finding]:
+    try:
+        yield from check(party)
+    except FedtasksError as error:
+        yield _wrong(subject, error)
+    except ImportError as error:
+        yield Finding(subject, Verdict.NOTE, f"not checked: {error.name} is not installed here")
+    except Exception as error:  # a defect of one check is a finding too, and must not end the others
+        yield Finding(subject, Verdict.WRONG, f"the check itself failed: {type(error).__name__}: {error}")
+
+
+def _wrong(subject: str, error: FedtasksError) -> Finding:
+    what = f"{error.code}: {error.detail or error.public}"
+    return Finding(subject, Verdict.WRONG, f"{what} [{error.where}]" if error.where else what, error.remedy)
+
+
+# -------------------------------------------------------------------------------------------------------- own machine
+def _keys(party: Party) -> Iterator[Finding]:
+    gateway, airflow = party.gateway, party.airflow
+    secrets = {
+        "TLS key": gateway.private_key,
+        "ticket key": gateway.ticket_key,
+        "worker secret": gateway.worker_secret_file,
+        "Airflow password": airflow.password_file,
+    }
+    if party.store.password_file is not None:
+        secrets["store password"] = party.store.password_file
+    for name, path in secrets.items():
+        try:
+            read_secret(path)
+        except ConfigError as error:
+            remedy = f"Put {_SECRETS[name]} into this file and run chmod 600 on it"
+            yield Finding(name, Verdict.WRONG, f"{error.detail} [{path}]", remedy)
+        else:
+            yield Finding(name, Verdict.OK, "there, readable by its owner only")
+    authority_key = gateway.authority.with_suffix(".key")
+    if authority_key.exists():
+        text = f"{authority_key} lies on this machine"
+        remedy = "Only `fedtasks identity renew` needs it: keep it offline until then"
+        yield Finding("authority key", Verdict.NOTE, text, remedy)
+
+
+_SECRETS = {
+    "TLS key": "the gateway's private key",
+    "ticket key": "the Ed25519 private key",
+    "worker secret": "the workers' secret",
+    "Airflow password": "the password of `airflow.user`",
+    "store password": "the database's password",
+}
+
+
+def _certificates(party: Party) -> Iterator[Finding]:
+    from cryptography import x509
+
+    from fedtasks import tickets
+    from fedtasks.config import Peer
+    from fedtasks.identity import leaf_belongs_to
+
+    gateway = party.gateway
+    for peer in party.peers:
+        tickets.public_from_text(peer.ticket_key)
+    ourselves = Peer(party.name, gateway.authority, "")
+    leaf_belongs_to(gateway.certificate.read_bytes(), ourselves)
+    certificates = {"certificate": gateway.certificate, "authority": gateway.authority}
+    certificates |= {f"authority of {peer.name}": peer.authority for peer in party.peers}
+    for name, path in certificates.items():
+        try:
+            certificate = x509.load_pem_x509_certificate(path.read_bytes())
+        except (OSError, ValueError) as error:
+            raise KeyInvalid(f"the {name} cannot be read: {error}", where=str(path)) from error
+        days = (certificate.not_valid_after_utc - datetime.now(UTC)).days
+        if days >= EXPIRES_SOON_DAYS:
+            yield Finding(name, Verdict.OK, f"valid for {days} days")
+            continue
+        remedy = "Make a new one: fedtasks identity renew" if name == "certificate" else "Exchange new cards"
+        text = f"ends in {days} days" if days >= 0 else "has ended"
+        yield Finding(name, Verdict.WARNING if days >= 0 else Verdict.WRONG, text, remedy)
+
+
+def _listeners(party: Party) -> Iterator[Finding]:
+    listen = party.gateway.listen
+    if listen is None:
+        yield Finding("listener", Verdict.OK, "none: this gateway only dials")
+    elif split_address(listen, "listen")[0] in _EVERY_INTERFACE:
+        text = f"{listen} is open on every interface of this machine"
+        yield Finding("listener", Verdict.WARNING, text, "Set `gateway.listen` to the one address that peers reach")
+    else:
+        yield Finding("listener", Verdict.OK, listen)
+    url = urlsplit(party.airflow.url)
+    if url.scheme == "http" and url.hostname not in ("localhost", "::1") and not str(url.hostname).startswith("127."):
+        text = f"{party.airflow.url}: the password crosses the network unencrypted"
+        yield Finding("Airflow URL", Verdict.WARNING, text, "Use https")
+
+
+def _psi_key(party: Party) -> Iterator[Finding]:
+    from fedtasks.crypto.keys import load_psi_key
+
+    if party.psi_key is None:
+        remedy = "If this party signs ids for others: fedtasks psi keygen"
+        yield Finding("PSI key", Verdict.NOTE, "none: this party can be the PSI client only", remedy)
+        return
+    yield Finding("PSI key", Verdict.OK, f"RSA, {load_psi_key(party.psi_key).public.bits} bits")
+
+
+def _java(_: Party) -> Iterator[Finding]:
+    remedy = f"Install a Java {JAVA} runtime, or set JAVA_HOME"
+    if find_spec("pyspark") is None:
+        yield Finding("Spark", Verdict.NOTE, "not installed here; only workers need it")
+        return
+    yield Finding("Spark", Verdict.OK, f"pyspark {_installed('pyspark')}")
+    java = shutil.which("java")
+    if java is None:
+        yield Finding("Java", Verdict.WRONG, "no `java` on the path", remedy)
+        return
+    answer = subprocess.run([java, "-version"], capture_output=True, text=True, check=False, timeout=30).stderr
+    found = re.search(r'version "(\d+)', answer)
+    if found is None or int(found[1]) < JAVA:
+        yield Finding("Java", Verdict.WRONG, f"{java} is not Java {JAVA} or newer", remedy)
+    else:
+        yield Finding("Java", Verdict.OK, f"Java {found[1]}")
+
+
+def _installed(package: str) -> str:
+    try:
+        return installed_version(package)
+    except PackageNotFoundError:
+        return "of unknown version"
+
+
+# ---------------------------------------------------------------------------------------------------- own services
+def _store(party: Party) -> Iterator[Finding]:
+    from fedtasks.store import Store
+
+    with Store.open(party.store.url, party.store.password_file, migrate=False) as store:
+        n_tickets = len(store.tickets())
+        store.verify_audit()
+    yield Finding("store", Verdict.OK, f"{urlsplit(party.store.url).scheme}: {n_tickets} tickets, audit chain whole")
+
+
+def _storage(party: Party) -> Iterator[Finding]:
+    from fedtasks.data.storage import filesystem
+
+    root = party.storage.rstrip("/")
+    fs, folder = filesystem(root)
+    probe = f"{folder}/.doctor-{uuid.uuid4().hex}"
+    try:
+        fs.makedirs(folder, exist_ok=True)
+        fs.pipe_file(probe, b"probe")
+        fs.mv(probe, f"{probe}.renamed")
+        fs.rm_file(f"{probe}.renamed")
+    except OSError as error:
+        text = f"{root}: cannot write, rename and delete: {error.strerror or error}"
+        yield Finding("storage", Verdict.WRONG, text, "Correct `storage` in party.yaml, or its permissions")
+        return
+    yield Finding("storage", Verdict.OK, f"{root}: writes, renames, deletes")
+
+
+def _datasets(party: Party) -> Iterator[Finding]:
+    from fedtasks.data.tables import list_parts
+
+    if not party.datasets:
+        yield Finding("datasets", Verdict.NOTE, "none declared", "Declare them in party.yaml")
+    for dataset in party.datasets:
+        subject = f"dataset {dataset.name}"
+        try:
+            parts = list_parts(dataset)
+        except FedtasksError as error:
+            yield _wrong(subject, error)
+        else:
+            n_files = len({part.file for part in parts})
+            columns = 1 + len(dataset.features) + (dataset.label is not None)
+            yield Finding(subject, Verdict.OK, f"{n_files} files, {columns} declared columns are there")
+
+
+def _airflow(party: Party) -> Iterator[Finding]:
+    return iter(asyncio.run(_ask_airflow(party)))
+
+
+async def _ask_airflow(party: Party) -> list[Finding]:
+    from fedtasks.gateway.airflow_api import AirflowApi
+
+    findings = []
+    async with AirflowApi(party.airflow) as airflow:
+        version = await airflow.version()
+        if version.startswith("3."):
+            findings.append(Finding("Airflow", Verdict.OK, f"{party.airflow.url}: version {version}, login accepted"))
+        else:
+            findings.append(Finding("Airflow", Verdict.WRONG, f"version {version} is not 3.x", "Install Airflow 3"))
+        for dag_id in _pipelines(party):
+            try:
+                await airflow.require_ready(dag_id)
+            except (PeerDagMissing, PeerDagBroken, PeerPaused) as error:
+                text, remedy = _DAG_PROBLEMS[type(error)]
+                findings.append(Finding(f"DAG {dag_id}", Verdict.WRONG, text, remedy))
+            else:
+                findings.append(Finding(f"DAG {dag_id}", Verdict.OK, "deployed and not paused"))
+    return findings
+
+
+_DAG_PROBLEMS: dict[type[FedtasksError], tuple[str, str]] = {
+    # The gateway asks on behalf of the initiator, for whom this side is the peer; here it is ourselves.
+    PeerDagMissing: ("a ticket names it, but it is not deployed", "Deploy its file into Airflow's DAGs folder"),
+    PeerDagBroken: ("it has import errors", "Mend the import errors that Airflow shows"),
+    PeerPaused: ("it is paused: a run that the peer asks for is refused", "Unpause it"),
+}
+
+
+def _pipelines(party: Party) -> list[str]:
+    """Return the pipelines that valid tickets name, granted or held; a pipeline is the DAG of its name."""
+    from fedtasks import tickets
+    from fedtasks.store import Store
+
+    own_key = tickets.load_ticket_key(party.gateway.ticket_key).public_key()
+    found: set[str] = set()
+    with Store.open(party.store.url, party.store.password_file, migrate=False) as store:
+        for row in store.tickets():
+            if row.revocation is None and row.acceptance is not None:
+                key = own_key if row.granted else tickets.public_from_text(party.peer(row.peer).ticket_key)
+                grant = tickets.read(row.grant, key)
+                if grant.expires_s > datetime.now(UTC).timestamp():
+                    found.update(grant.pipelines)
+    return sorted(found)
+
+
+def _gateway(party: Party) -> Iterator[Finding]:
+    from fedtasks.link.client import GatewayClient
+
+    with GatewayClient.of(party, patience_s=PATIENCE_S) as client:
+        answer = client.peers()
+    if answer.version != __version__:
+        text = f"runs version {answer.version}, installed is {__version__}"
+        yield Finding("gateway", Verdict.WARNING, text, "Restart the gateway")
+    else:
+        yield Finding("gateway", Verdict.OK, f"runs at {party.gateway.workers}, secret accepted")
+    known = {status.name: status for status in answer.peers}
+    for peer in party.peers:
+        status = known.get(peer.name)
+        subject = f"peer {peer.name}"
+        if status is None:
+            text = "the gateway started before this peer was added"
+            yield Finding(subject, Verdict.WRONG, text, "Restart the gateway")
+        elif not status.connected:
+            dials = f"we dial {peer.address}" if peer.address else f"{peer.name} must dial us"
+            text = f"not connected ({dials}): {status.failure.code} {status.failure.text}".rstrip()
+            yield Finding(subject, Verdict.WRONG, text, "Check that both gateways run and that the port is open")
+        elif abs(status.clock_skew_s) > party.max_clock_skew_s:
+            text = f"its clock differs by {status.clock_skew_s:.0f} s, {party.max_clock_skew_s:.0f} s are allowed"
+            yield Finding(subject, Verdict.WRONG, text, "Synchronise both clocks (NTP)")
+        else:
+            text = f"connected, version {status.version}, clock differs by {status.clock_skew_s:.1f} s"
+            yield Finding(subject, Verdict.OK, text)
+
+
+_CHECKS: dict[str, Check] = {
+    "keys": _keys,
+    "certificates": _certificates,
+    "listeners": _listeners,
+    "PSI key": _psi_key,
+    "Java": _java,
+    "store": _store,
+    "storage": _storage,
+    "datasets": _datasets,
+    "Airflow": _airflow,
+    "gateway": _gateway,
+}

@@ -1,0 +1,318 @@
+"""One party's Airflow on one machine: configured, started, watched and ended as a whole.
+
+Meant for the demo and for tests. A company's Airflow is its own: it only installs fedtasks and the DAG files.
+"""
+
+from __future__ import annotations
+
+import base64
+import configparser
+import json
+import os
+import secrets
+import socket
+import sqlite3
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from fedtasks.config import read_secret
+from fedtasks.errors import AirflowUnreachable, PortInUse, ProcessFailed
+from fedtasks.laptop.process import Process
+
+_INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "JAVA_HOME", "VIRTUAL_ENV")
+_COMPONENTS: Mapping[str, tuple[str, ...]] = {
+    "api-server": ("api-server", "--workers", "1"),
+    # Their log servers would listen on every interface, and both parties' on the same port.
+    "scheduler": ("scheduler", "--skip-serve-logs"),
+    "dag-processor": ("dag-processor",),
+    "triggerer": ("triggerer", "--skip-serve-logs"),
+}
+_POLL_S = 0.5
+
+
+class LocalAirflow:
+    """Api-server, scheduler, dag-processor and triggerer of one party.
+
+    Parameters
+    ----------
+    folder
+        Everything it makes lies here: configuration, metadata database, logs, passwords.
+    dags
+        Folder with the DAG files.
+    party_file
+        The party's party.yaml.
+    host
+        Loopback address. Two parties need two: browsers keep cookies by host, not by port.
+    port
+        Port of its pages and its REST API; by default a free one.
+    password_file
+        Password of its admin; made when it is not there. By default in `folder`.
+    database
+        Metadata database; by default SQLite in `folder`.
+    env
+        Added to the environment of its processes, of which little is inherited.
+    start_timeout_s
+        How long it may take to become healthy.
+    """
+
+    user = "admin"
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        dags: Path,
+        party_file: Path,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        password_file: Path | None = None,
+        database: str | None = None,
+        env: Mapping[str, str] | None = None,
+        start_timeout_s: float = 180.0,
+    ) -> None:
+        self.folder = folder.absolute()
+        self.dags = dags.absolute()
+        self.host = host
+        self.port = port or _free_port(host)
+        self.url = f"http://{host}:{self.port}"
+        self.password_file = (password_file or self.folder / "password").absolute()
+        self._database = database or f"sqlite:///{self.folder}/airflow.db?timeout=30"
+        self._start_timeout_s = start_timeout_s
+        inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
+        self._env = {
+            **inherited,
+            "AIRFLOW_HOME": str(self.folder),
+            "FEDTASKS_PARTY": str(party_file.absolute()),
+            "PYTHONUNBUFFERED": "1",
+            **(env or {}),
+        }
+        self._processes: dict[str, Process] = {}
+        self._client = httpx.Client(base_url=self.url, timeout=60.0, trust_env=False)
+        self._token = ""
+
+    # -------------------------------------------------------------------------------------------------- start and end
+    def start(self) -> None:
+        """Configure, migrate, start, and return when everything is healthy.
+
+        Raises
+        ------
+        PortInUse
+            Something listens on its port already.
+        ProcessFailed
+            One of its processes ended, or it is not healthy in time; the detail holds the end of the log.
+        """
+        _require_free(self.host, self.port)
+        self._configure()
+        self._migrate()
+        deadline = time.monotonic() + self._start_timeout_s
+        try:
+            for name, arguments in _COMPONENTS.items():
+                process = Process(self._airflow(*arguments), log=self._log(name), env=self._env, cwd=self.folder)
+                self._processes[name] = process
+                process.start()
+            # The first request to a fresh Execution API builds it, which takes longer than a worker is willing to wait.
+            self._wait_for("/execution/health", lambda _: True, deadline)
+            self._wait_for("/api/v2/monitor/health", _is_healthy, deadline)
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """End all of its processes, whatever they run."""
+        for process in self._processes.values():
+            process.signal_stop()
+        for process in self._processes.values():
+            process.stop()
+        self._processes.clear()
+
+    def require_alive(self) -> None:
+        """Check that all of its processes run.
+
+        Raises
+        ------
+        ProcessFailed
+            Naming the log of the one that ended.
+        """
+        for process in self._processes.values():
+            process.require_alive()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+        self._client.close()
+
+    # ------------------------------------------------------------------------------------------------------- REST API
+    def rest(self, method: str, path: str, body: object = None, **params: str) -> Any:
+        """Call the REST API as its admin and return the answer's JSON.
+
+        Parameters
+        ----------
+        method, path
+            For example ``"GET", "/api/v2/dags"``.
+        body
+            Sent as JSON.
+        **params
+            Query parameters.
+
+        Raises
+        ------
+        AirflowUnreachable
+            It does not answer, or answers with an error; the detail holds it.
+        """
+        try:
+            for _ in range(2):
+                if not self._token:
+                    login = {"username": self.user, "password": read_secret(self.password_file)}
+                    answer = self._client.post("/auth/token", json=login)
+                    answer.raise_for_status()
+                    self._token = str(answer.json()["access_token"])
+                headers = {"Authorization": f"Bearer {self._token}"}
+                answer = self._client.request(method, path, json=body, params=params, headers=headers)
+                if answer.status_code != httpx.codes.UNAUTHORIZED:
+                    break
+                self._token = ""
+        except httpx.HTTPError as error:
+            raise AirflowUnreachable(f"{method} {path}: {type(error).__name__}", where=self.url) from error
+        if answer.is_error:
+            raise AirflowUnreachable(
+                f"{method} {path} is answered with {answer.status_code}: {answer.text}", where=self.url
+            )
+        return answer.json() if answer.content else None
+
+    def wait_for_dag(self, dag_id: str, timeout_s: float = 60.0) -> None:
+        """Wait until a DAG can be triggered.
+
+        Raises
+        ------
+        ProcessFailed
+            It is not there in time; the detail names import errors.
+        """
+        deadline = time.monotonic() + timeout_s
+        while not any(dag["dag_id"] == dag_id for dag in self.rest("GET", "/api/v2/dags")["dags"]):
+            self.require_alive()
+            if time.monotonic() > deadline:
+                errors = [error["stack_trace"] for error in self.rest("GET", "/api/v2/importErrors")["import_errors"]]
+                raise ProcessFailed(f"DAG `{dag_id}` is not there; import errors: {errors or 'none'}", where=self.url)
+            time.sleep(_POLL_S)
+
+    # ------------------------------------------------------------------------------------------------------ internals
+    def _airflow(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "airflow", *arguments]
+
+    def _log(self, name: str) -> Path:
+        return self.folder / "logs" / f"{name}.log"
+
+    def _configure(self) -> None:
+        """Write what only this Airflow knows into files that only its owner can read; a second start keeps them."""
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        passwords = self.folder / "passwords.json"
+        if not self.password_file.exists():
+            self.password_file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            _write_secret(self.password_file, secrets.token_urlsafe(12) + "\n")
+        _write_secret(passwords, json.dumps({self.user: read_secret(self.password_file)}) + "\n")
+        file = self.folder / "airflow.cfg"
+        kept = configparser.ConfigParser(interpolation=None)
+        kept.read(file)
+        config = configparser.ConfigParser(interpolation=None)
+        config.read_dict(self._settings(passwords))
+        for section, option, value in (
+            ("core", "fernet_key", base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()),
+            ("api", "secret_key", secrets.token_urlsafe(32)),
+            ("api_auth", "jwt_secret", secrets.token_urlsafe(48)),
+        ):
+            config.set(section, option, kept.get(section, option, fallback=value))
+        partial = file.with_suffix(".partial")
+        _write_secret(partial, "")
+        with partial.open("w", encoding="utf-8") as stream:
+            config.write(stream)
+        partial.replace(file)
+
+    def _settings(self, passwords: Path) -> dict[str, dict[str, str]]:
+        return {
+            "core": {
+                "dags_folder": str(self.dags),
+                "executor": "LocalExecutor",
+                "parallelism": "4",
+                "load_examples": "False",
+                "dags_are_paused_at_creation": "False",
+                "execution_api_server_url": f"{self.url}/execution/",
+                "simple_auth_manager_users": f"{self.user}:admin",
+                "simple_auth_manager_passwords_file": str(passwords),
+                # Looking up the full name would ask a name server that a laptop may not reach.
+                "hostname_callable": "socket.gethostname",
+            },
+            "database": {"sql_alchemy_conn": self._database},
+            "api": {"host": self.host, "port": str(self.port), "base_url": self.url, "workers": "1"},
+            "api_auth": {},
+            "workers": {"execution_api_timeout": "60"},
+            "scheduler": {"scheduler_idle_sleep_time": "0.2"},
+            "dag_processor": {
+                "parsing_processes": "1",
+                "refresh_interval": "5",
+                "bundle_refresh_check_interval": "5",
+                "min_file_process_interval": "30",
+            },
+            "logging": {"base_log_folder": str(self.folder / "logs"), "logging_level": "INFO"},
+            "usage_data_collection": {"enabled": "False"},
+        }
+
+    def _migrate(self) -> None:
+        with Process(
+            self._airflow("db", "migrate"), log=self._log("migrate"), env=self._env, cwd=self.folder
+        ) as migrate:
+            if migrate.wait(self._start_timeout_s) != 0:
+                migrate.require_alive()
+        if self._database.startswith("sqlite"):
+            # Kept in the file: readers and the one writer no longer exclude each other.
+            database = sqlite3.connect(self._database.removeprefix("sqlite:///").partition("?")[0])
+            database.execute("PRAGMA journal_mode=WAL")
+            database.close()
+
+    def _wait_for(self, path: str, is_good: Any, deadline: float) -> None:
+        while True:
+            self.require_alive()
+            try:
+                answer = self._client.get(path)
+                if answer.is_success and is_good(answer):
+                    return
+                found = answer.text
+            except httpx.TransportError as error:
+                found = type(error).__name__
+            if time.monotonic() > deadline:
+                raise ProcessFailed(
+                    f"{path} is not healthy after {self._start_timeout_s:.0f} s: {found}", where=self.url
+                )
+            time.sleep(_POLL_S)
+
+
+def _is_healthy(answer: httpx.Response) -> bool:
+    return all(component["status"] == "healthy" for component in answer.json().values())
+
+
+def _write_secret(path: Path, text: str) -> None:
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
+
+
+def _free_port(host: str) -> int:
+    with socket.create_server((host, 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def _require_free(host: str, port: int) -> None:
+    try:
+        socket.create_server((host, port)).close()
+    except OSError as error:
+        raise PortInUse(f"{host}:{port} cannot be used: {error.strerror}", where=f"{host}:{port}") from error

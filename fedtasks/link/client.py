@@ -1,0 +1,347 @@
+"""The own gateway as workers, operators and the command line call it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from typing import Any, Self, TypeVar
+
+import grpc
+
+from fedtasks.config import Party, read_secret
+from fedtasks.errors import ConfigError, FedtasksError, GatewayUnreachable
+from fedtasks.link.status import SECRET, from_rpc_error
+from fedtasks.wire.v1 import failure_pb2, run_pb2, worker_pb2, worker_pb2_grpc
+
+T = TypeVar("T")
+
+PATIENCE_S = 30.0
+CALL_TIMEOUT_S = 120.0
+SESSION = "/fedtasks.v1.WorkerGateway/Session"
+
+OPTIONS = (
+    # A gateway that hangs is noticed although its socket stays open; one that restarts is found within two seconds.
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 1_000),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.enable_http_proxy", 0),
+)
+
+
+def backoff(first_s: float = 0.1, most_s: float = 2.0) -> Iterator[float]:
+    """Yield how long to wait before each new try: doubling, with jitter, for ever."""
+    delay = first_s
+    while True:
+        yield delay * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, guards nothing
+        delay = min(2 * delay, most_s)
+
+
+class GatewayClient:
+    """Calls the own gateway; safe to use from several threads.
+
+    Every call may be repeated without harm (the gateway keys on run, task, attempt and token), so calls outlive a
+    restart of the gateway: they are tried again for `patience_s`.
+
+    Parameters
+    ----------
+    address
+        ``host:port`` of the gateway's worker side, on loopback.
+    secret
+        The worker secret.
+    patience_s
+        How long a call tries to reach the gateway.
+
+    Raises
+    ------
+    GatewayUnreachable
+        From every call: the gateway did not answer within `patience_s`.
+    SecretRejected
+        From every call: the secret is not the gateway's.
+    """
+
+    def __init__(self, address: str, secret: str, *, patience_s: float = PATIENCE_S) -> None:
+        self.address = address
+        self._metadata = ((SECRET, secret),)
+        self._patience_s = patience_s
+        self._opening = threading.Lock()
+        self._channel: grpc.Channel | None = None
+        self._closed = threading.Event()
+
+    @classmethod
+    def of(cls, party: Party, *, patience_s: float = PATIENCE_S) -> Self:
+        """Make the client of a party's own gateway.
+
+        Raises
+        ------
+        ConfigError
+            The secret's file is missing, empty, or readable by others.
+        """
+        return cls(party.gateway.workers, read_secret(party.gateway.worker_secret_file), patience_s=patience_s)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Hang up; calls under way end."""
+        self._closed.set()
+        with self._opening:
+            if self._channel is not None:
+                self._channel.close()
+                self._channel = None
+
+    # -------------------------------------------------------------------------------------------------------- runs
+    def open_run(self, **fields: Any) -> worker_pb2.OpenRunResponse:
+        """Open a run as the initiator, or take up the one that this DAG run was started for.
+
+        Parameters
+        ----------
+        **fields
+            As in `OpenRunRequest`.
+
+        Raises
+        ------
+        TicketError, PeerError, RunError
+            The run may not or cannot start; the error says why.
+        """
+        return self._call("OpenRun", worker_pb2.OpenRunRequest(**fields), worker_pb2.OpenRunResponse)
+
+    def get_run(self, run_id: str = "", *, dag_id: str = "", dag_run_id: str = "") -> worker_pb2.GetRunResponse:
+        """Return a run by its id or by its DAG run; raise `RunUnknown` when there is none."""
+        request = worker_pb2.GetRunRequest(run_id=run_id, dag_id=dag_id, dag_run_id=dag_run_id)
+        return self._call("GetRun", request, worker_pb2.GetRunResponse)
+
+    def list_runs(self, limit: int = 100) -> worker_pb2.ListRunsResponse:
+        """Return the newest runs."""
+        return self._call("ListRuns", worker_pb2.ListRunsRequest(limit=limit), worker_pb2.ListRunsResponse)
+
+    def close_run(self, run_id: str) -> run_pb2.Run:
+        """Sign this side's receipt and end this side's half of the run."""
+        return self._call("CloseRun", worker_pb2.CloseRunRequest(run_id=run_id), worker_pb2.CloseRunResponse).run
+
+    def cancel_run(self, run_id: str, reason: str) -> run_pb2.Run:
+        """End the run on both sides."""
+        request = worker_pb2.CancelRunRequest(run_id=run_id, reason=reason)
+        return self._call("CancelRun", request, worker_pb2.CancelRunResponse).run
+
+    def peers(self) -> worker_pb2.ListPeersResponse:
+        """Return this party's name and how it stands with each peer."""
+        return self._call("ListPeers", worker_pb2.ListPeersRequest(), worker_pb2.ListPeersResponse)
+
+    # ------------------------------------------------------------------------------------------------------- tasks
+    def announce(self, run_id: str, task: str, token: str, wait_s: float) -> run_pb2.Meeting:
+        """Say that this half of a task is here; the same token is the same attempt."""
+        request = worker_pb2.AnnounceTaskRequest(run_id=run_id, task=task, token=token, wait_s=wait_s)
+        return self._call("AnnounceTask", request, worker_pb2.AnnounceTaskResponse).meeting
+
+    def start(self, run_id: str, task: str, attempt: int) -> run_pb2.Meeting:
+        """Say that this half begins to work."""
+        request = worker_pb2.StartTaskRequest(run_id=run_id, task=task, attempt=attempt)
+        return self._call("StartTask", request, worker_pb2.StartTaskResponse).meeting
+
+    def report(
+        self,
+        run_id: str,
+        task: str,
+        attempt: int,
+        *,
+        progress: Mapping[str, Any] | None = None,
+        step: int = 0,
+        metrics: Mapping[str, float] | None = None,
+    ) -> None:
+        """Show progress and store metrics at `step`."""
+        now_ms = time.time_ns() // 1_000_000
+        request = worker_pb2.ReportTaskRequest(
+            run_id=run_id,
+            task=task,
+            attempt=attempt,
+            progress_json=_json(progress),
+            metrics=[
+                run_pb2.Metric(task=task, name=name, step=step, value=value, at_ms=now_ms)
+                for name, value in (metrics or {}).items()
+            ],
+        )
+        self._call("ReportTask", request, worker_pb2.ReportTaskResponse)
+
+    def finish(
+        self,
+        run_id: str,
+        task: str,
+        attempt: int,
+        *,
+        outcome: Mapping[str, Any] | None = None,
+        failure: FedtasksError | None = None,
+        final: bool = False,
+    ) -> run_pb2.Meeting:
+        """Say how this half ended; of a failure the peer gets the code and the public text.
+
+        Parameters
+        ----------
+        outcome
+            Counts and digests that both sides must agree on; with neither outcome nor failure it is empty.
+        failure
+            Why this half failed.
+        final
+            The failure ends the run: no retry follows.
+        """
+        request = worker_pb2.FinishTaskRequest(
+            run_id=run_id,
+            task=task,
+            attempt=attempt,
+            outcome_json=_json(outcome),
+            failure=failure_pb2.Failure(code=failure.code, text=failure.public) if failure is not None else None,
+            final=final,
+        )
+        return self._call("FinishTask", request, worker_pb2.FinishTaskResponse).meeting
+
+    def watch(self, run_id: str, task: str) -> Iterator[run_pb2.Meeting]:
+        """Yield the meeting now and at every change, for ever; goes on over a restart of the gateway."""
+        request = worker_pb2.WatchTaskRequest(run_id=run_id, task=task)
+        patience = _Patience(self._patience_s)
+        while True:
+            call = worker_pb2_grpc.WorkerGatewayStub(self._open()).WatchTask(request, metadata=self._metadata)
+            try:
+                for response in call:
+                    patience.renew()
+                    yield response.meeting
+                failure: FedtasksError = GatewayUnreachable("the gateway ended the watch", where=self.address)
+            except grpc.RpcError as error:
+                failure = self._translate(error)
+            finally:
+                call.cancel()
+            self._closed.wait(patience.next_delay(failure))
+
+    # ---------------------------------------------------------------------------------------------------- sessions
+    def open_session(self, metadata: Mapping[str, str], outgoing: Iterator[bytes]) -> Any:
+        """Open the stream of a link, frames as bytes both ways; iterate over the call, and cancel it to hang up."""
+        method = self._open().stream_stream(SESSION, request_serializer=None, response_deserializer=None)
+        return method(outgoing, metadata=(*self._metadata, *metadata.items()))
+
+    # ------------------------------------------------------------------------------------------------------- inner
+    def _open(self) -> grpc.Channel:
+        with self._opening:
+            if self._closed.is_set():
+                raise GatewayUnreachable("the client was closed", where=self.address)
+            if self._channel is None:
+                self._channel = grpc.insecure_channel(self.address, options=OPTIONS)
+            return self._channel
+
+    def _call(self, method: str, request: Any, _response: Callable[..., T]) -> T:
+        patience = _Patience(self._patience_s)
+        while True:
+            call = getattr(worker_pb2_grpc.WorkerGatewayStub(self._open()), method)
+            try:
+                response: T = call(request, metadata=self._metadata, timeout=CALL_TIMEOUT_S)
+                return response
+            except grpc.RpcError as error:
+                self._closed.wait(patience.next_delay(self._translate(error)))
+
+    def _translate(self, error: grpc.RpcError) -> FedtasksError:
+        return _with_address(from_rpc_error(error), self.address)
+
+
+class AsyncGatewayClient:
+    """Watches tasks without a thread, for a trigger; one for each event loop.
+
+    Parameters
+    ----------
+    address, secret
+        As for `GatewayClient`.
+    patience_s
+        How long a watch tries to reach a gateway that does not answer.
+    """
+
+    def __init__(self, address: str, secret: str, *, patience_s: float = 600.0) -> None:
+        self.address = address
+        self._metadata = ((SECRET, secret),)
+        self._patience_s = patience_s
+        self._channel: grpc.aio.Channel | None = None
+
+    @classmethod
+    def of(cls, party: Party, *, patience_s: float = 600.0) -> Self:
+        """Make the client of a party's own gateway; raise `ConfigError` when the secret cannot be read."""
+        return cls(party.gateway.workers, read_secret(party.gateway.worker_secret_file), patience_s=patience_s)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Hang up."""
+        if self._channel is not None:
+            await self._channel.close()
+            self._channel = None
+
+    async def watch(self, run_id: str, task: str) -> AsyncIterator[run_pb2.Meeting]:
+        """Yield the meeting now and at every change, for ever; goes on over a restart of the gateway.
+
+        Raises
+        ------
+        RunUnknown, SecretRejected
+            The gateway refuses the watch.
+        GatewayUnreachable
+            The gateway did not answer within `patience_s`.
+        """
+        request = worker_pb2.WatchTaskRequest(run_id=run_id, task=task)
+        patience = _Patience(self._patience_s)
+        while True:
+            if self._channel is None:
+                self._channel = grpc.aio.insecure_channel(self.address, options=OPTIONS)
+            call = worker_pb2_grpc.WorkerGatewayStub(self._channel).WatchTask(request, metadata=self._metadata)
+            try:
+                async for response in call:
+                    patience.renew()
+                    yield response.meeting
+                failure: FedtasksError = GatewayUnreachable("the gateway ended the watch", where=self.address)
+            except grpc.aio.AioRpcError as error:
+                failure = _with_address(from_rpc_error(error), self.address)
+            finally:
+                call.cancel()
+            await asyncio.sleep(patience.next_delay(failure))
+
+
+class _Patience:
+    """Decides whether a failure is waited out."""
+
+    def __init__(self, patience_s: float) -> None:
+        self._patience_s = patience_s
+        self.renew()
+
+    def renew(self) -> None:
+        self._until = time.monotonic() + self._patience_s
+        self._delays = backoff()
+
+    def next_delay(self, failure: FedtasksError) -> float:
+        """Return how long to wait before the next try; raise `failure` when there is none."""
+        delay = next(self._delays)
+        if not isinstance(failure, GatewayUnreachable) or time.monotonic() + delay > self._until:
+            raise failure
+        return delay
+
+
+def _with_address(error: FedtasksError, address: str) -> FedtasksError:
+    if isinstance(error, GatewayUnreachable) and not error.where:
+        error.where = address
+    return error
+
+
+def _json(value: Mapping[str, Any] | None) -> str:
+    if value is None:
+        return ""
+    try:
+        return json.dumps(value, sort_keys=True, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"what is reported cannot be JSON: {error}") from error

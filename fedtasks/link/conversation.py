@@ -1,0 +1,560 @@
+"""The state of one half of a conversation, whatever carries its frames.
+
+Two kinds of callers share a `Conversation`: the application sends and receives messages and closes; the transport asks
+for the frames to write, hands in the frames that it read, and says when a stream begins and ends. Streams may break at
+any time: each begins with a Hello that says how far the half had received, and the other half goes on from there.
+
+Notes
+-----
+The window counts payload bytes that the other half has not consumed, and `OVERHEAD` for each chunk, so that empty
+messages are bounded too. A message's last chunk is consumed when the application takes the message; the chunks before
+it on arrival, as long as complete messages that nobody took yet fill no more than a window, or somebody waits for this
+very message. So a message may be larger than the window, and what waits here is at most two windows and one message.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from fedtasks.errors import (
+    ConfigDiffers,
+    DeadlinePassed,
+    FedtasksError,
+    LinkLost,
+    PeerRestarted,
+    ProtocolViolated,
+    RowOrderDiffers,
+    VersionDiffers,
+)
+from fedtasks.link import frames
+from fedtasks.wire.v1 import session_pb2
+
+VERSION_MIN = 1
+VERSION_MAX = 1
+
+WINDOW = 32 << 20
+OVERHEAD = 64
+MAX_MESSAGE = 2 << 30
+MAX_NAME = 200
+
+HEARTBEAT_S = 5.0
+SILENCE_S = 15.0
+ACK_DELAY_S = 0.01
+STALL_S = 10.0
+CONFIRM_S = 2.0
+
+
+class StreamBroken(Exception):
+    """Raised inside the transport when a stream must be given up for a new one."""
+
+
+@dataclass
+class _Message:
+    name: str
+    kind: session_pb2.PayloadKind
+    chunks: list[bytes] = field(default_factory=list)
+    size: int = 0
+    cost: int = 0
+    credited: int = 0
+
+
+class Conversation:
+    """One half: sequence numbers, named queues, window, what to send again, the hello and the close handshake.
+
+    Parameters
+    ----------
+    peer
+        The other party's name, for errors.
+    facts
+        What must be equal on both sides.
+    window
+        Bytes under way and not yet consumed, equal on both sides.
+    stall_s
+        How long a full window may keep a wanted message out before `receive` gives up: another thread may make room.
+    versions
+        Protocol versions that this half speaks.
+    clock
+        Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        peer: str,
+        facts: Mapping[str, str],
+        *,
+        window: int = WINDOW,
+        stall_s: float = STALL_S,
+        versions: tuple[int, int] = (VERSION_MIN, VERSION_MAX),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.peer = peer
+        self.bytes_sent = 0
+        self.bytes_received = 0
+        self._facts = {**facts, "window": str(window)}
+        self._window = window
+        self._stall_s = stall_s
+        self._versions = versions
+        self._clock = clock
+        self._incarnation = uuid.uuid4().hex
+        self._peer_incarnation = ""
+
+        self._sending = threading.Lock()
+        lock = threading.RLock()
+        # One lock, one condition for each kind of waiting, so that a frame wakes only whom it concerns.
+        self._writable = threading.Condition(lock)
+        self._room = threading.Condition(lock)
+        self._arrived = threading.Condition(lock)
+        self._state = threading.Condition(lock)
+        self._lock = lock
+
+        self._error: FedtasksError | None = None
+        self._over = False
+
+        self._epoch = 0
+        self._connected = False
+        self._hello_due = False
+        self._met = False
+        self._met_epoch = 0
+        self._heard_at = 0.0
+        self._wrote_at = 0.0
+        self._cut_at = clock()
+
+        self._sequence = 0
+        self._waiting: deque[tuple[int, bytes]] = deque()
+        self._flying: deque[tuple[int, bytes]] = deque()
+        self._sent_cost = 0
+        self._peer_received = 0
+        self._peer_consumed = 0
+
+        self._received = 0
+        self._received_cost = 0
+        self._consumed = 0
+        self._untaken_cost = 0
+        self._takes = 0
+        self._queues: dict[str, deque[_Message]] = {}
+        self._wanted: dict[str, int] = {}
+        self._partial: _Message | None = None
+        self._acked_received_cost = 0
+        self._acked_consumed = 0
+        self._ack_since: float | None = None
+
+        self._closing = False
+        self._close_sent = False
+        self._close_ever_sent = False
+        self._closes_heard = 0
+        self._peer_closed = False
+        self._confirm_sent = False
+
+    # ------------------------------------------------------------------------------------------------- application
+    def wait_met(self, timeout_s: float | None) -> bool:
+        """Wait until the other half's first Hello was accepted; False when time ran out.
+
+        Raises
+        ------
+        FedtasksError
+            The halves do not fit, or the transport failed for good.
+        """
+        with self._lock:
+            self._state.wait_for(lambda: self._error is not None or self._peer_incarnation != "", timeout_s)
+            if self._error is not None:
+                raise self._error
+            return self._peer_incarnation != ""
+
+    def send(self, name: str, kind: session_pb2.PayloadKind, parts: Sequence[memoryview]) -> None:
+        """Queue one message; blocks while the window is full. What `parts` refer to may change afterwards."""
+        if not 0 < len(name) <= MAX_NAME:
+            raise ValueError(f"a message's name has 1 to {MAX_NAME} characters")
+        with self._sending:
+            for chunk, last in frames.chunks(parts):
+                # Only this thread adds to the sequence, so the copy is made outside the lock.
+                sequence = self._sequence + 1
+                frame = frames.data(sequence, name, kind, last, chunk)
+                with self._lock:
+                    self._room.wait_for(lambda: self._ended or self._sent_cost - self._peer_consumed < self._window)
+                    self._check_open()
+                    if self._peer_closed:
+                        raise ProtocolViolated(f"{self.peer} closed the link and will not take `{name}`")
+                    self._sequence = sequence
+                    self._sent_cost += sum(len(part) for part in chunk) + OVERHEAD
+                    self._waiting.append((sequence, frame))
+                    self._writable.notify()
+
+    def receive(self, name: str, timeout_s: float | None = None) -> tuple[session_pb2.PayloadKind, bytes]:
+        """Take the next message called `name`: its kind and its bytes."""
+        with self._lock:
+            self._wanted[name] = self._wanted.get(name, 0) + 1
+            try:
+                self._credit_partial()
+                message = self._wait_message(name, timeout_s)
+            finally:
+                self._wanted[name] -= 1
+                if not self._wanted[name]:
+                    del self._wanted[name]
+            queue = self._queues[name]
+            queue.popleft()
+            if not queue:
+                del self._queues[name]
+            self._takes += 1
+            self._untaken_cost -= message.cost
+            self._consume(message)
+            self._credit_partial()
+        return message.kind, message.chunks[0] if len(message.chunks) == 1 else b"".join(message.chunks)
+
+    def _wait_message(self, name: str, timeout_s: float | None) -> _Message:
+        deadline = None if timeout_s is None else self._clock() + timeout_s
+        stall: tuple[int, float] | None = None
+        while True:
+            # Messages that had arrived before a failure can still be taken.
+            if queue := self._queues.get(name):
+                return queue[0]
+            self._check_open()
+            if self._peer_closed:
+                raise ProtocolViolated(f"{self.peer} closed the link without sending `{name}`")
+            now = self._clock()
+            if self._received_cost - self._consumed < self._window:
+                stall = None
+            elif stall is None or stall[0] != self._takes:
+                stall = (self._takes, now + self._stall_s)
+            elif now >= stall[1]:
+                waiting = ", ".join(f"`{other}` ({len(messages)})" for other, messages in sorted(self._queues.items()))
+                raise ProtocolViolated(f"`{name}` cannot come: the window is full of messages nobody took: {waiting}")
+            if deadline is not None and now >= deadline:
+                raise DeadlinePassed(f"nothing called `{name}` came from {self.peer} within {timeout_s:g} s")
+            until = [moment for moment in (deadline, stall[1] if stall else None) if moment is not None]
+            self._arrived.wait(min(until) - now if until else None)
+
+    def close(self, timeout_s: float) -> None:
+        """Wait until the other half has taken everything and closes too.
+
+        Raises
+        ------
+        ProtocolViolated
+            One half closes while it holds messages that nobody took.
+        DeadlinePassed
+            The other half did not close in time.
+        """
+        with self._lock:
+            if self._over and self._error is None:
+                return
+            self._check_open()
+            self._check_untaken()
+            self._closing = True
+            self._writable.notify()
+            if not self._state.wait_for(lambda: self._ended or self._both_closed, timeout_s):
+                raise DeadlinePassed(f"{self.peer} did not close its half within {timeout_s:g} s")
+            if self._error is not None:
+                raise self._error
+            # Hanging up early could take the own Close along; the other half says when it has it, or hangs up itself.
+            self._state.wait_for(lambda: self._ended or not self._connected or self._closes_heard > 1, CONFIRM_S)
+
+    def _check_untaken(self) -> None:
+        if self._queues or self._partial is not None:
+            names = {*self._queues, *([self._partial.name] if self._partial else [])}
+            raise ProtocolViolated(f"the link is closed while messages wait: {', '.join(sorted(names))}")
+
+    def _check_open(self) -> None:
+        if self._error is not None:
+            raise self._error
+        if self._over or self._closing:
+            raise LinkLost("the link was closed")
+
+    @property
+    def _ended(self) -> bool:
+        return self._error is not None or self._over
+
+    @property
+    def _both_closed(self) -> bool:
+        return self._closing and self._close_ever_sent and self._peer_closed
+
+    # --------------------------------------------------------------------------------------------------- transport
+    @property
+    def error(self) -> FedtasksError | None:
+        """Why the conversation failed for good."""
+        return self._error
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no further stream is needed: failed, hung up, or closed on both sides."""
+        with self._lock:
+            return self._ended or (self._both_closed and not self._connected)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the other half took everything and this half has said Close: only its Close may be missing."""
+        with self._lock:
+            return self._closing and self._close_ever_sent and self._is_all_consumed
+
+    @property
+    def has_met(self) -> bool:
+        """Whether the two halves have ever met."""
+        with self._lock:
+            return self._peer_incarnation != ""
+
+    @property
+    def cut_s(self) -> float:
+        """Seconds since the halves last could talk; 0 while they can."""
+        with self._lock:
+            return 0.0 if self._met else self._clock() - self._cut_at
+
+    def fail(self, error: FedtasksError) -> None:
+        """End the conversation for good; every waiting caller gets `error`."""
+        with self._lock:
+            if not self._ended:
+                self._error = error
+            self._wake()
+
+    def hang_up(self) -> None:
+        """End the conversation at once, telling the other half nothing."""
+        with self._lock:
+            self._over = True
+            self._drop_stream()
+            self._wake()
+
+    def settle(self) -> None:
+        """Count the other half's Close as heard: it took everything and has not come back."""
+        with self._lock:
+            self._peer_closed = True
+            self._wake()
+
+    def begin_stream(self) -> int:
+        """Say that a new stream stands; returns its number, which `outgoing` and `feed` ask for."""
+        with self._lock:
+            self._drop_stream()
+            self._connected = True
+            self._hello_due = True
+            return self._epoch
+
+    def end_stream(self, epoch: int) -> bool:
+        """Say that a stream ended; whether the halves had met on it."""
+        with self._lock:
+            if epoch == self._epoch:
+                self._drop_stream()
+                self._wake()
+            return epoch == self._met_epoch
+
+    def wait_stream(self, epoch: int, timeout_s: float) -> bool:
+        """Wait until a stream ended, was silent for too long or is not needed; False when time ran out."""
+        with self._lock:
+
+            def done() -> bool:
+                return self._ended or epoch != self._epoch or (self._met and self._clock() - self._heard_at > SILENCE_S)
+
+            return self._state.wait_for(done, timeout_s)
+
+    def wait_over(self, timeout_s: float) -> bool:
+        """Wait until no further stream is needed; False when time ran out."""
+        with self._lock:
+            return self._state.wait_for(lambda: self.is_over, timeout_s)
+
+    def _drop_stream(self) -> None:
+        if self._met:
+            self._cut_at = self._clock()
+        self._epoch += 1
+        self._connected = self._met = self._hello_due = False
+        self._close_sent = self._confirm_sent = False
+        self._closes_heard = 0
+        # What flew may be lost: the next Hello says from where to send again.
+        self._flying.extend(self._waiting)
+        self._waiting, self._flying = self._flying, deque()
+        self._writable.notify_all()
+        self._state.notify_all()
+
+    def _wake(self) -> None:
+        for condition in (self._writable, self._room, self._arrived, self._state):
+            condition.notify_all()
+
+    def outgoing(self, epoch: int) -> Iterator[bytes]:
+        """Yield the frames to write to a stream, waiting for more, until the stream ends."""
+        while (frame := self._next_frame(epoch)) is not None:
+            yield frame
+
+    def _next_frame(self, epoch: int) -> bytes | None:
+        with self._lock:
+            while epoch == self._epoch:
+                now = self._clock()
+                frame = self._due_frame(now)
+                if frame is not None:
+                    self._wrote_at = now
+                    self.bytes_sent += len(frame)
+                    return frame
+                if not self._met or self._ended:
+                    self._writable.wait()
+                    continue
+                due = self._wrote_at + HEARTBEAT_S
+                if self._ack_since is not None:
+                    due = min(due, self._ack_since + ACK_DELAY_S)
+                self._writable.wait(due - now)
+        return None
+
+    def _due_frame(self, now: float) -> bytes | None:
+        if self._hello_due:
+            self._hello_due = False
+            return frames.hello(*self._versions, self._incarnation, self._received, self._facts)
+        if not self._met or self._ended:
+            return None
+        if self._is_ack_due(now):
+            self._acked_received_cost, self._acked_consumed, self._ack_since = self._received_cost, self._consumed, None
+            return frames.ack(self._received, self._consumed)
+        if self._waiting:
+            self._flying.append(self._waiting.popleft())
+            return self._flying[-1][1]
+        if self._closing and self._is_all_consumed:
+            if not self._close_sent:
+                self._close_sent = self._close_ever_sent = True
+                self._state.notify_all()
+                return frames.CLOSE
+            if self._peer_closed and not self._confirm_sent:
+                # The second Close of a stream says that the first of the other half was heard.
+                self._confirm_sent = True
+                return frames.CLOSE
+        return frames.HEARTBEAT if now >= self._wrote_at + HEARTBEAT_S else None
+
+    @property
+    def _is_all_consumed(self) -> bool:
+        return self._peer_consumed == self._sent_cost
+
+    def _is_ack_due(self, now: float) -> bool:
+        if self._ack_since is None:
+            return False
+        quarter = self._window // 4
+        return (
+            self._closing
+            or self._consumed - self._acked_consumed >= quarter
+            or self._received_cost - self._acked_received_cost >= quarter
+            or now >= self._ack_since + ACK_DELAY_S
+        )
+
+    def feed(self, epoch: int, frame: bytes) -> None:
+        """Take in a frame that was read from a stream; what the other half does wrong ends the conversation.
+
+        Raises
+        ------
+        StreamBroken
+            The stream makes no sense any more; a new one will.
+        """
+        try:
+            message = frames.parse(frame)
+        except ProtocolViolated as error:
+            self.fail(error)
+            return
+        with self._lock:
+            if epoch != self._epoch or self._ended:
+                return
+            self._heard_at = self._clock()
+            self.bytes_received += len(frame)
+            kind = message.WhichOneof("kind")
+            if (kind == "hello") == self._met:
+                raise StreamBroken(f"{kind} frame out of place")
+            try:
+                if kind == "data":
+                    self._on_data(message.data)
+                elif kind == "ack":
+                    self._on_ack(message.ack)
+                elif kind == "hello":
+                    self._on_hello(message.hello)
+                elif kind == "close":
+                    self._on_close()
+                elif kind != "heartbeat":
+                    raise ProtocolViolated("a frame of an unknown kind")
+            except FedtasksError as error:
+                self.fail(error)
+
+    def _on_hello(self, hello: session_pb2.Hello) -> None:
+        ours_min, ours_max = self._versions
+        if hello.version_min > ours_max or hello.version_max < ours_min:
+            raise VersionDiffers(ours=f"{ours_min}-{ours_max}", theirs=f"{hello.version_min}-{hello.version_max}")
+        if self._peer_incarnation and hello.incarnation != self._peer_incarnation:
+            raise PeerRestarted(f"the other process of {self.peer} began anew")
+        for name in sorted({*self._facts, *hello.facts}):
+            ours, theirs = self._facts.get(name, "absent"), hello.facts.get(name, "absent")
+            if ours != theirs:
+                differs = RowOrderDiffers if name == "row_order" else ConfigDiffers
+                raise differs(field=name, ours=ours, theirs=theirs)
+        if not hello.incarnation:
+            raise ProtocolViolated("a hello without an incarnation")
+        if not self._peer_received <= hello.received <= self._sequence:
+            raise PeerRestarted(f"{self.peer} goes on with a conversation that this process did not have")
+        self._peer_incarnation = hello.incarnation
+        self._peer_received = hello.received
+        while self._waiting and self._waiting[0][0] <= hello.received:
+            self._waiting.popleft()
+        self._met = True
+        self._met_epoch = self._epoch
+        # The last Ack of the broken stream may be lost: repeat it.
+        self._ack_since = self._clock()
+        self._wake()
+
+    def _on_ack(self, ack: session_pb2.Ack) -> None:
+        if ack.received > self._sequence or not self._peer_consumed <= ack.consumed_bytes <= self._sent_cost:
+            raise ProtocolViolated("an acknowledgement of what was not sent")
+        self._peer_received = max(self._peer_received, ack.received)
+        while self._flying and self._flying[0][0] <= ack.received:
+            self._flying.popleft()
+        self._peer_consumed = ack.consumed_bytes
+        self._room.notify_all()
+        if self._closing:
+            self._writable.notify()
+
+    def _on_data(self, data: session_pb2.Data) -> None:
+        if data.sequence <= self._received:
+            return
+        chunk = data.chunk
+        if data.sequence != self._received + 1 or len(chunk) > frames.CHUNK or not 0 < len(data.name) <= MAX_NAME:
+            raise ProtocolViolated("a chunk out of sequence or out of bounds")
+        if self._received_cost - self._consumed >= self._window:
+            raise ProtocolViolated(f"more than the window of {self._window} bytes was sent")
+        if self._closing or self._peer_closed:
+            raise ProtocolViolated(f"`{data.name}` was sent after the link was closed")
+        message = self._partial or _Message(data.name, data.payload_kind)
+        if (message.name, message.kind) != (data.name, data.payload_kind):
+            raise ProtocolViolated(f"a chunk of `{data.name}` inside `{message.name}`")
+        message.size += len(chunk)
+        if message.size > MAX_MESSAGE:
+            raise ProtocolViolated(f"`{data.name}` is larger than {MAX_MESSAGE} bytes")
+        message.chunks.append(chunk)
+        message.cost += len(chunk) + OVERHEAD
+        self._received = data.sequence
+        self._received_cost += len(chunk) + OVERHEAD
+        self._mark_ack()
+        if not data.last:
+            self._partial = message
+            self._credit_partial()
+            if self._received_cost - self._consumed >= self._window:
+                self._arrived.notify_all()
+            return
+        self._partial = None
+        self._untaken_cost += message.cost
+        self._queues.setdefault(message.name, deque()).append(message)
+        self._arrived.notify_all()
+
+    def _on_close(self) -> None:
+        self._closes_heard += 1
+        self._peer_closed = True
+        if not self._is_all_consumed:
+            raise ProtocolViolated(f"{self.peer} closed its half without taking everything")
+        self._wake()
+
+    def _credit_partial(self) -> None:
+        """Count the chunks of the message that is arriving as consumed, if it may grow."""
+        partial = self._partial
+        if partial is not None and (self._untaken_cost <= self._window or partial.name in self._wanted):
+            self._consume(partial)
+
+    def _consume(self, message: _Message) -> None:
+        self._consumed += message.cost - message.credited
+        message.credited = message.cost
+        self._mark_ack()
+
+    def _mark_ack(self) -> None:
+        """Let the writer acknowledge soon, or at once when the other half may be waiting for room."""
+        now = self._clock()
+        if self._ack_since is None:
+            self._ack_since = now
+            self._writable.notify()
+        elif self._is_ack_due(now):
+            self._writable.notify()

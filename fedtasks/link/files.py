@@ -1,0 +1,109 @@
+"""A file through a link: continued after a cut and across attempts, checked, and visible only when complete."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import IO, Any
+
+from fedtasks.errors import DataCorrupt, DataMissing, ProtocolViolated
+from fedtasks.link.frames import CHUNK
+from fedtasks.link.link import Link
+
+
+def send_file(link: Link, name: str, path: Path) -> None:
+    """Send `path`, leaving out what the receiver already holds.
+
+    Raises
+    ------
+    DataMissing
+        There is no such file.
+
+    Notes
+    -----
+    Cost: one pass over the file; memory for one chunk and the link's window.
+    """
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise DataMissing(f"{path.name} cannot be read: {error.strerror}", where=str(path)) from error
+    with file:
+        held = _take(link, f"{name}/held", {"size": int, "sha256": str})
+        hasher = hashlib.sha256()
+        offset = held["size"]
+        if offset < 0 or _hash_prefix(file, offset, hasher) < offset or hasher.hexdigest() != held["sha256"]:
+            file.seek(0)
+            hasher = hashlib.sha256()
+            offset = 0
+        _give(link, f"{name}/start", {"offset": offset})
+        size = offset
+        while chunk := file.read(CHUNK):
+            hasher.update(chunk)
+            size += len(chunk)
+            link.send(f"{name}/chunk", chunk)
+        # An empty chunk ends the file.
+        link.send(f"{name}/chunk", b"")
+        _give(link, f"{name}/end", {"size": size, "sha256": hasher.hexdigest()})
+
+
+def receive_file(link: Link, name: str, path: Path) -> None:
+    """Receive into ``<path>.partial``, continuing what is there, and rename it to `path` once its SHA-256 is right.
+
+    Raises
+    ------
+    DataCorrupt
+        The content does not match the sender's SHA-256; the partial content is removed.
+    """
+    partial = path.with_name(path.name + ".partial")
+    partial.touch()
+    with partial.open("r+b") as file:
+        hasher = hashlib.sha256()
+        size = _hash_prefix(file, os.fstat(file.fileno()).st_size, hasher)
+        _give(link, f"{name}/held", {"size": size, "sha256": hasher.hexdigest()})
+        offset = _take(link, f"{name}/start", {"offset": int})["offset"]
+        if offset not in (0, size):
+            raise ProtocolViolated(f"`{name}` continues at a place that was not offered")
+        if offset != size:
+            file.seek(0)
+            file.truncate()
+            hasher, size = hashlib.sha256(), 0
+        while chunk := link.receive(f"{name}/chunk"):
+            if not isinstance(chunk, bytes):
+                raise ProtocolViolated(f"a chunk of `{name}` is not bytes")
+            hasher.update(chunk)
+            file.write(chunk)
+            size += len(chunk)
+        end = _take(link, f"{name}/end", {"size": int, "sha256": str})
+        file.flush()
+        os.fsync(file.fileno())
+    if end != {"size": size, "sha256": hasher.hexdigest()}:
+        partial.unlink()
+        raise DataCorrupt(f"{path.name} arrived with another SHA-256 than it was sent with", where=str(path))
+    partial.replace(path)
+
+
+def _hash_prefix(file: IO[bytes], size: int, hasher: hashlib._Hash) -> int:
+    """Feed the first `size` bytes to `hasher`; returns how many there were."""
+    left = size
+    while left and (chunk := file.read(min(left, CHUNK))):
+        hasher.update(chunk)
+        left -= len(chunk)
+    return size - left
+
+
+def _give(link: Link, name: str, value: dict[str, Any]) -> None:
+    link.send(name, json.dumps(value).encode())
+
+
+def _take(link: Link, name: str, fields: dict[str, type]) -> dict[str, Any]:
+    """Receive a small JSON object with exactly these fields."""
+    message = link.receive(name)
+    try:
+        value = json.loads(message) if isinstance(message, bytes) and len(message) <= 1000 else None
+    except ValueError as error:
+        raise ProtocolViolated(f"`{name}` is not JSON") from error
+    if not isinstance(value, dict) or {key: type(item) for key, item in value.items()} != fields:
+        raise ProtocolViolated(f"`{name}` is not {' and '.join(fields)}")
+    return value

@@ -1,0 +1,185 @@
+"""A link through the own gateway: worker, own gateway, peer's gateway, worker."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import Any
+
+import grpc
+
+from fedtasks.errors import (
+    ConfigDiffers,
+    DeadlinePassed,
+    FedtasksError,
+    GatewayUnreachable,
+    LinkLost,
+    PeerUnreachable,
+    RowOrderDiffers,
+    VersionDiffers,
+)
+from fedtasks.link import status
+from fedtasks.link.client import GatewayClient, backoff
+from fedtasks.link.conversation import WINDOW, Conversation, StreamBroken
+from fedtasks.link.endpoint import Endpoint
+from fedtasks.link.link import Facts
+
+log = logging.getLogger(__name__)
+
+LINGER_S = 1.0
+CLOSE_GRACE_S = 10.0
+_TICK_S = 1.0
+# The gateway itself is in order, only the stream is not; everything else that has no code of the registry is final.
+_CUTS = frozenset({grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL})
+
+
+class GrpcLink(Endpoint):
+    """Meets the other half, and resumes by itself whenever a stream breaks.
+
+    Parameters
+    ----------
+    client
+        The own gateway; it must stay open as long as the link.
+    peer
+        The other party's name.
+    run_id, task, shard, attempt
+        Which two halves meet; also compared as facts.
+    facts
+        What else must be equal on both sides.
+    connect_timeout_s
+        How long to wait for the other half.
+    resume_timeout_s
+        How long a cut may last.
+    window
+        Bytes under way and not yet consumed, equal on both sides.
+    close_timeout_s
+        How long `close` waits for the other half.
+
+    Raises
+    ------
+    DeadlinePassed
+        The other half did not come within `connect_timeout_s`.
+    ConfigDiffers, RowOrderDiffers, VersionDiffers
+        The halves do not fit; the error names the field.
+    GatewayUnreachable, PeerUnreachable, SecretRejected
+        The way to the other half does not exist.
+
+    Notes
+    -----
+    Reveals: to both gateways names, sizes and times of messages, and the facts; frames are not sealed against gateways.
+    Cost: two threads beside gRPC's own; two copies of each chunk; a window of memory on either side.
+    """
+
+    def __init__(
+        self,
+        client: GatewayClient,
+        *,
+        peer: str,
+        run_id: str,
+        task: str,
+        shard: int,
+        attempt: int,
+        facts: Facts,
+        connect_timeout_s: float = 600.0,
+        resume_timeout_s: float = 120.0,
+        window: int = WINDOW,
+        close_timeout_s: float = 600.0,
+    ) -> None:
+        key = {"run": run_id, "task": task, "shard": str(shard), "attempt": str(attempt)}
+        super().__init__(Conversation(peer, {**facts, **key}, window=window), close_timeout_s=close_timeout_s)
+        self._client = client
+        self._metadata = {
+            status.RUN: run_id,
+            status.TASK: task,
+            status.SHARD: str(shard),
+            status.ATTEMPT: str(attempt),
+        }
+        self._connect_timeout_s = connect_timeout_s
+        self._resume_timeout_s = resume_timeout_s
+        self._last_cut: FedtasksError | None = None
+        self._supervisor = threading.Thread(target=self._supervise, name=f"link-{task}-{shard}", daemon=True)
+        self._supervisor.start()
+        try:
+            self._conversation.wait_met(None)
+        except BaseException:
+            self._hang_up()
+            raise
+
+    def _hang_up(self) -> None:
+        # After a failure the supervisor ends by itself: it first lets the other half read this half's Hello.
+        if self._conversation.error is None:
+            self._conversation.hang_up()
+        self._supervisor.join(LINGER_S + 10.0)
+
+    def _supervise(self) -> None:
+        """Keep a stream standing until the conversation is over."""
+        try:
+            delays = backoff()
+            while not self._conversation.is_over:
+                if self._keep_stream():
+                    delays = backoff()
+                if not self._conversation.wait_over(next(delays)):
+                    self._check_limits()
+        except FedtasksError as error:
+            self._conversation.fail(error)
+        except BaseException as error:
+            # Whoever waits in `send` or `receive` would wait for ever.
+            self._conversation.fail(LinkLost(f"the link's own thread failed: {type(error).__name__}"))
+            raise
+
+    def _keep_stream(self) -> bool:
+        """Open one stream and serve it until it ends; whether the halves met on it."""
+        conversation = self._conversation
+        epoch = conversation.begin_stream()
+        call = self._client.open_session(self._metadata, conversation.outgoing(epoch))
+        name = f"{self._supervisor.name}-read"
+        reader = threading.Thread(target=self._read, args=(epoch, call), name=name, daemon=True)
+        reader.start()
+        try:
+            while not conversation.wait_stream(epoch, _TICK_S):
+                self._check_limits()
+            if isinstance(conversation.error, ConfigDiffers | RowOrderDiffers | VersionDiffers):
+                # The other half must read this half's Hello to come to the same conclusion.
+                reader.join(LINGER_S)
+        finally:
+            has_met = conversation.end_stream(epoch)
+            call.cancel()
+            reader.join()
+        return has_met
+
+    def _read(self, epoch: int, call: Any) -> None:
+        conversation = self._conversation
+        try:
+            for frame in call:
+                conversation.feed(epoch, frame)
+            self._last_cut = LinkLost("the stream ended")
+        except StreamBroken as error:
+            self._last_cut = LinkLost(str(error))
+        except grpc.RpcError as error:
+            self._note_end(error)
+        finally:
+            conversation.end_stream(epoch)
+
+    def _note_end(self, error: grpc.RpcError) -> None:
+        reason = status.from_rpc_error(error)
+        is_coded = status.CODE in dict(error.trailing_metadata() or ())
+        if isinstance(reason, PeerUnreachable | GatewayUnreachable) or (not is_coded and error.code() in _CUTS):
+            self._last_cut = reason
+        else:
+            self._conversation.fail(reason)
+
+    def _check_limits(self) -> None:
+        """Give up when the halves could not talk for too long."""
+        conversation = self._conversation
+        cut_s = conversation.cut_s
+        if conversation.has_met:
+            if conversation.is_settled and cut_s > CLOSE_GRACE_S:
+                log.warning("%s took everything but its Close did not come; the link counts as closed", self.peer)
+                conversation.settle()
+            elif cut_s > self._resume_timeout_s:
+                last = f"; last: {self._last_cut}" if self._last_cut else ""
+                raise LinkLost(f"{self.peer} could not be reached again within {self._resume_timeout_s:g} s{last}")
+        elif cut_s > self._connect_timeout_s:
+            if isinstance(self._last_cut, GatewayUnreachable | PeerUnreachable):
+                raise self._last_cut
+            raise DeadlinePassed(f"{self.peer} did not come within {self._connect_timeout_s:g} s", party=self.peer)

@@ -1,0 +1,1 @@
+"""Federated models. Importing this package, or `evaluation`, loads no TensorFlow."""

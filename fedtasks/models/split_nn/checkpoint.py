@@ -1,0 +1,98 @@
+"""What one half writes after an epoch, so that both can go on from the newest that both hold."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from fedtasks.data.storage import filesystem, read_bytes, remove, write_atomically
+from fedtasks.errors import DataCorrupt
+
+log = logging.getLogger(__name__)
+
+_NAME = re.compile(r"epoch-(\d{6})\.npz")
+_DIGEST_BYTES = 32
+
+
+class Checkpoints:
+    """The checkpoints of one half in a folder that all attempts share.
+
+    Parameters
+    ----------
+    uri
+        The folder.
+    identity
+        Digest of everything that a state depends on: a checkpoint of another identity is not used.
+    keep
+        How many are kept. The halves may be one apart when either stops, so two are the least.
+    """
+
+    def __init__(self, uri: str, identity: str, *, keep: int = 3) -> None:
+        self._uri = uri
+        self._identity = identity
+        self._keep = keep
+
+    def save(self, epoch: int, state: Sequence[np.ndarray]) -> None:
+        """Write the state after `epoch` epochs, then remove the oldest ones."""
+        content = io.BytesIO()
+        arrays = {f"v{index:03d}": value for index, value in enumerate(state)}
+        np.savez(content, allow_pickle=False, identity=np.array(self._identity), **arrays)
+        payload = content.getvalue()
+        write_atomically(self._path(epoch), hashlib.sha256(payload).digest() + payload)
+        for old in self._found()[: -self._keep]:
+            remove(self._path(old))
+
+    def load(self, epoch: int) -> list[np.ndarray]:
+        """Read the state after `epoch` epochs.
+
+        Raises
+        ------
+        DataCorrupt
+            The file is damaged, or belongs to another identity.
+        """
+        path = self._path(epoch)
+        content = read_bytes(path)
+        payload = content[_DIGEST_BYTES:]
+        if hashlib.sha256(payload).digest() != content[:_DIGEST_BYTES]:
+            raise DataCorrupt("the checkpoint is damaged", where=path)
+        with np.load(io.BytesIO(payload), allow_pickle=False) as arrays:
+            if str(arrays["identity"]) != self._identity:
+                raise DataCorrupt("the checkpoint is of other settings or other rows", where=path)
+            return [arrays[name] for name in sorted(arrays.files) if name != "identity"]
+
+    def complete(self) -> list[int]:
+        """Return the epochs whose checkpoints can be used; warns of the others."""
+        usable = []
+        for epoch in self._found():
+            try:
+                self.load(epoch)
+            except DataCorrupt as error:
+                log.warning("a checkpoint is ignored: %s", error)
+            else:
+                usable.append(epoch)
+        return usable
+
+    def discard_after(self, epoch: int) -> None:
+        """Remove what is newer than `epoch`.
+
+        Both halves do so once they have agreed where to go on; a newer one left behind could later be paired with a
+        state of the peer that does not belong to it.
+        """
+        for found in self._found():
+            if found > epoch:
+                remove(self._path(found))
+
+    def _found(self) -> list[int]:
+        fs, path = filesystem(self._uri)
+        if not fs.exists(path):
+            return []
+        names = (found.rpartition("/")[2] for found in fs.ls(path, detail=False))
+        return sorted(int(match[1]) for match in map(_NAME.fullmatch, names) if match)
+
+    def _path(self, epoch: int) -> str:
+        return f"{self._uri}/epoch-{epoch:06d}.npz"

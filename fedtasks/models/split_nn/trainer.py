@@ -1,0 +1,219 @@
+"""Both halves' training loops: one message each way per batch, outside of the compiled functions.
+
+Both derive the order of rows from the shared seed and the epoch, so no index is sent, and gradients are applied in the
+order of steps: the result is that of the joint network trained in one process.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import numpy as np
+
+from fedtasks.errors import ProtocolViolated, TrainingDiverged
+from fedtasks.link.link import Link, Payload
+from fedtasks.models.evaluation import auc, check_labels
+from fedtasks.models.split_nn.batches import batches, n_batches
+from fedtasks.models.split_nn.checkpoint import Checkpoints
+from fedtasks.models.split_nn.network import FollowerHalf, Half, LeaderHalf
+from fedtasks.models.split_nn.settings import TrainSettings
+
+HELD, ACTIVATION, GRADIENT = "checkpoints", "activation", "gradient"
+_REPORT_EVERY_S = 2.0
+
+
+class Report(Protocol):
+    """Where progress and metrics go, such as `TaskContext.report`."""
+
+    def __call__(self, progress: Mapping[str, Any] | None = None, *, step: int = 0, **metrics: float) -> None:
+        """Show `progress` and store `metrics` at `step`."""
+
+
+class Progress:
+    """Tells at most every two seconds how far the training is."""
+
+    def __init__(self, n_rows: int, settings: TrainSettings, report: Report) -> None:
+        self._steps = n_batches(n_rows, settings)
+        self._epochs = settings.epochs
+        self._report = report
+        self._told_at = time.monotonic()
+
+    def step(self, epoch: int, done: int) -> None:
+        """Say that `done` batches of `epoch` (from 0) are trained, if the last word is long enough ago."""
+        if time.monotonic() - self._told_at >= _REPORT_EVERY_S:
+            self.tell(epoch, done)
+
+    def tell(self, epoch: int, done: int, **metrics: float) -> None:
+        """Say so now; `metrics` are stored at the number of finished epochs."""
+        self._told_at = time.monotonic()
+        progress: dict[str, Any] = {
+            "phase": "train",
+            "epoch": epoch + 1,
+            "epochs": self._epochs,
+            "done": epoch * self._steps + done,
+            "of": self._epochs * self._steps,
+        }
+        if "loss" in metrics:
+            progress["loss"] = metrics["loss"]
+        self._report(progress, step=epoch + 1, **metrics)
+
+    def epoch(self, epoch: int, **metrics: float) -> None:
+        """Say that `epoch` (from 0) is finished."""
+        self.tell(epoch, self._steps, **metrics)
+
+
+def train_leader(
+    half: LeaderHalf,
+    features: np.ndarray,
+    labels: np.ndarray,
+    link: Link,
+    settings: TrainSettings,
+    checkpoints: Checkpoints,
+    report: Report,
+) -> None:
+    """Train the leader's half.
+
+    Parameters
+    ----------
+    half
+        Freshly initialised; trained in place.
+    features, labels
+        Encoded train rows, shapes ``(n, width)`` and ``(n,)``, float32.
+    link, settings
+        As the follower's.
+    checkpoints
+        Where to go on from and where to write to.
+    report
+        Gets, per epoch, ``loss`` and ``auc`` on the batches as they were trained, and ``label_leak_auc``.
+
+    Raises
+    ------
+    LabelInvalid
+        Only one class occurs; raised before anything is sent.
+    TrainingDiverged
+        The loss is not finite.
+    ProtocolViolated
+        The follower sent an array of another shape.
+
+    Notes
+    -----
+    Reveals: to the follower, one gradient row per train row and epoch. Its norm depends on the label;
+    ``label_leak_auc`` measures how well it alone predicts it.
+    Cost: per row and epoch ``8 × embedding`` bytes on the wire, both directions together.
+    Source: Li et al., Label leakage and protection in two-party split learning, 2021, section 3.1 (norm attack).
+    """
+    check_labels(labels)
+    progress = Progress(len(labels), settings, report)
+
+    def one_epoch(epoch: int) -> None:
+        seen = _Seen()
+        for done, rows in enumerate(batches(len(labels), epoch, settings), start=1):
+            shape = (len(rows), settings.embedding)
+            embedding = array_of(link.receive(ACTIVATION), shape, ACTIVATION)
+            loss, logits, outgoing = half.step(features[rows], embedding, labels[rows])
+            if not math.isfinite(float(loss)):
+                raise TrainingDiverged(f"the loss is {float(loss)} in epoch {epoch + 1}, batch {done}")
+            gradient = outgoing.numpy()
+            link.send(GRADIENT, gradient)
+            seen.add(labels[rows], float(loss), logits.numpy(), gradient)
+            progress.step(epoch, done)
+        progress.epoch(epoch, **seen.metrics())
+
+    _epochs(half, link, settings, checkpoints, one_epoch)
+
+
+def train_follower(
+    half: FollowerHalf,
+    features: np.ndarray,
+    link: Link,
+    settings: TrainSettings,
+    checkpoints: Checkpoints,
+    report: Report,
+) -> None:
+    """Train the follower's half; parameters as `train_leader`.
+
+    Raises
+    ------
+    ProtocolViolated
+        The leader sent an array of another shape.
+
+    Notes
+    -----
+    Reveals: to the leader, the embedding of each train row in each epoch, never features or weights. Whoever trains
+    must accept that an embedding says what the label needs, and may say more.
+    """
+    progress = Progress(len(features), settings, report)
+
+    def one_epoch(epoch: int) -> None:
+        for done, rows in enumerate(batches(len(features), epoch, settings), start=1):
+            batch = features[rows]
+            link.send(ACTIVATION, half.forward(batch).numpy())
+            half.apply(batch, array_of(link.receive(GRADIENT), (len(rows), settings.embedding), GRADIENT))
+            progress.step(epoch, done)
+        progress.epoch(epoch)
+
+    _epochs(half, link, settings, checkpoints, one_epoch)
+
+
+def _epochs(
+    half: Half, link: Link, settings: TrainSettings, checkpoints: Checkpoints, one_epoch: Callable[[int], None]
+) -> None:
+    """Go on from the newest joint checkpoint and train to the end."""
+    start = _agree(link, checkpoints)
+    checkpoints.discard_after(start)
+    if start:
+        for variable, value in zip(half.state, checkpoints.load(start), strict=True):
+            variable.assign(value)
+    for epoch in range(start, settings.epochs):
+        one_epoch(epoch)
+        finished = epoch + 1
+        if finished % settings.checkpoint_every_epochs == 0 or finished == settings.epochs:
+            checkpoints.save(finished, [variable.numpy() for variable in half.state])
+
+
+def _agree(link: Link, checkpoints: Checkpoints) -> int:
+    """Return after how many epochs both halves hold a checkpoint; 0, the beginning, both hold always."""
+    own = {0, *checkpoints.complete()}
+    link.send(HELD, np.array(sorted(own), dtype=np.int64))
+    theirs = link.receive(HELD)
+    if not isinstance(theirs, np.ndarray) or theirs.dtype != np.int64 or theirs.ndim != 1:
+        raise ProtocolViolated("the other half did not send the epochs of its checkpoints")
+    return max(own & {0, *theirs.tolist()})
+
+
+def array_of(payload: Payload, shape: tuple[int, int], name: str) -> np.ndarray:
+    """Return `payload`; raise `ProtocolViolated` unless it is a float32 array of `shape`."""
+    if not isinstance(payload, np.ndarray) or payload.shape != shape or payload.dtype != np.float32:
+        found = f"{payload.dtype}{payload.shape}" if isinstance(payload, np.ndarray) else type(payload).__name__
+        raise ProtocolViolated(f"expected `{name}` as float32{shape}, found {found}")
+    return payload
+
+
+class _Seen:
+    """What the leader saw in one epoch."""
+
+    def __init__(self) -> None:
+        self._labels: list[np.ndarray] = []
+        self._logits: list[np.ndarray] = []
+        self._norms: list[np.ndarray] = []
+        self._loss = 0.0
+
+    def add(self, labels: np.ndarray, loss: float, logits: np.ndarray, gradient: np.ndarray) -> None:
+        self._labels.append(labels)
+        self._logits.append(logits)
+        # The loss is a mean over the batch, so a row of a short last batch weighs more; undo that.
+        self._norms.append(np.linalg.norm(gradient, axis=1) * len(labels))
+        self._loss += loss * len(labels)
+
+    def metrics(self) -> dict[str, float]:
+        labels = np.concatenate(self._labels)
+        leak = auc(labels, np.concatenate(self._norms))
+        return {
+            "loss": self._loss / len(labels),
+            "auc": auc(labels, np.concatenate(self._logits)),
+            # An attacker may take either direction, so 0.5 is the best that a defence can reach.
+            "label_leak_auc": max(leak, 1.0 - leak),
+        }

@@ -1,0 +1,1 @@
+"""Private set intersection and alignment, on Spark."""

@@ -1,0 +1,189 @@
+"""What every Spark job here needs: a session, errors that survive the way from a worker, and files by shard.
+
+Workers write files under names of their own and report them as rows. Spark keeps the rows of one successful try of each
+task, so a file that a retried or doubled task left behind is never looked at.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import re
+import sys
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import pyarrow as pa
+from pyspark.errors import PySparkException
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F  # noqa: N812 - what everybody calls it
+from pyspark.sql.types import StructType
+
+from fedtasks.config import Dataset, Party
+from fedtasks.data.ids import IdCounts, Place
+from fedtasks.data.storage import filesystem, rename
+from fedtasks.data.tables import LABEL, Part, read_ids
+from fedtasks.errors import FedtasksError, leaves
+
+Batches = Iterator[pa.RecordBatch]
+
+_MARK = "fedtasks-error "
+_IDS = "file int, row long, id string, label string"
+
+
+@contextmanager
+def spark_session(party: Party, name: str, scratch: str) -> Iterator[SparkSession]:
+    """Yield a Spark session as party.yaml describes it; one that is there already is used and left running.
+
+    Parameters
+    ----------
+    name
+        Application name.
+    scratch
+        URI of a private folder; Spark keeps nothing anywhere else.
+    """
+    active = SparkSession.getActiveSession()
+    if active is not None:
+        yield active
+        return
+    # Spark would start whatever `python3` it finds on PATH.
+    os.environ["PYSPARK_PYTHON"] = sys.executable
+    is_local = party.spark.master.startswith("local")
+    conf = {
+        "spark.driver.memory": party.spark.driver_memory,
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.sql.caseSensitive": "true",
+        "spark.sql.session.timeZone": "UTC",
+        "spark.sql.shuffle.partitions": "4",
+        "spark.sql.warehouse.dir": f"{scratch}/warehouse",
+        "spark.sql.catalogImplementation": "in-memory",
+    }
+    if is_local:
+        conf |= {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1"}
+        # What is spilled or shuffled holds ids.
+        conf |= {"spark.local.dir": filesystem(f"{scratch}/spill")[1]} if scratch.startswith("file:") else {}
+    builder = SparkSession.builder.master(party.spark.master).appName(name)
+    for key, value in (conf | dict(party.spark.conf)).items():
+        builder = builder.config(key, value)
+    spark = builder.getOrCreate()
+    spark.sparkContext.setLogLevel("ERROR")
+    try:
+        yield spark
+    finally:
+        spark.stop()
+
+
+def carried(function: Callable[[Batches], Batches]) -> Callable[[Batches], Batches]:
+    """Make a function for `mapInArrow` whose errors `collect` can raise again on the driver."""
+
+    def work(batches: Batches) -> Batches:
+        try:
+            yield from function(batches)
+        except FedtasksError as error:
+            plain = {"code": error.code, "detail": error.detail, "where": error.where, "fields": error.fields}
+            raise RuntimeError(_MARK + json.dumps(plain)) from None
+
+    return work
+
+
+def collect(frame: DataFrame) -> list[Any]:
+    """Run a job and return its rows, which must be few; a worker's error is raised as what it was."""
+    try:
+        return list(frame.collect())
+    except PySparkException as error:
+        found = re.search(re.escape(_MARK) + r"(\{.*\})", str(error))
+        if found is None:
+            raise
+        plain = json.loads(found[1])
+        for leaf in leaves():
+            if leaf.code == plain["code"]:
+                raise leaf(plain["detail"], where=plain["where"], **plain["fields"]) from None
+        raise
+
+
+def each(
+    spark: SparkSession, items: Sequence[Any], function: Callable[[Any], Batches], schema: str | StructType
+) -> DataFrame:
+    """Make a frame of what `function` yields for each item, one task per item."""
+    items = list(items)
+
+    def work(batches: Batches) -> Batches:
+        for batch in batches:
+            for index in batch.column(0).to_pylist():
+                yield from function(items[index])
+
+    return spark.range(0, len(items), 1, max(1, len(items))).mapInArrow(carried(work), schema)
+
+
+def dataset_ids(spark: SparkSession, dataset: Dataset, parts: Sequence[Part]) -> DataFrame:
+    """Make a frame of the ids and labels of a dataset, each with its place."""
+    return each(spark, parts, lambda part: read_ids(dataset, part), _IDS)
+
+
+def count_ids(ids: DataFrame, parts: Sequence[Part]) -> IdCounts:
+    """Pass over all ids once and count what is wrong with them."""
+    place = F.struct("file", "row")
+    is_null = F.col("id").isNull()
+    shared = ~is_null & (F.col("n") > 1)
+    (found,) = collect(
+        ids.groupBy("id")
+        .agg(F.count("*").alias("n"), F.min(place).alias("first"), F.max(place).alias("last"))
+        .agg(
+            _total(F.lit(True)).alias("n_rows"),
+            _total(is_null).alias("n_null"),
+            F.min(F.when(is_null, F.col("first"))).alias("null_first"),
+            _total(shared).alias("n_shared"),
+            F.min(F.when(shared, F.struct("first", "last"))).alias("shared_first"),
+        )
+    )
+    files = {part.index: part.file for part in parts}
+
+    def named(row: Any) -> Place:
+        return Place(files[row["file"]], row["row"])
+
+    shared_rows = found["shared_first"]
+    return IdCounts(
+        n_rows=found["n_rows"] or 0,
+        n_null=found["n_null"] or 0,
+        null_example=named(found["null_first"]) if found["null_first"] else None,
+        n_duplicate=found["n_shared"] or 0,
+        duplicate_examples=(named(shared_rows["first"]), named(shared_rows["last"])) if shared_rows else None,
+    )
+
+
+def _total(condition: Column) -> Column:
+    return F.sum(F.when(condition, F.col("n")).otherwise(0))
+
+
+def count_labels(ids: DataFrame) -> dict[str | None, int]:
+    """Count the rows of each label value; stops after three values, since two are right."""
+    return {row[LABEL]: row["count"] for row in collect(ids.groupBy(LABEL).count().limit(3))}
+
+
+def by_shard(
+    frame: DataFrame, n_shards: int, order: Column, function: Callable[[int, Batches], Batches], schema: str
+) -> DataFrame:
+    """Give the rows of each ``shard`` to one call of `function`, in the given order."""
+
+    def work(batches: Batches) -> Batches:
+        for batch in batches:
+            if batch.num_rows:
+                yield from function(batch.column("shard")[0].as_py(), itertools.chain([batch], batches))
+
+    ordered = frame.repartitionById(n_shards, "shard").sortWithinPartitions(order)
+    return ordered.mapInArrow(carried(work), schema)
+
+
+def new_file(folder: str, kind: str, shard: int) -> str:
+    """Return a URI in `folder` that no other try of the same task uses."""
+    return f"{folder}/{kind}-{shard:05d}-{uuid.uuid4().hex}"
+
+
+def move(source: str, target: str) -> None:
+    """Rename a file within the run's storage."""
+    fs, path = filesystem(source)
+    rename(fs, path, filesystem(target)[1])

@@ -1,0 +1,179 @@
+"""Connects to SQLite or PostgreSQL, and brings the schema up to date."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from alembic.util.exc import CommandError
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from fedtasks.config import read_secret
+from fedtasks.errors import ConfigError, StoreUnavailable
+
+LOCK_TIMEOUT_S = 30
+"""How long a transaction waits for another one before it gives up."""
+
+MIGRATION_LOCK = 0x66656474
+"""PostgreSQL advisory lock held while the schema is migrated."""
+
+# Alembic keeps the migration under way in a global of its own.
+_one_migration = threading.Lock()
+
+
+def connect(url: str, password_file: Path | None) -> Engine:
+    """Make the engine for a store's URL; no connection is opened yet.
+
+    Raises
+    ------
+    ConfigError
+        The URL is neither SQLite nor PostgreSQL, or the password file cannot be used.
+    """
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise ConfigError("not a database URL, such as sqlite:///store.db", field="url") from None
+    kind = parsed.get_backend_name()
+    if kind == "sqlite":
+        if not parsed.database or parsed.database == ":memory:":
+            raise ConfigError(
+                "name a file, such as sqlite:///store.db: workers of other processes must see it", field="url"
+            )
+        return _connect_sqlite(parsed)
+    if kind == "postgresql":
+        parsed = parsed.set(drivername="postgresql+psycopg2")
+        if password_file is not None:
+            parsed = parsed.set(password=read_secret(password_file))
+        return _connect_postgresql(parsed)
+    raise ConfigError(f"`{kind}` is neither sqlite nor postgresql", field="url")
+
+
+def _connect_sqlite(url: URL) -> Engine:
+    engine = create_engine(url)
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: Any, _record: object) -> None:
+        connection.isolation_level = None  # the driver must not open transactions of its own
+        connection.execute(f"PRAGMA busy_timeout = {LOCK_TIMEOUT_S * 1000}")
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA journal_mode = WAL")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        # A transaction that reads first and then writes would fail, not wait, when another one wrote in between.
+        mode = "IMMEDIATE" if connection.get_execution_options().get("writes") else "DEFERRED"
+        connection.exec_driver_sql(f"BEGIN {mode}")
+
+    return engine
+
+
+def _connect_postgresql(url: URL) -> Engine:
+    arguments = {
+        "connect_timeout": 10,
+        "application_name": "fedtasks",
+        "options": f"-c lock_timeout={LOCK_TIMEOUT_S}s",
+    }
+    return create_engine(url, pool_pre_ping=True, connect_args=arguments)
+
+
+@contextmanager
+def translated(engine: Engine) -> Iterator[None]:
+    """Raise `StoreUnavailable` for what the database's driver raises; breaches of a constraint pass."""
+    try:
+        yield
+    except PoolTimeout as error:
+        raise StoreUnavailable("every connection is in use", where=place(engine)) from error
+    except DBAPIError as error:
+        if _is_our_mistake(error):
+            raise
+        first_line = str(error.orig).strip().partition("\n")[0]
+        raise StoreUnavailable(_without_password(first_line, engine), where=place(engine)) from None
+
+
+def _is_our_mistake(error: DBAPIError) -> bool:
+    return (
+        type(error).__name__ in ("IntegrityError", "ProgrammingError", "DataError") and not error.connection_invalidated
+    )
+
+
+def _without_password(text: str, engine: Engine) -> str:
+    password = engine.url.password
+    return text.replace(str(password), "…") if password else text
+
+
+def place(engine: Engine) -> str:
+    """Say where the store is: the file, or host, port and database; never the password."""
+    url = engine.url
+    if url.get_backend_name() == "sqlite":
+        return str(url.database)
+    return f"{url.host or 'localhost'}:{url.port or 5432}/{url.database or ''}"
+
+
+def migrate(engine: Engine) -> None:
+    """Bring the schema to this version; several processes may try at once.
+
+    Raises
+    ------
+    StoreUnavailable
+        The database cannot be reached, or its schema is of a newer version.
+    """
+    config = _config()
+    with translated(engine):
+        if _revision(engine) == _head(config):
+            return
+        with _one_migration, engine.execution_options(writes=True).begin() as connection:
+            if connection.dialect.name == "postgresql":
+                connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})")
+            config.attributes["connection"] = connection
+            try:
+                command.upgrade(config, "head")
+            except CommandError:
+                raise _newer(engine) from None
+
+
+def require_current(engine: Engine) -> None:
+    """Raise `StoreUnavailable` unless the schema is of this version."""
+    if engine.url.get_backend_name() == "sqlite" and not Path(str(engine.url.database)).exists():
+        raise StoreUnavailable("the store is empty; run `fedtasks store migrate`", where=place(engine))
+    config = _config()
+    with translated(engine):
+        found = _revision(engine)
+    if found == _head(config):
+        return
+    if found is None:
+        raise StoreUnavailable("the store is empty; run `fedtasks store migrate`", where=place(engine))
+    if found not in {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}:
+        raise _newer(engine)
+    raise StoreUnavailable(
+        f"the schema is {found}, this version needs {_head(config)}; run `fedtasks store migrate`", where=place(engine)
+    )
+
+
+def _newer(engine: Engine) -> StoreUnavailable:
+    return StoreUnavailable(
+        f"the schema is {_revision(engine)}, newer than this fedtasks knows; upgrade fedtasks", where=place(engine)
+    )
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    return config
+
+
+def _head(config: Config) -> str | None:
+    return ScriptDirectory.from_config(config).get_current_head()
+
+
+def _revision(engine: Engine) -> str | None:
+    with engine.connect() as connection:
+        return MigrationContext.configure(connection).get_current_revision()

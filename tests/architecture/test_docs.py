@@ -1,0 +1,68 @@
+"""The documents tell what is there: links lead somewhere, generated pages are current, commands exist."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fedtasks import config
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+SECTIONS = (
+    config.Party,
+    config.Gateway,
+    config.Peer,
+    config.Dataset,
+    config.Store,
+    config.Airflow,
+    config.Spark,
+)
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links_lead_to_files_that_exist(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
+    local = [link for link in links if "://" not in link]
+    assert [link for link in local if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_source_files_named_in_a_page_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    named = set(re.findall(r"`((?:fedtasks|dags|spark_jobs|protos|tests|docs)/[\w/.-]+)`", text))
+    assert sorted(path for path in named if not (ROOT / path).exists()) == []
+
+
+def test_error_page_is_that_of_the_registry() -> None:
+    run = [sys.executable, "docs/generate_errors.py", "--print"]
+    generated = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert (ROOT / "docs" / "errors.md").read_text(encoding="utf-8") == generated, "run `make docs`"
+
+
+@pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.__name__)
+def test_party_page_documents_every_field(section: type) -> None:
+    text = (ROOT / "docs" / "party-yaml.md").read_text(encoding="utf-8")
+    _, _, part = text.partition(f"<!-- {section.__name__} -->")
+    table = part.partition("<!-- ")[0]
+    documented = re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
+    assert sorted(documented) == sorted(field.name for field in dataclasses.fields(section))
+
+
+def test_adrs_are_numbered_without_a_gap_and_short() -> None:
+    pages = sorted((ROOT / "docs" / "adr").glob("*.md"))
+    assert [int(page.name[:4]) for page in pages] == list(range(1, len(pages) + 1))
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        assert len(text.splitlines()) <= 50, page.name
+        headings = re.findall(r"^## (\w+)$", text, re.MULTILINE)
+        assert headings == ["Status", "Context", "Decision", "Consequences"], page.name

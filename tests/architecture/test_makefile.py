@@ -1,0 +1,23 @@
+"""`make help` tells of everything that can be made."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+
+
+def test_help_lists_every_phony_target() -> None:
+    phony = set(re.findall(r"^\.PHONY: (\S+)$", MAKEFILE, re.MULTILINE))
+    printed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert set(re.findall(r"^  make (\S+)", printed, re.MULTILINE)) == phony
+    assert {"setup", "demo", "test", "lint", "bench", "protos", "clean"} <= phony
+
+
+def test_every_help_text_is_a_sentence() -> None:
+    texts = re.findall(r"^[a-z-]+:.*## (.*)$", MAKEFILE, re.MULTILINE)
+    assert texts
+    assert all(re.fullmatch(r"[A-Z].*\.", text) for text in texts)

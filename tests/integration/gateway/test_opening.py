@@ -1,0 +1,279 @@
+"""Opening runs through two real gateways: who may, what is refused, and that asking twice starts once."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from fedtasks import errors, tickets
+from fedtasks.config import load_party
+from fedtasks.gateway.server import now_ms
+from fedtasks.link.client import GatewayClient
+from fedtasks.wire.v1 import run_pb2, worker_pb2
+from tests.integration.gateway.conftest import Pair
+from tests.integration.gateway.parties import PIPELINE, Member, grant_ticket, shared_config
+
+STEPS = [run_pb2.Step(name="psi", digest="a"), run_pb2.Step(name="train", digest="b")]
+
+
+def open_run(client: GatewayClient, dag_run_id: str = "manual-1", **changes: object) -> worker_pb2.OpenRunResponse:
+    values = {
+        "dag_id": PIPELINE,
+        "dag_run_id": dag_run_id,
+        "pipeline": PIPELINE,
+        "steps": STEPS,
+        "partition": "2026-11-21",
+        "config_json": shared_config(),
+        "peer": "shop",
+        **changes,
+    }
+    return client.open_run(**values)
+
+
+def refusals(member: Member) -> list[dict[str, object]]:
+    with member.store() as store:
+        return [row.detail for row in store.audit_rows() if row.decision == "refused"]
+
+
+def test_open_run_with_ticket_starts_the_peers_dag(running: Pair) -> None:
+    grant_ticket(running.shop, running.bank)
+    with running.bank.client() as client:
+        response = open_run(client)
+        assert response.opening == worker_pb2.OPENING_STARTED
+        assert response.run.run_id == f"{PIPELINE}.2026-11-21.1"
+        assert (response.run.initiator, response.run.responder) == ("bank", "shop")
+    assert running.shop.airflow.triggered == [response.run.run_id]
+    with running.shop.client() as client:
+        taken = open_run(client, response.run.run_id, config_json="", peer="", partition="")
+        assert taken.opening == worker_pb2.OPENING_RESUMED
+        assert taken.run.config_json == shared_config()
+
+
+def test_open_run_twice_starts_once(running: Pair) -> None:
+    grant_ticket(running.shop, running.bank)
+    with running.bank.client() as client:
+        first = open_run(client)
+        again = open_run(client)
+        other = open_run(client, "manual-2")
+    assert again.opening == worker_pb2.OPENING_RESUMED
+    assert other.opening == worker_pb2.OPENING_ALREADY_RUNNING
+    assert {again.run.run_id, other.run.run_id} == {first.run.run_id}
+    assert running.shop.airflow.triggered == [first.run.run_id]
+    with running.shop.store() as store:
+        assert store.uses(first.run.ticket_id) == {"runs": 1}
+
+
+def test_open_run_after_a_failure_takes_the_next_number(running: Pair) -> None:
+    grant_ticket(running.shop, running.bank)
+    with running.bank.client() as client:
+        first = open_run(client)
+        client.cancel_run(first.run.run_id, "a test")
+        second = open_run(client, "manual-2")
+    assert second.run.run_id == f"{PIPELINE}.2026-11-21.2"
+    assert running.shop.airflow.triggered == [first.run.run_id, second.run.run_id]
+
+
+def revoke(pair: Pair) -> None:
+    ticket_id = grant_ticket(pair.shop, pair.bank)
+    key = tickets.load_ticket_key(pair.shop.party.gateway.ticket_key)
+    with pair.shop.store() as store:
+        row = store.ticket(ticket_id)
+        assert row is not None
+        revocation = tickets.revoke(ticket_id, key, now_ms() // 1000, "a test")
+        store.put_ticket(row.__class__(**{**row.__dict__, "revocation": revocation}))
+
+
+def expired(pair: Pair) -> None:
+    now_s = now_ms() // 1000
+    grant_ticket(pair.shop, pair.bank, not_before_s=now_s - 100, expires_s=now_s - 50)
+
+
+def exhausted(pair: Pair) -> None:
+    ticket_id = grant_ticket(pair.shop, pair.bank, limits=tickets.Limits(runs=1, concurrent_runs=5))
+    with pair.shop.store() as store:
+        store.count_use(ticket_id, "earlier", "runs", 1, 1)
+
+
+def busy(pair: Pair) -> None:
+    grant_ticket(pair.shop, pair.bank, limits=tickets.Limits(runs=None, concurrent_runs=1))
+    with pair.bank.client() as client:
+        open_run(client, "other", partition="2026-11-20")
+    pair.shop.airflow.triggered.clear()
+
+
+CASES = {
+    "no ticket": (lambda pair: None, {}, "TICKET_MISSING", "ticket"),
+    "not accepted": (
+        lambda pair: grant_ticket(pair.shop, pair.bank, accept=False, ticket_id="t-open"),
+        {"ticket_id": "t-open"},
+        "TICKET_NOT_ACCEPTED",
+        "acceptance",
+    ),
+    "expired": (expired, {}, "TICKET_EXPIRED", "expires"),
+    "revoked": (revoke, {}, "TICKET_REVOKED", "revocation"),
+    "other dataset": (
+        lambda pair: grant_ticket(pair.shop, pair.bank),
+        {"config_json": shared_config("secrets")},
+        "TICKET_SCOPE",
+        "datasets",
+    ),
+    "other pipeline": (
+        lambda pair: grant_ticket(pair.shop, pair.bank, pipelines=("another",)),
+        {},
+        "TICKET_SCOPE",
+        "pipelines",
+    ),
+    "other role": (lambda pair: grant_ticket(pair.shop, pair.bank, roles=("follower",)), {}, "TICKET_SCOPE", "roles"),
+    "one run too many": (exhausted, {}, "TICKET_EXHAUSTED", "limits.runs"),
+    "too many at once": (busy, {}, "TICKET_EXHAUSTED", "limits.concurrent_runs"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_open_run_outside_the_ticket_is_refused_with_its_clause(running: Pair, case: str) -> None:
+    prepare, changes, code, clause = CASES[case]
+    prepare(running)  # type: ignore[no-untyped-call]
+    with running.bank.client() as client, pytest.raises(errors.FedtasksError) as caught:
+        open_run(client, **changes)  # type: ignore[arg-type]
+    assert caught.value.code == code
+    assert clause in str(caught.value)
+    assert running.shop.airflow.triggered == []
+    row = refusals(running.shop)[-1]
+    assert row["code"] == code
+    assert str(row["clause"]).startswith(clause)
+
+
+@pytest.mark.parametrize(
+    ("dag", "code"),
+    [
+        (None, "PEER_DAG_MISSING"),
+        ({"is_paused": True}, "PEER_PAUSED"),
+        ({"is_paused": False, "has_import_errors": True}, "PEER_DAG_BROKEN"),
+    ],
+)
+def test_open_run_when_the_peers_dag_cannot_run_is_refused(
+    running: Pair, dag: dict[str, bool] | None, code: str
+) -> None:
+    grant_ticket(running.shop, running.bank)
+    running.shop.airflow.dags = {PIPELINE: dag} if dag else {}
+    running.bank.airflow.runs[PIPELINE, "manual-1"] = {"state": "running"}
+    with running.bank.client() as client, pytest.raises(errors.FedtasksError) as caught:
+        open_run(client)
+    assert caught.value.code == code
+    assert running.shop.airflow.triggered == []
+    assert code in running.bank.airflow.runs[PIPELINE, "manual-1"]["note"]
+    with running.shop.store() as store:
+        assert all(not store.uses(row.ticket_id) for row in store.tickets())
+
+
+def test_open_run_when_the_peers_airflow_is_down_gives_the_use_back(running: Pair) -> None:
+    grant_ticket(running.shop, running.bank)
+    running.shop.airflow.close()
+    with running.bank.client() as client, pytest.raises(errors.PeerAirflowUnreachable):
+        open_run(client)
+    with running.shop.store() as store:
+        assert all(not store.uses(row.ticket_id) for row in store.tickets())
+
+
+def test_open_run_with_another_pipeline_on_the_responder_names_the_step(running: Pair) -> None:
+    grant_ticket(running.shop, running.bank)
+    with running.bank.client() as bank, running.shop.client() as shop:
+        run_id = open_run(bank).run.run_id
+        changed = [STEPS[0], run_pb2.Step(name="train", digest="other")]
+        with pytest.raises(errors.ConfigDiffers, match=r"steps\.train"):
+            open_run(shop, run_id, steps=changed)
+        wait_for_state(bank, run_id, run_pb2.STATE_FAILED)
+
+
+def test_open_run_with_clocks_apart_is_refused(pair: Pair) -> None:
+    pair.bank.start()
+    pair.shop.start(skew_ms=600_000)
+    grant_ticket(pair.shop, pair.bank)
+    with pair.bank.client() as client, pytest.raises(errors.ClockSkew):
+        open_run(client)
+    assert pair.shop.airflow.triggered == []
+
+
+def test_open_run_without_a_peer_says_so(pair: Pair) -> None:
+    pair.bank.start()
+    grant_ticket(pair.shop, pair.bank)
+    with pair.bank.client() as client, pytest.raises(errors.PeerUnreachable):
+        open_run(client)
+
+
+def test_gateway_on_a_taken_port_names_the_field(pair: Pair) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        file = pair.bank.folder / "party.yaml"
+        listen = load_party(file).gateway.listen
+        assert listen is not None
+        file.write_text(file.read_text().replace(listen, f"127.0.0.1:{taken.getsockname()[1]}"))
+        with pytest.raises(errors.PortInUse, match=r"gateway\.listen"):
+            pair.bank.start()
+
+
+def test_worker_without_the_secret_is_refused(running: Pair) -> None:
+    secret = running.bank.folder / "keys" / "worker.secret"
+    secret.write_text("guessed")
+    with running.bank.client() as client, pytest.raises(errors.SecretRejected):
+        client.peers()
+
+
+def test_peer_with_a_certificate_of_its_own_making_is_refused(running: Pair, tmp_path: Path) -> None:
+    from fedtasks import identity
+
+    identity.create_identity(tmp_path / "mallory", "shop")
+    keys = running.shop.folder / "keys"
+    for name in (identity.CERTIFICATE, identity.CERTIFICATE_KEY):
+        (keys / name).write_bytes((tmp_path / "mallory" / name).read_bytes())
+    running.shop.stop()
+    with running.bank.client() as client:
+        wait_for(lambda: not client.peers().peers[0].connected)
+        running.shop.start()
+        with running.shop.client() as shop:
+            wait_for(lambda: shop.peers().peers[0].failure.code == "PEER_UNREACHABLE")
+        assert not client.peers().peers[0].connected
+
+
+def test_ticket_offered_and_accepted_travels_between_the_gateways(running: Pair) -> None:
+    ticket_id = grant_ticket(running.shop, running.bank, accept=False)
+    with running.bank.store() as bank, running.shop.store() as shop:
+        row = shop.ticket(ticket_id)
+        assert row is not None
+        shop.put_ticket(row.__class__(**{**row.__dict__, "synced": False}))
+        wait_for(lambda: bank.ticket(ticket_id) is not None)
+        held = bank.ticket(ticket_id)
+        assert held is not None
+        key = tickets.load_ticket_key(running.bank.party.gateway.ticket_key)
+        acceptance = tickets.accept(held.grant, key, "bank", now_ms() // 1000)
+        bank.put_ticket(held.__class__(**{**held.__dict__, "acceptance": acceptance, "synced": False}))
+        wait_for(lambda: getattr(shop.ticket(ticket_id), "acceptance", None) == acceptance)
+
+
+def test_peer_port_speaks_tls_with_client_certificates_only(running: Pair) -> None:
+    listen = running.bank.party.gateway.listen
+    shown = subprocess.run(
+        ["openssl", "s_client", "-connect", str(listen), "-alpn", "h2"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert "TLSv1.3" in shown.stdout
+    assert "Acceptable client certificate CA names" in shown.stdout or "Verification error" in shown.stdout
+
+
+def wait_for_state(client: GatewayClient, run_id: str, state: run_pb2.State) -> run_pb2.Run:
+    wait_for(lambda: client.get_run(run_id=run_id).run.state == state)
+    return client.get_run(run_id=run_id).run
+
+
+def wait_for(condition: object, timeout_s: float = 20.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)

@@ -1,0 +1,237 @@
+"""A run under way: halves meet, sessions survive cuts and restarts, an end on one side ends the other."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from fedtasks import errors, tickets
+from fedtasks.gateway.server import now_ms
+from fedtasks.link.client import GatewayClient
+from fedtasks.link.grpc_link import GrpcLink
+from fedtasks.wire.v1 import run_pb2
+from tests.integration.gateway.conftest import Pair
+from tests.integration.gateway.parties import PIPELINE, Member, grant_ticket
+from tests.integration.gateway.test_opening import open_run, wait_for, wait_for_state
+
+TASK = "train"
+
+
+@pytest.fixture
+def opened(running: Pair) -> tuple[Pair, str]:
+    grant_ticket(running.shop, running.bank)
+    with running.bank.client() as bank, running.shop.client() as shop:
+        run_id = open_run(bank).run.run_id
+        running.bank.airflow.runs[PIPELINE, "manual-1"] = {"state": "running"}
+        open_run(shop, run_id, config_json="", peer="", partition="")
+    return running, run_id
+
+
+def meet(clients: list[GatewayClient], run_id: str, task: str = TASK, token: str = "1") -> int:
+    """Announce and start both halves; return the attempt they meet at."""
+    for client in clients:
+        client.announce(run_id, task, token, 60)
+    for client in clients:
+        wait_for(lambda: client.announce(run_id, task, token, 60).ready)
+    attempts = {client.announce(run_id, task, token, 60).own.attempt for client in clients}
+    assert len(attempts) == 1
+    attempt = attempts.pop()
+    for client in clients:
+        client.start(run_id, task, attempt)
+    return attempt
+
+
+def link(member: Member, peer: str, run_id: str, attempt: int, **options: float) -> GrpcLink:
+    client = member.client()
+    return GrpcLink(client, peer=peer, run_id=run_id, task=TASK, shard=0, attempt=attempt, facts={}, **options)
+
+
+def both(first: Callable[[], object], second: Callable[[], object]) -> list[object]:
+    with ThreadPoolExecutor(2) as pool:
+        return [future.result(timeout=120) for future in (pool.submit(first), pool.submit(second))]
+
+
+def exchange(opened: tuple[Pair, str], disturb: Callable[[Pair], None], rounds: int = 200) -> None:
+    """Send `rounds` arrays both ways while `disturb` runs; every one must arrive once, in order."""
+    pair, run_id = opened
+    with pair.bank.client() as bank, pair.shop.client() as shop:
+        attempt = meet([bank, shop], run_id)
+    half_way = threading.Event()
+
+    def half(member: Member, peer: str, scale: float) -> None:
+        with link(member, peer, run_id, attempt) as conversation:
+            for number in range(rounds):
+                conversation.send("array", np.full(50_000, number * scale))
+                got = conversation.receive("array", timeout_s=90)
+                assert isinstance(got, np.ndarray)
+                assert got[0] == got[-1] == number * (3.0 - scale)
+                if number == rounds // 2:
+                    half_way.set()
+                    disturbed.wait(60)
+
+    disturbed = threading.Event()
+
+    def disturbance() -> None:
+        assert half_way.wait(60)
+        disturb(pair)
+        disturbed.set()
+
+    thread = threading.Thread(target=disturbance)
+    thread.start()
+    both(lambda: half(pair.bank, "shop", 1.0), lambda: half(pair.shop, "bank", 2.0))
+    thread.join()
+    with pair.bank.client() as bank:
+        answer = bank.get_run(run_id=run_id)
+        assert answer.bytes_sent >= rounds * 400_000
+        assert answer.bytes_received >= rounds * 400_000
+        assert answer.run.state == run_pb2.STATE_RUNNING
+
+
+def test_session_undisturbed_delivers_everything(opened: tuple[Pair, str]) -> None:
+    exchange(opened, lambda pair: None)
+
+
+def test_session_resumes_after_a_cut(opened: tuple[Pair, str]) -> None:
+    def cut(pair: Pair) -> None:
+        pair.proxy.cut()
+        threading.Event().wait(3.0)
+        pair.proxy.mend()
+
+    exchange(opened, cut)
+
+
+@pytest.mark.parametrize("which", ["bank", "shop"])
+def test_session_resumes_after_a_gateway_restart(opened: tuple[Pair, str], which: str) -> None:
+    def restart(pair: Pair) -> None:
+        member: Member = getattr(pair, which)
+        member.stop()
+        member.start()
+
+    exchange(opened, restart)
+
+
+def test_run_cancelled_on_one_side_ends_the_other_with_the_reason(opened: tuple[Pair, str]) -> None:
+    pair, run_id = opened
+    with pair.bank.client() as bank, pair.shop.client() as shop:
+        attempt = meet([bank, shop], run_id)
+
+        def wait_in_vain() -> None:
+            with link(pair.bank, "shop", run_id, attempt) as conversation:
+                conversation.receive("never", timeout_s=60)
+
+        def idle() -> None:
+            with link(pair.shop, "bank", run_id, attempt) as conversation:
+                conversation.receive("never", timeout_s=60)
+
+        with ThreadPoolExecutor(2) as pool:
+            waiting, idling = pool.submit(wait_in_vain), pool.submit(idle)
+            wait_for(lambda: bank.get_run(run_id=run_id).own[0].state == run_pb2.STATE_RUNNING)
+            shop.cancel_run(run_id, "wrong day")
+            with pytest.raises(errors.PeerCancelled, match="wrong day"):
+                waiting.result(timeout=30)
+            with pytest.raises(errors.RunCancelled):
+                idling.result(timeout=30)
+        run = wait_for_state(bank, run_id, run_pb2.STATE_FAILED)
+        assert (run.failure.code, run.failure.party) == ("PEER_CANCELLED", "shop")
+
+
+def test_dag_run_marked_failed_ends_both_sides(opened: tuple[Pair, str]) -> None:
+    pair, run_id = opened
+    with pair.bank.client() as bank, pair.shop.client() as shop:
+        meet([bank, shop], run_id)
+        pair.bank.airflow.runs[PIPELINE, "manual-1"]["state"] = "failed"
+        run = wait_for_state(shop, run_id, run_pb2.STATE_FAILED)
+        assert (run.failure.code, run.failure.party) == ("PEER_CANCELLED", "bank")
+        assert "PEER_CANCELLED" in _note(pair.shop, run_id)
+        # Nobody on the shop's side reacts, so its gateway fails its DAG run.
+        wait_for(lambda: pair.shop.airflow.runs[PIPELINE, run_id]["state"] == "failed", 30)
+
+
+def test_ticket_revoked_in_mid_run_ends_both_sides(opened: tuple[Pair, str]) -> None:
+    pair, run_id = opened
+    with pair.bank.client() as bank, pair.shop.client() as shop, pair.shop.store() as store:
+        meet([bank, shop], run_id)
+        row = store.tickets()[0]
+        key = tickets.load_ticket_key(pair.shop.party.gateway.ticket_key)
+        revocation = tickets.revoke(row.ticket_id, key, now_ms() // 1000, "a test")
+        store.put_ticket(row.__class__(**{**row.__dict__, "revocation": revocation, "synced": False}))
+        for client in (bank, shop):
+            assert wait_for_state(client, run_id, run_pb2.STATE_FAILED).failure.code == "TICKET_REVOKED"
+    with pair.bank.store() as store:
+        wait_for(lambda: store.tickets()[0].revocation == revocation)
+
+
+def test_final_failure_of_a_task_is_the_peers_reason(opened: tuple[Pair, str]) -> None:
+    pair, run_id = opened
+    with pair.bank.client() as bank, pair.shop.client() as shop:
+        attempt = meet([bank, shop], run_id)
+        shop.finish(run_id, TASK, attempt, failure=errors.ColumnMissing("file.parquet lacks `Age`"), final=True)
+        run = wait_for_state(bank, run_id, run_pb2.STATE_FAILED)
+        assert (run.failure.code, run.failure.task) == ("PEER_FAILED", TASK)
+        assert "DATA_COLUMN_MISSING" in run.failure.text
+        assert "Age" not in run.failure.text
+
+
+def test_half_waits_with_a_sentence_and_a_deadline(opened: tuple[Pair, str]) -> None:
+    pair, run_id = opened
+    with pair.bank.client() as bank:
+        bank.announce(run_id, "align", "1", 600)
+        wait_for(lambda: "Waiting for shop · align" in _note(pair.bank, "manual-1"))
+        note = _note(pair.bank, "manual-1")
+        assert "since" in note
+        assert "gives up" in note
+        assert run_id in note
+
+
+def test_retry_of_one_half_meets_the_other_as_a_new_attempt(opened: tuple[Pair, str]) -> None:
+    pair, run_id = opened
+    with pair.bank.client() as bank, pair.shop.client() as shop:
+        assert meet([bank, shop], run_id) == 1
+        bank.finish(run_id, TASK, 1, failure=errors.LinkLost(), final=False)
+        wait_for(lambda: shop.get_run(run_id=run_id).peer[0].state == run_pb2.STATE_FAILED)
+        shop.finish(run_id, TASK, 1, failure=errors.PeerRestarted(), final=False)
+        assert meet([bank, shop], run_id, token="2") == 2
+        with pytest.raises(errors.AttemptStale):
+            bank.start(run_id, TASK, 1)
+
+
+def test_task_repeated_on_one_side_is_cleared_on_the_other(opened: tuple[Pair, str]) -> None:
+    pair, run_id = opened
+    with pair.bank.client() as bank, pair.shop.client() as shop:
+        attempt = meet([bank, shop], run_id)
+        for client in (bank, shop):
+            client.finish(run_id, TASK, attempt, outcome={"counts": {"rows": 3}, "digests": {}})
+        bank.announce(run_id, TASK, "again", 60)
+        wait_for(lambda: pair.shop.airflow.cleared == [(run_id, TASK)])
+
+
+@pytest.mark.parametrize("rows", [3, 4])
+def test_close_run_compares_both_receipts(opened: tuple[Pair, str], rows: int) -> None:
+    pair, run_id = opened
+    with pair.bank.client() as bank, pair.shop.client() as shop:
+        attempt = meet([bank, shop], run_id)
+        bank.finish(run_id, TASK, attempt, outcome={"counts": {"rows": 3}, "digests": {"row_order": "d"}})
+        shop.finish(run_id, TASK, attempt, outcome={"counts": {"rows": rows}, "digests": {"row_order": "d"}})
+        bank.close_run(run_id)
+        shop.close_run(run_id)
+        state = run_pb2.STATE_SUCCEEDED if rows == 3 else run_pb2.STATE_FAILED
+        for client in (bank, shop):
+            run = wait_for_state(client, run_id, state)
+            assert run.receipt
+            assert run.peer_receipt
+            if rows == 4:
+                assert run.failure.code == "RECEIPTS_DIFFER"
+                assert "tasks.train.counts.rows" in run.failure.text
+        if rows == 3:
+            again = open_run(bank, "manual-9")
+            assert again.run.run_id == run_id
+            assert "Nothing to do" not in _note(pair.bank, "manual-1")
+            wait_for(lambda: "done with shop" in _note(pair.bank, "manual-1"))
+
+
+def _note(member: Member, dag_run_id: str) -> str:
+    return str(member.airflow.runs[PIPELINE, dag_run_id].get("note"))

@@ -1,0 +1,181 @@
+"""Two operating-system processes, each with a Spark of its own, that run the halves of a task and meet over a pipe."""
+
+from __future__ import annotations
+
+import multiprocessing
+import runpy
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from fedtasks.config import Dataset, Gateway, Party, Peer, Spark
+from fedtasks.config import Airflow as AirflowApi
+from fedtasks.errors import FedtasksError, PeerFailed
+from fedtasks.link.conversation import Conversation
+from fedtasks.link.endpoint import Endpoint
+from fedtasks.tasks import Outcome, TaskConfig, TaskContext
+
+LEADER, FOLLOWER = "bank", "shop"
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a half ended: with an outcome, or with an error's code, detail and public text."""
+
+    outcome: Outcome | None = None
+    code: str = ""
+    detail: str = ""
+    where: str = ""
+    public: str = ""
+
+
+class PipeLink(Endpoint):
+    """A link whose frames cross a pipe between two processes."""
+
+    def __init__(self, connection: Connection, peer: str, facts: Mapping[str, str]) -> None:
+        conversation = Conversation(peer, facts)
+        super().__init__(conversation, close_timeout_s=60)
+        self._half, self._pipe = conversation, connection
+        self._epoch = conversation.begin_stream()
+        threads = [threading.Thread(target=work, daemon=True) for work in (self._send_frames, self._take_frames)]
+        for thread in threads:
+            thread.start()
+        conversation.wait_met(30)
+
+    def _send_frames(self) -> None:
+        try:
+            for frame in self._half.outgoing(self._epoch):
+                self._pipe.send_bytes(frame)
+        except OSError:
+            return  # the other process has hung up; the reader says so
+
+    def _take_frames(self) -> None:
+        try:
+            while True:
+                self._half.feed(self._epoch, self._pipe.recv_bytes())
+        except (EOFError, OSError):
+            self._half.end_stream(self._epoch)
+            if self._half.is_settled:
+                self._half.settle()
+            elif not self._half.is_over:
+                self._half.fail(PeerFailed("the other process hung up"))
+        except FedtasksError:
+            return  # the conversation holds it
+
+
+class HalfContext(TaskContext):
+    """A `TaskContext` that meets its peer over a pipe and keeps its progress."""
+
+    def __init__(self, config: TaskConfig, party: Party, connection: Connection) -> None:
+        self.config = config
+        self.party = party
+        self.progress: list[Mapping[str, Any]] = []
+        self._connection = connection
+
+    def open_link(self, *, shard: int = 0, **facts: str) -> PipeLink:
+        return PipeLink(self._connection, self.config.peer, facts)
+
+    def report(self, progress: Mapping[str, Any] | None = None, *, step: int = 0, **metrics: float) -> None:
+        self.progress.append(progress or {})
+
+
+def make_party(name: str, folder: Path, datasets: tuple[Dataset, ...], psi_key: Path | None = None) -> Party:
+    """A party on this machine; its gateway and its Airflow are never asked."""
+    nowhere = folder / "nowhere"
+    peer = FOLLOWER if name == LEADER else LEADER
+    return Party(
+        name=name,
+        gateway=Gateway("127.0.0.1:0", nowhere, nowhere, nowhere, nowhere, nowhere),
+        airflow=AirflowApi("http://127.0.0.1", "nobody", nowhere),
+        storage=f"file://{folder / name}",
+        peers=(Peer(peer, nowhere, ""),),
+        datasets=datasets,
+        spark=Spark(master="local[1]", driver_memory="512m"),
+        psi_key=psi_key,
+    )
+
+
+def _serve(control: Connection, party: Party) -> None:
+    from fedtasks.psi import align, offline
+    from fedtasks.psi.spark import spark_session
+
+    algorithms: dict[str, Callable[[TaskContext], Outcome]] = {"psi": offline.run, "align": align.run}
+    with spark_session(party, "test", f"{party.storage}/spark"):
+        control.send("ready")
+        while (order := control.recv()) is not None:
+            config, party, connection = order
+            control.send("taken")
+            context = HalfContext(config, party, connection)
+            try:
+                ended = {"outcome": algorithms[config.task](context)}
+            except FedtasksError as error:
+                ended = {"code": error.code, "detail": error.detail, "where": error.where, "public": error.public}
+            finally:
+                connection.close()
+            control.send((ended, context.progress))
+
+
+class Halves:
+    """The two processes, as a test sees them."""
+
+    def __init__(self, controls: dict[str, Connection]) -> None:
+        self._controls = controls
+        self.progress: dict[str, list[Mapping[str, Any]]] = {}
+
+    def run(self, task: str, run_id: str, parties: Mapping[str, Party], settings: Mapping[str, Any]) -> dict[str, Ended]:
+        """Run both halves of a task at the same time; each party's first dataset takes part."""
+        ends = dict(zip((LEADER, FOLLOWER), multiprocessing.Pipe(), strict=True))
+        for name, party in parties.items():
+            config = TaskConfig(
+                party=Path("party.yaml"),
+                run_id=run_id,
+                task=task,
+                attempt=1,
+                peer=party.peers[0].name,
+                leader=LEADER,
+                datasets={each.name: each.datasets[0].name for each in parties.values()},
+                settings=settings,
+            )
+            self._controls[name].send((config, party, ends[name]))
+        for name in parties:
+            assert self._controls[name].recv() == "taken"
+            # The pipe must break when the half ends, so no copy of its end may stay open here.
+            ends[name].close()
+        ended = {}
+        for name in parties:
+            fields, self.progress[name] = self._controls[name].recv()
+            ended[name] = Ended(**fields)
+        return ended
+
+
+@contextmanager
+def two_halves(folder: Path) -> Iterator[Halves]:
+    """Start both processes, and end them."""
+    spawn = multiprocessing.get_context("spawn")
+    controls: dict[str, Connection] = {}
+    processes = []
+    for name in (LEADER, FOLLOWER):
+        controls[name], far = spawn.Pipe()
+        # By path: some package in site-packages calls itself `tests`, so a new process cannot import this module.
+        process = spawn.Process(target=runpy.run_path, args=(__file__, {"HALF": (far, make_party(name, folder, ()))}, "__main__"))
+        process.start()
+        far.close()
+        processes.append(process)
+    try:
+        for control in controls.values():
+            assert control.recv() == "ready"
+        yield Halves(controls)
+    finally:
+        for control in controls.values():
+            control.send(None)
+        for process in processes:
+            process.join(30)
+            assert process.exitcode == 0
+
+
+if __name__ == "__main__":
+    _serve(*globals()["HALF"])

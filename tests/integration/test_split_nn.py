@@ -1,0 +1,333 @@
+"""Both halves of the split network over links in memory, against the joint network in one process."""
+
+from __future__ import annotations
+
+import io
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from fedtasks.config import FeatureType
+from fedtasks.data.blocks import LABEL, TAG, TEST, Blocks, write_blocks
+from fedtasks.data.storage import RunStorage, local_path, read_json, write_json
+from fedtasks.errors import (
+    ConfigDiffers,
+    DataMissing,
+    FedtasksError,
+    LabelInvalid,
+    LinkLost,
+    PeerFailed,
+    RowOrderDiffers,
+    TrainingDiverged,
+)
+from fedtasks.link.memory import MemoryLink, memory_pair
+from fedtasks.models.evaluation import evaluate
+from fedtasks.models.split_nn import steps
+from fedtasks.models.split_nn.halves import SavedHalf
+from fedtasks.models.split_nn.joint import train_pooled
+from fedtasks.models.split_nn.settings import EvaluateSettings, TrainSettings
+from fedtasks.settings import to_plain
+from fedtasks.tasks import Outcome
+
+RUN = "credit.2026-11-21.1"
+ROLES = ("leader", "follower")
+SETTINGS = TrainSettings(epochs=4, batch_size=32, embedding=4, hidden=(8,), top=(6,), learning_rate=0.01)
+SEEDS = {"leader": 11, "follower": 12}
+FEATURES = {
+    "leader": {"age": FeatureType.NUMERIC, "home": FeatureType.CATEGORICAL},
+    "follower": {"income": FeatureType.NUMERIC, "job": FeatureType.CATEGORICAL},
+}
+
+
+class Context:
+    """One party's half of a task, with a link in memory in place of the gateway's."""
+
+    def __init__(self, root: Path, role: str, task: str, *, attempt: int = 1, settings: object = SETTINGS) -> None:
+        plain = to_plain(settings)
+        self.config = SimpleNamespace(run_id=RUN, task=task, attempt=attempt, settings=plain, shared_digest="s")
+        self.is_leader = role == "leader"
+        self.storage = RunStorage(f"file://{root}/{role}", RUN)
+        self.reports: list[tuple[Mapping[str, Any] | None, dict[str, float]]] = []
+        self.facts: dict[str, str] = {}
+        self.meeting: Meeting | None = None
+
+    @property
+    def folder(self) -> str:
+        return self.storage.attempt(self.config.task, self.config.attempt)
+
+    def open_link(self, *, shard: int = 0, **facts: str) -> Any:
+        self.facts = facts
+        assert self.meeting is not None
+        return self.meeting.link("leader" if self.is_leader else "follower")
+
+    def report(self, progress: Mapping[str, Any] | None = None, *, step: int = 0, **metrics: float) -> None:
+        self.reports.append((progress, metrics))
+
+
+class FailingLink:
+    """Raises `LinkLost` at the given call of `send`; the other half learns of it as from a gateway."""
+
+    def __init__(self, link: MemoryLink, fail_at: int) -> None:
+        self._link = link
+        self._left = fail_at
+
+    def send(self, name: str, payload: Any) -> None:
+        self._left -= 1
+        if self._left < 0:
+            raise LinkLost("the test cut it")
+        self._link.send(name, payload)
+
+    def receive(self, name: str, *, timeout_s: float | None = None) -> Any:
+        return self._link.receive(name, timeout_s=timeout_s)
+
+    def __enter__(self) -> FailingLink:
+        self._link.__enter__()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self._link.__exit__(*exception)
+
+
+class Meeting:
+    """Gives two contexts the two ends of one link once both have asked for it."""
+
+    def __init__(self, leader: Context, follower: Context, fail: tuple[str, int] | None) -> None:
+        self._halves = {"leader": leader, "follower": follower}
+        self._fail = fail
+        self._links: dict[str, Any] = {}
+        self._error: FedtasksError | None = None
+        self.barrier = threading.Barrier(2, action=self._connect, timeout=60)
+
+    def link(self, role: str) -> Any:
+        try:
+            self.barrier.wait()
+        except threading.BrokenBarrierError:
+            raise PeerFailed("the other half failed before they met") from None
+        if self._error is not None:
+            raise self._error
+        return self._links[role]
+
+    def _connect(self) -> None:
+        try:
+            pair = memory_pair(facts_a=self._halves["leader"].facts, facts_b=self._halves["follower"].facts)
+        except FedtasksError as error:
+            self._error = error
+            return
+        self._links = dict(zip(self._halves, pair, strict=True))
+        if self._fail is not None:
+            role, fail_at = self._fail
+            self._links[role] = FailingLink(self._links[role], fail_at)
+
+
+def run_both(
+    algorithm: Callable[[Any], Outcome], leader: Context, follower: Context, *, fail: tuple[str, int] | None = None
+) -> tuple[Outcome | FedtasksError, Outcome | FedtasksError]:
+    """Run both halves, each in its thread; return what each ended with."""
+    meeting = Meeting(leader, follower, fail)
+
+    def half(context: Context) -> Outcome | FedtasksError:
+        context.meeting = meeting
+        try:
+            return algorithm(context)
+        except FedtasksError as error:
+            meeting.barrier.abort()
+            return error
+
+    with ThreadPoolExecutor(2) as pool:
+        leaders, followers = pool.submit(half, leader), pool.submit(half, follower)
+        return leaders.result(), followers.result()
+
+
+def write_party(root: Path, role: str, *, n: int = 240, seed: int = 0, labels: np.ndarray | None = None) -> Blocks:
+    """Write one party's blocks: people whose label depends on both parties' features."""
+    rng = np.random.default_rng(seed)
+    tags = [rng.bytes(16) for _ in range(n)]
+    age, income = rng.normal(40, 10, n), rng.lognormal(7, 1, n)
+    home, job = rng.choice(["own", "rent", None], n), rng.choice(["x", "y", "z"], n)
+    risk = (40 - age) / 10 + (7 - np.log(income)) + (job == "x") + rng.normal(0, 0.5, n)
+    if role == "leader":
+        label = pa.array((risk > 0.3).astype(np.int8) if labels is None else labels)
+        columns = {"age": pa.array(age), "home": pa.array(home.tolist()), LABEL: label}
+    else:
+        known = [None if missing else value for missing, value in zip(rng.random(n) < 0.1, income, strict=True)]
+        columns = {"income": pa.array(known, pa.float64()), "job": pa.array(job.tolist())}
+    table = pa.table({TAG: pa.array(tags, pa.binary(16)), **columns})
+    storage = RunStorage(f"file://{root}/{role}", RUN)
+    write_json(f"{storage.folder('train')}/initial-seed.json", SEEDS[role])
+    return write_blocks(storage, 1, table, FEATURES[role], rows_per_block=100)
+
+
+def contexts(root: Path, task: str, *, attempt: int = 1, settings: object = SETTINGS) -> tuple[Context, Context]:
+    leader, follower = (Context(root, role, task, attempt=attempt, settings=settings) for role in ROLES)
+    return leader, follower
+
+
+def model_bytes(root: Path) -> dict[str, bytes]:
+    """Return what both halves learnt: the weights in their SavedModels, and their last checkpoints."""
+    found = {}
+    for role in ROLES:
+        storage = RunStorage(f"file://{root}/{role}", RUN)
+        variables = local_path(storage.published("train").uri) / "model" / "variables"
+        last = local_path(storage.folder("train")) / "checkpoints" / f"epoch-{SETTINGS.epochs:06d}.npz"
+        for file in (variables / "variables.data-00000-of-00001", last):
+            found[f"{role}/{file.name}"] = file.read_bytes()
+    return found
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Context, Context, tuple[Outcome, Outcome]]:
+    """A run in which both halves have trained without interruption."""
+    root = tmp_path_factory.mktemp("trained")
+    for role in ROLES:
+        write_party(root, role)
+    leader, follower = contexts(root, "train")
+    outcomes = run_both(steps.train, leader, follower)
+    assert all(isinstance(outcome, Outcome) for outcome in outcomes), outcomes
+    return root, leader, follower, outcomes  # type: ignore[return-value]
+
+
+def test_train_both_halves_end_with_equal_outcomes(trained: Any) -> None:
+    _, _, _, (leaders, followers) = trained
+    assert leaders == followers
+    assert leaders.counts["steps"] == SETTINGS.epochs * -(-leaders.counts["rows_train"] // SETTINGS.batch_size)
+    assert set(leaders.digests) == {"row_order", "model"}
+
+
+def test_train_reports_metrics_to_the_leader_only(trained: Any) -> None:
+    _, leader, follower, _ = trained
+    epochs = [metrics for _, metrics in leader.reports if metrics]
+    assert len(epochs) == SETTINGS.epochs
+    assert all(set(metrics) == {"loss", "auc", "label_leak_auc"} for metrics in epochs)
+    assert epochs[-1]["loss"] < epochs[0]["loss"]
+    assert all(0.5 <= metrics["label_leak_auc"] <= 1.0 for metrics in epochs)
+    assert follower.reports
+    assert not any(metrics for _, metrics in follower.reports)
+    assert not any("loss" in progress for progress, _ in follower.reports)
+    assert follower.reports[-1][0]["done"] == follower.reports[-1][0]["of"]
+
+
+def test_halves_trained_over_a_link_equal_the_joint_network(trained: Any) -> None:
+    root, *_ = trained
+    blocks = {role: Blocks.open(RunStorage(f"file://{root}/{role}", RUN)) for role in ROLES}
+    joint = train_pooled(
+        blocks["leader"].table(), blocks["follower"].table(), SETTINGS, seeds=(SEEDS["leader"], SEEDS["follower"])
+    )
+    assert joint.follower is not None
+    for role, half in (("leader", joint.leader), ("follower", joint.follower)):
+        last = local_path(RunStorage(f"file://{root}/{role}", RUN).folder("train")) / "checkpoints"
+        with np.load(io.BytesIO((last / f"epoch-{SETTINGS.epochs:06d}.npz").read_bytes()[32:])) as arrays:
+            for index, weight in enumerate(half.weights):
+                np.testing.assert_allclose(arrays[f"v{index:03d}"], weight.numpy(), rtol=0, atol=1e-5)
+    saved = {role: SavedHalf(RunStorage(f"file://{root}/{role}", RUN).published("train"), role) for role in ROLES}
+    test = {role: blocks[role].table(TEST) for role in ROLES}
+    scores = saved["leader"].score(test["leader"], saved["follower"].embed(test["follower"]))
+    np.testing.assert_allclose(scores, joint.scores, rtol=0, atol=1e-5)
+
+
+def test_evaluate_scores_the_test_rows_and_tells_only_the_leader(trained: Any) -> None:
+    root, *_ = trained
+    leader, follower = contexts(root, "evaluate", settings=EvaluateSettings(batch_size=16))
+    leaders, followers = run_both(steps.evaluate, leader, follower)
+    assert isinstance(leaders, Outcome)
+    assert leaders == followers
+    published = local_path(leader.storage.published("evaluate").uri)
+    predictions = pq.read_table(published / "predictions.parquet")
+    test = Blocks.open(leader.storage).table(TEST)
+    assert predictions[TAG].to_pylist() == test[TAG].to_pylist()
+    assert predictions[LABEL].to_pylist() == test[LABEL].to_pylist()
+    expected = evaluate(test[LABEL].to_numpy(), predictions["score"].to_numpy())
+    assert read_json(f"file://{published}/scores.json") == expected
+    assert leader.reports[-1][1] == expected
+    assert expected["auc"] > 0.8
+    assert leaders.counts == {"rows_test": test.num_rows}
+    assert not any(metrics for _, metrics in follower.reports)
+    assert follower.storage.published("evaluate").files == ()
+
+
+@pytest.mark.parametrize(("role", "fail_at"), [("follower", 3), ("leader", 9), ("follower", 14), ("leader", 24)])
+def test_train_stopped_midway_resumes_to_the_same_bytes(trained: Any, tmp_path: Path, role: str, fail_at: int) -> None:
+    for each in ROLES:
+        write_party(tmp_path, each)
+    ended = run_both(steps.train, *contexts(tmp_path, "train"), fail=(role, fail_at))
+    assert isinstance(ended[ROLES.index(role)], LinkLost)
+    assert isinstance(ended[1 - ROLES.index(role)], PeerFailed)
+    leader, follower = contexts(tmp_path, "train", attempt=2)
+    assert run_both(steps.train, leader, follower) == trained[3]
+    assert model_bytes(tmp_path) == model_bytes(trained[0])
+    if fail_at > 8:  # the first epoch was over
+        assert leader.reports[0][0]["epoch"] > 1
+
+
+def test_train_when_one_half_lost_its_newest_checkpoint_resumes_from_the_joint_one(
+    trained: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for each in ROLES:
+        write_party(tmp_path, each)
+    run_both(steps.train, *contexts(tmp_path, "train"), fail=("leader", 24))
+    folder = local_path(RunStorage(f"file://{tmp_path}/follower", RUN).folder("train")) / "checkpoints"
+    newest = sorted(folder.iterdir())[-1]
+    newest.write_bytes(newest.read_bytes()[:-1] + b"?")
+    leader, follower = contexts(tmp_path, "train", attempt=2)
+    with caplog.at_level(logging.WARNING, logger="fedtasks"):
+        assert run_both(steps.train, leader, follower) == trained[3]
+    assert "DATA_CORRUPT" in caplog.text
+    assert leader.reports[0][0]["epoch"] == int(newest.stem[-6:])
+    assert model_bytes(tmp_path) == model_bytes(trained[0])
+
+
+def test_train_with_other_rows_raises_on_both_sides(tmp_path: Path) -> None:
+    write_party(tmp_path, "leader", seed=0)
+    write_party(tmp_path, "follower", seed=1)
+    ended = run_both(steps.train, *contexts(tmp_path, "train"))
+    assert [type(error) for error in ended] == [RowOrderDiffers, RowOrderDiffers]
+
+
+def test_train_with_one_class_raises_before_anything_is_sent(tmp_path: Path) -> None:
+    write_party(tmp_path, "leader", labels=np.ones(240, np.int8))
+    write_party(tmp_path, "follower")
+    leader, follower = contexts(tmp_path, "train")
+    ended = run_both(steps.train, leader, follower)
+    assert [type(error) for error in ended] == [LabelInvalid, PeerFailed]
+    assert leader.facts == {}
+    with pytest.raises(DataMissing):
+        leader.storage.published("train")
+
+
+def test_train_with_a_label_on_both_sides_raises(tmp_path: Path) -> None:
+    write_party(tmp_path, "leader")
+    follower = Context(tmp_path, "leader", "train")
+    follower.is_leader = False
+    with pytest.raises(LabelInvalid, match="follower"):
+        steps.train(follower)  # type: ignore[arg-type]
+
+
+def test_evaluate_with_halves_of_different_trainings_is_refused(trained: Any, tmp_path: Path) -> None:
+    root, *_ = trained
+    for role in ROLES:
+        write_party(tmp_path, role)
+    other = replace(SETTINGS, epochs=1)
+    assert all(isinstance(end, Outcome) for end in run_both(steps.train, *contexts(tmp_path, "train", settings=other)))
+    leader = Context(root, "leader", "evaluate", attempt=9, settings=EvaluateSettings())
+    follower = Context(tmp_path, "follower", "evaluate", attempt=9, settings=EvaluateSettings())
+    ended = run_both(steps.evaluate, leader, follower)
+    assert [type(error) for error in ended] == [ConfigDiffers, ConfigDiffers]
+    assert all(isinstance(error, ConfigDiffers) and error.fields["field"] == "model" for error in ended)
+
+
+def test_train_with_far_too_large_a_learning_rate_raises(tmp_path: Path) -> None:
+    for role in ROLES:
+        write_party(tmp_path, role)
+    wild = replace(SETTINGS, learning_rate=1e20)
+    leaders, followers = run_both(steps.train, *contexts(tmp_path, "train", settings=wild))
+    assert isinstance(leaders, TrainingDiverged)
+    assert isinstance(followers, PeerFailed)

@@ -1,0 +1,55 @@
+"""The trigger: rebuilt from what it serialises, and one hint for every way in which a wait ends."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from fedtasks.airflow.triggers import MeetingTrigger
+from fedtasks.errors import RunUnknown
+from fedtasks.wire.v1 import run_pb2
+from tests.unit.airflow.conftest import RUN_ID, FakeGateway, make_half, make_meeting, make_run
+
+
+async def events(trigger: MeetingTrigger) -> list[str]:
+    return [event.payload async for event in trigger.run()]
+
+
+def trigger_until(seconds: float) -> MeetingTrigger:
+    return MeetingTrigger("/party.yaml", RUN_ID, "train", int((time.time() + seconds) * 1000))
+
+
+def test_trigger_serialises_its_constructor_arguments() -> None:
+    from airflow._shared.module_loading import import_string
+
+    path, arguments = MeetingTrigger("/party.yaml", RUN_ID, "train", 5).serialize()
+    assert arguments == {"party_file": "/party.yaml", "run_id": RUN_ID, "task": "train", "until_ms": 5}
+    assert import_string(path) is MeetingTrigger
+    assert import_string(path)(**arguments).serialize() == (path, arguments)
+
+
+@pytest.mark.parametrize(
+    ("last", "hint"),
+    [
+        (make_meeting(ready=True), "ready"),
+        (make_meeting(run=make_run(run_pb2.STATE_FAILED, "PEER_FAILED")), "ended"),
+        (make_meeting(run=make_run(run_pb2.STATE_SUCCEEDED)), "ended"),
+    ],
+)
+def test_trigger_waits_for_a_decision(gateway: FakeGateway, last: run_pb2.Meeting, hint: str) -> None:
+    # A half that failed and is tried again is no decision: the wait goes on.
+    failed = make_meeting(peer=make_half(1, run_pb2.STATE_FAILED, "LINK_LOST"))
+    gateway.watched = [make_meeting(), failed, last]
+    assert asyncio.run(events(trigger_until(60))) == [hint]
+
+
+def test_trigger_past_its_deadline_ends_the_wait(gateway: FakeGateway) -> None:
+    gateway.watched = [make_meeting()]
+    assert asyncio.run(events(trigger_until(0.1))) == ["deadline"]
+
+
+def test_trigger_whose_gateway_refuses_lets_the_operator_see(gateway: FakeGateway) -> None:
+    gateway.watch_error = RunUnknown()
+    assert asyncio.run(events(trigger_until(60))) == ["error"]

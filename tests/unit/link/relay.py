@@ -1,0 +1,148 @@
+"""A gateway reduced to what a link needs of it: joins two streams of one key, and misbehaves on demand."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from concurrent.futures import Future
+from typing import Any, Self, TypeVar
+
+import grpc
+
+from fedtasks.errors import FedtasksError, SecretRejected
+from fedtasks.link import status
+
+T = TypeVar("T")
+
+SECRET = "a secret for tests"
+
+
+class Relay:
+    """Serves `Session` on a loopback port of its own, in a thread of its own.
+
+    Parameters
+    ----------
+    cuts
+        How many frames cross before each cut, both directions together.
+    """
+
+    def __init__(self, cuts: Iterable[int] = ()) -> None:
+        self.refusal: FedtasksError | None = None
+        self.rewrite: Callable[[bytes], bytes | None] = lambda frame: frame
+        self.frames = 0
+        self.sessions = 0
+        self._cuts: Iterator[int] = iter(cuts)
+        self._left = next(self._cuts, None)
+        self._waiting: dict[tuple[Any, ...], tuple[Any, asyncio.Event, asyncio.Future[Any]]] = {}
+        self._ends: set[asyncio.Event] = set()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self._server: Any = None
+        self._port = 0
+        self.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self._port}"
+
+    def start(self) -> None:
+        """Listen; after a stop, on the same port."""
+        self._run(self._start())
+
+    def stop(self) -> None:
+        """Hang up and listen no more."""
+        self._run(self._server.stop(None))
+
+    def cut(self) -> None:
+        """End every stream."""
+        self._run(self._cut())
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        future: Future[T] = asyncio.run_coroutine_threadsafe(work, self._loop)
+        return future.result(20)
+
+    async def _start(self) -> None:
+        handler = grpc.stream_stream_rpc_method_handler(self._session)
+        self._server = grpc.aio.server(
+            options=(("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", -1))
+        )
+        self._server.add_generic_rpc_handlers(
+            (grpc.method_handlers_generic_handler("fedtasks.v1.WorkerGateway", {"Session": handler}),)
+        )
+        self._port = self._server.add_insecure_port(f"127.0.0.1:{self._port}")
+        await self._server.start()
+
+    async def _cut(self) -> None:
+        for end in self._ends:
+            end.set()
+
+    async def _session(self, _: Any, context: Any) -> None:
+        metadata = dict(context.invocation_metadata())
+        if metadata.get(status.SECRET) != SECRET:
+            await context.abort(*status.to_abort(SecretRejected("wrong secret")))
+        if self.refusal is not None:
+            await context.abort(*status.to_abort(self.refusal))
+        key = tuple(metadata[name] for name in (status.RUN, status.TASK, status.SHARD, status.ATTEMPT))
+        partner = self._waiting.pop(key, None)
+        if partner is not None:
+            other, end, joined = partner
+            self.sessions += 1
+            joined.set_result(context)
+            await self._pump(context, other, end)
+        else:
+            end, joined = asyncio.Event(), asyncio.get_running_loop().create_future()
+            self._ends.add(end)
+            self._waiting[key] = context, end, joined
+            try:
+                await asyncio.wait({joined, ended := asyncio.ensure_future(end.wait())}, return_when=asyncio.FIRST_COMPLETED)
+                ended.cancel()
+                if joined.done():
+                    await self._pump(context, joined.result(), end)
+            finally:
+                if self._waiting.get(key, (None,))[0] is context:
+                    del self._waiting[key]
+                self._ends.discard(end)
+                end.set()
+        if self.refusal is not None:
+            await context.abort(*status.to_abort(self.refusal))
+
+    async def _pump(self, source: Any, target: Any, end: asyncio.Event) -> None:
+        async def copy() -> None:
+            while (frame := await source.read()) is not grpc.aio.EOF:
+                if self._is_lost():
+                    return
+                changed = self.rewrite(frame)
+                if changed is not None:
+                    await target.write(changed)
+
+        tasks = {asyncio.create_task(copy()), asyncio.create_task(end.wait())}
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            end.set()
+            for task in tasks:
+                task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _is_lost(self) -> bool:
+        self.frames += 1
+        if self._left is None:
+            return False
+        self._left -= 1
+        if self._left >= 0:
+            return False
+        self._left = next(self._cuts, None)
+        return True

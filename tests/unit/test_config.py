@@ -1,0 +1,183 @@
+"""party.yaml: what is wrong is named by file, line, field and remedy; what is right is made absolute."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fedtasks.config import Dataset, FeatureType, Normalisation, Party, digest, load_party, read_secret
+from fedtasks.errors import ConfigError, PeerUnknown
+
+GOOD = """\
+name: bank
+gateway:
+  workers: 127.0.0.1:7401
+  listen: 0.0.0.0:7400
+  certificate: keys/gateway.pem
+  private_key: keys/gateway.key
+  authority: keys/authority.pem
+  ticket_key: keys/ticket.key
+  worker_secret_file: keys/worker.secret
+airflow:
+  url: http://127.0.0.1:8080
+  user: fedtasks
+  password_file: keys/airflow.password
+storage: storage
+psi_key: keys/psi.key
+peers:
+  - name: shop
+    authority: peers/shop.pem
+    ticket_key: abc=
+    address: shop.example:7400
+datasets:
+  - name: loans
+    uri: data/loans.parquet
+    id: person
+    features: {age: numeric, region: categorical}
+    label: repaid
+    label_positive: "1"
+"""
+
+Load = Callable[[str], Party]
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Load:
+    def load_text(text: str) -> Party:
+        (tmp_path / "party.yaml").write_text(text, encoding="utf-8")
+        return load_party(tmp_path / "party.yaml")
+
+    return load_text
+
+
+def test_load_party_makes_every_path_absolute(load: Load, tmp_path: Path) -> None:
+    party = load(GOOD)
+    assert party.gateway.ticket_key == tmp_path / "keys" / "ticket.key"
+    assert party.airflow.password_file == tmp_path / "keys" / "airflow.password"
+    assert party.psi_key == tmp_path / "keys" / "psi.key"
+    assert party.peers[0].authority == tmp_path / "peers" / "shop.pem"
+    assert party.datasets[0].uri == f"file://{tmp_path}/data/loans.parquet"
+    assert party.storage == f"file://{tmp_path}/storage"
+    assert party.store.url == f"sqlite:///{tmp_path}/store.db"
+
+
+def test_load_party_keeps_what_is_absolute(load: Load) -> None:
+    text = GOOD.replace("storage: storage", "storage: hdfs://nn:9000/fed").replace("data/loans", "hdfs://nn:9000/loans")
+    text += "store: {url: 'postgresql://fed@db/fed', password_file: /run/secrets/db}\n"
+    party = load(text)
+    assert party.storage == "hdfs://nn:9000/fed"
+    assert party.datasets[0].uri == "hdfs://nn:9000/loans.parquet"
+    assert (party.store.url, party.store.password_file) == ("postgresql://fed@db/fed", Path("/run/secrets/db"))
+
+
+def test_load_party_without_a_path_takes_the_environment(
+    load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load(GOOD)
+    monkeypatch.setenv("FEDTASKS_PARTY", str(tmp_path / "party.yaml"))
+    assert load_party().name == "bank"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "words"),
+    [
+        ("name: bank", "name: Bank", 1, "`Bank` is not a name"),
+        ("127.0.0.1:7401", "10.0.0.7:7401", 3, "loopback"),
+        ("127.0.0.1:7401", "localhost", 3, "`localhost` is not host:port"),
+        ("0.0.0.0:7400", "0.0.0.0:70000", 4, "is not host:port"),
+        ("url: http://127.0.0.1:8080", "url: ftp://x", 11, "is not an http(s) URL"),
+        ("name: shop", "name: bank", 16, "`bank` cannot be its own peer"),
+        ("address: shop.example:7400", "adress: shop.example:7400", 20, "unknown field"),
+        ("address: shop.example:7400", "address: shop.example", 20, "is not host:port"),
+        ("label: repaid", "label: age", 26, "`age` is the label and cannot be a feature"),
+        ("id: person", "id: age", 25, "`age` is the id and cannot be a feature"),
+        ("{age: numeric, region: categorical}", "{}", 25, "declare at least one feature"),
+        ("age: numeric", "age: number", 25, "`number` is not one of: numeric, categorical"),
+        ("psi_key: keys/psi.key", "store: {url: 'mysql://x/y'}", 15, "is neither sqlite nor postgresql"),
+        ("psi_key: keys/psi.key", "store: {url: 'postgresql://a:pw@x/y'}", 15, "put the password into a file"),
+    ],
+)
+def test_load_party_names_line_and_field(
+    load: Load, tmp_path: Path, old: str, new: str, line: int, words: str
+) -> None:
+    assert old in GOOD
+    with pytest.raises(ConfigError) as caught:
+        load(GOOD.replace(old, new))
+    assert words in caught.value.detail
+    assert caught.value.where == f"{tmp_path / 'party.yaml'}:{line}"
+
+
+def test_load_party_with_two_datasets_of_a_name_is_refused(load: Load) -> None:
+    twice = GOOD + GOOD.partition("datasets:\n")[2]
+    with pytest.raises(ConfigError, match="`loans` is declared twice"):
+        load(twice)
+
+
+def test_load_party_of_a_list_is_refused(load: Load) -> None:
+    with pytest.raises(ConfigError, match="expected a mapping"):
+        load("- 1\n")
+
+
+def test_party_unknown_peer_is_named(load: Load) -> None:
+    with pytest.raises(PeerUnknown, match="`mill` is not among the peers of bank"):
+        load(GOOD).peer("mill")
+
+
+def test_party_unknown_dataset_lists_the_known_ones(load: Load) -> None:
+    with pytest.raises(ConfigError, match="known are: loans"):
+        load(GOOD).dataset("cars")
+
+
+DATASET = Dataset("loans", "file:///x.parquet", "person", {"age": FeatureType.NUMERIC})
+
+
+def test_schema_digest_ignores_where_the_file_is() -> None:
+    assert replace(DATASET, uri="hdfs://y").schema_digest == DATASET.schema_digest
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        replace(DATASET, id="customer"),
+        replace(DATASET, features={"age": FeatureType.CATEGORICAL}),
+        replace(DATASET, features={"age": FeatureType.NUMERIC, "sex": FeatureType.CATEGORICAL}),
+        replace(DATASET, normalise=(Normalisation.TRIM,)),
+        replace(DATASET, label="repaid"),
+    ],
+)
+def test_schema_digest_changes_with_what_a_ticket_pins(changed: Dataset) -> None:
+    assert changed.schema_digest != DATASET.schema_digest
+
+
+def test_digest_is_sha256_of_canonical_json() -> None:
+    expected = hashlib.sha256('{"a":["ü"],"b":1}'.encode()).hexdigest()
+    assert digest({"b": 1, "a": ["ü"]}) == expected
+    assert digest(json.loads('{"a": ["ü"], "b": 1}')) == expected
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o602])
+def test_read_secret_that_others_may_read_is_refused(tmp_path: Path, mode: int) -> None:
+    file = tmp_path / "secret"
+    file.write_text("s", encoding="utf-8")
+    file.chmod(mode)
+    with pytest.raises(ConfigError, match="chmod 600"):
+        read_secret(file)
+
+
+def test_read_secret_strips_the_line_end(tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.touch(mode=0o600)
+    file.write_text("s3cret\n", encoding="utf-8")
+    assert read_secret(file) == "s3cret"
+
+
+def test_read_secret_that_is_empty_or_missing_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty").touch(mode=0o600)
+    for name, words in (("empty", "is empty"), ("none", "cannot be read")):
+        with pytest.raises(ConfigError, match=words):
+            read_secret(tmp_path / name)
