@@ -18,6 +18,7 @@ help: ## Show what can be made.
 
 .PHONY: setup
 setup: $(INSTALLED) ## Install everything into .venv, with the locked versions.
+	@:
 
 $(INSTALLED): pyproject.toml uv.lock | $(filter .tools/%,$(UV))
 	@$(UV) sync --frozen --all-extras --quiet

@@ -163,15 +163,19 @@ def run(algorithm: Algorithm, config_file: Path) -> int:
             outcome = algorithm(TaskContext(config, party, client))
     except FedtasksError as error:
         log.error("%s", error)
-        _write(folder / FAILURE, {"code": error.code, "detail": error.detail, "where": error.where, "public": error.public})
+        _write(folder / FAILURE, _failure(error))
         return 1
     except Exception as error:
         log.exception("the algorithm raised an error that it does not know")
         unknown = ProcessFailed(f"{type(error).__name__} in {config_file.name}; see the log")
-        _write(folder / FAILURE, {"code": unknown.code, "detail": unknown.detail, "where": "", "public": unknown.public})
+        _write(folder / FAILURE, _failure(unknown))
         return 1
     _write(folder / OUTCOME, to_plain(outcome))
     return 0
+
+
+def _failure(error: FedtasksError) -> dict[str, Any]:
+    return {"code": error.code, "detail": error.detail, "where": error.where, "public": error.public}
 
 
 def _write(path: Path, value: Mapping[str, Any]) -> None:

@@ -90,12 +90,14 @@ class PostgresServer:
 
     def stop(self) -> None:
         """Stop, breaking off what is connected."""
-        self._run("pg_ctl", "-D", "data", "-w", "-m", "immediate", "stop")
+        self._run("pg_ctl", "-D", "data", "-w", "-m", "fast", "stop")
 
     def _init(self) -> None:
         pwfile = self._folder / "pwfile"
         pwfile.write_text(self.password)
-        self._run("initdb", "-D", "data", "-U", USER, "-A", "scram-sha-256", "--pwfile=pwfile", "-E", "UTF8", "--no-sync")
+        self._run(
+            "initdb", "-D", "data", "-U", USER, "-A", "scram-sha-256", "--pwfile=pwfile", "-E", "UTF8", "--no-sync"
+        )
         pwfile.unlink()
 
     def _start(self) -> None:

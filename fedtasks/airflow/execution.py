@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import sys
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import suppress
@@ -83,8 +84,10 @@ async def run_process(
         if not reading.done():
             raise watching.result()
     finally:
-        with suppress(ProcessLookupError):
-            process.terminate()
+        if not reading.done():
+            # Not process.terminate(), which would collect the exit code under the nose of the loop's own watcher.
+            with suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGTERM)
         watching.cancel()
         await asyncio.gather(reading, watching, return_exceptions=True)
         code = await process.wait()

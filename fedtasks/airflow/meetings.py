@@ -6,7 +6,8 @@ The gateway's `Meeting` is the only truth: an event, an XCom or an earlier answe
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,3 +71,20 @@ async def watch(party_file: Path, run_id: str, task: str) -> AsyncGenerator[run_
     async with AsyncGatewayClient.of(party) as client:
         async for meeting in client.watch(run_id, task):
             yield meeting
+
+
+async def find(
+    party_file: Path, run_id: str, task: str, is_found: Callable[[run_pb2.Meeting], bool], timeout_s: float
+) -> run_pb2.Meeting | None:
+    """Return the first meeting that is looked for, None when none came in time."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(timeout_s), aclosing(watch(party_file, run_id, task)) as meetings:
+            async for meeting in meetings:
+                if is_found(meeting):
+                    return meeting
+    return None
+
+
+def has_ended(meeting: run_pb2.Meeting) -> bool:
+    """Whether the run of a meeting has ended, well or badly."""
+    return meeting.run.state in (run_pb2.STATE_SUCCEEDED, run_pb2.STATE_FAILED)

@@ -9,12 +9,13 @@ import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import aclosing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Never
 
 from airflow.sdk import BaseOperator
+from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import (
     AirflowException,
     AirflowFailException,
@@ -40,8 +41,10 @@ OPEN_RUN = "open_run"
 CLOSE_RUN = "close_run"
 
 _PROGRESS_EVERY_S = 2.0
-_RECEIPT_S = 20.0
 _DEFER_SLACK_S = 60.0
+# Both halves usually come within seconds of each other. Deferring costs a new process, so it waits a little for that.
+_PATIENCE_S = 8.0
+_RECEIPT_S = 20.0
 
 
 def is_final(error: FedtasksError, ti: Any) -> bool:
@@ -200,21 +203,13 @@ class MeetingOperator(BaseOperator):
         return str(opened["run_id"])
 
     def _meet(self, context: Context, hook: FedtasksHook, client: GatewayClient, run_id: str) -> Any:
-        from fedtasks.airflow.meetings import end_of, waiting_for
-
         task, ti = self.federated_task, context["ti"]
         # Airflow gives every try an id of its own and keeps it while the try is deferred: one try is one attempt.
         meeting = client.announce(run_id, task, str(ti.id), self.wait.total_seconds())
         attempt = meeting.own.attempt
         try:
-            ended = end_of(meeting.run)
-            if ended is not None:
-                raise ended
-            if not meeting.ready:
-                if meeting.own.until_ms <= time.time() * 1000:
-                    raise DeadlinePassed(waiting_for(meeting), where=run_id)
-                self.log.info("Waiting for %s: %s", _peer_name(meeting.run, hook.party), waiting_for(meeting))
-                self._defer(hook, run_id, meeting.own.until_ms)
+            meeting = self._await_peer(hook, meeting)
+            attempt = meeting.own.attempt  # a half that waits joins the other's newer attempt
             meeting = client.start(run_id, task, attempt)
             outcome = self.perform(context, hook, meeting)
             client.finish(run_id, task, attempt, outcome=outcome)
@@ -223,10 +218,35 @@ class MeetingOperator(BaseOperator):
             raise
         return outcome
 
+    def _await_peer(self, hook: FedtasksHook, meeting: run_pb2.Meeting) -> run_pb2.Meeting:
+        """Return the meeting once it is ready; wait a little here and the rest deferred."""
+        from fedtasks.airflow.meetings import end_of, find, has_ended, waiting_for
+
+        run_id = meeting.run.run_id
+        left_s = meeting.own.until_ms / 1000 - time.time()
+        if not meeting.ready and not has_ended(meeting) and left_s > 0:
+            self.log.info("Waiting for %s: %s", _peer_name(meeting.run, hook.party), waiting_for(meeting))
+            decided = find(
+                hook.party_file,
+                run_id,
+                self.federated_task,
+                lambda now: now.ready or has_ended(now),
+                min(left_s, _PATIENCE_S),
+            )
+            meeting = asyncio.run(decided) or meeting
+        ended = end_of(meeting.run)
+        if ended is not None:
+            raise ended
+        if not meeting.ready:
+            if meeting.own.until_ms <= time.time() * 1000:
+                raise DeadlinePassed(waiting_for(meeting), where=run_id)
+            self._defer(hook, run_id, meeting.own.until_ms)
+        return meeting
+
     def _defer(self, hook: FedtasksHook, run_id: str, until_ms: int, state: dict[str, Any] | None = None) -> Never:
         left_s = max(0.0, until_ms / 1000 - time.time())
         self.defer(
-            trigger=MeetingTrigger(str(hook.party_file), run_id, self.federated_task, until_ms),
+            trigger=MeetingTrigger(str(hook.party_file), run_id, self.federated_task, until_ms, _not_before_ms()),
             method_name="resume",
             kwargs=state or {},
             # The trigger itself ends the wait; this one is for a triggerer that is dead.
@@ -245,6 +265,12 @@ class MeetingOperator(BaseOperator):
     def perform(self, context: Context, hook: FedtasksHook, meeting: run_pb2.Meeting) -> dict[str, Any]:
         """Do this half's part and return its outcome, which must equal the other half's."""
         raise NotImplementedError
+
+
+def _not_before_ms() -> int:
+    """Return when a task that defers now may be resumed: once its process has been seen to end."""
+    # So long may the process's supervisor sleep before it looks, and a little for its message to arrive.
+    return int((time.time() + conf.getint("workers", "min_heartbeat_interval") + 2) * 1000)
 
 
 def _peer_name(run: run_pb2.Run, party: Party) -> str:
@@ -394,10 +420,11 @@ class CloseRunOperator(MeetingOperator):
 
     def _settle(self, hook: FedtasksHook, client: GatewayClient, run_id: str, until_ms: int) -> dict[str, Any]:
         """Wait until both receipts are here and agree."""
-        from fedtasks.airflow.meetings import end_of
+        from fedtasks.airflow.meetings import end_of, find, has_ended
         from fedtasks.wire.v1 import run_pb2
 
-        run = asyncio.run(_await_end(hook.party_file, run_id)) or client.get_run(run_id=run_id).run
+        asyncio.run(find(hook.party_file, run_id, CLOSE_RUN, has_ended, _RECEIPT_S))
+        run = client.get_run(run_id=run_id).run
         ended = end_of(run)
         if ended is not None:
             raise ended
@@ -422,16 +449,3 @@ class CloseRunOperator(MeetingOperator):
         }
         self.log.info("Receipts agree: %s", json.dumps(summary, sort_keys=True))
         return summary
-
-
-async def _await_end(party_file: Path, run_id: str) -> run_pb2.Run | None:
-    """Return the run once it has ended, None when that takes longer than a worker slot is worth."""
-    from fedtasks.airflow.meetings import watch
-    from fedtasks.wire.v1 import run_pb2
-
-    with suppress(TimeoutError):
-        async with asyncio.timeout(_RECEIPT_S), aclosing(watch(party_file, run_id, CLOSE_RUN)) as meetings:
-            async for meeting in meetings:
-                if meeting.run.state in (run_pb2.STATE_SUCCEEDED, run_pb2.STATE_FAILED):
-                    return meeting.run
-    return None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +26,19 @@ class MeetingTrigger(BaseTrigger):
         Which task of which run.
     until_ms
         When waiting ends.
+    not_before_ms
+        When the event may come at the earliest. A task that is resumed before Airflow knows that the process which
+        deferred it has ended is taken for one that died, and failed.
     """
 
-    def __init__(self, party_file: str, run_id: str, task: str, until_ms: int) -> None:
+    def __init__(self, party_file: str, run_id: str, task: str, until_ms: int, not_before_ms: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.party_file = party_file
         self.run_id = run_id
         # `task` itself belongs to the base class: there it is the operator.
         self.federated_task = task
         self.until_ms = until_ms
+        self.not_before_ms = not_before_ms
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return class path and constructor arguments."""
@@ -46,30 +49,32 @@ class MeetingTrigger(BaseTrigger):
                 "run_id": self.run_id,
                 "task": self.federated_task,
                 "until_ms": self.until_ms,
+                "not_before_ms": self.not_before_ms,
             },
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, then yield one event: ``ready``, ``ended``, ``deadline`` or ``error``."""
-        yield TriggerEvent(await self._wait())  # type: ignore[no-untyped-call]
+        hint = await self._wait()
+        await asyncio.sleep(max(0.0, self.not_before_ms / 1000 - time.time()))
+        yield TriggerEvent(hint)  # type: ignore[no-untyped-call]
 
     async def _wait(self) -> str:
-        from fedtasks.airflow.meetings import watch
-        from fedtasks.wire.v1 import run_pb2
+        from fedtasks.airflow.meetings import find, has_ended
 
+        left_s = max(0.0, self.until_ms / 1000 - time.time())
         try:
-            async with (
-                asyncio.timeout(max(0.0, self.until_ms / 1000 - time.time())),
-                aclosing(watch(Path(self.party_file), self.run_id, self.federated_task)) as meetings,
-            ):
-                async for meeting in meetings:
-                    if meeting.run.state in (run_pb2.STATE_SUCCEEDED, run_pb2.STATE_FAILED):
-                        return "ended"
-                    if meeting.ready:
-                        return "ready"
-        except TimeoutError:
-            return "deadline"
+            found = await find(
+                Path(self.party_file),
+                self.run_id,
+                self.federated_task,
+                lambda meeting: meeting.ready or has_ended(meeting),
+                left_s,
+            )
         except FedtasksError as error:
             # The operator meets the same error and knows what to do about it.
             self.log.warning("%s", error)
-        return "error"
+            return "error"
+        if found is None:
+            return "deadline"
+        return "ready" if found.ready else "ended"

@@ -11,7 +11,7 @@ import typer
 
 from fedtasks.cli.output import PARTY, AsJson, PartyFile, examples, moment, print_json, print_listing
 from fedtasks.config import Party, load_party
-from fedtasks.errors import ConfigError, TicketError, TicketInvalid, TicketMissing, TicketRevoked
+from fedtasks.errors import ConfigError, FedtasksError, TicketInvalid, TicketMissing, TicketRevoked
 from fedtasks.settings import to_plain
 
 if TYPE_CHECKING:
@@ -78,8 +78,8 @@ def issue(
     days: Annotated[int, typer.Option(min=1, help="How long it is valid, from now.")] = 30,
     n_runs: Annotated[int | None, typer.Option("--runs", min=1, help="How many runs; no limit by default.")] = None,
     concurrent: Annotated[int, typer.Option(min=1, help="How many runs at any one time.")] = 1,
-    key_bits: Annotated[int, typer.Option(help="Floor: shortest RSA key.")] = 3072,
-    min_intersection: Annotated[int, typer.Option(min=1, help="Floor: fewest people that both sides share.")] = 100,
+    key_bits: Annotated[int, typer.Option(help="Floor: shortest RSA key that a run may ask for.")] = 2048,
+    min_intersection: Annotated[int, typer.Option(min=1, help="Floor: fewest people that a run may ask for.")] = 1,
     metrics: Annotated[str, typer.Option(help="Who learns the metrics: both, grantor, holder or leader.")] = "leader",
     out: Annotated[Path | None, typer.Option(help="Also write the ticket's text to this file.")] = None,
     party_file: PartyFile = PARTY,
@@ -183,7 +183,7 @@ def list_(as_json: AsJson = False, party_file: PartyFile = PARTY) -> None:
         for row in store.tickets():
             try:
                 rows.append(_Ticket(row, _read(party, row)).summary(now_s))
-            except (TicketError, ConfigError) as error:
+            except FedtasksError as error:
                 # One ticket of a former peer must not hide the others.
                 rows.append({**_UNREADABLE, "ticket_id": row.ticket_id, "state": f"unreadable: {error.code}"})
     columns = {

@@ -16,6 +16,8 @@ from fedtasks.errors import AirflowUnreachable, PeerDagBroken, PeerDagMissing, P
 log = logging.getLogger(__name__)
 
 TERMINAL = ("success", "failed")
+TIMEOUT_S = 60.0
+"""A fresh or busy Airflow takes its time for the first request of each kind."""
 
 
 class AirflowApi:
@@ -23,7 +25,7 @@ class AirflowApi:
 
     def __init__(self, config: Airflow) -> None:
         self._config = config
-        self._client = httpx.AsyncClient(base_url=config.url.rstrip("/"), timeout=20.0, trust_env=False)
+        self._client = httpx.AsyncClient(base_url=config.url.rstrip("/"), timeout=TIMEOUT_S, trust_env=False)
         self._token = ""
         self._login = asyncio.Lock()
 
@@ -60,15 +62,26 @@ class AirflowApi:
         return any(str(error.get("filename", "")).endswith(f"{dag_id}.py") for error in errors.get("import_errors", []))
 
     async def trigger(self, dag_id: str, dag_run_id: str, conf: Mapping[str, Any], partition: str, note: str) -> None:
-        """Start a DAG run of the given name; starting it twice starts it once."""
+        """Start a DAG run of the given name; starting it twice starts it once.
+
+        Raises
+        ------
+        AirflowUnreachable
+            It was not started, as far as Airflow can tell.
+        """
         body = {"logical_date": None, "dag_run_id": dag_run_id, "conf": conf, "note": note}
-        for attempt in ({**body, "partition_key": partition}, body):
-            answer = await self._call("POST", f"/dags/{quote(dag_id)}/dagRuns", json=attempt)
-            if answer.status_code == 409:
-                return
-            if answer.status_code not in (400, 422):
-                break
-        self._body(answer)
+        path = f"/dags/{quote(dag_id)}/dagRuns"
+        try:
+            answer = await self._call("POST", path, json={**body, "partition_key": partition})
+            if answer.status_code in (400, 422):  # a schedule that knows no partitions
+                answer = await self._call("POST", path, json=body)
+        except AirflowUnreachable:
+            # The answer was lost, or is late: what counts is whether the DAG run is there.
+            if await self.state(dag_id, dag_run_id) is None:
+                raise
+            return
+        if answer.status_code != 409:
+            self._body(answer)
 
     async def state(self, dag_id: str, dag_run_id: str) -> str | None:
         """Return the DAG run's state, None when there is no such DAG run."""
@@ -77,7 +90,9 @@ class AirflowApi:
 
     async def set_note(self, dag_id: str, dag_run_id: str, note: str) -> None:
         """Show a Markdown sentence at the top of the DAG run's page."""
-        answer = await self._call("PATCH", self._run(dag_id, dag_run_id), params={"update_mask": "note"}, json={"note": note})
+        answer = await self._call(
+            "PATCH", self._run(dag_id, dag_run_id), params={"update_mask": "note"}, json={"note": note}
+        )
         if answer.status_code != 404:
             self._body(answer)
 
@@ -139,5 +154,7 @@ class AirflowApi:
     @staticmethod
     def _body(answer: httpx.Response) -> dict[str, Any]:
         if answer.is_error:
-            raise AirflowUnreachable(f"Airflow answers {answer.status_code} to {answer.request.method} {answer.request.url.path}")
+            raise AirflowUnreachable(
+                f"Airflow answers {answer.status_code} to {answer.request.method} {answer.request.url.path}"
+            )
         return dict(answer.json())

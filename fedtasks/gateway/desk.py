@@ -20,6 +20,7 @@ from fedtasks.errors import (
     ConfigDiffers,
     ConfigError,
     FedtasksError,
+    FloorViolated,
     PeerAirflowUnreachable,
     PeerUnknown,
     RunCancelled,
@@ -30,7 +31,7 @@ from fedtasks.errors import (
     TicketNotAccepted,
     TicketRevoked,
 )
-from fedtasks.gateway.airflow_api import AirflowApi
+from fedtasks.gateway.airflow_api import TIMEOUT_S, AirflowApi
 from fedtasks.gateway.messages import plain_text, run_message
 from fedtasks.gateway.peers import PeerConnection
 from fedtasks.gateway.runbook import RunBook
@@ -40,6 +41,8 @@ from fedtasks.wire.v1 import peer_pb2, run_pb2, worker_pb2
 log = logging.getLogger(__name__)
 
 MAX_PARTITION = 64
+START_TIMEOUT_S = 2 * TIMEOUT_S
+"""How long the peer may take to start its DAG run."""
 _UNBOUNDED = {"key_bits_min": tickets.MIN_KEY_BITS, "min_intersection": 1}
 """Floors that every run keeps without naming them."""
 
@@ -89,7 +92,9 @@ class Desk:
             number = 1 + max((run.number for run in history), default=0)
             return await self._ask(request, number, config_digest)
 
-    async def _ask(self, request: worker_pb2.OpenRunRequest, number: int, config_digest: str) -> worker_pb2.OpenRunResponse:
+    async def _ask(
+        self, request: worker_pb2.OpenRunRequest, number: int, config_digest: str
+    ) -> worker_pb2.OpenRunResponse:
         connection = self._connections.get(request.peer)
         if connection is None:
             raise PeerUnknown(f"`{request.peer}` is not among the peers of {self._party.name}")
@@ -105,13 +110,17 @@ class Desk:
             reason=request.reason,
             number=number,
         )
-        started = (await connection.request(start_run=start)).run_started
-        row = self._row(start, request.peer, config_digest, started.number, initiated=True, dag_run_id=request.dag_run_id)
+        started = (await connection.request(START_TIMEOUT_S, start_run=start)).run_started
+        row = self._row(
+            start, request.peer, config_digest, started.number, initiated=True, dag_run_id=request.dag_run_id
+        )
         if started.run_id != row.run_id:
             raise ConfigDiffers(field="run_id", ours=row.run_id, theirs=plain_text(started.run_id, 120))
         if started.already_done:
             return self._opened(row, worker_pb2.OPENING_ALREADY_DONE)
-        await asyncio.to_thread(self._store.audit, self._party.name, "run.open", "noted", run_id=row.run_id, ticket=ticket_id)
+        await asyncio.to_thread(
+            self._store.audit, self._party.name, "run.open", "noted", run_id=row.run_id, ticket=ticket_id
+        )
         row = await asyncio.to_thread(self._runs.create, row)
         return self._opened(row, worker_pb2.OPENING_STARTED)
 
@@ -122,8 +131,13 @@ class Desk:
             try:
                 grant = tickets.read(row.grant, self._key_of(row.peer))
                 if row.revocation is None and grant.not_before_s <= self._clock() / 1000 < grant.expires_s:
-                    asked = self._asked(json.loads(request.config_json), request.pipeline, request.peer, self._party.name)
-                    if asked["dataset"] in {scope.name for scope in grant.datasets} and request.pipeline in grant.pipelines:
+                    asked = self._asked(
+                        json.loads(request.config_json), request.pipeline, request.peer, self._party.name
+                    )
+                    if (
+                        asked["dataset"] in {scope.name for scope in grant.datasets}
+                        and request.pipeline in grant.pipelines
+                    ):
                         return row.ticket_id
             except TicketError as error:
                 log.warning("ticket %s is passed over: %s", row.ticket_id, error)
@@ -150,7 +164,11 @@ class Desk:
     # ---------------------------------------------------------------------------------------------- as the responder
     async def start(self, peer: str, request: peer_pb2.StartRun) -> peer_pb2.RunStarted:
         """Grant or refuse what `peer` asks for; every decision is an audit row."""
-        facts = {"peer": peer, "pipeline": plain_text(request.pipeline, 64), "partition": plain_text(request.partition, 64)}
+        facts = {
+            "peer": peer,
+            "pipeline": plain_text(request.pipeline, 64),
+            "partition": plain_text(request.partition, 64),
+        }
         facts["ticket"] = plain_text(request.ticket_id, 64)
         try:
             async with self._locks[request.pipeline, request.partition]:
@@ -196,7 +214,9 @@ class Desk:
     async def _trigger(self, row: RunRow) -> None:
         note = f"Started by {row.peer} under ticket {row.ticket_id}"
         try:
-            await self._airflow.trigger(row.dag_id, row.dag_run_id, {"fedtasks": {"run_id": row.run_id}}, row.partition, note)
+            await self._airflow.trigger(
+                row.dag_id, row.dag_run_id, {"fedtasks": {"run_id": row.run_id}}, row.partition, note
+            )
         except FedtasksError as error:
             # Nothing has left the house: the use is given back.
             await asyncio.to_thread(self._runs.cancel, row.run_id, error)
@@ -223,9 +243,11 @@ class Desk:
                 schema_digest=dataset.schema_digest if dataset else "",
                 columns=tuple(dataset.features) if dataset else (),
                 holder_role=asked["role"],
-                epochs=_setting(config, "epochs", max, grant.limits.epochs),
-                key_bits=_setting(config, "key_bits_min", min, grant.floor.key_bits),
-                min_intersection=_setting(config, "min_intersection", min, grant.floor.min_intersection),
+                epochs=_setting(config, "epochs", max, "limits.epochs", grant.limits.epochs),
+                key_bits=_setting(config, "key_bits_min", min, "floor.key_bits", grant.floor.key_bits),
+                min_intersection=_setting(
+                    config, "min_intersection", min, "floor.min_intersection", grant.floor.min_intersection
+                ),
             ),
             self._clock() / 1000,
         )
@@ -293,7 +315,7 @@ class Desk:
             tickets.verify_revocation(update.revocation, row.ticket_id, theirs)
             self._keep(row, "ticket.revoked", revocation=update.revocation)
 
-    def _keep(self, row: TicketRow, action: str, **changes: str) -> None:
+    def _keep(self, row: TicketRow, action: str, **changes: Any) -> None:
         self._store.put_ticket(replace(row, **changes))
         self._store.audit(row.peer, action, "noted", ticket=row.ticket_id)
 
@@ -349,12 +371,14 @@ def _check_partition(partition: str) -> None:
         )
 
 
-def _setting(config: Mapping[str, Any], name: str, worst: Callable[..., int], bound: int | None) -> int | None:
+def _setting(
+    config: Mapping[str, Any], name: str, worst: Callable[..., int], clause: str, bound: int | None
+) -> int | None:
     """Return the value of a setting that a ticket bounds, from whichever step has it; None where nothing bounds it.
 
     Raises
     ------
-    ConfigError
+    FloorViolated
         The ticket bounds it and no step names it: a default could differ between the two sides.
     """
     steps = config.get("steps")
@@ -363,7 +387,7 @@ def _setting(config: Mapping[str, Any], name: str, worst: Callable[..., int], bo
     if values:
         return worst(values)
     if bound is not None and bound > _UNBOUNDED.get(name, -1):
-        raise ConfigError(f"the ticket bounds `{name}` by {bound}: name it in the step's settings", field=name)
+        raise FloorViolated(clause=clause, asked=f"`{name}` is not named in any step's settings", allowed=bound)
     return None
 
 

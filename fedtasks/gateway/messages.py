@@ -53,10 +53,8 @@ def error_from_row(row: Mapping[str, Any]) -> FedtasksError:
     return from_code(row["code"], row["text"], where=place)
 
 
-def half_message(row: HalfRow | None, *, private: bool) -> run_pb2.Half | None:
+def half_message(row: HalfRow, *, private: bool) -> run_pb2.Half:
     """Turn a half into a message; progress only goes to own workers (`private`)."""
-    if row is None:
-        return None
     return run_pb2.Half(
         task=row.task,
         attempt=row.attempt,

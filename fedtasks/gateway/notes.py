@@ -24,9 +24,7 @@ def clock_time(at_ms: int) -> str:
     return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%H:%M:%S")
 
 
-def sentence(
-    run: RunRow, own: Sequence[HalfRow], peer: Mapping[str, HalfRow], unreachable_since_ms: int | None
-) -> str:
+def sentence(run: RunRow, own: Sequence[HalfRow], peer: Mapping[str, HalfRow], unreachable_since_ms: int | None) -> str:
     """Say in one line of Markdown how a run stands.
 
     Parameters
@@ -48,10 +46,13 @@ def sentence(
     current = max(own, key=lambda half: half.since_ms, default=None)
     if current is None:
         return f"▶ {name} opened with {run.peer} at {clock_time(run.opened_ms)} UTC"
+    place = f"{run.peer} · {current.task}"
     if current.state == "waiting":
-        return f"⏳ Waiting for {run.peer} · {current.task} · {_wait(run, current, peer.get(current.task), unreachable_since_ms)} · {name}"
+        wait = _wait(run, current, peer.get(current.task), unreachable_since_ms)
+        return f"⏳ Waiting for {place} · {wait} · {name}"
     if current.state == "running":
-        return f"▶ Running with {run.peer} · {current.task} · attempt {current.attempt} · since {clock_time(current.since_ms)} UTC · {name}"
+        since = clock_time(current.since_ms)
+        return f"▶ Running with {place} · attempt {current.attempt} · since {since} UTC · {name}"
     if current.state == "failed":
         code = (current.failure or {}).get("code", "")
         return f"🔁 {current.task} failed ({code}) and is tried again · {name}"

@@ -50,7 +50,7 @@ class Conversation:
     write: Write
     wrap: Callable[..., Any]
     dialled: bool
-    hang_up: Callable[[], None]
+    hang_up: Callable[[], object]
     pending: dict[int, asyncio.Future[peer_pb2.Envelope]] = field(default_factory=dict)
     ids: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -190,7 +190,9 @@ class PeerConnection:
             self._channel = channel
             await self._converse(conversation)
         except TimeoutError:
-            raise PeerUnreachable(f"{self.peer.name} at {address} does not answer, or its certificate is refused") from None
+            raise PeerUnreachable(
+                f"{self.peer.name} at {address} does not answer, or its certificate is refused"
+            ) from None
         except grpc.RpcError as error:
             raise from_rpc_error(error) from error
         finally:
@@ -209,7 +211,9 @@ class PeerConnection:
             self._live.hang_up()
         task = asyncio.current_task()
         hang_up = task.cancel if task else lambda: None
-        await self._converse(Conversation(context.read, context.write, peer_pb2.ControlResponse, False, lambda: hang_up()))
+        await self._converse(
+            Conversation(context.read, context.write, peer_pb2.ControlResponse, False, lambda: hang_up())
+        )
 
     # ------------------------------------------------------------------------------------------------------ conversing
     async def _converse(self, conversation: Conversation) -> None:

@@ -103,8 +103,8 @@ class RunBook:
         )
         return run_pb2.Meeting(
             run=run_message(row, self._party),
-            own=half_message(own, private=True),
-            peer=half_message(peer, private=True),
+            own=half_message(own, private=True) if own else None,
+            peer=half_message(peer, private=True) if peer else None,
             ready=ready,
         )
 
@@ -166,7 +166,9 @@ class RunBook:
             half = self._store.half(run_id, task, True)
             if half is None or half.attempt != attempt or half.state != "succeeded":
                 _, half = self.require_attempt(run_id, task, attempt)
-                ended = dataclasses.replace(half, state="succeeded", since_ms=self._clock(), until_ms=0, outcome=dict(outcome))
+                ended = dataclasses.replace(
+                    half, state="succeeded", since_ms=self._clock(), until_ms=0, outcome=dict(outcome)
+                )
                 self._store.put_half(ended)
                 self._bump(run_id)
             return self.meeting(run_id, task)
@@ -237,7 +239,9 @@ class RunBook:
             difference = ("party", row.peer, str(theirs.get("party")))
         if difference is not None:
             field, mine, other = difference
-            self._end(row, failure_row(ReceiptsDiffer(field=field, ours=mine, theirs=other), self._party, "", self._clock()))
+            self._end(
+                row, failure_row(ReceiptsDiffer(field=field, ours=mine, theirs=other), self._party, "", self._clock())
+            )
             return
         self._store.update_run(run_id, bump=True, state="succeeded", closed_ms=self._clock())
         self._changed(run_id)
@@ -320,7 +324,9 @@ class RunBook:
         return {**failure, "code": kind.code, "text": f"{failure['code']}: {failure['text']}"}
 
 
-def _first_difference(ours: Mapping[str, Any], theirs: Mapping[str, Any], path: str = "") -> tuple[str, str, str] | None:
+def _first_difference(
+    ours: Mapping[str, Any], theirs: Mapping[str, Any], path: str = ""
+) -> tuple[str, str, str] | None:
     """Name the first field in which two accounts differ; `party` and the signature's own claims may."""
     ignored = {"party", "iat"} if not path else set()
     for name in sorted((set(ours) | set(theirs)) - ignored):

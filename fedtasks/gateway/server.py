@@ -85,9 +85,7 @@ class Gateway:
         desk = Desk(party, store, runs, airflow, connections, key, self._clock)
         peers = PeerService(party, runs, desk, relay, connections)
         for peer in party.peers:
-            connections[peer.name] = PeerConnection(
-                party, peer, peers.answer, self._clock, lambda _: changes.any.set()
-            )
+            connections[peer.name] = PeerConnection(party, peer, peers.answer, self._clock, lambda _: changes.any.set())
 
         async def note(dag_id: str, dag_run_id: str, text: str) -> None:
             try:
@@ -109,7 +107,7 @@ class Gateway:
                 started.set()
 
     @contextlib.asynccontextmanager
-    async def _listen_for_workers(self, service: WorkerService):  # type: ignore[no-untyped-def]  # noqa: ANN202
+    async def _listen_for_workers(self, service: WorkerService):  # type: ignore[no-untyped-def]
         gateway = self._party.gateway
         interceptor = SecretInterceptor(read_secret(gateway.worker_secret_file))
         server = grpc.aio.server(interceptors=[interceptor], options=(*KEEPALIVE, ("grpc.so_reuseport", 0)))
@@ -123,7 +121,7 @@ class Gateway:
             await server.stop(grace=0.5)
 
     @contextlib.asynccontextmanager
-    async def _listen_for_peers(self, service: PeerService, address: str):  # type: ignore[no-untyped-def]  # noqa: ANN202
+    async def _listen_for_peers(self, service: PeerService, address: str):  # type: ignore[no-untyped-def]
         gateway = self._party.gateway
         authorities = b"\n".join(peer.authority.read_bytes() for peer in self._party.peers)
         credentials = grpc.ssl_server_credentials(

@@ -1,5 +1,8 @@
 """The gateway's two gRPC services: one for own workers on loopback, one for peers over TLS."""
 
+# The protocol names and documents the methods of a service.
+# ruff: noqa: N802, D102
+
 from __future__ import annotations
 
 import asyncio
@@ -7,7 +10,7 @@ import hmac
 import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Any, Never, TypeVar
+from typing import Any, Never, TypeAlias, TypeVar
 
 import grpc
 from cryptography import x509
@@ -30,7 +33,7 @@ from fedtasks.wire.v1 import peer_pb2, peer_pb2_grpc, run_pb2, worker_pb2, worke
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-Context = grpc.aio.ServicerContext
+Context: TypeAlias = grpc.aio.ServicerContext
 Note = Callable[[str, str, str], Awaitable[None]]
 
 
@@ -100,7 +103,7 @@ class WorkerService(worker_pb2_grpc.WorkerGatewayServicer):
         self._note = note
         self._clock = clock
 
-    async def OpenRun(self, request: worker_pb2.OpenRunRequest, context: Context) -> worker_pb2.OpenRunResponse:  # noqa: N802, D102
+    async def OpenRun(self, request: worker_pb2.OpenRunRequest, context: Context) -> worker_pb2.OpenRunResponse:
         try:
             response = await self._desk.open(request)
         except FedtasksError as error:
@@ -113,7 +116,7 @@ class WorkerService(worker_pb2_grpc.WorkerGatewayServicer):
             await self._note(request.dag_id, request.dag_run_id, not_needed(response.run.run_id, peer, done=done))
         return response
 
-    async def GetRun(self, request: worker_pb2.GetRunRequest, context: Context) -> worker_pb2.GetRunResponse:  # noqa: N802, D102
+    async def GetRun(self, request: worker_pb2.GetRunRequest, context: Context) -> worker_pb2.GetRunResponse:
         def get() -> worker_pb2.GetRunResponse:
             run_id = request.run_id
             if not run_id:
@@ -136,14 +139,14 @@ class WorkerService(worker_pb2_grpc.WorkerGatewayServicer):
         self._relay.flush()
         return await self._answer(context, get)
 
-    async def ListRuns(self, request: worker_pb2.ListRunsRequest, context: Context) -> worker_pb2.ListRunsResponse:  # noqa: N802, D102
+    async def ListRuns(self, request: worker_pb2.ListRunsRequest, context: Context) -> worker_pb2.ListRunsResponse:
         def get() -> worker_pb2.ListRunsResponse:
             rows = self._store.runs(limit=request.limit or 100)
             return worker_pb2.ListRunsResponse(runs=[run_message(row, self._party.name) for row in rows])
 
         return await self._answer(context, get)
 
-    async def AnnounceTask(  # noqa: N802, D102
+    async def AnnounceTask(
         self, request: worker_pb2.AnnounceTaskRequest, context: Context
     ) -> worker_pb2.AnnounceTaskResponse:
         meeting = await self._answer(
@@ -151,7 +154,7 @@ class WorkerService(worker_pb2_grpc.WorkerGatewayServicer):
         )
         return worker_pb2.AnnounceTaskResponse(meeting=meeting)
 
-    async def WatchTask(  # noqa: N802, D102
+    async def WatchTask(
         self, request: worker_pb2.WatchTaskRequest, context: Context
     ) -> AsyncIterator[worker_pb2.WatchTaskResponse]:
         last: bytes | None = None
@@ -163,11 +166,13 @@ class WorkerService(worker_pb2_grpc.WorkerGatewayServicer):
                 yield worker_pb2.WatchTaskResponse(meeting=meeting)
             await self._changes.wait(request.run_id, seen, timeout_s=10.0)
 
-    async def StartTask(self, request: worker_pb2.StartTaskRequest, context: Context) -> worker_pb2.StartTaskResponse:  # noqa: N802, D102
+    async def StartTask(self, request: worker_pb2.StartTaskRequest, context: Context) -> worker_pb2.StartTaskResponse:
         meeting = await self._answer(context, lambda: self._runs.start(request.run_id, request.task, request.attempt))
         return worker_pb2.StartTaskResponse(meeting=meeting)
 
-    async def ReportTask(self, request: worker_pb2.ReportTaskRequest, context: Context) -> worker_pb2.ReportTaskResponse:  # noqa: N802, D102
+    async def ReportTask(
+        self, request: worker_pb2.ReportTaskRequest, context: Context
+    ) -> worker_pb2.ReportTaskResponse:
         progress = json.loads(request.progress_json) if request.progress_json else None
         now = self._clock()
         metrics = [
@@ -179,7 +184,9 @@ class WorkerService(worker_pb2_grpc.WorkerGatewayServicer):
         )
         return worker_pb2.ReportTaskResponse()
 
-    async def FinishTask(self, request: worker_pb2.FinishTaskRequest, context: Context) -> worker_pb2.FinishTaskResponse:  # noqa: N802, D102
+    async def FinishTask(
+        self, request: worker_pb2.FinishTaskRequest, context: Context
+    ) -> worker_pb2.FinishTaskResponse:
         def finish() -> Any:
             if request.HasField("failure"):
                 error = _Reported(request.failure.code, request.failure.text)
@@ -189,16 +196,16 @@ class WorkerService(worker_pb2_grpc.WorkerGatewayServicer):
 
         return worker_pb2.FinishTaskResponse(meeting=await self._answer(context, finish))
 
-    async def CloseRun(self, request: worker_pb2.CloseRunRequest, context: Context) -> worker_pb2.CloseRunResponse:  # noqa: N802, D102
+    async def CloseRun(self, request: worker_pb2.CloseRunRequest, context: Context) -> worker_pb2.CloseRunResponse:
         run = await self._answer(context, lambda: self._runs.close(request.run_id))
         return worker_pb2.CloseRunResponse(run=run_message(run, self._party.name))
 
-    async def CancelRun(self, request: worker_pb2.CancelRunRequest, context: Context) -> worker_pb2.CancelRunResponse:  # noqa: N802, D102
+    async def CancelRun(self, request: worker_pb2.CancelRunRequest, context: Context) -> worker_pb2.CancelRunResponse:
         error = RunCancelled(reason=plain_text(request.reason)) if request.reason else RunCancelled()
         run = await self._answer(context, lambda: self._runs.cancel(request.run_id, error))
         return worker_pb2.CancelRunResponse(run=run_message(run, self._party.name))
 
-    async def ListPeers(self, request: worker_pb2.ListPeersRequest, context: Context) -> worker_pb2.ListPeersResponse:  # noqa: N802, D102
+    async def ListPeers(self, request: worker_pb2.ListPeersRequest, context: Context) -> worker_pb2.ListPeersResponse:
         response = worker_pb2.ListPeersResponse(party=self._party.name, version=__version__)
         for name, connection in self._connections.items():
             failure = connection.failure
@@ -243,7 +250,7 @@ class PeerService(peer_pb2_grpc.PeerGatewayServicer):
         self._relay = relay
         self._connections = connections
 
-    async def Control(self, _: Any, context: Context) -> None:  # noqa: N802
+    async def Control(self, _: Any, context: Context) -> None:
         """Converse with a peer that dialled."""
         try:
             peer = self._identify(context)

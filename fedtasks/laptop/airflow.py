@@ -255,7 +255,8 @@ class LocalAirflow:
             "database": {"sql_alchemy_conn": self._database},
             "api": {"host": self.host, "port": str(self.port), "base_url": self.url, "workers": "1"},
             "api_auth": {},
-            "workers": {"execution_api_timeout": "60"},
+            # A task's supervisor sleeps up to this long before it sees that the task has ended; by default 5 s.
+            "workers": {"execution_api_timeout": "60", "min_heartbeat_interval": "1"},
             "scheduler": {"scheduler_idle_sleep_time": "0.2"},
             "dag_processor": {
                 "parsing_processes": "1",

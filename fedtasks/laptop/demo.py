@@ -18,14 +18,17 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from fedtasks.config import read_secret
 from fedtasks.data.blocks import Blocks
 from fedtasks.data.storage import RunStorage
 from fedtasks.errors import ProcessFailed
 from fedtasks.laptop import people
 from fedtasks.laptop.party import LocalParty
+from fedtasks.settings import build
 
 PIPELINE = "train_split_nn"
 PARTITION = "2026-11-21"
+DAG_RUN = f"demo-{PARTITION}"
 ROOT = Path(__file__).resolve().parents[2]
 
 DATASET = """\
@@ -73,16 +76,18 @@ def main(folder: Path, *, keep: bool = False) -> None:
         console.print("[bold]2[/] two gateways and two Airflows start …")
         start(parties)
         ticket = grant(bank, shop)
-        console.print(f"[bold]3[/] the shop granted ticket {ticket}; the bank triggers its DAG, the shop's starts by itself")
-        bank.trigger(PIPELINE, f"demo-{PARTITION}", {"partition": PARTITION})
+        console.print(
+            f"[bold]3[/] the shop granted ticket {ticket}; the bank triggers its DAG, the shop's starts by itself"
+        )
+        bank.trigger(PIPELINE, DAG_RUN, conf(PARTITION))
         run_id = follow(bank, shop, console)
         console.print("[bold]4[/] the bank alone and both pooled, for comparison …")
         rows = compare(bank, shop, run_id)
         result = {**summary(bank, run_id, rows), "wall_s": round(time.monotonic() - began, 1), "run_id": run_id}
         show(console, result, rows)
-        if keep:
-            hold(parties, console)
         print(json.dumps(result), flush=True)
+        if keep:
+            hold(parties, Console(stderr=True, highlight=False))
         if result["auc_federated"] <= result["auc_alone"]:
             raise SystemExit(1)
     except ProcessFailed as error:
@@ -131,11 +136,14 @@ def start(parties: tuple[LocalParty, LocalParty]) -> None:
     def one(party: LocalParty) -> None:
         party.airflow.start()
         party.start_gateway()
+        party.airflow.wait_for_dag(PIPELINE)
         party.unpause(PIPELINE)
 
     with ThreadPoolExecutor(len(parties)) as pool:
         list(pool.map(one, parties))
-    wait_for(lambda: all(status.connected for status in parties[0].client().peers().peers), 60, "the gateways to connect")
+    wait_for(
+        lambda: all(status.connected for status in parties[0].client().peers().peers), 60, "the gateways to connect"
+    )
 
 
 def grant(bank: LocalParty, shop: LocalParty) -> str:
@@ -154,6 +162,11 @@ def grant(bank: LocalParty, shop: LocalParty) -> str:
     bank.command("ticket", "accept", ticket_id)
     wait_for(lambda: listed(shop)[0]["state"] == "accepted", 30, "the acceptance to return to the shop")
     return ticket_id
+
+
+def conf(partition: str, **steps: Mapping[str, Any]) -> dict[str, Any]:
+    """Fill the trigger form as the bank would; `steps` changes settings of a step."""
+    return {"partition": partition, "peer_dataset": "customers", **steps}
 
 
 def free_ports(count: int) -> list[int]:
@@ -180,11 +193,10 @@ def wait_for(condition: Any, timeout_s: float, what: str) -> None:
 # ---------------------------------------------------------------------------------------------------------- watching
 def follow(bank: LocalParty, shop: LocalParty, console: Console) -> str:
     """Show both halves until both DAG runs have ended; return the run id."""
-    dag_run_id = f"demo-{PARTITION}"
     with Live(console=console, refresh_per_second=4, transient=not sys.stdout.isatty()) as live:
         last = ""
         while True:
-            state = bank.dag_run(PIPELINE, dag_run_id)
+            state = bank.dag_run(PIPELINE, DAG_RUN)
             note = str(state.get("note") or state["state"])
             if note != last and not console.is_terminal:
                 console.print(f"    bank: {note}")
@@ -198,7 +210,7 @@ def follow(bank: LocalParty, shop: LocalParty, console: Console) -> str:
     with bank.client() as client:
         run = next(iter(client.list_runs(1).runs))
     wait_for(lambda: shop.dag_run(PIPELINE, run.run_id)["state"] == "success", 60, "the shop's DAG run to succeed")
-    notes = [str(bank.dag_run(PIPELINE, dag_run_id)["note"]), str(shop.dag_run(PIPELINE, run.run_id)["note"])]
+    notes = [str(bank.dag_run(PIPELINE, DAG_RUN)["note"]), str(shop.dag_run(PIPELINE, run.run_id)["note"])]
     if not all(run.run_id in note for note in notes):
         raise ProcessFailed(f"the DAG runs do not show the run id {run.run_id}: {notes}")
     return str(run.run_id)
@@ -206,21 +218,24 @@ def follow(bank: LocalParty, shop: LocalParty, console: Console) -> str:
 
 def compare(bank: LocalParty, shop: LocalParty, run_id: str) -> list[Comparison]:
     """Train the bank alone and both pooled on the very rows of the run; only a demo may see both sides."""
-    from fedtasks.models.split_nn import joint
+    from fedtasks.models.evaluation import evaluate
+    from fedtasks.models.split_nn.joint import train_alone, train_pooled
+    from fedtasks.models.split_nn.settings import TrainSettings
 
     with bank.client() as client:
         answer = client.get_run(run_id=run_id)
-    config = json.loads(answer.run.config_json)
-    settings = joint.settings_of(config["steps"]["train"])
-    tables = [Blocks.open(RunStorage(party.party().storage, run_id)) for party in (bank, shop)]
+    settings = build(TrainSettings, json.loads(answer.run.config_json)["steps"]["train"])
+    ours, theirs = (Blocks.open(RunStorage(party.party().storage, run_id)).table() for party in (bank, shop))
     federated = {metric.name: metric.value for metric in answer.metrics if metric.task == "evaluate"}
-    alone = joint.train_alone(tables[0], settings)
-    pooled = joint.train_pooled(tables[0], tables[1], settings)
-    return [
-        Comparison("bank alone", alone["auc"], alone["ks"]),
-        Comparison("federated", federated["auc"], federated["ks"]),
-        Comparison("pooled", pooled["auc"], pooled["ks"]),
-    ]
+    rows = []
+    for name, fitted in (
+        ("bank alone", train_alone(ours, settings)),
+        ("pooled", train_pooled(ours, theirs, settings)),
+    ):
+        figures = evaluate(fitted.labels, fitted.scores)
+        rows.append(Comparison(name, figures["auc"], figures["ks"]))
+    rows.insert(1, Comparison("federated", federated["auc"], federated["ks"]))
+    return rows
 
 
 def summary(bank: LocalParty, run_id: str, rows: list[Comparison]) -> dict[str, Any]:
@@ -255,8 +270,9 @@ def show(console: Console, result: Mapping[str, Any], rows: list[Comparison]) ->
 def hold(parties: tuple[LocalParty, LocalParty], console: Console) -> None:
     """Leave everything up until interrupted."""
     for party in parties:
-        password = party.airflow.password_file
-        console.print(f"{party.name}: {party.airflow.url}  user {party.airflow.user}  password in {password}")
+        # Made for this demo, valid on this machine only, gone with its folder.
+        password = read_secret(party.airflow.password_file)
+        console.print(f"{party.name}: {party.airflow.url}  user {party.airflow.user}  password {password}")
     console.print("Ctrl-C ends everything.")
     try:
         while True:

@@ -77,6 +77,7 @@ class LocalParty:
             arguments += ["--listen", self.listen]
         self.command("init", self.name, *arguments, with_party=False)
         text = self.file.read_text(encoding="utf-8").replace("datasets: []", f"datasets:\n{datasets}")
+        text = text.replace("keys/airflow.password", str(self.airflow.password_file))
         self.file.write_text(text, encoding="utf-8")
         self.party()
 
@@ -92,7 +93,7 @@ class LocalParty:
         environment = {**os.environ, **self.environment}
         if with_party:
             environment["FEDTASKS_PARTY"] = str(self.file)
-        done = subprocess.run(argv, capture_output=True, text=True, env=environment, check=False, timeout=120)  # noqa: S603
+        done = subprocess.run(argv, capture_output=True, text=True, env=environment, check=False, timeout=120)
         if done.returncode != 0:
             raise ProcessFailed(f"`fedtasks {' '.join(arguments)}` of {self.name}: {done.stdout}{done.stderr}")
         return done.stdout
@@ -126,26 +127,30 @@ class LocalParty:
         self.stop_gateway()
 
     # ------------------------------------------------------------------------------------------------------- Airflow
-    def trigger(self, dag_id: str, dag_run_id: str, conf: Mapping[str, Any], partition: str | None = None) -> dict[str, Any]:
+    def trigger(
+        self, dag_id: str, dag_run_id: str, conf: Mapping[str, Any], partition: str | None = None
+    ) -> dict[str, Any]:
         """Trigger a DAG as a person would."""
         body: dict[str, Any] = {"logical_date": None, "dag_run_id": dag_run_id, "conf": dict(conf)}
         if partition is not None:
             body["partition_key"] = partition
-        return self.airflow.rest("POST", f"/dags/{dag_id}/dagRuns", body)
+        return self.airflow.rest("POST", f"/api/v2/dags/{dag_id}/dagRuns", body)
 
     def dag_run(self, dag_id: str, dag_run_id: str) -> dict[str, Any]:
         """Return a DAG run."""
-        return self.airflow.rest("GET", f"/dags/{dag_id}/dagRuns/{dag_run_id}")
+        return self.airflow.rest("GET", f"/api/v2/dags/{dag_id}/dagRuns/{dag_run_id}")
 
     def dag_runs(self, dag_id: str) -> list[dict[str, Any]]:
         """Return a DAG's runs."""
-        runs: list[dict[str, Any]] = self.airflow.rest("GET", f"/dags/{dag_id}/dagRuns")["dag_runs"]
+        runs: list[dict[str, Any]] = self.airflow.rest("GET", f"/api/v2/dags/{dag_id}/dagRuns")["dag_runs"]
         return runs
 
     def unpause(self, dag_id: str, *, paused: bool = False) -> None:
         """Unpause (or pause) a DAG."""
-        self.airflow.rest("PATCH", f"/dags/{dag_id}", {"is_paused": paused})
+        self.airflow.rest("PATCH", f"/api/v2/dags/{dag_id}", {"is_paused": paused})
 
     def set_pool_slots(self, slots: int) -> None:
         """Let this party's Airflow run at most so many tasks at once."""
-        self.airflow.rest("PATCH", "/pools/default_pool", {"pool": "default_pool", "slots": slots, "include_deferred": False})
+        self.airflow.rest(
+            "PATCH", "/api/v2/pools/default_pool", {"pool": "default_pool", "slots": slots, "include_deferred": False}
+        )

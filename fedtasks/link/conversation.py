@@ -19,7 +19,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from fedtasks.errors import (
     ConfigDiffers,
@@ -57,10 +57,18 @@ class StreamBroken(Exception):
 class _Message:
     name: str
     kind: session_pb2.PayloadKind
-    chunks: list[bytes] = field(default_factory=list)
-    size: int = 0
+    body: bytes | bytearray = b""
     cost: int = 0
     credited: int = 0
+
+    def add(self, chunk: bytes) -> None:
+        # A message of one chunk is not copied; a longer one grows in place, so that it never stands in memory twice.
+        if not self.body:
+            self.body = chunk
+        elif isinstance(self.body, bytes):
+            self.body = bytearray(self.body) + chunk
+        else:
+            self.body += chunk
 
 
 class Conversation:
@@ -184,7 +192,7 @@ class Conversation:
                     self._waiting.append((sequence, frame))
                     self._writable.notify()
 
-    def receive(self, name: str, timeout_s: float | None = None) -> tuple[session_pb2.PayloadKind, bytes]:
+    def receive(self, name: str, timeout_s: float | None = None) -> tuple[session_pb2.PayloadKind, bytes | bytearray]:
         """Take the next message called `name`: its kind and its bytes."""
         with self._lock:
             self._wanted[name] = self._wanted.get(name, 0) + 1
@@ -203,7 +211,7 @@ class Conversation:
             self._untaken_cost -= message.cost
             self._consume(message)
             self._credit_partial()
-        return message.kind, message.chunks[0] if len(message.chunks) == 1 else b"".join(message.chunks)
+        return message.kind, message.body
 
     def _wait_message(self, name: str, timeout_s: float | None) -> _Message:
         deadline = None if timeout_s is None else self._clock() + timeout_s
@@ -319,6 +327,7 @@ class Conversation:
         """Count the other half's Close as heard: it took everything and has not come back."""
         with self._lock:
             self._peer_closed = True
+            self._closes_heard = 2
             self._wake()
 
     def begin_stream(self) -> int:
@@ -513,10 +522,9 @@ class Conversation:
         message = self._partial or _Message(data.name, data.payload_kind)
         if (message.name, message.kind) != (data.name, data.payload_kind):
             raise ProtocolViolated(f"a chunk of `{data.name}` inside `{message.name}`")
-        message.size += len(chunk)
-        if message.size > MAX_MESSAGE:
+        if len(message.body) + len(chunk) > MAX_MESSAGE:
             raise ProtocolViolated(f"`{data.name}` is larger than {MAX_MESSAGE} bytes")
-        message.chunks.append(chunk)
+        message.add(chunk)
         message.cost += len(chunk) + OVERHEAD
         self._received = data.sequence
         self._received_cost += len(chunk) + OVERHEAD

@@ -64,7 +64,8 @@ class _Wire:
             a, b = self._halves
             self._stream = stream = a.begin_stream(), b.begin_stream()
         for source, target, out, in_ in ((a, b, *stream), (b, a, *reversed(stream))):
-            threading.Thread(target=self._carry, args=(stream, source, target, out, in_), daemon=True).start()
+            arguments = (stream, source, target, out, in_)
+            threading.Thread(target=self._carry, args=arguments, name="memory-wire", daemon=True).start()
 
     def _carry(self, stream: tuple[int, int], source: Conversation, target: Conversation, out: int, in_: int) -> None:
         for frame in source.outgoing(out):

@@ -48,7 +48,7 @@ def encode(payload: Payload) -> tuple[session_pb2.PayloadKind, Sequence[memoryvi
     raise TypeError(f"a {type(payload).__name__} cannot be sent; send bytes, an array, a record batch or a message")
 
 
-def decode(kind: session_pb2.PayloadKind, data: bytes) -> Payload:
+def decode(kind: session_pb2.PayloadKind, data: bytes | bytearray) -> Payload:
     """Turn bytes back into what was sent; an array is a read-only view of `data`, a protobuf message stays bytes.
 
     Raises
@@ -57,7 +57,7 @@ def decode(kind: session_pb2.PayloadKind, data: bytes) -> Payload:
         `data` is not what its kind promises.
     """
     if kind in (BYTES, PROTOBUF):
-        return data
+        return bytes(data)  # of bytes, the same object
     if kind == ARRAY:
         return _decode_array(data)
     if kind == RECORD_BATCH:
@@ -77,7 +77,7 @@ def _encode_array(array: np.ndarray) -> Sequence[memoryview]:
     return [memoryview(head + bytes(-len(head) % _ALIGNMENT)), buffer.data]
 
 
-def _decode_array(data: bytes) -> np.ndarray:
+def _decode_array(data: bytes | bytearray) -> np.ndarray:
     try:
         (length,) = struct.unpack_from("<B", data)
         name, n_dimensions = struct.unpack_from(f"<{length}sB", data, 1)
@@ -116,7 +116,7 @@ def _check_values(array: np.ndarray) -> None:
             raise ProtocolViolated("an array of text that is not Unicode")
 
 
-def _decode_record_batch(data: bytes) -> pa.RecordBatch:
+def _decode_record_batch(data: bytes | bytearray) -> pa.RecordBatch:
     try:
         with pa.ipc.open_stream(pa.py_buffer(data)) as reader:
             batch = reader.read_next_batch()

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from fedtasks.laptop.demo import PIPELINE, wait_for
+from fedtasks.laptop.demo import PIPELINE, conf, wait_for
 from fedtasks.laptop.party import LocalParty
 from fedtasks.wire.v1 import run_pb2
 from tests.e2e.conftest import World
@@ -18,8 +18,8 @@ from tests.e2e.conftest import World
 pytestmark = pytest.mark.timeout(600)
 
 
-def trigger(world: World, name: str, partition: str, **conf: Any) -> str:
-    world.bank.trigger(PIPELINE, name, {"partition": partition, **conf})
+def trigger(world: World, name: str, partition: str, **changes: Any) -> str:
+    world.bank.trigger(PIPELINE, name, {**conf(partition), **changes})
     return f"{PIPELINE}.{partition}.1"
 
 
@@ -32,7 +32,7 @@ def note(party: LocalParty, dag_run_id: str) -> str:
 
 
 def task_state(party: LocalParty, dag_run_id: str, task: str) -> str | None:
-    instances = party.airflow.rest("GET", f"/dags/{PIPELINE}/dagRuns/{dag_run_id}/taskInstances")["task_instances"]
+    instances = party.airflow.rest("GET", f"/api/v2/dags/{PIPELINE}/dagRuns/{dag_run_id}/taskInstances")["task_instances"]
     return next((one["state"] for one in instances if one["task_id"] == task), None)
 
 
@@ -53,7 +53,7 @@ def ended(world: World, dag_run_id: str, run_id: str) -> Callable[[], bool]:
 
 def test_run_survives_a_cut_and_both_gateways_restarting_and_ends_green_on_both_sides(opened: World) -> None:
     world = opened
-    run_id = trigger(world, "whole", "2026-11-21", steps={"train": {"epochs": 60}})
+    run_id = trigger(world, "whole", "2026-11-21", train={"epochs": 60})
     wait_for(lambda: any(metric.task == "train" for metric in metrics_of(world, run_id)), 300, "training to begin")
     world.proxy.cut()
     time.sleep(10)  # the length of the cut, not a wait for something
@@ -91,7 +91,7 @@ def metrics_of(world: World, run_id: str) -> list[run_pb2.Metric]:
 def test_same_partition_again_is_not_run_again(opened: World) -> None:
     world = opened
     before = len(world.shop.dag_runs(PIPELINE))
-    trigger(world, "again", "2026-11-21", steps={"train": {"epochs": 60}})
+    trigger(world, "again", "2026-11-21", train={"epochs": 60})
     wait_for(lambda: state(world.bank, "again") in ("success", "failed"), 120, "the second DAG run to end")
     assert state(world.bank, "again") == "success"
     assert task_state(world.bank, "again", "psi") == "skipped"
@@ -109,7 +109,7 @@ def test_waiting_task_is_deferred_and_the_note_says_for_whom(opened: World) -> N
     for part in ("since", "gives up", run_id):
         assert part in shown
     # Marked failed here, ends there, with that reason, within 30 s.
-    world.bank.airflow.rest("PATCH", f"/dags/{PIPELINE}/dagRuns/waits", {"state": "failed"})
+    world.bank.airflow.rest("PATCH", f"/api/v2/dags/{PIPELINE}/dagRuns/waits", {"state": "failed"})
     began = time.monotonic()
     wait_for(lambda: state(world.shop, run_id) == "failed", 60, "the shop's DAG run to fail")
     assert time.monotonic() - began < 30
@@ -122,7 +122,7 @@ def test_run_marked_failed_in_mid_work_ends_the_processes_of_both_sides(opened: 
     run_id = trigger(world, "stopped", "2026-11-23")
     wait_for(lambda: task_state(world.shop, run_id, "psi") == "running", 120, "the shop's half to run")
     wait_for(lambda: len(processes(run_id)) >= 2, 60, "both algorithms to run")
-    world.bank.airflow.rest("PATCH", f"/dags/{PIPELINE}/dagRuns/stopped", {"state": "failed"})
+    world.bank.airflow.rest("PATCH", f"/api/v2/dags/{PIPELINE}/dagRuns/stopped", {"state": "failed"})
     wait_for(lambda: state(world.shop, run_id) == "failed", 30, "the shop's DAG run to fail")
     wait_for(lambda: not processes(run_id), 60, "the algorithms to end")
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import multiprocessing
 import runpy
+import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from fedtasks.config import Dataset, Gateway, Party, Peer, Spark
 from fedtasks.config import Airflow as AirflowApi
+from fedtasks.config import Dataset, Gateway, Party, Peer, Spark
 from fedtasks.errors import FedtasksError, PeerFailed
 from fedtasks.link.conversation import Conversation
 from fedtasks.link.endpoint import Endpoint
@@ -41,10 +42,17 @@ class PipeLink(Endpoint):
         super().__init__(conversation, close_timeout_s=60)
         self._half, self._pipe = conversation, connection
         self._epoch = conversation.begin_stream()
-        threads = [threading.Thread(target=work, daemon=True) for work in (self._send_frames, self._take_frames)]
-        for thread in threads:
-            thread.start()
+        self._sender = threading.Thread(target=self._send_frames, daemon=True)
+        self._sender.start()
+        threading.Thread(target=self._take_frames, daemon=True).start()
         conversation.wait_met(30)
+
+    def _hang_up(self) -> None:
+        super()._hang_up()
+        self._sender.join()
+        # Closing alone would not end the read that another thread is in, nor tell the other process.
+        with socket.fromfd(self._pipe.fileno(), socket.AF_UNIX, socket.SOCK_STREAM) as both_ways, suppress(OSError):
+            both_ways.shutdown(socket.SHUT_RDWR)
 
     def _send_frames(self) -> None:
         try:
@@ -126,7 +134,9 @@ class Halves:
         self._controls = controls
         self.progress: dict[str, list[Mapping[str, Any]]] = {}
 
-    def run(self, task: str, run_id: str, parties: Mapping[str, Party], settings: Mapping[str, Any]) -> dict[str, Ended]:
+    def run(
+        self, task: str, run_id: str, parties: Mapping[str, Party], settings: Mapping[str, Any]
+    ) -> dict[str, Ended]:
         """Run both halves of a task at the same time; each party's first dataset takes part."""
         ends = dict(zip((LEADER, FOLLOWER), multiprocessing.Pipe(), strict=True))
         for name, party in parties.items():
@@ -161,7 +171,9 @@ def two_halves(folder: Path) -> Iterator[Halves]:
     for name in (LEADER, FOLLOWER):
         controls[name], far = spawn.Pipe()
         # By path: some package in site-packages calls itself `tests`, so a new process cannot import this module.
-        process = spawn.Process(target=runpy.run_path, args=(__file__, {"HALF": (far, make_party(name, folder, ()))}, "__main__"))
+        process = spawn.Process(
+            target=runpy.run_path, args=(__file__, {"HALF": (far, make_party(name, folder, ()))}, "__main__")
+        )
         process.start()
         far.close()
         processes.append(process)

@@ -61,7 +61,9 @@ class Case:
         if csv:
             table.to_csv(path, index=False)
         else:
-            pq.write_table(table if isinstance(table, pa.Table) else pa.Table.from_pandas(table), path, row_group_size=64)
+            pq.write_table(
+                table if isinstance(table, pa.Table) else pa.Table.from_pandas(table), path, row_group_size=64
+            )
         fields: dict[str, Any] = {
             "name": "people",
             "uri": f"file://{path}",

@@ -94,7 +94,7 @@ def test_load_party_without_a_path_takes_the_environment(
         ("name: shop", "name: bank", 16, "`bank` cannot be its own peer"),
         ("address: shop.example:7400", "adress: shop.example:7400", 20, "unknown field"),
         ("address: shop.example:7400", "address: shop.example", 20, "is not host:port"),
-        ("label: repaid", "label: age", 26, "`age` is the label and cannot be a feature"),
+        ("label: repaid", "label: age", 25, "`age` is the label and cannot be a feature"),
         ("id: person", "id: age", 25, "`age` is the id and cannot be a feature"),
         ("{age: numeric, region: categorical}", "{}", 25, "declare at least one feature"),
         ("age: numeric", "age: number", 25, "`number` is not one of: numeric, categorical"),
@@ -102,9 +102,7 @@ def test_load_party_without_a_path_takes_the_environment(
         ("psi_key: keys/psi.key", "store: {url: 'postgresql://a:pw@x/y'}", 15, "put the password into a file"),
     ],
 )
-def test_load_party_names_line_and_field(
-    load: Load, tmp_path: Path, old: str, new: str, line: int, words: str
-) -> None:
+def test_load_party_names_line_and_field(load: Load, tmp_path: Path, old: str, new: str, line: int, words: str) -> None:
     assert old in GOOD
     with pytest.raises(ConfigError) as caught:
         load(GOOD.replace(old, new))

@@ -186,7 +186,7 @@ def test_same_fingerprint_ignores_grouping_and_case(bank: Path) -> None:
 @pytest.mark.parametrize(
     ("field", "value", "words"),
     [
-        ("ticket_key", "abc", "not an Ed25519 public key"),
+        ("ticket_key", "abc", "base64 of an Ed25519 public key"),
         ("authority", "hello", "not a certificate in PEM"),
         ("name", "The Bank", "is not a name"),
         ("address", "nowhere", "is not host:port"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import keyword
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -18,6 +20,8 @@ CLIP = 5.0
 # A category of fewer train rows is counted as unknown: so that bucket is trained, and no rare value is written down.
 MIN_CATEGORY_ROWS = 5
 _ROWS_AT_ONCE = 100_000
+_INPUT_NAME = re.compile("[A-Za-z][A-Za-z0-9_]*")
+_RESERVED = ("embedding", "self")  # the leader's other input, and what Python passes by itself
 
 
 @dataclass(frozen=True)
@@ -83,10 +87,25 @@ class Encoder:
         )
 
     @property
+    def input_names(self) -> dict[str, str]:
+        """Column → what a SavedModel calls it: the column's own name, where TensorFlow allows that as a name."""
+        names: dict[str, str] = {}
+        columns = [column.name for column in self.numeric] + [column.name for column in self.categorical]
+        for index, column in enumerate(columns):
+            name = column
+            if not _INPUT_NAME.fullmatch(column) or keyword.iskeyword(column) or column in _RESERVED:
+                name = f"feature_{index}"
+                while name in columns:
+                    name += "_"
+            names[column] = name
+        return names
+
+    @property
     def signature(self) -> dict[str, tf.TensorSpec]:
         """Raw columns as a SavedModel takes them: numbers as float64 with NaN for missing, text with "" for missing."""
-        specs = {column.name: tf.TensorSpec([None], tf.float64, column.name) for column in self.numeric}
-        return specs | {column.name: tf.TensorSpec([None], tf.string, column.name) for column in self.categorical}
+        kinds = {column.name: tf.float64 for column in self.numeric}
+        kinds |= {column.name: tf.string for column in self.categorical}
+        return {name: tf.TensorSpec([None], kinds[column], name) for column, name in self.input_names.items()}
 
     def columns(self, table: pa.Table | pa.RecordBatch) -> dict[str, tf.Tensor]:
         """Return the raw columns of `table` in the form of `signature`; other columns are left out.
@@ -96,8 +115,11 @@ class Encoder:
         ColumnMissing, ColumnType
             Names the column.
         """
-        raw = {column.name: tf.constant(_numeric(table, column.name), tf.float64) for column in self.numeric}
-        texts = {column.name: tf.constant(_strings(table, column.name), tf.string) for column in self.categorical}
+        names = self.input_names
+        raw = {names[column.name]: tf.constant(_numeric(table, column.name), tf.float64) for column in self.numeric}
+        texts = {
+            names[column.name]: tf.constant(_strings(table, column.name), tf.string) for column in self.categorical
+        }
         return raw | texts
 
     def __call__(self, columns: Mapping[str, tf.Tensor]) -> tf.Tensor:
@@ -105,15 +127,16 @@ class Encoder:
         return tf.cast(tf.concat(list(self._parts(columns)), axis=1), tf.float32)
 
     def _parts(self, columns: Mapping[str, tf.Tensor]) -> Iterator[tf.Tensor]:
+        names = self.input_names
         for number in self.numeric:
-            value = columns[number.name]
+            value = columns[names[number.name]]
             missing = tf.math.is_nan(value)
             standard = tf.clip_by_value((value - number.mean) / number.scale, -CLIP, CLIP)
             yield tf.where(missing, tf.zeros_like(value), standard)[:, tf.newaxis]
             if number.has_missing:
                 yield tf.cast(missing, tf.float64)[:, tf.newaxis]
         for category in self.categorical:
-            text = columns[category.name][:, tf.newaxis]
+            text = columns[names[category.name]][:, tf.newaxis]
             missing = tf.equal(text, "")
             known = tf.equal(text, tf.constant([category.vocabulary], tf.string, shape=[1, len(category.vocabulary)]))
             unknown = ~(missing | tf.reduce_any(known, axis=1, keepdims=True))

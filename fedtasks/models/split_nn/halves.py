@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import tensorflow as tf
 
-from fedtasks.config import FeatureType, digest
+from fedtasks.config import digest
 from fedtasks.data.storage import Manifest, filesystem, read_json, write_json
 from fedtasks.errors import ConfigError, DataCorrupt
 from fedtasks.models.split_nn.encoder import Encoder
@@ -34,8 +34,8 @@ class ModelCard:
         Which run trained it, and ``leader`` or ``follower``.
     settings, row_order
         What it was trained with.
-    features, encoder
-        The raw columns that it takes, and how it encodes them.
+    inputs, encoder
+        Raw column → input of the SavedModel, and how it encodes them.
     digest, peer_digest
         Of this half (see `half_digest`) and of the one that it was trained with.
     """
@@ -44,7 +44,7 @@ class ModelCard:
     role: str
     settings: TrainSettings
     row_order: str
-    features: Mapping[str, FeatureType]
+    inputs: Mapping[str, str]
     encoder: Encoder
     digest: str
     peer_digest: str
@@ -62,13 +62,7 @@ def half_digest(encoder: Encoder, half: LeaderHalf | FollowerHalf) -> str:
 
 
 def serving_module(encoder: Encoder, half: LeaderHalf | FollowerHalf) -> tf.Module:
-    """Return a module whose ``serve`` takes raw columns (and the embedding, at the leader) by name.
-
-    Raises
-    ------
-    ConfigError
-        A feature of the leader is called as the embedding is.
-    """
+    """Return a module whose ``serve`` takes raw columns (and the embedding, at the leader) by name."""
     module = tf.Module()
     signature = encoder.signature
     if isinstance(half, FollowerHalf):
@@ -77,8 +71,6 @@ def serving_module(encoder: Encoder, half: LeaderHalf | FollowerHalf) -> tf.Modu
         def serve(**columns: tf.Tensor) -> dict[str, tf.Tensor]:
             return {EMBEDDING: half.embed(encoder(columns))}
     else:
-        if EMBEDDING in signature:
-            raise ConfigError(f"a feature cannot be called `{EMBEDDING}`; rename the column", field="features")
         module.bottom, module.top = half.bottom, half.top
         signature[EMBEDDING] = tf.TensorSpec([None, half.peer_width], tf.float32, EMBEDDING)
 

@@ -11,7 +11,9 @@ The follower ends its model with `Send`, the leader puts `Receive` where the fol
 
 Both must call `fit` with rows in the same order: same batch size, same epochs, ``shuffle=False``. It works with and
 without ``run_eagerly``, but not compiled by XLA, and the models can be neither saved nor cloned with a live link in
-them. The built-in trainer is faster, since its exchange does not run inside a graph, and it checkpoints.
+them. An error of the link comes out of `fit` as TensorFlow's ``UnknownError`` with the error's code in its text. The
+exchange holds one of TensorFlow's inter-op threads while it waits, so a process needs at least two.
+The built-in trainer is faster, since its exchange does not run inside a graph, and it checkpoints.
 """
 
 from __future__ import annotations

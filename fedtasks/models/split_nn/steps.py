@@ -84,7 +84,7 @@ def train(context: TaskContext) -> Outcome:
         peer = _exchange_digest(link, own)
     role = LEADER if context.is_leader else FOLLOWER
     run_id, order = context.config.run_id, blocks.order_digest
-    card = ModelCard(run_id, role, settings, order, dict(blocks.features), encoder, own, peer)
+    card = ModelCard(run_id, role, settings, order, encoder.input_names, encoder, own, peer)
     save_half(context.folder, card, half)
     facts = {"role": role, "pairing": card.pairing}
     context.storage.publish(context.config.task, context.config.attempt, rows=len(features), facts=facts)
@@ -129,12 +129,8 @@ def evaluate(context: TaskContext) -> Outcome:
             _send_embeddings(context, half, table, link, settings)
     if context.is_leader:
         _write_scores(context, table, scores)
-    context.storage.publish(
-        context.config.task, context.config.attempt, rows=table.num_rows, facts={"model": pairing}
-    )
-    return Outcome(
-        counts={"rows_test": table.num_rows}, digests={"row_order": blocks.order_digest, "model": pairing}
-    )
+    context.storage.publish(context.config.task, context.config.attempt, rows=table.num_rows, facts={"model": pairing})
+    return Outcome(counts={"rows_test": table.num_rows}, digests={"row_order": blocks.order_digest, "model": pairing})
 
 
 def initial_seed(storage: RunStorage, task: str) -> int:

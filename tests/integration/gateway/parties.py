@@ -1,4 +1,4 @@
-"""Two parties with real keys, stores, TLS and gateways; only their Airflows are small HTTP servers with the same calls."""
+"""Two parties with real keys, stores, TLS and gateways; only their Airflows are small HTTP servers."""
 
 from __future__ import annotations
 
@@ -231,7 +231,7 @@ def shared_config(dataset: str = "customers", epochs: int = 3) -> str:
 
 
 def grant_ticket(grantor: Member, holder: Member, *, accept: bool = True, **changes: Any) -> str:
-    """Let `grantor` grant `holder` a ticket, both stores having both signatures; `changes` replace fields of the grant."""
+    """Let `grantor` grant `holder` a ticket, with both signatures in both stores; `changes` replace fields."""
     grantor_party = grantor.party
     dataset = grantor_party.datasets[0]
     now_s = now_ms() / 1000

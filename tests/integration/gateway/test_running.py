@@ -36,7 +36,7 @@ def meet(clients: list[GatewayClient], run_id: str, task: str = TASK, token: str
     for client in clients:
         client.announce(run_id, task, token, 60)
     for client in clients:
-        wait_for(lambda: client.announce(run_id, task, token, 60).ready)
+        wait_for(lambda client=client: client.announce(run_id, task, token, 60).ready)  # type: ignore[misc]
     attempts = {client.announce(run_id, task, token, 60).own.attempt for client in clients}
     assert len(attempts) == 1
     attempt = attempts.pop()

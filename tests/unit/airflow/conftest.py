@@ -103,6 +103,8 @@ class FakeGateway:
     started: list[int] = field(default_factory=list)
     finished: list[dict[str, Any]] = field(default_factory=list)
     closed: bool = False
+    settle: run_pb2.State | None = None
+    """What becomes of the run once it is closed here."""
 
     def __enter__(self) -> Self:
         return self
@@ -135,7 +137,10 @@ class FakeGateway:
 
     def start(self, run_id: str, task: str, attempt: int) -> run_pb2.Meeting:
         self.started.append(attempt)
-        return self.meeting
+        meeting = run_pb2.Meeting()
+        meeting.CopyFrom(self.meeting)
+        meeting.own.attempt = attempt
+        return meeting
 
     def finish(self, run_id: str, task: str, attempt: int, **how: Any) -> run_pb2.Meeting:
         self.finished.append({"task": task, "attempt": attempt, **how})
@@ -143,6 +148,10 @@ class FakeGateway:
 
     def close_run(self, run_id: str) -> run_pb2.Run:
         self.closed = True
+        if self.settle is not None:
+            code = "RECEIPTS_DIFFER" if self.settle == run_pb2.STATE_FAILED else ""
+            self.run = make_run(self.settle, code)
+            self.watched = [make_meeting(), make_meeting(run=self.run)]
         return self.run
 
     async def watch(self, party_file: Path, run_id: str, task: str) -> AsyncGenerator[run_pb2.Meeting, None]:

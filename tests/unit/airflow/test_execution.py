@@ -61,7 +61,8 @@ def test_run_process_gives_every_line_and_the_exit_code(tmp_path: Path) -> None:
     code = asyncio.run(run([sys.executable, "-c", program], tmp_path, undisturbed(), lines, []))
     assert code == 3
     assert lines[0] == "a"
-    assert "".join(lines).count("ü") + 2 * "".join(lines).count("�") >= 99_990
+    # A line longer than the buffer comes in pieces, of which one may begin or end within a letter.
+    assert "".join(lines).count("ü") >= 99_998
     assert lines[-1].endswith("no newline")
 
 
@@ -143,7 +144,13 @@ def test_read_outcome_of_a_success(tmp_path: Path) -> None:
 
 
 def test_read_outcome_of_a_failure_rebuilds_the_error(tmp_path: Path) -> None:
-    failure = {"code": ColumnMissing.code, "detail": "lacks `Age`", "where": "loans.parquet", "public": "", "fields": {}}
+    failure = {
+        "code": ColumnMissing.code,
+        "detail": "lacks `Age`",
+        "where": "loans.parquet",
+        "public": "",
+        "fields": {},
+    }
     (tmp_path / "failure.json").write_text(json.dumps(failure))
     with pytest.raises(ColumnMissing, match=r"lacks `Age` \[loans.parquet\]"):
         read_outcome(tmp_path, 1)

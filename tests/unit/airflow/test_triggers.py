@@ -18,14 +18,20 @@ async def events(trigger: MeetingTrigger) -> list[str]:
 
 
 def trigger_until(seconds: float) -> MeetingTrigger:
-    return MeetingTrigger("/party.yaml", RUN_ID, "train", int((time.time() + seconds) * 1000))
+    return MeetingTrigger("/party.yaml", RUN_ID, "train", int((time.time() + seconds) * 1000), 0)
 
 
 def test_trigger_serialises_its_constructor_arguments() -> None:
     from airflow._shared.module_loading import import_string
 
-    path, arguments = MeetingTrigger("/party.yaml", RUN_ID, "train", 5).serialize()
-    assert arguments == {"party_file": "/party.yaml", "run_id": RUN_ID, "task": "train", "until_ms": 5}
+    path, arguments = MeetingTrigger("/party.yaml", RUN_ID, "train", 5, 4).serialize()
+    assert arguments == {
+        "party_file": "/party.yaml",
+        "run_id": RUN_ID,
+        "task": "train",
+        "until_ms": 5,
+        "not_before_ms": 4,
+    }
     assert import_string(path) is MeetingTrigger
     assert import_string(path)(**arguments).serialize() == (path, arguments)
 
@@ -53,3 +59,11 @@ def test_trigger_past_its_deadline_ends_the_wait(gateway: FakeGateway) -> None:
 def test_trigger_whose_gateway_refuses_lets_the_operator_see(gateway: FakeGateway) -> None:
     gateway.watch_error = RunUnknown()
     assert asyncio.run(events(trigger_until(60))) == ["error"]
+
+
+def test_trigger_is_not_faster_than_the_end_of_the_process_that_deferred(gateway: FakeGateway) -> None:
+    gateway.watched = [make_meeting(ready=True)]
+    now = time.time()
+    trigger = MeetingTrigger("/party.yaml", RUN_ID, "train", int((now + 60) * 1000), int((now + 0.5) * 1000))
+    assert asyncio.run(events(trigger)) == ["ready"]
+    assert time.time() >= now + 0.499

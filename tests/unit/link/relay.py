@@ -106,7 +106,8 @@ class Relay:
             self._ends.add(end)
             self._waiting[key] = context, end, joined
             try:
-                await asyncio.wait({joined, ended := asyncio.ensure_future(end.wait())}, return_when=asyncio.FIRST_COMPLETED)
+                ended = asyncio.ensure_future(end.wait())
+                await asyncio.wait({joined, ended}, return_when=asyncio.FIRST_COMPLETED)
                 ended.cancel()
                 if joined.done():
                     await self._pump(context, joined.result(), end)

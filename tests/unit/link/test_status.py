@@ -13,13 +13,13 @@ from fedtasks.errors import (
     VersionDiffers,
     leaves,
 )
-from fedtasks.link.status import STATUS, from_rpc_error, to_abort
+from fedtasks.link.status import STATUS, Metadata, from_rpc_error, to_abort
 
 
 class Failure(grpc.RpcError):  # type: ignore[misc]
     """A failed call as a client sees it."""
 
-    def __init__(self, code: grpc.StatusCode, details: str = "", trailing: tuple[tuple[str, str | bytes], ...] = ()) -> None:
+    def __init__(self, code: grpc.StatusCode, details: str = "", trailing: Metadata = ()) -> None:
         self._answer = code, details, trailing
 
     def code(self) -> grpc.StatusCode:
@@ -28,7 +28,7 @@ class Failure(grpc.RpcError):  # type: ignore[misc]
     def details(self) -> str:
         return self._answer[1]
 
-    def trailing_metadata(self) -> tuple[tuple[str, str | bytes], ...]:
+    def trailing_metadata(self) -> Metadata:
         return self._answer[2]
 
 
@@ -79,17 +79,19 @@ def test_long_text_is_cut_at_a_character() -> None:
         (grpc.StatusCode.INTERNAL, ProtocolViolated),
     ],
 )
-def test_status_without_a_code_is_translated_by_what_it_means(status: grpc.StatusCode, leaf: type[FedtasksError]) -> None:
+def test_status_without_a_code_means_what_it_says(status: grpc.StatusCode, leaf: type[FedtasksError]) -> None:
     assert type(from_rpc_error(Failure(status, "text"))) is leaf
 
 
 def test_unreachable_is_what_the_caller_says_it_is() -> None:
-    assert isinstance(from_rpc_error(Failure(grpc.StatusCode.UNAVAILABLE), unreachable=PeerUnreachable), PeerUnreachable)
+    back = from_rpc_error(Failure(grpc.StatusCode.UNAVAILABLE), unreachable=PeerUnreachable)
+
+    assert isinstance(back, PeerUnreachable)
 
 
 @pytest.mark.parametrize("fields", [b"[1]", b"\xff", b"{", b"null"])
 def test_garbled_fields_are_left_out(fields: bytes) -> None:
-    trailing = (("fedtasks-code", "CONFIG_DIFFERS"), ("fedtasks-text-bin", b"\xff text"), ("fedtasks-fields-bin", fields))
+    trailing = (("fedtasks-code", "CONFIG_DIFFERS"), ("fedtasks-text-bin", b"\xff"), ("fedtasks-fields-bin", fields))
 
     back = from_rpc_error(Failure(grpc.StatusCode.FAILED_PRECONDITION, "", trailing))
 

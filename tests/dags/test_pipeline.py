@@ -1,0 +1,137 @@
+"""`FederatedDag`: its tasks, its trigger form, and what it refuses."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedtasks.airflow.pipeline import FederatedDag, Launcher, Step, align, evaluate, intersect, train_split_nn
+from fedtasks.airflow.steps import spark_job
+from fedtasks.errors import ConfigError
+
+STEPS = [intersect(), align(test_fraction=0.2), train_split_nn(epochs=20), evaluate()]
+
+PARTY = """
+name: {own}
+storage: file:///storage
+gateway:
+  workers: 127.0.0.1:1
+  certificate: c
+  private_key: p
+  authority: a
+  ticket_key: t
+  worker_secret_file: s
+airflow: {{url: "http://127.0.0.1:1", user: admin, password_file: p}}
+peers: [{peers}]
+datasets: [{datasets}]
+"""
+
+
+def write_party(path: Path, peers: list[str], datasets: list[str], own: str = "bank") -> None:
+    path.write_text(
+        PARTY.format(
+            own=own,
+            peers=", ".join(f"{{name: {name}, authority: a, ticket_key: k}}" for name in peers),
+            datasets=", ".join(f"{{name: {name}, uri: d, id: i, features: {{x: numeric}}}}" for name in datasets),
+        )
+    )
+
+
+@pytest.fixture
+def party_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "party.yaml"
+    monkeypatch.setenv("FEDTASKS_PARTY", str(path))
+    return path
+
+
+def form(dag: FederatedDag) -> dict[str, Any]:
+    return dict(dag.params.validate())
+
+
+def test_federated_dag_runs_its_steps_between_open_and_close(party_file: Path) -> None:
+    dag = FederatedDag("credit", steps=STEPS)
+    order = ["open_run"]
+    while following := list(dag.get_task(order[-1]).downstream_task_ids):
+        order += following
+    assert order == ["open_run", "psi", "align", "train", "evaluate", "close_run"]
+    assert {(task.retries, task.retry_delay) for task in dag.tasks} == {(2, timedelta(seconds=5))}
+
+
+def test_federated_dag_arguments_of_its_author_win(party_file: Path) -> None:
+    dag = FederatedDag("credit", steps=STEPS, default_args={"retries": 7}, max_active_runs=1, tags=["x"])
+    assert dag.get_task("train").retries == 7
+    assert dag.get_task("train").retry_delay == timedelta(seconds=5)
+    assert (dag.max_active_runs, dag.tags) == (1, {"x"})
+
+
+def test_trigger_form_knows_the_only_peer_and_dataset(party_file: Path) -> None:
+    write_party(party_file, ["shop"], ["loans"])
+    found = form(FederatedDag("credit", steps=STEPS))
+    assert (found["peer"], found["own_dataset"], found["peer_dataset"]) == ("shop", "loans", None)
+    assert (found["leader"], found["ticket"], found["force"]) == ("own", "auto", False)
+    assert found["train"] == {"epochs": 20}
+    assert found["psi"] == {}
+
+
+def test_trigger_form_of_several_peers_proposes_the_authors(party_file: Path) -> None:
+    write_party(party_file, ["shop", "bakery"], ["loans", "addresses"])
+    assert form(FederatedDag("credit", steps=STEPS, peer="bakery"))["peer"] == "bakery"
+    undecided = FederatedDag("credit2", steps=STEPS)
+    assert form(undecided)["peer"] is None
+    assert undecided.params.get_param("peer").schema["enum"] == [None, "shop", "bakery"]
+
+
+def test_trigger_form_on_the_authors_peer_proposes_the_other_side(party_file: Path) -> None:
+    """The same file is deployed at the shop, where the author's `peer="shop"` is the party itself."""
+    write_party(party_file, ["bank"], ["baskets"], own="shop")
+    assert form(FederatedDag("credit", steps=STEPS, peer="shop"))["peer"] == "bank"
+
+
+@pytest.mark.parametrize("change", [{"peer": "stranger"}, {"leader": "both"}, {"force": "yes"}, {"train": 3}])
+def test_trigger_form_refuses_what_it_does_not_know(party_file: Path, change: dict[str, Any]) -> None:
+    from airflow.sdk.exceptions import ParamValidationError
+
+    write_party(party_file, ["shop"], ["loans"])
+    dag = FederatedDag("credit", steps=STEPS)
+    with pytest.raises(ParamValidationError):
+        dag.params.update(change)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ({"dag_id": "Credit Retrain", "steps": STEPS}, "not a name"),
+        ({"dag_id": "credit", "steps": [align(), align()]}, "stands twice"),
+        ({"dag_id": "credit", "steps": [Step("open_run", "a:b")]}, "cannot be called"),
+        ({"dag_id": "credit", "steps": [Step("peer", "a:b")]}, "cannot be called"),
+        ({"dag_id": "credit", "steps": STEPS, "leader": "bank"}, "neither own nor peer"),
+    ],
+)
+def test_federated_dag_bad_declaration_is_named(party_file: Path, arguments: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem):
+        FederatedDag(**arguments)
+
+
+@pytest.mark.parametrize(("entry", "launcher"), [("a.py", Launcher.PYTHON), ("a.b:c", Launcher.SPARK)])
+def test_step_entry_must_fit_its_launcher(entry: str, launcher: Launcher) -> None:
+    with pytest.raises(ConfigError, match="is not"):
+        Step("train", entry, launcher)
+
+
+def test_step_digest_names_what_runs_and_not_its_settings() -> None:
+    assert train_split_nn(epochs=1).digest == train_split_nn(epochs=2).digest
+    digests = {step.digest for step in STEPS} | {Step("train", "other:train").digest}
+    assert len(digests) == len(STEPS) + 1
+
+
+@pytest.mark.parametrize("step", STEPS, ids=lambda step: step.name)
+def test_step_entry_exists(step: Step) -> None:
+    if step.launcher is Launcher.SPARK:
+        assert spark_job(step.entry).is_file()
+    else:
+        module, _, function = step.entry.partition(":")
+        source = Path(__file__).parents[2].joinpath(*module.split(".")).with_suffix(".py").read_text()
+        assert f"def {function}(" in source

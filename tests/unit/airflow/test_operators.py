@@ -1,0 +1,448 @@
+"""What operators make of what the gateway says: skip, defer, run, retry, fail."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from datetime import timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException, TaskDeferred
+
+from fedtasks.airflow import operators
+from fedtasks.airflow.operators import (
+    CloseRunOperator,
+    FederatedTaskOperator,
+    OpenRunOperator,
+    Progress,
+    is_final,
+)
+from fedtasks.airflow.steps import Step
+from fedtasks.errors import (
+    ColumnMissing,
+    DeadlinePassed,
+    FedtasksError,
+    GatewayUnreachable,
+    LinkLost,
+    PeerFailed,
+    PeerPaused,
+    PeerRestarted,
+    ProcessFailed,
+    RunUnknown,
+)
+from fedtasks.wire.v1 import run_pb2, worker_pb2
+from tests.unit.airflow.conftest import RUN_ID, SHARED, FakeGateway, FakeStore, make_half, make_meeting, make_run
+
+STEP = Step("train", "module:train", settings={"epochs": 3})
+
+
+def execute(operator: Any, context: dict[str, Any]) -> Any:
+    """Run as Airflow's task runner does."""
+    operator.allow_nested_operators = True
+    return operator.execute(context)
+
+
+def resume(operator: Any, context: dict[str, Any], event: str = "ready", **kwargs: Any) -> Any:
+    return operator.resume_execution("resume", {"event": event, **kwargs}, context)
+
+
+class Programmed(Step):
+    """A step whose command is the test's; the work folder is its working folder, the configuration its argument."""
+
+    def command(self, config: Path) -> list[str]:
+        return [sys.executable, "-c", self.entry.partition(":")[2], str(config)]
+
+
+def programmed(program: str) -> FederatedTaskOperator:
+    return FederatedTaskOperator(task_id="train", step=Programmed("train", f"python:{program}"))
+
+
+OUTCOME = "import json; json.dump({'counts': {'rows': 3}, 'digests': {}}, open('outcome.json', 'w'))"
+
+
+def failing(error: FedtasksError) -> str:
+    failure = {"code": error.code, "detail": error.detail, "where": "", "public": error.public, "fields": error.fields}
+    return f"import json, sys; json.dump({failure!r}, open('failure.json', 'w')); sys.exit(1)"
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operators, "_PATIENCE_S", 0.05)
+
+
+# ------------------------------------------------------------------------------------------------------------ open_run
+@pytest.fixture
+def open_run() -> OpenRunOperator:
+    return OpenRunOperator(task_id="open_run", steps=[STEP])
+
+
+def test_open_run_as_initiator_asks_and_tells(
+    gateway: FakeGateway, context: dict[str, Any], open_run: OpenRunOperator
+) -> None:
+    assert execute(open_run, context) == {
+        "run_id": RUN_ID,
+        "initiator": "bank",
+        "responder": "shop",
+        "leader": "bank",
+        "partition": "2026-11-21",
+        "datasets": SHARED["datasets"],
+    }
+    asked = gateway.opened
+    assert (asked["dag_id"], asked["pipeline"], asked["dag_run_id"]) == ("credit", "credit", "manual-1")
+    assert (asked["peer"], asked["partition"], asked["ticket_id"]) == ("shop", "2026-11-21", "")
+    assert json.loads(asked["config_json"]) == SHARED
+    assert [(step.name, step.digest) for step in asked["steps"]] == [("train", STEP.digest)]
+
+
+def test_open_run_as_responder_takes_up_what_was_started(
+    gateway: FakeGateway, context: dict[str, Any], open_run: OpenRunOperator
+) -> None:
+    context["dag_run"].conf = {"fedtasks": {"run_id": RUN_ID}}
+    context["dag_run"].run_id = RUN_ID
+    context["params"] = {}
+    gateway.run = make_run(initiator="shop", responder="bank")
+    gateway.opening = worker_pb2.OPENING_RESUMED
+    assert execute(open_run, context)["leader"] == "bank"
+    assert (gateway.opened["config_json"], gateway.opened["peer"]) == ("", "")
+
+
+def test_open_run_with_another_runs_conf_is_refused(
+    gateway: FakeGateway, context: dict[str, Any], open_run: OpenRunOperator
+) -> None:
+    context["dag_run"].conf = {"fedtasks": {"run_id": RUN_ID}}
+    with pytest.raises(AirflowFailException, match="RUN_UNKNOWN"):
+        execute(open_run, context)
+    assert gateway.opened == {}
+
+
+def test_open_run_as_responder_refuses_a_configuration_it_cannot_serve(
+    gateway: FakeGateway, context: dict[str, Any], open_run: OpenRunOperator
+) -> None:
+    context["dag_run"].conf = {"fedtasks": {"run_id": RUN_ID}}
+    context["dag_run"].run_id = RUN_ID
+    strange = {**SHARED, "datasets": {"bank": "unknown", "shop": "baskets"}}
+    gateway.run = make_run(initiator="shop", responder="bank", config_json=json.dumps(strange))
+    with pytest.raises(AirflowFailException, match="`unknown` is not declared"):
+        execute(open_run, context)
+    (finished,) = gateway.finished
+    assert (finished["task"], finished["final"], finished["failure"].code) == ("open_run", True, "CONFIG_INVALID")
+
+
+def test_open_run_of_a_run_that_has_failed_fails_with_its_reason(
+    gateway: FakeGateway, context: dict[str, Any], open_run: OpenRunOperator
+) -> None:
+    gateway.run = make_run(run_pb2.STATE_FAILED, "PEER_CANCELLED")
+    with pytest.raises(AirflowFailException, match="PEER_CANCELLED: a reason"):
+        execute(open_run, context)
+
+
+@pytest.mark.parametrize("opening", [worker_pb2.OPENING_ALREADY_DONE, worker_pb2.OPENING_ALREADY_RUNNING])
+def test_open_run_with_nothing_to_do_skips(
+    gateway: FakeGateway, context: dict[str, Any], open_run: OpenRunOperator, opening: worker_pb2.Opening
+) -> None:
+    gateway.opening = opening
+    with pytest.raises(AirflowSkipException, match=RUN_ID):
+        execute(open_run, context)
+
+
+@pytest.mark.parametrize(
+    ("refusal", "kind"), [(PeerPaused(), AirflowFailException), (GatewayUnreachable(), AirflowException)]
+)
+def test_open_run_refused_is_retried_only_when_that_helps(
+    gateway: FakeGateway,
+    context: dict[str, Any],
+    open_run: OpenRunOperator,
+    refusal: FedtasksError,
+    kind: type[Exception],
+) -> None:
+    gateway.refusal = refusal
+    with pytest.raises(AirflowException, match=refusal.code) as caught:
+        execute(open_run, context)
+    assert type(caught.value) is kind
+
+
+# --------------------------------------------------------------------------------------------------------- a half
+def test_half_that_is_not_ready_defers_until_the_gateways_deadline(
+    gateway: FakeGateway, context: dict[str, Any], party_file: Path
+) -> None:
+    until_ms = int((time.time() + 100) * 1000)
+    gateway.meeting = make_meeting(own=make_half(1, run_pb2.STATE_WAITING, until_ms=until_ms))
+    with pytest.raises(TaskDeferred) as caught:
+        execute(programmed(OUTCOME), context)
+    deferred = caught.value
+    assert deferred.method_name == "resume"
+    arguments = deferred.trigger.serialize()[1]
+    assert arguments.pop("not_before_ms") > time.time() * 1000 + 5000  # Airflow's own pause is 5 s by default
+    assert arguments == {"party_file": str(party_file), "run_id": RUN_ID, "task": "train", "until_ms": until_ms}
+    assert isinstance(deferred.timeout, timedelta)
+    assert 100 < deferred.timeout.total_seconds() < 200
+    assert gateway.started == []
+
+
+def test_half_whose_other_half_comes_soon_does_not_defer(
+    gateway: FakeGateway, context: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(operators, "_PATIENCE_S", 30)
+    gateway.meeting = make_meeting()
+    gateway.watched = [make_meeting(), make_meeting(ready=True, own=make_half(2, run_pb2.STATE_WAITING))]
+    execute(programmed(OUTCOME), context)
+    assert gateway.started == [2]
+
+
+def test_half_whose_run_fails_while_it_waits_does_not_defer(
+    gateway: FakeGateway, context: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(operators, "_PATIENCE_S", 30)
+    gateway.meeting = make_meeting()
+    gateway.watched = [make_meeting(), make_meeting(run=make_run(run_pb2.STATE_FAILED, "PEER_FAILED"))]
+    with pytest.raises(AirflowFailException, match="PEER_FAILED"):
+        execute(programmed(OUTCOME), context)
+    assert gateway.started == []
+
+
+def test_half_resumed_by_a_stale_event_defers_again_as_the_same_attempt(
+    gateway: FakeGateway, context: dict[str, Any]
+) -> None:
+    gateway.meeting = make_meeting()
+    operator = programmed(OUTCOME)
+    with pytest.raises(TaskDeferred):
+        execute(operator, context)
+    with pytest.raises(TaskDeferred):
+        resume(operator, context, "ready")
+    assert gateway.tokens == ["try-1", "try-1"]
+    assert gateway.finished == []
+
+
+def test_half_that_is_ready_runs_and_reports_its_outcome(
+    gateway: FakeGateway, context: dict[str, Any], party_file: Path, tmp_path: Path
+) -> None:
+    gateway.meeting = make_meeting(ready=True, own=make_half(4, run_pb2.STATE_RUNNING))
+    kept = tmp_path / "kept.json"
+    program = f"import os, shutil, sys; shutil.copy2(sys.argv[1], {str(kept)!r}); {OUTCOME}"
+    assert resume(programmed(program), context) == {"counts": {"rows": 3}, "digests": {}}
+    assert gateway.started == [4]
+    (finished,) = gateway.finished
+    assert (finished["attempt"], finished["outcome"]) == (4, {"counts": {"rows": 3}, "digests": {}})
+    assert json.loads(kept.read_text()) == {
+        "party": str(party_file),
+        "run_id": RUN_ID,
+        "task": "train",
+        "attempt": 4,
+        "peer": "shop",
+        "leader": "bank",
+        "datasets": SHARED["datasets"],
+        "settings": {"epochs": 3},
+        "shared_digest": operators.digest(SHARED),
+    }
+    assert kept.stat().st_mode & 0o077 == 0
+
+
+def test_half_past_its_deadline_ends_the_run(gateway: FakeGateway, context: dict[str, Any]) -> None:
+    gateway.meeting = make_meeting(own=make_half(1, run_pb2.STATE_WAITING, until_ms=1000))
+    with pytest.raises(AirflowFailException, match="DEADLINE: the other half has not begun"):
+        resume(programmed(OUTCOME), context, "deadline")
+    (finished,) = gateway.finished
+    assert isinstance(finished["failure"], DeadlinePassed)
+    assert finished["final"] is True
+
+
+def test_half_of_a_run_that_failed_meanwhile_fails_with_the_reason(
+    gateway: FakeGateway, context: dict[str, Any]
+) -> None:
+    gateway.refusal = PeerFailed("DATA_ID_NULL: Rows without an id", where="shop · train")
+    with pytest.raises(AirflowFailException, match=r"PEER_FAILED: DATA_ID_NULL: .* \[shop · train\]"):
+        resume(programmed(OUTCOME), context, "ended")
+    assert gateway.started == []
+
+
+def test_half_without_an_opened_run_says_so(gateway: FakeGateway, context: dict[str, Any]) -> None:
+    context["ti"].xcom_pull = lambda task_ids: None
+    with pytest.raises(AirflowFailException, match=r"RUN_UNKNOWN.*open_run"):
+        execute(programmed(OUTCOME), context)
+
+
+@pytest.mark.parametrize(
+    ("program", "try_number", "code", "final"),
+    [
+        (failing(LinkLost()), 1, LinkLost.code, False),
+        (failing(LinkLost()), 3, LinkLost.code, True),
+        (failing(ColumnMissing("lacks `Age`")), 1, ColumnMissing.code, True),
+        ("import os; os.abort()", 1, ProcessFailed.code, False),
+    ],
+)
+def test_half_that_fails_is_retried_only_when_that_helps(
+    gateway: FakeGateway, context: dict[str, Any], program: str, try_number: int, code: str, final: bool
+) -> None:
+    context["ti"].try_number = try_number
+    with pytest.raises(AirflowException, match=code) as caught:
+        execute(programmed(program), context)
+    assert type(caught.value) is (AirflowFailException if final else AirflowException)
+    (finished,) = gateway.finished
+    assert (finished["failure"].code, finished["final"]) == (code, final)
+
+
+@pytest.mark.parametrize(
+    ("watched", "error"),
+    [
+        (make_meeting(run=make_run(run_pb2.STATE_FAILED, "RUN_CANCELLED")), "RUN_CANCELLED"),
+        (make_meeting(peer=make_half(2, run_pb2.STATE_WAITING)), PeerRestarted.code),
+    ],
+)
+def test_half_that_must_stop_is_stopped_while_it_runs(
+    gateway: FakeGateway, context: dict[str, Any], watched: run_pb2.Meeting, error: str
+) -> None:
+    gateway.watched = [make_meeting(), watched]
+    began = time.monotonic()
+    with pytest.raises(AirflowException, match=error):
+        execute(programmed("import time; time.sleep(600)"), context)
+    assert time.monotonic() - began < 8
+    assert gateway.finished[0]["failure"].code == error
+
+
+def test_half_killed_by_airflow_ends_its_process_and_leaves_the_reason_to_airflow(
+    gateway: FakeGateway, context: dict[str, Any]
+) -> None:
+    operator = programmed("import os, time; print('pid', os.getpid(), flush=True); time.sleep(600)")
+    operator._started = lambda pid: (setattr(operator, "_guard_pid", pid), operator.on_kill())  # type: ignore[method-assign]
+    with pytest.raises(AirflowException, match="stopped"):
+        execute(operator, context)
+    assert gateway.finished == []
+    operator.on_kill()  # nothing runs any more: harmless
+
+
+def test_half_shows_its_progress(gateway: FakeGateway, context: dict[str, Any]) -> None:
+    own = [make_half(1, run_pb2.STATE_RUNNING, progress_json=f'{{"done": {done}}}') for done in (1, 2)]
+    gateway.watched = [make_meeting(own=half) for half in own]
+    execute(programmed(f"import time; time.sleep(0.5); {OUTCOME}"), context)
+    assert context["task_state_store"].values == {"progress": {"done": 2}}
+
+
+def test_half_without_a_task_state_store_runs(gateway: FakeGateway, context: dict[str, Any]) -> None:
+    del context["task_state_store"]
+    gateway.watched = [make_meeting(own=make_half(1, run_pb2.STATE_RUNNING, progress_json='{"done": 1}'))]
+    execute(programmed(OUTCOME), context)
+    assert len(gateway.finished) == 1
+
+
+def test_progress_asks_airflow_at_most_once_in_two_seconds() -> None:
+    class Counting(FakeStore):
+        calls = 0
+
+        def set(self, key: str, value: Any) -> None:
+            super().set(key, value)
+            self.calls += 1
+
+    store = Counting()
+    progress = Progress({"task_state_store": store}, pytest.fail)  # type: ignore[typeddict-item]
+    for done in range(1000):
+        progress.show(json.dumps({"done": done}))
+    progress.flush()
+    progress.flush()
+    assert store.values == {"progress": {"done": 999}}
+    assert store.calls == 2
+
+
+def test_federated_task_command_of_both_launchers(tmp_path: Path) -> None:
+    from fedtasks.airflow.steps import Launcher, spark_job
+    from fedtasks.errors import ConfigError
+
+    config = tmp_path / "config.json"
+    assert STEP.command(config)[1:] == ["-m", "fedtasks.cli", "task", "run", "module:train", str(config)]
+    missing = Step("psi", "spark_jobs/no_such_job.py", Launcher.SPARK)
+    assert spark_job(missing.entry).parent.name == "spark_jobs"
+    with pytest.raises(ConfigError, match=r"no_such_job\.py"):
+        missing.command(config)
+
+
+@pytest.mark.parametrize(
+    ("error", "try_number", "max_tries", "expected"),
+    [(LinkLost(), 1, 2, False), (LinkLost(), 2, 2, False), (LinkLost(), 3, 2, True), (LinkLost(), 1, 0, True)],
+)
+def test_is_final_agrees_with_airflows_count(
+    error: FedtasksError, try_number: int, max_tries: int, expected: bool
+) -> None:
+    ti = SimpleNamespace(try_number=try_number, max_tries=max_tries)
+    assert is_final(error, ti) is expected
+    assert is_final(RunUnknown(), ti) is True
+
+
+# ----------------------------------------------------------------------------------------------------------- close_run
+@pytest.fixture
+def close_run() -> CloseRunOperator:
+    return CloseRunOperator(task_id="close_run")
+
+
+def test_close_run_meets_signs_and_sums_up(
+    gateway: FakeGateway, context: dict[str, Any], close_run: CloseRunOperator
+) -> None:
+    gateway.settle = run_pb2.STATE_SUCCEEDED
+    assert execute(close_run, context) == {
+        "run_id": RUN_ID,
+        "outcomes": {"train": {"counts": {"rows": 3}}},
+        "bytes_sent": 7,
+        "bytes_received": 9,
+        "metrics": {"train.loss": 0.25},
+    }
+    assert gateway.closed
+    assert gateway.finished == [{"task": "close_run", "attempt": 1, "outcome": {}}]
+
+
+def test_close_run_defers_until_the_other_half_is_there(
+    gateway: FakeGateway, context: dict[str, Any], close_run: CloseRunOperator
+) -> None:
+    gateway.meeting = make_meeting()
+    with pytest.raises(TaskDeferred):
+        execute(close_run, context)
+    assert not gateway.closed
+
+
+@pytest.mark.parametrize("receipt", ["receipt", "peer_receipt"])
+def test_close_run_repeated_does_not_meet_again(
+    gateway: FakeGateway, context: dict[str, Any], close_run: CloseRunOperator, receipt: str
+) -> None:
+    gateway.run = make_run(**{receipt: "signed"})
+    gateway.settle = run_pb2.STATE_SUCCEEDED
+    execute(close_run, context)
+    assert gateway.tokens == []
+    assert gateway.closed
+
+
+def test_close_run_whose_receipts_differ_fails(
+    gateway: FakeGateway, context: dict[str, Any], close_run: CloseRunOperator
+) -> None:
+    gateway.settle = run_pb2.STATE_FAILED
+    with pytest.raises(AirflowFailException, match="RECEIPTS_DIFFER"):
+        execute(close_run, context)
+
+
+def test_close_run_without_the_peers_receipt_gives_its_slot_back_and_then_up(
+    gateway: FakeGateway, context: dict[str, Any], close_run: CloseRunOperator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(operators, "_RECEIPT_S", 0.05)
+    with pytest.raises(TaskDeferred) as caught:
+        execute(close_run, context)
+    assert caught.value.kwargs is not None
+    until_ms = caught.value.kwargs["until_ms"]
+    assert caught.value.trigger.serialize()[1]["until_ms"] == until_ms
+    gateway.run = make_run(receipt="signed")
+    with pytest.raises(TaskDeferred) as again:
+        resume(close_run, context, "error", until_ms=until_ms)
+    assert again.value.kwargs == {"until_ms": until_ms}
+    with pytest.raises(AirflowFailException, match="DEADLINE"):
+        resume(close_run, context, "deadline", until_ms=1000)
+
+
+def test_operator_files_leave_nothing_behind(
+    gateway: FakeGateway, context: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(operators.tempfile, "tempdir", str(tmp_path))
+    (tmp_path / "party.yaml").rename(tmp_path.parent / "moved.yaml")
+    monkeypatch.setenv("FEDTASKS_PARTY", str(tmp_path.parent / "moved.yaml"))
+    with pytest.raises(AirflowException):
+        execute(programmed("import os; os.abort()"), context)
+    assert os.listdir(tmp_path) == []

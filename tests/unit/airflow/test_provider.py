@@ -1,0 +1,80 @@
+"""What Airflow is told of this provider, and how a task finds its party."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from fedtasks.airflow import get_provider_info
+from fedtasks.airflow.hook import FedtasksHook
+from fedtasks.errors import ConfigError, SecretRejected
+from fedtasks.wire.v1 import failure_pb2, worker_pb2
+from tests.unit.airflow.conftest import PARTY, FakeGateway
+
+
+def test_provider_info_satisfies_airflows_schema() -> None:
+    import airflow
+    import jsonschema
+
+    schema = json.loads((Path(airflow.__file__).parent / "provider_info.schema.json").read_text())
+    jsonschema.validate(get_provider_info(), schema)
+
+
+def test_provider_info_names_a_hook_that_exists() -> None:
+    (connection,) = get_provider_info()["connection-types"]
+    module, _, name = connection["hook-class-name"].rpartition(".")
+    assert (module, name) == (FedtasksHook.__module__, FedtasksHook.__qualname__)
+    assert connection["connection-type"] == FedtasksHook.conn_type
+
+
+def test_provider_info_imports_nothing_heavy() -> None:
+    program = "import sys, fedtasks.airflow as a; a.get_provider_info(); print({'airflow', 'grpc'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_hook_connection_comes_before_the_environment(
+    party_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "other.yaml"
+    other.write_text(PARTY.replace("name: bank", "name: bakery"))
+    found: dict[str, Any] = {"party": str(other)}
+    monkeypatch.setattr(FedtasksHook, "get_connection", staticmethod(lambda _: SimpleNamespace(extra_dejson=found)))
+    assert FedtasksHook().party.name == "bakery"
+    found.clear()
+    hook = FedtasksHook()
+    assert (hook.party.name, hook.party_file) == ("bank", party_file)
+
+
+def test_hook_without_a_file_names_it(gateway: FakeGateway, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("FEDTASKS_PARTY", str(tmp_path / "absent.yaml"))
+    with pytest.raises(ConfigError, match=r"absent\.yaml"):
+        _ = FedtasksHook().party
+
+
+def test_hook_test_connection_says_how_the_peers_are(gateway: FakeGateway) -> None:
+    peers = [
+        worker_pb2.PeerStatus(name="shop", connected=True),
+        worker_pb2.PeerStatus(name="bakery", failure=failure_pb2.Failure(code="PEER_UNREACHABLE")),
+    ]
+    gateway.peers = lambda: worker_pb2.ListPeersResponse(party="bank", peers=peers)  # type: ignore[attr-defined]
+    good, text = FedtasksHook().test_connection()
+    assert good
+    assert "shop connected" in text
+    assert "bakery not connected: PEER_UNREACHABLE" in text
+
+
+def test_hook_test_connection_of_a_refusing_gateway_tells_the_remedy(gateway: FakeGateway) -> None:
+    def refuse() -> None:
+        raise SecretRejected
+
+    gateway.peers = refuse  # type: ignore[attr-defined]
+    good, text = FedtasksHook().test_connection()
+    assert not good
+    assert SecretRejected.remedy in text

@@ -1,0 +1,150 @@
+"""`doctor` finds what is wrong, names a remedy, and no finding hides another."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from fedtasks import doctor, identity
+from fedtasks.config import load_party
+from fedtasks.store import Store
+from tests.unit.cli.conftest import Run
+
+
+@pytest.fixture
+def findings(met: tuple[str, str], shop: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], dict[str, Any]]:
+    """A party with everything in place but its gateway and its Airflow; returns subject → finding."""
+    monkeypatch.setattr(doctor, "PATIENCE_S", 0.1)
+    (shop / "data").mkdir()
+    table = pa.table({"person": ["a", "b"], "age": [1.0, 2.0], "region": ["n", "s"]})
+    pq.write_table(table, shop / "data" / "customers.parquet")
+    password = shop / "keys" / "airflow.password"
+    password.touch(mode=0o600)
+    password.write_text("secret", encoding="utf-8")
+    Store.open(load_party(met[1]).store.url).close()
+    return lambda: {finding.subject: finding for finding in doctor.examine(shop / "party.yaml")}
+
+
+def verdict(finding: Any) -> str:
+    return str(finding.verdict.value)
+
+
+def test_doctor_finds_good_what_is_good(findings: Callable[[], dict[str, Any]]) -> None:
+    found = findings()
+    good = (
+        "party.yaml",
+        "TLS key",
+        "ticket key",
+        "worker secret",
+        "Airflow password",
+        "certificate",
+        "store",
+        "storage",
+    )
+    assert {name: verdict(found[name]) for name in (*good, "dataset customers")} == dict.fromkeys(
+        (*good, "dataset customers"), "ok"
+    )
+
+
+def test_doctor_names_every_missing_service_with_a_remedy(findings: Callable[[], dict[str, Any]]) -> None:
+    found = findings()
+    for subject, words in (("Airflow", "AIRFLOW_UNREACHABLE"), ("gateway", "GATEWAY_UNREACHABLE")):
+        assert verdict(found[subject]) == "wrong"
+        assert words in found[subject].text
+        assert found[subject].remedy
+
+
+def open_to_all(shop: Path) -> None:
+    (shop / "keys" / "ticket.key").chmod(0o644)
+
+
+def foreign_certificate(shop: Path) -> None:
+    identity.renew_certificate(shop / "keys", "bank")
+
+
+def no_data(shop: Path) -> None:
+    (shop / "data" / "customers.parquet").unlink()
+
+
+def other_columns(shop: Path) -> None:
+    pq.write_table(pa.table({"person": ["a"], "age": [1.0]}), shop / "data" / "customers.parquet")
+
+
+def other_types(shop: Path) -> None:
+    table = pa.table({"person": ["a"], "age": ["old"], "region": ["n"]})
+    pq.write_table(table, shop / "data" / "customers.parquet")
+
+
+def no_store(shop: Path) -> None:
+    (shop / "store.db").unlink()
+
+
+def storage_is_a_file(shop: Path) -> None:
+    (shop / "storage").write_text("", encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("damage", "subject", "words"),
+    [
+        (open_to_all, "ticket key", "chmod 600"),
+        (foreign_certificate, "certificates", "PEER_IDENTITY"),
+        (no_data, "dataset customers", "DATA_MISSING"),
+        (other_columns, "dataset customers", "DATA_COLUMN_MISSING"),
+        (other_types, "dataset customers", "DATA_COLUMN_TYPE"),
+        (no_store, "store", "STORE_UNAVAILABLE"),
+        (storage_is_a_file, "storage", "storage"),
+    ],
+)
+def test_doctor_finds_the_damage_and_goes_on(
+    findings: Callable[[], dict[str, Any]], shop: Path, damage: Callable[[Path], None], subject: str, words: str
+) -> None:
+    damage(shop)
+    found = findings()
+    assert verdict(found[subject]) == "wrong"
+    assert words in f"{found[subject].text} {found[subject].remedy}"
+    assert found[subject].remedy
+    assert "gateway" in found
+
+
+def test_doctor_warns_of_a_listener_on_every_interface(run: Run, findings: Any, shop: Path) -> None:
+    file = shop / "party.yaml"
+    file.write_text(file.read_text(encoding="utf-8").replace("# listen:", "listen:"), encoding="utf-8")
+    assert verdict(findings()["listener"]) == "warning"
+
+
+def test_doctor_with_a_check_that_trips_reports_it_and_goes_on(
+    findings: Callable[[], dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def trip(_: Any) -> Any:
+        raise RuntimeError("boom")
+
+    monkeypatch.setitem(doctor._CHECKS, "store", trip)
+    found = findings()
+    assert verdict(found["store"]) == "wrong"
+    assert "boom" in found["store"].text
+    assert "storage" in found
+
+
+def test_doctor_exits_with_1_and_shows_icon_and_word(run: Run, findings: Any, met: tuple[str, str]) -> None:
+    shown = run("doctor", "--party", met[1], expect=1)
+    assert "✔ ok" in shown.out
+    assert "✘ wrong" in shown.out
+
+
+def test_doctor_of_a_file_that_does_not_load_says_only_that(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "party.yaml").write_text("name: 3\n", encoding="utf-8")
+    (only,) = run("doctor", "--json", expect=1).json()
+    assert (only["subject"], only["verdict"]) == ("party.yaml", "wrong")
+    assert f"{tmp_path / 'party.yaml'}:1" in only["text"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_doctor_finds_a_storage_that_cannot_be_written(findings: Callable[[], dict[str, Any]], shop: Path) -> None:
+    (shop / "storage").mkdir(mode=0o500)
+    assert verdict(findings()["storage"]) == "wrong"

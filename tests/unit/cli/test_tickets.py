@@ -1,0 +1,172 @@
+"""`ticket`: what is signed, what is refused, what waits for the gateway."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fedtasks import tickets
+from fedtasks.config import load_party
+from fedtasks.store import Store
+from tests.unit.cli.conftest import Run
+
+
+def test_ticket_issue_signs_what_was_asked(run: Run, met: tuple[str, str]) -> None:
+    options = ["--columns", "age", "--pipeline", "train", "--pipeline", "score", "--role", "client", "--days", "2"]
+    options += [
+        "--runs",
+        "3",
+        "--concurrent",
+        "2",
+        "--key-bits",
+        "4096",
+        "--min-intersection",
+        "7",
+        "--metrics",
+        "both",
+    ]
+    run("ticket", "issue", "--to", "bank", "--dataset", "customers", *options, "--party", met[1])
+    shop = load_party(met[1])
+    with Store.open(shop.store.url) as store:
+        (row,) = store.tickets()
+        (decision,) = store.audit_rows()
+    grant = tickets.read(row.grant, tickets.load_ticket_key(shop.gateway.ticket_key).public_key())
+    assert (row.peer, row.granted, row.synced, row.acceptance) == ("bank", True, False, None)
+    assert (grant.grantor, grant.holder, grant.pipelines, grant.roles) == (
+        "shop",
+        "bank",
+        ("train", "score"),
+        ("client",),
+    )
+    assert grant.datasets == (tickets.DatasetScope("customers", shop.dataset("customers").schema_digest, ("age",)),)
+    assert grant.expires_s - grant.not_before_s == 2 * 86_400
+    assert grant.limits == tickets.Limits(runs=3, concurrent_runs=2)
+    assert grant.floor == tickets.Floor(key_bits=4096, min_intersection=7)
+    assert grant.outputs.metrics == "both"
+    assert (decision.actor, decision.action, decision.detail["ticket"]) == ("shop", "ticket.issued", grant.ticket_id)
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"--to": "mill"}, "PEER_UNKNOWN"),
+        ({"--dataset": "cars"}, "CONFIG_INVALID"),
+        ({"--columns": "age,salary"}, "CONFIG_INVALID"),
+        ({"--role": "king"}, "CONFIG_INVALID"),
+        ({"--key-bits": "1024"}, "CONFIG_INVALID"),
+        ({"--metrics": "everybody"}, "CONFIG_INVALID"),
+    ],
+)
+def test_ticket_issue_with_a_wrong_value_stores_nothing(
+    run: Run, met: tuple[str, str], change: dict[str, str], code: str
+) -> None:
+    options = {"--to": "bank", "--dataset": "customers", "--pipeline": "train", **change}
+    flat = [word for pair in options.items() for word in pair]
+    assert run("ticket", "issue", *flat, "--party", met[1], expect=1).err.startswith(f"{code} · ")
+    assert run("ticket", "list", "--json", "--party", met[1]).json() == []
+
+
+def test_ticket_accept_from_a_file_counter_signs_it(run: Run, met: tuple[str, str], ticket_id: str) -> None:
+    run("ticket", "accept", "t", "--party", met[0])
+    bank, shop = (load_party(file) for file in met)
+    with Store.open(bank.store.url) as store:
+        row = store.ticket(ticket_id)
+        assert [decision.action for decision in store.audit_rows()] == ["ticket.accepted"]
+    assert row is not None
+    assert row.acceptance is not None
+    assert (row.peer, row.granted, row.synced) == ("shop", False, False)
+    tickets.verify_acceptance(row.acceptance, row.grant, tickets.public_from_text(shop.peer("bank").ticket_key))
+
+
+def test_ticket_accept_twice_signs_once(run: Run, met: tuple[str, str], ticket_id: str) -> None:
+    run("ticket", "accept", "t", "--party", met[0])
+    run("ticket", "accept", ticket_id, "--party", met[0])
+    assert len(run("audit", "list", "--json", "--party", met[0]).json()) == 1
+
+
+def test_ticket_accept_of_our_own_or_a_forged_ticket_is_refused(run: Run, met: tuple[str, str], ticket_id: str) -> None:
+    own = run("ticket", "accept", ticket_id, "--party", met[1], expect=1)
+    head, body, signature = Path("t").read_text(encoding="ascii").strip().split(".")
+    Path("forged").write_text(f"{head}.{body}.{signature[::-1]}", encoding="ascii")
+    forged = run("ticket", "accept", "forged", "--party", met[0], expect=1)
+    assert own.err.startswith("TICKET_INVALID · it was granted to bank")
+    assert "none of our peers has signed" in forged.err
+    assert run("ticket", "list", "--json", "--party", met[0]).json() == []
+
+
+def test_ticket_accept_of_an_expired_ticket_is_refused(
+    run: Run, met: tuple[str, str], ticket_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = time.time() + 31 * 86_400
+    monkeypatch.setattr("fedtasks.cli.tickets.time.time", lambda: late)
+    assert run("ticket", "accept", "t", "--party", met[0], expect=1).err.startswith("TICKET_EXPIRED · ")
+
+
+def test_ticket_list_follows_a_ticket_through_its_life(
+    run: Run, met: tuple[str, str], ticket_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def state(file: str) -> str:
+        return str(run("ticket", "list", "--json", "--party", file).json()[0]["state"])
+
+    assert state(met[1]) == "issued"
+    run("ticket", "accept", "t", "--party", met[0])
+    assert state(met[0]) == "accepted"
+    with monkeypatch.context() as patched:
+        late = time.time() + 31 * 86_400
+        patched.setattr("fedtasks.cli.tickets.time.time", lambda: late)
+        assert state(met[0]) == "expired"
+    run("ticket", "revoke", ticket_id, "--reason", "contract ended", "--party", met[1])
+    assert state(met[1]) == "revoked"
+
+
+def test_ticket_revoke_is_signed_with_its_reason_and_waits_for_the_gateway(
+    run: Run, met: tuple[str, str], ticket_id: str
+) -> None:
+    run("ticket", "revoke", ticket_id, "--reason", "contract ended", "--party", met[1])
+    shop = load_party(met[1])
+    with Store.open(shop.store.url) as store:
+        row = store.ticket(ticket_id)
+        actions = [decision.action for decision in store.audit_rows()]
+    assert row is not None
+    assert row.revocation is not None
+    assert not row.synced
+    key = tickets.load_ticket_key(shop.gateway.ticket_key).public_key()
+    assert tickets.verify_revocation(row.revocation, ticket_id, key) == "contract ended"
+    assert actions == ["ticket.issued", "ticket.revoked"]
+    assert "contract ended" in run("ticket", "show", ticket_id, "--party", met[1]).out
+
+
+def test_ticket_revoke_by_the_holder_is_refused(run: Run, met: tuple[str, str], ticket_id: str) -> None:
+    run("ticket", "accept", "t", "--party", met[0])
+    refused = run("ticket", "revoke", ticket_id, "--reason", "x", "--party", met[0], expect=1)
+    assert "only shop, who granted it" in refused.err
+
+
+def test_ticket_show_of_an_unknown_ticket_is_one_line_of_the_registry(run: Run, met: tuple[str, str]) -> None:
+    refused = run("ticket", "show", "none", "--party", met[0], expect=1)
+    code, what, remedy = refused.err.strip().split(" · ")
+    assert (code, "`none`" in what, remedy[:3]) == ("TICKET_MISSING", True, "Ask")
+
+
+def test_ticket_show_tells_scope_and_use(run: Run, met: tuple[str, str], ticket_id: str) -> None:
+    shop = load_party(met[1])
+    with Store.open(shop.store.url) as store:
+        store.count_use(ticket_id, "train.d.1", "runs", 1, None)
+    shown = run("ticket", "show", ticket_id, "--json", "--party", met[1]).json()
+    assert shown["used"] == {"runs": 1}
+    assert shown["datasets"][0]["columns"] == ["age", "region"]
+    assert shown["roles"] == ["leader"]
+
+
+def test_tickets_of_a_removed_peer_do_not_hide_the_others(run: Run, met: tuple[str, str], ticket_id: str) -> None:
+    shop = load_party(met[1])
+    with Store.open(shop.store.url) as store:
+        row = store.ticket(ticket_id)
+        assert row is not None
+        store.put_ticket(replace(row, ticket_id="stranger", peer="gone", granted=False))
+    states = {row["ticket_id"]: row["state"] for row in run("ticket", "list", "--json", "--party", met[1]).json()}
+    assert states[ticket_id] == "issued"
+    assert states["stranger"].startswith("unreadable: ")

@@ -1,0 +1,73 @@
+"""`audit`, `store`, `runs`, `psi`, `task`."""
+
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+
+import pytest
+
+from fedtasks.config import load_party
+from fedtasks.store import Store
+from tests.unit.cli.conftest import Run
+
+
+def test_audit_verify_finds_a_changed_row(run: Run, met: tuple[str, str], ticket_id: str, tmp_path: Path) -> None:
+    import sqlite3
+
+    assert "whole" in run("audit", "verify", "--party", met[1]).out
+    connection = sqlite3.connect(tmp_path / "shop" / "store.db")
+    with connection:
+        connection.execute("UPDATE audit SET actor = 'nobody'")
+    connection.close()
+    assert run("audit", "verify", "--party", met[1], expect=1).err.startswith("DATA_CORRUPT · ")
+
+
+def test_store_migrate_makes_the_store_current(run: Run, bank: Path) -> None:
+    run("store", "migrate", "--party", "bank/party.yaml")
+    Store.open(load_party(bank / "party.yaml").store.url, migrate=False).close()
+
+
+def test_party_comes_from_the_environment(run: Run, bank: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FEDTASKS_PARTY", str(bank / "party.yaml"))
+    assert run("ticket", "list", "--json").json() == []
+
+
+def test_runs_without_a_gateway_name_the_remedy(run: Run, bank: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fedtasks.cli.runs.PATIENCE_S", 0.1)
+    refused = run("runs", "--party", "bank/party.yaml", expect=1)
+    assert refused.err.startswith("GATEWAY_UNREACHABLE · ")
+    assert "fedtasks gateway" in refused.err
+
+
+def test_psi_keygen_writes_a_private_key_and_names_it(run: Run, bank: Path) -> None:
+    run("psi", "keygen", "--bits", "2048", "--party", "bank/party.yaml")
+    key = load_party(bank / "party.yaml").psi_key
+    assert key is not None
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    before = key.read_bytes()
+    run("psi", "keygen", "--party", "bank/party.yaml", expect=1)
+    assert key.read_bytes() == before
+
+
+def test_psi_keygen_that_is_too_short_changes_nothing(run: Run, bank: Path) -> None:
+    before = (bank / "party.yaml").read_bytes()
+    assert run("psi", "keygen", "--bits", "1024", "--party", "bank/party.yaml", expect=1).err.startswith("KEY_WEAK · ")
+    assert (bank / "party.yaml").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "entry",
+    ["/tmp/evil.py:main", "os.system", "a:b:c", "../x:main", "os:path.join", "no_such_module:main", "json:none"],
+)
+def test_task_run_refuses_what_is_not_an_importable_name(run: Run, entry: str) -> None:
+    refused = run("task", "run", entry, "config.json", expect=1)
+    assert refused.err.startswith("CONFIG_INVALID · ")
+
+
+def test_task_run_reports_a_broken_configuration_beside_it(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}", encoding="utf-8")
+    run("task", "run", "json:dumps", "config.json", expect=1)
+    failure = json.loads((tmp_path / "failure.json").read_text(encoding="utf-8"))
+    assert failure["code"] == "CONFIG_INVALID"

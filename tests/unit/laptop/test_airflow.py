@@ -1,0 +1,86 @@
+"""A local Airflow's files and its early refusals; that it runs is shown by the two-party test."""
+
+from __future__ import annotations
+
+import configparser
+import json
+import socket
+import stat
+from pathlib import Path
+
+import pytest
+
+from fedtasks.errors import AirflowUnreachable, PortInUse
+from fedtasks.laptop.airflow import LocalAirflow
+
+
+def make(folder: Path, **arguments: object) -> LocalAirflow:
+    return LocalAirflow(folder / "airflow", dags=folder, party_file=folder / "party.yaml", **arguments)  # type: ignore[arg-type]
+
+
+def read(airflow: LocalAirflow) -> configparser.ConfigParser:
+    config = configparser.ConfigParser(interpolation=None)
+    config.read(airflow.folder / "airflow.cfg")
+    return config
+
+
+def test_local_airflow_files_are_for_their_owner_only(tmp_path: Path) -> None:
+    airflow = make(tmp_path)
+    airflow._configure()
+    files = [path for path in airflow.folder.rglob("*") if path.is_file()]
+    assert {path.name for path in files} == {"airflow.cfg", "password", "passwords.json"}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
+    assert stat.S_IMODE(airflow.folder.stat().st_mode) == 0o700
+
+
+def test_local_airflow_second_start_keeps_secrets(tmp_path: Path) -> None:
+    airflow = make(tmp_path)
+    airflow._configure()
+    first, password = read(airflow), airflow.password_file.read_text()
+    airflow._configure()
+    second = read(airflow)
+    for section, option in (("core", "fernet_key"), ("api", "secret_key"), ("api_auth", "jwt_secret")):
+        assert second.get(section, option) == first.get(section, option)
+    assert airflow.password_file.read_text() == password
+
+
+def test_local_airflows_share_no_secret(tmp_path: Path) -> None:
+    two = [make(tmp_path / name) for name in ("bank", "shop")]
+    for airflow in two:
+        airflow._configure()
+    secrets = [{read(airflow).get("core", "fernet_key"), airflow.password_file.read_text()} for airflow in two]
+    assert not secrets[0] & secrets[1]
+
+
+def test_local_airflow_takes_a_given_password(tmp_path: Path) -> None:
+    given = tmp_path / "keys" / "airflow.password"
+    given.parent.mkdir()
+    given.touch(0o600)
+    given.write_text("correct horse\n")
+    airflow = make(tmp_path, password_file=given)
+    airflow._configure()
+    assert json.loads((airflow.folder / "passwords.json").read_text()) == {"admin": "correct horse"}
+
+
+def test_local_airflow_environment_has_no_secrets_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW__CORE__FERNET_KEY", "theirs")
+    monkeypatch.setenv("A_TOKEN", "secret")
+    airflow = make(tmp_path, env={"EXTRA": "1"})
+    assert not {"AIRFLOW__CORE__FERNET_KEY", "A_TOKEN"} & set(airflow._env)
+    assert airflow._env["EXTRA"] == "1"
+    assert airflow._env["FEDTASKS_PARTY"] == str(tmp_path / "party.yaml")
+
+
+def test_local_airflow_on_a_taken_port_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        airflow = make(tmp_path, port=server.getsockname()[1])
+        with pytest.raises(PortInUse, match=str(airflow.port)):
+            airflow.start()
+    assert not airflow.folder.exists()
+
+
+def test_local_airflow_that_does_not_run_is_unreachable(tmp_path: Path) -> None:
+    airflow = make(tmp_path)
+    airflow._configure()
+    with pytest.raises(AirflowUnreachable, match="ConnectError"):
+        airflow.rest("GET", "/api/v2/dags")

@@ -1,0 +1,77 @@
+"""Metrics against counting by hand."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from fedtasks.errors import LabelInvalid, TrainingDiverged
+from fedtasks.models.evaluation import auc, evaluate
+
+
+def pairs_auc(labels: np.ndarray, scores: np.ndarray) -> float:
+    """Return the share of (positive, negative) pairs in the right order, ties counted one half."""
+    positive, negative = scores[labels == 1][:, None], scores[labels == 0][None, :]
+    return float(np.mean((positive > negative) + 0.5 * (positive == negative)))
+
+
+def distribution_ks(labels: np.ndarray, scores: np.ndarray) -> float:
+    """Return the largest distance of the two empirical distribution functions."""
+    at = np.unique(scores)
+    below = [np.mean(scores[labels == label][:, None] <= at, axis=0) for label in (0, 1)]
+    return float(np.max(np.abs(below[0] - below[1])))
+
+
+def test_evaluate_small_table_with_a_tie_equals_counts_by_hand() -> None:
+    labels = [1, 0, 1, 0, 0]
+    scores = [0.9, 0.5, 0.5, 0.4, 0.1]
+    found = evaluate(labels, scores)
+    assert found["auc"] == pytest.approx(5.5 / 6)
+    assert found["ks"] == pytest.approx(2 / 3)
+    assert found["accuracy"] == pytest.approx(4 / 5)
+    assert found["f1"] == pytest.approx(2 * 2 / (2 * 2 + 1))
+    likelihoods = [0.9, 0.5, 0.5, 0.6, 0.9]
+    assert found["log_loss"] == pytest.approx(-sum(map(math.log, likelihoods)) / 5)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_evaluate_many_ties_equals_pairs_and_distributions(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 2, 200)
+    scores = np.round(0.6 * rng.random(200) + 0.3 * labels, 1)
+    found = evaluate(labels, scores)
+    assert found["auc"] == pytest.approx(pairs_auc(labels, scores), abs=1e-12)
+    assert found["ks"] == pytest.approx(distribution_ks(labels, scores), abs=1e-12)
+    assert auc(labels, 10 * scores - 3) == pytest.approx(found["auc"], abs=1e-12)
+
+
+def test_evaluate_constant_scores_says_nothing_was_learnt() -> None:
+    found = evaluate([0, 1, 1, 0], [0.3] * 4)
+    assert (found["auc"], found["ks"], found["accuracy"], found["f1"]) == (0.5, 0.0, 0.5, 0.0)
+
+
+def test_evaluate_perfect_scores_are_finite() -> None:
+    found = evaluate([0, 1], [0.0, 1.0])
+    assert (found["auc"], found["ks"], found["accuracy"], found["f1"]) == (1.0, 1.0, 1.0, 1.0)
+    assert found["log_loss"] == pytest.approx(0.0, abs=1e-12)
+
+
+@pytest.mark.parametrize("labels", [[1, 1], [0, 0], [1, 2], [0, 1, 2], []])
+def test_evaluate_labels_without_two_classes_raises(labels: list[int]) -> None:
+    with pytest.raises(LabelInvalid):
+        evaluate(labels, [0.5] * len(labels))
+
+
+@pytest.mark.parametrize("score", [math.nan, math.inf])
+def test_evaluate_score_that_is_no_number_raises(score: float) -> None:
+    with pytest.raises(TrainingDiverged):
+        evaluate([0, 1], [0.5, score])
+
+
+def test_evaluation_import_loads_no_tensorflow() -> None:
+    program = "import sys, fedtasks.models.evaluation; sys.exit('tensorflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
