@@ -11,6 +11,7 @@ UV := $(shell uv --version >/dev/null 2>&1 && echo uv || echo .tools/bin/uv)
 # Compiled at once: importing TensorFlow for the first time takes 20 s otherwise.
 export UV_COMPILE_BYTECODE := 1
 export UV_PYTHON_DOWNLOADS := never
+export PIP_ROOT_USER_ACTION := ignore
 
 .PHONY: help
 help: ## Show what can be made.
@@ -21,6 +22,7 @@ setup: $(INSTALLED) ## Install everything into .venv, with the locked versions.
 	@:
 
 $(INSTALLED): pyproject.toml uv.lock | $(filter .tools/%,$(UV))
+	@echo "Installing into .venv, which takes about a minute …"
 	@$(UV) sync --frozen --all-extras --quiet
 	@touch $@
 

@@ -275,6 +275,15 @@ class RunUnknown(RunError):
     remedy = "Start it through its DAG's `open_run`"
 
 
+class RunExists(RunError):
+    """Raised when a run's id, or its DAG run, is taken by another run."""
+
+    code = "RUN_EXISTS"
+    retryable = True
+    summary = "Another run has this name or this DAG run"
+    remedy = "Wait until the other run has ended, or cancel it"
+
+
 class RunEnded(RunError):
     """Raised when a run has already ended."""
 

@@ -23,6 +23,7 @@ from fedtasks.errors import (
     ReceiptsDiffer,
     RunCancelled,
     RunEnded,
+    RunExists,
     RunUnknown,
     TicketRevoked,
 )
@@ -134,18 +135,18 @@ class RunBook:
             row = self.run(run_id)
             if row.state != "running":
                 raise error_from_row(row.failure) if row.failure else RunEnded(where=run_id)
-            before = self._store.half(run_id, task, True)
-            half = self._store.announce(run_id, task, token, self._clock() + int(wait_s * 1000))
-            if before is None or before.attempt != half.attempt:
-                self._bump(run_id)
+            self._store.announce(run_id, task, token, self._clock() + int(wait_s * 1000))
+            self._changed(run_id)
             return self.meeting(run_id, task)
 
     def start(self, run_id: str, task: str, attempt: int) -> run_pb2.Meeting:
         """Mark the own half as running."""
         with self._lock:
             _, half = self.require_attempt(run_id, task, attempt)
-            self._store.put_half(dataclasses.replace(half, state="running", since_ms=self._clock(), until_ms=0))
-            self._bump(run_id)
+            self._store.put_half(
+                dataclasses.replace(half, state="running", since_ms=self._clock(), until_ms=0), bump=True
+            )
+            self._changed(run_id)
             return self.meeting(run_id, task)
 
     def report(
@@ -169,8 +170,8 @@ class RunBook:
                 ended = dataclasses.replace(
                     half, state="succeeded", since_ms=self._clock(), until_ms=0, outcome=dict(outcome)
                 )
-                self._store.put_half(ended)
-                self._bump(run_id)
+                self._store.put_half(ended, bump=True)
+                self._changed(run_id)
             return self.meeting(run_id, task)
 
     def fail(self, run_id: str, task: str, attempt: int, error: FedtasksError, *, final: bool) -> run_pb2.Meeting:
@@ -181,18 +182,24 @@ class RunBook:
             failure = failure_row(error, self._party, task, self._clock())
             if half is not None and half.attempt == attempt and half.state in LIVE:
                 ended = dataclasses.replace(half, state="failed", since_ms=self._clock(), until_ms=0, failure=failure)
-                self._store.put_half(ended)
-                if not final:
-                    self._bump(run_id)
+                self._store.put_half(ended, bump=True)
+                self._changed(run_id)
             if final and row.state == "running":
                 self._end(row, failure)
             return self.meeting(run_id, task)
 
     # --------------------------------------------------------------------------------------------------------- runs
     def create(self, row: RunRow) -> RunRow:
-        """Enter a new run."""
+        """Enter a new run.
+
+        Raises
+        ------
+        RunExists
+            The id is taken, or the DAG run is at another run that goes on.
+        """
         with self._lock:
-            self._store.create_run(row)
+            if not self._store.create_run(row):
+                raise RunExists(f"`{row.run_id}`, or another run of DAG run `{row.dag_run_id}`, is there already")
         self._changed(row.run_id)
         return self.run(row.run_id)
 
@@ -252,10 +259,6 @@ class RunBook:
         self._store.audit(self._party, "run.end", "noted", run_id=row.run_id, state="failed", code=failure["code"])
         self._changed(row.run_id)
 
-    def _bump(self, run_id: str) -> None:
-        self._store.update_run(run_id, bump=True)
-        self._changed(run_id)
-
     # --------------------------------------------------------------------------------------------------- both sides
     def snapshot(self, run_id: str) -> peer_pb2.RunUpdate:
         """Return all that the peer must know of our half."""
@@ -310,8 +313,7 @@ class RunBook:
         """A half that only waits joins the peer's newer attempt."""
         own = self._store.half(theirs.run_id, theirs.task, True)
         if own is not None and own.state == "waiting" and theirs.state in LIVE and own.attempt < theirs.attempt:
-            self._store.put_half(dataclasses.replace(own, attempt=theirs.attempt))
-            self._store.update_run(theirs.run_id, bump=True)
+            self._store.put_half(dataclasses.replace(own, attempt=theirs.attempt), bump=True)
 
     def _of_peer(self, peer: str, failure: Mapping[str, Any] | None) -> dict[str, Any]:
         """Our reason for ending when the peer's half has failed: theirs, named as theirs."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -11,8 +10,6 @@ from fedtasks.link import files
 from fedtasks.link.conversation import Conversation
 from fedtasks.link.link import Payload
 from fedtasks.link.payload import decode, encode
-
-log = logging.getLogger(__name__)
 
 
 class Endpoint:

@@ -15,7 +15,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from fedtasks.config import read_secret
@@ -66,7 +66,7 @@ def _connect_sqlite(url: URL) -> Engine:
         connection.isolation_level = None  # the driver must not open transactions of its own
         connection.execute(f"PRAGMA busy_timeout = {LOCK_TIMEOUT_S * 1000}")
         connection.execute("PRAGMA foreign_keys = ON")
-        connection.execute("PRAGMA journal_mode = WAL")
+        _use_wal(connection)
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
@@ -116,9 +116,7 @@ def translated(engine: Engine) -> Iterator[None]:
 
 
 def _is_our_mistake(error: DBAPIError) -> bool:
-    return (
-        type(error).__name__ in ("IntegrityError", "ProgrammingError", "DataError") and not error.connection_invalidated
-    )
+    return isinstance(error, IntegrityError | ProgrammingError | DataError) and not error.connection_invalidated
 
 
 def _without_password(text: str, engine: Engine) -> str:

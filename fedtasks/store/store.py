@@ -7,12 +7,12 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from sqlalchemy import Connection, Engine, Row, Select, Table, and_, delete, func, or_, select, text, update
+from sqlalchemy import Connection, Engine, Row, Select, Table, and_, delete, func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
@@ -145,7 +145,7 @@ class Store:
             ),
         )
         with self._write() as connection:
-            connection.execute(statement, asdict(row))
+            connection.execute(statement, _columns(row))
 
     def ticket(self, ticket_id: str) -> TicketRow | None:
         """Return a ticket, or None."""
@@ -319,8 +319,8 @@ class Store:
         query = _filtered(schema.halves, run_id=run_id, own=own)
         return self._list(HalfRow, query.order_by(schema.halves.c.task, schema.halves.c.own))
 
-    def put_half(self, row: HalfRow) -> None:
-        """Insert or replace a half.
+    def put_half(self, row: HalfRow, *, bump: bool = False) -> None:
+        """Insert or replace a half; `bump` raises the run's version with it, in one transaction.
 
         Raises
         ------
@@ -330,7 +330,7 @@ class Store:
             There is no such run.
         """
         with self._write() as connection:
-            _locked_run(connection, row.run_id)
+            run = _locked_run(connection, row.run_id)
             stored = _half(connection, row.run_id, row.task, row.own)
             if stored is not None and row.attempt < stored.attempt:
                 raise AttemptStale(
@@ -339,7 +339,7 @@ class Store:
             connection.execute(self._upsert(schema.halves), _columns(row))
 
     def announce(self, run_id: str, task: str, token: str, until_ms: int) -> HalfRow:
-        """Say that the own half of a task is here, and return it.
+        """Say that the own half of a task is here, and return it; a new attempt raises the run's version.
 
         The same token finds its attempt again, as it stands, until that has ended. Another token begins a new one: the
         next of ours, or the peer's if that is further.
@@ -359,13 +359,14 @@ class Store:
             There is no such run.
         """
         with self._write() as connection:
-            _locked_run(connection, run_id)
+            run = _locked_run(connection, run_id)
             own, peer = _half(connection, run_id, task, True), _half(connection, run_id, task, False)
             if own is not None and own.token == token and own.state not in _ENDED:
                 return own
             attempt = max(own.attempt + 1 if own else 1, peer.attempt if peer else 1)
             half = HalfRow(run_id, task, True, attempt, "waiting", token, self._clock(), until_ms)
             connection.execute(self._upsert(schema.halves), _columns(half))
+            _bump(connection, run)
             return half
 
     # ----------------------------------------------------------------------------------------- sessions and metrics
@@ -436,7 +437,7 @@ class Store:
         facts = json.loads(json.dumps(to_plain(detail), allow_nan=False))
         with self._write() as connection:
             if connection.dialect.name == "postgresql":
-                connection.execute(text("LOCK TABLE audit IN EXCLUSIVE MODE"))
+                connection.exec_driver_sql("LOCK TABLE audit IN EXCLUSIVE MODE")
             last = connection.execute(select(table.c.seq, table.c.digest).order_by(table.c.seq.desc()).limit(1)).first()
             seq, previous = (last.seq + 1, last.digest) if last else (1, GENESIS)
             row = AuditRow(seq, self._clock(), actor, action, decision, facts, previous, "")
@@ -491,6 +492,11 @@ def _locked_run(connection: Connection, run_id: str) -> RunRow:
     if found is None:
         raise RunUnknown(f"run `{run_id}` is not in the store")
     return _row(RunRow, found)
+
+
+def _bump(connection: Connection, run: RunRow) -> None:
+    statement = update(schema.runs).where(schema.runs.c.run_id == run.run_id)
+    connection.execute(statement.values(version=run.version + 1))
 
 
 def _half(connection: Connection, run_id: str, task: str, own: bool) -> HalfRow | None:

@@ -18,7 +18,7 @@ SOURCES = [
 VAGUE = {"common", "util", "utils", "helper", "helpers", "manager", "managers", "impl", "misc"}
 UNFINISHED = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b")
 # The product must run anywhere: no path of one machine.
-MACHINE_PATH = re.compile(r"""["'](/home/|/root/|/work/|/Users/)""")
+MACHINE_PATH = re.compile(r"""["'](/home/|/root/|/Users/)""")
 
 
 def name_of(path: Path) -> str:

@@ -169,7 +169,7 @@ def test_store_file_connected_by_several_processes_at_once_works_for_all(sqlite_
     code = """
 from fedtasks.store.engine import connect
 meet()
-for number in range(100):
+for number in range(60):
     engine = connect(f"{url}.{number}", None)
     with engine.connect() as connection:
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"

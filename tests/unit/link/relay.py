@@ -75,9 +75,7 @@ class Relay:
 
     async def _start(self) -> None:
         handler = grpc.stream_stream_rpc_method_handler(self._session)
-        self._server = grpc.aio.server(
-            options=(("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", -1))
-        )
+        self._server = grpc.aio.server(options=(("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", -1)))
         self._server.add_generic_rpc_handlers(
             (grpc.method_handlers_generic_handler("fedtasks.v1.WorkerGateway", {"Session": handler}),)
         )
