@@ -175,7 +175,8 @@ def run(algorithm: Algorithm, config_file: Path) -> int:
 
 
 def _failure(error: FedtasksError) -> dict[str, Any]:
-    return {"code": error.code, "detail": error.detail, "where": error.where, "public": error.public}
+    facts = {"code": error.code, "detail": error.detail, "where": error.where, "public": error.public}
+    return {**facts, "fields": error.fields}
 
 
 def _write(path: Path, value: Mapping[str, Any]) -> None:

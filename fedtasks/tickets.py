@@ -92,16 +92,12 @@ class Limits:
     ----------
     runs, concurrent_runs
         Over the ticket's life, and at any one time.
-    rows_per_run, epochs
+    epochs
         In one run.
-    ids_blinded
-        Over the ticket's life: how often the signer signs.
     """
 
     runs: int | None = None
     concurrent_runs: int | None = 1
-    rows_per_run: int | None = None
-    ids_blinded: int | None = None
     epochs: int | None = None
 
     def __post_init__(self) -> None:
@@ -112,19 +108,19 @@ class Limits:
 
 @dataclass(frozen=True)
 class Outputs:
-    """Who may learn what comes out: ``both``, ``grantor``, ``holder``, or ``leader`` (the party with the label)."""
+    """Who may learn what comes out: ``both``, or ``leader`` (the party with the label).
+
+    A ticket can only say what the algorithms keep to: any other value is refused.
+    """
 
     intersection: str = "both"
     metrics: str = "leader"
     scores: str = "leader"
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            allowed = (
-                ("both", "grantor", "holder") if name == "intersection" else ("both", "grantor", "holder", "leader")
-            )
-            if value not in allowed:
-                raise ConfigError(f"`{value}` is not one of: {', '.join(allowed)}", field=name)
+        for name, kept in (("intersection", "both"), ("metrics", "leader"), ("scores", "leader")):
+            if getattr(self, name) != kept:
+                raise ConfigError(f"`{getattr(self, name)}` cannot be kept to; this version knows `{kept}`", field=name)
 
 
 @dataclass(frozen=True)
@@ -388,7 +384,7 @@ class Request:
         Which of the grantor's datasets, as it is now, and what it would use of it.
     holder_role
         What the holder would be in the run.
-    rows, epochs
+    epochs
         How much this run would use.
     key_bits, min_intersection
         The run's own settings, compared with the floor.
@@ -400,7 +396,6 @@ class Request:
     schema_digest: str
     columns: tuple[str, ...]
     holder_role: str
-    rows: int | None = None
     epochs: int | None = None
     key_bits: int | None = None
     min_intersection: int | None = None
@@ -425,10 +420,8 @@ def check(grant: Grant, request: Request, now_s: float) -> None:
     _require(request.pipeline in grant.pipelines, "pipelines", request.pipeline, _listed(grant.pipelines))
     _check_dataset(grant, request)
     _require(request.holder_role in grant.roles, "roles", request.holder_role, _listed(grant.roles))
-    for limit, used in (("rows_per_run", request.rows), ("epochs", request.epochs)):
-        most = getattr(grant.limits, limit)
-        if most is not None and used is not None:
-            _require(used <= most, f"limits.{limit}", used, most)
+    if grant.limits.epochs is not None and request.epochs is not None:
+        _require(request.epochs <= grant.limits.epochs, "limits.epochs", request.epochs, grant.limits.epochs)
     for floor, setting in (("key_bits", request.key_bits), ("min_intersection", request.min_intersection)):
         least = getattr(grant.floor, floor)
         if setting is not None and setting < least:

@@ -80,7 +80,7 @@ def issue(
     concurrent: Annotated[int, typer.Option(min=1, help="How many runs at any one time.")] = 1,
     key_bits: Annotated[int, typer.Option(help="Floor: shortest RSA key that a run may ask for.")] = 2048,
     min_intersection: Annotated[int, typer.Option(min=1, help="Floor: fewest people that a run may ask for.")] = 1,
-    metrics: Annotated[str, typer.Option(help="Who learns the metrics: both, grantor, holder or leader.")] = "leader",
+    epochs: Annotated[int | None, typer.Option(min=1, help="How many epochs in one run; no limit by default.")] = None,
     out: Annotated[Path | None, typer.Option(help="Also write the ticket's text to this file.")] = None,
     party_file: PartyFile = PARTY,
 ) -> None:
@@ -106,8 +106,7 @@ def issue(
         roles=tuple(roles) if roles else ("follower" if declared.label else "leader",),
         not_before_s=now_s,
         expires_s=now_s + days * DAY_S,
-        limits=tickets.Limits(runs=n_runs, concurrent_runs=concurrent),
-        outputs=tickets.Outputs(metrics=metrics),
+        limits=tickets.Limits(runs=n_runs, concurrent_runs=concurrent, epochs=epochs),
         floor=tickets.Floor(key_bits=key_bits, min_intersection=min_intersection),
     )
     text = tickets.issue(grant, tickets.load_ticket_key(party.gateway.ticket_key))

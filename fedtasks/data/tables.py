@@ -213,9 +213,9 @@ class _parquet_errors:  # noqa: N801 - reads as a verb where it is used
 
 def _csv_header(uri: str) -> list[str]:
     fs, path = filesystem(uri)
-    with fs.open(path, "rb") as raw:
+    with fs.open(path, "rb") as raw, io.TextIOWrapper(raw, encoding="utf-8-sig", newline="") as text:
         try:
-            return next(csv.reader(io.TextIOWrapper(raw, encoding="utf-8-sig", newline="")), [])
+            return next(csv.reader(text), [])
         except (UnicodeDecodeError, csv.Error):
             raise FileInvalid("the first line is not a CSV header in UTF-8", where=uri) from None
 

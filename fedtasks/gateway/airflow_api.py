@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Mapping
 from typing import Any, Self
@@ -28,6 +29,8 @@ class AirflowApi:
         self._client = httpx.AsyncClient(base_url=config.url.rstrip("/"), timeout=TIMEOUT_S, trust_env=False)
         self._token = ""
         self._login = asyncio.Lock()
+        # On SQLite, two writes at once keep each other waiting inside Airflow until its lock time-out.
+        self._writing = asyncio.Lock()
 
     async def __aenter__(self) -> Self:
         return self
@@ -127,7 +130,8 @@ class AirflowApi:
             for _ in range(2):
                 token = await self._bearer()
                 headers = {"Authorization": f"Bearer {token}"}
-                answer = await self._client.request(method, f"/api/v2{path}", headers=headers, **arguments)
+                async with self._writing if method != "GET" else contextlib.nullcontext():
+                    answer = await self._client.request(method, f"/api/v2{path}", headers=headers, **arguments)
                 if answer.status_code != 401:
                     break
                 self._token = ""

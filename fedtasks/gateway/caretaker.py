@@ -113,7 +113,7 @@ class Caretaker:
 
     # ------------------------------------------------------------------------------------------------------ own side
     async def _look_after_runs(self) -> None:
-        self._relay.flush()
+        await self._relay.flush()
         now = self._clock()
         for run in await asyncio.to_thread(lambda: self._store.runs(limit=200)):
             if run.state != "running" and now - (run.closed_ms or 0) > MEMORY_MS:

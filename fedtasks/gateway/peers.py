@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import logging
 import random
@@ -176,6 +175,8 @@ class PeerConnection:
                 await self._dial(self.peer.address, credentials)
             except FedtasksError as error:
                 self._note_failure(error)
+            except Exception as error:  # gRPC's internals raise errors of their own when a stream dies
+                self._note_failure(PeerUnreachable(f"the connection ended with {type(error).__name__}"))
             await asyncio.sleep(delay + random.uniform(0, delay))  # noqa: S311
             delay = min(delay * 1.6, 2.0)
 
@@ -194,7 +195,7 @@ class PeerConnection:
                 f"{self.peer.name} at {address} does not answer, or its certificate is refused"
             ) from None
         except grpc.RpcError as error:
-            raise from_rpc_error(error) from error
+            raise from_rpc_error(error, unreachable=PeerUnreachable) from error
         finally:
             self._channel = None
             await channel.close()
@@ -272,8 +273,10 @@ class PeerConnection:
             log.exception("a request of %s could not be answered", self.peer.name)
             answer = peer_pb2.Envelope(failure=failure_pb2.Failure(code="PEER_FAILED", text="internal error"))
         answer.reply_to = envelope.id
-        with contextlib.suppress(grpc.RpcError, asyncio.InvalidStateError, grpc.aio.UsageError):
+        try:
             await conversation.put(answer)
+        except Exception as error:  # the stream is gone; the peer asks again over the next one
+            log.info("an answer to %s was lost: %s", self.peer.name, type(error).__name__)
 
     def _note_failure(self, error: FedtasksError) -> None:
         if self.failure is None or self.failure.code != error.code:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -75,12 +75,12 @@ class _Session:
 
     peer: str
     worker: Stream
-    traffic: Traffic = field(default_factory=Traffic)
+    traffic: Traffic
     refusal: asyncio.Future[FedtasksError] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     met: bool = False
 
 
-Count = Callable[[SessionKey, int, int], None]
+Count = Callable[[SessionKey, int, int], Awaitable[None]]
 
 
 class Relay:
@@ -91,13 +91,15 @@ class Relay:
     connections
         Peer name → connection.
     count
-        Called with (key, bytes sent, bytes received) for what crossed since the last call.
+        Keeps (key, bytes sent, bytes received) of what crossed since the last call.
     """
 
     def __init__(self, connections: Mapping[str, PeerConnection], count: Count) -> None:
         self._connections = connections
         self._count = count
         self._sessions: dict[SessionKey, _Session] = {}
+        self._traffic: dict[SessionKey, Traffic] = {}
+        self._flushing = asyncio.Lock()
         self._attached = asyncio.Condition()
 
     async def serve_worker(self, key: SessionKey, peer: str, worker: Stream) -> None:
@@ -111,7 +113,7 @@ class Relay:
         older = self._sessions.get(key)
         if older is not None and not older.refusal.done():
             older.refusal.set_result(AttemptStale("the same half attached again", where=key.run_id))
-        session = _Session(peer, worker)
+        session = _Session(peer, worker, self._traffic.setdefault(key, Traffic()))
         self._sessions[key] = session
         async with self._attached:
             self._attached.notify_all()
@@ -130,7 +132,6 @@ class Relay:
         finally:
             if self._sessions.get(key) is session:
                 del self._sessions[key]
-            self._flush(key, session)
 
     async def serve_peer(self, key: SessionKey, peer: str, stream: Stream) -> None:
         """Join the stream of a peer's worker with the own worker, waiting until that is there."""
@@ -161,16 +162,17 @@ class Relay:
         """Return the keys of a run's attached workers."""
         return [key for key in self._sessions if key.run_id == run_id]
 
-    def flush(self) -> None:
-        """Count what has crossed in the sessions that are still open."""
-        for key, session in self._sessions.items():
-            self._flush(key, session)
-
-    def _flush(self, key: SessionKey, session: _Session) -> None:
-        traffic = session.traffic
-        if traffic.sent or traffic.received:
-            self._count(key, traffic.sent, traffic.received)
-            traffic.sent = traffic.received = 0
+    async def flush(self) -> None:
+        """Count what has crossed since the last time, also in sessions that are still open."""
+        async with self._flushing:
+            for key, traffic in list(self._traffic.items()):
+                sent, received = traffic.sent, traffic.received
+                if sent or received:
+                    await self._count(key, sent, received)
+                    traffic.sent -= sent
+                    traffic.received -= received
+                elif key not in self._sessions:
+                    del self._traffic[key]
 
     async def _until_refused(self, session: _Session, work: Any) -> None:
         """Run `work` until it ends or the session is refused; raise the refusal."""
@@ -191,13 +193,13 @@ class Relay:
 
         async def outward() -> None:
             async for frame in _frames(session.worker):
-                await peer.write(frame)
                 traffic.sent += len(frame)
+                await peer.write(frame)
 
         async def inward() -> None:
             async for frame in _frames(peer):
-                await session.worker.write(frame)
                 traffic.received += len(frame)
+                await session.worker.write(frame)
 
         pumps = [asyncio.create_task(outward()), asyncio.create_task(inward())]
         try:

@@ -76,10 +76,8 @@ class Gateway:
         runs = RunBook(store, party.name, key, peer_keys, self._clock, changes.notify)
         connections: dict[str, PeerConnection] = {}
 
-        def count(session: SessionKey, sent: int, received: int) -> None:
-            # Counted without waiting: a frame on its way is never held up by the store.
-            loop = asyncio.get_running_loop()
-            loop.run_in_executor(None, lambda: store.add_bytes(*session, sent, received))
+        async def count(session: SessionKey, sent: int, received: int) -> None:
+            await asyncio.to_thread(store.add_bytes, *session, sent, received)
 
         relay = Relay(connections, count)
         desk = Desk(party, store, runs, airflow, connections, key, self._clock)
@@ -98,6 +96,7 @@ class Gateway:
         if party.gateway.listen is not None:
             await stack.enter_async_context(self._listen_for_peers(peers, party.gateway.listen))
         caretaker = Caretaker(party.name, store, runs, relay, airflow, connections, changes, self._clock)
+        stack.push_async_callback(relay.flush)
         async with asyncio.TaskGroup() as tasks:
             for connection in connections.values():
                 tasks.create_task(connection.keep_dialling(self._dial_credentials(connection)))

@@ -136,7 +136,7 @@ class WorkerService(worker_pb2_grpc.WorkerGatewayServicer):
                 ],
             )
 
-        self._relay.flush()
+        await self._relay.flush()
         return await self._answer(context, get)
 
     async def ListRuns(self, request: worker_pb2.ListRunsRequest, context: Context) -> worker_pb2.ListRunsResponse:

@@ -82,7 +82,7 @@ class LocalAirflow:
         self.port = port or _free_port(host)
         self.url = f"http://{host}:{self.port}"
         self.password_file = (password_file or self.folder / "password").absolute()
-        self._database = database or f"sqlite:///{self.folder}/airflow.db?timeout=30"
+        self._database = database or f"sqlite:///{self.folder}/airflow.db"
         self._start_timeout_s = start_timeout_s
         inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
         self._env = {
@@ -113,7 +113,8 @@ class LocalAirflow:
         deadline = time.monotonic() + self._start_timeout_s
         try:
             for name, arguments in _COMPONENTS.items():
-                process = Process(self._airflow(*arguments), log=self._log(name), env=self._env, cwd=self.folder)
+                environment = {**self._env, **self._lock_patience(name)}
+                process = Process(self._airflow(*arguments), log=self._log(name), env=environment, cwd=self.folder)
                 self._processes[name] = process
                 process.start()
             # The first request to a fresh Execution API builds it, which takes longer than a worker is willing to wait.
@@ -213,6 +214,17 @@ class LocalAirflow:
     def _log(self, name: str) -> Path:
         return self.folder / "logs" / f"{name}.log"
 
+    def _lock_patience(self, component: str) -> dict[str, str]:
+        """Say how long a component waits for SQLite's one writer.
+
+        The api-server writes its audit log on its event loop. When another of its requests holds the lock, both wait
+        for each other until this time is over; whoever asked tries again. The others have no such knot and may wait.
+        """
+        if not self._database.startswith("sqlite"):
+            return {}
+        timeout_s = 2 if component == "api-server" else 30
+        return {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"{self._database}?timeout={timeout_s}"}
+
     def _configure(self) -> None:
         """Write what only this Airflow knows into files that only its owner can read; a second start keeps them."""
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -276,7 +288,7 @@ class LocalAirflow:
                 migrate.require_alive()
         if self._database.startswith("sqlite"):
             # Kept in the file: readers and the one writer no longer exclude each other.
-            database = sqlite3.connect(self._database.removeprefix("sqlite:///").partition("?")[0])
+            database = sqlite3.connect(self._database.removeprefix("sqlite:///"))
             database.execute("PRAGMA journal_mode=WAL")
             database.close()
 

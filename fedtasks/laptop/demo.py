@@ -221,16 +221,20 @@ def compare(bank: LocalParty, shop: LocalParty, run_id: str) -> list[Comparison]
     from fedtasks.models.evaluation import evaluate
     from fedtasks.models.split_nn.joint import train_alone, train_pooled
     from fedtasks.models.split_nn.settings import TrainSettings
+    from fedtasks.models.split_nn.steps import initial_seed
 
     with bank.client() as client:
         answer = client.get_run(run_id=run_id)
     settings = build(TrainSettings, json.loads(answer.run.config_json)["steps"]["train"])
-    ours, theirs = (Blocks.open(RunStorage(party.party().storage, run_id)).table() for party in (bank, shop))
+    storages = [RunStorage(party.party().storage, run_id) for party in (bank, shop)]
+    ours, theirs = (Blocks.open(storage).table() for storage in storages)
+    # The same initial weights too: what is left between federated and pooled is the exchange.
+    seeds = (initial_seed(storages[0], "train"), initial_seed(storages[1], "train"))
     federated = {metric.name: metric.value for metric in answer.metrics if metric.task == "evaluate"}
     rows = []
     for name, fitted in (
-        ("bank alone", train_alone(ours, settings)),
-        ("pooled", train_pooled(ours, theirs, settings)),
+        ("bank alone", train_alone(ours, settings, seed=seeds[0])),
+        ("pooled", train_pooled(ours, theirs, settings, seeds=seeds)),
     ):
         figures = evaluate(fitted.labels, fitted.scores)
         rows.append(Comparison(name, figures["auc"], figures["ks"]))

@@ -73,11 +73,11 @@ class LocalParty:
         """Make keys and party.yaml, and declare `datasets` (YAML text of the list's items)."""
         arguments = ["--folder", str(self.folder), "--workers", f"127.0.0.1:{self.workers_port}"]
         arguments += ["--airflow-url", self.airflow.url, "--airflow-user", self.airflow.user]
+        arguments += ["--airflow-password-file", str(self.airflow.password_file)]
         if self.listen is not None:
             arguments += ["--listen", self.listen]
         self.command("init", self.name, *arguments, with_party=False)
         text = self.file.read_text(encoding="utf-8").replace("datasets: []", f"datasets:\n{datasets}")
-        text = text.replace("keys/airflow.password", str(self.airflow.password_file))
         self.file.write_text(text, encoding="utf-8")
         self.party()
 
@@ -134,11 +134,11 @@ class LocalParty:
         body: dict[str, Any] = {"logical_date": None, "dag_run_id": dag_run_id, "conf": dict(conf)}
         if partition is not None:
             body["partition_key"] = partition
-        return self.airflow.rest("POST", f"/api/v2/dags/{dag_id}/dagRuns", body)
+        return dict(self.airflow.rest("POST", f"/api/v2/dags/{dag_id}/dagRuns", body))
 
     def dag_run(self, dag_id: str, dag_run_id: str) -> dict[str, Any]:
         """Return a DAG run."""
-        return self.airflow.rest("GET", f"/api/v2/dags/{dag_id}/dagRuns/{dag_run_id}")
+        return dict(self.airflow.rest("GET", f"/api/v2/dags/{dag_id}/dagRuns/{dag_run_id}"))
 
     def dag_runs(self, dag_id: str) -> list[dict[str, Any]]:
         """Return a DAG's runs."""
@@ -151,6 +151,5 @@ class LocalParty:
 
     def set_pool_slots(self, slots: int) -> None:
         """Let this party's Airflow run at most so many tasks at once."""
-        self.airflow.rest(
-            "PATCH", "/api/v2/pools/default_pool", {"pool": "default_pool", "slots": slots, "include_deferred": False}
-        )
+        body = {"pool": "default_pool", "slots": slots, "include_deferred": False}
+        self.airflow.rest("PATCH", "/api/v2/pools/default_pool", body, update_mask="slots")

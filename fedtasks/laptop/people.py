@@ -27,7 +27,7 @@ SHOP_FEATURES = {
     "Assets": "numeric",
     "Debt": "numeric",
 }
-SHARED = 3_000
+SHARED = 3_600
 ID = "customer"
 
 

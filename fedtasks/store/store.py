@@ -337,6 +337,8 @@ class Store:
                     f"attempt {row.attempt} of `{row.task}` is older than {stored.attempt}", where=row.run_id
                 )
             connection.execute(self._upsert(schema.halves), _columns(row))
+            if bump:
+                _bump(connection, run)
 
     def announce(self, run_id: str, task: str, token: str, until_ms: int) -> HalfRow:
         """Say that the own half of a task is here, and return it; a new attempt raises the run's version.

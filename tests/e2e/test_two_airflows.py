@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from fedtasks.laptop import people
 from fedtasks.laptop.demo import PIPELINE, conf, wait_for
 from fedtasks.laptop.party import LocalParty
 from fedtasks.wire.v1 import run_pb2
@@ -32,7 +33,9 @@ def note(party: LocalParty, dag_run_id: str) -> str:
 
 
 def task_state(party: LocalParty, dag_run_id: str, task: str) -> str | None:
-    instances = party.airflow.rest("GET", f"/api/v2/dags/{PIPELINE}/dagRuns/{dag_run_id}/taskInstances")["task_instances"]
+    instances = party.airflow.rest("GET", f"/api/v2/dags/{PIPELINE}/dagRuns/{dag_run_id}/taskInstances")[
+        "task_instances"
+    ]
     return next((one["state"] for one in instances if one["task_id"] == task), None)
 
 
@@ -76,7 +79,7 @@ def test_run_survives_a_cut_and_both_gateways_restarting_and_ends_green_on_both_
         ours, theirs = bank.get_run(run_id=run_id), shop.get_run(run_id=run_id)
     outcomes = [{half.task: half.outcome_json for half in answer.own} for answer in (ours, theirs)]
     assert outcomes[0] == outcomes[1]
-    assert json.loads(outcomes[0]["psi"])["counts"]["people_shared"] == 3000
+    assert json.loads(outcomes[0]["psi"])["counts"]["people_shared"] == people.SHARED
     attempts = {half.task: half.attempt for half in ours.own}
     assert attempts["train"] == 1, "the disturbance cost an attempt"
 

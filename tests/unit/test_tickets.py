@@ -68,10 +68,10 @@ GRANT = Grant(
     roles=("follower", "client"),
     not_before_s=1000,
     expires_s=2000,
-    limits=Limits(runs=3, rows_per_run=100, epochs=10),
+    limits=Limits(runs=3, epochs=10),
     floor=Floor(key_bits=3072, min_intersection=50),
 )
-REQUEST = Request("shop", "credit_retrain", "loans", SCHEMA, ("age",), "follower", 100, 10, 3072, 50)
+REQUEST = Request("shop", "credit_retrain", "loans", SCHEMA, ("age",), "follower", 10, 3072, 50)
 TOKEN = issue(GRANT, GRANTOR)
 
 
@@ -117,9 +117,6 @@ def grants(draw: st.DrawFn) -> Grant:
         not_before_s=not_before_s,
         expires_s=not_before_s + draw(st.integers(1, 2**33)),
         limits=Limits(*(draw(limits) for _ in dataclasses.fields(Limits))),
-        outputs=Outputs(
-            draw(st.sampled_from(["both", "grantor", "holder"])), draw(st.sampled_from(["both", "leader"]))
-        ),
         floor=Floor(draw(st.integers(2048, 8192)), draw(st.integers(1, 2**40))),
     )
 
@@ -374,7 +371,7 @@ def test_request_at_every_limit_is_allowed() -> None:
 
 
 def test_request_whose_numbers_are_not_known_yet_is_allowed() -> None:
-    open_request = dataclasses.replace(REQUEST, rows=None, epochs=None, key_bits=None, min_intersection=None)
+    open_request = dataclasses.replace(REQUEST, epochs=None, key_bits=None, min_intersection=None)
     check(GRANT, open_request, 1500)
 
 
@@ -388,7 +385,6 @@ def test_request_whose_numbers_are_not_known_yet_is_allowed() -> None:
         ({"schema_digest": ""}, TicketScope, "datasets.loans.schema", "none", SCHEMA[:12]),
         ({"columns": ("age", "income")}, TicketScope, "datasets.loans.columns", "1 other", "age amount"),
         ({"holder_role": "leader"}, TicketScope, "roles", "leader", "follower client"),
-        ({"rows": 101}, TicketScope, "limits.rows_per_run", "101", "100"),
         ({"epochs": 11}, TicketScope, "limits.epochs", "11", "10"),
         ({"key_bits": 2048}, FloorViolated, "floor.key_bits", "2048", "3072"),
         ({"min_intersection": 49}, FloorViolated, "floor.min_intersection", "49", "50"),
@@ -453,8 +449,8 @@ def test_grant_with_a_wrong_field_names_it(change: dict[str, Any], field: str) -
         (lambda: Limits(epochs=-1), "epochs"),
         (lambda: Floor(key_bits=2047), "key_bits"),
         (lambda: Floor(min_intersection=0), "min_intersection"),
-        (lambda: Outputs(intersection="leader"), "intersection"),
-        (lambda: Outputs(scores="nobody"), "scores"),
+        (lambda: Outputs(intersection="holder"), "intersection"),
+        (lambda: Outputs(scores="both"), "scores"),
     ],
 )
 def test_part_of_a_grant_with_a_wrong_field_names_it(build: Any, field: str) -> None:

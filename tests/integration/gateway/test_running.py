@@ -146,7 +146,7 @@ def test_dag_run_marked_failed_ends_both_sides(opened: tuple[Pair, str]) -> None
         pair.bank.airflow.runs[PIPELINE, "manual-1"]["state"] = "failed"
         run = wait_for_state(shop, run_id, run_pb2.STATE_FAILED)
         assert (run.failure.code, run.failure.party) == ("PEER_CANCELLED", "bank")
-        assert "PEER_CANCELLED" in _note(pair.shop, run_id)
+        wait_for(lambda: "PEER_CANCELLED" in _note(pair.shop, run_id))
         # Nobody on the shop's side reacts, so its gateway fails its DAG run.
         wait_for(lambda: pair.shop.airflow.runs[PIPELINE, run_id]["state"] == "failed", 30)
 

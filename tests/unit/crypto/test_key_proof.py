@@ -31,7 +31,7 @@ def leaking_primes() -> tuple[int, int]:
     rng = random.Random(9474)
     p = 4
     while not gmpy2.is_prime(p):
-        p = 2 * PUBLIC_EXPONENT * rng.randrange(3 << 1004, 1 << 1006) + 1
+        p = 2 * PUBLIC_EXPONENT * rng.randrange(3 << 1005, 1 << 1007) + 1
     q = 4
     while not gmpy2.is_prime(q) or (q - 1) % PUBLIC_EXPONENT == 0:
         q = rng.randrange(3 << 1022, 1 << 1024)

@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from fedtasks.config import FeatureType
+from fedtasks.data.blocks import Blocks, block_of, block_schema, n_blocks, split_of, tag_array, write_blocks
+from fedtasks.data.storage import RunStorage, local_path
+from fedtasks.errors import ConfigError, DataCorrupt, DataMissing
+
+FEATURES = {"Price": FeatureType.NUMERIC, "Age": FeatureType.NUMERIC, "Home": FeatureType.CATEGORICAL}
+N = 500
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> RunStorage:
+    return RunStorage(f"file://{tmp_path}", "r")
+
+
+@pytest.fixture(scope="module")
+def rows() -> pa.Table:
+    rng = np.random.default_rng(5)
+    price = [None if index % 7 == 0 else float(index) for index in range(N)]
+    return pa.table(
+        {
+            "tag": pa.array([rng.bytes(16) for _ in range(N)]),
+            "Age": pa.array(rng.integers(18, 80, N)),
+            "Home": pa.array([None if index % 5 == 0 else f"h{index % 3}" for index in range(N)]),
+            "label": pa.array(rng.integers(0, 2, N)),
+            "Price": pa.array(price),
+        }
+    )
+
+
+def test_blocks_hold_the_rows_in_order_of_tags_with_declared_types(storage: RunStorage, rows: pa.Table) -> None:
+    write_blocks(storage, 1, rows, FEATURES, rows_per_block=90)
+
+    blocks = Blocks.open(storage)
+    table = blocks.table()
+
+    assert table.schema.names == ["tag", "split", "Price", "Age", "Home", "label"]
+    assert [str(kind) for kind in table.schema.types] == [
+        "fixed_size_binary[16]", "string", "double", "double", "string", "int8"
+    ]  # fmt: skip
+    assert blocks.n_rows == N
+    assert blocks.has_label
+    assert list(blocks.features.items()) == list(FEATURES.items())
+    expected = rows.sort_by("tag").to_pylist()
+    assert [{**row} for row in table.drop_columns("split").to_pylist()] == [
+        {name: row[name] for name in ("tag", "Price", "Age", "Home", "label")} for row in expected
+    ]
+    assert blocks.order_digest == hashlib.sha256(b"".join(row["tag"] for row in expected)).hexdigest()
+
+
+def test_blocks_of_both_sides_have_the_same_files_and_order(tmp_path: Path, rows: pa.Table) -> None:
+    sides = [RunStorage(f"file://{tmp_path}/{name}", "r") for name in ("bank", "shop")]
+    shuffled = rows.select(["tag", "Home"]).take(np.random.default_rng(1).permutation(N))
+    bank = write_blocks(sides[0], 1, rows, FEATURES, rows_per_block=100)
+    shop = write_blocks(sides[1], 1, shuffled, {"Home": FeatureType.CATEGORICAL}, rows_per_block=100)
+
+    assert bank.order_digest == shop.order_digest
+    assert not shop.has_label
+    files = [
+        [(entry.name, pq.read_metadata(local_path(manifest.path(entry.name))).num_rows) for entry in manifest.files]
+        for manifest in (side.published("align") for side in sides)
+    ]
+    assert files[0] == files[1]
+    assert [name for name, _ in files[0]] == [f"block-{number:05d}.parquet" for number in range(5)]
+    assert bank.table()["split"].equals(shop.table()["split"])
+
+
+@pytest.mark.parametrize("size", [1, 7, 64, 499, 500, 501])
+@pytest.mark.parametrize("split", [None, "train", "test"])
+def test_batches_of_any_size_are_full_and_equal_the_table(
+    storage: RunStorage, rows: pa.Table, size: int, split: str | None
+) -> None:
+    blocks = write_blocks(storage, 1, rows, FEATURES, rows_per_block=90)
+
+    batches = list(blocks.batches(size, split))
+
+    assert all(batch.num_rows == size for batch in batches[:-1])
+    assert 0 < batches[-1].num_rows <= size
+    assert pa.Table.from_batches(batches).equals(blocks.table(split))
+
+
+def test_batches_of_an_unknown_split_are_refused(storage: RunStorage, rows: pa.Table) -> None:
+    blocks = write_blocks(storage, 1, rows, FEATURES)
+    with pytest.raises(ConfigError, match="train, test"):
+        list(blocks.batches(10, "validation"))
+
+
+def test_split_follows_the_hash_of_seed_and_tag() -> None:
+    tags = [bytes([index]) * 16 for index in range(200)]
+    found = split_of(pa.array(tags), seed=9, test_fraction=0.3).to_pylist()
+
+    seed = (9).to_bytes(8, "big")
+    for tag, split in zip(tags, found, strict=True):
+        fraction = int.from_bytes(hashlib.sha256(b"fedtasks-split" + seed + tag).digest()[:8], "big") / 2**64
+        assert split == ("test" if fraction < 0.3 else "train")
+    assert found != split_of(pa.array(tags), seed=10, test_fraction=0.3).to_pylist()
+    assert set(split_of(pa.array(tags), seed=9, test_fraction=0.0).to_pylist()) == {"train"}
+
+
+def test_block_of_cuts_the_tag_space_into_equal_parts() -> None:
+    tags = pa.array(
+        [int(part * 2**32 / 3 + shift).to_bytes(4, "big") + bytes(12) for part in range(3) for shift in (1, 9)]
+    )
+    assert block_of(tags, 3).tolist() == [0, 0, 1, 1, 2, 2]
+    assert block_of(pa.array([b"\xff" * 16]), 10_000).tolist() == [9_999]
+    assert (n_blocks(0, 10), n_blocks(10, 10), n_blocks(11, 10)) == (1, 1, 2)
+
+
+def test_tag_array_of_a_slice_begins_at_its_row() -> None:
+    tags = pa.array([bytes([index]) * 16 for index in range(5)], pa.binary(16))
+    assert tag_array(tags.slice(2, 2)).tolist() == [[2] * 16, [3] * 16]
+
+
+def test_blocks_of_no_rows_can_be_read(storage: RunStorage, rows: pa.Table) -> None:
+    blocks = write_blocks(storage, 1, rows.slice(0, 0), FEATURES)
+    assert blocks.n_rows == blocks.table().num_rows == 0
+    assert list(blocks.batches(5)) == []
+
+
+@pytest.mark.parametrize("name", ["tag", "split", "label"])
+def test_block_schema_with_a_feature_of_a_reserved_name_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(f"`{name}`")):
+        block_schema({name: FeatureType.NUMERIC}, has_label=False)
+
+
+def test_open_of_a_changed_block_names_the_file(storage: RunStorage, rows: pa.Table) -> None:
+    write_blocks(storage, 1, rows, FEATURES)
+    path = local_path(storage.published("align").path("block-00000.parquet"))
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    with pytest.raises(DataCorrupt, match="block-00000"):
+        Blocks.open(storage)
+
+
+def test_open_before_align_or_of_something_else_is_refused(storage: RunStorage) -> None:
+    with pytest.raises(DataMissing, match="`align`"):
+        Blocks.open(storage)
+    storage.publish("align", 1, rows=0, facts={})
+    with pytest.raises(DataCorrupt, match="does not describe blocks"):
+        Blocks.open(storage)

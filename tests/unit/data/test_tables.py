@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from fedtasks.config import Dataset, FeatureType, Format, IdType
+from fedtasks.data.tables import ID, list_parts, read_ids, read_rows
+from fedtasks.errors import ColumnMissing, ColumnType, DataMissing, FedtasksError, FileInvalid
+
+FEATURES = {"age": FeatureType.NUMERIC, "home": FeatureType.CATEGORICAL}
+
+
+def declare(path: Path, format: Format, **fields: Any) -> Dataset:
+    plain = {"name": "people", "uri": f"file://{path}", "id": "id", "features": FEATURES, "format": format}
+    return Dataset(**(plain | fields))
+
+
+def csv(path: Path, text: str | bytes, **fields: Any) -> Dataset:
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return declare(path, Format.CSV, **fields)
+
+
+def parquet(path: Path, table: pa.Table, **fields: Any) -> Dataset:
+    pq.write_table(table, path, row_group_size=2)
+    return declare(path, Format.PARQUET, **fields)
+
+
+def rows(dataset: Dataset) -> list[dict[str, Any]]:
+    return [row for part in list_parts(dataset) for batch in read_rows(dataset, part) for row in batch.to_pylist()]
+
+
+def ids(dataset: Dataset) -> list[tuple[int, int, str | None]]:
+    batches = [batch for part in list_parts(dataset) for batch in read_ids(dataset, part)]
+    return [(row["file"], row["row"], row["id"]) for batch in batches for row in batch.to_pylist()]
+
+
+def refusal(dataset: Dataset) -> FedtasksError:
+    with pytest.raises(FedtasksError) as caught:
+        rows(dataset)
+    return caught.value
+
+
+def test_csv_rows_have_the_declared_types_and_missing_values(tmp_path: Path) -> None:
+    text = '\ufeffhome,id,other,age\nrent,007,x,1\n,null,x,NA\nNA,a,x,\n"own, ed",b,x, 2.5 \n'
+    assert rows(csv(tmp_path / "a.csv", text)) == [
+        {ID: "007", "age": 1.0, "home": "rent"},
+        {ID: "null", "age": None, "home": None},
+        {ID: "a", "age": None, "home": "NA"},
+        {ID: "b", "age": 2.5, "home": "own, ed"},
+    ]
+
+
+def test_parquet_rows_have_the_declared_types_and_missing_values(tmp_path: Path) -> None:
+    table = pa.table(
+        {
+            "id": pa.array([3, 2, None], pa.int64()),
+            "age": pa.array([1.5, float("nan"), None]),
+            "home": pa.array(["rent", "", None]).dictionary_encode(),
+            "y": pa.array([True, False, True]),
+        }
+    )
+    assert rows(parquet(tmp_path / "a.parquet", table, id_type=IdType.INTEGER, label="y")) == [
+        {ID: "3", "age": 1.5, "home": "rent", "label": 1},
+        {ID: "2", "age": None, "home": None, "label": 0},
+        {ID: None, "age": None, "home": None, "label": 1},
+    ]
+
+
+def test_parquet_column_of_no_type_is_all_missing(tmp_path: Path) -> None:
+    table = pa.table({"id": ["a", "b"], "age": pa.nulls(2), "home": pa.nulls(2)})
+    assert rows(parquet(tmp_path / "a.parquet", table))[1] == {ID: "b", "age": None, "home": None}
+
+
+def test_ids_carry_file_and_row_across_row_groups_and_files(tmp_path: Path) -> None:
+    folder = tmp_path / "people"
+    folder.mkdir()
+    for name, values in (("b", ["d", "e"]), ("a", ["a", "b", "c"])):
+        pq.write_table(
+            pa.table({"id": values, "age": [0] * len(values), "home": values}),
+            folder / f"{name}.parquet",
+            row_group_size=2,
+        )
+    (folder / "_SUCCESS").touch()
+    (folder / ".hidden.parquet").touch()
+
+    found = ids(declare(folder, Format.PARQUET))
+
+    assert found == [(0, 1, "a"), (0, 2, "b"), (0, 3, "c"), (1, 1, "d"), (1, 2, "e")]
+
+
+def test_csv_ids_carry_the_row_behind_the_header(tmp_path: Path) -> None:
+    assert ids(csv(tmp_path / "a.csv", "id,age,home\na,1,x\nb,1,x\n")) == [(0, 1, "a"), (0, 2, "b")]
+
+
+@pytest.mark.parametrize("format", list(Format))
+def test_missing_file_and_empty_folder_are_named(tmp_path: Path, format: Format) -> None:
+    error = refusal(declare(tmp_path / "nowhere", format))
+    assert isinstance(error, DataMissing)
+    assert error.where == f"file://{tmp_path}/nowhere"
+    assert f".{format.value}" in refusal(declare(tmp_path, format)).detail
+
+
+def test_missing_column_is_named_with_those_there_are(tmp_path: Path) -> None:
+    for dataset in (
+        csv(tmp_path / "a.csv", "id,age,place\na,1,x\n"),
+        parquet(tmp_path / "a.parquet", pa.table({"id": ["a"], "age": [1], "place": ["x"]})),
+        csv(tmp_path / "b.csv", ""),
+    ):
+        error = refusal(dataset)
+        assert isinstance(error, ColumnMissing)
+        assert "`home`" in error.detail or "`id`" in error.detail
+        assert error.where == dataset.uri
+    assert "it has: id, age, place" in refusal(csv(tmp_path / "a.csv", "id,age,place\na,1,x\n")).detail
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "fields", "said"),
+    [
+        ("id", [1, 2], {}, "`id`: found int64, expected text"),
+        ("id", ["1", "2"], {"id_type": IdType.INTEGER}, "`id`: found string, expected whole numbers"),
+        ("id", [1.0, None], {"id_type": IdType.INTEGER}, "`id`: found double, expected whole numbers"),
+        ("age", ["1", "2"], {}, "`age`: found string, expected numbers"),
+        ("home", [1.5, 2.0], {}, "`home`: found double, expected text, whole numbers or true/false"),
+        ("y", [[1], [0]], {"label": "y"}, "`y`: found list"),
+    ],
+)
+def test_parquet_column_of_another_type_names_both_types(
+    tmp_path: Path, column: str, values: list[Any], fields: dict[str, Any], said: str
+) -> None:
+    columns = {"id": [1, 2] if fields.get("id_type") else ["a", "b"], "age": [1, 2], "home": ["x", "y"]}
+    dataset = parquet(tmp_path / "a.parquet", pa.table(columns | {column: values}), **fields)
+
+    with pytest.raises(ColumnType) as caught:
+        list_parts(dataset)
+
+    assert said in caught.value.detail
+    assert caught.value.where == dataset.uri
+
+
+def test_csv_value_of_another_type_names_the_first_bad_row(tmp_path: Path) -> None:
+    lines = "".join(f"p{number},{number},x\n" for number in range(30_000)) + "q,secret,x\nr,other,x\n"
+    error = refusal(csv(tmp_path / "a.csv", "id,age,home\n" + lines))
+
+    assert isinstance(error, ColumnType)
+    assert error.where == f"row 30001 of file://{tmp_path}/a.csv"
+    assert "secret" not in str(error)
+
+
+def test_infinite_number_is_refused_naming_the_row(tmp_path: Path) -> None:
+    error = refusal(csv(tmp_path / "a.csv", "id,age,home\na,1,x\nb,inf,x\n"))
+    assert isinstance(error, ColumnType)
+    assert error.where.startswith("row 2 of")
+
+
+def test_csv_line_with_a_value_missing_names_the_line_and_never_quotes_it(tmp_path: Path) -> None:
+    error = refusal(csv(tmp_path / "a.csv", "id,age,home\na,1,x\nsecret,2\n"))
+    assert isinstance(error, FileInvalid)
+    assert error.detail == "line 3: 2 values instead of 3"
+    assert error.__cause__ is None
+
+
+@pytest.mark.parametrize("text", ["id,age,home\nä,1,x\n".encode("latin-1"), b"\xff\xfe,\n"])
+def test_csv_that_is_not_utf8_is_refused(tmp_path: Path, text: bytes) -> None:
+    assert isinstance(refusal(csv(tmp_path / "a.csv", text)), FileInvalid)
+
+
+def test_parquet_that_is_none_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.parquet").write_text("id,age,home\n")
+    error = refusal(declare(tmp_path / "a.parquet", Format.PARQUET))
+    assert isinstance(error, FileInvalid)
+    assert error.where.endswith("a.parquet")

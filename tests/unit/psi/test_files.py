@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from fedtasks.errors import ProtocolViolated
+from fedtasks.psi.files import BATCH_ROWS, check_size, from_column, read_rows, read_sorted_tags, to_column
+
+
+def write(path: Path, rows: list[bytes]) -> str:
+    path.write_bytes(b"".join(rows))
+    return f"file://{path}"
+
+
+def sorted_tags(count: int) -> list[bytes]:
+    rng = np.random.default_rng(2)
+    return sorted(rng.bytes(16) for _ in range(count))
+
+
+def test_rows_of_a_file_come_back_in_batches(tmp_path: Path) -> None:
+    rows = sorted_tags(BATCH_ROWS + 3)
+    batches = list(read_rows(write(tmp_path / "t", rows), 16))
+    assert [len(batch) for batch in batches] == [BATCH_ROWS, 3]
+    assert b"".join(batch.tobytes() for batch in batches) == b"".join(rows)
+
+
+def test_sorted_tags_pass_and_equal_what_was_written(tmp_path: Path) -> None:
+    rows = sorted_tags(2 * BATCH_ROWS)
+    found = b"".join(batch.tobytes() for batch in read_sorted_tags(write(tmp_path / "t", rows), 16))
+    assert found == b"".join(rows)
+
+
+@pytest.mark.parametrize("place", [1, BATCH_ROWS, BATCH_ROWS + 1])
+def test_tags_out_of_order_or_twice_are_refused(tmp_path: Path, place: int) -> None:
+    rows = sorted_tags(BATCH_ROWS + 5)
+    twice = [*rows[:place], rows[place - 1], *rows[place + 1 :]]
+    swapped = [*rows[: place - 1], rows[place], rows[place - 1], *rows[place + 1 :]]
+    for wrong in (twice, swapped):
+        with pytest.raises(ProtocolViolated, match="ascending"):
+            list(read_sorted_tags(write(tmp_path / "t", wrong), 16))
+
+
+@pytest.mark.parametrize("size", [0, 31, 33, 48])
+def test_file_of_another_size_than_announced_is_refused(tmp_path: Path, size: int) -> None:
+    with pytest.raises(ProtocolViolated):
+        check_size(write(tmp_path / "t", [bytes(size)]), 2, 16)
+
+
+def test_column_of_rows_comes_back_also_from_a_slice() -> None:
+    rows = np.arange(40, dtype=np.uint8).reshape(10, 4)
+    column = to_column(rows)
+    assert from_column(column, 4).tolist() == rows.tolist()
+    assert from_column(column.slice(3, 2).cast(pa.binary()), 4).tolist() == rows[3:5].tolist()
+    assert from_column(to_column(rows[:0]), 4).shape == (0, 4)

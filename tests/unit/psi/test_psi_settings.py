@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from fedtasks.errors import ConfigError
+from fedtasks.psi.align import AlignSettings
+from fedtasks.psi.offline import PsiSettings
+from fedtasks.settings import build
+
+
+@pytest.mark.parametrize(
+    ("kind", "plain", "field"),
+    [
+        (PsiSettings, {"key_bits_min": 1024}, "key_bits_min"),
+        (PsiSettings, {"shards": 0}, "shards"),
+        (PsiSettings, {"min_intersection": 0}, "min_intersection"),
+        (PsiSettings, {"shard": 3}, "shard"),
+        (AlignSettings, {"test_fraction": 1.0}, "test_fraction"),
+        (AlignSettings, {"rows_per_block": 0}, "rows_per_block"),
+        (AlignSettings, {"seed": 2**63}, "seed"),
+        (AlignSettings, {"seed": "1"}, "seed"),
+    ],
+)
+def test_settings_out_of_bounds_are_refused_naming_the_field(kind: type, plain: dict[str, Any], field: str) -> None:
+    with pytest.raises(ConfigError, match=rf"settings\.{field}"):
+        build(kind, plain, path="settings")
+
+
+def test_settings_have_defaults_that_hold() -> None:
+    assert build(PsiSettings, {}).shards == 2
+    assert build(AlignSettings, {}).test_fraction == 0.25
