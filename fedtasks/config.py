@@ -27,7 +27,8 @@ def check_name(value: str, field_name: str) -> None:
     """Raise `ConfigError` unless `value` is a plain name."""
     if not NAME.fullmatch(value):
         raise ConfigError(
-            f"`{value}` is not a name: a lower-case letter, then at most 31 letters, digits, `_` or `-`", field=field_name
+            f"`{value}` is not a name: a lower-case letter, then at most 31 letters, digits, `_` or `-`",
+            field=field_name,
         )
 
 
@@ -159,7 +160,8 @@ class Gateway:
         host, _ = split_address(self.workers, "workers")
         if not _is_loopback(host):
             raise ConfigError(
-                "own workers are served without TLS, so this must be a loopback address such as 127.0.0.1", field="workers"
+                "own workers are served without TLS, so this must be a loopback address such as 127.0.0.1",
+                field="workers",
             )
         if self.listen is not None:
             split_address(self.listen, "listen")

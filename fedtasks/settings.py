@@ -153,7 +153,9 @@ def _convert_dataclass(kind: type, value: object, lines: Lines, path: str) -> ob
     except ConfigError as error:
         if error.where:
             raise
-        place = f"{path}.{error.fields['field']}" if path and "field" in error.fields else error.fields.get("field", path)
+        place = (
+            f"{path}.{error.fields['field']}" if path and "field" in error.fields else error.fields.get("field", path)
+        )
         raise lines.error(place, error.detail) from None
 
 

@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from fedtasks.config import Dataset, Party, digest, load_party
+from fedtasks.config import Dataset, Party, load_party
 from fedtasks.data.storage import RunStorage
 from fedtasks.errors import ConfigError, FedtasksError, ProcessFailed
 from fedtasks.link.client import GatewayClient
@@ -107,15 +107,15 @@ class TaskContext:
         """URI of the folder that this attempt writes to."""
         return self.storage.attempt(self.config.task, self.config.attempt)
 
-    def open_link(self, *, shard: int = 0, **facts: str) -> Link:
+    def open_link(self, facts: Mapping[str, str], *, shard: int = 0) -> Link:
         """Meet the other half.
 
         Parameters
         ----------
+        facts
+            What must be equal on both sides beside the task, the attempt and the shared configuration; see `facts_of`.
         shard
             Which pair of shards this link serves.
-        **facts
-            What must be equal on both sides beside the task, the attempt and the shared configuration.
 
         Raises
         ------
@@ -130,7 +130,7 @@ class TaskContext:
             task=config.task,
             shard=shard,
             attempt=config.attempt,
-            facts={"shared configuration": config.shared_digest, "settings": digest(config.settings), **facts},
+            facts={"shared configuration": config.shared_digest, **facts},
         )
 
     def report(self, progress: Mapping[str, Any] | None = None, *, step: int = 0, **metrics: float) -> None:
@@ -141,6 +141,12 @@ class TaskContext:
             )
         except FedtasksError as error:
             log.warning("progress could not be reported: %s", error)
+
+
+def facts_of(settings: object, **more: str) -> dict[str, str]:
+    """Return a settings dataclass as facts for `open_link`, defaults too: neighbouring versions may differ in them."""
+    plain = to_plain(settings)
+    return {**{f"settings.{name}": json.dumps(value, sort_keys=True) for name, value in plain.items()}, **more}
 
 
 Algorithm = Callable[[TaskContext], Outcome]

@@ -132,6 +132,10 @@ class LocalAirflow:
             process.stop()
         self._processes.clear()
 
+    def close(self) -> None:
+        """Give up the connections of `rest`; nothing can be asked any more."""
+        self._client.close()
+
     def require_alive(self) -> None:
         """Check that all of its processes run.
 
@@ -151,7 +155,7 @@ class LocalAirflow:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
-        self._client.close()
+        self.close()
 
     # ------------------------------------------------------------------------------------------------------- REST API
     def rest(self, method: str, path: str, body: object = None, **params: str) -> Any:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,7 @@ from fedtasks.settings import build
 PIPELINE = "train_split_nn"
 PARTITION = "2026-11-21"
 DAG_RUN = f"demo-{PARTITION}"
-ROOT = Path(__file__).resolve().parents[2]
+DAGS = Path(__file__).resolve().parents[2] / "dags"
 
 DATASET = """\
   - name: {name}
@@ -94,19 +95,18 @@ def main(folder: Path, *, keep: bool = False) -> None:
         console.print(f"[red]{error}[/]")
         raise SystemExit(1) from error
     finally:
-        for party in parties:
-            party.stop()
+        stop(parties)
 
 
 # ------------------------------------------------------------------------------------------------------- preparation
-def prepare(folder: Path, *, dags: Path = ROOT / "dags") -> tuple[LocalParty, LocalParty]:
+def prepare(folder: Path, *, dags: tuple[Path, Path] = (DAGS, DAGS)) -> tuple[LocalParty, LocalParty]:
     """Lay out two parties in an empty folder; ports are free ones."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     ports = free_ports(5)
-    bank = LocalParty(folder / "bank", "bank", "127.0.0.1", ports[0], ports[1], f"127.0.0.1:{ports[2]}", dags)
+    bank = LocalParty(folder / "bank", "bank", "127.0.0.1", ports[0], ports[1], f"127.0.0.1:{ports[2]}", dags[0])
     # The shop has no inbound port: it dials, and everything flows both ways.
-    shop = LocalParty(folder / "shop", "shop", "127.0.0.2", ports[3], ports[4], None, dags)
+    shop = LocalParty(folder / "shop", "shop", "127.0.0.2", ports[3], ports[4], None, dags[1])
     return bank, shop
 
 
@@ -146,10 +146,17 @@ def start(parties: tuple[LocalParty, LocalParty]) -> None:
     )
 
 
-def grant(bank: LocalParty, shop: LocalParty) -> str:
+def stop(parties: tuple[LocalParty, LocalParty]) -> None:
+    """Stop everything of both parties at once."""
+    with ThreadPoolExecutor(len(parties)) as pool:
+        list(pool.map(LocalParty.stop, parties))
+
+
+def grant(bank: LocalParty, shop: LocalParty, pipelines: Sequence[str] = (PIPELINE,)) -> str:
     """The shop grants a ticket; the gateways carry it over; the bank accepts; the acceptance returns."""
     shop.command(
-        *("ticket", "issue", "--to", "bank", "--dataset", "customers", "--pipeline", PIPELINE, "--role", "leader"),
+        *("ticket", "issue", "--to", "bank", "--dataset", "customers", "--role", "leader"),
+        *(word for name in pipelines for word in ("--pipeline", name)),
         *("--days", "30", "--runs", "20", "--min-intersection", "100"),
     )
 
@@ -218,6 +225,7 @@ def follow(bank: LocalParty, shop: LocalParty, console: Console) -> str:
 
 def compare(bank: LocalParty, shop: LocalParty, run_id: str) -> list[Comparison]:
     """Train the bank alone and both pooled on the very rows of the run; only a demo may see both sides."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's greetings are not the demo's
     from fedtasks.models.evaluation import evaluate
     from fedtasks.models.split_nn.joint import train_alone, train_pooled
     from fedtasks.models.split_nn.settings import TrainSettings

@@ -122,8 +122,9 @@ class LocalParty:
         return GatewayClient.of(self.party())
 
     def stop(self) -> None:
-        """Stop everything that was started."""
+        """Stop everything that was started, for good."""
         self.airflow.stop()
+        self.airflow.close()
         self.stop_gateway()
 
     # ------------------------------------------------------------------------------------------------------- Airflow

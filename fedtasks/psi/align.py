@@ -22,7 +22,7 @@ from fedtasks.link.link import Link
 from fedtasks.psi.spark import Batches, by_shard, collect, each, spark_session
 from fedtasks.psi.stages import read_pairs
 from fedtasks.settings import build
-from fedtasks.tasks import Outcome, TaskContext
+from fedtasks.tasks import Outcome, TaskContext, facts_of
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def run(context: TaskContext) -> Outcome:
         )
     _check_classes(context, counts)
     rows_found, order = blocks.order_digest(context.folder)
-    with context.open_link() as link:
+    with context.open_link(facts_of(settings)) as link:
         _compare(link, rows_found, order)
     blocks.publish_blocks(
         context.storage, context.config.attempt, features=dataset.features, has_label=dataset.label is not None

@@ -37,7 +37,7 @@ from fedtasks.psi.files import check_size, read_rows
 from fedtasks.psi.spark import count_ids, count_labels, dataset_ids, move, spark_session
 from fedtasks.psi.stages import TaggedShard
 from fedtasks.settings import build
-from fedtasks.tasks import Outcome, TaskContext
+from fedtasks.tasks import Outcome, TaskContext, facts_of
 
 log = logging.getLogger(__name__)
 
@@ -150,7 +150,8 @@ def run(context: TaskContext) -> Outcome:
     local_path(scratch).mkdir(parents=True, mode=0o700)
     steps = ",".join(step.value for step in dataset.normalise)
     try:
-        with context.open_link(id_type=dataset.id_type.value, normalise=steps) as link:
+        facts = facts_of(settings, id_type=dataset.id_type.value, normalise=steps)
+        with context.open_link(facts) as link:
             _check_labels(context, link)
             with spark_session(context.party, f"{context.config.run_id} {context.config.task}", scratch) as spark:
                 ids, n_ids = _checked_ids(context, spark, parts)

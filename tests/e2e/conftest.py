@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from fedtasks.laptop.demo import PIPELINE, grant, introduce, prepare, start, wait_for
+from fedtasks.laptop.demo import DAGS, PIPELINE, grant, introduce, prepare, start, stop, wait_for
 from fedtasks.laptop.party import LocalParty
 from tests.proxy import Proxy
+
+MISSING = "missing_there"
+BROKEN = "broken_there"
 
 
 class World:
@@ -21,11 +24,30 @@ class World:
         self.proxy = proxy
 
 
+def make_dags(folder: Path) -> tuple[Path, Path]:
+    """Make both parties' DAG folders: the bank has two DAGs more, of which the shop lacks one and broke the other."""
+    declaration = (DAGS / f"{PIPELINE}.py").read_text()
+    bank, shop = folder / "bank-dags", folder / "shop-dags"
+    for one in (bank, shop):
+        one.mkdir()
+        (one / f"{PIPELINE}.py").write_text(declaration)
+    for name in (MISSING, BROKEN):
+        (bank / f"{name}.py").write_text(_renamed(declaration, name))
+    (shop / f"{BROKEN}.py").write_text(_renamed(declaration, BROKEN) + '\nraise RuntimeError("half an edit")\n')
+    return bank, shop
+
+
+def _renamed(declaration: str, name: str) -> str:
+    renamed = declaration.replace(f'"{PIPELINE}"', f'"{name}"')
+    assert renamed != declaration
+    return renamed
+
+
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """Both parties up, the ticket accepted, the DAGs unpaused."""
     folder: Path = tmp_path_factory.mktemp("parties")
-    bank, shop = prepare(folder / "two")
+    bank, shop = prepare(folder / "two", dags=make_dags(folder))
     introduce(bank, shop)
     assert bank.listen is not None
     proxy = Proxy(bank.listen)
@@ -33,11 +55,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     file.write_text(file.read_text().replace(bank.listen, proxy.address))
     try:
         start((bank, shop))
-        grant(bank, shop)
+        grant(bank, shop, (PIPELINE, MISSING, BROKEN))
         yield World(bank, shop, proxy)
     finally:
-        for party in (bank, shop):
-            party.stop()
+        stop((bank, shop))
         proxy.close()
 
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from fedtasks.laptop import people
 from fedtasks.laptop.demo import PIPELINE, conf, wait_for
 from fedtasks.laptop.party import LocalParty
 from fedtasks.wire.v1 import run_pb2
-from tests.e2e.conftest import World
+from tests.e2e.conftest import BROKEN, MISSING, World
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -33,10 +35,11 @@ def note(party: LocalParty, dag_run_id: str) -> str:
 
 
 def task_state(party: LocalParty, dag_run_id: str, task: str) -> str | None:
-    instances = party.airflow.rest("GET", f"/api/v2/dags/{PIPELINE}/dagRuns/{dag_run_id}/taskInstances")[
-        "task_instances"
-    ]
-    return next((one["state"] for one in instances if one["task_id"] == task), None)
+    """Return a task's state, None while its DAG run is not there yet."""
+    if dag_run_id not in {run["dag_run_id"] for run in party.dag_runs(PIPELINE)}:
+        return None
+    answer = party.airflow.rest("GET", f"/api/v2/dags/{PIPELINE}/dagRuns/{dag_run_id}/taskInstances")
+    return next((one["state"] for one in answer["task_instances"] if one["task_id"] == task), None)
 
 
 def metrics(party: LocalParty, run_id: str) -> list[run_pb2.Metric]:
@@ -46,10 +49,11 @@ def metrics(party: LocalParty, run_id: str) -> list[run_pb2.Metric]:
 
 def ended(world: World, dag_run_id: str, run_id: str) -> Callable[[], bool]:
     def check() -> bool:
-        return all(
-            state(party, name) in ("success", "failed")
-            for party, name in ((world.bank, dag_run_id), (world.shop, run_id))
-        )
+        pairs = ((world.bank, dag_run_id), (world.shop, run_id))
+        states = [
+            run["state"] for party, name in pairs for run in party.dag_runs(PIPELINE) if run["dag_run_id"] == name
+        ]
+        return len(states) == 2 and set(states) <= {"success", "failed"}
 
     return check
 
@@ -124,30 +128,77 @@ def test_run_marked_failed_in_mid_work_ends_the_processes_of_both_sides(opened: 
     world = opened
     run_id = trigger(world, "stopped", "2026-11-23")
     wait_for(lambda: task_state(world.shop, run_id, "psi") == "running", 120, "the shop's half to run")
-    wait_for(lambda: len(processes(run_id)) >= 2, 60, "both algorithms to run")
+    wait_for(lambda: len(processes(run_id)) >= 4, 60, "both algorithms to run")
     world.bank.airflow.rest("PATCH", f"/api/v2/dags/{PIPELINE}/dagRuns/stopped", {"state": "failed"})
     wait_for(lambda: state(world.shop, run_id) == "failed", 30, "the shop's DAG run to fail")
     wait_for(lambda: not processes(run_id), 60, "the algorithms to end")
 
 
-def processes(run_id: str) -> list[str]:
-    """Return the command lines of algorithms at work for a run (their configuration lies in a folder of its name)."""
-    listed = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
-    return [line for line in listed.splitlines() if run_id in line and "python" in line]
+def processes(run_id: str) -> set[int]:
+    """Return the processes that work for a run, found by the configuration file that each is given."""
+    found = set()
+    for cmdline in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            config = cmdline.read_text().rstrip("\0").split("\0")[-1]
+            if config.endswith("config.json") and json.loads(Path(config).read_text())["run_id"] == run_id:
+                found.add(int(cmdline.parent.name))
+        except OSError:  # it has ended meanwhile
+            continue
+    return found
 
 
-@pytest.mark.parametrize("case", ["paused", "missing"])
-def test_run_that_the_peer_cannot_start_is_refused_with_the_reason(opened: World, case: str) -> None:
+def test_paused_dag_of_the_peer_is_refused_with_the_reason(opened: World) -> None:
     world = opened
+    world.shop.unpause(PIPELINE, paused=True)
+    refused(world, PIPELINE, "PEER_PAUSED", conf("2026-11-24"))
+
+
+def test_dataset_outside_the_ticket_is_refused_with_the_clause(opened: World) -> None:
+    shown = refused(opened, PIPELINE, "TICKET_SCOPE", {**conf("2026-11-24"), "peer_dataset": "secrets"})
+    assert "clause=datasets" in shown
+
+
+@pytest.mark.parametrize(("dag_id", "code"), [(MISSING, "PEER_DAG_MISSING"), (BROKEN, "PEER_DAG_BROKEN")])
+def test_dag_that_the_peer_lacks_or_broke_is_refused_with_the_reason(opened: World, dag_id: str, code: str) -> None:
+    opened.bank.airflow.wait_for_dag(dag_id)
+    opened.bank.unpause(dag_id)
+    refused(opened, dag_id, code, conf("2026-11-24"))
+
+
+def refused(world: World, dag_id: str, code: str, form: dict[str, Any]) -> str:
+    """Trigger a DAG that the shop must refuse: nothing begins there, and the bank's note says why. Returns the note."""
     before = len(world.shop.dag_runs(PIPELINE))
-    name = f"refused-{case}"
-    if case == "paused":
-        world.shop.unpause(PIPELINE, paused=True)
-        trigger(world, name, "2026-11-24")
-        code = "PEER_PAUSED"
-    else:
-        trigger(world, name, "2026-11-24", peer_dataset="secrets")
-        code = "TICKET_SCOPE"
-    wait_for(lambda: state(world.bank, name) == "failed", 120, "the DAG run to fail")
-    assert code in note(world.bank, name)
+    world.bank.trigger(dag_id, f"refused-{code}", form)
+
+    def run() -> dict[str, Any]:
+        return world.bank.dag_run(dag_id, f"refused-{code}")
+
+    wait_for(lambda: run()["state"] == "failed", 120, "the DAG run to fail")
+    shown = str(run()["note"]).replace("\\", "")
+    assert code in shown
     assert len(world.shop.dag_runs(PIPELINE)) == before
+    audit = json.loads(world.shop.command("audit", "list", "--json"))
+    assert any(row["decision"] == "refused" and row["detail"]["code"] == code for row in audit)
+    return shown
+
+
+def test_bad_data_on_one_side_fails_both_with_the_reason_and_names_no_id(opened: World) -> None:
+    world = opened
+    file = world.shop.folder / "data" / "customers.parquet"
+    good = file.read_bytes()
+    table = pq.read_table(file)
+    column = table.column(people.ID).to_pylist()
+    spoiled = table.set_column(0, people.ID, pa.array([None, *column[1:]]))
+    pq.write_table(spoiled, file)
+    try:
+        run_id = trigger(world, "spoiled", "2026-11-25")
+        wait_for(ended(world, "spoiled", run_id), 180, "both DAG runs to fail")
+    finally:
+        file.write_bytes(good)
+    assert state(world.bank, "spoiled") == state(world.shop, run_id) == "failed"
+    wait_for(lambda: "PEER_FAILED" in note(world.bank, "spoiled"), 20, "the reason at the bank")
+    assert "DATA_ID_NULL" in note(world.bank, "spoiled").replace("\\", "")
+    assert "DATA_ID_NULL" in note(world.shop, run_id).replace("\\", "")
+    logs = "".join(path.read_text() for path in world.shop.folder.rglob("*.log"))
+    assert "customers.parquet" in logs
+    assert column[1] not in logs

@@ -84,7 +84,7 @@ class HalfContext(TaskContext):
         self.progress: list[Mapping[str, Any]] = []
         self._connection = connection
 
-    def open_link(self, *, shard: int = 0, **facts: str) -> PipeLink:
+    def open_link(self, facts: Mapping[str, str], *, shard: int = 0) -> PipeLink:
         return PipeLink(self._connection, self.config.peer, facts)
 
     def report(self, progress: Mapping[str, Any] | None = None, *, step: int = 0, **metrics: float) -> None:

@@ -65,8 +65,8 @@ class Context:
     def folder(self) -> str:
         return self.storage.attempt(self.config.task, self.config.attempt)
 
-    def open_link(self, *, shard: int = 0, **facts: str) -> Any:
-        self.facts = facts
+    def open_link(self, facts: Mapping[str, str], *, shard: int = 0) -> Any:
+        self.facts = dict(facts)
         assert self.meeting is not None
         return self.meeting.link("leader" if self.is_leader else "follower")
 

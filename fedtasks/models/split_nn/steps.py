@@ -24,7 +24,7 @@ from fedtasks.models.split_nn.network import FollowerHalf, LeaderHalf
 from fedtasks.models.split_nn.settings import EvaluateSettings, TrainSettings
 from fedtasks.models.split_nn.trainer import array_of, train_follower, train_leader
 from fedtasks.settings import build, to_plain
-from fedtasks.tasks import Outcome, TaskContext
+from fedtasks.tasks import Outcome, TaskContext, facts_of
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ def train(context: TaskContext) -> Outcome:
     identity = digest([context.config.shared_digest, settings, blocks.order_digest, encoder, seed])
     checkpoints = Checkpoints(f"{state}/checkpoints", identity)
     half: LeaderHalf | FollowerHalf
-    with context.open_link(row_order=blocks.order_digest) as link:
+    with context.open_link(facts_of(settings, row_order=blocks.order_digest)) as link:
         if context.is_leader:
             half = LeaderHalf(encoder.width, settings, seed)
             train_leader(half, features, labels, link, settings, checkpoints, context.report)
@@ -122,7 +122,7 @@ def evaluate(context: TaskContext) -> Outcome:
     if context.is_leader:
         evaluation.check_labels(table[LABEL].to_numpy())
     pairing = half.card.pairing
-    with context.open_link(row_order=blocks.order_digest, model=pairing) as link:
+    with context.open_link(facts_of(settings, row_order=blocks.order_digest, model=pairing)) as link:
         if context.is_leader:
             scores = _score(context, half, table, link, settings)
         else:
