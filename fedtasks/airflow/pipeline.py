@@ -118,7 +118,13 @@ def _form(steps: Sequence[Step], peer: str | None, leader: str) -> dict[str, Par
     }
     section: dict[str, Any] = {"section": "Data"}
     form["own_dataset"] = _choice(None, datasets, "Own dataset", "As party.yaml declares it.", **section)
-    form["peer_dataset"] = Param(None, "As the peer declares it.", title="The peer's dataset", **section, **text)
+    form["peer_dataset"] = Param(
+        None,
+        "As the peer's ticket names it; may be left out if there is only one.",
+        title="The peer's dataset",
+        **section,
+        **text,
+    )
     form["leader"] = Param(
         leader,
         "Who holds the label.",

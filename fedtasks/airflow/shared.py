@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
 from fedtasks.airflow.steps import Step
-from fedtasks.config import Party
+from fedtasks.config import Party, canonical
 from fedtasks.errors import ConfigDiffers, ConfigError, LabelInvalid
 
 if TYPE_CHECKING:
@@ -45,21 +44,21 @@ def initiate(party: Party, steps: Sequence[Step], params: Mapping[str, Any], par
         known = ", ".join(peer.name for peer in party.peers) or "none"
         raise ConfigError(f"name the party to run with; known are: {known}", field="peer", where="trigger form")
     peer = party.peer(params["peer"]).name
-    datasets = {}
-    for name, field in ((party.name, "own_dataset"), (peer, "peer_dataset")):
-        if not params.get(field):
-            raise ConfigError(f"name the dataset of {name}", field=field, where="trigger form")
-        datasets[name] = params[field]
+    if not params.get("own_dataset"):
+        raise ConfigError(f"name the dataset of {party.name}", field="own_dataset", where="trigger form")
+    datasets = {party.name: params["own_dataset"]}
+    if params.get("peer_dataset"):
+        datasets[peer] = params["peer_dataset"]  # without it, the gateway takes the one that the tickets allow
     shared = {
         "leader": party.name if params["leader"] == "own" else peer,
         "datasets": datasets,
         "steps": {step.name: {**step.settings, **params.get(step.name, {})} for step in steps},
     }
-    check_shared(party, peer, steps, shared)
+    check_shared(party, peer, steps, {**shared, "datasets": {peer: "", **datasets}})
     ticket = params.get("ticket") or "auto"
     return {
         "partition": partition,
-        "config_json": json.dumps(shared, sort_keys=True, separators=(",", ":"), ensure_ascii=False),
+        "config_json": canonical(shared),
         "peer": peer,
         "ticket_id": "" if ticket == "auto" else ticket,
         "force": bool(params.get("force")),

@@ -13,7 +13,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedtasks import tickets
-from fedtasks.config import NAME, Party, digest
+from fedtasks.config import NAME, Party, canonical, digest
 from fedtasks.errors import (
     AirflowUnreachable,
     ClockSkew,
@@ -80,7 +80,9 @@ class Desk:
             if known is not None and known.state == "running":
                 return self._opened(known, worker_pb2.OPENING_RESUMED)
             _check_partition(request.partition)
-            config_digest = digest(json.loads(request.config_json))
+            config = await asyncio.to_thread(self._complete, _parse_config(request.config_json), request)
+            request.config_json = canonical(config)
+            config_digest = digest(config)
             history = await asyncio.to_thread(self._store.runs_of, request.pipeline, request.partition)
             for run in history:
                 if not run.initiated or run.config_digest != config_digest or run.peer != request.peer:
@@ -124,24 +126,49 @@ class Desk:
         row = await asyncio.to_thread(self._runs.create, row)
         return self._opened(row, worker_pb2.OPENING_STARTED)
 
+    def _complete(self, config: dict[str, Any], request: worker_pb2.OpenRunRequest) -> dict[str, Any]:
+        """Fill in the peer's dataset where the held tickets leave no choice.
+
+        Raises
+        ------
+        ConfigError
+            Naming the datasets that there are to choose from.
+        """
+        datasets = config.get("datasets")
+        if not isinstance(datasets, dict) or datasets.get(request.peer) or not self._connections.get(request.peer):
+            return config
+        grants = self._held_grants(request)
+        known = sorted({scope.name for grant in grants.values() for scope in grant.datasets})
+        if len(known) > 1:
+            raise ConfigError(f"name {request.peer}'s dataset, one of: {', '.join(known)}", field="peer_dataset")
+        if not known:
+            return config  # the granting side says what is missing, and keeps the record
+        return {**config, "datasets": {**datasets, request.peer: known[0]}}
+
     def _choose_ticket(self, request: worker_pb2.OpenRunRequest) -> str:
         """Return the held ticket that fits best; the granting side decides and keeps the record of a refusal."""
-        rows = [row for row in self._store.tickets(peer=request.peer, granted=False) if row.acceptance]
-        for row in rows:
+        dataset = json.loads(request.config_json).get("datasets", {}).get(request.peer)
+        for ticket_id, grant in self._held_grants(request).items():
+            if dataset in {scope.name for scope in grant.datasets}:
+                return ticket_id
+        held = self._store.tickets(peer=request.peer, granted=False)
+        return next((row.ticket_id for row in held if row.acceptance), "")
+
+    def _held_grants(self, request: worker_pb2.OpenRunRequest) -> dict[str, tickets.Grant]:
+        """Return what this side may ask of a peer now for a pipeline: ticket id → grant."""
+        grants = {}
+        for row in self._store.tickets(peer=request.peer, granted=False):
+            if not row.acceptance or row.revocation or request.ticket_id not in ("", row.ticket_id):
+                continue
             try:
                 grant = tickets.read(row.grant, self._key_of(row.peer))
-                if row.revocation is None and grant.not_before_s <= self._clock() / 1000 < grant.expires_s:
-                    asked = self._asked(
-                        json.loads(request.config_json), request.pipeline, request.peer, self._party.name
-                    )
-                    if (
-                        asked["dataset"] in {scope.name for scope in grant.datasets}
-                        and request.pipeline in grant.pipelines
-                    ):
-                        return row.ticket_id
+                tickets.check_window(grant, self._clock() / 1000)
             except TicketError as error:
                 log.warning("ticket %s is passed over: %s", row.ticket_id, error)
-        return rows[0].ticket_id if rows else ""
+                continue
+            if request.pipeline in grant.pipelines:
+                grants[row.ticket_id] = grant
+        return grants
 
     def _compare_steps(self, run: RunRow, request: worker_pb2.OpenRunRequest) -> None:
         """The responder's DAG must have the very steps that the initiator's has."""
@@ -231,6 +258,7 @@ class Desk:
         if row is None or not row.granted or row.peer != peer:
             raise TicketMissing(clause="ticket", ticket=plain_text(request.ticket_id, 64))
         grant = self._require_valid(row)
+        tickets.check_window(grant, self._clock() / 1000)
         asked = self._asked(config, request.pipeline, self._party.name, peer)
         known = {dataset.name: dataset for dataset in self._party.datasets}
         dataset = known.get(asked["dataset"])

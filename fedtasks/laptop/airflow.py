@@ -10,7 +10,6 @@ import configparser
 import json
 import os
 import secrets
-import socket
 import sqlite3
 import sys
 import time
@@ -22,7 +21,8 @@ from typing import Any, Self
 import httpx
 
 from fedtasks.config import read_secret
-from fedtasks.errors import AirflowUnreachable, PortInUse, ProcessFailed
+from fedtasks.errors import AirflowUnreachable, ProcessFailed
+from fedtasks.laptop.ports import free_ports, require_free
 from fedtasks.laptop.process import Process
 
 _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "JAVA_HOME", "VIRTUAL_ENV")
@@ -79,7 +79,7 @@ class LocalAirflow:
         self.folder = folder.absolute()
         self.dags = dags.absolute()
         self.host = host
-        self.port = port or _free_port(host)
+        self.port = port or free_ports(1, host)[0]
         self.url = f"http://{host}:{self.port}"
         self.password_file = (password_file or self.folder / "password").absolute()
         self._database = database or f"sqlite:///{self.folder}/airflow.db"
@@ -107,7 +107,7 @@ class LocalAirflow:
         ProcessFailed
             One of its processes ended, or it is not healthy in time; the detail holds the end of the log.
         """
-        _require_free(self.host, self.port)
+        require_free(self.host, self.port)
         self._configure()
         self._migrate()
         deadline = time.monotonic() + self._start_timeout_s
@@ -321,15 +321,3 @@ def _write_secret(path: Path, text: str) -> None:
     path.unlink(missing_ok=True)
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
         file.write(text)
-
-
-def _free_port(host: str) -> int:
-    with socket.create_server((host, 0)) as server:
-        return int(server.getsockname()[1])
-
-
-def _require_free(host: str, port: int) -> None:
-    try:
-        socket.create_server((host, port)).close()
-    except OSError as error:
-        raise PortInUse(f"{host}:{port} cannot be used: {error.strerror}", where=f"{host}:{port}") from error

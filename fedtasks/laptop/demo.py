@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -25,6 +24,7 @@ from fedtasks.data.storage import RunStorage
 from fedtasks.errors import ProcessFailed
 from fedtasks.laptop import people
 from fedtasks.laptop.party import LocalParty
+from fedtasks.laptop.ports import free_ports
 from fedtasks.settings import build
 
 PIPELINE = "train_split_nn"
@@ -173,19 +173,7 @@ def grant(bank: LocalParty, shop: LocalParty, pipelines: Sequence[str] = (PIPELI
 
 def conf(partition: str, **steps: Mapping[str, Any]) -> dict[str, Any]:
     """Fill the trigger form as the bank would; `steps` changes settings of a step."""
-    return {"partition": partition, "peer_dataset": "customers", **steps}
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports that nobody listens on now."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
+    return {"partition": partition, **steps}
 
 
 def wait_for(condition: Any, timeout_s: float, what: str) -> None:

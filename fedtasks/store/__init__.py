@@ -1,6 +1,6 @@
 """Where a gateway keeps its state, so that it can be restarted at any moment: PostgreSQL, or SQLite on a laptop."""
 
-from fedtasks.store.rows import AuditRow, HalfRow, MetricRow, RunRow, SessionRow, TicketRow
+from fedtasks.store.rows import AuditRow, HalfRow, MetricRow, RunRow, TicketRow
 from fedtasks.store.store import Store, now_ms
 
 __all__ = [
@@ -8,7 +8,6 @@ __all__ = [
     "HalfRow",
     "MetricRow",
     "RunRow",
-    "SessionRow",
     "Store",
     "TicketRow",
     "now_ms",

@@ -127,18 +127,6 @@ class HalfRow:
 
 
 @dataclass(frozen=True)
-class SessionRow:
-    """Payload bytes that one attempt of one pair of workers has moved."""
-
-    run_id: str
-    task: str
-    shard: int
-    attempt: int
-    bytes_sent: int
-    bytes_received: int
-
-
-@dataclass(frozen=True)
 class MetricRow:
     """One value of one metric at one step."""
 

@@ -14,13 +14,11 @@ class PayloadKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     PAYLOAD_KIND_ARRAY: _ClassVar[PayloadKind]
     PAYLOAD_KIND_RECORD_BATCH: _ClassVar[PayloadKind]
     PAYLOAD_KIND_PROTOBUF: _ClassVar[PayloadKind]
-    PAYLOAD_KIND_FAILURE: _ClassVar[PayloadKind]
 PAYLOAD_KIND_UNSPECIFIED: PayloadKind
 PAYLOAD_KIND_BYTES: PayloadKind
 PAYLOAD_KIND_ARRAY: PayloadKind
 PAYLOAD_KIND_RECORD_BATCH: PayloadKind
 PAYLOAD_KIND_PROTOBUF: PayloadKind
-PAYLOAD_KIND_FAILURE: PayloadKind
 
 class Frame(_message.Message):
     __slots__ = ("hello", "data", "ack", "heartbeat", "close")

@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 from fedtasks import identity, tickets
 from fedtasks.config import Party, digest, load_party
 from fedtasks.gateway.server import Gateway, now_ms
-from fedtasks.laptop.demo import free_ports
+from fedtasks.laptop.ports import free_ports
 from fedtasks.link.client import GatewayClient
 from fedtasks.store import Store, TicketRow
 

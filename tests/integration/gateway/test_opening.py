@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import subprocess
 import time
@@ -51,6 +52,29 @@ def test_open_run_with_ticket_starts_the_peers_dag(running: Pair) -> None:
         taken = open_run(client, response.run.run_id, config_json="", peer="", partition="")
         assert taken.opening == worker_pb2.OPENING_RESUMED
         assert taken.run.config_json == shared_config()
+
+
+WITHOUT_DATASET = json.dumps({**json.loads(shared_config()), "datasets": {"bank": "loans"}})
+
+
+def test_open_run_without_the_peers_dataset_takes_the_one_of_the_ticket(running: Pair) -> None:
+    grant_ticket(running.shop, running.bank)
+    with running.bank.client() as client:
+        assert open_run(client, config_json=WITHOUT_DATASET).run.config_json == shared_config()
+
+
+def test_open_run_without_the_peers_dataset_names_those_to_choose_from(running: Pair) -> None:
+    grant_ticket(running.shop, running.bank)
+    other = tickets.DatasetScope("visitors", "0" * 64, ("a",))
+    grant_ticket(running.shop, running.bank, datasets=(other,))
+    with running.bank.client() as client, pytest.raises(errors.ConfigError, match="customers, visitors"):
+        open_run(client, config_json=WITHOUT_DATASET)
+
+
+def test_open_run_without_dataset_and_ticket_is_refused_on_the_granting_side(running: Pair) -> None:
+    with running.bank.client() as client, pytest.raises(errors.TicketMissing):
+        open_run(client, config_json=WITHOUT_DATASET)
+    assert refusals(running.shop)[-1]["code"] == "TICKET_MISSING"
 
 
 def test_open_run_twice_starts_once(running: Pair) -> None:

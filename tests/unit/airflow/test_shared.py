@@ -50,7 +50,6 @@ def test_initiate_peer_leads_when_the_form_says_so(party: Party, context: dict[s
         ({"peer": None}, ConfigError, "peer"),
         ({"peer": "bakery"}, PeerUnknown, ""),
         ({"own_dataset": None}, ConfigError, "own_dataset"),
-        ({"peer_dataset": ""}, ConfigError, "peer_dataset"),
         ({"own_dataset": "unknown"}, ConfigError, "datasets"),
         ({"own_dataset": "addresses"}, LabelInvalid, ""),
         ({"leader": "peer"}, LabelInvalid, ""),
