@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,15 +21,19 @@ from rich.text import Text
 from fedtasks.config import read_secret
 from fedtasks.data.blocks import Blocks
 from fedtasks.data.storage import RunStorage
-from fedtasks.errors import ProcessFailed
+from fedtasks.errors import ConfigError, ProcessFailed
 from fedtasks.laptop import people
 from fedtasks.laptop.party import LocalParty
 from fedtasks.laptop.ports import free_ports
 from fedtasks.settings import build
+from fedtasks.wire.v1.run_pb2 import STATE_RUNNING
+from fedtasks.wire.v1.worker_pb2 import GetRunResponse
 
 PIPELINE = "train_split_nn"
 PARTITION = "2026-11-21"
 DAG_RUN = f"demo-{PARTITION}"
+MARK = ".fedtasks-demo"
+"""Tells a folder that a demo made, and may remove, from any other."""
 DAGS = Path(__file__).resolve().parents[2] / "dags"
 
 DATASET = """\
@@ -75,15 +79,17 @@ def main(folder: Path, *, keep: bool = False) -> None:
         console.print("[bold]1[/] keys, tickets and data of a bank and a shop …")
         introduce(bank, shop)
         console.print("[bold]2[/] two gateways and two Airflows start …")
-        start(parties)
-        ticket = grant(bank, shop)
+        with console.status("starting"):
+            start(parties)
+            ticket = grant(bank, shop)
         console.print(
             f"[bold]3[/] the shop granted ticket {ticket}; the bank triggers its DAG, the shop's starts by itself"
         )
         bank.trigger(PIPELINE, DAG_RUN, conf(PARTITION))
         run_id = follow(bank, shop, console)
         console.print("[bold]4[/] the bank alone and both pooled, for comparison …")
-        rows = compare(bank, shop, run_id)
+        with console.status("training"):
+            rows = compare(bank, shop, run_id)
         result = {**summary(bank, run_id, rows), "wall_s": round(time.monotonic() - began, 1), "run_id": run_id}
         show(console, result, rows)
         print(json.dumps(result), flush=True)
@@ -100,9 +106,19 @@ def main(folder: Path, *, keep: bool = False) -> None:
 
 # ------------------------------------------------------------------------------------------------------- preparation
 def prepare(folder: Path, *, dags: tuple[Path, Path] = (DAGS, DAGS)) -> tuple[LocalParty, LocalParty]:
-    """Lay out two parties in an empty folder; ports are free ones."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    """Lay out two parties; ports are free ones.
+
+    Raises
+    ------
+    ConfigError
+        The folder holds something that no earlier demo has made.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        if not (folder / MARK).exists():
+            raise ConfigError("this folder is not an earlier demo's; name another with --folder", where=str(folder))
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MARK).touch()
     ports = free_ports(5)
     bank = LocalParty(folder / "bank", "bank", "127.0.0.1", ports[0], ports[1], f"127.0.0.1:{ports[2]}", dags[0])
     # The shop has no inbound port: it dials, and everything flows both ways.
@@ -187,37 +203,47 @@ def wait_for(condition: Any, timeout_s: float, what: str) -> None:
 
 # ---------------------------------------------------------------------------------------------------------- watching
 def follow(bank: LocalParty, shop: LocalParty, console: Console) -> str:
-    """Show both halves until both DAG runs have ended; return the run id."""
-    with Live(console=console, refresh_per_second=4, transient=not sys.stdout.isatty()) as live:
-        last = ""
+    """Show how the run goes until both DAG runs have ended; return the run id."""
+    shown = ""
+    with bank.client() as client, Live(console=console, refresh_per_second=4, transient=True) as live:
         while True:
-            state = bank.dag_run(PIPELINE, DAG_RUN)
-            note = str(state.get("note") or state["state"])
-            if note != last and not console.is_terminal:
-                console.print(f"    bank: {note}")
-            last = note
-            live.update(Text(f"    bank: {note}"))
-            if state["state"] in ("success", "failed"):
+            dag_run = bank.dag_run(PIPELINE, DAG_RUN)
+            note = str(dag_run.get("note") or dag_run["state"])
+            runs = client.list_runs(1).runs
+            progress = progress_of(client.get_run(run_id=runs[0].run_id)) if runs else ""
+            live.update(Text(f"    {note} {progress}"))
+            if note != shown:
+                console.print(Text(f"    {note}"), soft_wrap=True)
+                shown = note
+            if dag_run["state"] in ("success", "failed"):
                 break
             time.sleep(0.5)
-    if state["state"] == "failed":
-        raise ProcessFailed(f"the bank's DAG run failed: {state.get('note')}; logs are below {bank.folder}")
-    with bank.client() as client:
-        run = next(iter(client.list_runs(1).runs))
-    wait_for(lambda: shop.dag_run(PIPELINE, run.run_id)["state"] == "success", 60, "the shop's DAG run to succeed")
-    notes = [str(bank.dag_run(PIPELINE, DAG_RUN)["note"]), str(shop.dag_run(PIPELINE, run.run_id)["note"])]
-    if not all(run.run_id in note for note in notes):
-        raise ProcessFailed(f"the DAG runs do not show the run id {run.run_id}: {notes}")
-    return str(run.run_id)
+    if dag_run["state"] == "failed":
+        raise ProcessFailed(f"the bank's DAG run failed: {note}; logs are below {bank.folder}")
+    run_id = str(runs[0].run_id)
+    wait_for(lambda: shop.dag_run(PIPELINE, run_id)["state"] == "success", 60, "the shop's DAG run to succeed")
+    for dag_run in (bank.dag_run(PIPELINE, DAG_RUN), shop.dag_run(PIPELINE, run_id)):
+        if run_id not in str(dag_run["note"]):
+            raise ProcessFailed(f"DAG run {dag_run['dag_run_id']} does not show the run id {run_id}")
+    return run_id
+
+
+def progress_of(answer: GetRunResponse) -> str:
+    """Say how far the half that works now has come."""
+    for half in answer.own:
+        if half.state == STATE_RUNNING and half.progress_json:
+            progress = json.loads(half.progress_json)
+            return f"· {progress.get('phase')} {progress.get('done', 0):,} of {progress.get('of', 0):,}"
+    return ""
 
 
 def compare(bank: LocalParty, shop: LocalParty, run_id: str) -> list[Comparison]:
     """Train the bank alone and both pooled on the very rows of the run; only a demo may see both sides."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's greetings are not the demo's
-    from fedtasks.models.evaluation import evaluate
-    from fedtasks.models.split_nn.joint import train_alone, train_pooled
-    from fedtasks.models.split_nn.settings import TrainSettings
-    from fedtasks.models.split_nn.steps import initial_seed
+    with stderr_to(bank.folder.parent / "compare.log"):
+        from fedtasks.models.evaluation import evaluate
+        from fedtasks.models.split_nn.joint import train_alone, train_pooled
+        from fedtasks.models.split_nn.settings import TrainSettings
+        from fedtasks.models.split_nn.steps import initial_seed
 
     with bank.client() as client:
         answer = client.get_run(run_id=run_id)
@@ -236,6 +262,19 @@ def compare(bank: LocalParty, shop: LocalParty, run_id: str) -> list[Comparison]
         rows.append(Comparison(name, figures["auc"], figures["ks"]))
     rows.insert(1, Comparison("federated", federated["auc"], federated["ks"]))
     return rows
+
+
+@contextmanager
+def stderr_to(path: Path) -> Iterator[None]:
+    """Send what native code writes to stderr into a file: TensorFlow greets there, whatever it is told."""
+    terminal = os.dup(2)
+    try:
+        with path.open("ab") as file:
+            os.dup2(file.fileno(), 2)
+            yield
+    finally:
+        os.dup2(terminal, 2)
+        os.close(terminal)
 
 
 def summary(bank: LocalParty, run_id: str, rows: list[Comparison]) -> dict[str, Any]:
