@@ -10,6 +10,6 @@ from fedtasks.airflow.pipeline import FederatedDag, align, evaluate, intersect, 
 FederatedDag(
     "train_split_nn",
     description="Shared people, aligned rows, one neural network in two halves, its quality on held-out people",
-    steps=[intersect(key_bits_min=3072, min_intersection=100), align(test_fraction=0.3), train_split_nn(), evaluate()],
+    steps=[intersect(key_bits_min=3072, min_intersection=100), align(), train_split_nn(), evaluate()],
     doc_md=__doc__,
 )

@@ -188,8 +188,11 @@ def grant(bank: LocalParty, shop: LocalParty, pipelines: Sequence[str] = (PIPELI
 
 
 def conf(partition: str, **steps: Mapping[str, Any]) -> dict[str, Any]:
-    """Fill the trigger form as the bank would; `steps` changes settings of a step."""
-    return {"partition": partition, **steps}
+    """Fill the trigger form as the bank would; `steps` changes settings of a step.
+
+    Half of the people are held out: with fewer test rows, the comparison would be a matter of luck.
+    """
+    return {"partition": partition, "align": {"test_fraction": 0.5}, **steps}
 
 
 def wait_for(condition: Any, timeout_s: float, what: str) -> None:

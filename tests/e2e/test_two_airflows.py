@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -128,23 +131,52 @@ def test_run_marked_failed_in_mid_work_ends_the_processes_of_both_sides(opened: 
     world = opened
     run_id = trigger(world, "stopped", "2026-11-23")
     wait_for(lambda: task_state(world.shop, run_id, "psi") == "running", 120, "the shop's half to run")
-    wait_for(lambda: len(processes(run_id)) >= 4, 60, "both algorithms to run")
+    wait_for(lambda: len(processes(run_id)) == 2, 60, "both algorithms to run")
     world.bank.airflow.rest("PATCH", f"/api/v2/dags/{PIPELINE}/dagRuns/stopped", {"state": "failed"})
     wait_for(lambda: state(world.shop, run_id) == "failed", 30, "the shop's DAG run to fail")
     wait_for(lambda: not processes(run_id), 60, "the algorithms to end")
 
 
-def processes(run_id: str) -> set[int]:
-    """Return the processes that work for a run, found by the configuration file that each is given."""
+def processes(run_id: str, party: LocalParty | None = None) -> set[int]:
+    """Return the algorithms at work for a run, found by the configuration file that each is given."""
     found = set()
     for cmdline in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            config = cmdline.read_text().rstrip("\0").split("\0")[-1]
-            if config.endswith("config.json") and json.loads(Path(config).read_text())["run_id"] == run_id:
-                found.add(int(cmdline.parent.name))
+            arguments = cmdline.read_text().rstrip("\0").split("\0")
+            if not arguments[-1].endswith("config.json") or any(word.endswith("guard.py") for word in arguments):
+                continue
+            config = json.loads(Path(arguments[-1]).read_text())
         except OSError:  # it has ended meanwhile
             continue
+        if config["run_id"] == run_id and (party is None or config["party"] == str(party.file)):
+            found.add(int(cmdline.parent.name))
     return found
+
+
+@pytest.mark.parametrize("victim", ["shop", pytest.param("bank", marks=pytest.mark.slow)])
+def test_algorithm_killed_in_mid_training_goes_on_from_the_joint_checkpoint(opened: World, victim: str) -> None:
+    world = opened
+    party: LocalParty = getattr(world, victim)
+    name = f"killed-{victim}"
+    run_id = trigger(world, name, f"2026-11-26-{victim}", train={"epochs": 60})
+    wait_for(lambda: len(losses(world, run_id)) >= 5, 300, "five epochs")
+    (pid,) = processes(run_id, party)
+    os.kill(pid, signal.SIGKILL)
+    wait_for(ended(world, name, run_id), 300, "both DAG runs to end")
+    assert state(world.bank, name) == state(world.shop, run_id) == "success", note(world.bank, name)
+    with world.bank.client() as client:
+        attempts = {half.task: half.attempt for half in client.get_run(run_id=run_id).own}
+    assert attempts == {**dict.fromkeys(attempts, 1), "train": 2}
+    assert sorted(losses(world, run_id)) == list(range(1, 61))
+    second = f"run_id={name}/task_id=train/attempt=2.log"
+    (log,) = (path.read_text() for path in world.bank.folder.rglob("attempt=2.log") if str(path).endswith(second))
+    found = re.search(r"going on after epoch (\d+) of 60", log)
+    assert found is not None
+    assert int(found[1]) >= 4, "work was lost that both halves had kept"
+
+
+def losses(world: World, run_id: str) -> list[int]:
+    return [metric.step for metric in metrics_of(world, run_id) if (metric.task, metric.name) == ("train", "loss")]
 
 
 def test_paused_dag_of_the_peer_is_refused_with_the_reason(opened: World) -> None:

@@ -6,6 +6,7 @@ order of steps: the result is that of the joint network trained in one process.
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -20,6 +21,8 @@ from fedtasks.models.split_nn.batches import batches, n_batches
 from fedtasks.models.split_nn.checkpoint import Checkpoints
 from fedtasks.models.split_nn.network import FollowerHalf, Half, LeaderHalf
 from fedtasks.models.split_nn.settings import TrainSettings
+
+log = logging.getLogger(__name__)
 
 HELD, ACTIVATION, GRADIENT = "checkpoints", "activation", "gradient"
 _REPORT_EVERY_S = 2.0
@@ -165,6 +168,7 @@ def _epochs(
     start = _agree(link, checkpoints)
     checkpoints.discard_after(start)
     if start:
+        log.info("going on after epoch %d of %d, of which both halves hold a checkpoint", start, settings.epochs)
         for variable, value in zip(half.state, checkpoints.load(start), strict=True):
             variable.assign(value)
     for epoch in range(start, settings.epochs):
