@@ -16,7 +16,7 @@ from fedtasks.gateway.messages import error_from_row
 from fedtasks.gateway.notes import sentence
 from fedtasks.gateway.peers import PeerConnection
 from fedtasks.gateway.relay import Relay
-from fedtasks.gateway.runbook import LIVE, RunBook
+from fedtasks.gateway.runbook import LIVE, MEMORY_MS, RunBook
 from fedtasks.store import RunRow, Store
 from fedtasks.wire.v1 import peer_pb2
 
@@ -27,9 +27,6 @@ PASS_S = 2.0
 
 GRACE_MS = 10_000
 """How long a failed run's DAG run may take to end by itself before it is failed from here."""
-
-MEMORY_MS = 3_600_000
-"""How long an ended run is still looked after."""
 
 
 class Caretaker:
@@ -155,19 +152,22 @@ class Caretaker:
 
     async def _check_airflow(self, run: RunRow) -> None:
         """A DAG run that was failed or deleted ends the run; a failed run ends its DAG run."""
-        if run.run_id in self._settled:
+        if run.state == "running":
+            self._settled.discard(run.run_id)
+        elif run.run_id in self._settled:
             return
         state = await self._airflow.state(run.dag_id, run.dag_run_id)
         if run.state == "running":
+            if await self._repeat_with_peer(run, state):
+                return
             if state is None and self._clock() - run.opened_ms > GRACE_MS:
                 error: FedtasksError = RunCancelled(f"the DAG run was deleted in {self._party}'s Airflow")
                 await asyncio.to_thread(self._runs.cancel, run.run_id, error)
             elif state == "failed":
                 await asyncio.to_thread(self._runs.cancel, run.run_id, await self._why_failed(run))
-            else:
-                await self._reopen(run)
         elif state is None or state in TERMINAL:
             self._settled.add(run.run_id)
+            self._runs.rest(run.run_id)
         elif run.state == "failed" and self._clock() - (run.closed_ms or 0) > GRACE_MS:
             log.warning("failing DAG run %s of %s: its run has failed", run.dag_run_id, run.dag_id)
             await self._airflow.fail(run.dag_id, run.dag_run_id)
@@ -179,17 +179,22 @@ class Caretaker:
             return RunCancelled(f"the DAG run was marked failed in {self._party}'s Airflow")
         return RunFailed(f"the DAG run failed in {self._party}'s Airflow")
 
-    async def _reopen(self, run: RunRow) -> None:
-        """When the peer repeats a task that this side had finished, let it run here again."""
+    async def _repeat_with_peer(self, run: RunRow, state: str | None) -> bool:
+        """When the peer repeats a task that had ended here, let it run here again; return whether one was cleared."""
+        cleared = False
         for theirs in await asyncio.to_thread(self._store.halves, run.run_id, False):
             own = await asyncio.to_thread(self._store.half, run.run_id, theirs.task, True)
-            key = (run.run_id, theirs.task, theirs.attempt)
-            if own is None or own.state in LIVE or theirs.attempt <= own.attempt or theirs.state != "waiting":
+            if theirs.state != "waiting" or own is None or own.state in LIVE or theirs.attempt <= own.attempt:
                 continue
-            if own.state == "succeeded" and key not in self._cleared:
+            if own.state == "failed" and state not in TERMINAL:
+                continue  # Airflow tries it again by itself
+            key = (run.run_id, theirs.task, theirs.attempt)
+            if key not in self._cleared:
                 log.info("clearing %s of %s: %s began attempt %d", theirs.task, run.run_id, run.peer, theirs.attempt)
                 await self._airflow.clear_task(run.dag_id, run.dag_run_id, theirs.task)
                 self._cleared.add(key)
+                cleared = True
+        return cleared
 
     async def _show(self, run_id: str) -> None:
         """Put the status sentence into the DAG run's note if it says something new."""

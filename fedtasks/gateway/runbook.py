@@ -45,6 +45,9 @@ log = logging.getLogger(__name__)
 
 LIVE = ("waiting", "running")
 
+MEMORY_MS = 3_600_000
+"""How long after its end a run's DAG run is still looked after."""
+
 
 class RunBook:
     """All changes of runs, one at a time.
@@ -63,6 +66,8 @@ class RunBook:
         Milliseconds since the epoch.
     changed
         Called with the run id after every change.
+    may_reopen
+        Raises when the ticket no longer allows a run that has ended to go on.
     """
 
     def __init__(
@@ -73,6 +78,7 @@ class RunBook:
         peer_keys: Mapping[str, str],
         clock: Callable[[], int],
         changed: Callable[[str], None],
+        may_reopen: Callable[[RunRow], None],
     ) -> None:
         self._store = store
         self._party = party
@@ -80,6 +86,8 @@ class RunBook:
         self._peer_keys = peer_keys
         self._clock = clock
         self._changed = changed
+        self._may_reopen = may_reopen
+        self._at_rest: set[str] = set()
         self._lock = threading.RLock()
 
     # ------------------------------------------------------------------------------------------------------ looking
@@ -130,12 +138,19 @@ class RunBook:
 
     # ------------------------------------------------------------------------------------------------------- halves
     def announce(self, run_id: str, task: str, token: str, wait_s: float) -> run_pb2.Meeting:
-        """Say that this side's half of a task is here; the same token is the same attempt."""
+        """Say that this side's half of a task is here; the same token is the same attempt.
+
+        In a run that has ended, only a task that somebody has cleared still announces itself: the run goes on with it.
+        """
         with self._lock:
             row = self.run(run_id)
             if row.state != "running":
-                raise error_from_row(row.failure) if row.failure else RunEnded(where=run_id)
+                if not self._is_at_rest(row):
+                    raise error_from_row(row.failure) if row.failure else RunEnded(where=run_id)
+                self._may_reopen(row)
             self._store.announce(run_id, task, token, self._clock() + int(wait_s * 1000))
+            if row.state != "running":
+                self._reopen(row)  # after the half, so that the peer never sees the run go on without its reason
             self._changed(run_id)
             return self.meeting(run_id, task)
 
@@ -211,6 +226,22 @@ class RunBook:
                 self._end(row, failure_row(error, self._party, task, self._clock()))
             return self.run(run_id)
 
+    def rest(self, run_id: str) -> None:
+        """Remember that the own DAG run of an ended run has ended too: from now on, nothing is tried again by itself."""
+        self._at_rest.add(run_id)
+
+    def _is_at_rest(self, row: RunRow) -> bool:
+        return row.run_id in self._at_rest or self._clock() - (row.closed_ms or 0) > MEMORY_MS
+
+    def _reopen(self, row: RunRow) -> None:
+        """Let an ended run go on; what succeeded stays, and receipts are signed anew."""
+        log.info("run %s goes on", row.run_id)
+        self._at_rest.discard(row.run_id)
+        again = {"state": "running", "failure": None, "closed_ms": None, "receipt": "", "peer_receipt": ""}
+        self._store.update_run(row.run_id, bump=True, **again)
+        self._store.audit(self._party, "run.reopen", "noted", run_id=row.run_id)
+        self._changed(row.run_id)
+
     def close(self, run_id: str) -> RunRow:
         """Sign this side's receipt; the run has succeeded once both receipts are here and agree."""
         with self._lock:
@@ -255,6 +286,10 @@ class RunBook:
 
     def _end(self, row: RunRow, failure: Mapping[str, Any]) -> None:
         log.warning("run %s failed: %s at %s %s", row.run_id, failure["code"], failure["party"], failure["task"])
+        for half in self._store.halves(row.run_id, own=True):
+            if half.state in LIVE:
+                ended = dataclasses.replace(half, state="failed", since_ms=self._clock(), until_ms=0)
+                self._store.put_half(dataclasses.replace(ended, failure=dict(failure)))
         self._store.update_run(row.run_id, bump=True, state="failed", failure=dict(failure), closed_ms=self._clock())
         self._store.audit(self._party, "run.end", "noted", run_id=row.run_id, state="failed", code=failure["code"])
         self._changed(row.run_id)
@@ -306,8 +341,19 @@ class RunBook:
             )
             if update.state == run_pb2.STATE_FAILED and row.state == "running":
                 self._end(row, self._of_peer(peer, failure))
+            if update.state == run_pb2.STATE_RUNNING and "running" not in (row.state, row.peer_state):
+                self._follow(row)
             self._settle(row.run_id)
         self._changed(row.run_id)
+
+    def _follow(self, row: RunRow) -> None:
+        """The peer lets an ended run go on: so does this side, if the ticket still allows it."""
+        try:
+            self._may_reopen(row)
+        except FedtasksError as error:
+            self._end(row, failure_row(error, self._party, "", self._clock()))
+        else:
+            self._reopen(row)
 
     def _catch_up(self, theirs: HalfRow) -> None:
         """A half that only waits joins the peer's newer attempt."""

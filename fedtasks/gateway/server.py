@@ -73,7 +73,9 @@ class Gateway:
         key = load_ticket_key(party.gateway.ticket_key)
         changes = Changes(asyncio.get_running_loop())
         peer_keys = {peer.name: peer.ticket_key for peer in party.peers}
-        runs = RunBook(store, party.name, key, peer_keys, self._clock, changes.notify)
+        runs = RunBook(
+            store, party.name, key, peer_keys, self._clock, changes.notify, lambda run: desk.require_session(run)
+        )
         connections: dict[str, PeerConnection] = {}
 
         async def count(session: SessionKey, sent: int, received: int) -> None:

@@ -214,7 +214,7 @@ def refused(world: World, dag_id: str, code: str, form: dict[str, Any]) -> str:
     return shown
 
 
-def test_bad_data_on_one_side_fails_both_with_the_reason_and_names_no_id(opened: World) -> None:
+def test_bad_data_fails_both_sides_and_the_run_goes_on_once_it_is_mended(opened: World) -> None:
     world = opened
     file = world.shop.folder / "data" / "customers.parquet"
     good = file.read_bytes()
@@ -233,4 +233,17 @@ def test_bad_data_on_one_side_fails_both_with_the_reason_and_names_no_id(opened:
     assert "DATA_ID_NULL" in note(world.shop, run_id).replace("\\", "")
     logs = "".join(path.read_text() for path in world.shop.folder.rglob("*.log"))
     assert "customers.parquet" in logs
-    assert column[1] not in logs
+    assert column[1] not in logs  # no id in any log
+    body = {"dry_run": False, "dag_run_id": "spoiled", "task_ids": ["psi"], "only_failed": False}
+    wait_for(lambda: "PEER_FAILED" in note(world.bank, "spoiled"), 20, "the end to be noticed")
+    time.sleep(5)  # a person takes longer than this
+    world.bank.airflow.rest("POST", f"/api/v2/dags/{PIPELINE}/clearTaskInstances", {**body, "include_downstream": True})
+    wait_for(lambda: not ended(world, "spoiled", run_id)(), 30, "the run to go on")
+    wait_for(lambda: run_state(world, run_id) == run_pb2.STATE_SUCCEEDED, 200, "the run to succeed")
+    wait_for(ended(world, "spoiled", run_id), 60, "both DAG runs to end")
+    assert state(world.bank, "spoiled") == state(world.shop, run_id) == "success"
+
+
+def run_state(world: World, run_id: str) -> run_pb2.State:
+    with world.bank.client() as client:
+        return client.get_run(run_id=run_id).run.state

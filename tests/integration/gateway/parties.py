@@ -67,6 +67,7 @@ class FakeAirflow:
             return (200, dag) if dag else (404, {})
         if parts[2] == "clearTaskInstances":
             self.cleared += [(body["dag_run_id"], task) for task in body["task_ids"]]
+            self.runs[dag_id, body["dag_run_id"]]["state"] = "running"
             return 200, {}
         if method == "POST":
             key = (dag_id, body["dag_run_id"])

@@ -209,6 +209,59 @@ def test_task_repeated_on_one_side_is_cleared_on_the_other(opened: tuple[Pair, s
         wait_for(lambda: pair.shop.airflow.cleared == [(run_id, TASK)])
 
 
+def fail_for_good(pair: Pair, run_id: str, bank: GatewayClient, shop: GatewayClient) -> None:
+    """Let the shop's half fail, and both DAG runs end as Airflow would end them."""
+    attempt = meet([bank, shop], run_id)
+    shop.finish(run_id, TASK, attempt, failure=errors.IdNull("3 rows"), final=True)
+    wait_for_state(bank, run_id, run_pb2.STATE_FAILED)
+    with pytest.raises(errors.PeerFailed):
+        bank.announce(run_id, TASK, "a try of Airflow's own", 60)
+    for member, dag_run_id in ((pair.bank, "manual-1"), (pair.shop, run_id)):
+        member.airflow.runs[PIPELINE, dag_run_id]["state"] = "failed"
+
+
+def announced(client: GatewayClient, run_id: str) -> bool:
+    try:
+        client.announce(run_id, TASK, "cleared", 60)
+    except errors.PeerFailed:  # the gateway has not seen the end of its DAG run yet
+        return False
+    return True
+
+
+def test_task_cleared_in_a_failed_run_goes_on_on_both_sides(opened: tuple[Pair, str]) -> None:
+    pair, run_id = opened
+    with pair.bank.client() as bank, pair.shop.client() as shop:
+        fail_for_good(pair, run_id, bank, shop)
+        pair.bank.stop()
+        pair.bank.start()  # what was known is known after a restart
+        wait_for(lambda: announced(bank, run_id))
+        pair.bank.airflow.runs[PIPELINE, "manual-1"]["state"] = "running"
+        wait_for(lambda: pair.shop.airflow.cleared == [(run_id, TASK)])
+        attempt = meet([bank, shop], run_id, token="cleared")
+        assert attempt == 2
+        for client in (bank, shop):
+            client.finish(run_id, TASK, attempt, outcome={"counts": {"rows": 3}, "digests": {}})
+            client.close_run(run_id)
+        for client in (bank, shop):
+            wait_for_state(client, run_id, run_pb2.STATE_SUCCEEDED)
+        with pair.shop.store() as store:
+            assert store.uses(store.tickets()[0].ticket_id) == {"runs": 1}
+
+
+def test_task_cleared_after_the_ticket_was_revoked_stays_refused(opened: tuple[Pair, str]) -> None:
+    pair, run_id = opened
+    with pair.bank.client() as bank, pair.shop.client() as shop, pair.shop.store() as store:
+        fail_for_good(pair, run_id, bank, shop)
+        row = store.tickets()[0]
+        key = tickets.load_ticket_key(pair.shop.party.gateway.ticket_key)
+        revocation = tickets.revoke(row.ticket_id, key, now_ms() // 1000, "a test")
+        store.put_ticket(row.__class__(**{**row.__dict__, "revocation": revocation, "synced": True}))
+        wait_for(lambda: announced(bank, run_id))  # the holder does not know yet
+        pair.bank.airflow.runs[PIPELINE, "manual-1"]["state"] = "running"
+        wait_for(lambda: bank.get_run(run_id=run_id).run.failure.code == "TICKET_REVOKED")
+        assert pair.shop.airflow.cleared == []
+
+
 @pytest.mark.parametrize("rows", [3, 4])
 def test_close_run_compares_both_receipts(opened: tuple[Pair, str], rows: int) -> None:
     pair, run_id = opened
