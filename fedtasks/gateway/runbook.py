@@ -227,7 +227,7 @@ class RunBook:
             return self.run(run_id)
 
     def rest(self, run_id: str) -> None:
-        """Remember that the own DAG run of an ended run has ended too: from now on, nothing is tried again by itself."""
+        """Remember that an ended run's own DAG run has ended too: from now on, nothing is tried again by itself."""
         self._at_rest.add(run_id)
 
     def _is_at_rest(self, row: RunRow) -> bool:
