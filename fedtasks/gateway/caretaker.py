@@ -6,6 +6,7 @@ Each pass compares and mends; nothing depends on a pass being the first or the o
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Mapping
 
@@ -68,10 +69,10 @@ class Caretaker:
             except Exception:
                 log.exception("a pass failed; the next one tries again")
             self._changes.any.clear()
-            try:
-                await asyncio.wait_for(self._changes.any.wait(), PASS_S)
-            except TimeoutError:
-                continue
+            # Not asyncio.wait_for, which in Python 3.11 loses a cancellation that comes together with the event.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(PASS_S):
+                    await self._changes.any.wait()
 
     # ---------------------------------------------------------------------------------------------------- both sides
     async def _tell_peers(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import defaultdict
 
 
@@ -32,7 +33,6 @@ class Changes:
         """Return when the run has changed since `mark`, or after `timeout_s`."""
         if self._counts[run_id] != mark:
             return
-        try:
-            await asyncio.wait_for(self._events[run_id].wait(), timeout_s)
-        except TimeoutError:
-            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._events[run_id].wait()

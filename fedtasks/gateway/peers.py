@@ -142,7 +142,8 @@ class PeerConnection:
         conversation.pending[number] = future
         try:
             await conversation.put(peer_pb2.Envelope(id=number, **body))
-            answer = await asyncio.wait_for(future, timeout_s)
+            async with asyncio.timeout(timeout_s):
+                answer = await future
         except (TimeoutError, grpc.RpcError, asyncio.InvalidStateError, ConnectionError) as error:
             raise PeerUnreachable(f"{self.peer.name} did not answer within {timeout_s:.0f} s") from error
         finally:

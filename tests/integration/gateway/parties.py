@@ -30,6 +30,7 @@ class FakeAirflow:
         self.runs: dict[tuple[str, str], dict[str, Any]] = {}
         self.triggered: list[str] = []
         self.cleared: list[tuple[str, str]] = []
+        self.seen: set[tuple[str, str]] = set()
         airflow = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -81,6 +82,8 @@ class FakeAirflow:
             return 404, {}
         if method == "PATCH":
             run.update({name: value for name, value in body.items() if name in ("note", "state")})
+        else:
+            self.seen.add((parts[3], run["state"]))
         return 200, run
 
     def close(self) -> None:

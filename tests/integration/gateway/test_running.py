@@ -220,12 +220,19 @@ def fail_for_good(pair: Pair, run_id: str, bank: GatewayClient, shop: GatewayCli
         member.airflow.runs[PIPELINE, dag_run_id]["state"] = "failed"
 
 
-def announced(client: GatewayClient, run_id: str) -> bool:
-    try:
-        client.announce(run_id, TASK, "cleared", 60)
-    except errors.PeerFailed:  # the gateway has not seen the end of its DAG run yet
-        return False
-    return True
+def clear(member: Member, client: GatewayClient, run_id: str, dag_run_id: str) -> None:
+    """Clear the task as a person would in Airflow, once the gateway has seen the DAG run's end."""
+    wait_for(lambda: (dag_run_id, "failed") in member.airflow.seen)
+    member.airflow.runs[PIPELINE, dag_run_id]["state"] = "running"
+
+    def announced() -> bool:
+        try:
+            client.announce(run_id, TASK, "cleared", 60)
+        except errors.PeerFailed:  # seen, but not noted yet
+            return False
+        return True
+
+    wait_for(announced)
 
 
 def test_task_cleared_in_a_failed_run_goes_on_on_both_sides(opened: tuple[Pair, str]) -> None:
@@ -234,8 +241,7 @@ def test_task_cleared_in_a_failed_run_goes_on_on_both_sides(opened: tuple[Pair, 
         fail_for_good(pair, run_id, bank, shop)
         pair.bank.stop()
         pair.bank.start()  # what was known is known after a restart
-        wait_for(lambda: announced(bank, run_id))
-        pair.bank.airflow.runs[PIPELINE, "manual-1"]["state"] = "running"
+        clear(pair.bank, bank, run_id, "manual-1")
         wait_for(lambda: pair.shop.airflow.cleared == [(run_id, TASK)])
         attempt = meet([bank, shop], run_id, token="cleared")
         assert attempt == 2
@@ -256,8 +262,7 @@ def test_task_cleared_after_the_ticket_was_revoked_stays_refused(opened: tuple[P
         key = tickets.load_ticket_key(pair.shop.party.gateway.ticket_key)
         revocation = tickets.revoke(row.ticket_id, key, now_ms() // 1000, "a test")
         store.put_ticket(row.__class__(**{**row.__dict__, "revocation": revocation, "synced": True}))
-        wait_for(lambda: announced(bank, run_id))  # the holder does not know yet
-        pair.bank.airflow.runs[PIPELINE, "manual-1"]["state"] = "running"
+        clear(pair.bank, bank, run_id, "manual-1")  # the holder does not know yet
         wait_for(lambda: bank.get_run(run_id=run_id).run.failure.code == "TICKET_REVOKED")
         assert pair.shop.airflow.cleared == []
 
