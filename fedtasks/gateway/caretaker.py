@@ -52,6 +52,7 @@ class Caretaker:
         self._connections = connections
         self._changes = changes
         self._clock = clock
+        # Apart from the run book's own: a pass may hold a row from before the run went on, and must not fail it.
         self._settled: set[str] = set()
         self._cleared: set[tuple[str, str, int]] = set()
         self._airflow_down = False

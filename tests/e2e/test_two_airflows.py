@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from fedtasks.errors import FedtasksError
 from fedtasks.laptop import people
 from fedtasks.laptop.demo import PIPELINE, conf, wait_for
 from fedtasks.laptop.party import LocalParty
@@ -94,7 +95,7 @@ def test_run_survives_a_cut_and_both_gateways_restarting_and_ends_green_on_both_
 def metrics_of(world: World, run_id: str) -> list[run_pb2.Metric]:
     try:
         return metrics(world.bank, run_id)
-    except Exception:  # the gateway restarts just now, or the run is not open yet
+    except FedtasksError:  # the gateway restarts just now, or the run is not open yet
         return []
 
 
