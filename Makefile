@@ -34,12 +34,16 @@ demo: setup ## Train one model from two parties on this machine; KEEP=1 leaves b
 	@$(BIN)/fedtasks demo $(if $(KEEP),--keep)
 
 .PHONY: test
-test: setup ## Run all tests but the slow ones.
-	@$(BIN)/pytest -m "not slow"
+test: setup ## Run all tests but the slow ones and those on a cluster.
+	@$(BIN)/pytest -m "not slow and not cluster"
+
+.PHONY: test-cluster
+test-cluster: setup ## Run the tests on a real HDFS and Spark cluster, started on this machine.
+	@$(BIN)/pytest -m cluster
 
 .PHONY: test-slow
 test-slow: setup ## Run the slow tests.
-	@$(BIN)/pytest -m slow
+	@$(BIN)/pytest -m "slow and not cluster"
 
 .PHONY: lint
 lint: setup ## Check style, types and layers.

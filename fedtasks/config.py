@@ -232,6 +232,32 @@ class Spark:
 
 
 @dataclass(frozen=True)
+class Hdfs:
+    """How Python reaches HDFS: over WebHDFS, without native libraries.
+
+    Parameters
+    ----------
+    web
+        The NameNode's http address, ``host:port`` (``dfs.namenode.http-address``).
+    user
+        Whom to be there; none under Kerberos, where the login says it.
+    """
+
+    web: str
+    user: str | None = None
+
+    def __post_init__(self) -> None:
+        split_address(self.web, "web")
+        if self.user is not None and not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", self.user):
+            raise ConfigError(f"`{self.user}` is not a user name", field="user")
+
+    @property
+    def root(self) -> str:
+        """The URI of the root folder, which needs nothing but itself to be read."""
+        return f"webhdfs://{self.user}@{self.web}" if self.user else f"webhdfs://{self.web}"
+
+
+@dataclass(frozen=True)
 class Party:
     """One organisation: the content of party.yaml.
 
@@ -241,6 +267,8 @@ class Party:
         The party's name; also the common name of its certificate.
     storage
         Root of everything that runs write: ``file://`` or ``hdfs://``.
+    hdfs
+        How ``hdfs://`` URIs are reached.
     psi_key
         RSA private key for signing as the PSI signer (PEM file); made by ``fedtasks psi keygen``.
     max_clock_skew_s
@@ -255,6 +283,7 @@ class Party:
     datasets: tuple[Dataset, ...] = ()
     store: Store = field(default_factory=Store)
     spark: Spark = field(default_factory=Spark)
+    hdfs: Hdfs | None = None
     psi_key: Path | None = None
     max_clock_skew_s: float = 120.0
 
@@ -265,6 +294,10 @@ class Party:
             for name in names:
                 if names.count(name) > 1:
                     raise ConfigError(f"`{name}` is declared twice", field=group)
+        for uri in (self.storage, *(dataset.uri for dataset in self.datasets)):
+            if uri.startswith("hdfs://") and self.hdfs is None:
+                remedy = "give the section `hdfs` with `web`, the NameNode's http address host:port"
+                raise ConfigError(f"`{uri}` is on HDFS: {remedy}", field="hdfs")
         if any(peer.name == self.name for peer in self.peers):
             raise ConfigError(f"`{self.name}` cannot be its own peer", field="peers")
 
@@ -324,8 +357,8 @@ def _resolve(plain: dict[str, object], party: Party, folder: Path) -> None:
     for peer in _items(plain.get("peers")):
         below(peer, "authority")
     for dataset in _items(plain.get("datasets")):
-        dataset["uri"] = _absolute_uri(str(dataset["uri"]), folder)
-    plain["storage"] = _absolute_uri(party.storage, folder)
+        dataset["uri"] = _absolute_uri(str(dataset["uri"]), folder, party.hdfs)
+    plain["storage"] = _absolute_uri(party.storage, folder, party.hdfs)
     store = dict(to_plain(party.store))
     below(store, "password_file")
     parts = urlsplit(party.store.url)
@@ -340,8 +373,11 @@ def _items(value: object) -> list[dict[str, object]]:
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
-def _absolute_uri(uri: str, folder: Path) -> str:
-    return uri if "://" in uri else f"file://{folder / uri}"
+def _absolute_uri(uri: str, folder: Path, hdfs: Hdfs | None) -> str:
+    if hdfs is None or not uri.startswith("hdfs://"):
+        return uri if "://" in uri else f"file://{folder / uri}"
+    _, _, path = uri.removeprefix("hdfs://").partition("/")
+    return f"{hdfs.root}/{path}"
 
 
 def read_secret(path: Path) -> str:

@@ -141,6 +141,15 @@ class TicketExhausted(TicketError):
     remedy = "Ask the granting party for a new ticket"
 
 
+class TicketRateLimited(TicketError):
+    """Raised when a ticket's limit for 24 hours is used up; there is room again at ``room_at``."""
+
+    code = "TICKET_RATE_LIMITED"
+    retryable = True
+    summary = "A daily limit of the ticket is used up"
+    remedy = "Wait until the named time, or ask the granting party for a wider ticket"
+
+
 class FloorViolated(TicketError):
     """Raised when a run would fall below the ticket's privacy floor."""
 

@@ -133,6 +133,25 @@ class TaskContext:
             facts={"shared configuration": config.shared_digest, **facts},
         )
 
+    def count_use(self, kind: str, amount: int) -> None:
+        """Charge a use to the run's ticket; to be called before it happens.
+
+        Parameters
+        ----------
+        kind
+            Name of the limit, such as ``ids_blinded``.
+        amount
+            What this run uses in all: a retry costs nothing, a larger amount the difference.
+
+        Raises
+        ------
+        TicketExhausted, TicketRateLimited
+            A limit would be passed.
+        TicketRevoked, TicketExpired, AttemptStale, RunEnded, …
+            The ticket or this attempt is not valid any more.
+        """
+        self._client.count_use(self.config.run_id, self.config.task, self.config.attempt, kind, amount)
+
     def report(self, progress: Mapping[str, Any] | None = None, *, step: int = 0, **metrics: float) -> None:
         """Show progress (display only) and store metrics at `step`; never fails the task."""
         try:

@@ -39,6 +39,9 @@ from fedtasks.settings import build, to_plain
 ROLES = ("leader", "follower", "signer", "client")
 """What a holder may be in a run."""
 
+INTERSECTIONS = ("size", "client", "both")
+"""Who may learn which people are shared, from least to most: nobody (only how many), the client of the PSI, or both."""
+
 MIN_KEY_BITS = 2048
 """No floor may be lower than this."""
 
@@ -94,11 +97,15 @@ class Limits:
         Over the ticket's life, and at any one time.
     epochs
         In one run.
+    ids_blinded, ids_blinded_per_day
+        Blinded ids that may be signed over the ticket's life, and within any 24 hours.
     """
 
     runs: int | None = None
     concurrent_runs: int | None = 1
     epochs: int | None = None
+    ids_blinded: int | None = None
+    ids_blinded_per_day: int | None = None
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -108,9 +115,14 @@ class Limits:
 
 @dataclass(frozen=True)
 class Outputs:
-    """Who may learn what comes out: ``both``, or ``leader`` (the party with the label).
+    """Who may learn what comes out; a ticket can only say what the algorithms keep to: any other value is refused.
 
-    A ticket can only say what the algorithms keep to: any other value is refused.
+    Parameters
+    ----------
+    intersection
+        The most that a run may reveal of who is shared, of `INTERSECTIONS`.
+    metrics, scores
+        ``leader``: the party with the label.
     """
 
     intersection: str = "both"
@@ -118,9 +130,11 @@ class Outputs:
     scores: str = "leader"
 
     def __post_init__(self) -> None:
-        for name, kept in (("intersection", "both"), ("metrics", "leader"), ("scores", "leader")):
-            if getattr(self, name) != kept:
-                raise ConfigError(f"`{getattr(self, name)}` cannot be kept to; this version knows `{kept}`", field=name)
+        for name, kept in (("intersection", INTERSECTIONS), ("metrics", ("leader",)), ("scores", ("leader",))):
+            if getattr(self, name) not in kept:
+                raise ConfigError(
+                    f"`{getattr(self, name)}` cannot be kept to; this version knows {_listed(kept)}", field=name
+                )
 
 
 @dataclass(frozen=True)
@@ -388,6 +402,8 @@ class Request:
         How much this run would use.
     key_bits, min_intersection
         The run's own settings, compared with the floor.
+    learns
+        Who learns which people are shared, compared with `Outputs.intersection`.
     """
 
     holder: str
@@ -399,6 +415,7 @@ class Request:
     epochs: int | None = None
     key_bits: int | None = None
     min_intersection: int | None = None
+    learns: str = INTERSECTIONS[-1]
 
 
 def check(grant: Grant, request: Request, now_s: float) -> None:
@@ -422,6 +439,8 @@ def check(grant: Grant, request: Request, now_s: float) -> None:
     _require(request.holder_role in grant.roles, "roles", request.holder_role, _listed(grant.roles))
     if grant.limits.epochs is not None and request.epochs is not None:
         _require(request.epochs <= grant.limits.epochs, "limits.epochs", request.epochs, grant.limits.epochs)
+    bounded = INTERSECTIONS[: INTERSECTIONS.index(grant.outputs.intersection) + 1]
+    _require(request.learns in bounded, "outputs.intersection", request.learns, _listed(bounded))
     for floor, setting in (("key_bits", request.key_bits), ("min_intersection", request.min_intersection)):
         least = getattr(grant.floor, floor)
         if setting is not None and setting < least:

@@ -81,6 +81,15 @@ def issue(
     key_bits: Annotated[int, typer.Option(help="Floor: shortest RSA key that a run may ask for.")] = 2048,
     min_intersection: Annotated[int, typer.Option(min=1, help="Floor: fewest people that a run may ask for.")] = 1,
     epochs: Annotated[int | None, typer.Option(min=1, help="How many epochs in one run; no limit by default.")] = None,
+    ids_blinded: Annotated[
+        int | None, typer.Option(min=1, help="How many blinded ids may be signed in all; no limit by default.")
+    ] = None,
+    ids_blinded_per_day: Annotated[
+        int | None, typer.Option(min=1, help="How many within any 24 hours; no limit by default.")
+    ] = None,
+    intersection: Annotated[
+        str, typer.Option(help="Who may learn which people are shared: both, client, or size (only how many).")
+    ] = "both",
     out: Annotated[Path | None, typer.Option(help="Also write the ticket's text to this file.")] = None,
     party_file: PartyFile = PARTY,
 ) -> None:
@@ -106,7 +115,14 @@ def issue(
         roles=tuple(roles) if roles else ("follower" if declared.label else "leader",),
         not_before_s=now_s,
         expires_s=now_s + days * DAY_S,
-        limits=tickets.Limits(runs=n_runs, concurrent_runs=concurrent, epochs=epochs),
+        limits=tickets.Limits(
+            runs=n_runs,
+            concurrent_runs=concurrent,
+            epochs=epochs,
+            ids_blinded=ids_blinded,
+            ids_blinded_per_day=ids_blinded_per_day,
+        ),
+        outputs=tickets.Outputs(intersection=intersection),
         floor=tickets.Floor(key_bits=key_bits, min_intersection=min_intersection),
     )
     text = tickets.issue(grant, tickets.load_ticket_key(party.gateway.ticket_key))
@@ -159,7 +175,8 @@ def show(ticket_id: TicketId, as_json: AsJson = False, party_file: PartyFile = P
     with _open(party) as store:
         found = _find(store, party, ticket_id)
         used = store.uses(ticket_id)
-    plain = {"state": found.state(time.time()), **to_plain(found.grant), "used": used}
+        recent = store.uses(ticket_id, since_ms=int((time.time() - DAY_S) * 1000))
+    plain = {"state": found.state(time.time()), **to_plain(found.grant), "used": used, "used_last_24h": recent}
     plain["synced"] = found.row.synced
     if found.row.revocation is not None:
         plain["revoked_because"] = tickets.verify_revocation(

@@ -1,34 +1,54 @@
 """Where a run's files are, and the manifests that say which of them count.
 
 A task writes into a folder of its attempt and then publishes it: the manifest appears by rename, so that a reader sees
-either nothing or everything. Only calls that every fsspec file system has are used.
+either nothing or everything. Only calls that every fsspec file system has are used, but where HDFS can do better.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
+import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import requests
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
+from fsspec.implementations.webhdfs import WebHDFS
 from fsspec.spec import AbstractFileSystem
 
 from fedtasks.errors import AttemptStale, ConfigError, DataCorrupt, DataMissing
 
 MANIFEST = "manifest.json"
 _CHUNK = 1 << 20
+# What one request of a copy carries: HDFS opens a file anew for each, so small ones would cost more than the bytes.
+_COPY_CHUNK = 16 << 20
 
 
 def filesystem(uri: str) -> tuple[AbstractFileSystem, str]:
     """Return the file system that serves `uri`, and the path that it knows it by."""
     found, path = url_to_fs(uri)
+    if isinstance(found, WebHDFS):
+        found.session.hooks["response"] = [_refuse_failed_answer]
     return found, str(path)
+
+
+def _refuse_failed_answer(response: requests.Response, **_: object) -> None:
+    # fsspec checks what a NameNode answers, but takes a DataNode's error message for the content of the file.
+    if "namenoderpcaddress=" in (response.request.url or ""):
+        response.raise_for_status()
+
+
+def is_local(uri: str) -> bool:
+    """Whether `uri` is a file or folder of this machine."""
+    return isinstance(filesystem(uri)[0], LocalFileSystem)
 
 
 def local_path(uri: str) -> Path:
@@ -55,6 +75,9 @@ def read_bytes(uri: str) -> bytes:
     """
     fs, path = filesystem(uri)
     try:
+        if isinstance(fs, WebHDFS):
+            # fsspec asks for the size first and then for so many bytes, between which the file may be replaced.
+            return bytes(fs._call("OPEN", path=path).content)
         return bytes(fs.cat_file(path))
     except FileNotFoundError:
         raise DataMissing("the file does not exist", where=uri) from None
@@ -63,11 +86,106 @@ def read_bytes(uri: str) -> bytes:
 def write_atomically(uri: str, content: bytes) -> None:
     """Write a small file so that a reader finds the old content or the new, never a part."""
     fs, path = filesystem(uri)
+    with _replacing(fs, path) as partial:
+        fs.pipe_file(partial, content)
+
+
+@contextmanager
+def _replacing(fs: AbstractFileSystem, path: str) -> Iterator[str]:
+    """Yield a name beside `path`; what is written there replaces `path` at the end, or vanishes if that fails."""
     folder, _, name = path.rpartition("/")
     fs.makedirs(folder, exist_ok=True)
     partial = f"{folder}/.{name}.{uuid.uuid4().hex}"
-    fs.pipe_file(partial, content)
-    rename(fs, partial, path)
+    try:
+        yield partial
+        rename(fs, partial, path)
+    except BaseException:
+        # The first error is the one to tell.
+        with suppress(Exception):
+            fs.rm_file(partial)
+        raise
+
+
+def copy_in(local: Path, uri: str) -> None:
+    """Copy a file of this machine to `uri`, where a reader finds nothing (or the file before) or all of it.
+
+    Raises
+    ------
+    DataMissing
+        There is no such file.
+
+    Notes
+    -----
+    Cost: within one local disk a hard link, so `local` must not be written again; else one pass in pieces of 16 MB.
+    """
+    fs, path = filesystem(uri)
+    if not local.is_file():
+        raise DataMissing("the file does not exist", where=str(local))
+    if isinstance(fs, LocalFileSystem):
+        _copy_local(local, Path(path))
+        return
+    with (
+        _replacing(fs, path) as partial,
+        local.open("rb") as source,
+        fs.open(partial, "wb", block_size=_COPY_CHUNK) as target,
+    ):
+        shutil.copyfileobj(source, target, _COPY_CHUNK)
+
+
+def copy_out(uri: str, local: Path) -> None:
+    """Copy the file at `uri` to this machine, where it appears whole or not at all.
+
+    Raises
+    ------
+    DataMissing
+        There is no such file.
+
+    Notes
+    -----
+    Cost: as `copy_in`.
+    """
+    fs, path = filesystem(uri)
+    if not fs.isfile(path):
+        raise DataMissing("the file does not exist", where=uri)
+    if isinstance(fs, LocalFileSystem):
+        _copy_local(Path(path), local)
+        return
+    here, place = filesystem(f"file://{local.absolute()}")
+    with (
+        _replacing(here, place) as partial,
+        fs.open(path, "rb", block_size=_COPY_CHUNK) as source,
+        open(partial, "wb") as target,
+    ):
+        shutil.copyfileobj(source, target, _COPY_CHUNK)
+
+
+def _copy_local(source: Path, target: Path) -> None:
+    # Renaming one name of a file over another name of it would do nothing and leave both.
+    if target.exists() and source.samefile(target):
+        return
+    with _replacing(LocalFileSystem(), str(target.absolute())) as partial:
+        try:
+            os.link(source, partial)
+        except OSError:  # another disk, or a file system without links
+            shutil.copyfile(source, partial)
+
+
+def make_private(uri: str) -> None:
+    """Make a folder that nobody but its owner can look into; one that is there becomes so.
+
+    Notes
+    -----
+    Where a file system knows no owners (object stores), only the folder is made: access is the bucket's matter.
+    """
+    fs, path = filesystem(uri)
+    if isinstance(fs, LocalFileSystem):
+        Path(path).mkdir(parents=True, mode=0o700, exist_ok=True)
+        Path(path).chmod(0o700)
+    elif isinstance(fs, WebHDFS):
+        fs._call("MKDIRS", method="put", path=path, permission="700")
+        fs.chmod(path, "700")
+    else:
+        fs.makedirs(path, exist_ok=True)
 
 
 def read_json(uri: str) -> Any:
@@ -84,8 +202,11 @@ def write_json(uri: str, value: object) -> None:
 
 
 def rename(fs: AbstractFileSystem, source: str, target: str) -> None:
-    """Rename a file over another one, atomically where the file system can."""
-    # HDFS refuses to rename over an existing file; a local rename replaces it in one step.
+    """Rename a file over another one: in one step on HDFS and on a local disk, in two on other file systems."""
+    if isinstance(fs, WebHDFS):
+        # Without this option HDFS refuses to replace a file, and says so in an answer that fsspec does not read.
+        fs._call("RENAME", method="put", path=source, destination=target, renameoptions="OVERWRITE")
+        return
     if not isinstance(fs, LocalFileSystem) and fs.exists(target):
         fs.rm_file(target)
     fs.mv(source, target)

@@ -45,6 +45,8 @@ START_TIMEOUT_S = 2 * TIMEOUT_S
 """How long the peer may take to start its DAG run."""
 _UNBOUNDED = {"key_bits_min": tickets.MIN_KEY_BITS, "min_intersection": 1}
 """Floors that every run keeps without naming them."""
+COUNTED = ("ids_blinded",)
+"""What a task may charge to its run's ticket; each has a limit over the ticket's life and one per day."""
 
 
 class Desk:
@@ -276,6 +278,7 @@ class Desk:
                 min_intersection=_setting(
                     config, "min_intersection", min, "floor.min_intersection", grant.floor.min_intersection
                 ),
+                learns=_learns(config),
             ),
             self._clock() / 1000,
         )
@@ -305,8 +308,51 @@ class Desk:
             raise TicketExhausted(clause="limits.concurrent_runs", limit=allowed, used=concurrent)
         self._store.count_use(row.ticket_id, row.run_id, "runs", 1, grant.limits.runs)
 
-    def require_session(self, run: RunRow) -> None:
-        """Check the ticket again as a session begins; only the granting side can.
+    def count_use(self, request: worker_pb2.CountUseRequest) -> int:
+        """Charge what a task is about to do to its run's ticket; every decision is an audit row.
+
+        Either party may have granted the ticket: whoever does the work counts it in its own store.
+
+        Returns
+        -------
+        int
+            What all runs under the ticket have used.
+
+        Raises
+        ------
+        AttemptStale, RunEnded, …
+            The attempt may not speak.
+        TicketRevoked, TicketExpired, TicketExhausted, TicketRateLimited
+            With the clause; nothing was charged.
+        ConfigError
+            Nobody counts such a use.
+        """
+        facts = {name.name: value for name, value in request.ListFields()}
+        try:
+            if request.kind not in COUNTED:
+                raise ConfigError(f"`{plain_text(request.kind, 64)}` is not one of: {', '.join(COUNTED)}", field="kind")
+            if request.amount < 0:
+                raise ConfigError("a use cannot be negative", field="amount")
+            run, _half = self._runs.require_attempt(request.run_id, request.task, request.attempt)
+            facts["ticket"] = run.ticket_id
+            limits = self.require_session(run).limits
+            used = self._store.count_use(
+                run.ticket_id,
+                run.run_id,
+                request.kind,
+                request.amount,
+                getattr(limits, request.kind),
+                getattr(limits, f"{request.kind}_per_day"),
+            )
+        except FedtasksError as error:
+            refusal = {"code": error.code, "clause": error.fields.get("clause", "")}
+            self._store.audit(self._party.name, "use.count", "refused", **facts, **refusal)
+            raise
+        self._store.audit(self._party.name, "use.count", "allowed", **facts, used=used)
+        return used
+
+    def require_session(self, run: RunRow) -> tickets.Grant:
+        """Check the ticket again as a session begins; returns what it grants.
 
         Raises
         ------
@@ -319,7 +365,9 @@ class Desk:
         if row.revocation is not None:
             raise TicketRevoked(clause="revocation", ticket=row.ticket_id)
         key = self._key.public_key() if row.granted else self._key_of(row.peer)
-        tickets.check_window(tickets.read(row.grant, key), self._clock() / 1000)
+        grant = tickets.read(row.grant, key)
+        tickets.check_window(grant, self._clock() / 1000)
+        return grant
 
     # ------------------------------------------------------------------------------------------------------- tickets
     def learn_ticket(self, peer: str, update: peer_pb2.TicketUpdate) -> None:
@@ -409,14 +457,26 @@ def _setting(
     FloorViolated
         The ticket bounds it and no step names it: a default could differ between the two sides.
     """
-    steps = config.get("steps")
-    groups = [group for group in steps.values() if isinstance(group, Mapping)] if isinstance(steps, Mapping) else []
-    values = [group[name] for group in groups if isinstance(group.get(name), int)]
+    values = [group[name] for group in _groups(config) if isinstance(group.get(name), int)]
     if values:
         return worst(values)
     if bound is not None and bound > _UNBOUNDED.get(name, -1):
         raise FloorViolated(clause=clause, asked=f"`{name}` is not named in any step's settings", allowed=bound)
     return None
+
+
+def _learns(config: Mapping[str, Any]) -> str:
+    """Return the most that any step lets somebody learn of the intersection; a value that nobody knows is the most."""
+    most = tickets.INTERSECTIONS[-1]
+    values = [group["learns"] for group in _groups(config) if "learns" in group] or [most]
+    unknown = [value for value in values if value not in tickets.INTERSECTIONS]
+    return plain_text(str(unknown[0]), 64) if unknown else max(values, key=tickets.INTERSECTIONS.index)
+
+
+def _groups(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the settings of every step."""
+    steps = config.get("steps")
+    return [group for group in steps.values() if isinstance(group, Mapping)] if isinstance(steps, Mapping) else []
 
 
 def _parse_config(text: str) -> dict[str, Any]:

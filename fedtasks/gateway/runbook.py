@@ -78,7 +78,7 @@ class RunBook:
         peer_keys: Mapping[str, str],
         clock: Callable[[], int],
         changed: Callable[[str], None],
-        may_reopen: Callable[[RunRow], None],
+        may_reopen: Callable[[RunRow], object],
     ) -> None:
         self._store = store
         self._party = party

@@ -184,6 +184,10 @@ class WorkerService(worker_pb2_grpc.WorkerGatewayServicer):
         )
         return worker_pb2.ReportTaskResponse()
 
+    async def CountUse(self, request: worker_pb2.CountUseRequest, context: Context) -> worker_pb2.CountUseResponse:
+        used = await self._answer(context, lambda: self._desk.count_use(request))
+        return worker_pb2.CountUseResponse(used=used)
+
     async def FinishTask(
         self, request: worker_pb2.FinishTaskRequest, context: Context
     ) -> worker_pb2.FinishTaskResponse:

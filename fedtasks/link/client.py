@@ -174,6 +174,31 @@ class GatewayClient:
         )
         self._call("ReportTask", request, worker_pb2.ReportTaskResponse)
 
+    def count_use(self, run_id: str, task: str, attempt: int, kind: str, amount: int) -> int:
+        """Charge a use to the run's ticket before it happens.
+
+        Parameters
+        ----------
+        run_id, task, attempt
+            Who asks.
+        kind
+            Name of the limit, such as ``ids_blinded``.
+        amount
+            What this run uses in all: repeating it costs nothing, a larger one the difference.
+
+        Returns
+        -------
+        int
+            What all runs under the ticket have used.
+
+        Raises
+        ------
+        TicketError, RunError
+            The ticket or the attempt does not allow it; nothing was charged.
+        """
+        request = worker_pb2.CountUseRequest(run_id=run_id, task=task, attempt=attempt, kind=kind, amount=amount)
+        return self._call("CountUse", request, worker_pb2.CountUseResponse).used
+
     def finish(
         self,
         run_id: str,

@@ -41,6 +41,7 @@ STATUS: dict[type[FedtasksError], grpc.StatusCode] = {
     errors.ConfigError: grpc.StatusCode.INVALID_ARGUMENT,
     errors.TicketError: grpc.StatusCode.PERMISSION_DENIED,
     errors.TicketExhausted: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.TicketRateLimited: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.PeerError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.PeerUnknown: grpc.StatusCode.NOT_FOUND,
     errors.PeerIdentity: grpc.StatusCode.PERMISSION_DENIED,

@@ -13,7 +13,9 @@ import re
 import sys
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow as pa
@@ -22,9 +24,10 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812 - what everybody calls it
 from pyspark.sql.types import StructType
 
+import fedtasks
 from fedtasks.config import Dataset, Party
 from fedtasks.data.ids import IdCounts, Place
-from fedtasks.data.storage import filesystem, rename
+from fedtasks.data.storage import filesystem, is_local, rename
 from fedtasks.data.tables import LABEL, Part, read_ids
 from fedtasks.errors import FedtasksError, leaves
 
@@ -43,15 +46,16 @@ def spark_session(party: Party, name: str, scratch: str) -> Iterator[SparkSessio
     name
         Application name.
     scratch
-        URI of a private folder; Spark keeps nothing anywhere else.
+        URI of a private folder; a local Spark keeps nothing anywhere else. What executors of a cluster spill and
+        shuffle is in the folders that its administrator gave them.
     """
     active = SparkSession.getActiveSession()
     if active is not None:
         yield active
         return
     # Spark would start whatever `python3` it finds on PATH.
-    os.environ["PYSPARK_PYTHON"] = sys.executable
-    is_local = party.spark.master.startswith("local")
+    os.environ["PYSPARK_PYTHON"] = party.spark.conf.get("spark.pyspark.python", sys.executable)
+    on_one_machine = party.spark.master.startswith("local")
     conf = {
         "spark.driver.memory": party.spark.driver_memory,
         "spark.ui.enabled": "false",
@@ -59,24 +63,30 @@ def spark_session(party: Party, name: str, scratch: str) -> Iterator[SparkSessio
         "spark.sql.caseSensitive": "true",
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.shuffle.partitions": "4",
-        "spark.sql.warehouse.dir": f"{scratch}/warehouse",
         "spark.sql.catalogImplementation": "in-memory",
     }
-    if is_local:
+    if on_one_machine:
         conf |= {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1"}
         # Work on one machine is over before the second compiler pays; without it a job costs half the CPU.
         conf |= {"spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"}
+    else:
+        # Executors find this package where the driver has it, unless they have one of their own or are told another.
+        conf |= {"spark.executorEnv.PYTHONPATH": str(Path(fedtasks.__file__).resolve().parents[1])}
+    with ExitStack() as stack:
+        # Tables are never saved, but Spark makes their folder, and it knows less of remote URIs than we do.
+        own = scratch if is_local(scratch) else f"file://{stack.enter_context(TemporaryDirectory())}"
+        conf |= {"spark.sql.warehouse.dir": f"{own}/warehouse"}
         # What is spilled or shuffled holds ids.
-        conf |= {"spark.local.dir": filesystem(f"{scratch}/spill")[1]} if scratch.startswith("file:") else {}
-    builder = SparkSession.builder.master(party.spark.master).appName(name)
-    for key, value in (conf | dict(party.spark.conf)).items():
-        builder = builder.config(key, value)
-    spark = builder.getOrCreate()
-    spark.sparkContext.setLogLevel("ERROR")
-    try:
-        yield spark
-    finally:
-        spark.stop()
+        conf |= {"spark.local.dir": filesystem(f"{own}/spill")[1]}
+        builder = SparkSession.builder.master(party.spark.master).appName(name)
+        for key, value in (conf | dict(party.spark.conf)).items():
+            builder = builder.config(key, value)
+        spark = builder.getOrCreate()
+        spark.sparkContext.setLogLevel("ERROR")
+        try:
+            yield spark
+        finally:
+            spark.stop()
 
 
 def carried(function: Callable[[Batches], Batches]) -> Callable[[Batches], Batches]:

@@ -63,6 +63,8 @@ uses = Table(
     Column("run_id", Text, primary_key=True),
     Column("kind", Text, primary_key=True),
     _count("amount"),
+    # When the amount last rose; a charge of before there were daily limits counts for no day.
+    Column("at_ms", BigInteger, nullable=False, server_default="0"),
 )
 
 runs = Table(

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import fields, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -17,7 +18,14 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
 from fedtasks.config import digest
-from fedtasks.errors import AttemptStale, DataCorrupt, RunUnknown, TicketExhausted, TicketMissing
+from fedtasks.errors import (
+    AttemptStale,
+    DataCorrupt,
+    RunUnknown,
+    TicketExhausted,
+    TicketMissing,
+    TicketRateLimited,
+)
 from fedtasks.settings import to_plain
 from fedtasks.store import engine as database
 from fedtasks.store import schema
@@ -27,6 +35,9 @@ T = TypeVar("T")
 
 GENESIS = "0" * 64
 """What the first audit row names as the digest before it."""
+
+DAY_MS = 86_400_000
+"""The window of a limit per day."""
 
 _ENDED = ("succeeded", "failed")
 _CHANGEABLE = frozenset(field.name for field in fields(RunRow)) - {"run_id", "version"}
@@ -183,7 +194,15 @@ class Store:
             connection.execute(statement)
 
     # --------------------------------------------------------------------------------------------------------- uses
-    def count_use(self, ticket_id: str, run_id: str, kind: str, amount: int, limit: int | None) -> int:
+    def count_use(
+        self,
+        ticket_id: str,
+        run_id: str,
+        kind: str,
+        amount: int,
+        limit: int | None,
+        per_day: int | None = None,
+    ) -> int:
         """Charge a use to a ticket, before anything leaves.
 
         Charging the same run again costs nothing; if its amount has risen, only the difference counts.
@@ -198,6 +217,8 @@ class Store:
             What this run uses in all.
         limit
             What the ticket allows over all runs; None is no limit.
+        per_day
+            What it allows within any 24 hours; None is no limit.
 
         Returns
         -------
@@ -208,8 +229,15 @@ class Store:
         ------
         TicketExhausted
             The limit would be passed; nothing was charged.
+        TicketRateLimited
+            The limit per day would be passed, and would not at the time it names; nothing was charged.
         TicketMissing
             There is no such ticket.
+
+        Notes
+        -----
+        A run has one charge, dated to when it last rose. So the window may count an older part of that run once more,
+        but never less than what was charged within it.
         """
         if amount < 0:
             raise ValueError(f"a use cannot be negative: {amount}")
@@ -218,15 +246,20 @@ class Store:
             lock = select(schema.tickets.c.ticket_id).where(schema.tickets.c.ticket_id == ticket_id).with_for_update()
             if connection.execute(lock).first() is None:
                 raise TicketMissing(clause="ticket", ticket=ticket_id)
-            query = select(table.c.run_id, table.c.amount).where(table.c.ticket_id == ticket_id, table.c.kind == kind)
-            charged = {found.run_id: found.amount for found in connection.execute(query)}
+            query = select(table).where(table.c.ticket_id == ticket_id, table.c.kind == kind).order_by(table.c.at_ms)
+            charges = connection.execute(query).all()
+            charged = {found.run_id: found.amount for found in charges}
             used: int = sum(charged.values())
             rise: int = amount - charged.get(run_id, 0)
             if rise <= 0 and run_id in charged:
                 return used
+            now = self._clock()
             if limit is not None and used + rise > limit:
                 raise TicketExhausted(clause=f"limits.{kind}", limit=limit, used=used, asked=amount)
-            charge = {"ticket_id": ticket_id, "run_id": run_id, "kind": kind, "amount": amount}
+            if per_day is not None:
+                recent = [(found.at_ms, found.amount) for found in charges if found.at_ms > now - DAY_MS]
+                _require_room(f"limits.{kind}_per_day", recent, rise, per_day)
+            charge = {"ticket_id": ticket_id, "run_id": run_id, "kind": kind, "amount": amount, "at_ms": now}
             connection.execute(self._upsert(table), charge)
             return used + rise
 
@@ -236,11 +269,13 @@ class Store:
         with self._write() as connection:
             connection.execute(delete(table).where(table.c.ticket_id == ticket_id, table.c.run_id == run_id))
 
-    def uses(self, ticket_id: str) -> dict[str, int]:
-        """Return what all runs together have used, by kind."""
+    def uses(self, ticket_id: str, *, since_ms: int = -1) -> dict[str, int]:
+        """Return what all runs together have used, by kind: ever, or by the runs charged after `since_ms`."""
         table = schema.uses
         query = (
-            select(table.c.kind, func.sum(table.c.amount)).where(table.c.ticket_id == ticket_id).group_by(table.c.kind)
+            select(table.c.kind, func.sum(table.c.amount))
+            .where(table.c.ticket_id == ticket_id, table.c.at_ms > since_ms)
+            .group_by(table.c.kind)
         )
         with self._read() as connection:
             return {kind: int(amount) for kind, amount in connection.execute(query.order_by(table.c.kind))}
@@ -486,6 +521,22 @@ def _columns(row: Any) -> dict[str, Any]:
 def _filtered(table: Table, **equal: object) -> Select[Any]:
     """Select the rows whose columns have these values; None leaves a column open."""
     return select(table).where(*(table.c[name] == value for name, value in equal.items() if value is not None))
+
+
+def _require_room(clause: str, recent: Sequence[tuple[int, int]], rise: int, per_day: int) -> None:
+    """Refuse a rise that does not fit into the day beside the (time, amount) charged within it, oldest first."""
+    used = left = sum(amount for _, amount in recent)
+    if used + rise <= per_day:
+        return
+    for at_ms, amount in recent:
+        left -= amount
+        if left + rise <= per_day:
+            # Rounded up to the second: at the time that is named there is room.
+            room_s = -(-(at_ms + DAY_MS) // 1000)
+            room_at = datetime.fromtimestamp(room_s, UTC).isoformat()
+            raise TicketRateLimited(clause=clause, limit=per_day, used=used, asked=rise, room_at=room_at)
+    # Alone it is more than a day's worth: waiting does not help.
+    raise TicketExhausted(clause=clause, limit=per_day, used=used, asked=rise)
 
 
 def _locked_run(connection: Connection, run_id: str) -> RunRow:

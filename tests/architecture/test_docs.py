@@ -22,6 +22,7 @@ SECTIONS = (
     config.Store,
     config.Airflow,
     config.Spark,
+    config.Hdfs,
 )
 
 

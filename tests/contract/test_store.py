@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import random
 import socket
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ from fedtasks.errors import (
     StoreUnavailable,
     TicketExhausted,
     TicketMissing,
+    TicketRateLimited,
 )
 from fedtasks.store import AuditRow, HalfRow, MetricRow, RunRow, Store, TicketRow
 from fedtasks.store.schema import metadata
@@ -86,7 +89,7 @@ def run_row(number: int = 1, **changes: Any) -> RunRow:
 PRELUDE = """
 import sys
 from pathlib import Path
-from fedtasks.errors import TicketExhausted
+from fedtasks.errors import TicketExhausted, TicketRateLimited
 from fedtasks.store import Store, TicketRow
 url, password_file, name = sys.argv[1], Path(sys.argv[2]) if sys.argv[2] else None, sys.argv[3]
 def meet():
@@ -423,22 +426,122 @@ def test_use_of_a_negative_amount_is_a_mistake(store: Store) -> None:
         store.count_use("t-1", "r1", "runs", -1, None)
 
 
-def test_uses_counted_by_several_processes_never_pass_the_limit(database: Database) -> None:
+class Clock:
+    """Stands still until it is set."""
+
+    def __init__(self) -> None:
+        self.now = NOW
+
+    def __call__(self) -> int:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def ticking(database: Database, clock: Clock) -> Iterator[Store]:
+    """A store whose clock the test sets, with one ticket."""
+    with opened(database, clock=clock) as store:
+        store.put_ticket(TICKET)
+        yield store
+
+
+HOUR = 3_600_000
+DAY = 24 * HOUR
+
+
+def test_use_beyond_the_day_is_refused_until_the_named_time(ticking: Store, clock: Clock) -> None:
+    for hour, run_id, amount in ((0, "r1", 40), (3, "r2", 50)):
+        clock.now = NOW + hour * HOUR
+        ticking.count_use("t-1", run_id, "ids", amount, 1000, 100)
+    clock.now = NOW + 5 * HOUR
+    with pytest.raises(TicketRateLimited) as caught:
+        ticking.count_use("t-1", "r3", "ids", 60, 1000, 100)
+    room_at = caught.value.fields.pop("room_at")
+    assert caught.value.fields == {"clause": "limits.ids_per_day", "limit": "100", "used": "90", "asked": "60"}
+    assert caught.value.retryable
+    # 40 leave after a day, then 50 + 60 is still too much; 50 leave three hours later.
+    assert datetime.fromisoformat(room_at).timestamp() * 1000 == NOW + 3 * HOUR + DAY
+    clock.now = NOW + 3 * HOUR + DAY - 1
+    with pytest.raises(TicketRateLimited):
+        ticking.count_use("t-1", "r3", "ids", 60, 1000, 100)
+    clock.now += 1
+    assert ticking.count_use("t-1", "r3", "ids", 60, 1000, 100) == 150
+    assert ticking.uses("t-1", since_ms=clock.now - DAY) == {"ids": 60}
+
+
+def test_use_of_more_than_a_day_holds_is_refused_for_good(ticking: Store) -> None:
+    with pytest.raises(TicketExhausted) as caught:
+        ticking.count_use("t-1", "r1", "ids", 101, None, 100)
+    assert caught.value.fields["clause"] == "limits.ids_per_day"
+    assert not caught.value.retryable
+    assert ticking.uses("t-1") == {}
+
+
+def test_use_charged_before_passes_a_full_day_and_does_not_renew_it(ticking: Store, clock: Clock) -> None:
+    ticking.count_use("t-1", "r1", "ids", 100, None, 100)
+    clock.now = NOW + 23 * HOUR
+    assert ticking.count_use("t-1", "r1", "ids", 100, None, 100) == 100
+    clock.now = NOW + DAY
+    assert ticking.count_use("t-1", "r2", "ids", 100, None, 100) == 200
+
+
+def test_uses_within_any_day_never_pass_the_limit_per_day(ticking: Store, clock: Clock) -> None:
+    chance = random.Random(7)
+    amounts: dict[str, int] = {}
+    charges: list[tuple[int, int]] = []
+    refused = 0
+    for _ in range(150):
+        clock.now += chance.randrange(6 * HOUR)
+        run_id = f"r{chance.randrange(20)}"
+        amount = amounts.get(run_id, 0) + chance.randrange(-5, 40)
+        try:
+            ticking.count_use("t-1", run_id, "ids", max(amount, 0), None, 100)
+        except TicketRateLimited:
+            refused += 1
+            continue
+        charges.append((clock.now, max(amount - amounts.get(run_id, 0), 0)))
+        amounts[run_id] = max(amount, amounts.get(run_id, 0))
+        assert sum(rise for at_ms, rise in charges if at_ms > clock.now - DAY) <= 100
+    assert ticking.uses("t-1") == {"ids": sum(amounts.values())}
+    assert 10 < refused < 140
+
+
+def test_use_charged_before_there_were_days_counts_for_none(sqlite_database: Database) -> None:
+    with opened(sqlite_database) as store:
+        store.put_ticket(TICKET)
+        store.count_use("t-1", "r1", "ids", 90, None)
+        with store._write() as connection:
+            connection.execute(text("ALTER TABLE uses DROP COLUMN at_ms"))
+            connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
+    with opened(sqlite_database) as store:
+        assert store.uses("t-1") == {"ids": 90}
+        assert store.count_use("t-1", "r2", "ids", 100, None, 100) == 190
+        with pytest.raises(TicketExhausted):
+            store.count_use("t-1", "r3", "ids", 1, 190)
+
+
+@pytest.mark.parametrize("bounds", ["10, None", "None, 10"], ids=["ever", "per day"])
+def test_uses_counted_by_several_processes_never_pass_the_limit(database: Database, bounds: str) -> None:
     code = """
+bounds = BOUNDS
 with Store.open(url, password_file) as store:
     meet()
     for ticket in range(40):
         for number in range(2):
             try:
-                store.count_use(str(ticket), f"{name}.{number}", "ids", 3, 10)
+                store.count_use(str(ticket), f"{name}.{number}", "ids", 3, *bounds)
                 print(ticket)
-            except TicketExhausted:
+            except (TicketExhausted, TicketRateLimited):
                 pass
 """
     with opened(database) as store:
         for number in range(40):
             store.put_ticket(dataclasses.replace(TICKET, ticket_id=str(number)))
-        outputs = " ".join(run_together(database, code, 4)).split()
+        outputs = " ".join(run_together(database, code.replace("BOUNDS", bounds), 4)).split()
         for number in range(40):
             assert outputs.count(str(number)) == 3  # 3 × 3 ≤ 10 < 4 × 3
             assert store.uses(str(number)) == {"ids": 9}

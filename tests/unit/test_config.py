@@ -67,12 +67,37 @@ def test_load_party_makes_every_path_absolute(load: Load, tmp_path: Path) -> Non
 
 
 def test_load_party_keeps_what_is_absolute(load: Load) -> None:
-    text = GOOD.replace("storage: storage", "storage: hdfs://nn:9000/fed").replace("data/loans", "hdfs://nn:9000/loans")
+    text = GOOD.replace("storage: storage", "storage: webhdfs://nn:9000/fed").replace(
+        "data/loans", "webhdfs://nn:9000/loans"
+    )
     text += "store: {url: 'postgresql://fed@db/fed', password_file: /run/secrets/db}\n"
     party = load(text)
-    assert party.storage == "hdfs://nn:9000/fed"
-    assert party.datasets[0].uri == "hdfs://nn:9000/loans.parquet"
+    assert party.storage == "webhdfs://nn:9000/fed"
+    assert party.datasets[0].uri == "webhdfs://nn:9000/loans.parquet"
     assert (party.store.url, party.store.password_file) == ("postgresql://fed@db/fed", Path("/run/secrets/db"))
+
+
+def test_load_party_resolves_hdfs_to_what_fsspec_opens(load: Load) -> None:
+    text = GOOD.replace("storage: storage", "storage: hdfs://namenode:8020/runs")
+    text = text.replace("uri: data/loans.parquet", "uri: hdfs://namenode:8020/loans")
+
+    party = load(text + "hdfs: {web: namenode:9870, user: bank}\n")
+
+    assert (party.storage, party.datasets[0].uri) == (
+        "webhdfs://bank@namenode:9870/runs",
+        "webhdfs://bank@namenode:9870/loans",
+    )
+    assert load(text + "hdfs: {web: namenode:9870}\n").storage == "webhdfs://namenode:9870/runs"
+    with pytest.raises(ConfigError, match="NameNode's http address") as caught:
+        load(text)
+    assert caught.value.detail.startswith("`hdfs`")
+    assert "party.yaml" in caught.value.where
+
+
+@pytest.mark.parametrize("section", ["{web: namenode}", "{web: 'namenode:9870', user: a@b}", "{user: a}"])
+def test_load_party_with_a_wrong_hdfs_section_is_refused(load: Load, section: str) -> None:
+    with pytest.raises(ConfigError):
+        load(f"{GOOD}hdfs: {section}\n")
 
 
 def test_load_party_without_a_path_takes_the_environment(

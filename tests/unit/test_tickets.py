@@ -29,6 +29,7 @@ from fedtasks.errors import (
     TicketScope,
 )
 from fedtasks.tickets import (
+    INTERSECTIONS,
     ROLES,
     DatasetScope,
     Floor,
@@ -117,6 +118,7 @@ def grants(draw: st.DrawFn) -> Grant:
         not_before_s=not_before_s,
         expires_s=not_before_s + draw(st.integers(1, 2**33)),
         limits=Limits(*(draw(limits) for _ in dataclasses.fields(Limits))),
+        outputs=Outputs(draw(st.sampled_from(INTERSECTIONS))),
         floor=Floor(draw(st.integers(2048, 8192)), draw(st.integers(1, 2**40))),
     )
 
@@ -238,6 +240,8 @@ def test_ticket_with_detached_payload_is_refused() -> None:
         {"datasets": [{"name": "loans", "schema_digest": SCHEMA, "columns": ["age"], "rows": 5}]},
         {"limits": {"runs": 0}},
         {"limits": {"trees": 3}},
+        {"limits": {"ids_blinded": 0}},
+        {"limits": {"ids_blinded_per_day": "9"}},
         {"floor": {"key_bits": 1024}},
         {"outputs": {"intersection": "everyone"}},
         {"approval": "never"},
@@ -388,6 +392,7 @@ def test_request_whose_numbers_are_not_known_yet_is_allowed() -> None:
         ({"epochs": 11}, TicketScope, "limits.epochs", "11", "10"),
         ({"key_bits": 2048}, FloorViolated, "floor.key_bits", "2048", "3072"),
         ({"min_intersection": 49}, FloorViolated, "floor.min_intersection", "49", "50"),
+        ({"learns": "everyone"}, TicketScope, "outputs.intersection", "everyone", "size client both"),
     ],
     ids=lambda value: json.dumps(value) if isinstance(value, dict) else "",
 )
@@ -397,6 +402,28 @@ def test_request_outside_one_clause_is_refused_by_its_name(
     with pytest.raises(error) as caught:
         check(GRANT, dataclasses.replace(REQUEST, **change), 1500)
     assert caught.value.fields == {"clause": clause, "asked": asked, "allowed": allowed}
+
+
+@pytest.mark.parametrize(
+    ("granted", "covered"), [("size", {"size"}), ("client", {"size", "client"}), ("both", {"size", "client", "both"})]
+)
+@pytest.mark.parametrize("learns", ["size", "client", "both", "signer", ""])
+def test_request_to_learn_is_bounded_by_the_ticket(granted: str, covered: set[str], learns: str) -> None:
+    grant = dataclasses.replace(GRANT, outputs=Outputs(intersection=granted))
+    request = dataclasses.replace(REQUEST, learns=learns)
+    if learns in covered:
+        check(grant, request, 1500)
+        return
+    with pytest.raises(TicketScope) as caught:
+        check(grant, request, 1500)
+    assert caught.value.fields["clause"] == "outputs.intersection"
+    assert set(caught.value.fields["allowed"].split()) == covered
+
+
+def test_ticket_of_before_ids_were_counted_limits_none_of_them() -> None:
+    claims = claims_of(TOKEN)
+    claims["limits"] = {"runs": 3, "epochs": 10}
+    assert read(signed(HEADER, json.dumps(claims).encode()), GRANTOR.public_key()) == GRANT
 
 
 def test_request_for_a_column_outside_the_ticket_hides_its_name_from_the_holder() -> None:
@@ -447,6 +474,8 @@ def test_grant_with_a_wrong_field_names_it(change: dict[str, Any], field: str) -
         (lambda: DatasetScope("loans", SCHEMA, ("",)), "columns"),
         (lambda: Limits(runs=0), "runs"),
         (lambda: Limits(epochs=-1), "epochs"),
+        (lambda: Limits(ids_blinded=0), "ids_blinded"),
+        (lambda: Limits(ids_blinded_per_day=0), "ids_blinded_per_day"),
         (lambda: Floor(key_bits=2047), "key_bits"),
         (lambda: Floor(min_intersection=0), "min_intersection"),
         (lambda: Outputs(intersection="holder"), "intersection"),

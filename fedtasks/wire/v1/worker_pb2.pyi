@@ -158,6 +158,26 @@ class ReportTaskResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class CountUseRequest(_message.Message):
+    __slots__ = ("run_id", "task", "attempt", "kind", "amount")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    AMOUNT_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    task: str
+    attempt: int
+    kind: str
+    amount: int
+    def __init__(self, run_id: _Optional[str] = ..., task: _Optional[str] = ..., attempt: _Optional[int] = ..., kind: _Optional[str] = ..., amount: _Optional[int] = ...) -> None: ...
+
+class CountUseResponse(_message.Message):
+    __slots__ = ("used",)
+    USED_FIELD_NUMBER: _ClassVar[int]
+    used: int
+    def __init__(self, used: _Optional[int] = ...) -> None: ...
+
 class FinishTaskRequest(_message.Message):
     __slots__ = ("run_id", "task", "attempt", "outcome_json", "failure", "final")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]

@@ -71,6 +71,11 @@ class WorkerGatewayStub:
                 request_serializer=fedtasks_dot_v1_dot_worker__pb2.ReportTaskRequest.SerializeToString,
                 response_deserializer=fedtasks_dot_v1_dot_worker__pb2.ReportTaskResponse.FromString,
                 _registered_method=True)
+        self.CountUse = channel.unary_unary(
+                '/fedtasks.v1.WorkerGateway/CountUse',
+                request_serializer=fedtasks_dot_v1_dot_worker__pb2.CountUseRequest.SerializeToString,
+                response_deserializer=fedtasks_dot_v1_dot_worker__pb2.CountUseResponse.FromString,
+                _registered_method=True)
         self.FinishTask = channel.unary_unary(
                 '/fedtasks.v1.WorkerGateway/FinishTask',
                 request_serializer=fedtasks_dot_v1_dot_worker__pb2.FinishTaskRequest.SerializeToString,
@@ -143,6 +148,13 @@ class WorkerGatewayServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CountUse(self, request, context):
+        """Charge a use to the run's ticket before it happens; the same run again costs only what its amount has risen.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def FinishTask(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -205,6 +217,11 @@ def add_WorkerGatewayServicer_to_server(servicer, server):
                     servicer.ReportTask,
                     request_deserializer=fedtasks_dot_v1_dot_worker__pb2.ReportTaskRequest.FromString,
                     response_serializer=fedtasks_dot_v1_dot_worker__pb2.ReportTaskResponse.SerializeToString,
+            ),
+            'CountUse': grpc.unary_unary_rpc_method_handler(
+                    servicer.CountUse,
+                    request_deserializer=fedtasks_dot_v1_dot_worker__pb2.CountUseRequest.FromString,
+                    response_serializer=fedtasks_dot_v1_dot_worker__pb2.CountUseResponse.SerializeToString,
             ),
             'FinishTask': grpc.unary_unary_rpc_method_handler(
                     servicer.FinishTask,
@@ -418,6 +435,33 @@ class WorkerGateway:
             '/fedtasks.v1.WorkerGateway/ReportTask',
             fedtasks_dot_v1_dot_worker__pb2.ReportTaskRequest.SerializeToString,
             fedtasks_dot_v1_dot_worker__pb2.ReportTaskResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CountUse(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fedtasks.v1.WorkerGateway/CountUse',
+            fedtasks_dot_v1_dot_worker__pb2.CountUseRequest.SerializeToString,
+            fedtasks_dot_v1_dot_worker__pb2.CountUseResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -228,9 +228,10 @@ def set_address(member: Member, address: str) -> None:
     file.write_text(file.read_text().replace("PROXY", address))
 
 
-def shared_config(dataset: str = "customers", epochs: int = 3) -> str:
+def shared_config(dataset: str = "customers", epochs: int = 3, **psi: object) -> str:
     """Return the shared configuration of a run between bank (leader) and shop."""
-    config = {"leader": "bank", "datasets": {"bank": "loans", "shop": dataset}, "steps": {"train": {"epochs": epochs}}}
+    steps = {"train": {"epochs": epochs}, **({"psi": psi} if psi else {})}
+    config = {"leader": "bank", "datasets": {"bank": "loans", "shop": dataset}, "steps": steps}
     return json.dumps(config, sort_keys=True, separators=(",", ":"))
 
 

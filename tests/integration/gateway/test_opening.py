@@ -6,6 +6,7 @@ import json
 import socket
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -129,6 +130,11 @@ def busy(pair: Pair) -> None:
     pair.shop.airflow.triggered.clear()
 
 
+def grant_outputs(intersection: str) -> Callable[[Pair], object]:
+    outputs = tickets.Outputs(intersection=intersection)
+    return lambda pair: grant_ticket(pair.shop, pair.bank, outputs=outputs)
+
+
 CASES = {
     "no ticket": (lambda pair: None, {}, "TICKET_MISSING", "ticket"),
     "not accepted": (
@@ -152,6 +158,25 @@ CASES = {
         "pipelines",
     ),
     "other role": (lambda pair: grant_ticket(pair.shop, pair.bank, roles=("follower",)), {}, "TICKET_SCOPE", "roles"),
+    "both would learn": (
+        grant_outputs("client"),
+        {"config_json": shared_config(learns="both")},
+        "TICKET_SCOPE",
+        "outputs.intersection",
+    ),
+    "both would learn by default": (grant_outputs("size"), {}, "TICKET_SCOPE", "outputs.intersection"),
+    "the client would learn": (
+        grant_outputs("size"),
+        {"config_json": shared_config(learns="client")},
+        "TICKET_SCOPE",
+        "outputs.intersection",
+    ),
+    "somebody would learn": (
+        grant_outputs("both"),
+        {"config_json": shared_config(learns=["size"])},
+        "TICKET_SCOPE",
+        "outputs.intersection",
+    ),
     "one run too many": (exhausted, {}, "TICKET_EXHAUSTED", "limits.runs"),
     "too many at once": (busy, {}, "TICKET_EXHAUSTED", "limits.concurrent_runs"),
 }
@@ -169,6 +194,13 @@ def test_open_run_outside_the_ticket_is_refused_with_its_clause(running: Pair, c
     row = refusals(running.shop)[-1]
     assert row["code"] == code
     assert str(row["clause"]).startswith(clause)
+
+
+@pytest.mark.parametrize(("granted", "learns"), [("client", "size"), ("size", "size"), ("both", "client")])
+def test_open_run_that_reveals_no_more_than_the_ticket_says_starts(running: Pair, granted: str, learns: str) -> None:
+    grant_outputs(granted)(running)
+    with running.bank.client() as client:
+        assert open_run(client, config_json=shared_config(learns=learns)).opening == worker_pb2.OPENING_STARTED
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,12 @@ def test_ticket_issue_signs_what_was_asked(run: Run, met: tuple[str, str]) -> No
         "7",
         "--epochs",
         "9",
+        "--ids-blinded",
+        "5000000",
+        "--ids-blinded-per-day",
+        "100000",
+        "--intersection",
+        "client",
     ]
     run("ticket", "issue", "--to", "bank", "--dataset", "customers", *options, "--party", met[1])
     shop = load_party(met[1])
@@ -43,7 +49,10 @@ def test_ticket_issue_signs_what_was_asked(run: Run, met: tuple[str, str]) -> No
     )
     assert grant.datasets == (tickets.DatasetScope("customers", shop.dataset("customers").schema_digest, ("age",)),)
     assert grant.expires_s - grant.not_before_s == 2 * 86_400
-    assert grant.limits == tickets.Limits(runs=3, concurrent_runs=2, epochs=9)
+    assert grant.limits == tickets.Limits(
+        runs=3, concurrent_runs=2, epochs=9, ids_blinded=5_000_000, ids_blinded_per_day=100_000
+    )
+    assert grant.outputs == tickets.Outputs(intersection="client")
     assert grant.floor == tickets.Floor(key_bits=4096, min_intersection=7)
     assert (decision.actor, decision.action, decision.detail["ticket"]) == ("shop", "ticket.issued", grant.ticket_id)
 
@@ -56,6 +65,7 @@ def test_ticket_issue_signs_what_was_asked(run: Run, met: tuple[str, str]) -> No
         ({"--columns": "age,salary"}, "CONFIG_INVALID"),
         ({"--role": "king"}, "CONFIG_INVALID"),
         ({"--key-bits": "1024"}, "CONFIG_INVALID"),
+        ({"--intersection": "signer"}, "CONFIG_INVALID"),
     ],
 )
 def test_ticket_issue_with_a_wrong_value_stores_nothing(
@@ -157,6 +167,27 @@ def test_ticket_show_tells_scope_and_use(run: Run, met: tuple[str, str], ticket_
     assert shown["used"] == {"runs": 1}
     assert shown["datasets"][0]["columns"] == ["age", "region"]
     assert shown["roles"] == ["leader"]
+
+
+def test_ticket_show_tells_ids_blinded_ever_and_within_the_day(run: Run, met: tuple[str, str]) -> None:
+    limits = ["--ids-blinded", "1000", "--ids-blinded-per-day", "200"]
+    run(
+        *("ticket", "issue", "--to", "bank", "--dataset", "customers", "--pipeline", "train", *limits),
+        *("--intersection", "size", "--party", met[1]),
+    )
+    (listed,) = run("ticket", "list", "--json", "--party", met[1]).json()
+    url = load_party(met[1]).store.url
+    two_days_ago = int((time.time() - 2 * 86_400) * 1000)
+    with Store.open(url, clock=lambda: two_days_ago) as store:
+        store.count_use(listed["ticket_id"], "train.d.1", "ids_blinded", 150, 1000, 200)
+    with Store.open(url) as store:
+        store.count_use(listed["ticket_id"], "train.d.2", "ids_blinded", 70, 1000, 200)
+    shown = run("ticket", "show", listed["ticket_id"], "--json", "--party", met[1]).json()
+    assert (shown["limits"]["ids_blinded"], shown["limits"]["ids_blinded_per_day"]) == (1000, 200)
+    assert (shown["used"], shown["used_last_24h"]) == ({"ids_blinded": 220}, {"ids_blinded": 70})
+    assert shown["outputs"]["intersection"] == "size"
+    words = run("ticket", "show", listed["ticket_id"], "--party", met[1]).out
+    assert "used_last_24h.ids_blinded" in words
 
 
 def test_tickets_of_a_removed_peer_do_not_hide_the_others(run: Run, met: tuple[str, str], ticket_id: str) -> None:
