@@ -122,6 +122,11 @@ class Dataset:
             raise ConfigError(f"`{self.id}` is the id and cannot be a feature", field="features")
 
     @property
+    def id_facts(self) -> dict[str, str]:
+        """What both parties' datasets must have alike, so that equal people have equal ids."""
+        return {"id_type": self.id_type.value, "normalise": ",".join(step.value for step in self.normalise)}
+
+    @property
     def schema_digest(self) -> str:
         """SHA-256 (hex) over id, types, features and label: what a ticket pins; not where the file is."""
         plain = to_plain(self)
@@ -271,6 +276,8 @@ class Party:
         How ``hdfs://`` URIs are reached.
     psi_key
         RSA private key for signing as the PSI signer (PEM file); made by ``fedtasks psi keygen``.
+    psi_oprf_key
+        The same for scheme ``oprf``; made by ``fedtasks psi keygen --scheme oprf``.
     max_clock_skew_s
         How far a peer's clock may be from ours.
     """
@@ -285,6 +292,7 @@ class Party:
     spark: Spark = field(default_factory=Spark)
     hdfs: Hdfs | None = None
     psi_key: Path | None = None
+    psi_oprf_key: Path | None = None
     max_clock_skew_s: float = 120.0
 
     def __post_init__(self) -> None:
@@ -353,7 +361,7 @@ def _resolve(plain: dict[str, object], party: Party, folder: Path) -> None:
 
     below(plain.get("gateway"), *_PATHS)
     below(plain.get("airflow"), "password_file")
-    below(plain, "psi_key")
+    below(plain, "psi_key", "psi_oprf_key")
     for peer in _items(plain.get("peers")):
         below(peer, "authority")
     for dataset in _items(plain.get("datasets")):

@@ -40,6 +40,9 @@ class TaskConfig:
         Path of party.yaml.
     run_id, task, attempt
         Which task of which run, and the attempt that both halves agreed on.
+    stage, shard
+        Which part of the task this is, where a task is cut into several; the shard is None unless there is one such
+        part for each.
     peer
         The other party's name.
     leader
@@ -61,6 +64,15 @@ class TaskConfig:
     datasets: Mapping[str, str]
     settings: Mapping[str, Any] = field(default_factory=dict)
     shared_digest: str = ""
+    stage: str = ""
+    shard: int | None = None
+
+    @property
+    def half(self) -> str:
+        """The name under which both halves meet: ``task``, ``task.stage`` or ``task.stage[shard]``."""
+        stage = f".{self.stage}" if self.stage else ""
+        shard = "" if self.shard is None else f"[{self.shard}]"
+        return f"{self.task}{stage}{shard}"
 
 
 @dataclass(frozen=True)
@@ -107,15 +119,13 @@ class TaskContext:
         """URI of the folder that this attempt writes to."""
         return self.storage.attempt(self.config.task, self.config.attempt)
 
-    def open_link(self, facts: Mapping[str, str], *, shard: int = 0) -> Link:
+    def open_link(self, facts: Mapping[str, str]) -> Link:
         """Meet the other half.
 
         Parameters
         ----------
         facts
             What must be equal on both sides beside the task, the attempt and the shared configuration; see `facts_of`.
-        shard
-            Which pair of shards this link serves.
 
         Raises
         ------
@@ -127,8 +137,8 @@ class TaskContext:
             self._client,
             peer=config.peer,
             run_id=config.run_id,
-            task=config.task,
-            shard=shard,
+            task=config.half,
+            shard=config.shard or 0,
             attempt=config.attempt,
             facts={"shared configuration": config.shared_digest, **facts},
         )
@@ -150,13 +160,13 @@ class TaskContext:
         TicketRevoked, TicketExpired, AttemptStale, RunEnded, …
             The ticket or this attempt is not valid any more.
         """
-        self._client.count_use(self.config.run_id, self.config.task, self.config.attempt, kind, amount)
+        self._client.count_use(self.config.run_id, self.config.half, self.config.attempt, kind, amount)
 
     def report(self, progress: Mapping[str, Any] | None = None, *, step: int = 0, **metrics: float) -> None:
         """Show progress (display only) and store metrics at `step`; never fails the task."""
         try:
             self._client.report(
-                self.config.run_id, self.config.task, self.config.attempt, progress=progress, step=step, metrics=metrics
+                self.config.run_id, self.config.half, self.config.attempt, progress=progress, step=step, metrics=metrics
             )
         except FedtasksError as error:
             log.warning("progress could not be reported: %s", error)

@@ -9,7 +9,6 @@ Every array is ``uint8`` of shape ``(n, key_bytes)``, C-contiguous, one big-endi
                                     answers = blind_sign(blinded)
                     ◄── answers ──
     signatures = finalize(answers)  signatures = sign(ids)        equal for equal ids
-    tags = make_tags(signatures)    tags = make_tags(signatures)
 """
 
 from __future__ import annotations
@@ -23,12 +22,11 @@ import numpy as np
 import numpy.typing as npt
 
 from fedtasks.crypto.keys import PrivateKey, PublicKey
+from fedtasks.crypto.modular import inverses
 from fedtasks.errors import KeyInvalid, ProtocolViolated, SignatureWrong
 
 Bytes = npt.NDArray[np.uint8]
 
-TAG_BYTES = 16
-_TAG_DOMAIN = b"fedtasks-psi-tag-v1"
 _HASH_BYTES = 48
 
 
@@ -164,32 +162,6 @@ def sign(private: PrivateKey, messages: Sequence[bytes]) -> Bytes:
     return blind_sign(private, prepare(private.public, messages))
 
 
-def make_tags(public: PublicKey, messages: Sequence[bytes], signatures: Bytes) -> Bytes:
-    """Turn signatures into tags of 16 bytes.
-
-    Returns
-    -------
-    ndarray
-        ``uint8``, shape ``(n, 16)``: SHA-256 over domain, key id, message and signature, each behind its length.
-
-    Notes
-    -----
-    Reveals: a tag can be computed only by who holds the id's signature; without it, it is a random number.
-    """
-    prefix = _field(_TAG_DOMAIN) + _field(bytes.fromhex(public.key_id))
-    tags = b"".join(
-        [
-            hashlib.sha256(prefix + _field(message) + _field(signature.tobytes())).digest()[:TAG_BYTES]
-            for message, signature in zip(messages, signatures, strict=True)
-        ]
-    )
-    return np.frombuffer(tags, dtype=np.uint8).reshape(len(messages), TAG_BYTES)
-
-
-def _field(value: bytes) -> bytes:
-    return len(value).to_bytes(4, "big") + value
-
-
 def _numbers(rows: Bytes, n: gmpy2.mpz) -> list[gmpy2.mpz]:
     width = rows.shape[1]
     raw = rows.tobytes()
@@ -207,7 +179,7 @@ def _rows(numbers: Sequence[gmpy2.mpz], width: int) -> Bytes:
 def _blind(messages: Sequence[gmpy2.mpz], public: PublicKey, n: gmpy2.mpz) -> tuple[list[gmpy2.mpz], list[gmpy2.mpz]]:
     blinds = [_unit(public.n) for _ in messages]
     powers = gmpy2.powmod_base_list(blinds, public.e, n)
-    return [m * power % n for m, power in zip(messages, powers, strict=True)], _inverses(blinds, n)
+    return [m * power % n for m, power in zip(messages, powers, strict=True)], inverses(blinds, n)
 
 
 def _unit(n: int) -> gmpy2.mpz:
@@ -215,19 +187,6 @@ def _unit(n: int) -> gmpy2.mpz:
     while gmpy2.gcd(candidate := gmpy2.mpz(1 + secrets.randbelow(n - 1)), n) != 1:
         pass
     return candidate
-
-
-def _inverses(numbers: Sequence[gmpy2.mpz], n: gmpy2.mpz) -> list[gmpy2.mpz]:
-    """Invert all by one inversion and three multiplications each (Montgomery's trick)."""
-    prefixes = [gmpy2.mpz(1)]
-    for number in numbers:
-        prefixes.append(prefixes[-1] * number % n)
-    rest = gmpy2.invert(prefixes.pop(), n)
-    inverses = []
-    for prefix, number in zip(reversed(prefixes), reversed(numbers), strict=True):
-        inverses.append(rest * prefix % n)
-        rest = rest * number % n
-    return inverses[::-1]
 
 
 def _product(numbers: Sequence[gmpy2.mpz], n: gmpy2.mpz) -> gmpy2.mpz:

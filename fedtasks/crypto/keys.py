@@ -1,10 +1,12 @@
-"""RSA keys of the PSI signer: made, kept in a file that only its owner may read, and checked on load."""
+"""Keys of the PSI signer: made, kept in a file that only its owner may read, and checked on load."""
 
 from __future__ import annotations
 
 import hashlib
 import math
 import os
+import re
+import secrets
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +15,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from fedtasks.crypto.oprf import derive_key
 from fedtasks.errors import KeyInvalid, KeyWeak
 
 MIN_BITS = 2048
@@ -20,6 +23,10 @@ DEFAULT_BITS = 3072
 MAX_BITS = 8192
 PUBLIC_EXPONENT = 65537
 """The one public exponent that is accepted: prime, so that few roots prove much (see `key_proof`)."""
+
+_OPRF_HEADER = "fedtasks-oprf-ristretto255-sha512-seed"
+_OPRF_INFO = b"fedtasks-psi-oprf-v1"
+_SEED_BYTES = 32
 
 
 @dataclass(frozen=True)
@@ -140,13 +147,7 @@ def generate_psi_key(path: Path, bits: int = DEFAULT_BITS) -> PublicKey:
         raise KeyWeak(f"{bits} bits are asked for; at least {MIN_BITS} are needed", where=str(path), key_bits=bits)
     key = rsa.generate_private_key(public_exponent=PUBLIC_EXPONENT, key_size=bits)
     pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        raise KeyInvalid("the file exists; a key is never overwritten", where=str(path)) from None
-    with os.fdopen(handle, "wb") as file:
-        file.write(pem)
+    _write_new(path, pem)
     return PublicKey(key.public_key().public_numbers().n)
 
 
@@ -161,13 +162,7 @@ def load_psi_key(path: Path) -> PrivateKey:
         The key has fewer than 2048 bits.
     """
     place = str(path)
-    try:
-        mode = path.stat().st_mode
-        pem = path.read_bytes()
-    except OSError as error:
-        raise KeyInvalid(f"the key cannot be read: {error.strerror}", where=place) from error
-    if mode & 0o077:
-        raise KeyInvalid(f"others may read this key (mode {mode & 0o777:o}); run chmod 600 on it", where=place)
+    pem = _read_private(path)
     try:
         key = serialization.load_pem_private_key(pem, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
@@ -182,3 +177,59 @@ def load_psi_key(path: Path) -> PrivateKey:
         error.where = place
         raise
     return PrivateKey(numbers.p, numbers.q)
+
+
+@dataclass(frozen=True)
+class OprfKey:
+    """A private key of the pseudo-random function: a scalar, never shown by ``repr``."""
+
+    scalar: int = field(repr=False)
+
+
+def generate_oprf_key(path: Path) -> OprfKey:
+    """Make a key of the pseudo-random function and write its seed to `path` (hex behind a header, mode 0600).
+
+    Raises
+    ------
+    KeyInvalid
+        The file exists already: a key is never overwritten, since tags made with it would be lost.
+    """
+    seed = secrets.token_bytes(_SEED_BYTES)
+    _write_new(path, f"{_OPRF_HEADER}\n{seed.hex()}\n".encode())
+    return OprfKey(derive_key(seed, _OPRF_INFO))
+
+
+def load_oprf_key(path: Path) -> OprfKey:
+    """Read a key that `generate_oprf_key` made.
+
+    Raises
+    ------
+    KeyInvalid
+        The file cannot be read, others may read it, or it holds something else.
+    """
+    lines = _read_private(path).decode("ascii", errors="replace").split()
+    if lines[:1] != [_OPRF_HEADER] or len(lines) != 2 or not re.fullmatch(r"[0-9a-f]{64}", lines[1]):
+        raise KeyInvalid(f"not a key of scheme oprf: expected `{_OPRF_HEADER}` and 64 hex digits", where=str(path))
+    return OprfKey(derive_key(bytes.fromhex(lines[1]), _OPRF_INFO))
+
+
+def _write_new(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        raise KeyInvalid("the file exists; a key is never overwritten", where=str(path)) from None
+    with os.fdopen(handle, "wb") as file:
+        file.write(content)
+
+
+def _read_private(path: Path) -> bytes:
+    place = str(path)
+    try:
+        mode = path.stat().st_mode
+        content = path.read_bytes()
+    except OSError as error:
+        raise KeyInvalid(f"the key cannot be read: {error.strerror}", where=place) from error
+    if mode & 0o077:
+        raise KeyInvalid(f"others may read this key (mode {mode & 0o777:o}); run chmod 600 on it", where=place)
+    return content

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fedtasks.config import Dataset, IdType, Normalisation
-from fedtasks.errors import ColumnType, IdDuplicate, IdNull, LabelInvalid
+from fedtasks.errors import ColumnType, IdNull, LabelInvalid
 
 _STEPS = {
     Normalisation.TRIM: pc.utf8_trim_whitespace,
@@ -105,19 +105,10 @@ def check_ids(dataset: Dataset, counts: IdCounts) -> None:
     ------
     IdNull
         Rows have no id.
-    IdDuplicate
-        An id stands in several rows, after normalisation.
     """
     if counts.n_null:
         raise IdNull(
             f"{counts.n_null} of {counts.n_rows} rows have no `{dataset.id}`, the first is {counts.null_example}",
-            where=dataset.uri,
-        )
-    if counts.duplicate_examples:
-        one, other = counts.duplicate_examples
-        raise IdDuplicate(
-            f"{counts.n_duplicate} of {counts.n_rows} rows share their `{dataset.id}` with another row after "
-            f"normalisation, such as {one} and {other}",
             where=dataset.uri,
         )
 

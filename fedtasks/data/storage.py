@@ -296,9 +296,9 @@ class RunStorage:
         """Return the URI of the folder that this attempt of `task` writes to; creates it."""
         return self._create(self._attempt_uri(task, attempt))
 
-    def folder(self, task: str) -> str:
-        """Return the URI of the folder that all attempts of `task` share, for checkpoints; creates it."""
-        return self._create(f"{self.uri}/{_segment(task)}/state")
+    def folder(self, task: str, name: str = "state") -> str:
+        """Return the URI of a folder that all attempts of `task` share, for checkpoints; creates it."""
+        return self._create(f"{self.uri}/{_segment(task)}/{name}")
 
     def publish(self, task: str, attempt: int, *, rows: int, facts: Mapping[str, Any]) -> Manifest:
         """Make the files of this attempt the result of `task`.

@@ -94,11 +94,12 @@ class Gateway:
                 log.warning("the note could not be shown: %s", error)
 
         workers = WorkerService(party, store, runs, desk, relay, connections, changes, note, self._clock)
+        # Ends last: bytes cross until the listeners have closed.
+        stack.push_async_callback(relay.flush)
         await stack.enter_async_context(self._listen_for_workers(workers))
         if party.gateway.listen is not None:
             await stack.enter_async_context(self._listen_for_peers(peers, party.gateway.listen))
         caretaker = Caretaker(party.name, store, runs, relay, airflow, connections, changes, self._clock)
-        stack.push_async_callback(relay.flush)
         async with asyncio.TaskGroup() as tasks:
             for connection in connections.values():
                 tasks.create_task(connection.keep_dialling(self._dial_credentials(connection)))

@@ -6,7 +6,8 @@ format of the peer's to parse.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,14 +20,59 @@ from fedtasks.errors import ProtocolViolated
 Bytes = npt.NDArray[np.uint8]
 
 BATCH_ROWS = 4096
+"""How many rows are computed at a time; behind so many answers stands a proof, so both sides must mean the same."""
 
 
-def check_size(uri: str, rows: int, width: int) -> None:
-    """Refuse a peer's file that does not hold `rows` rows of `width` bytes."""
+def check_size(uri: str, n_bytes: int) -> None:
+    """Refuse a peer's file that has not `n_bytes`."""
     fs, path = filesystem(uri)
     size = fs.size(path)
-    if size != rows * width:
-        raise ProtocolViolated(f"expected {rows} rows of {width} bytes, got {size} bytes", where=uri)
+    if size != n_bytes:
+        raise ProtocolViolated(f"expected {n_bytes} bytes, got {size}", where=uri)
+
+
+@dataclass(frozen=True)
+class RowFile:
+    """A file of rows: one shard of blinded ids, answers or tags."""
+
+    shard: int
+    rows: int
+    sha256: str
+    uri: str = ""
+
+    @classmethod
+    def of(cls, row: Any) -> RowFile:
+        """Take what a Spark row says of a file."""
+        return cls(row["shard"], row["rows"], row["sha256"], row["uri"])
+
+
+def answers_bytes(rows: int, element_bytes: int, proof_bytes: int) -> int:
+    """Return the size of a file of answers."""
+    return rows * element_bytes + -(-rows // BATCH_ROWS) * proof_bytes
+
+
+def read_answers(uri: str, element_bytes: int, proof_bytes: int) -> Iterator[tuple[Bytes, bytes]]:
+    """Yield answers as arrays of shape ``(n, element_bytes)`` with at most `BATCH_ROWS` rows, each with its proof."""
+    fs, path = filesystem(uri)
+    with fs.open(path, "rb") as file:
+        while raw := file.read(BATCH_ROWS * element_bytes + proof_bytes):
+            end = len(raw) - proof_bytes
+            yield np.frombuffer(raw[:end], dtype=np.uint8).reshape(-1, element_bytes), raw[end:]
+
+
+def rebatch(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:
+    """Cut or join batches so that all but the last have exactly `rows` rows."""
+    held: list[pa.RecordBatch] = []
+    n_held = 0
+    for batch in batches:
+        held.append(batch)
+        n_held += batch.num_rows
+        while n_held >= rows:
+            table = pa.Table.from_batches(held)
+            yield table.slice(0, rows).combine_chunks().to_batches()[0]
+            held, n_held = table.slice(rows).to_batches(), n_held - rows
+    if n_held:
+        yield pa.Table.from_batches(held).combine_chunks().to_batches()[0]
 
 
 def read_rows(uri: str, width: int) -> Iterator[Bytes]:

@@ -136,6 +136,12 @@ def dataset_ids(spark: SparkSession, dataset: Dataset, parts: Sequence[Part]) ->
     return each(spark, parts, lambda part: read_ids(dataset, part), _IDS)
 
 
+def distinct_ids(ids: DataFrame) -> DataFrame:
+    """Keep the first row of each id, in the order of files and rows."""
+    first = F.min(F.struct("file", "row", LABEL)).alias("first")
+    return ids.groupBy("id").agg(first).select("id", f"first.{LABEL}")
+
+
 def count_ids(ids: DataFrame, parts: Sequence[Part]) -> IdCounts:
     """Pass over all ids once and count what is wrong with them."""
     place = F.struct("file", "row")

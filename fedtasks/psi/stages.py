@@ -1,56 +1,62 @@
-"""The Spark stages of private set intersection: blind, sign, unblind, tag, match.
+"""The Spark stages of private set intersection: blind, evaluate, finalize, tag, compare.
 
 Each takes and gives frames or files by shard; none gathers ids in one process. Ids and what undoes a blind stay in the
-run's scratch folder, blinded ids and tags go to files of their own, which cross.
+run's private folder, blinded ids and tags go to files of their own, which cross.
 """
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812 - what everybody calls it
 
-from fedtasks.crypto import blind_rsa
-from fedtasks.crypto.keys import PrivateKey, PublicKey, load_psi_key
-from fedtasks.data.blocks import TAG_BYTES, block_of
+from fedtasks.crypto.scheme import Client, Scheme, Signer, load_signer
+from fedtasks.data.blocks import TAG_BYTES
 from fedtasks.data.storage import filesystem
-from fedtasks.psi.files import BATCH_ROWS, Bytes, from_column, read_rows, read_sorted_tags, to_column
+from fedtasks.psi.files import (
+    BATCH_ROWS,
+    Bytes,
+    RowFile,
+    from_column,
+    read_answers,
+    read_rows,
+    read_sorted_tags,
+    rebatch,
+    to_column,
+)
 from fedtasks.psi.spark import Batches, by_shard, carried, collect, each, new_file
 
-_TAGGED = "tag binary, id string, shard int"
+PAIRS = "tag binary, id string"
+_ROW_FILE = "shard int, rows long, sha256 string, uri string"
 
 
 @dataclass(frozen=True)
 class BlindedShard:
-    """One shard of blinded ids: `blinded` crosses; `state` (ids and inverses, same order) stays."""
+    """One shard of blinded ids: `sent` crosses; `state` (ids and secrets, same order) stays."""
 
-    shard: int
-    rows: int
+    sent: RowFile
     state: str
-    blinded: str
 
 
 @dataclass(frozen=True)
 class TaggedShard:
-    """One shard of tags in ascending order: `tags` may cross; `pairs` (tag and id) stays."""
+    """One shard of common tags in ascending order: `sent` may cross; `pairs` (tag and id) stays."""
 
-    shard: int
-    rows: int
+    sent: RowFile
     pairs: str
-    tags: str
 
 
-def blind_ids(ids: DataFrame, public: PublicKey, n_shards: int, folder: str) -> list[BlindedShard]:
+def blind_ids(ids: DataFrame, client: Client, n_shards: int, folder: str) -> list[BlindedShard]:
     """Blind all ids, in random order within a shard.
 
     Notes
@@ -59,135 +65,181 @@ def blind_ids(ids: DataFrame, public: PublicKey, n_shards: int, folder: str) -> 
     """
 
     def blind(shard: int, batches: Batches) -> Batches:
-        rows = 0
         state, blinded = new_file(folder, "state", shard), new_file(folder, "blinded", shard)
-        schema = pa.schema([("id", pa.string()), ("inverse", pa.binary(public.key_bytes))])
+        schema = pa.schema([("id", pa.string()), ("secret", pa.binary(client.secret_bytes))])
         with ExitStack() as stack:
             kept = _parquet(stack, state, schema)
-            sent = _create(stack, blinded)
-            for batch in batches:
-                encoded = blind_rsa.prepare(public, _utf8(batch.column("id")))
-                hidden, inverses = blind_rsa.blind(public, encoded)
-                kept.write_batch(pa.RecordBatch.from_arrays([batch.column("id"), to_column(inverses)], schema=schema))
-                sent.write(hidden.tobytes())
-                rows += batch.num_rows
-        yield pa.RecordBatch.from_pylist([{"shard": shard, "rows": rows, "state": state, "blinded": blinded}])
+            sent = _RowWriter(stack, blinded)
+            for batch in rebatch(batches, BATCH_ROWS):
+                hidden, undo = client.blind(_utf8(batch.column("id")))
+                kept.write_batch(pa.RecordBatch.from_arrays([batch.column("id"), to_column(undo)], schema=schema))
+                sent.write(hidden)
+        yield sent.described(shard, state=state)
 
-    frame = ids.select("id", F.pmod(F.xxhash64("id"), F.lit(n_shards)).cast("int").alias("shard"))
+    frame = ids.select("id", bucket_of("id", n_shards).alias("shard"))
     # The order would otherwise tell where in the dataset an id stands.
-    shuffled = by_shard(
-        frame, n_shards, F.rand(secrets.randbits(63)), blind, "shard long, rows long, state string, blinded string"
-    )
-    return sorted((BlindedShard(**row.asDict()) for row in collect(shuffled)), key=lambda shard: shard.shard)
+    order = F.rand(secrets.randbits(63))
+    found = collect(by_shard(frame, n_shards, order, blind, f"{_ROW_FILE}, state string"))
+    return [BlindedShard(RowFile.of(row), row["state"]) for row in _in_order(found)]
 
 
-def sign_blinded(spark: SparkSession, key_file: Path, blinded: Sequence[str], folder: str) -> list[str]:
-    """Sign the client's files; return the files of answers, in the same order and row by row."""
+def evaluate(
+    spark: SparkSession, scheme: Scheme, key_file: Path, blinded: Sequence[RowFile], folder: str
+) -> list[RowFile]:
+    """Answer the client's files row by row, with a proof behind each batch if the scheme has one."""
 
-    def sign(item: tuple[int, str]) -> Batches:
-        key = _key(key_file)
-        index, source = item
-        target = new_file(folder, "answers", index)
+    def answer(item: RowFile) -> Batches:
+        signer = _signer(scheme, key_file)
         with ExitStack() as stack:
-            file = _create(stack, target)
-            for rows in read_rows(source, key.public.key_bytes):
-                file.write(blind_rsa.blind_sign(key, rows).tobytes())
-        yield pa.RecordBatch.from_pylist([{"index": index, "answers": target}])
+            sent = _RowWriter(stack, new_file(folder, "answers", item.shard))
+            for rows in read_rows(item.uri, signer.client.element_bytes):
+                answers, proof = signer.evaluate(rows)
+                sent.write(answers, proof)
+        yield sent.described(item.shard)
 
-    frame = each(spark, list(enumerate(blinded)), sign, "index long, answers string")
-    return [row["answers"] for row in sorted(collect(frame), key=lambda row: row["index"])]
+    return [RowFile.of(row) for row in _in_order(collect(each(spark, blinded, answer, _ROW_FILE)))]
 
 
-def tag_own(ids: DataFrame, key_file: Path, n_shards: int) -> DataFrame:
-    """Sign and tag the signer's own ids; gives ``tag``, ``id``, ``shard``."""
+def tag_own(ids: DataFrame, scheme: Scheme, key_file: Path, n_shards: int) -> DataFrame:
+    """Tag the signer's own ids; gives ``tag``, ``id``."""
 
     def tag(batches: Batches) -> Batches:
-        for batch in batches:
-            key = _key(key_file)
-            texts = _utf8(batch.column("id"))
-            tags = blind_rsa.make_tags(key.public, texts, blind_rsa.sign(key, texts))
-            yield _tagged(tags, batch.column("id"), n_shards)
+        for batch in rebatch(batches, BATCH_ROWS):
+            yield _pairs(_signer(scheme, key_file).tag(_utf8(batch.column("id"))), batch.column("id"))
 
     spread = max(n_shards, ids.sparkSession.sparkContext.defaultParallelism)
-    return ids.select("id").repartition(spread, "id").mapInArrow(carried(tag), _TAGGED)
+    return ids.select("id").repartition(spread, "id").mapInArrow(carried(tag), PAIRS)
 
 
-def unblind(
-    spark: SparkSession, public: PublicKey, shards: Sequence[BlindedShard], answers: Sequence[str], n_shards: int
+def finalize(
+    spark: SparkSession, client: Client, shards: Sequence[BlindedShard], answers: Sequence[RowFile]
 ) -> DataFrame:
-    """Unblind the signer's answers, verify every signature and tag the ids; gives ``tag``, ``id``, ``shard``."""
-    width = public.key_bytes
+    """Unblind the signer's answers, verify every one and tag the ids; gives ``tag``, ``id``."""
 
-    def finish(item: tuple[BlindedShard, str]) -> Batches:
+    def finish(item: tuple[BlindedShard, RowFile]) -> Batches:
         shard, source = item
         with ExitStack() as stack:
-            state, signed = _open(stack, shard.state), _open(stack, source)
-            for batch in pq.ParquetFile(state).iter_batches(BATCH_ROWS, columns=["id", "inverse"]):
-                texts = _utf8(batch.column("id"))
-                rows = np.frombuffer(signed.read(len(texts) * width), dtype=np.uint8).reshape(-1, width)
-                inverses = from_column(batch.column("inverse"), width)
-                signatures = blind_rsa.finalize(public, blind_rsa.prepare(public, texts), rows, inverses)
-                yield _tagged(blind_rsa.make_tags(public, texts, signatures), batch.column("id"), n_shards)
+            state = pq.ParquetFile(_open(stack, shard.state))
+            blinded = read_rows(shard.sent.uri, client.element_bytes)
+            answered = read_answers(source.uri, client.element_bytes, client.proof_bytes)
+            groups = range(state.num_row_groups)
+            for group, sent, (rows, proof) in zip(groups, blinded, answered, strict=True):
+                batch = state.read_row_group(group).combine_chunks().to_batches()[0]
+                undo = from_column(batch.column("secret"), client.secret_bytes)
+                tags = client.finalize(_utf8(batch.column("id")), sent, rows, proof, undo)
+                yield _pairs(tags, batch.column("id"))
 
-    return each(spark, list(zip(shards, answers, strict=True)), finish, _TAGGED)
+    return each(spark, list(zip(shards, answers, strict=True)), finish, PAIRS)
 
 
-def read_tags(spark: SparkSession, files: Sequence[str]) -> DataFrame:
-    """Make a frame of a peer's tags."""
+def read_tags(spark: SparkSession, files: Sequence[RowFile]) -> DataFrame:
+    """Make a frame of tags from files that hold nothing else; gives ``tag``.
 
-    def read(source: str) -> Batches:
-        for rows in read_sorted_tags(source, TAG_BYTES):
+    Notes
+    -----
+    A worker raises `ProtocolViolated` when a file's tags do not ascend.
+    """
+
+    def read(item: RowFile) -> Batches:
+        for rows in read_sorted_tags(item.uri, TAG_BYTES):
             yield pa.RecordBatch.from_arrays([to_column(rows).cast(pa.binary())], ["tag"])
 
-    return each(spark, list(files), read, "tag binary")
+    return each(spark, files, read, "tag binary")
 
 
 def read_pairs(spark: SparkSession, files: Sequence[str], n_shards: int) -> DataFrame:
-    """Make a frame of what `write_by_tag` wrote; gives ``tag``, ``id``, ``shard``."""
+    """Make a frame of published pairs; gives ``tag``, ``id`` and the tag's ``shard``."""
 
-    def read(source: str) -> Batches:
+    def read(uri: str) -> Batches:
         with ExitStack() as stack:
-            for batch in pq.ParquetFile(_open(stack, source)).iter_batches(BATCH_ROWS):
-                yield _tagged(from_column(batch.column("tag"), TAG_BYTES), batch.column("id"), n_shards)
+            for batch in pq.ParquetFile(_open(stack, uri)).iter_batches(BATCH_ROWS, columns=["tag", "id"]):
+                yield _pairs(from_column(batch.column("tag"), TAG_BYTES), batch.column("id"))
 
-    return each(spark, list(files), read, _TAGGED)
+    return each(spark, files, read, PAIRS).withColumn("shard", _shard_of_tag(n_shards))
 
 
-def write_by_tag(tagged: DataFrame, n_shards: int, folder: str) -> list[TaggedShard]:
+def write_tags(tags: DataFrame, n_shards: int, folder: str) -> list[RowFile]:
+    """Write tags alone, in ascending order; shards without a row get no file."""
+
+    def write(shard: int, batches: Batches) -> Batches:
+        with ExitStack() as stack:
+            sent = _RowWriter(stack, new_file(folder, "tags", shard))
+            for batch in batches:
+                sent.write(from_column(batch.column("tag"), TAG_BYTES))
+        yield sent.described(shard)
+
+    frame = tags.select("tag", _shard_of_tag(n_shards).alias("shard"))
+    return [RowFile.of(row) for row in _in_order(collect(by_shard(frame, n_shards, F.col("tag"), write, _ROW_FILE)))]
+
+
+def write_pairs(pairs: DataFrame, n_shards: int, folder: str) -> list[TaggedShard]:
     """Write tags with their ids, and tags alone, in ascending order; shards without a row get no file."""
 
     def write(shard: int, batches: Batches) -> Batches:
-        rows = 0
-        pairs, tags = new_file(folder, "pairs", shard), new_file(folder, "tags", shard)
+        target = new_file(folder, "pairs", shard)
         schema = pa.schema([("tag", pa.binary(TAG_BYTES)), ("id", pa.string())])
         with ExitStack() as stack:
-            kept = _parquet(stack, pairs, schema)
-            sent = _create(stack, tags)
+            kept = _parquet(stack, target, schema)
+            sent = _RowWriter(stack, new_file(folder, "tags", shard))
             for batch in batches:
-                column = to_column(from_column(batch.column("tag"), TAG_BYTES))
-                kept.write_batch(pa.RecordBatch.from_arrays([column, batch.column("id")], schema=schema))
-                sent.write(from_column(column, TAG_BYTES).tobytes())
-                rows += batch.num_rows
-        yield pa.RecordBatch.from_pylist([{"shard": shard, "rows": rows, "pairs": pairs, "tags": tags}])
+                tags = from_column(batch.column("tag"), TAG_BYTES)
+                kept.write_batch(pa.RecordBatch.from_arrays([to_column(tags), batch.column("id")], schema=schema))
+                sent.write(tags)
+        yield sent.described(shard, pairs=target)
 
-    frame = by_shard(tagged, n_shards, F.col("tag"), write, "shard long, rows long, pairs string, tags string")
-    return sorted((TaggedShard(**row.asDict()) for row in collect(frame)), key=lambda shard: shard.shard)
+    frame = pairs.select("tag", "id", _shard_of_tag(n_shards).alias("shard"))
+    found = collect(by_shard(frame, n_shards, F.col("tag"), write, f"{_ROW_FILE}, pairs string"))
+    return [TaggedShard(RowFile.of(row), row["pairs"]) for row in _in_order(found)]
+
+
+def bucket_of(column: str, n_buckets: int) -> Column:
+    """Return which of `n_buckets` a text belongs to; uniform whatever the texts are."""
+    return F.pmod(F.xxhash64(column), F.lit(n_buckets)).cast("int")
+
+
+def _shard_of_tag(n_shards: int) -> Column:
+    # As `fedtasks.data.blocks.block_of`: equal parts of the tag space, in the order of tags.
+    head = F.conv(F.hex(F.substring("tag", 1, 4)), 16, 10).cast("long")
+    return F.shiftright(head * n_shards, 32).cast("int")
 
 
 @lru_cache(maxsize=1)
-def _key(file: Path) -> PrivateKey:
+def _signer(scheme: Scheme, file: Path) -> Signer:
     # Each worker reads the file itself: a key that travelled with the task would pass through Spark's own files.
-    return load_psi_key(file)
+    return load_signer(scheme, file)
 
 
 def _utf8(column: pa.Array) -> list[bytes]:
-    return [text.encode() for text in column.to_pylist()]
+    return cast(list[bytes], column.cast(pa.binary()).to_pylist())
 
 
-def _tagged(tags: Bytes, ids: pa.Array, n_shards: int) -> pa.RecordBatch:
-    column = to_column(tags)
-    shards = pa.array(block_of(column, n_shards))
-    return pa.RecordBatch.from_arrays([column.cast(pa.binary()), ids, shards], ["tag", "id", "shard"])
+def _pairs(tags: Bytes, ids: pa.Array) -> pa.RecordBatch:
+    return pa.RecordBatch.from_arrays([to_column(tags).cast(pa.binary()), ids], ["tag", "id"])
+
+
+def _in_order(rows: Sequence[Any]) -> list[Any]:
+    return sorted(rows, key=lambda row: row["shard"])
+
+
+class _RowWriter:
+    """A file of rows that counts and hashes what it is given."""
+
+    def __init__(self, stack: ExitStack, uri: str) -> None:
+        fs, path = filesystem(uri)
+        self._file = cast(IO[bytes], stack.enter_context(fs.open(path, "wb")))
+        self._uri, self._rows, self._hasher = uri, 0, hashlib.sha256()
+
+    def write(self, rows: Bytes, proof: bytes = b"") -> None:
+        for raw in (rows.tobytes(), proof):
+            self._file.write(raw)
+            self._hasher.update(raw)
+        self._rows += len(rows)
+
+    def described(self, shard: int, **more: str) -> pa.RecordBatch:
+        own = {"shard": shard, "rows": self._rows, "sha256": self._hasher.hexdigest(), "uri": self._uri}
+        types = [("shard", pa.int32()), ("rows", pa.int64()), ("sha256", pa.string()), ("uri", pa.string())]
+        schema = pa.schema([*types, *((name, pa.string()) for name in more)])
+        return pa.RecordBatch.from_pylist([own | more], schema=schema)
 
 
 def _open(stack: ExitStack, uri: str) -> IO[bytes]:
@@ -195,10 +247,6 @@ def _open(stack: ExitStack, uri: str) -> IO[bytes]:
     return cast(IO[bytes], stack.enter_context(fs.open(path, "rb")))
 
 
-def _create(stack: ExitStack, uri: str) -> IO[bytes]:
-    fs, path = filesystem(uri)
-    return cast(IO[bytes], stack.enter_context(fs.open(path, "wb")))
-
-
 def _parquet(stack: ExitStack, uri: str, schema: pa.Schema) -> pq.ParquetWriter:
-    return stack.enter_context(pq.ParquetWriter(_create(stack, uri), schema))
+    fs, path = filesystem(uri)
+    return stack.enter_context(pq.ParquetWriter(stack.enter_context(fs.open(path, "wb")), schema))

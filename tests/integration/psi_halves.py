@@ -8,7 +8,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -35,9 +35,12 @@ class Ended:
 
 
 class PipeLink(Endpoint):
-    """A link whose frames cross a pipe between two processes."""
+    """A link whose frames cross a pipe between two processes; it breaks for good after `cut_after` bytes."""
 
-    def __init__(self, connection: Connection, peer: str, facts: Mapping[str, str]) -> None:
+    def __init__(
+        self, connection: Connection, peer: str, facts: Mapping[str, str], cut_after: int | None = None
+    ) -> None:
+        self._left = cut_after
         conversation = Conversation(peer, facts)
         super().__init__(conversation, close_timeout_s=60)
         self._half, self._pipe = conversation, connection
@@ -50,6 +53,9 @@ class PipeLink(Endpoint):
     def _hang_up(self) -> None:
         super()._hang_up()
         self._sender.join()
+        self._break()
+
+    def _break(self) -> None:
         # Closing alone would not end the read that another thread is in, nor tell the other process.
         with socket.fromfd(self._pipe.fileno(), socket.AF_UNIX, socket.SOCK_STREAM) as both_ways, suppress(OSError):
             both_ways.shutdown(socket.SHUT_RDWR)
@@ -57,6 +63,12 @@ class PipeLink(Endpoint):
     def _send_frames(self) -> None:
         try:
             for frame in self._half.outgoing(self._epoch):
+                if self._left is not None:
+                    self._left -= len(frame)
+                    if self._left < 0:
+                        self._break()
+                        self._half.fail(PeerFailed("the connection was cut"))
+                        return
                 self._pipe.send_bytes(frame)
         except OSError:
             return  # the other process has hung up; the reader says so
@@ -76,22 +88,43 @@ class PipeLink(Endpoint):
 
 
 class HalfContext(TaskContext):
-    """A `TaskContext` that meets its peer over a pipe and keeps its progress."""
+    """A `TaskContext` that meets its peer over a pipe and keeps its progress, its uses and how much it sent."""
 
-    def __init__(self, config: TaskConfig, party: Party, connection: Connection) -> None:
+    def __init__(self, config: TaskConfig, party: Party, connection: Connection, cut_after: int | None) -> None:
         self.config = config
         self.party = party
         self.progress: list[Mapping[str, Any]] = []
-        self._connection = connection
+        self.uses: list[tuple[str, int]] = []
+        self.link: PipeLink | None = None
+        self._connection, self._cut_after = connection, cut_after
 
-    def open_link(self, facts: Mapping[str, str], *, shard: int = 0) -> PipeLink:
-        return PipeLink(self._connection, self.config.peer, facts)
+    def open_link(self, facts: Mapping[str, str]) -> PipeLink:
+        self.link = PipeLink(self._connection, self.config.peer, facts, self._cut_after)
+        return self.link
+
+    def count_use(self, kind: str, amount: int) -> None:
+        self.uses.append((kind, amount))
 
     def report(self, progress: Mapping[str, Any] | None = None, *, step: int = 0, **metrics: float) -> None:
         self.progress.append(progress or {})
 
 
-def make_party(name: str, folder: Path, datasets: tuple[Dataset, ...], psi_key: Path | None = None) -> Party:
+@dataclass(frozen=True)
+class Account:
+    """What a half did: progress as shown, uses as counted, bytes as sent."""
+
+    progress: list[Mapping[str, Any]]
+    uses: list[tuple[str, int]]
+    bytes_sent: int
+
+
+def make_party(
+    name: str,
+    folder: Path,
+    datasets: tuple[Dataset, ...],
+    psi_key: Path | None = None,
+    psi_oprf_key: Path | None = None,
+) -> Party:
     """A party on this machine; its gateway and its Airflow are never asked."""
     nowhere = folder / "nowhere"
     peer = FOLLOWER if name == LEADER else LEADER
@@ -104,6 +137,7 @@ def make_party(name: str, folder: Path, datasets: tuple[Dataset, ...], psi_key: 
         datasets=datasets,
         spark=Spark(master="local[1]", driver_memory="512m"),
         psi_key=psi_key,
+        psi_oprf_key=psi_oprf_key,
     )
 
 
@@ -115,16 +149,17 @@ def _serve(control: Connection, party: Party) -> None:
     with spark_session(party, "test", f"{party.storage}/spark"):
         control.send("ready")
         while (order := control.recv()) is not None:
-            config, party, connection = order
+            config, party, connection, cut_after = order
             control.send("taken")
-            context = HalfContext(config, party, connection)
+            context = HalfContext(config, party, connection, cut_after)
             try:
                 ended = {"outcome": algorithms[config.task](context)}
             except FedtasksError as error:
                 ended = {"code": error.code, "detail": error.detail, "where": error.where, "public": error.public}
             finally:
                 connection.close()
-            control.send((ended, context.progress))
+            sent = context.link.bytes_sent if context.link else 0
+            control.send((ended, {"progress": context.progress, "uses": context.uses, "bytes_sent": sent}))
 
 
 class Halves:
@@ -132,48 +167,62 @@ class Halves:
 
     def __init__(self, controls: dict[str, Connection]) -> None:
         self._controls = controls
-        self.progress: dict[str, list[Mapping[str, Any]]] = {}
+        self.accounts: dict[str, Account] = {}
 
     def run(
-        self, task: str, run_id: str, parties: Mapping[str, Party], settings: Mapping[str, Any]
+        self,
+        task: str,
+        run_id: str,
+        parties: Mapping[str, Party],
+        settings: Mapping[str, Any],
+        *,
+        attempt: int = 1,
+        stage: str = "",
+        shard: int | None = None,
+        cut_after: Mapping[str, int] | None = None,
     ) -> dict[str, Ended]:
-        """Run both halves of a task at the same time; each party's first dataset takes part."""
+        """Run both halves of a task at the same time; each party's first dataset takes part.
+
+        With `cut_after`, the connection breaks for good when a party has sent so many bytes.
+        """
         ends = dict(zip((LEADER, FOLLOWER), multiprocessing.Pipe(), strict=True))
         for name, party in parties.items():
             config = TaskConfig(
                 party=Path("party.yaml"),
                 run_id=run_id,
                 task=task,
-                attempt=1,
+                attempt=attempt,
+                stage=stage,
+                shard=shard,
                 peer=party.peers[0].name,
                 leader=LEADER,
                 datasets={each.name: each.datasets[0].name for each in parties.values()},
                 settings=settings,
             )
-            self._controls[name].send((config, party, ends[name]))
+            self._controls[name].send((config, party, ends[name], (cut_after or {}).get(name)))
         for name in parties:
             assert self._controls[name].recv() == "taken"
             # The pipe must break when the half ends, so no copy of its end may stay open here.
             ends[name].close()
         ended = {}
         for name in parties:
-            fields, self.progress[name] = self._controls[name].recv()
-            ended[name] = Ended(**fields)
+            fields, account = self._controls[name].recv()
+            ended[name], self.accounts[name] = Ended(**fields), Account(**account)
         return ended
 
 
 @contextmanager
-def two_halves(folder: Path) -> Iterator[Halves]:
-    """Start both processes, and end them."""
+def two_halves(folder: Path, spark: Spark | None = None) -> Iterator[Halves]:
+    """Start both processes, each with a Spark session of its own as `spark` says, and end them."""
     spawn = multiprocessing.get_context("spawn")
     controls: dict[str, Connection] = {}
     processes = []
     for name in (LEADER, FOLLOWER):
         controls[name], far = spawn.Pipe()
         # By path: some package in site-packages calls itself `tests`, so a new process cannot import this module.
-        process = spawn.Process(
-            target=runpy.run_path, args=(__file__, {"HALF": (far, make_party(name, folder, ()))}, "__main__")
-        )
+        party = make_party(name, folder, ())
+        party = replace(party, spark=spark or party.spark)
+        process = spawn.Process(target=runpy.run_path, args=(__file__, {"HALF": (far, party)}, "__main__"))
         process.start()
         far.close()
         processes.append(process)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import tempfile
 import unicodedata
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,9 +15,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from fedtasks.config import Dataset, FeatureType, Format, IdType, Normalisation, Party
-from fedtasks.crypto.keys import generate_psi_key
+from fedtasks.crypto.scheme import Scheme, generate_key
 from fedtasks.data.blocks import Blocks
 from fedtasks.data.storage import RunStorage, local_path
 from tests.integration.psi_halves import FOLLOWER, LEADER, Ended, Halves, make_party, two_halves
@@ -32,10 +35,24 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("psi")
 
 
+@dataclasses.dataclass(frozen=True)
+class Keys:
+    """The signing keys that both parties have here, one for each scheme."""
+
+    folder: Path
+    number: int = 1
+
+    def file(self, scheme: Scheme) -> Path:
+        """Return the key's file, making it when it is not there."""
+        path = self.folder / f"{scheme.value}-{self.number}.key"
+        if not path.exists():
+            generate_key(scheme, path, 2048 if scheme is Scheme.BLIND_RSA else None)
+        return path
+
+
 @pytest.fixture(scope="module")
-def key(root: Path) -> Path:
-    generate_psi_key(root / "psi.key", 2048)
-    return root / "psi.key"
+def keys(root: Path) -> Keys:
+    return Keys(root)
 
 
 @pytest.fixture(scope="module")
@@ -50,14 +67,13 @@ class Case:
 
     halves: Halves
     root: Path
-    key: Path
+    keys: Keys
     run_id: str
     parties: dict[str, Party] = dataclasses.field(default_factory=dict)
 
     def give(self, name: str, table: pd.DataFrame | pa.Table, *, csv: bool = False, **declared: Any) -> None:
         """Write a party's dataset and declare it."""
-        path = self.root / self.run_id / f"{name}.{'csv' if csv else 'parquet'}"
-        path.parent.mkdir(exist_ok=True)
+        path = self.root / f"{name}.{'csv' if csv else 'parquet'}"
         if csv:
             table.to_csv(path, index=False)
         else:
@@ -74,10 +90,18 @@ class Case:
             "label_positive": "good" if name == LEADER else None,
         }
         dataset = Dataset(**(fields | declared))
-        self.parties[name] = make_party(name, self.root, (dataset,), self.key)
+        keys = [self.keys.file(scheme) for scheme in (Scheme.BLIND_RSA, Scheme.OPRF)]
+        self.parties[name] = make_party(name, self.root, (dataset,), *keys)
 
     def run(self, task: str, **settings: Any) -> dict[str, Ended]:
         return self.halves.run(task, self.run_id, self.parties, settings)
+
+    def next_day(self, bank_rows: pd.DataFrame, shop_rows: pd.DataFrame, **settings: Any) -> dict[str, Ended]:
+        """Begin another run over other rows of the same datasets."""
+        self.run_id = f"credit.day.{next(_numbers)}"
+        self.give(LEADER, bank_rows)
+        self.give(FOLLOWER, shop_rows)
+        return self.run("psi", **settings)
 
     def storage(self, name: str) -> RunStorage:
         return RunStorage(self.parties[name].storage, self.run_id)
@@ -93,8 +117,11 @@ class Case:
 
 
 @pytest.fixture
-def case(halves: Halves, root: Path, key: Path) -> Case:
-    return Case(halves, root, key, f"credit.2026-11-21.{next(_numbers)}")
+def case(halves: Halves, root: Path, keys: Keys) -> Case:
+    number = next(_numbers)
+    folder = root / f"case-{number}"
+    folder.mkdir()
+    return Case(halves, folder, keys, f"credit.2026-11-21.{number}")
 
 
 def bank(ids: list[Any], **columns: Any) -> pd.DataFrame:
@@ -110,7 +137,8 @@ def codes(ended: Mapping[str, Ended]) -> dict[str, str]:
     return {name: half.code for name, half in ended.items()}
 
 
-def test_psi_and_align_with_overlap_equal_an_inner_join(case: Case) -> None:
+@pytest.mark.parametrize("scheme", ["blind_rsa", "oprf"])
+def test_psi_and_align_with_overlap_equal_an_inner_join(case: Case, scheme: str) -> None:
     rng = np.random.default_rng(7)
     everyone = [f"{number:06d}" for number in rng.permutation(10_000)[:500]]
     bank_rows, shop_rows = bank(everyone[:350]), shop(everyone[150:])
@@ -118,7 +146,7 @@ def test_psi_and_align_with_overlap_equal_an_inner_join(case: Case) -> None:
     case.give(FOLLOWER, shop_rows)
     expected = bank_rows.merge(shop_rows, on="id").set_index("id")
 
-    ended = case.run("psi", shards=3)
+    ended = case.run("psi", shards=3, scheme=scheme)
 
     assert ended[LEADER].outcome == ended[FOLLOWER].outcome, ended
     assert ended[LEADER].outcome is not None
@@ -205,20 +233,17 @@ def test_psi_with_null_ids_names_count_and_row(case: Case) -> None:
     assert "2 of 4 rows have no `id`, the first is row 2 of file://" in ended[LEADER].detail
 
 
-def test_psi_with_duplicate_ids_names_rows_and_never_the_id(case: Case) -> None:
-    case.give(LEADER, bank(["alice", "b"]))
-    ids = [f"p{number}" for number in range(100)]
-    ids[70] = " p9"
+def test_psi_with_duplicate_ids_counts_each_person_once(case: Case) -> None:
+    ids = [f"p{number}" for number in range(90)] + [f" p{number} " for number in range(10)]
+    case.give(LEADER, bank(["p3", "p50", "b"]))
     case.give(FOLLOWER, shop(ids))
 
     ended = case.run("psi")
 
-    assert codes(ended) == {LEADER: "PEER_FAILED", FOLLOWER: "DATA_ID_DUPLICATE"}
-    detail = ended[FOLLOWER].detail
-    assert "2 of 100 rows" in detail
-    assert "row 10 of file://" in detail
-    assert "row 71 of file://" in detail
-    assert "p9" not in detail
+    assert ended[LEADER].outcome == ended[FOLLOWER].outcome, ended
+    assert sorted(case.people(FOLLOWER).values()) == ["p3", "p50"]
+    facts = case.storage(FOLLOWER).published("psi").facts
+    assert (facts["own_ids"], facts["own_duplicates"]) == (90, 10)
 
 
 @pytest.mark.parametrize(
@@ -302,3 +327,154 @@ def test_align_after_the_dataset_has_changed_is_refused(case: Case) -> None:
 
     assert codes(ended) == {LEADER: "PEER_FAILED", FOLLOWER: "DATA_CORRUPT"}
     assert "30 people are shared but the dataset now has 29 rows" in ended[FOLLOWER].detail
+
+
+DAYS = [
+    # What each side holds day after day: all at first, some new and some gone, the same again, hardly anything.
+    (range(200), range(120, 320)),
+    (range(10, 206), range(126, 323)),
+    (range(10, 206), range(126, 323)),
+    (range(150, 152), range(126, 323)),
+    (range(200), range(120, 320)),
+]
+
+
+@pytest.mark.parametrize("scheme", ["blind_rsa", "oprf"])
+def test_incremental_psi_day_by_day_equals_a_join_and_signs_only_what_is_new(case: Case, scheme: str) -> None:
+    known: set[int] = set()
+    for bank_ids, shop_ids in DAYS:
+        ended = case.next_day(bank([f"{n}" for n in bank_ids]), shop([f"{n}" for n in shop_ids]), scheme=scheme)
+
+        assert ended[LEADER].outcome == ended[FOLLOWER].outcome, ended
+        assert ended[LEADER].outcome is not None
+        common = {f"{n}" for n in set(bank_ids) & set(shop_ids)}
+        for name in (LEADER, FOLLOWER):
+            assert set(case.people(name).values()) == common
+        new = set(bank_ids) - known
+        assert ended[LEADER].outcome.counts == {"people_shared": len(common), "ids_blinded": len(new)}
+        assert case.halves.accounts[FOLLOWER].uses == ([("ids_blinded", len(new))] if new else [])
+        # What a party has forgotten is new again.
+        known = set(bank_ids)
+
+
+@settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
+@given(days=st.lists(st.tuples(*[st.sets(st.integers(0, 40), min_size=2)] * 2), min_size=2, max_size=3))
+def test_incremental_and_full_psi_give_the_same(case: Case, days: list[tuple[set[int], set[int]]]) -> None:
+    shared = {"scheme": "oprf", "shards": 2, "min_intersection": 0}
+    case.root = Path(tempfile.mkdtemp(dir=case.root))
+    for bank_ids, shop_ids in days:
+        tables = bank([f"{n}" for n in bank_ids]), shop([f"{n}" for n in shop_ids])
+        incremental = case.next_day(*tables, **shared)
+    full = dataclasses.replace(case, root=Path(tempfile.mkdtemp(dir=case.root)), parties={})
+
+    anew = full.next_day(*tables, **shared)
+
+    assert incremental[LEADER].outcome is not None
+    assert anew[LEADER].outcome is not None
+    assert incremental[LEADER].outcome.digests == anew[LEADER].outcome.digests == incremental[FOLLOWER].outcome.digests
+    assert case.people(LEADER) == full.people(LEADER) == case.people(FOLLOWER)
+
+
+def test_psi_the_next_day_sends_only_what_has_changed(case: Case) -> None:
+    everyone = [f"{number}" for number in range(3000)]
+    sent = []
+    for new in (0, 30):
+        tables = bank(everyone[new : 2000 + new]), shop(everyone[1000:])
+        ended = case.next_day(*tables, scheme="oprf")
+        assert ended[LEADER].outcome is not None, ended
+        assert ended[LEADER].outcome.counts["people_shared"] == 1000 + new
+        sent.append(sum(account.bytes_sent for account in case.halves.accounts.values()))
+    # Beside two rows per new id, what both sides say at every run.
+    assert sent[1] < 0.02 * 2000 * 64 + 20_000 < 0.25 * sent[0]
+
+
+def test_psi_with_a_rotated_key_begins_anew_and_finds_the_same(case: Case) -> None:
+    tables = bank(["a", "b", "c"]), shop(["b", "c", "d"])
+    case.next_day(*tables)
+    before = case.people(LEADER)
+    case.keys = dataclasses.replace(case.keys, number=2)
+
+    ended = case.next_day(*tables)
+
+    assert ended[LEADER].outcome is not None, ended
+    assert ended[LEADER].outcome.counts == {"people_shared": 2, "ids_blinded": 3}
+    after = case.people(LEADER)
+    assert sorted(after.values()) == sorted(before.values()) == ["b", "c"]
+    assert not set(after) & set(before)
+
+
+def test_psi_with_padding_rounds_what_the_peer_sees_and_finds_the_same(case: Case) -> None:
+    ended = case.next_day(bank([f"{n}" for n in range(30)]), shop([f"{n}" for n in range(17, 60)]), pad_rows=50)
+
+    assert ended[LEADER].outcome is not None, ended
+    assert ended[LEADER].outcome.counts == {"people_shared": 13, "ids_blinded": 50}
+    assert len(case.people(FOLLOWER)) == 13
+    assert case.storage(LEADER).published("psi").facts["own_ids"] == 30
+
+    ended = case.next_day(bank([f"{n}" for n in range(33)]), shop([f"{n}" for n in range(17, 60)]), pad_rows=50)
+
+    assert ended[LEADER].outcome is not None, ended
+    assert ended[LEADER].outcome.counts == {"people_shared": 16, "ids_blinded": 50}
+
+
+def test_psi_for_the_client_alone_tells_the_signer_the_size_only(case: Case) -> None:
+    ended = case.next_day(bank(["a", "b", "c"]), shop(["b", "c", "d"]), learns="client")
+
+    assert ended[LEADER].outcome == ended[FOLLOWER].outcome, ended
+    assert sorted(case.people(LEADER).values()) == ["b", "c"]
+    assert case.people(FOLLOWER) == {}
+    assert case.storage(FOLLOWER).published("psi").facts["people_shared"] == 2
+    assert not list((case.root / FOLLOWER).rglob("common"))
+
+
+def test_psi_cut_in_the_middle_goes_on_without_signing_again(case: Case) -> None:
+    case.give(LEADER, bank([f"{n}" for n in range(400)]))
+    case.give(FOLLOWER, shop([f"{n}" for n in range(200, 500)]))
+
+    def attempt(number: int, **cut: int) -> dict[str, Ended]:
+        return case.halves.run("psi", case.run_id, case.parties, {"shards": 4}, attempt=number, cut_after=cut)
+
+    # 400 ids cross in either direction, 256 bytes each: first half of what the client sends, then of what it is told.
+    assert codes(attempt(1, bank=51_200)) == {LEADER: "PEER_FAILED", FOLLOWER: "PEER_FAILED"}
+    uses = list(case.halves.accounts[FOLLOWER].uses)
+    assert codes(attempt(2, shop=51_200)) == {LEADER: "PEER_FAILED", FOLLOWER: "PEER_FAILED"}
+    assert case.halves.accounts[LEADER].bytes_sent < 0.75 * 400 * 256
+    uses += case.halves.accounts[FOLLOWER].uses
+    ended = attempt(3)
+
+    assert ended[LEADER].outcome is not None, ended
+    assert set(case.people(LEADER).values()) == set(case.people(FOLLOWER).values()) == {f"{n}" for n in range(200, 400)}
+    # The amount is what the run uses in all, so the same amount again costs nothing.
+    assert uses + case.halves.accounts[FOLLOWER].uses == [("ids_blinded", 400)] * 3
+    assert not list(case.root.rglob("state"))
+
+
+def test_psi_in_stages_equals_psi_at_once(case: Case) -> None:
+    case.give(LEADER, bank([f"{n}" for n in range(40)]))
+    case.give(FOLLOWER, shop([f"{n}" for n in range(30, 90)]))
+    stages = [
+        ("prepare", None),
+        ("send", 0),
+        ("send", 1),
+        ("sign", None),
+        ("answer", 1),
+        ("answer", 0),
+        ("match", None),
+    ]
+
+    for stage, shard in stages:
+        ended = case.halves.run("psi", case.run_id, case.parties, {}, stage=stage, shard=shard)
+        assert ended[LEADER].outcome == ended[FOLLOWER].outcome is not None, (stage, ended)
+
+    assert case.people(LEADER) == case.people(FOLLOWER)
+    assert set(case.people(LEADER).values()) == {f"{n}" for n in range(30, 40)}
+
+
+def test_psi_stage_out_of_turn_says_what_to_clear(case: Case) -> None:
+    case.give(LEADER, bank(["a", "b"]))
+    case.give(FOLLOWER, shop(["a"]))
+
+    ended = case.halves.run("psi", case.run_id, case.parties, {}, stage="send", shard=0)
+
+    assert codes(ended) == {LEADER: "DATA_MISSING", FOLLOWER: "DATA_MISSING"}
+    assert "clear the whole task" in ended[LEADER].detail

@@ -65,7 +65,7 @@ class Context:
     def folder(self) -> str:
         return self.storage.attempt(self.config.task, self.config.attempt)
 
-    def open_link(self, facts: Mapping[str, str], *, shard: int = 0) -> Any:
+    def open_link(self, facts: Mapping[str, str]) -> Any:
         self.facts = dict(facts)
         assert self.meeting is not None
         return self.meeting.link("leader" if self.is_leader else "follower")

@@ -5,9 +5,21 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fedtasks.errors import ProtocolViolated
-from fedtasks.psi.files import BATCH_ROWS, check_size, from_column, read_rows, read_sorted_tags, to_column
+from fedtasks.psi.files import (
+    BATCH_ROWS,
+    answers_bytes,
+    check_size,
+    from_column,
+    read_answers,
+    read_rows,
+    read_sorted_tags,
+    rebatch,
+    to_column,
+)
 
 
 def write(path: Path, rows: list[bytes]) -> str:
@@ -46,7 +58,7 @@ def test_tags_out_of_order_or_twice_are_refused(tmp_path: Path, place: int) -> N
 @pytest.mark.parametrize("size", [0, 31, 33, 48])
 def test_file_of_another_size_than_announced_is_refused(tmp_path: Path, size: int) -> None:
     with pytest.raises(ProtocolViolated):
-        check_size(write(tmp_path / "t", [bytes(size)]), 2, 16)
+        check_size(write(tmp_path / "t", [bytes(size)]), 32)
 
 
 def test_column_of_rows_comes_back_also_from_a_slice() -> None:
@@ -55,3 +67,30 @@ def test_column_of_rows_comes_back_also_from_a_slice() -> None:
     assert from_column(column, 4).tolist() == rows.tolist()
     assert from_column(column.slice(3, 2).cast(pa.binary()), 4).tolist() == rows[3:5].tolist()
     assert from_column(to_column(rows[:0]), 4).shape == (0, 4)
+
+
+@pytest.mark.parametrize("rows", [1, BATCH_ROWS, BATCH_ROWS + 1])
+def test_answers_come_back_in_batches_each_with_its_proof(tmp_path: Path, rows: int) -> None:
+    answers = np.arange(rows * 2, dtype=np.uint16).astype(">u2").view(np.uint8).reshape(rows, 4)
+    proofs = [b"first", b"other"][: -(-rows // BATCH_ROWS)]
+    parts = [answers[start * BATCH_ROWS :][:BATCH_ROWS].tobytes() + proof for start, proof in enumerate(proofs)]
+    uri = write(tmp_path / "a", parts)
+
+    check_size(uri, answers_bytes(rows, 4, 5))
+    found = list(read_answers(uri, 4, 5))
+
+    assert [proof for _, proof in found] == proofs
+    assert np.concatenate([batch for batch, _ in found]).tolist() == answers.tolist()
+
+
+@settings(deadline=None)
+@given(sizes=st.lists(st.integers(0, 25), max_size=8), rows=st.integers(1, 12))
+def test_rebatched_rows_are_the_same_in_batches_of_one_size(sizes: list[int], rows: int) -> None:
+    numbers = iter(range(1000))
+    batches = [
+        pa.RecordBatch.from_pydict({"n": pa.array([next(numbers) for _ in range(size)], pa.int64())}) for size in sizes
+    ]
+    found = list(rebatch(batches, rows))
+    assert [n for batch in found for n in batch.column("n").to_pylist()] == list(range(sum(sizes)))
+    assert all(batch.num_rows == rows for batch in found[:-1])
+    assert all(0 < batch.num_rows <= rows for batch in found)

@@ -6,7 +6,7 @@ import pytest
 
 from fedtasks.errors import ConfigError
 from fedtasks.psi.align import AlignSettings
-from fedtasks.psi.offline import PsiSettings
+from fedtasks.psi.settings import PsiSettings
 from fedtasks.settings import build
 
 
@@ -15,7 +15,7 @@ from fedtasks.settings import build
     [
         (PsiSettings, {"key_bits_min": 1024}, "key_bits_min"),
         (PsiSettings, {"shards": 0}, "shards"),
-        (PsiSettings, {"min_intersection": 0}, "min_intersection"),
+        (PsiSettings, {"min_intersection": -1}, "min_intersection"),
         (PsiSettings, {"shard": 3}, "shard"),
         (AlignSettings, {"test_fraction": 1.0}, "test_fraction"),
         (AlignSettings, {"rows_per_block": 0}, "rows_per_block"),

@@ -1,0 +1,269 @@
+"""A verifiable oblivious pseudo-random function, OPRF(ristretto255, SHA-512) of RFC 9497 in mode VOPRF, over batches.
+
+Every array is ``uint8`` of shape ``(n, 32)``. The steps::
+
+    client                          signer
+    blinded, inverses = blind(ids)
+                    ── blinded ──►
+                                    answers, proof = evaluate(blinded)
+                    ◄── answers, proof ──
+    outputs = finalize(answers)     outputs = evaluate_own(ids)   equal for equal ids
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from fedtasks.crypto import ristretto
+from fedtasks.crypto.ristretto import ORDER, WIDTH
+from fedtasks.errors import KeyInvalid, ProtocolViolated, SignatureWrong
+
+Bytes = npt.NDArray[np.uint8]
+
+PROOF_BYTES = 2 * WIDTH
+OUTPUT_BYTES = 64
+MAX_ROWS = 2**16 - 1
+"""The longest batch that one proof covers: rows are numbered in two bytes."""
+
+_CONTEXT = b"OPRFV1-\x01-ristretto255-SHA512"
+
+
+def derive_key(seed: bytes, info: bytes) -> int:
+    """Return the private key that a seed of 32 bytes determines.
+
+    Notes
+    -----
+    Source: RFC 9497 section 3.2.1.
+    """
+    for counter in range(256):
+        message = seed + _field(info) + bytes([counter])
+        key = ristretto.hash_to_scalar(message, b"DeriveKeyPair" + _CONTEXT)
+        if key:
+            return key
+    raise KeyInvalid("the seed gives no key")  # with probability 2**-64000
+
+
+def public_key(private: int) -> bytes:
+    """Return the public key of a private one."""
+    return ristretto.multiply_base(ristretto.scalars([private])).tobytes()
+
+
+def blind(messages: Sequence[bytes], blinds: Bytes | None = None) -> tuple[Bytes, Bytes]:
+    """Hide messages from the signer.
+
+    Parameters
+    ----------
+    blinds
+        Scalars to hide them by; random ones if not given.
+
+    Returns
+    -------
+    blinded, inverses
+        What goes to the signer, and what stays here for `finalize`.
+
+    Notes
+    -----
+    Reveals: nothing to the signer but the number of rows: every blinded message is uniform in the group.
+    Cost: one multiplication and one hash to the group per row.
+    Source: RFC 9497 section 3.3.2.
+    """
+    if blinds is None:
+        blinds = ristretto.random_scalars(len(messages))
+    return ristretto.multiply(_to_group(messages), blinds), ristretto.inverted(blinds)
+
+
+def evaluate(private: int, blinded: Bytes, nonce: int | None = None) -> tuple[Bytes, bytes]:
+    """Answer what a client blinded, with a proof that all answers were made with the announced key.
+
+    Parameters
+    ----------
+    nonce
+        The proof's randomness; by default new.
+
+    Raises
+    ------
+    ProtocolViolated
+        A row is no element of the group, or its identity.
+
+    Notes
+    -----
+    Reveals: the function's value at one message per row; count rows before calling.
+    Cost: two multiplications per row.
+    Source: RFC 9497 sections 3.3.2 and 2.2.1.
+    """
+    answers = ristretto.multiply(blinded, ristretto.scalars([private]))
+    return answers, _prove(private, blinded, answers, nonce)
+
+
+def finalize(
+    public: bytes, messages: Sequence[bytes], blinded: Bytes, answers: Bytes, proof: bytes, inverses: Bytes
+) -> Bytes:
+    """Verify the signer's answers and turn them into the function's outputs.
+
+    Parameters
+    ----------
+    blinded, inverses
+        From `blind`, row by row what was sent.
+    answers, proof
+        What the signer returned.
+
+    Returns
+    -------
+    ndarray
+        ``uint8``, shape ``(n, 64)``.
+
+    Raises
+    ------
+    ProtocolViolated
+        There are more or fewer answers than questions, or one is no element of the group.
+    SignatureWrong
+        The proof does not hold: an answer was not made with the signer's key.
+
+    Notes
+    -----
+    Cost: three multiplications per row.
+    Source: RFC 9497 sections 3.3.2 and 2.2.2.
+    """
+    if answers.shape != (len(messages), WIDTH):
+        raise ProtocolViolated(f"expected {len(messages)} answers of {WIDTH} bytes, got {answers.shape}")
+    _verify(public, blinded, answers, proof)
+    return _outputs(messages, ristretto.multiply(answers, inverses))
+
+
+def evaluate_own(private: int, messages: Sequence[bytes]) -> Bytes:
+    """Return the function's outputs for own messages: the same as a client gets by blinding.
+
+    Notes
+    -----
+    Cost: one multiplication and one hash to the group per row.
+    Source: RFC 9497 section 3.3.1, Evaluate.
+    """
+    return _outputs(messages, ristretto.multiply(_to_group(messages), ristretto.scalars([private])))
+
+
+def prove_key(private: int) -> bytes:
+    """Prove that the private key is known: a signature by it on its own public key.
+
+    Notes
+    -----
+    Source: Schnorr's proof of knowledge, made non-interactive after Fiat and Shamir.
+    """
+    public = public_key(private)
+    nonce = ristretto.random_scalars(1)
+    challenge = _key_challenge(public, ristretto.multiply_base(nonce).tobytes())
+    answer = (int.from_bytes(nonce.tobytes(), "little") - challenge * private) % ORDER
+    return ristretto.scalars([challenge, answer]).tobytes()
+
+
+def verify_key(public: bytes, proof: bytes) -> None:
+    """Check a signer's public key and the proof that it knows the private one.
+
+    Raises
+    ------
+    KeyInvalid
+        The key is no element of the group or its identity, or the proof does not hold.
+    """
+    if len(public) != WIDTH or len(proof) != PROOF_BYTES:
+        raise KeyInvalid("the signer's key or its proof has a wrong length")
+    challenge, answer = _pair(proof)
+    try:
+        commitment = _combine(answer, None, challenge, public)
+    except ProtocolViolated:
+        raise KeyInvalid("the signer's key is not an element of the group, or its identity") from None
+    if challenge != _key_challenge(public, commitment):
+        raise KeyInvalid("the key's proof does not hold: the signer does not know the private key")
+
+
+def _to_group(messages: Sequence[bytes]) -> Bytes:
+    return ristretto.hash_to_group(messages, b"HashToGroup-" + _CONTEXT)
+
+
+def _to_scalar(message: bytes) -> int:
+    return ristretto.hash_to_scalar(message, b"HashToScalar-" + _CONTEXT)
+
+
+def _outputs(messages: Sequence[bytes], elements: Bytes) -> Bytes:
+    raw = elements.tobytes()
+    length = WIDTH.to_bytes(2, "big")
+    outputs = [
+        hashlib.sha512(_field(message) + length + raw[row * WIDTH : (row + 1) * WIDTH] + b"Finalize").digest()
+        for row, message in enumerate(messages)
+    ]
+    return np.frombuffer(b"".join(outputs), dtype=np.uint8).reshape(-1, OUTPUT_BYTES)
+
+
+def _prove(private: int, blinded: Bytes, answers: Bytes, nonce: int | None) -> bytes:
+    public = public_key(private)
+    weights = ristretto.scalars(list(_weights(public, blinded, answers)))
+    sum_blinded = ristretto.total(ristretto.multiply(blinded, weights))
+    key = ristretto.scalars([private])
+    sum_answers = ristretto.multiply(sum_blinded, key)
+    random = ristretto.random_scalars(1) if nonce is None else ristretto.scalars([nonce])
+    commitments = (ristretto.multiply_base(random).tobytes(), ristretto.multiply(sum_blinded, random).tobytes())
+    challenge = _challenge(public, sum_blinded.tobytes(), sum_answers.tobytes(), *commitments)
+    answer = (int.from_bytes(random.tobytes(), "little") - challenge * private) % ORDER
+    return ristretto.scalars([challenge, answer]).tobytes()
+
+
+def _verify(public: bytes, blinded: Bytes, answers: Bytes, proof: bytes) -> None:
+    if len(proof) != PROOF_BYTES:
+        raise ProtocolViolated(f"expected a proof of {PROOF_BYTES} bytes, got {len(proof)}")
+    challenge, answer = _pair(proof)
+    weights = ristretto.scalars(list(_weights(public, blinded, answers)))
+    sum_blinded = ristretto.total(ristretto.multiply(blinded, weights)).tobytes()
+    sum_answers = ristretto.total(ristretto.multiply(answers, weights)).tobytes()
+    commitments = (_combine(answer, None, challenge, public), _combine(answer, sum_blinded, challenge, sum_answers))
+    if challenge != _challenge(public, sum_blinded, sum_answers, *commitments):
+        raise SignatureWrong(f"the proof of {len(answers)} answers does not hold: one was made with another key")
+
+
+def _weights(public: bytes, blinded: Bytes, answers: Bytes) -> Iterator[int]:
+    """Yield the weight that each row has in the sums, of which the proof speaks."""
+    if not 0 < len(blinded) <= MAX_ROWS:
+        raise ProtocolViolated(f"a proof covers 1 to {MAX_ROWS} rows, not {len(blinded)}")
+    seed = hashlib.sha512(_field(public) + _field(b"Seed-" + _CONTEXT)).digest()
+    prefix, length = _field(seed), WIDTH.to_bytes(2, "big")
+    expanded = ristretto.expander(b"HashToScalar-" + _CONTEXT)
+    asked, answered = blinded.tobytes(), answers.tobytes()
+    for row in range(len(blinded)):
+        place = slice(row * WIDTH, (row + 1) * WIDTH)
+        text = prefix + row.to_bytes(2, "big") + length + asked[place] + length + answered[place] + b"Composite"
+        yield int.from_bytes(expanded(text), "little") % ORDER
+
+
+def _challenge(*elements: bytes) -> int:
+    return _to_scalar(b"".join([_field(element) for element in elements]) + b"Challenge")
+
+
+def _key_challenge(public: bytes, commitment: bytes) -> int:
+    return ristretto.hash_to_scalar(public + commitment, b"fedtasks-psi-oprf-key-proof-v1")
+
+
+def _combine(first: int, element: bytes | None, second: int, other: bytes) -> bytes:
+    """Return ``first * element + second * other``; without an element, the generator."""
+    parts = []
+    for number, factor in ((first, element), (second, other)):
+        if number == 0:
+            raise ProtocolViolated("a proof holds a zero")
+        by = ristretto.scalars([number])
+        parts.append(ristretto.multiply_base(by) if factor is None else ristretto.multiply(_row(factor), by))
+    return ristretto.total(np.concatenate(parts)).tobytes()
+
+
+def _pair(proof: bytes) -> tuple[int, int]:
+    numbers = int.from_bytes(proof[:WIDTH], "little"), int.from_bytes(proof[WIDTH:], "little")
+    if max(numbers) >= ORDER:
+        raise ProtocolViolated("a proof holds a number that is no scalar")
+    return numbers
+
+
+def _row(element: bytes) -> Bytes:
+    return np.frombuffer(element, dtype=np.uint8).reshape(1, WIDTH)
+
+
+def _field(value: bytes) -> bytes:
+    return len(value).to_bytes(2, "big") + value

@@ -1,0 +1,188 @@
+"""The half that asks: it blinds its new ids, has them answered, and matches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pyspark.sql import SparkSession
+
+from fedtasks.crypto.scheme import Client, open_client
+from fedtasks.data.storage import read_json, write_json
+from fedtasks.errors import DataMissing, ProtocolViolated
+from fedtasks.link.link import Link
+from fedtasks.psi import stages
+from fedtasks.psi.files import RowFile, answers_bytes
+from fedtasks.psi.half import Half, announce, announced, check_key_bits, receive, receive_bytes, send, tag_bytes, total
+from fedtasks.psi.settings import Learns
+from fedtasks.psi.stages import BlindedShard
+from fedtasks.psi.tag_table import set_digest
+from fedtasks.tasks import Outcome
+
+
+class ClientHalf(Half):
+    """The stages of the client."""
+
+    def prepare(self, link: Link) -> Outcome:
+        """Blind the ids that have no tag yet, and agree with the signer on what will cross.
+
+        What an earlier attempt blinded is used again as long as key and ids are the same: the signer may have answered
+        it, and has counted it.
+        """
+        public, proof = receive_bytes(link, "key"), receive_bytes(link, "key proof")
+        client = self._open(public, proof)
+        with self.spark() as spark, self.divided_ids(spark, self.table(client.key_id)) as ids:
+            inputs = {"key_id": client.key_id, "pad_rows": self.settings.pad_rows, "new": ids.fingerprint}
+            blinded = self._blinded_before(inputs)
+            self.sweep([shard.state for shard in blinded or ()])
+            if blinded is None:
+                with self.watched(spark, "blinding ids", ids.fingerprint["rows"]):
+                    blinded = stages.blind_ids(ids.new, client, self.settings.shards, self.work)
+                write_json(f"{self.state}/blinded.json", {"inputs": inputs, "shards": _plain(blinded)})
+        sent = [shard.sent for shard in blinded]
+        held = {kind: self.crossed(client.key_id, kind).digests() for kind in ("tags", "common")}
+        send(link, "offer", {"blinded": announce(sent), **held})
+        self.save_plan(
+            {
+                "key_id": client.key_id,
+                "public": public.hex(),
+                "proof": proof.hex(),
+                "generation": ids.generation.name,
+                "own_ids": ids.n_ids,
+                "own_duplicates": ids.n_duplicates,
+                "blinded": _plain(blinded),
+                **self._accepted(receive(link, "accepted"), held),
+            }
+        )
+        return Outcome(counts={"ids_blinded": total(sent)})
+
+    def send(self, link: Link, shard: int) -> Outcome:
+        """Send one shard of blinded ids."""
+        rows = 0
+        for each in self._blinded(shard):
+            self.send_file(link, f"blinded-{shard:05d}", each.sent)
+            rows = each.sent.rows
+        return Outcome(counts={"rows": rows})
+
+    def sign(self) -> Outcome:
+        """Do nothing: the signer signs."""
+        return Outcome(counts={"ids_blinded": total([each.sent for each in self._blinded()])})
+
+    def answer(self, link: Link, shard: int) -> Outcome:
+        """Receive one shard of answers, and of the signer's tags what is not here yet."""
+        client, rows = self._client(), 0
+        for each in self._blinded(shard):
+            name = f"answers-{shard:05d}"
+            files = announced(receive(link, name).get("files"), self.settings.shards)
+            if [(file.shard, file.rows) for file in files] != [(shard, each.sent.rows)]:
+                raise ProtocolViolated(f"`{name}` has not the {each.sent.rows} rows that were asked for")
+            rows = each.sent.rows
+            size = answers_bytes(rows, client.element_bytes, client.proof_bytes)
+            self.keep_answers(each.sent, self.receive_file(link, name, files[0], size))
+        for kind in ("added", "gone"):
+            for file in self._tags(kind):
+                if file.shard == shard:
+                    self.receive_file(link, f"tags-{kind}-{shard:05d}", file, tag_bytes(file))
+        return Outcome(counts={"rows": rows})
+
+    def match(self, link: Link) -> Outcome:
+        """Tag the new ids, find the people whom the signer has too, and tell it what was agreed."""
+        settings, client = self.settings, self._client()
+        blinded = self._blinded()
+        with self.spark() as spark:
+            with self.watched(spark, "finishing tags", total([each.sent for each in blinded])):
+                self._finish_tags(spark, client, blinded)
+            with self.watched(spark, "matching", self.plan["own_ids"]):
+                tags = self._signer_tags(spark)
+                table = self.table(client.key_id)
+                own = table.frame(spark, table.generation(self.plan["generation"]))
+                people = stages.write_pairs(own.join(stages.read_tags(spark, tags), "tag"), settings.shards, self.work)
+            common = [shard.sent for shard in people]
+            counts = {"people_shared": total(common), "ids_blinded": total([each.sent for each in blinded])}
+            if settings.learns is Learns.BOTH:
+                self._tell(link, spark, common)
+            else:
+                send(link, "common", {"n": total(common)})
+                self.check_size(link, total(common))
+        digest = self.plan["now"]
+        self.crossed(client.key_id, "tags").add(tags)
+        if settings.learns is Learns.BOTH:
+            digest = set_digest(common)
+            self.crossed(client.key_id, "common").add(common)
+        return self.publish(people, counts, digest)
+
+    def _open(self, public: bytes, proof: bytes) -> Client:
+        client = open_client(self.settings.scheme, public, proof)
+        check_key_bits(client, self.settings)
+        return client
+
+    def _client(self) -> Client:
+        return self._open(bytes.fromhex(self.plan["public"]), bytes.fromhex(self.plan["proof"]))
+
+    def _blinded(self, shard: int | None = None) -> list[BlindedShard]:
+        found = [BlindedShard(RowFile(**each["sent"]), each["state"]) for each in self.plan["blinded"]]
+        return [each for each in found if shard in (None, each.sent.shard)]
+
+    def _blinded_before(self, inputs: dict[str, Any]) -> list[BlindedShard] | None:
+        try:
+            before = read_json(f"{self.state}/blinded.json")
+        except DataMissing:
+            return None
+        if before["inputs"] != inputs:
+            return None
+        return [BlindedShard(RowFile(**each["sent"]), each["state"]) for each in before["shards"]]
+
+    def _accepted(self, message: dict[str, Any], held: dict[str, list[str]]) -> dict[str, Any]:
+        """Check what the signer says of its tags, and on what the differences build."""
+        plan: dict[str, Any] = {}
+        for kind in ("tags", "common"):
+            plan[f"{kind}_base"] = base = message.get(f"{kind}_base")
+            if base is not None and base not in held[kind]:
+                raise ProtocolViolated(f"`{kind}_base` is a set that was not offered")
+        for kind in ("added", "gone"):
+            plan[kind] = announce(announced(message.get(kind), self.settings.shards))
+        plan["now"] = str(message.get("now"))
+        return plan
+
+    def _tags(self, kind: str) -> list[RowFile]:
+        return announced(self.plan[kind], self.settings.shards)
+
+    def _finish_tags(self, spark: SparkSession, client: Client, blinded: list[BlindedShard]) -> None:
+        """Put the answered ids into the tag table, once."""
+        if self.plan.get("finished") or not blinded:
+            return
+        answers = [self.answers_of(each.sent) for each in blinded]
+        table = self.table(client.key_id)
+        new = stages.finalize(spark, client, blinded, answers)
+        before = table.generation(self.plan["generation"])
+        generation = self.extend_table(spark, table, before, new)
+        self.save_plan({**self.plan, "generation": generation.name, "finished": True})
+
+    def _signer_tags(self, spark: SparkSession) -> list[RowFile]:
+        """Return the signer's tags as they are now: as they crossed before, or from what has changed."""
+        plan, crossed = self.plan, self.crossed(self.plan["key_id"], "tags")
+        if plan["now"] in crossed.digests():
+            return crossed.get(plan["now"])
+        arrived = {}
+        for kind in ("added", "gone"):
+            arrived[kind] = [
+                RowFile(file.shard, file.rows, file.sha256, self.arrived(f"tags-{kind}-{file.shard:05d}", file))
+                for file in self._tags(kind)
+            ]
+        tags = self.renewed(spark, self.base("tags", plan["key_id"], plan), **arrived)
+        if set_digest(tags) != plan["now"]:
+            raise ProtocolViolated("the signer's tags are not those that it announced")
+        return tags
+
+    def _tell(self, link: Link, spark: SparkSession, common: list[RowFile]) -> None:
+        """Let the signer know which tags are common, by what has changed since the last time."""
+        added, gone = self.difference(spark, self.base("common", self.plan["key_id"], self.plan), common)
+        message = {"n": total(common), "added": announce(added), "gone": announce(gone), "now": set_digest(common)}
+        send(link, "common", message)
+        self.check_size(link, total(common))
+        for kind, files in (("added", added), ("gone", gone)):
+            for file in files:
+                self.send_file(link, f"common-{kind}-{file.shard:05d}", file)
+
+
+def _plain(blinded: list[BlindedShard]) -> list[dict[str, Any]]:
+    return [{"sent": vars(shard.sent), "state": shard.state} for shard in blinded]

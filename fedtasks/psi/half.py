@@ -1,0 +1,451 @@
+"""What both halves of an intersection do alike: know their ids, pass files, remember, publish."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import threading
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from pyspark import StorageLevel
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F  # noqa: N812 - what everybody calls it
+
+from fedtasks.crypto.scheme import Client, RsaClient
+from fedtasks.data.blocks import TAG_BYTES
+from fedtasks.data.ids import check_ids, check_label
+from fedtasks.data.storage import (
+    copy_in,
+    copy_out,
+    filesystem,
+    is_local,
+    local_path,
+    make_private,
+    read_json,
+    remove,
+    write_json,
+)
+from fedtasks.data.tables import Part, list_parts
+from fedtasks.errors import DataMissing, FedtasksError, IntersectionEmpty, KeyWeak, LabelInvalid, ProtocolViolated
+from fedtasks.link.link import Link
+from fedtasks.psi import stages
+from fedtasks.psi.files import RowFile, check_size
+from fedtasks.psi.settings import PsiSettings
+from fedtasks.psi.spark import count_ids, count_labels, dataset_ids, distinct_ids, move, spark_session
+from fedtasks.psi.stages import TaggedShard
+from fedtasks.psi.tag_table import CrossedSets, Generation, TagTable, set_digest
+from fedtasks.tasks import Outcome, TaskContext
+
+log = logging.getLogger(__name__)
+
+_PADDING = "\x00padding\x00"
+"""How ids begin that nobody has: they make sizes round, and belong to one party and dataset."""
+
+
+@dataclass(frozen=True)
+class DividedIds:
+    """The ids of a dataset: those that `generation` of the tag table has, and the `new` ones with their padding.
+
+    Parameters
+    ----------
+    generation, new
+        See above; `new` is a frame of ``id``.
+    fingerprint
+        Count and digest of the new ids, whatever their order.
+    n_ids, n_duplicates
+        People, and rows that repeat one.
+    """
+
+    generation: Generation
+    new: DataFrame
+    fingerprint: dict[str, int]
+    n_ids: int
+    n_duplicates: int
+
+
+class Half:
+    """One half, in the process of one stage or of all.
+
+    What a stage leaves for the next, or for the next attempt, is in the private folder `state`: ids, what undoes their
+    blinds, and what came from the peer, each file under the digest of its content. It goes when the task has published.
+    """
+
+    def __init__(self, context: TaskContext, settings: PsiSettings) -> None:
+        self.context = context
+        self.settings = settings
+        self.state = context.storage.folder(context.config.task)
+        make_private(self.state)
+        # What two tries of a stage write must not meet.
+        self.work = f"{self.state}/work-{uuid.uuid4().hex}"
+        make_private(self.work)
+
+    # ---------------------------------------------------------------------------------------------------- what it has
+    @contextmanager
+    def spark(self) -> Iterator[SparkSession]:
+        """Yield a Spark session; within another one's block, the same."""
+        config = self.context.config
+        with spark_session(self.context.party, f"{config.run_id} {config.half}", self.work) as session:
+            yield session
+
+    @cached_property
+    def parts(self) -> list[Part]:
+        """The dataset's files; asking for them checks their columns."""
+        return list_parts(self.context.dataset)
+
+    @cached_property
+    def plan(self) -> dict[str, Any]:
+        """What stage `prepare` found and agreed on.
+
+        Raises
+        ------
+        DataMissing
+            It has not run, or the task has published since.
+        """
+        try:
+            found: dict[str, Any] = read_json(f"{self.state}/plan.json")
+        except DataMissing:
+            where = f"task `{self.context.config.task}`"
+            raise DataMissing(f"{where} has no prepared ids here; clear the whole task", where=self.state) from None
+        return found
+
+    def save_plan(self, plan: Mapping[str, Any]) -> None:
+        """Keep what the later stages need."""
+        write_json(f"{self.state}/plan.json", plan)
+        self.plan = dict(plan)
+
+    def table(self, key_id: str) -> TagTable:
+        """Return the own tags under a key."""
+        return TagTable(self.context.party.storage, self.context.dataset.name, key_id)
+
+    def crossed(self, key_id: str, kind: str) -> CrossedSets:
+        """Return the sets of tags that have crossed between the two datasets under a key."""
+        config = self.context.config
+        return self.table(key_id).sets(config.peer, config.datasets[config.peer], kind)
+
+    def base(self, kind: str, key_id: str, agreed: Mapping[str, Any]) -> list[RowFile]:
+        """Return the set on which a difference builds: what both sides hold, or nothing."""
+        digest = agreed[f"{kind}_base"]
+        return self.crossed(key_id, kind).get(digest) if digest else []
+
+    @contextmanager
+    def divided_ids(self, spark: SparkSession, table: TagTable) -> Iterator[DividedIds]:
+        """Check the dataset's ids, forget the tags of those that are gone, and find those that have no tag."""
+        dataset, parts = self.context.dataset, self.parts
+        rows = dataset_ids(spark, dataset, parts)
+        counts = count_ids(rows, parts)
+        check_ids(dataset, counts)
+        people = distinct_ids(rows).persist(StorageLevel.DISK_ONLY)
+        try:
+            yield self._divided(spark, table, people, counts.n_rows)
+        finally:
+            people.unpersist()
+
+    def _divided(self, spark: SparkSession, table: TagTable, people: DataFrame, n_rows: int) -> DividedIds:
+        dataset = self.context.dataset
+        if dataset.label is not None:
+            check_label(dataset, count_labels(people))
+        ids = people.select("id")
+        n_ids = ids.count()
+        generation, n_padding, new = table.generation(), 0, ids
+        if generation.rows:
+            known = table.frame(spark, generation)
+            padding = known.filter(F.col("id").startswith(_PADDING))
+            n_padding = padding.count()
+            kept = known.join(ids, "id", "left_semi").unionByName(padding)
+            new = ids.join(known, "id", "left_anti")
+            if kept.count() < generation.rows:
+                generation = table.write(kept, self.settings.shards, self.work)
+                table.commit(generation, self.work)
+        fingerprint = _fingerprint(new)
+        new = new.unionByName(self._padding(spark, fingerprint["rows"], n_padding))
+        return DividedIds(generation, new, fingerprint, n_ids, n_rows - n_ids)
+
+    def _padding(self, spark: SparkSession, n_new: int, first: int) -> DataFrame:
+        """Make the ids that round `n_new` up; `first` of them are in the tag table already."""
+        missing = -n_new % self.settings.pad_rows
+        mine = f"{_PADDING}{self.context.party.name}\x00{self.context.dataset.name}\x00"
+        numbers = spark.range(first, first + missing)
+        return numbers.select(F.concat(F.lit(mine), F.col("id").cast("string")).alias("id"))
+
+    def extend_table(self, spark: SparkSession, table: TagTable, generation: Generation, new: DataFrame) -> Generation:
+        """Add the tags of new ids, none of which `generation` has."""
+        pairs = table.frame(spark, generation).unionByName(new)
+        extended = table.write(pairs, self.settings.shards, self.work)
+        table.commit(extended, self.work)
+        return extended
+
+    def has_answers(self, blinded: RowFile) -> bool:
+        """Whether the answers to a file of blinded ids are here."""
+        fs, path = filesystem(self._answers_place(blinded))
+        return bool(fs.exists(path))
+
+    def answers_of(self, blinded: RowFile) -> RowFile:
+        """Return the answers to a file of blinded ids.
+
+        Raises
+        ------
+        DataMissing
+            They are not here.
+        """
+        try:
+            return RowFile(**read_json(self._answers_place(blinded)))
+        except DataMissing:
+            text = f"shard {blinded.shard} has no answers here; clear the tasks that sign and fetch them"
+            raise DataMissing(text, where=self.state) from None
+
+    def keep_answers(self, blinded: RowFile, answers: RowFile) -> None:
+        """Note where the answers to a file of blinded ids are."""
+        write_json(self._answers_place(blinded), vars(answers))
+
+    def _answers_place(self, blinded: RowFile) -> str:
+        return f"{self.state}/answers-{blinded.shard:05d}-of-{blinded.sha256}.json"
+
+    def sweep(self, keep: Sequence[str] = ()) -> None:
+        """Remove what earlier tries have written and nobody needs."""
+        fs, folder = filesystem(self.state)
+        for path in fs.ls(folder, detail=False):
+            name = path.rstrip("/").rpartition("/")[2]
+            place = f"{self.state}/{name}"
+            if name.startswith("work-") and place != self.work and not any(uri.startswith(place) for uri in keep):
+                remove(place)
+
+    # -------------------------------------------------------------------------------------------------- what it tells
+    def report(self, phase: str, done: int, of: int) -> None:
+        """Show how far the half is."""
+        log.info("%s: %d of %d", phase, done, of)
+        self.context.report({"phase": phase, "done": done, "of": of})
+
+    @contextmanager
+    def watched(self, spark: SparkSession, phase: str, of: int) -> Iterator[None]:
+        """Show the progress of the jobs in this block, by the share of Spark's tasks that are done."""
+        ended = threading.Event()
+        tracker = spark.sparkContext.statusTracker()
+
+        def watch() -> None:
+            last = 0
+            while not ended.wait(3):
+                found = [tracker.getStageInfo(stage) for stage in tracker.getActiveStageIds()]
+                tasks = sum(stage.numTasks for stage in found if stage)
+                done = of * sum(stage.numCompletedTasks for stage in found if stage) // max(1, tasks)
+                if done > last:
+                    last = done
+                    self.report(phase, done, of)
+
+        self.report(phase, 0, of)
+        thread = threading.Thread(target=watch, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+        self.report(phase, of, of)
+
+    # -------------------------------------------------------------------------------------------------- what it passes
+    def send_file(self, link: Link, name: str, file: RowFile) -> None:
+        """Send a file that was announced, unless the peer has it."""
+        if not receive(link, f"{name} wanted").get("wanted"):
+            return
+        if is_local(file.uri):
+            link.send_file(name, local_path(file.uri))
+            return
+        with TemporaryDirectory() as spool:
+            copy_out(file.uri, Path(spool) / "file")
+            link.send_file(name, Path(spool) / "file")
+
+    def receive_file(self, link: Link, name: str, announced: RowFile, n_bytes: int) -> RowFile:
+        """Receive a file that was announced, unless it is here; it stays until the task has published.
+
+        Raises
+        ------
+        ProtocolViolated
+            It is not what was announced.
+        """
+        uri = self.arrived(name, announced)
+        fs, path = filesystem(uri)
+        here = fs.exists(path)
+        send(link, f"{name} wanted", {"wanted": not here})
+        if not here:
+            with self._spool(uri) as local:
+                link.receive_file(name, local)
+                if _sha256(local) != announced.sha256:
+                    raise ProtocolViolated(f"file `{name}` is not the one that was announced")
+                check_size(f"file://{local}", n_bytes)
+                if not is_local(uri):
+                    copy_in(local, uri)
+        return RowFile(announced.shard, announced.rows, announced.sha256, uri)
+
+    def arrived(self, name: str, announced: RowFile) -> str:
+        """Return where an announced file is when it has arrived."""
+        return f"{self.state}/{name}-{announced.sha256}"
+
+    @contextmanager
+    def _spool(self, uri: str) -> Iterator[Path]:
+        if is_local(uri):
+            yield local_path(uri)  # what arrives in part stays for the next attempt
+            return
+        with TemporaryDirectory() as folder:
+            yield Path(folder) / "file"
+
+    # ------------------------------------------------------------------------------------------------ how it compares
+    def difference(
+        self, spark: SparkSession, base: Sequence[RowFile], now: Sequence[RowFile]
+    ) -> tuple[list[RowFile], list[RowFile]]:
+        """Return what is in `now` and not in `base`, and the other way round."""
+        if not base:
+            return list(now), []
+        if set_digest(base) == set_digest(now):
+            return [], []
+        old, new = stages.read_tags(spark, base), stages.read_tags(spark, now)
+        shards = self.settings.shards
+        return (
+            stages.write_tags(new.join(old, "tag", "left_anti"), shards, self.work),
+            stages.write_tags(old.join(new, "tag", "left_anti"), shards, self.work),
+        )
+
+    def renewed(
+        self, spark: SparkSession, base: Sequence[RowFile], added: Sequence[RowFile], gone: Sequence[RowFile]
+    ) -> list[RowFile]:
+        """Return `base` with what was added and without what is gone."""
+        if not gone and not (added and base):
+            return list(base or added)
+        tags = stages.read_tags(spark, base).join(stages.read_tags(spark, gone), "tag", "left_anti")
+        return stages.write_tags(tags.unionByName(stages.read_tags(spark, added)), self.settings.shards, self.work)
+
+    # ------------------------------------------------------------------------------------------------- how it ends
+    def check_size(self, link: Link, n_people: int) -> None:
+        """Raise `IntersectionEmpty` on both sides, before any common tag crosses."""
+        needed = self.settings.min_intersection
+        if n_people < needed:
+            text = f"{n_people} people in common, at least {needed} are needed"
+            refuse(link, IntersectionEmpty(text, needed=needed))
+
+    def publish(self, people: Sequence[TaggedShard] | None, counts: Mapping[str, int], digest: str) -> Outcome:
+        """Publish which tag belongs to which own id, if this half knows, and forget everything else."""
+        config, storage = self.context.config, self.context.storage
+        remove(self.context.folder)
+        folder = storage.attempt(config.task, config.attempt)
+        for number, shard in enumerate(people or ()):
+            move(shard.pairs, f"{folder}/people-{number:05d}.parquet")
+        facts = {name: self.plan[name] for name in ("key_id", "own_ids", "own_duplicates")}
+        rows = counts["people_shared"] if people is not None else 0
+        shared = {"tags": digest, "signer": self.settings.signer, "learns": self.settings.learns.value}
+        storage.publish(config.task, config.attempt, rows=rows, facts={**counts, **facts, **shared})
+        remove(self.state)
+        return Outcome(counts=counts, digests={"tags": digest})
+
+
+def check_key_bits(client: Client, settings: PsiSettings) -> None:
+    """Refuse an RSA key that is shorter than this run asks for; both sides do."""
+    if isinstance(client, RsaClient) and client.key.bits < settings.key_bits_min:
+        bits, needed = client.key.bits, settings.key_bits_min
+        raise KeyWeak(f"the signer's key has {bits} bits, this run asks for {needed}", key_bits=bits)
+
+
+def check_labels(context: TaskContext, link: Link) -> None:
+    """Raise `LabelInvalid` on both sides unless exactly the leader has a label."""
+    has_label = context.dataset.label is not None
+    send(link, "role", {"label": has_label})
+    peer_has_label = receive(link, "role").get("label")
+    leader_has, follower_has = (has_label, peer_has_label) if context.is_leader else (peer_has_label, has_label)
+    if not leader_has:
+        refuse(link, LabelInvalid("the leader's dataset declares no label", leader=context.config.leader))
+    if follower_has:
+        refuse(link, LabelInvalid("both datasets declare a label", leader=context.config.leader))
+
+
+def _fingerprint(ids: DataFrame) -> dict[str, int]:
+    one, other = F.xxhash64("id"), F.xxhash64(F.lit("other"), "id")
+    (row,) = ids.agg(F.count("*").alias("rows"), F.bit_xor(one).alias("one"), F.bit_xor(other).alias("other")).collect()
+    found: dict[str, int] = row.asDict()
+    return found
+
+
+def refuse(link: Link, error: FedtasksError) -> None:
+    """Raise an error that the other half comes to as well."""
+    # Both must have heard all before either hangs up.
+    link.close()
+    raise error
+
+
+def send(link: Link, name: str, value: Mapping[str, Any]) -> None:
+    """Send a JSON object."""
+    link.send(name, json.dumps(value).encode())
+
+
+def receive(link: Link, name: str) -> dict[str, Any]:
+    """Receive a JSON object.
+
+    Raises
+    ------
+    ProtocolViolated
+        It is something else.
+    """
+    try:
+        value = json.loads(receive_bytes(link, name))
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise ProtocolViolated(f"message `{name}` is not a JSON object")
+    return value
+
+
+def receive_bytes(link: Link, name: str) -> bytes:
+    """Receive plain bytes; raise `ProtocolViolated` when it is something else."""
+    payload = link.receive(name)
+    if not isinstance(payload, bytes):
+        raise ProtocolViolated(f"message `{name}` is not bytes")
+    return payload
+
+
+def announce(files: Sequence[RowFile]) -> list[list[Any]]:
+    """Describe files for the peer: shard, rows and SHA-256 of each."""
+    return [[file.shard, file.rows, file.sha256] for file in files]
+
+
+def announced(value: object, n_shards: int) -> list[RowFile]:
+    """Read what `announce` wrote.
+
+    Raises
+    ------
+    ProtocolViolated
+        It is no list of files, each of another shard and in their order, that have rows.
+    """
+    try:
+        files = [RowFile(shard, rows, sha256) for shard, rows, sha256 in value]  # type: ignore[attr-defined]
+    except (TypeError, ValueError):
+        raise ProtocolViolated("an announcement is not a list of files") from None
+    last = -1
+    for file in files:
+        right = type(file.shard) is int and type(file.rows) is int and type(file.sha256) is str
+        if not right or not last < file.shard < n_shards or file.rows < 1 or not _is_sha256(file.sha256):
+            raise ProtocolViolated(f"expected files of {n_shards} shards, in order, none of them empty")
+        last = file.shard
+    return files
+
+
+def total(files: Sequence[RowFile]) -> int:
+    """Return the rows of all files together."""
+    return sum(file.rows for file in files)
+
+
+def tag_bytes(file: RowFile) -> int:
+    """Return the size of a file of tags."""
+    return file.rows * TAG_BYTES
+
+
+def _is_sha256(text: str) -> bool:
+    return len(text) == 64 and set(text) <= set("0123456789abcdef")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,62 @@
+"""What both sides of an intersection agree on."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from fedtasks.crypto.scheme import Scheme
+from fedtasks.errors import ConfigError
+
+_MAX_SHARDS = 10_000
+
+
+class Learns(enum.Enum):
+    """Who learns which people are shared; how many they are, both sides learn."""
+
+    BOTH = "both"
+    CLIENT = "client"
+    SIZE = "size"
+
+
+@dataclass(frozen=True)
+class PsiSettings:
+    """How the intersection is found; equal on both sides.
+
+    Parameters
+    ----------
+    scheme
+        How ids become tags: ``blind_rsa``, or ``oprf``, which costs less computing and far less traffic.
+    signer
+        The party that signs; by default the follower.
+    learns
+        Who learns which people are shared: ``both``, the ``client`` alone, or nobody but the ``size``. The ticket
+        says how far this may go; alignment needs ``both``.
+    key_bits_min
+        The shortest RSA key that the client accepts.
+    shards
+        Into how many files ids are cut: at least as many as a side has cores.
+    pad_rows
+        Sizes that the peer sees are rounded up to a multiple of this; 1 shows them as they are.
+    min_intersection
+        With fewer people in common, both halves fail.
+    """
+
+    scheme: Scheme = Scheme.BLIND_RSA
+    signer: str = ""
+    learns: Learns = Learns.BOTH
+    key_bits_min: int = 2048
+    shards: int = 2
+    pad_rows: int = 1
+    min_intersection: int = 1
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("key_bits_min", 2048, 8192),
+            ("shards", 1, _MAX_SHARDS),
+            ("pad_rows", 1, 2**40),
+            ("min_intersection", 0, 2**62),
+        ):
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise ConfigError(f"{value} is not between {low} and {high}", field=name)

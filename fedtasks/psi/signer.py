@@ -1,0 +1,183 @@
+"""The half that has the key: it answers what the client has blinded, tags its own ids, and learns what was agreed."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+
+from pyspark.sql import SparkSession
+
+from fedtasks.crypto.scheme import Scheme, Signer, load_signer
+from fedtasks.data.storage import read_json, write_json
+from fedtasks.errors import ConfigError, DataMissing, KeyInvalid, ProtocolViolated
+from fedtasks.link.link import Link
+from fedtasks.psi import stages
+from fedtasks.psi.files import RowFile
+from fedtasks.psi.half import Half, announce, announced, check_key_bits, receive, send, tag_bytes, total
+from fedtasks.psi.settings import Learns
+from fedtasks.psi.stages import TaggedShard
+from fedtasks.psi.tag_table import CrossedSets, set_digest
+from fedtasks.tasks import Outcome
+
+
+class SignerHalf(Half):
+    """The stages of the signer."""
+
+    def prepare(self, link: Link) -> Outcome:
+        """Tag the own ids that have no tag yet, count what the client will ask, and say what has changed."""
+        settings, signer = self.settings, self._signer
+        check_key_bits(signer.client, settings)
+        key_id = signer.client.key_id
+        link.send("key", signer.public)
+        link.send("key proof", signer.key_proof)
+        self.sweep()
+        table = self.table(key_id)
+        with self.spark() as spark, self.divided_ids(spark, table) as ids:
+            generation = ids.generation
+            if ids.fingerprint["rows"]:
+                with self.watched(spark, "tagging own ids", ids.fingerprint["rows"]):
+                    new = stages.tag_own(ids.new, settings.scheme, self._key_file, settings.shards)
+                    generation = self.extend_table(spark, table, generation, new)
+            tags = stages.write_tags(table.frame(spark, generation), settings.shards, self.work)
+            offer = receive(link, "offer")
+            blinded = announced(offer.get("blinded"), settings.shards)
+            self._charge(blinded)
+            bases = {
+                f"{kind}_base": _newest(self.crossed(key_id, kind), offer.get(kind)) for kind in ("tags", "common")
+            }
+            before = self.crossed(key_id, "tags").get(bases["tags_base"]) if bases["tags_base"] else []
+            added, gone = self.difference(spark, before, tags)
+        send(link, "accepted", {**bases, "added": announce(added), "gone": announce(gone), "now": set_digest(tags)})
+        self.save_plan(
+            {
+                "key_id": key_id,
+                "generation": generation.name,
+                "own_ids": ids.n_ids,
+                "own_duplicates": ids.n_duplicates,
+                "blinded": announce(blinded),
+                **bases,
+                "added": [vars(file) for file in added],
+                "gone": [vars(file) for file in gone],
+                "tags": [vars(file) for file in tags],
+            }
+        )
+        return Outcome(counts={"ids_blinded": total(blinded)})
+
+    def send(self, link: Link, shard: int) -> Outcome:
+        """Receive one shard of blinded ids."""
+        rows, width = 0, self._signer.client.element_bytes
+        for file in self._blinded(shard):
+            self.receive_file(link, f"blinded-{shard:05d}", file, file.rows * width)
+            rows = file.rows
+        return Outcome(counts={"rows": rows})
+
+    def sign(self) -> Outcome:
+        """Answer the blinded ids that have no answer yet; all of them have been counted."""
+        blinded = self._blinded()
+        waiting = [file for file in blinded if not self.has_answers(file)]
+        if waiting:
+            with self.spark() as spark, self.watched(spark, "answering blinded ids", total(waiting)):
+                found = stages.evaluate(spark, self.settings.scheme, self._key_file, waiting, self.work)
+            for file, answers in zip(waiting, found, strict=True):
+                self.keep_answers(file, answers)
+        return Outcome(counts={"ids_blinded": total(blinded)})
+
+    def answer(self, link: Link, shard: int) -> Outcome:
+        """Send one shard of answers, and of the own tags what has changed."""
+        rows = 0
+        for file in self._blinded(shard):
+            answers = self.answers_of(file)
+            send(link, f"answers-{shard:05d}", {"files": announce([answers])})
+            self.send_file(link, f"answers-{shard:05d}", answers)
+            rows = file.rows
+        for kind in ("added", "gone"):
+            for file in self._files(kind):
+                if file.shard == shard:
+                    self.send_file(link, f"tags-{kind}-{shard:05d}", file)
+        return Outcome(counts={"rows": rows})
+
+    def match(self, link: Link) -> Outcome:
+        """Learn which tags are common, if that was agreed, and whose they are."""
+        key_id = self.plan["key_id"]
+        message = receive(link, "common")
+        n_people = message.get("n")
+        if type(n_people) is not int or n_people < 0:
+            raise ProtocolViolated("message `common` names no size")
+        counts = {"people_shared": n_people, "ids_blinded": total(self._blinded())}
+        people: list[TaggedShard] | None = None
+        digest = set_digest(self._files("tags"))
+        if self.settings.learns is Learns.BOTH:
+            changes = {kind: announced(message.get(kind), self.settings.shards) for kind in ("added", "gone")}
+            self.check_size(link, n_people)
+            for kind, files in changes.items():
+                changes[kind] = [
+                    self.receive_file(link, f"common-{kind}-{file.shard:05d}", file, tag_bytes(file)) for file in files
+                ]
+            link.close()  # the client need not wait for the matching here
+            with self.spark() as spark, self.watched(spark, "matching", n_people):
+                people = self._match(spark, changes)
+            common = [shard.sent for shard in people]
+            digest = set_digest(common)
+            if digest != message.get("now") or total(common) != n_people:
+                raise ProtocolViolated("the client returned tags that were never sent to it, or not those it announced")
+            self.crossed(key_id, "common").add(common)
+        else:
+            self.check_size(link, n_people)
+        self.crossed(key_id, "tags").add(self._files("tags"))
+        return self.publish(people, counts, digest)
+
+    def _match(self, spark: SparkSession, changes: dict[str, list[RowFile]]) -> list[TaggedShard]:
+        plan = self.plan
+        base = self.base("common", plan["key_id"], plan)
+        common = stages.read_tags(spark, self.renewed(spark, base, **changes))
+        table = self.table(plan["key_id"])
+        own = table.frame(spark, table.generation(plan["generation"]))
+        return stages.write_pairs(own.join(common, "tag"), self.settings.shards, self.work)
+
+    @cached_property
+    def _key_file(self) -> Path:
+        party = self.context.party
+        is_rsa = self.settings.scheme is Scheme.BLIND_RSA
+        field, file = ("psi_key", party.psi_key) if is_rsa else ("psi_oprf_key", party.psi_oprf_key)
+        if file is None:
+            made = f"fedtasks psi keygen --scheme {self.settings.scheme.value}"
+            raise ConfigError(f"this party signs but names no key; make one with `{made}`", field=field)
+        return file
+
+    @cached_property
+    def _signer(self) -> Signer:
+        signer = load_signer(self.settings.scheme, self._key_file)
+        if self.context.config.stage not in ("", "prepare") and signer.client.key_id != self.plan["key_id"]:
+            raise KeyInvalid("the key has changed since the ids were prepared; clear the whole task")
+        return signer
+
+    def _charge(self, blinded: list[RowFile]) -> None:
+        """Count what the client asks on the ticket, each file once however often it is asked."""
+        place = f"{self.context.storage.folder(self.context.config.task, 'charged')}/files.json"
+        try:
+            charged = read_json(place)
+        except DataMissing:
+            charged = {}
+        charged |= {file.sha256: file.rows for file in blinded}
+        if charged:
+            self.context.count_use("ids_blinded", sum(charged.values()))
+            write_json(place, charged)
+
+    def _blinded(self, shard: int | None = None) -> list[RowFile]:
+        found = announced(self.plan["blinded"], self.settings.shards)
+        here = [
+            RowFile(file.shard, file.rows, file.sha256, self.arrived(f"blinded-{file.shard:05d}", file))
+            for file in found
+        ]
+        return [file for file in here if shard in (None, file.shard)]
+
+    def _files(self, kind: str) -> list[RowFile]:
+        return [RowFile(**file) for file in self.plan[kind]]
+
+
+def _newest(own: CrossedSets, offered: object) -> str | None:
+    """Return the newest set that both sides hold."""
+    if not isinstance(offered, list):
+        raise ProtocolViolated("an offer is not a list of sets")
+    both = [digest for digest in own.digests() if digest in offered]
+    return both[-1] if both else None
