@@ -185,13 +185,14 @@ def _listeners(party: Party) -> Iterator[Finding]:
 
 
 def _psi_key(party: Party) -> Iterator[Finding]:
-    from fedtasks.crypto.keys import load_psi_key
+    from fedtasks.crypto.scheme import Scheme, load_signer
 
-    if party.psi_key is None:
+    if party.psi_key is None and party.psi_oprf_key is None:
         remedy = "If this party signs ids for others: fedtasks psi keygen"
         yield Finding("PSI key", Verdict.NOTE, "none: this party can be the PSI client only", remedy)
-        return
-    yield Finding("PSI key", Verdict.OK, f"RSA, {load_psi_key(party.psi_key).public.bits} bits")
+    for scheme, key in ((Scheme.BLIND_RSA, party.psi_key), (Scheme.OPRF, party.psi_oprf_key)):
+        if key is not None:
+            yield Finding("PSI key", Verdict.OK, f"{scheme.value}, id {load_signer(scheme, key).client.key_id}")
 
 
 def _java(_: Party) -> Iterator[Finding]:

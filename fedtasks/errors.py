@@ -448,14 +448,6 @@ class ColumnType(DataError):
     remedy = "Correct the file or the declared type"
 
 
-class IdDuplicate(DataError):
-    """Raised when one id stands in several rows."""
-
-    code = "DATA_ID_DUPLICATE"
-    summary = "Ids are not unique"
-    remedy = "Keep one row for each id"
-
-
 class IdNull(DataError):
     """Raised when rows have no id."""
 

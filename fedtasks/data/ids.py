@@ -87,19 +87,15 @@ class IdCounts:
         Rows of the dataset.
     n_null, null_example
         Rows without an id, and the first of them.
-    n_duplicate, duplicate_examples
-        Rows whose id stands in another row too, and two rows that share one.
     """
 
     n_rows: int
     n_null: int = 0
     null_example: Place | None = None
-    n_duplicate: int = 0
-    duplicate_examples: tuple[Place, Place] | None = None
 
 
 def check_ids(dataset: Dataset, counts: IdCounts) -> None:
-    """Refuse a dataset whose ids do not name people one by one.
+    """Refuse a dataset in which rows have no id; rows that repeat one are left out later.
 
     Raises
     ------

@@ -6,17 +6,19 @@ either nothing or everything. Only calls that every fsspec file system has are u
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
 import re
 import shutil
+import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import requests
 from fsspec.core import url_to_fs
@@ -26,10 +28,34 @@ from fsspec.spec import AbstractFileSystem
 
 from fedtasks.errors import AttemptStale, ConfigError, DataCorrupt, DataMissing
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 MANIFEST = "manifest.json"
 _CHUNK = 1 << 20
 # What one request of a copy carries: HDFS opens a file anew for each, so small ones would cost more than the bytes.
 _COPY_CHUNK = 16 << 20
+
+
+_PATIENCE_S = 60.0
+
+
+def _patient(work: Callable[P, T]) -> Callable[P, T]:
+    """Repeat a whole operation while HDFS does not serve, as when a DataNode restarts; it must be safe to repeat."""
+
+    @functools.wraps(work)
+    def repeated(*args: P.args, **kwargs: P.kwargs) -> T:
+        deadline = time.monotonic() + _PATIENCE_S
+        while True:
+            try:
+                return work(*args, **kwargs)
+            except requests.RequestException as error:
+                answered = error.response is not None and error.response.status_code < 500
+                if answered or time.monotonic() > deadline:
+                    raise DataMissing("HDFS does not serve; is every DataNode up?", where="hdfs") from error
+                time.sleep(1.0)
+
+    return repeated
 
 
 def filesystem(uri: str) -> tuple[AbstractFileSystem, str]:
@@ -65,6 +91,7 @@ def local_path(uri: str) -> Path:
     return Path(path)
 
 
+@_patient
 def read_bytes(uri: str) -> bytes:
     """Read a small file.
 
@@ -83,6 +110,7 @@ def read_bytes(uri: str) -> bytes:
         raise DataMissing("the file does not exist", where=uri) from None
 
 
+@_patient
 def write_atomically(uri: str, content: bytes) -> None:
     """Write a small file so that a reader finds the old content or the new, never a part."""
     fs, path = filesystem(uri)
@@ -106,6 +134,7 @@ def _replacing(fs: AbstractFileSystem, path: str) -> Iterator[str]:
         raise
 
 
+@_patient
 def copy_in(local: Path, uri: str) -> None:
     """Copy a file of this machine to `uri`, where a reader finds nothing (or the file before) or all of it.
 
@@ -132,6 +161,7 @@ def copy_in(local: Path, uri: str) -> None:
         shutil.copyfileobj(source, target, _COPY_CHUNK)
 
 
+@_patient
 def copy_out(uri: str, local: Path) -> None:
     """Copy the file at `uri` to this machine, where it appears whole or not at all.
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyspark.sql import DataFrame, SparkSession
@@ -23,6 +24,8 @@ from fedtasks.psi.spark import Batches, by_shard, collect, each, spark_session
 from fedtasks.psi.stages import read_pairs
 from fedtasks.settings import build
 from fedtasks.tasks import Outcome, TaskContext, facts_of
+
+_FILE, _ROW = "__file__", "__row__"
 
 
 @dataclass(frozen=True)
@@ -122,9 +125,24 @@ def run(context: TaskContext) -> Outcome:
 def _aligned(spark: SparkSession, people: Manifest, count: int, dataset: Dataset, parts: Sequence[Part]) -> DataFrame:
     """Join the common people's tags with their rows; ``shard`` is the number of the block."""
     tags = read_pairs(spark, [people.path(entry.name) for entry in people.files], count)
-    schema = from_arrow_schema(rows_schema(dataset))
-    rows = each(spark, parts, lambda part: read_rows(dataset, part), schema)
-    return tags.withColumnRenamed("id", ID).join(rows, ID).drop(ID)
+    schema = rows_schema(dataset)
+    placed = pa.schema([*schema, pa.field(_FILE, pa.int32()), pa.field(_ROW, pa.int64())])
+
+    def read(part: Part) -> Batches:
+        row = part.first_row
+        for batch in read_rows(dataset, part):
+            file = pa.repeat(pa.scalar(part.index, pa.int32()), batch.num_rows)
+            rows = pa.array(np.arange(row, row + batch.num_rows, dtype=np.int64))
+            yield pa.RecordBatch.from_arrays([*batch.columns, file, rows], schema=placed)
+            row += batch.num_rows
+
+    joined = tags.withColumnRenamed("id", ID).join(each(spark, parts, read, from_arrow_schema(placed)), ID)
+    if people.facts["own_duplicates"]:
+        # As the intersection does: of rows that share an id, the first counts.
+        wanted = [TAG, "shard", *(name for name in schema.names if name != ID)]
+        first = F.min_by(F.struct(*(F.col(f"`{name}`") for name in wanted)), F.struct(_FILE, _ROW)).alias("first")
+        return joined.groupBy(ID).agg(first).select("first.*")
+    return joined.drop(ID, _FILE, _ROW)
 
 
 def _write(rows: DataFrame, count: int, folder: str, dataset: Dataset, settings: AlignSettings) -> _Counts:

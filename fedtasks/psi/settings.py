@@ -16,7 +16,6 @@ class Learns(enum.Enum):
 
     BOTH = "both"
     CLIENT = "client"
-    SIZE = "size"
 
 
 @dataclass(frozen=True)
@@ -30,8 +29,8 @@ class PsiSettings:
     signer
         The party that signs; by default the follower.
     learns
-        Who learns which people are shared: ``both``, the ``client`` alone, or nobody but the ``size``. The ticket
-        says how far this may go; alignment needs ``both``.
+        Who learns which people are shared: ``both``, or the ``client`` alone. The ticket says how far this may go;
+        alignment needs ``both``.
     key_bits_min
         The shortest RSA key that the client accepts.
     shards

@@ -77,7 +77,7 @@ class SignerHalf(Half):
         waiting = [file for file in blinded if not self.has_answers(file)]
         if waiting:
             with self.spark() as spark, self.watched(spark, "answering blinded ids", total(waiting)):
-                found = stages.evaluate(spark, self.settings.scheme, self._key_file, waiting, self.work)
+                found = stages.evaluate(spark, self.settings.scheme, self._key_file, waiting, self.state)
             for file, answers in zip(waiting, found, strict=True):
                 self.keep_answers(file, answers)
         return Outcome(counts={"ids_blinded": total(blinded)})

@@ -143,38 +143,13 @@ def distinct_ids(ids: DataFrame) -> DataFrame:
 
 
 def count_ids(ids: DataFrame, parts: Sequence[Part]) -> IdCounts:
-    """Pass over all ids once and count what is wrong with them."""
-    place = F.struct("file", "row")
+    """Pass over all rows once and count those without an id."""
     is_null = F.col("id").isNull()
-    shared = ~is_null & (F.col("n") > 1)
-    (found,) = collect(
-        ids.groupBy("id")
-        .agg(F.count("*").alias("n"), F.min(place).alias("first"), F.max(place).alias("last"))
-        .agg(
-            _total(F.lit(True)).alias("n_rows"),
-            _total(is_null).alias("n_null"),
-            F.min(F.when(is_null, F.col("first"))).alias("null_first"),
-            _total(shared).alias("n_shared"),
-            F.min(F.when(shared, F.struct("first", "last"))).alias("shared_first"),
-        )
-    )
+    first = F.min(F.when(is_null, F.struct("file", "row"))).alias("first")
+    (found,) = collect(ids.agg(F.count("*").alias("rows"), F.count_if(is_null).alias("nulls"), first))
     files = {part.index: part.file for part in parts}
-
-    def named(row: Any) -> Place:
-        return Place(files[row["file"]], row["row"])
-
-    shared_rows = found["shared_first"]
-    return IdCounts(
-        n_rows=found["n_rows"] or 0,
-        n_null=found["n_null"] or 0,
-        null_example=named(found["null_first"]) if found["null_first"] else None,
-        n_duplicate=found["n_shared"] or 0,
-        duplicate_examples=(named(shared_rows["first"]), named(shared_rows["last"])) if shared_rows else None,
-    )
-
-
-def _total(condition: Column) -> Column:
-    return F.sum(F.when(condition, F.col("n")).otherwise(0))
+    example = Place(files[found["first"]["file"]], found["first"]["row"]) if found["first"] else None
+    return IdCounts(n_rows=found["rows"], n_null=found["nulls"], null_example=example)
 
 
 def count_labels(ids: DataFrame) -> dict[str | None, int]:

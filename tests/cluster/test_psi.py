@@ -139,23 +139,23 @@ def ids(numbers: range, duplicates: int = 0) -> list[str]:
 def test_psi_on_the_cluster_equals_a_join_on_every_day_and_under_a_new_key(case: Case, scheme: str) -> None:
     days = [
         # ids of the bank, ids of the shop, ids that are blinded
-        (ids(range(1000), duplicates=100), ids(range(400, 1300), duplicates=90), 1000),
-        (ids(range(10, 1010)), ids(range(400, 1310)), 10),
-        (ids(range(10, 1010)), ids(range(2000, 2100)), 0),
+        (ids(range(500), duplicates=50), ids(range(200, 700), duplicates=50), 500),
+        (ids(range(5, 505)), ids(range(200, 710)), 5),
+        (ids(range(5, 505)), ids(range(2000, 2100)), 0),
     ]
     for bank_ids, shop_ids, n_blinded in days:
         case.begin(bank_ids, shop_ids)
-        ended = case.run(scheme=scheme, shards=3, min_intersection=0)
+        ended = case.run(scheme=scheme, shards=2, min_intersection=0)
         case.check(ended, bank_ids, shop_ids)
         assert case.halves.accounts[FOLLOWER].uses == ([("ids_blinded", n_blinded)] if n_blinded else [])
     case.key_number = 2
     bank_ids, shop_ids, _ = days[0]
     case.begin(bank_ids, shop_ids)
 
-    ended = case.run(scheme=scheme, shards=3)
+    ended = case.run(scheme=scheme, shards=2)
 
     case.check(ended, bank_ids, shop_ids)
-    assert case.halves.accounts[FOLLOWER].uses == [("ids_blinded", 1000)]
+    assert case.halves.accounts[FOLLOWER].uses == [("ids_blinded", 500)]
 
 
 def test_psi_with_an_executor_killed_in_mid_job_gives_the_same(case: Case, spark_master: SparkCluster) -> None:

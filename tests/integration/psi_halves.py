@@ -156,6 +156,8 @@ def _serve(control: Connection, party: Party) -> None:
                 ended = {"outcome": algorithms[config.task](context)}
             except FedtasksError as error:
                 ended = {"code": error.code, "detail": error.detail, "where": error.where, "public": error.public}
+            except Exception as error:
+                ended = {"code": "PROCESS_FAILED", "detail": repr(error)}  # as `fedtasks.tasks.run` does
             finally:
                 connection.close()
             sent = context.link.bytes_sent if context.link else 0

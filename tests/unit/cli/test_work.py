@@ -51,6 +51,21 @@ def test_psi_keygen_writes_a_private_key_and_names_it(run: Run, bank: Path) -> N
     assert key.read_bytes() == before
 
 
+def test_psi_keygen_of_the_other_scheme_stands_beside_it(run: Run, bank: Path) -> None:
+    run("psi", "keygen", "--bits", "2048", "--party", "bank/party.yaml")
+    run("psi", "keygen", "--scheme", "oprf", "--party", "bank/party.yaml")
+    party = load_party(bank / "party.yaml")
+    assert party.psi_key is not None
+    assert party.psi_oprf_key is not None
+    assert party.psi_oprf_key.stat().st_mode & 0o777 == 0o600
+    assert run("psi", "keygen", "--scheme", "elgamal", "--party", "bank/party.yaml", expect=1).err.count("blind_rsa")
+
+
+def test_psi_keygen_refuses_a_length_for_oprf(run: Run, bank: Path) -> None:
+    run("psi", "keygen", "--scheme", "oprf", "--bits", "3072", "--party", "bank/party.yaml", expect=1)
+    assert not (bank / "keys" / "psi-oprf.key").exists()
+
+
 def test_psi_keygen_that_is_too_short_changes_nothing(run: Run, bank: Path) -> None:
     before = (bank / "party.yaml").read_bytes()
     assert run("psi", "keygen", "--bits", "1024", "--party", "bank/party.yaml", expect=1).err.startswith("KEY_WEAK · ")

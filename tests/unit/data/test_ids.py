@@ -17,7 +17,7 @@ from fedtasks.data.ids import (
     label_text,
     normalise,
 )
-from fedtasks.errors import ColumnType, IdDuplicate, IdNull, LabelInvalid
+from fedtasks.errors import ColumnType, IdNull, LabelInvalid
 
 FIRST = Place("file:///people.csv", 1)
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
@@ -89,12 +89,6 @@ def test_normalise_of_no_integer_names_the_row_and_never_the_value(wrong: str) -
 def test_check_ids_with_null_ids_names_count_and_row() -> None:
     with pytest.raises(IdNull, match=r"3 of 9 rows have no `id`, the first is row 4 of f.csv"):
         check_ids(dataset(), IdCounts(9, 3, Place("f.csv", 4)))
-
-
-def test_check_ids_with_duplicates_names_two_rows() -> None:
-    counts = IdCounts(9, n_duplicate=2, duplicate_examples=(Place("f", 4), Place("g", 5)))
-    with pytest.raises(IdDuplicate, match=r"2 of 9 rows .* row 4 of f and row 5 of g"):
-        check_ids(dataset(), counts)
 
 
 def test_check_ids_of_clean_ids_passes() -> None:
