@@ -65,6 +65,10 @@ bench: setup ## Measure every algorithm; each prints a table and one JSON object
 bench-link: setup ## Measure a link through two gateways.
 	@$(BIN)/python tests/benchmarks/bench_link.py
 
+.PHONY: bench-psi
+bench-psi: setup ## Measure private set intersection; IDS= sets how many ids each side has.
+	@IDS=$(or $(IDS),1000000) $(BIN)/python tests/benchmarks/bench_psi.py
+
 .PHONY: protos
 protos: setup ## Generate the wire stubs from protos/.
 	@$(BIN)/python protos/generate.py
