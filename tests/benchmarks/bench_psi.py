@@ -249,5 +249,5 @@ def main() -> None:
     print(json.dumps(figures))
 
 
-if __party_ == "__main__":
+if __name__ == "__main__":
     main()
