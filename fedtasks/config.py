@@ -93,7 +93,8 @@ class Dataset:
     format
         How it is stored.
     id
-        Column that identifies a person.
+        Column that identifies a person, or several, separated by commas: people are then told apart by all of them
+        together, in this order.
     id_type, normalise
         What an id is and how its text is normalised; compared with the peer's before anything runs.
     features
@@ -118,13 +119,22 @@ class Dataset:
             raise ConfigError("declare at least one feature", field="features")
         if self.label is not None and self.label in self.features:
             raise ConfigError(f"`{self.label}` is the label and cannot be a feature", field="features")
-        if self.id in self.features:
-            raise ConfigError(f"`{self.id}` is the id and cannot be a feature", field="features")
+        for column in self.id_columns:
+            if not column or self.id_columns.count(column) > 1:
+                raise ConfigError(f"`{self.id}` names a column twice, or none", field="id")
+            if column in self.features:
+                raise ConfigError(f"`{column}` is the id and cannot be a feature", field="features")
+
+    @property
+    def id_columns(self) -> tuple[str, ...]:
+        """The columns of the id."""
+        return tuple(column.strip() for column in self.id.split(","))
 
     @property
     def id_facts(self) -> dict[str, str]:
-        """What both parties' datasets must have alike, so that equal people have equal ids."""
-        return {"id_type": self.id_type.value, "normalise": ",".join(step.value for step in self.normalise)}
+        """What both parties' datasets must have alike, so that equal people have equal ids; not the columns' names."""
+        steps = ",".join(step.value for step in self.normalise)
+        return {"id_columns": str(len(self.id_columns)), "id_type": self.id_type.value, "normalise": steps}
 
     @property
     def schema_digest(self) -> str:

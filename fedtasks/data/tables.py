@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
@@ -27,6 +28,7 @@ ID = "__id__"
 LABEL = "label"
 
 _BATCH_ROWS = 8192
+_SEPARATOR = "\x1f"
 _MISSING_NUMBERS = pa.array(["", "NA", "N/A", "NaN", "nan", "null", "NULL"])
 
 
@@ -91,16 +93,14 @@ def read_ids(dataset: Dataset, part: Part) -> Iterator[pa.RecordBatch]:
     ColumnType, FileInvalid
         As `list_parts`, for what only reading can tell.
     """
-    columns = [dataset.id] + ([dataset.label] if dataset.label else [])
+    columns = [*dataset.id_columns, *([dataset.label] if dataset.label else [])]
     for batch, first in _read(dataset, part, columns):
         labels = label_text(batch.column(dataset.label)) if dataset.label else pa.nulls(batch.num_rows, pa.string())
         yield pa.RecordBatch.from_pydict(
             {
                 "file": pa.repeat(pa.scalar(part.index, pa.int32()), batch.num_rows),
-                "row": pa.array(range(first.row, first.row + batch.num_rows), pa.int64()),
-                "id": normalise(
-                    batch.column(dataset.id), dataset.id_type, dataset.normalise, name=dataset.id, first=first
-                ),
+                "row": pa.array(np.arange(first.row, first.row + batch.num_rows, dtype=np.int64)),
+                "id": _ids(dataset, batch, first),
                 LABEL: labels,
             }
         )
@@ -127,13 +127,29 @@ def read_rows(dataset: Dataset, part: Part) -> Iterator[pa.RecordBatch]:
         As `read_ids`; an infinite number is refused too.
     """
     for batch, first in _read(dataset, part, list(_declared(dataset))):
-        arrays = [normalise(batch.column(dataset.id), dataset.id_type, dataset.normalise, name=dataset.id, first=first)]
+        arrays = [_ids(dataset, batch, first)]
         for name, kind in dataset.features.items():
             convert = _numbers if kind is FeatureType.NUMERIC else _categories
             arrays.append(convert(batch.column(name), name, first))
         if dataset.label:
             arrays.append(label_bits(label_text(batch.column(dataset.label)), dataset))
         yield pa.RecordBatch.from_arrays(arrays, schema=rows_schema(dataset))
+
+
+def _ids(dataset: Dataset, batch: pa.RecordBatch, first: Place) -> pa.Array:
+    """Return the normalised ids; of several columns, their texts with a separator that no text may hold."""
+    parts = [
+        normalise(batch.column(name), dataset.id_type, dataset.normalise, name=name, first=first)
+        for name in dataset.id_columns
+    ]
+    if len(parts) == 1:
+        return parts[0]
+    for name, part in zip(dataset.id_columns, parts, strict=True):
+        found = pc.index(pc.match_substring(part, _SEPARATOR), True).as_py()
+        if found >= 0:
+            place = Place(first.file, first.row + found)
+            raise ColumnType(f"column `{name}`: found a control character (U+001F) in an id", where=str(place))
+    return pc.binary_join_element_wise(*parts, _SEPARATOR)  # null where a part is
 
 
 def _files(dataset: Dataset) -> list[str]:
@@ -152,7 +168,8 @@ def _files(dataset: Dataset) -> list[str]:
 
 def _declared(dataset: Dataset) -> dict[str, str]:
     """Every column that the dataset declares, and what it must hold."""
-    declared = {dataset.id: "text" if dataset.id_type is IdType.STRING else "whole numbers"}
+    kind_of_id = "text" if dataset.id_type is IdType.STRING else "whole numbers"
+    declared = dict.fromkeys(dataset.id_columns, kind_of_id)
     for name, kind in dataset.features.items():
         declared[name] = "numbers" if kind is FeatureType.NUMERIC else "text, whole numbers or true/false"
     if dataset.label:

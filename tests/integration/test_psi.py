@@ -233,6 +233,26 @@ def test_psi_with_null_ids_names_count_and_row(case: Case) -> None:
     assert "2 of 4 rows have no `id`, the first is row 2 of file://" in ended[LEADER].detail
 
 
+def test_psi_with_ids_of_two_columns_joins_on_both(case: Case) -> None:
+    case.give(LEADER, bank(["a", "a", "ab"], city=["x", "y", "x"]), id="id,city")
+    case.give(FOLLOWER, shop(["a", "b", "a"]).assign(town=["y", "x", "bx"]), id="id,town")
+
+    ended = case.run("psi")
+
+    assert ended[LEADER].outcome == ended[FOLLOWER].outcome is not None, ended
+    assert list(case.people(LEADER).values()) == ["a\x1fy"]
+
+
+def test_psi_with_ids_of_one_column_and_two_is_refused_naming_the_field(case: Case) -> None:
+    case.give(LEADER, bank(["a", "b"], city=["x", "y"]), id="id,city")
+    case.give(FOLLOWER, shop(["a"]))
+
+    ended = case.run("psi")
+
+    assert set(codes(ended).values()) == {"CONFIG_DIFFERS"}
+    assert "id_columns" in ended[LEADER].public
+
+
 def test_psi_with_duplicate_ids_counts_each_person_once(case: Case) -> None:
     ids = [f"p{number}" for number in range(90)] + [f" p{number} " for number in range(10)]
     case.give(LEADER, bank(["p3", "p50", "b"]))

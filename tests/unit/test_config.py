@@ -121,6 +121,8 @@ def test_load_party_without_a_path_takes_the_environment(
         ("address: shop.example:7400", "address: shop.example", 20, "is not host:port"),
         ("label: repaid", "label: age", 25, "`age` is the label and cannot be a feature"),
         ("id: person", "id: age", 25, "`age` is the id and cannot be a feature"),
+        ("id: person", "id: 'person,age'", 25, "`age` is the id and cannot be a feature"),
+        ("id: person", "id: 'person,person'", 24, "names a column twice"),
         ("{age: numeric, region: categorical}", "{}", 25, "declare at least one feature"),
         ("age: numeric", "age: number", 25, "`number` is not one of: numeric, categorical"),
         ("psi_key: keys/psi.key", "store: {url: 'mysql://x/y'}", 15, "is neither sqlite nor postgresql"),

@@ -141,6 +141,31 @@ def test_parquet_column_of_another_type_names_both_types(
     assert caught.value.where == dataset.uri
 
 
+def test_id_of_another_type_in_one_of_several_files_names_that_file(tmp_path: Path) -> None:
+    for number, values in enumerate((["007"], [7])):
+        table = pa.table({"id": values, "age": [1], "home": ["x"]})
+        pq.write_table(table, tmp_path / f"{number}.parquet")
+    with pytest.raises(ColumnType, match="`id`: found int64, expected text") as caught:
+        list_parts(declare(tmp_path, Format.PARQUET))
+    assert caught.value.where == f"file://{tmp_path}/1.parquet"
+
+
+def test_id_of_several_columns_is_all_of_them_and_null_where_one_is(tmp_path: Path) -> None:
+    columns = {"a": ["007", " x ", "ab", None, "a"], "b": ["1", "y", "c", "d", "bc"]}
+    table = pa.table({**columns, "age": [1] * 5, "home": ["x"] * 5})
+    found = ids(parquet(tmp_path / "a.parquet", table, id="a, b"))
+    assert [each[2] for each in found] == ["007\x1f1", "x\x1fy", "ab\x1fc", None, "a\x1fbc"]
+    assert len(rows(parquet(tmp_path / "a.parquet", table, id="a, b"))) == 5
+
+
+def test_id_of_several_columns_with_the_separator_in_one_names_the_row(tmp_path: Path) -> None:
+    dataset = csv(tmp_path / "a.csv", "a,b,age,home\n1,2,3,x\n1,2\x1f3,3,x\n", id="a,b")
+    error = refusal(dataset)
+    assert isinstance(error, ColumnType)
+    assert "`b`" in error.detail
+    assert error.where == f"row 2 of {dataset.uri}"
+
+
 def test_csv_value_of_another_type_names_the_first_bad_row(tmp_path: Path) -> None:
     lines = "".join(f"p{number},{number},x\n" for number in range(30_000)) + "q,secret,x\nr,other,x\n"
     error = refusal(csv(tmp_path / "a.csv", "id,age,home\n" + lines))
