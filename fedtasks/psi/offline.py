@@ -12,7 +12,7 @@
     answer                 ◄── answers, new tags ──                          per shard
     match     finish, match  ── common tags ──►          match
 
-All stages in one process, or each as a task of its own. Either half ends with the same tags, each with its own ids.
+All stages run in one process, or each in one of its own. Either half ends with the same tags, each with its own ids.
 """
 
 from __future__ import annotations
