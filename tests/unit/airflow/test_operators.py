@@ -238,6 +238,8 @@ def test_half_that_is_ready_runs_and_reports_its_outcome(
         "datasets": SHARED["datasets"],
         "settings": {"epochs": 3},
         "shared_digest": operators.digest(SHARED),
+        "stage": "",
+        "shard": None,
     }
     assert kept.stat().st_mode & 0o077 == 0
 
