@@ -52,7 +52,7 @@ def _patient(work: Callable[P, T]) -> Callable[P, T]:
             except requests.RequestException as error:
                 answered = error.response is not None and error.response.status_code < 500
                 if answered or time.monotonic() > deadline:
-                    raise DataMissing("HDFS does not serve; is every DataNode up?", where="hdfs") from error
+                    raise
                 time.sleep(1.0)
 
     return repeated
