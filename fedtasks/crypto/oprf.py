@@ -169,11 +169,11 @@ def verify_key(public: bytes, proof: bytes) -> None:
     """
     if len(public) != WIDTH or len(proof) != PROOF_BYTES:
         raise KeyInvalid("the signer's key or its proof has a wrong length")
-    challenge, answer = _pair(proof)
     try:
+        challenge, answer = _pair(proof)
         commitment = _combine(answer, None, challenge, public)
-    except ProtocolViolated:
-        raise KeyInvalid("the signer's key is not an element of the group, or its identity") from None
+    except ProtocolViolated as error:
+        raise KeyInvalid(f"the signer's key or its proof is malformed: {error.detail}") from None
     if challenge != _key_challenge(public, commitment):
         raise KeyInvalid("the key's proof does not hold: the signer does not know the private key")
 

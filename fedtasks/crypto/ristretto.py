@@ -10,11 +10,13 @@ import ctypes
 import hashlib
 import secrets
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import gmpy2
 import numpy as np
 import numpy.typing as npt
 from rbcl._sodium import _sodium as _lib
+from rbcl._sodium import lib_path
 
 from fedtasks.crypto.modular import inverses
 from fedtasks.errors import ProtocolViolated
@@ -41,6 +43,8 @@ _multiply = _function("crypto_scalarmult_ristretto255", 3)
 _multiply_base = _function("crypto_scalarmult_ristretto255_base", 2)
 _add = _function("crypto_core_ristretto255_add", 3)
 _from_hash = _function("crypto_core_ristretto255_from_hash", 2)
+# The wheel unpacks the library into a file of its own for every process, and leaves it there.
+Path(lib_path).unlink(missing_ok=True)
 if _lib.sodium_init() < 0:
     raise ImportError("libsodium cannot be initialised")
 
@@ -121,6 +125,8 @@ def multiply(elements: Bytes, by: Bytes) -> Bytes:
     -----
     Time does not depend on the scalars.
     """
+    _check_width(elements)
+    _check_width(by)
     step = WIDTH if len(by) == len(elements) else 0
     if not step and len(by) != 1:
         raise ValueError(f"{len(by)} scalars for {len(elements)} elements")
@@ -152,6 +158,7 @@ def total(elements: Bytes) -> Bytes:
     ProtocolViolated
         A row is not the encoding of an element.
     """
+    _check_width(elements)
     elements = np.ascontiguousarray(elements)
     found = np.zeros((1, WIDTH), dtype=np.uint8)  # the encoding of the identity
     to, element = found.ctypes.data, elements.ctypes.data
@@ -159,6 +166,12 @@ def total(elements: Bytes) -> Bytes:
         if _add(to, to, element + row * WIDTH):
             raise ProtocolViolated(f"row {row} of {len(elements)} is not an element of the group")
     return found
+
+
+def _check_width(rows: Bytes) -> None:
+    # The library would read past the end of shorter rows.
+    if rows.ndim != 2 or rows.shape[1] != WIDTH:
+        raise ProtocolViolated(f"expected rows of {WIDTH} bytes, got shape {rows.shape}")
 
 
 def _array(raw: bytes, width: int) -> Bytes:
