@@ -251,6 +251,15 @@ class PeerRestarted(PeerError):
     remedy = "Nothing to do: this half meets it by a retry"
 
 
+class LookupsNotServed(PeerError):
+    """Raised when nobody answers lookups of a dataset on the other side."""
+
+    code = "LOOKUPS_NOT_SERVED"
+    retryable = True
+    summary = "The other side does not answer lookups of this dataset now"
+    remedy = "Start `fedtasks psi serve` for it there"
+
+
 class ClockSkew(PeerError):
     """Raised when the clocks of two gateways are too far apart for time windows to mean the same."""
 

@@ -42,6 +42,12 @@ ROLES = ("leader", "follower", "signer", "client")
 INTERSECTIONS = ("size", "client", "both")
 """Who may learn which people are shared, from least to most: nobody (only how many), the client of the PSI, or both."""
 
+ANSWERS = ("nothing", "matched", "columns")
+"""What a live lookup may be answered with, from least to most: nothing, whether the person is known, named columns."""
+
+ONLINE = "online_psi"
+"""The pipeline that a ticket must name to let its holder look up live tags."""
+
 MIN_KEY_BITS = 2048
 """No floor may be lower than this."""
 
@@ -99,6 +105,8 @@ class Limits:
         In one run.
     ids_blinded, ids_blinded_per_day
         Blinded ids that may be signed over the ticket's life, and within any 24 hours.
+    lookups, lookups_per_day
+        Live tags that may be looked up, likewise.
     """
 
     runs: int | None = None
@@ -106,6 +114,8 @@ class Limits:
     epochs: int | None = None
     ids_blinded: int | None = None
     ids_blinded_per_day: int | None = None
+    lookups: int | None = None
+    lookups_per_day: int | None = None
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -123,18 +133,34 @@ class Outputs:
         The most that a run may reveal of who is shared, of `INTERSECTIONS`.
     metrics, scores
         ``leader``: the party with the label.
+    answers
+        The most that a live lookup may be answered with, of `ANSWERS`.
+    answer_columns
+        Columns whose values leave the house in such answers; only with ``columns``.
     """
 
     intersection: str = "both"
     metrics: str = "leader"
     scores: str = "leader"
+    answers: str = ANSWERS[0]
+    answer_columns: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name, kept in (("intersection", INTERSECTIONS), ("metrics", ("leader",)), ("scores", ("leader",))):
+        choices = {"intersection": INTERSECTIONS, "metrics": ("leader",), "scores": ("leader",), "answers": ANSWERS}
+        for name, kept in choices.items():
             if getattr(self, name) not in kept:
                 raise ConfigError(
                     f"`{getattr(self, name)}` cannot be kept to; this version knows {_listed(kept)}", field=name
                 )
+        check_answer_columns(self.answers, self.answer_columns, "answer_columns")
+
+
+def check_answer_columns(policy: str, columns: tuple[str, ...], field_name: str) -> None:
+    """Raise `ConfigError` unless columns are named exactly when the answers are ``columns``."""
+    if policy == ANSWERS[-1]:
+        _check_set(columns, field_name)
+    elif columns:
+        raise ConfigError(f"only answers of `{ANSWERS[-1]}` name columns", field=field_name)
 
 
 @dataclass(frozen=True)
@@ -447,6 +473,32 @@ def check(grant: Grant, request: Request, now_s: float) -> None:
             raise FloorViolated(clause=f"floor.{floor}", asked=setting, allowed=least)
 
 
+def check_lookup(
+    grant: Grant, *, dataset: str, schema_digest: str, policy: str, columns: tuple[str, ...], now_s: float
+) -> None:
+    """Refuse a live lookup that a ticket does not cover.
+
+    Parameters
+    ----------
+    dataset, schema_digest
+        Which of the grantor's datasets, as it is now.
+    policy, columns
+        What the grantor's own service would answer with.
+
+    Raises
+    ------
+    TicketNotYetValid, TicketExpired, TicketScope
+        As `check`.
+    """
+    check_window(grant, now_s)
+    _require(ONLINE in grant.pipelines, "pipelines", ONLINE, _listed(grant.pipelines))
+    _require_schema(grant, dataset, schema_digest)
+    bounded = ANSWERS[: ANSWERS.index(grant.outputs.answers) + 1]
+    _require(policy in bounded, "outputs.answers", policy, _listed(bounded))
+    others = [column for column in columns if column not in grant.outputs.answer_columns]
+    _require(not others, "outputs.answer_columns", f"{len(others)} other", _listed(grant.outputs.answer_columns))
+
+
 def check_window(grant: Grant, now_s: float) -> None:
     """Refuse a ticket before or after its time.
 
@@ -462,22 +514,26 @@ def check_window(grant: Grant, now_s: float) -> None:
 
 
 def _check_dataset(grant: Grant, request: Request) -> None:
-    scopes = {scope.name: scope for scope in grant.datasets}
-    scope = scopes.get(request.grantor_dataset)
-    if scope is None:
-        raise TicketScope(clause="datasets", asked=request.grantor_dataset, allowed=_listed(scopes))
-    place = f"datasets.{scope.name}"
-    same_schema = request.schema_digest == scope.schema_digest
-    _require(same_schema, f"{place}.schema", request.schema_digest[:12] or "none", scope.schema_digest[:12])
+    scope = _require_schema(grant, request.grantor_dataset, request.schema_digest)
     others = [column for column in request.columns if column not in scope.columns]
     if others:
         # The holder has no right to the names of columns that were not granted.
         raise TicketScope(
             f"columns outside the ticket: {_listed(others)}",
-            clause=f"{place}.columns",
+            clause=f"datasets.{scope.name}.columns",
             asked=f"{len(others)} other",
             allowed=_listed(scope.columns),
         )
+
+
+def _require_schema(grant: Grant, dataset: str, schema_digest: str) -> DatasetScope:
+    scopes = {scope.name: scope for scope in grant.datasets}
+    scope = scopes.get(dataset)
+    if scope is None:
+        raise TicketScope(clause="datasets", asked=dataset, allowed=_listed(scopes))
+    same_schema = schema_digest == scope.schema_digest
+    _require(same_schema, f"datasets.{scope.name}.schema", schema_digest[:12] or "none", scope.schema_digest[:12])
+    return scope
 
 
 def _require(condition: bool, clause: str, asked: object, allowed: object) -> None:

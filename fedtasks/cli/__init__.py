@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from fedtasks import __version__
-from fedtasks.cli import runs, setup, tickets, work
+from fedtasks.cli import psi, runs, setup, tickets, work
 from fedtasks.cli.output import Commands, examples
 
 __all__ = ["app"]
@@ -48,6 +48,6 @@ app.command(epilog=examples("runs --limit 5", "runs --json"))(runs.runs)
 app.add_typer(runs.run_app, name="run")
 app.add_typer(runs.audit_app, name="audit")
 app.add_typer(runs.store_app, name="store")
-app.add_typer(work.psi_app, name="psi")
+app.add_typer(psi.psi_app, name="psi")
 app.add_typer(work.task_app, name="task")
 app.command(epilog=examples("demo", "demo --keep --folder /tmp/demo"))(work.demo)

@@ -12,7 +12,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from fedtasks.errors import FedtasksError
+from fedtasks.config import Dataset
+from fedtasks.errors import ConfigError, FedtasksError
 
 PartyFile = Annotated[
     Path, typer.Option("--party", envvar="FEDTASKS_PARTY", help="This party's file.", show_default="party.yaml")
@@ -48,6 +49,22 @@ def error_line(error: FedtasksError) -> str:
 def examples(*lines: str) -> str:
     """Make the end of a command's help."""
     return "\n\n".join(("Examples:" if len(lines) > 1 else "Example:", *(f"$ fedtasks {line}" for line in lines)))
+
+
+def features(dataset: Dataset, text: str, option: str) -> tuple[str, ...]:
+    """Read a list of a dataset's features, separated by commas.
+
+    Raises
+    ------
+    ConfigError
+        One is not among them.
+    """
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    for name in names:
+        if name not in dataset.features:
+            known = ", ".join(dataset.features)
+            raise ConfigError(f"`{name}` is not a feature of {dataset.name}: {known}", field=option)
+    return names
 
 
 def print_json(value: Any) -> None:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fedtasks.cli.output import PARTY, AsJson, PartyFile, examples, moment, print_json, print_listing
+from fedtasks.cli.output import PARTY, AsJson, PartyFile, examples, features, moment, print_json, print_listing
 from fedtasks.config import Party, load_party
-from fedtasks.errors import ConfigError, FedtasksError, TicketInvalid, TicketMissing, TicketRevoked
+from fedtasks.errors import FedtasksError, TicketInvalid, TicketMissing, TicketRevoked
 from fedtasks.settings import to_plain
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ class _Ticket:
     epilog=examples(
         "ticket issue --to bank --dataset customers --pipeline credit_retrain --runs 30",
         "ticket issue --to bank --dataset customers --columns age,region --pipeline credit_retrain --days 7",
+        "ticket issue --to bank --dataset customers --pipeline online_psi --answers matched --lookups-per-day 100000",
     ),
 )
 def issue(
@@ -90,6 +91,18 @@ def issue(
     intersection: Annotated[
         str, typer.Option(help="Who may learn which people are shared: both, client, or size (only how many).")
     ] = "both",
+    answers: Annotated[
+        str, typer.Option(help="The most that a live lookup is answered with: nothing, matched, or columns.")
+    ] = "nothing",
+    answer_columns: Annotated[
+        str | None, typer.Option(help="With --answers columns: whose values leave the house, comma-separated.")
+    ] = None,
+    lookups: Annotated[
+        int | None, typer.Option(min=1, help="How many live lookups in all; no limit by default.")
+    ] = None,
+    lookups_per_day: Annotated[
+        int | None, typer.Option(min=1, help="How many within any 24 hours; no limit by default.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Also write the ticket's text to this file.")] = None,
     party_file: PartyFile = PARTY,
 ) -> None:
@@ -99,18 +112,13 @@ def issue(
 
     party = load_party(party_file)
     peer, declared = party.peer(to), party.dataset(dataset)
-    chosen = [name.strip() for name in columns.split(",")] if columns is not None else list(declared.features)
-    unknown = [name for name in chosen if name not in declared.features]
-    if unknown:
-        raise ConfigError(
-            f"`{unknown[0]}` is not a feature of {dataset}: {', '.join(declared.features)}", field="columns"
-        )
+    chosen = features(declared, columns, "columns") if columns is not None else tuple(declared.features)
     now_s = int(time.time())
     grant = tickets.Grant(
         ticket_id=tickets.new_ticket_id(),
         grantor=party.name,
         holder=peer.name,
-        datasets=(tickets.DatasetScope(declared.name, declared.schema_digest, tuple(chosen)),),
+        datasets=(tickets.DatasetScope(declared.name, declared.schema_digest, chosen),),
         pipelines=tuple(pipelines),
         roles=tuple(roles) if roles else ("follower" if declared.label else "leader",),
         not_before_s=now_s,
@@ -121,8 +129,14 @@ def issue(
             epochs=epochs,
             ids_blinded=ids_blinded,
             ids_blinded_per_day=ids_blinded_per_day,
+            lookups=lookups,
+            lookups_per_day=lookups_per_day,
         ),
-        outputs=tickets.Outputs(intersection=intersection),
+        outputs=tickets.Outputs(
+            intersection=intersection,
+            answers=answers,
+            answer_columns=features(declared, answer_columns or "", "answer_columns"),
+        ),
         floor=tickets.Floor(key_bits=key_bits, min_intersection=min_intersection),
     )
     text = tickets.issue(grant, tickets.load_ticket_key(party.gateway.ticket_key))

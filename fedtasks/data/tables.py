@@ -100,7 +100,7 @@ def read_ids(dataset: Dataset, part: Part) -> Iterator[pa.RecordBatch]:
             {
                 "file": pa.repeat(pa.scalar(part.index, pa.int32()), batch.num_rows),
                 "row": pa.array(np.arange(first.row, first.row + batch.num_rows, dtype=np.int64)),
-                "id": _ids(dataset, batch, first),
+                "id": ids_of(dataset, batch, first),
                 LABEL: labels,
             }
         )
@@ -127,7 +127,7 @@ def read_rows(dataset: Dataset, part: Part) -> Iterator[pa.RecordBatch]:
         As `read_ids`; an infinite number is refused too.
     """
     for batch, first in _read(dataset, part, list(_declared(dataset))):
-        arrays = [_ids(dataset, batch, first)]
+        arrays = [ids_of(dataset, batch, first)]
         for name, kind in dataset.features.items():
             convert = _numbers if kind is FeatureType.NUMERIC else _categories
             arrays.append(convert(batch.column(name), name, first))
@@ -136,8 +136,14 @@ def read_rows(dataset: Dataset, part: Part) -> Iterator[pa.RecordBatch]:
         yield pa.RecordBatch.from_arrays(arrays, schema=rows_schema(dataset))
 
 
-def _ids(dataset: Dataset, batch: pa.RecordBatch, first: Place) -> pa.Array:
-    """Return the normalised ids; of several columns, their texts with a separator that no text may hold."""
+def ids_of(dataset: Dataset, batch: pa.RecordBatch, first: Place) -> pa.Array:
+    """Return the normalised ids of rows; of several columns, their texts with a separator that no text may hold.
+
+    Raises
+    ------
+    ColumnType
+        A value is not what the dataset declares; names the first such row.
+    """
     parts = [
         normalise(batch.column(name), dataset.id_type, dataset.normalise, name=name, first=first)
         for name in dataset.id_columns
@@ -150,6 +156,11 @@ def _ids(dataset: Dataset, batch: pa.RecordBatch, first: Place) -> pa.Array:
             place = Place(first.file, first.row + found)
             raise ColumnType(f"column `{name}`: found a control character (U+001F) in an id", where=str(place))
     return pc.binary_join_element_wise(*parts, _SEPARATOR)  # null where a part is
+
+
+def parts_of_id(dataset: Dataset, text: str) -> dict[str, str]:
+    """Return an id that `ids_of` made as column → text."""
+    return dict(zip(dataset.id_columns, text.split(_SEPARATOR), strict=True))
 
 
 def _files(dataset: Dataset) -> list[str]:

@@ -7,10 +7,7 @@ import json
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
-
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedtasks import tickets
 from fedtasks.config import NAME, Party, canonical, digest
@@ -24,18 +21,14 @@ from fedtasks.errors import (
     PeerAirflowUnreachable,
     PeerUnknown,
     RunCancelled,
-    TicketError,
     TicketExhausted,
-    TicketInvalid,
-    TicketMissing,
-    TicketNotAccepted,
-    TicketRevoked,
 )
 from fedtasks.gateway.airflow_api import TIMEOUT_S, AirflowApi
 from fedtasks.gateway.messages import plain_text, run_message
 from fedtasks.gateway.peers import PeerConnection
 from fedtasks.gateway.runbook import RunBook
-from fedtasks.store import RunRow, Store, TicketRow
+from fedtasks.gateway.ticketbook import TicketBook
+from fedtasks.store import RunRow, Store
 from fedtasks.wire.v1 import peer_pb2, run_pb2, worker_pb2
 
 log = logging.getLogger(__name__)
@@ -59,7 +52,7 @@ class Desk:
         runs: RunBook,
         airflow: AirflowApi,
         connections: Mapping[str, PeerConnection],
-        key: Ed25519PrivateKey,
+        ticket_book: TicketBook,
         clock: Callable[[], int],
     ) -> None:
         self._party = party
@@ -67,7 +60,7 @@ class Desk:
         self._runs = runs
         self._airflow = airflow
         self._connections = connections
-        self._key = key
+        self._tickets = ticket_book
         self._clock = clock
         self._locks: dict[tuple[str, str], asyncio.Lock] = defaultdict(asyncio.Lock)
 
@@ -139,7 +132,7 @@ class Desk:
         datasets = config.get("datasets")
         if not isinstance(datasets, dict) or datasets.get(request.peer) or not self._connections.get(request.peer):
             return config
-        grants = self._held_grants(request)
+        grants = self._tickets.held(request.peer, request.pipeline, request.ticket_id)
         known = sorted({scope.name for grant in grants.values() for scope in grant.datasets})
         if len(known) > 1:
             raise ConfigError(f"name {request.peer}'s dataset, one of: {', '.join(known)}", field="peer_dataset")
@@ -150,27 +143,11 @@ class Desk:
     def _choose_ticket(self, request: worker_pb2.OpenRunRequest) -> str:
         """Return the held ticket that fits best; the granting side decides and keeps the record of a refusal."""
         dataset = json.loads(request.config_json).get("datasets", {}).get(request.peer)
-        for ticket_id, grant in self._held_grants(request).items():
+        for ticket_id, grant in self._tickets.held(request.peer, request.pipeline, request.ticket_id).items():
             if dataset in {scope.name for scope in grant.datasets}:
                 return ticket_id
         held = self._store.tickets(peer=request.peer, granted=False)
         return next((row.ticket_id for row in held if row.acceptance), "")
-
-    def _held_grants(self, request: worker_pb2.OpenRunRequest) -> dict[str, tickets.Grant]:
-        """Return what this side may ask of a peer now for a pipeline: ticket id → grant."""
-        grants = {}
-        for row in self._store.tickets(peer=request.peer, granted=False):
-            if not row.acceptance or row.revocation or request.ticket_id not in ("", row.ticket_id):
-                continue
-            try:
-                grant = tickets.read(row.grant, self._key_of(row.peer))
-                tickets.check_window(grant, self._clock() / 1000)
-            except TicketError as error:
-                log.warning("ticket %s is passed over: %s", row.ticket_id, error)
-                continue
-            if request.pipeline in grant.pipelines:
-                grants[row.ticket_id] = grant
-        return grants
 
     def _compare_steps(self, run: RunRow, request: worker_pb2.OpenRunRequest) -> None:
         """The responder's DAG must have the very steps that the initiator's has."""
@@ -254,13 +231,7 @@ class Desk:
 
     def _authorise(self, peer: str, request: peer_pb2.StartRun, config: Mapping[str, Any]) -> tickets.Grant:
         """Check the ticket; returns what it grants or raises the clause that refuses."""
-        if not request.ticket_id:
-            raise TicketMissing(clause="ticket", holder=peer, pipeline=plain_text(request.pipeline, 64))
-        row = self._store.ticket(request.ticket_id)
-        if row is None or not row.granted or row.peer != peer:
-            raise TicketMissing(clause="ticket", ticket=plain_text(request.ticket_id, 64))
-        grant = self._require_valid(row)
-        tickets.check_window(grant, self._clock() / 1000)
+        grant = self._tickets.granted(peer, request.ticket_id, request.pipeline)
         asked = self._asked(config, request.pipeline, self._party.name, peer)
         known = {dataset.name: dataset for dataset in self._party.datasets}
         dataset = known.get(asked["dataset"])
@@ -283,13 +254,6 @@ class Desk:
             self._clock() / 1000,
         )
         return grant
-
-    def _require_valid(self, row: TicketRow) -> tickets.Grant:
-        if row.revocation is not None:
-            raise TicketRevoked(clause="revocation", ticket=row.ticket_id)
-        if row.acceptance is None:
-            raise TicketNotAccepted(clause="acceptance", ticket=row.ticket_id)
-        return tickets.read(row.grant, self._key.public_key())
 
     @staticmethod
     def _asked(config: Mapping[str, Any], pipeline: str, grantor: str, holder: str) -> dict[str, str]:
@@ -335,7 +299,7 @@ class Desk:
                 raise ConfigError("a use cannot be negative", field="amount")
             run, _half = self._runs.require_attempt(request.run_id, request.task, request.attempt)
             facts["ticket"] = run.ticket_id
-            limits = self.require_session(run).limits
+            limits = self._tickets.in_force(run.ticket_id).limits
             used = self._store.count_use(
                 run.ticket_id,
                 run.run_id,
@@ -351,54 +315,7 @@ class Desk:
         self._store.audit(self._party.name, "use.count", "allowed", **facts, used=used)
         return used
 
-    def require_session(self, run: RunRow) -> tickets.Grant:
-        """Check the ticket again as a session begins; returns what it grants.
-
-        Raises
-        ------
-        TicketRevoked, TicketExpired, …
-            With the clause.
-        """
-        row = self._store.ticket(run.ticket_id)
-        if row is None:
-            raise TicketMissing(clause="ticket", ticket=run.ticket_id)
-        if row.revocation is not None:
-            raise TicketRevoked(clause="revocation", ticket=row.ticket_id)
-        key = self._key.public_key() if row.granted else self._key_of(row.peer)
-        grant = tickets.read(row.grant, key)
-        tickets.check_window(grant, self._clock() / 1000)
-        return grant
-
-    # ------------------------------------------------------------------------------------------------------- tickets
-    def learn_ticket(self, peer: str, update: peer_pb2.TicketUpdate) -> None:
-        """Take over what `peer` says of a ticket, as far as its signatures prove it."""
-        theirs = self._key_of(peer)
-        row = self._store.ticket(update.ticket_id)
-        if row is not None and row.peer != peer:
-            raise TicketInvalid("a ticket of other parties", ticket=plain_text(update.ticket_id, 64))
-        if row is not None and row.granted:
-            if update.acceptance and row.acceptance is None:
-                tickets.verify_acceptance(update.acceptance, row.grant, theirs)
-                self._keep(row, "ticket.accepted", acceptance=update.acceptance)
-            return
-        if row is None:
-            grant = tickets.read(update.grant, theirs)
-            if (grant.ticket_id, grant.grantor, grant.holder) != (update.ticket_id, peer, self._party.name):
-                raise TicketInvalid("the grant names other parties", ticket=plain_text(update.ticket_id, 64))
-            row = TicketRow(update.ticket_id, peer, False, update.grant, None, None, self._clock(), True)
-            self._keep(row, "ticket.offered")
-        if update.revocation and row.revocation is None:
-            tickets.verify_revocation(update.revocation, row.ticket_id, theirs)
-            self._keep(row, "ticket.revoked", revocation=update.revocation)
-
-    def _keep(self, row: TicketRow, action: str, **changes: Any) -> None:
-        self._store.put_ticket(replace(row, **changes))
-        self._store.audit(row.peer, action, "noted", ticket=row.ticket_id)
-
     # ------------------------------------------------------------------------------------------------------- helpers
-    def _key_of(self, peer: str) -> Any:
-        return tickets.public_from_text(self._party.peer(peer).ticket_key)
-
     def _row(
         self, start: peer_pb2.StartRun, peer: str, config_digest: str, number: int, *, initiated: bool, dag_run_id: str
     ) -> RunRow:

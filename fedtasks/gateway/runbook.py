@@ -67,7 +67,7 @@ class RunBook:
     changed
         Called with the run id after every change.
     may_reopen
-        Raises when the ticket no longer allows a run that has ended to go on.
+        Raises when a ticket, by its id, no longer allows a run that has ended to go on.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class RunBook:
         peer_keys: Mapping[str, str],
         clock: Callable[[], int],
         changed: Callable[[str], None],
-        may_reopen: Callable[[RunRow], object],
+        may_reopen: Callable[[str], object],
     ) -> None:
         self._store = store
         self._party = party
@@ -147,7 +147,7 @@ class RunBook:
             if row.state != "running":
                 if not self._is_at_rest(row):
                     raise error_from_row(row.failure) if row.failure else RunEnded(where=run_id)
-                self._may_reopen(row)
+                self._may_reopen(row.ticket_id)
             self._store.announce(run_id, task, token, self._clock() + int(wait_s * 1000))
             if row.state != "running":
                 self._reopen(row)  # after the half, so that the peer never sees the run go on without its reason
@@ -349,7 +349,7 @@ class RunBook:
     def _follow(self, row: RunRow) -> None:
         """The peer lets an ended run go on: so does this side, if the ticket still allows it."""
         try:
-            self._may_reopen(row)
+            self._may_reopen(row.ticket_id)
         except FedtasksError as error:
             self._end(row, failure_row(error, self._party, "", self._clock()))
         else:

@@ -17,10 +17,12 @@ from fedtasks.gateway.airflow_api import AirflowApi
 from fedtasks.gateway.caretaker import Caretaker
 from fedtasks.gateway.changes import Changes
 from fedtasks.gateway.desk import Desk
+from fedtasks.gateway.lookups import Lookups
 from fedtasks.gateway.peers import KEEPALIVE, PeerConnection
 from fedtasks.gateway.relay import Relay, SessionKey
 from fedtasks.gateway.runbook import RunBook
 from fedtasks.gateway.services import PeerService, SecretInterceptor, WorkerService, session_handler
+from fedtasks.gateway.ticketbook import TicketBook
 from fedtasks.store import Store
 from fedtasks.tickets import load_ticket_key
 from fedtasks.wire.v1 import peer_pb2_grpc, worker_pb2_grpc
@@ -71,19 +73,19 @@ class Gateway:
     ) -> None:
         party = self._party
         key = load_ticket_key(party.gateway.ticket_key)
+        ticket_book = TicketBook(party, store, key, self._clock)
         changes = Changes(asyncio.get_running_loop())
         peer_keys = {peer.name: peer.ticket_key for peer in party.peers}
-        runs = RunBook(
-            store, party.name, key, peer_keys, self._clock, changes.notify, lambda run: desk.require_session(run)
-        )
+        runs = RunBook(store, party.name, key, peer_keys, self._clock, changes.notify, ticket_book.in_force)
         connections: dict[str, PeerConnection] = {}
 
         async def count(session: SessionKey, sent: int, received: int) -> None:
             await asyncio.to_thread(store.add_bytes, *session, sent, received)
 
         relay = Relay(connections, count)
-        desk = Desk(party, store, runs, airflow, connections, key, self._clock)
-        peers = PeerService(party, runs, desk, relay, connections)
+        desk = Desk(party, store, runs, airflow, connections, ticket_book, self._clock)
+        lookups = Lookups(party, store, ticket_book, connections, self._clock)
+        peers = PeerService(party, runs, desk, ticket_book, lookups, relay, connections)
         for peer in party.peers:
             connections[peer.name] = PeerConnection(party, peer, peers.answer, self._clock, lambda _: changes.any.set())
 
@@ -93,7 +95,9 @@ class Gateway:
             except FedtasksError as error:
                 log.warning("the note could not be shown: %s", error)
 
-        workers = WorkerService(party, store, runs, desk, relay, connections, changes, note, self._clock)
+        workers = WorkerService(
+            party, store, runs, desk, ticket_book, lookups, relay, connections, changes, note, self._clock
+        )
         # Ends last: bytes cross until the listeners have closed.
         stack.push_async_callback(relay.flush)
         await stack.enter_async_context(self._listen_for_workers(workers))

@@ -20,11 +20,13 @@ from fedtasks.config import Party
 from fedtasks.errors import FedtasksError, PeerIdentity, PeerUnknown, RunCancelled, SecretRejected, from_code
 from fedtasks.gateway.changes import Changes
 from fedtasks.gateway.desk import Desk
+from fedtasks.gateway.lookups import Lookups
 from fedtasks.gateway.messages import failure_message, failure_row, half_message, plain_text, run_message
 from fedtasks.gateway.notes import not_needed, refused
 from fedtasks.gateway.peers import PeerConnection
 from fedtasks.gateway.relay import Relay, SessionKey
 from fedtasks.gateway.runbook import RunBook
+from fedtasks.gateway.ticketbook import TicketBook
 from fedtasks.identity import common_name, leaf_belongs_to
 from fedtasks.link.status import to_abort
 from fedtasks.store import MetricRow, Store
@@ -87,6 +89,8 @@ class WorkerService(worker_pb2_grpc.WorkerGatewayServicer):
         store: Store,
         runs: RunBook,
         desk: Desk,
+        ticket_book: TicketBook,
+        lookups: Lookups,
         relay: Relay,
         connections: Mapping[str, PeerConnection],
         changes: Changes,
@@ -97,6 +101,8 @@ class WorkerService(worker_pb2_grpc.WorkerGatewayServicer):
         self._store = store
         self._runs = runs
         self._desk = desk
+        self._tickets = ticket_book
+        self._lookups = lookups
         self._relay = relay
         self._connections = connections
         self._changes = changes
@@ -225,12 +231,24 @@ class WorkerService(worker_pb2_grpc.WorkerGatewayServicer):
             )
         return response
 
+    async def LookUp(self, request: worker_pb2.LookUpRequest, context: Context) -> worker_pb2.LookUpResponse:
+        try:
+            return await self._lookups.ask(request.peer, request.lookup)
+        except FedtasksError as error:
+            await abort(context, error, own=True)
+
+    async def ServeLookups(self, _: Any, context: Context) -> None:
+        try:
+            await self._lookups.serve(context.read, context.write)
+        except FedtasksError as error:
+            await abort(context, error, own=True)
+
     async def session(self, _: Any, context: Context) -> None:
         """Join a worker with its other half."""
         try:
             key = SessionKey.of(metadata_of(context))
             run, _half = await asyncio.to_thread(self._runs.require_attempt, key.run_id, key.task, key.attempt)
-            await asyncio.to_thread(self._desk.require_session, run)
+            await asyncio.to_thread(self._tickets.in_force, run.ticket_id)
             await self._relay.serve_worker(key, run.peer, context)
         except FedtasksError as error:
             await abort(context, error, own=True)
@@ -246,11 +264,20 @@ class PeerService(peer_pb2_grpc.PeerGatewayServicer):
     """What peers may ask; who they are is what their certificate says."""
 
     def __init__(
-        self, party: Party, runs: RunBook, desk: Desk, relay: Relay, connections: Mapping[str, PeerConnection]
+        self,
+        party: Party,
+        runs: RunBook,
+        desk: Desk,
+        ticket_book: TicketBook,
+        lookups: Lookups,
+        relay: Relay,
+        connections: Mapping[str, PeerConnection],
     ) -> None:
         self._party = party
         self._runs = runs
         self._desk = desk
+        self._tickets = ticket_book
+        self._lookups = lookups
         self._relay = relay
         self._connections = connections
 
@@ -270,7 +297,7 @@ class PeerService(peer_pb2_grpc.PeerGatewayServicer):
             run = await asyncio.to_thread(self._runs.run, key.run_id)
             if run.peer != peer:
                 raise PeerIdentity(f"run {key.run_id} is not one with {peer}")
-            await asyncio.to_thread(self._desk.require_session, run)
+            await asyncio.to_thread(self._tickets.in_force, run.ticket_id)
             await self._relay.serve_peer(key, peer, context)
         except FedtasksError as error:
             await abort(context, error, own=False)
@@ -284,8 +311,10 @@ class PeerService(peer_pb2_grpc.PeerGatewayServicer):
             await asyncio.to_thread(self._runs.learn, peer, envelope.run_update)
             return peer_pb2.Envelope(done=peer_pb2.Done())
         if kind == "ticket_update":
-            await asyncio.to_thread(self._desk.learn_ticket, peer, envelope.ticket_update)
+            await asyncio.to_thread(self._tickets.learn, peer, envelope.ticket_update)
             return peer_pb2.Envelope(done=peer_pb2.Done())
+        if kind == "lookup":
+            return await self._lookups.answer(peer, envelope.lookup)
         raise from_code("PROTOCOL_VIOLATED", f"{peer} sent `{kind}` as a request")
 
     def _identify(self, context: Context) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
+import queue
 import random
 import threading
 import time
@@ -15,7 +17,9 @@ import grpc
 from fedtasks.config import Party, read_secret
 from fedtasks.errors import ConfigError, FedtasksError, GatewayUnreachable
 from fedtasks.link.status import SECRET, from_rpc_error
-from fedtasks.wire.v1 import failure_pb2, run_pb2, worker_pb2, worker_pb2_grpc
+from fedtasks.wire.v1 import failure_pb2, lookup_pb2, run_pb2, worker_pb2, worker_pb2_grpc
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -247,6 +251,62 @@ class GatewayClient:
                 call.cancel()
             self._closed.wait(patience.next_delay(failure))
 
+    # ----------------------------------------------------------------------------------------------------- lookups
+    def look_up(self, peer: str, lookup: lookup_pb2.Lookup) -> worker_pb2.LookUpResponse:
+        """Have a peer match a batch of tags; the same sequence again is answered again and not charged again.
+
+        Raises
+        ------
+        TicketError
+            The ticket does not allow it.
+        LookupsNotServed, PeerUnreachable
+            Nobody answers now.
+        """
+        return self._call("LookUp", worker_pb2.LookUpRequest(peer=peer, lookup=lookup), worker_pb2.LookUpResponse)
+
+    def serve_lookups(
+        self, offer: worker_pb2.Offer, answer: Callable[[bytes], lookup_pb2.Answers], attached: Callable[[], None]
+    ) -> None:
+        """Answer a peer's lookups until the client is closed; goes on over a restart of the gateway.
+
+        Parameters
+        ----------
+        offer
+            What is served to whom.
+        answer
+            Answers tags, 16 bytes each; an error of the registry is told to the peer, and serving goes on.
+        attached
+            Called each time that the gateway knows of the offer.
+
+        Raises
+        ------
+        ConfigError, PeerUnknown, SecretRejected
+            The gateway refuses the offer.
+        GatewayUnreachable
+            The gateway did not answer within `patience_s`.
+        """
+        patience = _Patience(self._patience_s)
+        while not self._closed.is_set():
+            outgoing: queue.SimpleQueue[worker_pb2.ServeLookupsRequest | None] = queue.SimpleQueue()
+            outgoing.put(worker_pb2.ServeLookupsRequest(offer=offer))
+            stub = worker_pb2_grpc.WorkerGatewayStub(self._open())
+            call = stub.ServeLookups(iter(outgoing.get, None), metadata=self._metadata)
+            try:
+                for request in call:
+                    patience.renew()
+                    if request.id == 0:
+                        attached()
+                        continue
+                    outgoing.put(worker_pb2.ServeLookupsRequest(answered=_answered(request, answer)))
+                failure: FedtasksError = GatewayUnreachable("the gateway ended the service", where=self.address)
+            except grpc.RpcError as error:
+                failure = self._translate(error)
+            finally:
+                outgoing.put(None)
+                call.cancel()
+            if not self._closed.is_set():
+                self._closed.wait(patience.next_delay(failure))
+
     # ---------------------------------------------------------------------------------------------------- sessions
     def open_session(self, metadata: Mapping[str, str], outgoing: Iterator[bytes]) -> Any:
         """Open the stream of a link, frames as bytes both ways; iterate over the call, and cancel it to hang up."""
@@ -355,6 +415,16 @@ class _Patience:
         if not isinstance(failure, GatewayUnreachable) or time.monotonic() + delay > self._until:
             raise failure
         return delay
+
+
+def _answered(
+    request: worker_pb2.ServeLookupsResponse, answer: Callable[[bytes], lookup_pb2.Answers]
+) -> worker_pb2.Answered:
+    try:
+        return worker_pb2.Answered(id=request.id, answers=answer(request.tags))
+    except FedtasksError as error:
+        log.warning("%s", error)
+        return worker_pb2.Answered(id=request.id, failure=failure_pb2.Failure(code=error.code, text=error.public))
 
 
 def _with_address(error: FedtasksError, address: str) -> FedtasksError:

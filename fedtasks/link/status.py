@@ -47,6 +47,7 @@ STATUS: dict[type[FedtasksError], grpc.StatusCode] = {
     errors.PeerIdentity: grpc.StatusCode.PERMISSION_DENIED,
     errors.PeerUnreachable: grpc.StatusCode.UNAVAILABLE,
     errors.PeerAirflowUnreachable: grpc.StatusCode.UNAVAILABLE,
+    errors.LookupsNotServed: grpc.StatusCode.UNAVAILABLE,
     errors.PeerFailed: grpc.StatusCode.ABORTED,
     errors.PeerCancelled: grpc.StatusCode.ABORTED,
     errors.PeerRestarted: grpc.StatusCode.ABORTED,

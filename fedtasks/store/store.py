@@ -239,6 +239,28 @@ class Store:
         A run has one charge, dated to when it last rose. So the window may count an older part of that run once more,
         but never less than what was charged within it.
         """
+        return self._charge(ticket_id, run_id, kind, amount, limit, per_day, in_all=True)
+
+    def add_use(
+        self, ticket_id: str, run_id: str, kind: str, amount: int, limit: int | None, per_day: int | None = None
+    ) -> int:
+        """Charge `amount` more to a ticket, before anything leaves.
+
+        Parameters, result and errors are those of `count_use`, but `amount` is what comes on top.
+        """
+        return self._charge(ticket_id, run_id, kind, amount, limit, per_day, in_all=False)
+
+    def _charge(
+        self,
+        ticket_id: str,
+        run_id: str,
+        kind: str,
+        amount: int,
+        limit: int | None,
+        per_day: int | None,
+        *,
+        in_all: bool,
+    ) -> int:
         if amount < 0:
             raise ValueError(f"a use cannot be negative: {amount}")
         table = schema.uses
@@ -246,20 +268,29 @@ class Store:
             lock = select(schema.tickets.c.ticket_id).where(schema.tickets.c.ticket_id == ticket_id).with_for_update()
             if connection.execute(lock).first() is None:
                 raise TicketMissing(clause="ticket", ticket=ticket_id)
-            query = select(table).where(table.c.ticket_id == ticket_id, table.c.kind == kind).order_by(table.c.at_ms)
-            charges = connection.execute(query).all()
-            charged = {found.run_id: found.amount for found in charges}
-            used: int = sum(charged.values())
-            rise: int = amount - charged.get(run_id, 0)
-            if rise <= 0 and run_id in charged:
+            charges = table.c.ticket_id == ticket_id, table.c.kind == kind
+            used = int(
+                connection.execute(select(func.coalesce(func.sum(table.c.amount), 0)).where(*charges)).scalar_one()
+            )
+            own = select(table.c.amount).where(*charges, table.c.run_id == run_id)
+            charged = connection.execute(own).scalar()
+            rise = amount - (charged or 0) if in_all else amount
+            if rise <= 0 and charged is not None:
                 return used
             now = self._clock()
             if limit is not None and used + rise > limit:
                 raise TicketExhausted(clause=f"limits.{kind}", limit=limit, used=used, asked=amount)
             if per_day is not None:
-                recent = [(found.at_ms, found.amount) for found in charges if found.at_ms > now - DAY_MS]
-                _require_room(f"limits.{kind}_per_day", recent, rise, per_day)
-            charge = {"ticket_id": ticket_id, "run_id": run_id, "kind": kind, "amount": amount, "at_ms": now}
+                recent = select(table.c.at_ms, table.c.amount).where(*charges, table.c.at_ms > now - DAY_MS)
+                found = connection.execute(recent.order_by(table.c.at_ms))
+                _require_room(f"limits.{kind}_per_day", [(at_ms, each) for at_ms, each in found], rise, per_day)
+            charge = {
+                "ticket_id": ticket_id,
+                "run_id": run_id,
+                "kind": kind,
+                "amount": (charged or 0) + rise,
+                "at_ms": now,
+            }
             connection.execute(self._upsert(table), charge)
             return used + rise
 

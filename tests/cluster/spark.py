@@ -81,7 +81,9 @@ class SparkCluster:
         return [pid for pid in found if str(self._folder) in os.readlink(f"/proc/{pid}/cwd")]
 
     def _state(self) -> dict[str, Any]:
-        state: dict[str, Any] = httpx.get(f"http://127.0.0.1:{self._web}/json/", trust_env=False).json()
+        answer = httpx.get(f"http://127.0.0.1:{self._web}/json/", trust_env=False)
+        answer.raise_for_status()  # the page is there a moment after the server is
+        state: dict[str, Any] = answer.json()
         return state
 
     def _start(self, daemon: str, *arguments: str) -> None:

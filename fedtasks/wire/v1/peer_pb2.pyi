@@ -1,4 +1,5 @@
 from fedtasks.wire.v1 import failure_pb2 as _failure_pb2
+from fedtasks.wire.v1 import lookup_pb2 as _lookup_pb2
 from fedtasks.wire.v1 import run_pb2 as _run_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
@@ -21,7 +22,7 @@ class ControlResponse(_message.Message):
     def __init__(self, envelope: _Optional[_Union[Envelope, _Mapping]] = ...) -> None: ...
 
 class Envelope(_message.Message):
-    __slots__ = ("id", "reply_to", "greeting", "start_run", "run_started", "run_update", "ticket_update", "done", "failure")
+    __slots__ = ("id", "reply_to", "greeting", "start_run", "run_started", "run_update", "ticket_update", "done", "failure", "lookup", "answers")
     ID_FIELD_NUMBER: _ClassVar[int]
     REPLY_TO_FIELD_NUMBER: _ClassVar[int]
     GREETING_FIELD_NUMBER: _ClassVar[int]
@@ -31,6 +32,8 @@ class Envelope(_message.Message):
     TICKET_UPDATE_FIELD_NUMBER: _ClassVar[int]
     DONE_FIELD_NUMBER: _ClassVar[int]
     FAILURE_FIELD_NUMBER: _ClassVar[int]
+    LOOKUP_FIELD_NUMBER: _ClassVar[int]
+    ANSWERS_FIELD_NUMBER: _ClassVar[int]
     id: int
     reply_to: int
     greeting: Greeting
@@ -40,7 +43,9 @@ class Envelope(_message.Message):
     ticket_update: TicketUpdate
     done: Done
     failure: _failure_pb2.Failure
-    def __init__(self, id: _Optional[int] = ..., reply_to: _Optional[int] = ..., greeting: _Optional[_Union[Greeting, _Mapping]] = ..., start_run: _Optional[_Union[StartRun, _Mapping]] = ..., run_started: _Optional[_Union[RunStarted, _Mapping]] = ..., run_update: _Optional[_Union[RunUpdate, _Mapping]] = ..., ticket_update: _Optional[_Union[TicketUpdate, _Mapping]] = ..., done: _Optional[_Union[Done, _Mapping]] = ..., failure: _Optional[_Union[_failure_pb2.Failure, _Mapping]] = ...) -> None: ...
+    lookup: _lookup_pb2.Lookup
+    answers: _lookup_pb2.Answers
+    def __init__(self, id: _Optional[int] = ..., reply_to: _Optional[int] = ..., greeting: _Optional[_Union[Greeting, _Mapping]] = ..., start_run: _Optional[_Union[StartRun, _Mapping]] = ..., run_started: _Optional[_Union[RunStarted, _Mapping]] = ..., run_update: _Optional[_Union[RunUpdate, _Mapping]] = ..., ticket_update: _Optional[_Union[TicketUpdate, _Mapping]] = ..., done: _Optional[_Union[Done, _Mapping]] = ..., failure: _Optional[_Union[_failure_pb2.Failure, _Mapping]] = ..., lookup: _Optional[_Union[_lookup_pb2.Lookup, _Mapping]] = ..., answers: _Optional[_Union[_lookup_pb2.Answers, _Mapping]] = ...) -> None: ...
 
 class Greeting(_message.Message):
     __slots__ = ("party", "version", "protocol_min", "protocol_max", "clock_ms")

@@ -23,68 +23,81 @@ _sym_db = _symbol_database.Default()
 
 
 from fedtasks.wire.v1 import failure_pb2 as fedtasks_dot_v1_dot_failure__pb2
+from fedtasks.wire.v1 import lookup_pb2 as fedtasks_dot_v1_dot_lookup__pb2
 from fedtasks.wire.v1 import run_pb2 as fedtasks_dot_v1_dot_run__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x66\x65\x64tasks/v1/worker.proto\x12\x0b\x66\x65\x64tasks.v1\x1a\x19\x66\x65\x64tasks/v1/failure.proto\x1a\x15\x66\x65\x64tasks/v1/run.proto\"\xd0\x01\n\x0eOpenRunRequest\x12\x0e\n\x06\x64\x61g_id\x18\x01 \x01(\t\x12\x12\n\ndag_run_id\x18\x02 \x01(\t\x12\x10\n\x08pipeline\x18\x03 \x01(\t\x12 \n\x05steps\x18\x04 \x03(\x0b\x32\x11.fedtasks.v1.Step\x12\x11\n\tpartition\x18\x05 \x01(\t\x12\x13\n\x0b\x63onfig_json\x18\x06 \x01(\t\x12\x0c\n\x04peer\x18\x07 \x01(\t\x12\x11\n\tticket_id\x18\x08 \x01(\t\x12\r\n\x05\x66orce\x18\t \x01(\x08\x12\x0e\n\x06reason\x18\n \x01(\t\"W\n\x0fOpenRunResponse\x12\x1d\n\x03run\x18\x01 \x01(\x0b\x32\x10.fedtasks.v1.Run\x12%\n\x07opening\x18\x02 \x01(\x0e\x32\x14.fedtasks.v1.Opening\"C\n\rGetRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x61g_id\x18\x02 \x01(\t\x12\x12\n\ndag_run_id\x18\x03 \x01(\t\"\xc2\x01\n\x0eGetRunResponse\x12\x1d\n\x03run\x18\x01 \x01(\x0b\x32\x10.fedtasks.v1.Run\x12\x1e\n\x03own\x18\x02 \x03(\x0b\x32\x11.fedtasks.v1.Half\x12\x1f\n\x04peer\x18\x03 \x03(\x0b\x32\x11.fedtasks.v1.Half\x12\x12\n\nbytes_sent\x18\x04 \x01(\x04\x12\x16\n\x0e\x62ytes_received\x18\x05 \x01(\x04\x12$\n\x07metrics\x18\x06 \x03(\x0b\x32\x13.fedtasks.v1.Metric\" \n\x0fListRunsRequest\x12\r\n\x05limit\x18\x01 \x01(\r\"2\n\x10ListRunsResponse\x12\x1e\n\x04runs\x18\x01 \x03(\x0b\x32\x10.fedtasks.v1.Run\"R\n\x13\x41nnounceTaskRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0c\n\x04task\x18\x02 \x01(\t\x12\r\n\x05token\x18\x03 \x01(\t\x12\x0e\n\x06wait_s\x18\x04 \x01(\x01\"=\n\x14\x41nnounceTaskResponse\x12%\n\x07meeting\x18\x01 \x01(\x0b\x32\x14.fedtasks.v1.Meeting\"0\n\x10WatchTaskRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0c\n\x04task\x18\x02 \x01(\t\":\n\x11WatchTaskResponse\x12%\n\x07meeting\x18\x01 \x01(\x0b\x32\x14.fedtasks.v1.Meeting\"A\n\x10StartTaskRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0c\n\x04task\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\":\n\x11StartTaskResponse\x12%\n\x07meeting\x18\x01 \x01(\x0b\x32\x14.fedtasks.v1.Meeting\"\x7f\n\x11ReportTaskRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0c\n\x04task\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12\x15\n\rprogress_json\x18\x04 \x01(\t\x12$\n\x07metrics\x18\x05 \x03(\x0b\x32\x13.fedtasks.v1.Metric\"\x14\n\x12ReportTaskResponse\"^\n\x0f\x43ountUseRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0c\n\x04task\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12\x0c\n\x04kind\x18\x04 \x01(\t\x12\x0e\n\x06\x61mount\x18\x05 \x01(\x03\" \n\x10\x43ountUseResponse\x12\x0c\n\x04used\x18\x01 \x01(\x03\"\x8e\x01\n\x11\x46inishTaskRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0c\n\x04task\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12\x14\n\x0coutcome_json\x18\x04 \x01(\t\x12%\n\x07\x66\x61ilure\x18\x05 \x01(\x0b\x32\x14.fedtasks.v1.Failure\x12\r\n\x05\x66inal\x18\x06 \x01(\x08\";\n\x12\x46inishTaskResponse\x12%\n\x07meeting\x18\x01 \x01(\x0b\x32\x14.fedtasks.v1.Meeting\"!\n\x0f\x43loseRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"1\n\x10\x43loseRunResponse\x12\x1d\n\x03run\x18\x01 \x01(\x0b\x32\x10.fedtasks.v1.Run\"2\n\x10\x43\x61ncelRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"2\n\x11\x43\x61ncelRunResponse\x12\x1d\n\x03run\x18\x01 \x01(\x0b\x32\x10.fedtasks.v1.Run\"\x12\n\x10ListPeersRequest\"{\n\nPeerStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tconnected\x18\x02 \x01(\x08\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x14\n\x0c\x63lock_skew_s\x18\x04 \x01(\x01\x12%\n\x07\x66\x61ilure\x18\x05 \x01(\x0b\x32\x14.fedtasks.v1.Failure\"[\n\x11ListPeersResponse\x12\r\n\x05party\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12&\n\x05peers\x18\x03 \x03(\x0b\x32\x17.fedtasks.v1.PeerStatus*\x83\x01\n\x07Opening\x12\x17\n\x13OPENING_UNSPECIFIED\x10\x00\x12\x13\n\x0fOPENING_STARTED\x10\x01\x12\x13\n\x0fOPENING_RESUMED\x10\x02\x12\x1b\n\x17OPENING_ALREADY_RUNNING\x10\x03\x12\x18\n\x14OPENING_ALREADY_DONE\x10\x04\x32\x98\x07\n\rWorkerGateway\x12\x44\n\x07OpenRun\x12\x1b.fedtasks.v1.OpenRunRequest\x1a\x1c.fedtasks.v1.OpenRunResponse\x12\x41\n\x06GetRun\x12\x1a.fedtasks.v1.GetRunRequest\x1a\x1b.fedtasks.v1.GetRunResponse\x12G\n\x08ListRuns\x12\x1c.fedtasks.v1.ListRunsRequest\x1a\x1d.fedtasks.v1.ListRunsResponse\x12S\n\x0c\x41nnounceTask\x12 .fedtasks.v1.AnnounceTaskRequest\x1a!.fedtasks.v1.AnnounceTaskResponse\x12L\n\tWatchTask\x12\x1d.fedtasks.v1.WatchTaskRequest\x1a\x1e.fedtasks.v1.WatchTaskResponse0\x01\x12J\n\tStartTask\x12\x1d.fedtasks.v1.StartTaskRequest\x1a\x1e.fedtasks.v1.StartTaskResponse\x12M\n\nReportTask\x12\x1e.fedtasks.v1.ReportTaskRequest\x1a\x1f.fedtasks.v1.ReportTaskResponse\x12G\n\x08\x43ountUse\x12\x1c.fedtasks.v1.CountUseRequest\x1a\x1d.fedtasks.v1.CountUseResponse\x12M\n\nFinishTask\x12\x1e.fedtasks.v1.FinishTaskRequest\x1a\x1f.fedtasks.v1.FinishTaskResponse\x12G\n\x08\x43loseRun\x12\x1c.fedtasks.v1.CloseRunRequest\x1a\x1d.fedtasks.v1.CloseRunResponse\x12J\n\tCancelRun\x12\x1d.fedtasks.v1.CancelRunRequest\x1a\x1e.fedtasks.v1.CancelRunResponse\x12J\n\tListPeers\x12\x1d.fedtasks.v1.ListPeersRequest\x1a\x1e.fedtasks.v1.ListPeersResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x66\x65\x64tasks/v1/worker.proto\x12\x0b\x66\x65\x64tasks.v1\x1a\x19\x66\x65\x64tasks/v1/failure.proto\x1a\x18\x66\x65\x64tasks/v1/lookup.proto\x1a\x15\x66\x65\x64tasks/v1/run.proto\"\xd0\x01\n\x0eOpenRunRequest\x12\x0e\n\x06\x64\x61g_id\x18\x01 \x01(\t\x12\x12\n\ndag_run_id\x18\x02 \x01(\t\x12\x10\n\x08pipeline\x18\x03 \x01(\t\x12 \n\x05steps\x18\x04 \x03(\x0b\x32\x11.fedtasks.v1.Step\x12\x11\n\tpartition\x18\x05 \x01(\t\x12\x13\n\x0b\x63onfig_json\x18\x06 \x01(\t\x12\x0c\n\x04peer\x18\x07 \x01(\t\x12\x11\n\tticket_id\x18\x08 \x01(\t\x12\r\n\x05\x66orce\x18\t \x01(\x08\x12\x0e\n\x06reason\x18\n \x01(\t\"W\n\x0fOpenRunResponse\x12\x1d\n\x03run\x18\x01 \x01(\x0b\x32\x10.fedtasks.v1.Run\x12%\n\x07opening\x18\x02 \x01(\x0e\x32\x14.fedtasks.v1.Opening\"C\n\rGetRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x61g_id\x18\x02 \x01(\t\x12\x12\n\ndag_run_id\x18\x03 \x01(\t\"\xc2\x01\n\x0eGetRunResponse\x12\x1d\n\x03run\x18\x01 \x01(\x0b\x32\x10.fedtasks.v1.Run\x12\x1e\n\x03own\x18\x02 \x03(\x0b\x32\x11.fedtasks.v1.Half\x12\x1f\n\x04peer\x18\x03 \x03(\x0b\x32\x11.fedtasks.v1.Half\x12\x12\n\nbytes_sent\x18\x04 \x01(\x04\x12\x16\n\x0e\x62ytes_received\x18\x05 \x01(\x04\x12$\n\x07metrics\x18\x06 \x03(\x0b\x32\x13.fedtasks.v1.Metric\" \n\x0fListRunsRequest\x12\r\n\x05limit\x18\x01 \x01(\r\"2\n\x10ListRunsResponse\x12\x1e\n\x04runs\x18\x01 \x03(\x0b\x32\x10.fedtasks.v1.Run\"R\n\x13\x41nnounceTaskRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0c\n\x04task\x18\x02 \x01(\t\x12\r\n\x05token\x18\x03 \x01(\t\x12\x0e\n\x06wait_s\x18\x04 \x01(\x01\"=\n\x14\x41nnounceTaskResponse\x12%\n\x07meeting\x18\x01 \x01(\x0b\x32\x14.fedtasks.v1.Meeting\"0\n\x10WatchTaskRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0c\n\x04task\x18\x02 \x01(\t\":\n\x11WatchTaskResponse\x12%\n\x07meeting\x18\x01 \x01(\x0b\x32\x14.fedtasks.v1.Meeting\"A\n\x10StartTaskRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0c\n\x04task\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\":\n\x11StartTaskResponse\x12%\n\x07meeting\x18\x01 \x01(\x0b\x32\x14.fedtasks.v1.Meeting\"\x7f\n\x11ReportTaskRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0c\n\x04task\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12\x15\n\rprogress_json\x18\x04 \x01(\t\x12$\n\x07metrics\x18\x05 \x03(\x0b\x32\x13.fedtasks.v1.Metric\"\x14\n\x12ReportTaskResponse\"^\n\x0f\x43ountUseRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0c\n\x04task\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12\x0c\n\x04kind\x18\x04 \x01(\t\x12\x0e\n\x06\x61mount\x18\x05 \x01(\x03\" \n\x10\x43ountUseResponse\x12\x0c\n\x04used\x18\x01 \x01(\x03\"\x8e\x01\n\x11\x46inishTaskRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0c\n\x04task\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12\x14\n\x0coutcome_json\x18\x04 \x01(\t\x12%\n\x07\x66\x61ilure\x18\x05 \x01(\x0b\x32\x14.fedtasks.v1.Failure\x12\r\n\x05\x66inal\x18\x06 \x01(\x08\";\n\x12\x46inishTaskResponse\x12%\n\x07meeting\x18\x01 \x01(\x0b\x32\x14.fedtasks.v1.Meeting\"!\n\x0f\x43loseRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"1\n\x10\x43loseRunResponse\x12\x1d\n\x03run\x18\x01 \x01(\x0b\x32\x10.fedtasks.v1.Run\"2\n\x10\x43\x61ncelRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"2\n\x11\x43\x61ncelRunResponse\x12\x1d\n\x03run\x18\x01 \x01(\x0b\x32\x10.fedtasks.v1.Run\"\x12\n\x10ListPeersRequest\"{\n\nPeerStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tconnected\x18\x02 \x01(\x08\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x14\n\x0c\x63lock_skew_s\x18\x04 \x01(\x01\x12%\n\x07\x66\x61ilure\x18\x05 \x01(\x0b\x32\x14.fedtasks.v1.Failure\"[\n\x11ListPeersResponse\x12\r\n\x05party\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12&\n\x05peers\x18\x03 \x03(\x0b\x32\x17.fedtasks.v1.PeerStatus\"B\n\rLookUpRequest\x12\x0c\n\x04peer\x18\x01 \x01(\t\x12#\n\x06lookup\x18\x02 \x01(\x0b\x32\x13.fedtasks.v1.Lookup\"[\n\x0eLookUpResponse\x12%\n\x07\x61nswers\x18\x01 \x01(\x0b\x32\x14.fedtasks.v1.Answers\x12\x11\n\tticket_id\x18\x02 \x01(\t\x12\x0f\n\x07\x64\x61taset\x18\x03 \x01(\t\"m\n\x13ServeLookupsRequest\x12#\n\x05offer\x18\x01 \x01(\x0b\x32\x12.fedtasks.v1.OfferH\x00\x12)\n\x08\x61nswered\x18\x02 \x01(\x0b\x32\x15.fedtasks.v1.AnsweredH\x00\x42\x06\n\x04\x62ody\"W\n\x05Offer\x12\x0c\n\x04peer\x18\x01 \x01(\t\x12\x0f\n\x07\x64\x61taset\x18\x02 \x01(\t\x12\x0e\n\x06key_id\x18\x03 \x01(\t\x12\x0e\n\x06policy\x18\x04 \x01(\t\x12\x0f\n\x07\x63olumns\x18\x05 \x03(\t\"p\n\x08\x41nswered\x12\n\n\x02id\x18\x01 \x01(\x04\x12\'\n\x07\x61nswers\x18\x02 \x01(\x0b\x32\x14.fedtasks.v1.AnswersH\x00\x12\'\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x14.fedtasks.v1.FailureH\x00\x42\x06\n\x04\x62ody\"0\n\x14ServeLookupsResponse\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0c\n\x04tags\x18\x02 \x01(\x0c*\x83\x01\n\x07Opening\x12\x17\n\x13OPENING_UNSPECIFIED\x10\x00\x12\x13\n\x0fOPENING_STARTED\x10\x01\x12\x13\n\x0fOPENING_RESUMED\x10\x02\x12\x1b\n\x17OPENING_ALREADY_RUNNING\x10\x03\x12\x18\n\x14OPENING_ALREADY_DONE\x10\x04\x32\xb4\x08\n\rWorkerGateway\x12\x44\n\x07OpenRun\x12\x1b.fedtasks.v1.OpenRunRequest\x1a\x1c.fedtasks.v1.OpenRunResponse\x12\x41\n\x06GetRun\x12\x1a.fedtasks.v1.GetRunRequest\x1a\x1b.fedtasks.v1.GetRunResponse\x12G\n\x08ListRuns\x12\x1c.fedtasks.v1.ListRunsRequest\x1a\x1d.fedtasks.v1.ListRunsResponse\x12S\n\x0c\x41nnounceTask\x12 .fedtasks.v1.AnnounceTaskRequest\x1a!.fedtasks.v1.AnnounceTaskResponse\x12L\n\tWatchTask\x12\x1d.fedtasks.v1.WatchTaskRequest\x1a\x1e.fedtasks.v1.WatchTaskResponse0\x01\x12J\n\tStartTask\x12\x1d.fedtasks.v1.StartTaskRequest\x1a\x1e.fedtasks.v1.StartTaskResponse\x12M\n\nReportTask\x12\x1e.fedtasks.v1.ReportTaskRequest\x1a\x1f.fedtasks.v1.ReportTaskResponse\x12G\n\x08\x43ountUse\x12\x1c.fedtasks.v1.CountUseRequest\x1a\x1d.fedtasks.v1.CountUseResponse\x12M\n\nFinishTask\x12\x1e.fedtasks.v1.FinishTaskRequest\x1a\x1f.fedtasks.v1.FinishTaskResponse\x12G\n\x08\x43loseRun\x12\x1c.fedtasks.v1.CloseRunRequest\x1a\x1d.fedtasks.v1.CloseRunResponse\x12J\n\tCancelRun\x12\x1d.fedtasks.v1.CancelRunRequest\x1a\x1e.fedtasks.v1.CancelRunResponse\x12J\n\tListPeers\x12\x1d.fedtasks.v1.ListPeersRequest\x1a\x1e.fedtasks.v1.ListPeersResponse\x12\x41\n\x06LookUp\x12\x1a.fedtasks.v1.LookUpRequest\x1a\x1b.fedtasks.v1.LookUpResponse\x12W\n\x0cServeLookups\x12 .fedtasks.v1.ServeLookupsRequest\x1a!.fedtasks.v1.ServeLookupsResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'fedtasks.v1.worker_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_OPENING']._serialized_start=2043
-  _globals['_OPENING']._serialized_end=2174
-  _globals['_OPENRUNREQUEST']._serialized_start=92
-  _globals['_OPENRUNREQUEST']._serialized_end=300
-  _globals['_OPENRUNRESPONSE']._serialized_start=302
-  _globals['_OPENRUNRESPONSE']._serialized_end=389
-  _globals['_GETRUNREQUEST']._serialized_start=391
-  _globals['_GETRUNREQUEST']._serialized_end=458
-  _globals['_GETRUNRESPONSE']._serialized_start=461
-  _globals['_GETRUNRESPONSE']._serialized_end=655
-  _globals['_LISTRUNSREQUEST']._serialized_start=657
-  _globals['_LISTRUNSREQUEST']._serialized_end=689
-  _globals['_LISTRUNSRESPONSE']._serialized_start=691
-  _globals['_LISTRUNSRESPONSE']._serialized_end=741
-  _globals['_ANNOUNCETASKREQUEST']._serialized_start=743
-  _globals['_ANNOUNCETASKREQUEST']._serialized_end=825
-  _globals['_ANNOUNCETASKRESPONSE']._serialized_start=827
-  _globals['_ANNOUNCETASKRESPONSE']._serialized_end=888
-  _globals['_WATCHTASKREQUEST']._serialized_start=890
-  _globals['_WATCHTASKREQUEST']._serialized_end=938
-  _globals['_WATCHTASKRESPONSE']._serialized_start=940
-  _globals['_WATCHTASKRESPONSE']._serialized_end=998
-  _globals['_STARTTASKREQUEST']._serialized_start=1000
-  _globals['_STARTTASKREQUEST']._serialized_end=1065
-  _globals['_STARTTASKRESPONSE']._serialized_start=1067
-  _globals['_STARTTASKRESPONSE']._serialized_end=1125
-  _globals['_REPORTTASKREQUEST']._serialized_start=1127
-  _globals['_REPORTTASKREQUEST']._serialized_end=1254
-  _globals['_REPORTTASKRESPONSE']._serialized_start=1256
-  _globals['_REPORTTASKRESPONSE']._serialized_end=1276
-  _globals['_COUNTUSEREQUEST']._serialized_start=1278
-  _globals['_COUNTUSEREQUEST']._serialized_end=1372
-  _globals['_COUNTUSERESPONSE']._serialized_start=1374
-  _globals['_COUNTUSERESPONSE']._serialized_end=1406
-  _globals['_FINISHTASKREQUEST']._serialized_start=1409
-  _globals['_FINISHTASKREQUEST']._serialized_end=1551
-  _globals['_FINISHTASKRESPONSE']._serialized_start=1553
-  _globals['_FINISHTASKRESPONSE']._serialized_end=1612
-  _globals['_CLOSERUNREQUEST']._serialized_start=1614
-  _globals['_CLOSERUNREQUEST']._serialized_end=1647
-  _globals['_CLOSERUNRESPONSE']._serialized_start=1649
-  _globals['_CLOSERUNRESPONSE']._serialized_end=1698
-  _globals['_CANCELRUNREQUEST']._serialized_start=1700
-  _globals['_CANCELRUNREQUEST']._serialized_end=1750
-  _globals['_CANCELRUNRESPONSE']._serialized_start=1752
-  _globals['_CANCELRUNRESPONSE']._serialized_end=1802
-  _globals['_LISTPEERSREQUEST']._serialized_start=1804
-  _globals['_LISTPEERSREQUEST']._serialized_end=1822
-  _globals['_PEERSTATUS']._serialized_start=1824
-  _globals['_PEERSTATUS']._serialized_end=1947
-  _globals['_LISTPEERSRESPONSE']._serialized_start=1949
-  _globals['_LISTPEERSRESPONSE']._serialized_end=2040
-  _globals['_WORKERGATEWAY']._serialized_start=2177
-  _globals['_WORKERGATEWAY']._serialized_end=3097
+  _globals['_OPENING']._serialized_start=2594
+  _globals['_OPENING']._serialized_end=2725
+  _globals['_OPENRUNREQUEST']._serialized_start=118
+  _globals['_OPENRUNREQUEST']._serialized_end=326
+  _globals['_OPENRUNRESPONSE']._serialized_start=328
+  _globals['_OPENRUNRESPONSE']._serialized_end=415
+  _globals['_GETRUNREQUEST']._serialized_start=417
+  _globals['_GETRUNREQUEST']._serialized_end=484
+  _globals['_GETRUNRESPONSE']._serialized_start=487
+  _globals['_GETRUNRESPONSE']._serialized_end=681
+  _globals['_LISTRUNSREQUEST']._serialized_start=683
+  _globals['_LISTRUNSREQUEST']._serialized_end=715
+  _globals['_LISTRUNSRESPONSE']._serialized_start=717
+  _globals['_LISTRUNSRESPONSE']._serialized_end=767
+  _globals['_ANNOUNCETASKREQUEST']._serialized_start=769
+  _globals['_ANNOUNCETASKREQUEST']._serialized_end=851
+  _globals['_ANNOUNCETASKRESPONSE']._serialized_start=853
+  _globals['_ANNOUNCETASKRESPONSE']._serialized_end=914
+  _globals['_WATCHTASKREQUEST']._serialized_start=916
+  _globals['_WATCHTASKREQUEST']._serialized_end=964
+  _globals['_WATCHTASKRESPONSE']._serialized_start=966
+  _globals['_WATCHTASKRESPONSE']._serialized_end=1024
+  _globals['_STARTTASKREQUEST']._serialized_start=1026
+  _globals['_STARTTASKREQUEST']._serialized_end=1091
+  _globals['_STARTTASKRESPONSE']._serialized_start=1093
+  _globals['_STARTTASKRESPONSE']._serialized_end=1151
+  _globals['_REPORTTASKREQUEST']._serialized_start=1153
+  _globals['_REPORTTASKREQUEST']._serialized_end=1280
+  _globals['_REPORTTASKRESPONSE']._serialized_start=1282
+  _globals['_REPORTTASKRESPONSE']._serialized_end=1302
+  _globals['_COUNTUSEREQUEST']._serialized_start=1304
+  _globals['_COUNTUSEREQUEST']._serialized_end=1398
+  _globals['_COUNTUSERESPONSE']._serialized_start=1400
+  _globals['_COUNTUSERESPONSE']._serialized_end=1432
+  _globals['_FINISHTASKREQUEST']._serialized_start=1435
+  _globals['_FINISHTASKREQUEST']._serialized_end=1577
+  _globals['_FINISHTASKRESPONSE']._serialized_start=1579
+  _globals['_FINISHTASKRESPONSE']._serialized_end=1638
+  _globals['_CLOSERUNREQUEST']._serialized_start=1640
+  _globals['_CLOSERUNREQUEST']._serialized_end=1673
+  _globals['_CLOSERUNRESPONSE']._serialized_start=1675
+  _globals['_CLOSERUNRESPONSE']._serialized_end=1724
+  _globals['_CANCELRUNREQUEST']._serialized_start=1726
+  _globals['_CANCELRUNREQUEST']._serialized_end=1776
+  _globals['_CANCELRUNRESPONSE']._serialized_start=1778
+  _globals['_CANCELRUNRESPONSE']._serialized_end=1828
+  _globals['_LISTPEERSREQUEST']._serialized_start=1830
+  _globals['_LISTPEERSREQUEST']._serialized_end=1848
+  _globals['_PEERSTATUS']._serialized_start=1850
+  _globals['_PEERSTATUS']._serialized_end=1973
+  _globals['_LISTPEERSRESPONSE']._serialized_start=1975
+  _globals['_LISTPEERSRESPONSE']._serialized_end=2066
+  _globals['_LOOKUPREQUEST']._serialized_start=2068
+  _globals['_LOOKUPREQUEST']._serialized_end=2134
+  _globals['_LOOKUPRESPONSE']._serialized_start=2136
+  _globals['_LOOKUPRESPONSE']._serialized_end=2227
+  _globals['_SERVELOOKUPSREQUEST']._serialized_start=2229
+  _globals['_SERVELOOKUPSREQUEST']._serialized_end=2338
+  _globals['_OFFER']._serialized_start=2340
+  _globals['_OFFER']._serialized_end=2427
+  _globals['_ANSWERED']._serialized_start=2429
+  _globals['_ANSWERED']._serialized_end=2541
+  _globals['_SERVELOOKUPSRESPONSE']._serialized_start=2543
+  _globals['_SERVELOOKUPSRESPONSE']._serialized_end=2591
+  _globals['_WORKERGATEWAY']._serialized_start=2728
+  _globals['_WORKERGATEWAY']._serialized_end=3804
 # @@protoc_insertion_point(module_scope)

@@ -1,4 +1,5 @@
 from fedtasks.wire.v1 import failure_pb2 as _failure_pb2
+from fedtasks.wire.v1 import lookup_pb2 as _lookup_pb2
 from fedtasks.wire.v1 import run_pb2 as _run_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -253,3 +254,61 @@ class ListPeersResponse(_message.Message):
     version: str
     peers: _containers.RepeatedCompositeFieldContainer[PeerStatus]
     def __init__(self, party: _Optional[str] = ..., version: _Optional[str] = ..., peers: _Optional[_Iterable[_Union[PeerStatus, _Mapping]]] = ...) -> None: ...
+
+class LookUpRequest(_message.Message):
+    __slots__ = ("peer", "lookup")
+    PEER_FIELD_NUMBER: _ClassVar[int]
+    LOOKUP_FIELD_NUMBER: _ClassVar[int]
+    peer: str
+    lookup: _lookup_pb2.Lookup
+    def __init__(self, peer: _Optional[str] = ..., lookup: _Optional[_Union[_lookup_pb2.Lookup, _Mapping]] = ...) -> None: ...
+
+class LookUpResponse(_message.Message):
+    __slots__ = ("answers", "ticket_id", "dataset")
+    ANSWERS_FIELD_NUMBER: _ClassVar[int]
+    TICKET_ID_FIELD_NUMBER: _ClassVar[int]
+    DATASET_FIELD_NUMBER: _ClassVar[int]
+    answers: _lookup_pb2.Answers
+    ticket_id: str
+    dataset: str
+    def __init__(self, answers: _Optional[_Union[_lookup_pb2.Answers, _Mapping]] = ..., ticket_id: _Optional[str] = ..., dataset: _Optional[str] = ...) -> None: ...
+
+class ServeLookupsRequest(_message.Message):
+    __slots__ = ("offer", "answered")
+    OFFER_FIELD_NUMBER: _ClassVar[int]
+    ANSWERED_FIELD_NUMBER: _ClassVar[int]
+    offer: Offer
+    answered: Answered
+    def __init__(self, offer: _Optional[_Union[Offer, _Mapping]] = ..., answered: _Optional[_Union[Answered, _Mapping]] = ...) -> None: ...
+
+class Offer(_message.Message):
+    __slots__ = ("peer", "dataset", "key_id", "policy", "columns")
+    PEER_FIELD_NUMBER: _ClassVar[int]
+    DATASET_FIELD_NUMBER: _ClassVar[int]
+    KEY_ID_FIELD_NUMBER: _ClassVar[int]
+    POLICY_FIELD_NUMBER: _ClassVar[int]
+    COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    peer: str
+    dataset: str
+    key_id: str
+    policy: str
+    columns: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, peer: _Optional[str] = ..., dataset: _Optional[str] = ..., key_id: _Optional[str] = ..., policy: _Optional[str] = ..., columns: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Answered(_message.Message):
+    __slots__ = ("id", "answers", "failure")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    ANSWERS_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    answers: _lookup_pb2.Answers
+    failure: _failure_pb2.Failure
+    def __init__(self, id: _Optional[int] = ..., answers: _Optional[_Union[_lookup_pb2.Answers, _Mapping]] = ..., failure: _Optional[_Union[_failure_pb2.Failure, _Mapping]] = ...) -> None: ...
+
+class ServeLookupsResponse(_message.Message):
+    __slots__ = ("id", "tags")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    TAGS_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    tags: bytes
+    def __init__(self, id: _Optional[int] = ..., tags: _Optional[bytes] = ...) -> None: ...

@@ -96,6 +96,16 @@ class WorkerGatewayStub:
                 request_serializer=fedtasks_dot_v1_dot_worker__pb2.ListPeersRequest.SerializeToString,
                 response_deserializer=fedtasks_dot_v1_dot_worker__pb2.ListPeersResponse.FromString,
                 _registered_method=True)
+        self.LookUp = channel.unary_unary(
+                '/fedtasks.v1.WorkerGateway/LookUp',
+                request_serializer=fedtasks_dot_v1_dot_worker__pb2.LookUpRequest.SerializeToString,
+                response_deserializer=fedtasks_dot_v1_dot_worker__pb2.LookUpResponse.FromString,
+                _registered_method=True)
+        self.ServeLookups = channel.stream_stream(
+                '/fedtasks.v1.WorkerGateway/ServeLookups',
+                request_serializer=fedtasks_dot_v1_dot_worker__pb2.ServeLookupsRequest.SerializeToString,
+                response_deserializer=fedtasks_dot_v1_dot_worker__pb2.ServeLookupsResponse.FromString,
+                _registered_method=True)
 
 
 class WorkerGatewayServicer:
@@ -180,6 +190,20 @@ class WorkerGatewayServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def LookUp(self, request, context):
+        """Have a peer match tags of live ids; safe to repeat with the same sequence.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ServeLookups(self, request_iterator, context):
+        """Answer what a peer looks up in one dataset, until the caller hangs up.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_WorkerGatewayServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -242,6 +266,16 @@ def add_WorkerGatewayServicer_to_server(servicer, server):
                     servicer.ListPeers,
                     request_deserializer=fedtasks_dot_v1_dot_worker__pb2.ListPeersRequest.FromString,
                     response_serializer=fedtasks_dot_v1_dot_worker__pb2.ListPeersResponse.SerializeToString,
+            ),
+            'LookUp': grpc.unary_unary_rpc_method_handler(
+                    servicer.LookUp,
+                    request_deserializer=fedtasks_dot_v1_dot_worker__pb2.LookUpRequest.FromString,
+                    response_serializer=fedtasks_dot_v1_dot_worker__pb2.LookUpResponse.SerializeToString,
+            ),
+            'ServeLookups': grpc.stream_stream_rpc_method_handler(
+                    servicer.ServeLookups,
+                    request_deserializer=fedtasks_dot_v1_dot_worker__pb2.ServeLookupsRequest.FromString,
+                    response_serializer=fedtasks_dot_v1_dot_worker__pb2.ServeLookupsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -570,6 +604,60 @@ class WorkerGateway:
             '/fedtasks.v1.WorkerGateway/ListPeers',
             fedtasks_dot_v1_dot_worker__pb2.ListPeersRequest.SerializeToString,
             fedtasks_dot_v1_dot_worker__pb2.ListPeersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LookUp(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fedtasks.v1.WorkerGateway/LookUp',
+            fedtasks_dot_v1_dot_worker__pb2.LookUpRequest.SerializeToString,
+            fedtasks_dot_v1_dot_worker__pb2.LookUpResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ServeLookups(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/fedtasks.v1.WorkerGateway/ServeLookups',
+            fedtasks_dot_v1_dot_worker__pb2.ServeLookupsRequest.SerializeToString,
+            fedtasks_dot_v1_dot_worker__pb2.ServeLookupsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,0 +1,113 @@
+"""The tickets of this party, as its gateway may rely on them: found, verified, in force."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from fedtasks import tickets
+from fedtasks.config import Party
+from fedtasks.errors import TicketError, TicketInvalid, TicketMissing, TicketNotAccepted, TicketRevoked
+from fedtasks.gateway.messages import plain_text
+from fedtasks.store import Store, TicketRow
+from fedtasks.wire.v1 import peer_pb2
+
+log = logging.getLogger(__name__)
+
+
+class TicketBook:
+    """Looks tickets up in the store and believes nothing but their signatures."""
+
+    def __init__(self, party: Party, store: Store, key: Ed25519PrivateKey, clock: Callable[[], int]) -> None:
+        self._party = party
+        self._store = store
+        self._key = key
+        self._clock = clock
+
+    def granted(self, peer: str, ticket_id: str, pipeline: str) -> tickets.Grant:
+        """Return what a ticket that `peer` presents grants it now; its scope is left to `tickets.check`.
+
+        Raises
+        ------
+        TicketMissing
+            This party has granted `peer` no such ticket.
+        TicketRevoked, TicketNotAccepted, TicketExpired, …
+            With the clause.
+        """
+        if not ticket_id:
+            raise TicketMissing(clause="ticket", holder=peer, pipeline=plain_text(pipeline, 64))
+        row = self._store.ticket(ticket_id)
+        if row is None or not row.granted or row.peer != peer:
+            raise TicketMissing(clause="ticket", ticket=plain_text(ticket_id, 64))
+        if row.revocation is not None:
+            raise TicketRevoked(clause="revocation", ticket=row.ticket_id)
+        if row.acceptance is None:
+            raise TicketNotAccepted(clause="acceptance", ticket=row.ticket_id)
+        grant = tickets.read(row.grant, self._key.public_key())
+        tickets.check_window(grant, self._clock() / 1000)
+        return grant
+
+    def held(self, peer: str, pipeline: str, ticket_id: str = "") -> dict[str, tickets.Grant]:
+        """Return what this party may ask of `peer` now for a pipeline, by ticket id: all tickets, or the one named."""
+        grants = {}
+        for row in self._store.tickets(peer=peer, granted=False):
+            if not row.acceptance or row.revocation or ticket_id not in ("", row.ticket_id):
+                continue
+            try:
+                grant = tickets.read(row.grant, self._key_of(row.peer))
+                tickets.check_window(grant, self._clock() / 1000)
+            except TicketError as error:
+                log.warning("ticket %s is passed over: %s", row.ticket_id, error)
+                continue
+            if pipeline in grant.pipelines:
+                grants[row.ticket_id] = grant
+        return grants
+
+    def in_force(self, ticket_id: str) -> tickets.Grant:
+        """Check a run's ticket again, as when a session begins; returns what it grants.
+
+        Raises
+        ------
+        TicketRevoked, TicketExpired, …
+            With the clause.
+        """
+        row = self._store.ticket(ticket_id)
+        if row is None:
+            raise TicketMissing(clause="ticket", ticket=ticket_id)
+        if row.revocation is not None:
+            raise TicketRevoked(clause="revocation", ticket=row.ticket_id)
+        grant = tickets.read(row.grant, self._key.public_key() if row.granted else self._key_of(row.peer))
+        tickets.check_window(grant, self._clock() / 1000)
+        return grant
+
+    def learn(self, peer: str, update: peer_pb2.TicketUpdate) -> None:
+        """Take over what `peer` says of a ticket, as far as its signatures prove it."""
+        theirs = self._key_of(peer)
+        row = self._store.ticket(update.ticket_id)
+        if row is not None and row.peer != peer:
+            raise TicketInvalid("a ticket of other parties", ticket=plain_text(update.ticket_id, 64))
+        if row is not None and row.granted:
+            if update.acceptance and row.acceptance is None:
+                tickets.verify_acceptance(update.acceptance, row.grant, theirs)
+                self._keep(row, "ticket.accepted", acceptance=update.acceptance)
+            return
+        if row is None:
+            grant = tickets.read(update.grant, theirs)
+            if (grant.ticket_id, grant.grantor, grant.holder) != (update.ticket_id, peer, self._party.name):
+                raise TicketInvalid("the grant names other parties", ticket=plain_text(update.ticket_id, 64))
+            row = TicketRow(update.ticket_id, peer, False, update.grant, None, None, self._clock(), True)
+            self._keep(row, "ticket.offered")
+        if update.revocation and row.revocation is None:
+            tickets.verify_revocation(update.revocation, row.ticket_id, theirs)
+            self._keep(row, "ticket.revoked", revocation=update.revocation)
+
+    def _keep(self, row: TicketRow, action: str, **changes: Any) -> None:
+        self._store.put_ticket(replace(row, **changes))
+        self._store.audit(row.peer, action, "noted", ticket=row.ticket_id)
+
+    def _key_of(self, peer: str) -> Ed25519PublicKey:
+        return tickets.public_from_text(self._party.peer(peer).ticket_key)
