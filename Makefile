@@ -69,6 +69,10 @@ bench-link: setup ## Measure a link through two gateways.
 bench-psi: setup ## Measure private set intersection; IDS= sets how many ids each side has.
 	@IDS=$(or $(IDS),1000000) $(BIN)/python tests/benchmarks/bench_psi.py
 
+.PHONY: bench-online
+bench-online: setup ## Measure live lookups; TAGS= sets how many tags each side has.
+	@TAGS=$(or $(TAGS),1000000) $(BIN)/python tests/benchmarks/bench_online.py
+
 .PHONY: protos
 protos: setup ## Generate the wire stubs from protos/.
 	@$(BIN)/python protos/generate.py

@@ -16,7 +16,6 @@ import json
 import uuid
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -26,8 +25,9 @@ from pyspark.sql import functions as F  # noqa: N812 - what everybody calls it
 
 from fedtasks.data.blocks import TAG_BYTES
 from fedtasks.data.storage import MANIFEST, filesystem, make_private, read_json, remove, write_json
-from fedtasks.errors import DataCorrupt, DataMissing
-from fedtasks.psi.files import BATCH_ROWS, RowFile
+from fedtasks.data.tag_files import Generation, TagFiles, read_tags
+from fedtasks.errors import DataMissing
+from fedtasks.psi.files import RowFile
 from fedtasks.psi.spark import Batches, by_shard, collect, each, move, new_file
 from fedtasks.psi.stages import PAIRS, bucket_of
 
@@ -35,69 +35,13 @@ _KEPT = 2
 """Generations and sets that stay: one may be read, or be what the peer holds, while the next is made."""
 
 
-@dataclass(frozen=True)
-class Generation:
-    """One state of a tag table.
-
-    Parameters
-    ----------
-    name
-        Its folder below the table; empty before the first.
-    rows
-        How many ids have a tag.
-    files
-        Names of its bucket files.
-    """
-
-    name: str = ""
-    rows: int = 0
-    files: tuple[str, ...] = ()
-
-
-class TagTable:
-    """The tags of a dataset's ids under one key.
-
-    Parameters
-    ----------
-    root_uri
-        Root of the party's storage.
-    dataset, key_id
-        Whose ids, and under which key.
-    """
-
-    def __init__(self, root_uri: str, dataset: str, key_id: str) -> None:
-        self.uri = f"{root_uri.rstrip('/')}/tags/{dataset}/{key_id}"
-
-    def generation(self, name: str | None = None) -> Generation:
-        """Return the generation that counts, or one of those kept.
-
-        Raises
-        ------
-        DataMissing
-            The generation called `name` is not kept any more.
-        """
-        kept = self._kept()
-        if name is None:
-            return kept[-1] if kept else Generation()
-        for generation in (*kept, Generation()):
-            if generation.name == name:
-                return generation
-        raise DataMissing(
-            f"generation {name} of the tag table is gone, other runs have replaced it; clear the whole task",
-            where=self.uri,
-        )
+class TagTable(TagFiles):
+    """The tags of a dataset's ids under one key, as Spark reads and replaces them."""
 
     def frame(self, spark: SparkSession, generation: Generation) -> DataFrame:
         """Make a frame of a generation; gives ``tag``, ``id``."""
-
-        def read(uri: str) -> Batches:
-            fs, path = filesystem(uri)
-            with fs.open(path, "rb") as file:
-                for batch in pq.ParquetFile(file).iter_batches(BATCH_ROWS, columns=["tag", "id"]):
-                    tags = batch.column("tag").cast(pa.binary())
-                    yield pa.RecordBatch.from_arrays([tags, batch.column("id")], ["tag", "id"])
-
-        return each(spark, [f"{self.uri}/{generation.name}/{name}" for name in generation.files], read, PAIRS)
+        uris = [f"{self.uri}/{generation.name}/{name}" for name in generation.files]
+        return each(spark, uris, read_tags, PAIRS)
 
     def write(self, pairs: DataFrame, n_buckets: int, folder: str) -> Generation:
         """Write a generation into `folder`, from where `commit` takes it."""
@@ -128,7 +72,7 @@ class TagTable:
         make_private(target)
         for name in generation.files:
             move(f"{folder}/{name}", f"{target}/{name}")
-        kept = [*self._kept(), generation]
+        kept = [*self.kept(), generation]
         plain = [{"name": each.name, "rows": each.rows, "files": each.files} for each in kept[-_KEPT:]]
         write_json(f"{self.uri}/{MANIFEST}", {"generations": plain})
         for old in kept[:-_KEPT]:
@@ -137,18 +81,6 @@ class TagTable:
     def sets(self, peer: str, peer_dataset: str, kind: str) -> CrossedSets:
         """Return the sets of tags that crossed between this dataset and one of a peer's."""
         return CrossedSets(f"{self.uri}/{peer}.{peer_dataset}/{kind}")
-
-    def _kept(self) -> list[Generation]:
-        place = f"{self.uri}/{MANIFEST}"
-        try:
-            found = read_json(place)["generations"]
-            return [Generation(each["name"], each["rows"], tuple(each["files"])) for each in found]
-        except DataMissing:
-            return []
-        except (KeyError, TypeError):
-            raise DataCorrupt(
-                "not the manifest of a tag table; move its folder away to begin anew", where=place
-            ) from None
 
 
 class CrossedSets:

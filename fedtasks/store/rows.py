@@ -164,3 +164,32 @@ class AuditRow:
     detail: Mapping[str, Any]
     previous: str
     digest: str
+
+
+@dataclass(frozen=True)
+class TagTableRow:
+    """A tag table that is loaded for live lookups.
+
+    Parameters
+    ----------
+    table_id
+        Names its rows.
+    dataset, key_id
+        Whose ids, and under which signing key.
+    generation
+        Names its content.
+    columns
+        Whose values are kept beside the tags, as answers.
+    rows
+        How many ids it has.
+    loaded_ms
+        When it came to be.
+    """
+
+    table_id: int
+    dataset: str
+    key_id: str
+    generation: str
+    columns: tuple[str, ...]
+    rows: int
+    loaded_ms: int

@@ -12,6 +12,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     Table,
     Text,
@@ -163,3 +164,26 @@ audit = Table(
     _text("digest"),
     CheckConstraint("decision IN ('allowed', 'refused', 'noted')", name="decision"),
 )
+
+tag_tables = Table(
+    "tag_tables",
+    metadata,
+    Column("table_id", Integer, nullable=False),
+    Column("dataset", Text, primary_key=True),
+    Column("key_id", Text, primary_key=True),
+    _text("generation"),
+    Column("columns", JSON, nullable=False),
+    _count("rows"),
+    _count("loaded_ms"),
+)
+
+# No foreign key: checking it row by row would cost more than the load.
+tags = Table(
+    "tags",
+    metadata,
+    Column("table_id", Integer, primary_key=True, autoincrement=False),
+    Column("tag", LargeBinary, primary_key=True),
+    _text("id"),
+    Column("answer", Text),
+)
+Index(None, tags.c.table_id, tags.c.id)

@@ -30,6 +30,7 @@ from fedtasks.settings import to_plain
 from fedtasks.store import engine as database
 from fedtasks.store import schema
 from fedtasks.store.rows import AuditRow, HalfRow, MetricRow, RunRow, TicketRow
+from fedtasks.store.tags import TagTables
 
 T = TypeVar("T")
 
@@ -60,6 +61,7 @@ class Store:
         self._engine = engine
         self._writer = engine.execution_options(writes=True)
         self._clock = clock
+        self.tag_tables = TagTables(engine, self._writer, clock)
         self._insert: Any = postgresql.insert if engine.dialect.name == "postgresql" else sqlite.insert
 
     @classmethod

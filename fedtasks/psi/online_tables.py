@@ -1,0 +1,83 @@
+"""Loads the tags that intersections have left into the store, where live lookups find them; needs no Spark."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from fedtasks.config import Dataset, Party
+from fedtasks.data.storage import filesystem
+from fedtasks.data.tables import ID, Part, list_parts, read_rows
+from fedtasks.data.tag_files import PADDING, Generation, TagFiles, find_key
+from fedtasks.store import Store, TagTableRow
+
+
+def load_tags(
+    party: Party, dataset: Dataset, store: Store, key_id: str = "", columns: Sequence[str] = ()
+) -> TagTableRow:
+    """Make the newest tags of a dataset ready for lookups; does nothing if they are.
+
+    Parameters
+    ----------
+    key_id
+        Under which key; by default the only one.
+    columns
+        Features whose values are kept beside the tags, to answer with.
+
+    Raises
+    ------
+    DataMissing
+        No intersection has left tags.
+    ConfigError
+        There are tags under several keys and none is named.
+    DataError
+        The dataset is not what was declared; only with `columns`.
+
+    Notes
+    -----
+    Cost: one pass over the tag table, and with `columns` one over the dataset; memory for one batch.
+    """
+    key_id = find_key(party.storage, dataset.name, key_id)
+    files = TagFiles(party.storage, dataset.name, key_id)
+    generation = files.generation()
+    name = generation.name
+    parts: list[Part] = []
+    if columns:
+        parts = list_parts(dataset)
+        name = f"{name}/{_fingerprint(parts)}"
+    return store.tag_tables.load(
+        dataset.name,
+        key_id,
+        name,
+        _people(files, generation),
+        columns=columns,
+        answers=_answers(dataset, parts, columns),
+    )
+
+
+def _people(files: TagFiles, generation: Generation) -> Iterator[pa.RecordBatch]:
+    for batch in files.read(generation):
+        yield batch.filter(pc.invert(pc.starts_with(batch.column("id"), PADDING)))
+
+
+def _fingerprint(parts: Sequence[Part]) -> str:
+    """Return a digest that changes with the dataset's files: their names, sizes and times."""
+    facts: list[Any] = []
+    for uri in sorted({part.file for part in parts}):
+        fs, path = filesystem(uri)
+        info = fs.info(path)
+        facts.append([uri, info.get("size"), str(info.get("mtime") or info.get("modificationTime"))])
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+
+
+def _answers(dataset: Dataset, parts: Sequence[Part], columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    for part in parts:
+        for batch in read_rows(dataset, part):
+            kept = batch.filter(pc.is_valid(batch.column(ID)))
+            texts = [json.dumps(row, ensure_ascii=False) for row in kept.select(list(columns)).to_pylist()]
+            yield pa.RecordBatch.from_arrays([kept.column(ID), pa.array(texts, pa.string())], ["id", "answer"])
