@@ -288,6 +288,8 @@ class Party:
         RSA private key for signing as the PSI signer (PEM file); made by ``fedtasks psi keygen``.
     psi_oprf_key
         The same for scheme ``oprf``; made by ``fedtasks psi keygen --scheme oprf``.
+    schedules
+        Pipelines that this side starts by their schedule; the other side of each only answers.
     max_clock_skew_s
         How far a peer's clock may be from ours.
     """
@@ -303,6 +305,7 @@ class Party:
     hdfs: Hdfs | None = None
     psi_key: Path | None = None
     psi_oprf_key: Path | None = None
+    schedules: tuple[str, ...] = ()
     max_clock_skew_s: float = 120.0
 
     def __post_init__(self) -> None:
@@ -312,6 +315,8 @@ class Party:
             for name in names:
                 if names.count(name) > 1:
                     raise ConfigError(f"`{name}` is declared twice", field=group)
+        for pipeline in self.schedules:
+            check_name(pipeline, "schedules")
         for uri in (self.storage, *(dataset.uri for dataset in self.datasets)):
             if uri.startswith("hdfs://") and self.hdfs is None:
                 remedy = "give the section `hdfs` with `web`, the NameNode's http address host:port"

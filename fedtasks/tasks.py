@@ -19,6 +19,7 @@ from typing import Any
 from fedtasks.config import Dataset, Party, load_party
 from fedtasks.data.storage import RunStorage
 from fedtasks.errors import ConfigError, FedtasksError, ProcessFailed
+from fedtasks.halves import half_name
 from fedtasks.link.client import GatewayClient
 from fedtasks.link.grpc_link import GrpcLink
 from fedtasks.link.link import Link
@@ -69,10 +70,8 @@ class TaskConfig:
 
     @property
     def half(self) -> str:
-        """The name under which both halves meet: ``task``, ``task.stage`` or ``task.stage[shard]``."""
-        stage = f".{self.stage}" if self.stage else ""
-        shard = "" if self.shard is None else f"[{self.shard}]"
-        return f"{self.task}{stage}{shard}"
+        """The name under which both halves meet."""
+        return half_name(self.task, self.stage, self.shard)
 
 
 @dataclass(frozen=True)

@@ -25,10 +25,11 @@ from airflow.sdk.exceptions import (
 
 from fedtasks.airflow.hook import FedtasksHook
 from fedtasks.airflow.shared import check_shared, initiate, partition_of
-from fedtasks.airflow.steps import Step
+from fedtasks.airflow.steps import Step, shards_of
 from fedtasks.airflow.triggers import MeetingTrigger
 from fedtasks.config import Party, digest
 from fedtasks.errors import DeadlinePassed, FedtasksError, RunUnknown
+from fedtasks.halves import half_name
 from fedtasks.settings import to_plain
 
 if TYPE_CHECKING:
@@ -150,6 +151,48 @@ def _step_message(step: Step) -> run_pb2.Step:
     return run_pb2.Step(name=step.name, digest=step.digest)
 
 
+class ShardsOperator(BaseOperator):
+    """Lists the shards of a step in this run, for the tasks that are mapped over them.
+
+    Parameters
+    ----------
+    step
+        Which step; the run's own settings of it count.
+    open_run_task_id
+        Task that opened the run.
+    fedtasks_conn_id
+        Connection of type ``fedtasks``.
+    """
+
+    def __init__(
+        self,
+        *,
+        step: Step,
+        open_run_task_id: str = OPEN_RUN,
+        fedtasks_conn_id: str = FedtasksHook.default_conn_name,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.step = step
+        self.open_run_task_id = open_run_task_id
+        self.fedtasks_conn_id = fedtasks_conn_id
+
+    def execute(self, context: Context) -> list[int]:
+        """Return their numbers, from 0 on."""
+        ti = context["ti"]
+        with airflow_errors(ti), FedtasksHook(self.fedtasks_conn_id).client() as client:
+            run = client.get_run(run_id=run_id_of(ti, self.open_run_task_id)).run
+            return list(range(shards_of(json.loads(run.config_json)["steps"][self.step.name])))
+
+
+def run_id_of(ti: Any, open_run_task_id: str) -> str:
+    """Return the run that this DAG run has opened; raise `RunUnknown` if it has opened none."""
+    opened = ti.xcom_pull(task_ids=open_run_task_id)
+    if not opened:
+        raise RunUnknown(f"task `{open_run_task_id}` has opened no run")
+    return str(opened["run_id"])
+
+
 class MeetingOperator(BaseOperator):
     """Base of what runs once both halves are there.
 
@@ -194,13 +237,7 @@ class MeetingOperator(BaseOperator):
         with airflow_errors(ti):
             hook = FedtasksHook(self.fedtasks_conn_id)
             with hook.client() as client:
-                return self._meet(context, hook, client, self._run_id(ti))
-
-    def _run_id(self, ti: Any) -> str:
-        opened = ti.xcom_pull(task_ids=self.open_run_task_id)
-        if not opened:
-            raise RunUnknown(f"task `{self.open_run_task_id}` has opened no run")
-        return str(opened["run_id"])
+                return self._meet(context, hook, client, run_id_of(ti, self.open_run_task_id))
 
     def _meet(self, context: Context, hook: FedtasksHook, client: GatewayClient, run_id: str) -> Any:
         task, ti = self.federated_task, context["ti"]
@@ -278,19 +315,23 @@ def _peer_name(run: run_pb2.Run, party: Party) -> str:
 
 
 class FederatedTaskOperator(MeetingOperator):
-    """Runs this party's half of one step as a process of its own.
+    """Runs this party's half of one step, or of one part of it, as a process of its own.
 
     Parameters
     ----------
     step
         What to run.
+    stage, shard
+        Which part of it; by default all.
     **kwargs
         As for `MeetingOperator` and every operator.
     """
 
-    def __init__(self, *, step: Step, **kwargs: Any) -> None:
-        super().__init__(federated_task=step.name, **kwargs)
+    def __init__(self, *, step: Step, stage: str = "", shard: int | None = None, **kwargs: Any) -> None:
+        super().__init__(federated_task=half_name(step.name, stage, shard), **kwargs)
         self.step = step
+        self.stage = stage
+        self.shard = shard
         self._guard_pid: int | None = None
         self._killed = False
 
@@ -310,13 +351,13 @@ class FederatedTaskOperator(MeetingOperator):
             folder = Path(name)
             config = folder / "config.json"
             write_private(config, self._config(hook, meeting))
-            self.log.info("Attempt %d of %s in run %s", attempt, self.step.name, run_id)
+            self.log.info("Attempt %d of %s in run %s", attempt, self.federated_task, run_id)
             try:
                 code = asyncio.run(
                     run_process(
                         self.step.command(config),
                         cwd=folder,
-                        meetings=watch(hook.party_file, run_id, self.step.name),
+                        meetings=watch(hook.party_file, run_id, self.federated_task),
                         stop_reason=stop_reason,
                         on_line=lambda line: self.log.info("%s", line),
                         on_start=self._started,
@@ -346,6 +387,8 @@ class FederatedTaskOperator(MeetingOperator):
             datasets=shared["datasets"],
             settings=shared["steps"][self.step.name],
             shared_digest=digest(shared),
+            stage=self.stage,
+            shard=self.shard,
         )
         return dict(to_plain(config))
 
@@ -406,7 +449,7 @@ class CloseRunOperator(MeetingOperator):
         with airflow_errors(ti):
             hook = FedtasksHook(self.fedtasks_conn_id)
             with hook.client() as client:
-                run_id = self._run_id(ti)
+                run_id = run_id_of(ti, self.open_run_task_id)
                 run = client.get_run(run_id=run_id).run
                 # A receipt on either side means that the halves have met here before.
                 if run.state == run_pb2.STATE_RUNNING and not run.receipt and not run.peer_receipt:

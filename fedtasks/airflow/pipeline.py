@@ -10,14 +10,40 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import DAG, Param, PartitionedAtRuntime, chain
+from airflow.sdk import DAG, CronPartitionTimetable, Param, PartitionedAtRuntime, TaskGroup, chain
 
-from fedtasks.airflow.operators import CLOSE_RUN, OPEN_RUN, CloseRunOperator, FederatedTaskOperator, OpenRunOperator
-from fedtasks.airflow.steps import Launcher, Step, align, evaluate, intersect, train_split_nn
+from fedtasks.airflow.operators import (
+    CLOSE_RUN,
+    OPEN_RUN,
+    CloseRunOperator,
+    FederatedTaskOperator,
+    OpenRunOperator,
+    ShardsOperator,
+)
+from fedtasks.airflow.steps import (
+    Launcher,
+    Stage,
+    Step,
+    align,
+    evaluate,
+    intersect,
+    intersect_by_shard,
+    train_split_nn,
+)
 from fedtasks.config import Party, check_name, load_party
 from fedtasks.errors import ConfigError
 
-__all__ = ["FederatedDag", "Launcher", "Step", "align", "evaluate", "intersect", "train_split_nn"]
+__all__ = [
+    "FederatedDag",
+    "Launcher",
+    "Stage",
+    "Step",
+    "align",
+    "evaluate",
+    "intersect",
+    "intersect_by_shard",
+    "train_split_nn",
+]
 
 _RESERVED = frozenset(
     {
@@ -43,7 +69,9 @@ class FederatedDag(DAG):
     wait
         How long a half waits for the other.
     schedule
-        When this side initiates; by default only when triggered, by a person or by the gateway.
+        When a run begins by itself, at the one side whose party.yaml names the pipeline in ``schedules``: a cron
+        expression of a day or longer, such as ``@daily``, whose run is about the day before, or a timetable. By default
+        only when triggered, by a person or by the gateway.
     **kwargs
         As for every DAG.
 
@@ -65,19 +93,49 @@ class FederatedDag(DAG):
         **kwargs: Any,
     ) -> None:
         _check(dag_id, steps, leader)
+        party = _party()
         defaults = {"retries": 2, "retry_delay": timedelta(seconds=5), **kwargs.pop("default_args", {})}
         super().__init__(
             dag_id,
-            # Unlike None, this takes the partition key that a gateway or a person gives, and needs none.
-            schedule=PartitionedAtRuntime() if schedule is None else schedule,
-            params=_form(steps, peer, leader),
+            schedule=_timetable(dag_id, schedule, party),
+            params=_form(steps, peer, leader, party),
             default_args=defaults,
             **{"max_active_runs": 4, "catchup": False, "tags": ["federated"], **kwargs},
         )
         with self:
             opened = OpenRunOperator(task_id=OPEN_RUN, steps=steps)
-            tasks = [FederatedTaskOperator(task_id=step.name, step=step, wait=wait) for step in steps]
-            chain(opened, *tasks, CloseRunOperator(task_id=CLOSE_RUN, wait=wait))
+            chain(opened, *(_tasks(step, wait) for step in steps), CloseRunOperator(task_id=CLOSE_RUN, wait=wait))
+
+
+def _tasks(step: Step, wait: timedelta) -> FederatedTaskOperator | TaskGroup:
+    """Make the task of a step, or the group of its stages."""
+    if not step.stages:
+        return FederatedTaskOperator(task_id=step.name, step=step, wait=wait)
+    with TaskGroup(step.name) as group:
+        shards = ShardsOperator(task_id="shards", step=step) if any(stage.by_shard for stage in step.stages) else None
+        tasks: list[Any] = [] if shards is None else [shards]
+        for stage in step.stages:
+            arguments: dict[str, Any] = {"task_id": stage.name, "step": step, "stage": stage.name, "wait": wait}
+            if stage.by_shard and shards is not None:
+                # Without a limit of how many run at once: a half that waits counts as running, and the two sides could
+                # each wait for shards that the other has not begun.
+                mapped = FederatedTaskOperator.partial(**arguments, map_index_template="shard {{ task.shard }}")
+                tasks.append(mapped.expand(shard=shards.output))
+            else:
+                tasks.append(FederatedTaskOperator(**arguments))
+        chain(*tasks)
+    return group
+
+
+def _timetable(dag_id: str, schedule: Any, party: Party | None) -> Any:
+    """Return when this side initiates: by its schedule where party.yaml says so, else only when triggered."""
+    if schedule is None or party is None or dag_id not in party.schedules:
+        # Unlike None, this takes the partition key that a gateway or a person gives, and needs none.
+        return PartitionedAtRuntime()
+    if not isinstance(schedule, str):
+        return schedule
+    # What runs after midnight is about the day that has ended.
+    return CronPartitionTimetable(schedule, timezone="UTC", key_format="%Y-%m-%d", run_offset=-1)
 
 
 def _check(dag_id: str, steps: Sequence[Step], leader: str) -> None:
@@ -100,9 +158,8 @@ def _party() -> Party | None:
         return None
 
 
-def _form(steps: Sequence[Step], peer: str | None, leader: str) -> dict[str, Param]:
+def _form(steps: Sequence[Step], peer: str | None, leader: str, party: Party | None) -> dict[str, Param]:
     """Make the trigger form; the responder's DAG run takes the initiator's values instead."""
-    party = _party()
     peers = [known.name for known in party.peers] if party else []
     datasets = [dataset.name for dataset in party.datasets] if party else []
     text: dict[str, Any] = {"type": ["null", "string"]}

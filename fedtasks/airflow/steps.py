@@ -22,6 +22,22 @@ class Launcher(enum.Enum):
 
 
 @dataclass(frozen=True)
+class Stage:
+    """One part of a step that is a task of its own in Airflow.
+
+    Parameters
+    ----------
+    name
+        Its task id within the step's group.
+    by_shard
+        One mapped task for each shard instead of one.
+    """
+
+    name: str
+    by_shard: bool = False
+
+
+@dataclass(frozen=True)
 class Step:
     """One federated task of a pipeline.
 
@@ -35,15 +51,21 @@ class Step:
         How it is started.
     settings
         Its settings where they differ from the algorithm's defaults; equal on both sides.
+    stages
+        The parts that it is cut into; by default it is one task. With a stage by shard, the setting ``shards`` says how
+        many there are.
     """
 
     name: str
     entry: str
     launcher: Launcher = Launcher.PYTHON
     settings: Mapping[str, Any] = field(default_factory=dict)
+    stages: tuple[Stage, ...] = ()
 
     def __post_init__(self) -> None:
         check_name(self.name, "name")
+        if any(stage.by_shard for stage in self.stages):
+            shards_of(self.settings)
         if (self.launcher is Launcher.PYTHON) != (":" in self.entry):
             expected = "package.module:function" if self.launcher is Launcher.PYTHON else "a file"
             raise ConfigError(f"`{self.entry}` is not {expected}", field="entry")
@@ -51,7 +73,7 @@ class Step:
     @property
     def digest(self) -> str:
         """SHA-256 (hex) of the declaration without its settings, which the shared configuration holds."""
-        return digest({"name": self.name, "entry": self.entry, "launcher": self.launcher})
+        return digest({"name": self.name, "entry": self.entry, "launcher": self.launcher, "stages": self.stages})
 
     def command(self, config: Path) -> list[str]:
         """Return the command that runs one half with the configuration file `config`.
@@ -69,6 +91,20 @@ class Step:
         return [sys.executable, str(job), str(config)]
 
 
+def shards_of(settings: Mapping[str, Any]) -> int:
+    """Return how many shards a step's settings name.
+
+    Raises
+    ------
+    ConfigError
+        They name none, or no number of at least 1.
+    """
+    shards = settings.get("shards")
+    if type(shards) is not int or shards < 1:
+        raise ConfigError(f"`{shards}` is not a number of shards, at least 1", field="shards")
+    return shards
+
+
 def spark_job(entry: str) -> Path:
     """Return where the Spark job `entry` is: the jobs lie beside the package."""
     return Path(fedtasks.__file__).parents[1] / entry
@@ -77,6 +113,15 @@ def spark_job(entry: str) -> Path:
 def intersect(**settings: Any) -> Step:
     """Find the people that both parties share, by private set intersection; task ``psi``."""
     return Step("psi", "spark_jobs/psi.py", Launcher.SPARK, settings)
+
+
+def intersect_by_shard(shards: int = 8, **settings: Any) -> Step:
+    """Find the people that both parties share, in tasks of their own for each transfer; task group ``psi``.
+
+    A transfer that breaks is repeated alone, and goes on where it stopped.
+    """
+    stages = (Stage("prepare"), Stage("send", True), Stage("sign"), Stage("answer", True), Stage("match"))
+    return Step("psi", "spark_jobs/psi.py", Launcher.SPARK, {"shards": shards, **settings}, stages)
 
 
 def align(**settings: Any) -> Step:

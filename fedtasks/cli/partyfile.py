@@ -48,6 +48,9 @@ spark:
 # The other parties; `fedtasks peer add CARD` writes here.
 peers: []
 
+# Pipelines that this side starts by their schedule; the other side only answers.
+# schedules: [offline_psi]
+
 # The tables that tickets may name. `label` only at the party that holds it.
 datasets: []
 #  - name: customers

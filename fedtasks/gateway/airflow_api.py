@@ -13,6 +13,7 @@ import httpx
 
 from fedtasks.config import Airflow, read_secret
 from fedtasks.errors import AirflowUnreachable, PeerDagBroken, PeerDagMissing, PeerPaused
+from fedtasks.halves import airflow_task
 
 log = logging.getLogger(__name__)
 
@@ -105,12 +106,13 @@ class AirflowApi:
         if answer.status_code != 404:
             self._body(answer)
 
-    async def clear_task(self, dag_id: str, dag_run_id: str, task_id: str) -> None:
-        """Let one task and what follows it run again."""
+    async def clear_task(self, dag_id: str, dag_run_id: str, half: str) -> None:
+        """Let the task of one half, a single shard's if it is mapped, and what follows it run again."""
+        task_id, map_index = airflow_task(half)
         body = {
             "dry_run": False,
             "dag_run_id": dag_run_id,
-            "task_ids": [task_id],
+            "task_ids": [task_id if map_index is None else [task_id, map_index]],
             "only_failed": False,
             "include_downstream": True,
             "reset_dag_runs": True,

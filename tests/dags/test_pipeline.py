@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fedtasks.airflow.pipeline import FederatedDag, Launcher, Step, align, evaluate, intersect, train_split_nn
+from fedtasks.airflow.pipeline import (
+    FederatedDag,
+    Launcher,
+    Stage,
+    Step,
+    align,
+    evaluate,
+    intersect,
+    intersect_by_shard,
+    train_split_nn,
+)
 from fedtasks.airflow.steps import spark_job
 from fedtasks.errors import ConfigError
 
@@ -58,6 +69,50 @@ def test_federated_dag_runs_its_steps_between_open_and_close(party_file: Path) -
         order += following
     assert order == ["open_run", "psi", "align", "train", "evaluate", "close_run"]
     assert {(task.retries, task.retry_delay) for task in dag.tasks} == {(2, timedelta(seconds=5))}
+
+
+def test_step_in_stages_is_a_group_with_a_mapped_task_for_each_shard(party_file: Path) -> None:
+    dag = FederatedDag("nightly", steps=[intersect_by_shard(shards=3), align()])
+    order = ["open_run", *(f"psi.{name}" for name in ("shards", "prepare", "send", "sign", "answer", "match"))]
+    for task, following in itertools.pairwise([*order, "align", "close_run"]):
+        assert following in dag.get_task(task).downstream_task_ids
+    assert [task.task_id for task in dag.tasks if task.is_mapped] == ["psi.send", "psi.answer"]
+    one = dag.get_task("psi.send").unmap({"shard": 2})
+    assert (one.task_id, one.federated_task, one.retries) == ("psi.send", "psi.send[2]", 2)
+    assert dag.get_task("psi.match").federated_task == "psi.match"
+    assert form(dag)["psi"] == {"shards": 3}
+
+
+@pytest.mark.parametrize("settings", [{}, {"shards": 0}, {"shards": "8"}, {"shards": True}])
+def test_step_by_shard_must_say_how_many(settings: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="not a number of shards"):
+        Step("psi", "job.py", Launcher.SPARK, settings, (Stage("send", by_shard=True),))
+
+
+def test_schedule_counts_only_where_party_yaml_lists_the_pipeline(party_file: Path) -> None:
+    from airflow.sdk import CronPartitionTimetable, PartitionedAtRuntime
+
+    write_party(party_file, ["shop"], ["loans"])
+    assert isinstance(FederatedDag("nightly", steps=STEPS, schedule="@daily").timetable, PartitionedAtRuntime)
+    party_file.write_text(party_file.read_text() + "schedules: [nightly]\n")
+    assert isinstance(FederatedDag("other", steps=STEPS, schedule="@daily").timetable, PartitionedAtRuntime)
+    assert isinstance(FederatedDag("nightly", steps=STEPS).timetable, PartitionedAtRuntime)
+    assert isinstance(FederatedDag("nightly", steps=STEPS, schedule="@daily").timetable, CronPartitionTimetable)
+
+
+def test_scheduled_run_is_about_the_day_that_has_ended(party_file: Path) -> None:
+    """As the scheduler sees it: the partition key of the tick at midnight."""
+    from airflow.serialization.serialized_objects import DagSerialization
+    from airflow.timetables.base import TimeRestriction
+    from pendulum import datetime
+
+    write_party(party_file, ["shop"], ["loans"])
+    party_file.write_text(party_file.read_text() + "schedules: [nightly]\n")
+    dag = FederatedDag("nightly", steps=STEPS, schedule="@daily")
+    timetable = DagSerialization.from_dict(DagSerialization.to_dict(dag)).timetable
+    restriction = TimeRestriction(earliest=datetime(2026, 11, 24), latest=None, catchup=True)
+    info = timetable.next_dagrun_info_v2(last_dagrun_info=None, restriction=restriction)
+    assert (info.run_after, info.partition_key) == (datetime(2026, 11, 24), "2026-11-23")
 
 
 def test_federated_dag_arguments_of_its_author_win(party_file: Path) -> None:

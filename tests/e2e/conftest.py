@@ -11,6 +11,7 @@ from fedtasks.laptop.demo import DAGS, PIPELINE, grant, introduce, prepare, star
 from fedtasks.laptop.party import LocalParty
 from tests.proxy import Proxy
 
+NIGHTLY = "offline_psi"
 MISSING = "missing_there"
 BROKEN = "broken_there"
 
@@ -30,7 +31,8 @@ def make_dags(folder: Path) -> tuple[Path, Path]:
     bank, shop = folder / "bank-dags", folder / "shop-dags"
     for one in (bank, shop):
         one.mkdir()
-        (one / f"{PIPELINE}.py").write_text(declaration)
+        for name in (PIPELINE, NIGHTLY):
+            (one / f"{name}.py").write_text((DAGS / f"{name}.py").read_text())
     for name in (MISSING, BROKEN):
         (bank / f"{name}.py").write_text(_renamed(declaration, name))
     (shop / f"{BROKEN}.py").write_text(_renamed(declaration, BROKEN) + '\nraise RuntimeError("half an edit")\n')
@@ -55,7 +57,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     file.write_text(file.read_text().replace(bank.listen, proxy.address))
     try:
         start((bank, shop))
-        grant(bank, shop, (PIPELINE, MISSING, BROKEN))
+        grant(bank, shop, (PIPELINE, NIGHTLY, MISSING, BROKEN))
         yield World(bank, shop, proxy)
     finally:
         stop((bank, shop))

@@ -20,7 +20,7 @@ from fedtasks.laptop import people
 from fedtasks.laptop.demo import PIPELINE, conf, wait_for
 from fedtasks.laptop.party import LocalParty
 from fedtasks.wire.v1 import run_pb2
-from tests.e2e.conftest import BROKEN, MISSING, World
+from tests.e2e.conftest import BROKEN, MISSING, NIGHTLY, World
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -139,8 +139,13 @@ def test_run_marked_failed_in_mid_work_ends_the_processes_of_both_sides(opened: 
 
 
 def processes(run_id: str, party: LocalParty | None = None) -> set[int]:
-    """Return the algorithms at work for a run, found by the configuration file that each is given."""
-    found = set()
+    """Return the algorithms at work for a run."""
+    return set(algorithms(run_id, party))
+
+
+def algorithms(run_id: str, party: LocalParty | None = None) -> dict[int, dict[str, Any]]:
+    """Return the algorithms at work for a run with their configuration, found by the file that each is given."""
+    found = {}
     for cmdline in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             arguments = cmdline.read_text().rstrip("\0").split("\0")
@@ -150,7 +155,7 @@ def processes(run_id: str, party: LocalParty | None = None) -> set[int]:
         except OSError:  # it has ended meanwhile
             continue
         if config["run_id"] == run_id and (party is None or config["party"] == str(party.file)):
-            found.add(int(cmdline.parent.name))
+            found[int(cmdline.parent.name)] = config
     return found
 
 
@@ -178,6 +183,48 @@ def test_algorithm_killed_in_mid_training_goes_on_from_the_joint_checkpoint(open
 
 def losses(world: World, run_id: str) -> list[int]:
     return [metric.step for metric in metrics_of(world, run_id) if (metric.task, metric.name) == ("train", "loss")]
+
+
+def test_nightly_intersection_in_tasks_per_shard_repeats_a_lost_shard_alone_and_signs_only_what_is_new(
+    opened: World,
+) -> None:
+    world, shards = opened, 2
+    for party in (world.bank, world.shop):
+        party.airflow.wait_for_dag(NIGHTLY)
+        party.unpause(NIGHTLY)
+    counts = []
+    for day in ("2026-11-27", "2026-11-28"):
+        name, run_id = f"night-{day}", f"{NIGHTLY}.{day}.1"
+        world.bank.trigger(NIGHTLY, name, {"partition": day, "psi": {"shards": shards, "min_intersection": 100}})
+        if not counts:
+            killed = kill_shard(world, run_id)
+        wait_for(lambda name=name: dag_state(world.bank, NIGHTLY, name) in ("success", "failed"), 300, "the night")
+        wait_for(lambda run_id=run_id: dag_state(world.shop, NIGHTLY, run_id) != "running", 60, "the shop's night")
+        assert dag_state(world.bank, NIGHTLY, name) == dag_state(world.shop, NIGHTLY, run_id) == "success"
+        with world.bank.client() as client:
+            halves = {half.task: half for half in client.get_run(run_id=run_id).own}
+        assert {f"psi.{stage}[{shard}]" for stage in ("send", "answer") for shard in range(shards)} < set(halves)
+        again = {task for task, half in halves.items() if half.attempt > 1}
+        assert again == ({killed} if not counts else set())
+        counts.append(json.loads(halves["psi.match"].outcome_json)["counts"])
+    assert counts[0]["ids_blinded"] > counts[1]["ids_blinded"] == 0
+    assert counts[0]["people_shared"] == counts[1]["people_shared"] == people.SHARED
+
+
+def kill_shard(world: World, run_id: str) -> str:
+    """Kill the bank's process of the first shard that is seen at work; return the name of its half."""
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline:
+        for pid, config in algorithms(run_id, world.bank).items():
+            if config["shard"] is not None:
+                os.kill(pid, signal.SIGKILL)
+                return f"psi.{config['stage']}[{config['shard']}]"
+        time.sleep(0.05)
+    raise AssertionError("no shard was seen at work")
+
+
+def dag_state(party: LocalParty, dag_id: str, dag_run_id: str) -> str:
+    return str(party.dag_run(dag_id, dag_run_id)["state"])
 
 
 def test_paused_dag_of_the_peer_is_refused_with_the_reason(opened: World) -> None:

@@ -209,6 +209,17 @@ def test_task_repeated_on_one_side_is_cleared_on_the_other(opened: tuple[Pair, s
         wait_for(lambda: pair.shop.airflow.cleared == [(run_id, TASK)])
 
 
+def test_shard_repeated_on_one_side_is_cleared_alone_on_the_other(opened: tuple[Pair, str]) -> None:
+    pair, run_id = opened
+    with pair.bank.client() as bank, pair.shop.client() as shop:
+        for shard in range(2):
+            attempt = meet([bank, shop], run_id, f"psi.send[{shard}]")
+            for client in (bank, shop):
+                client.finish(run_id, f"psi.send[{shard}]", attempt, outcome={"counts": {"rows": 3}, "digests": {}})
+        bank.announce(run_id, "psi.send[1]", "again", 60)
+        wait_for(lambda: pair.shop.airflow.cleared == [(run_id, ["psi.send", 1])])
+
+
 def fail_for_good(pair: Pair, run_id: str, bank: GatewayClient, shop: GatewayClient) -> None:
     """Let the shop's half fail, and both DAG runs end as Airflow would end them."""
     attempt = meet([bank, shop], run_id)

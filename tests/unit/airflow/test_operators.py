@@ -20,9 +20,10 @@ from fedtasks.airflow.operators import (
     FederatedTaskOperator,
     OpenRunOperator,
     Progress,
+    ShardsOperator,
     is_final,
 )
-from fedtasks.airflow.steps import Step
+from fedtasks.airflow.steps import Stage, Step, intersect_by_shard
 from fedtasks.errors import (
     ColumnMissing,
     DeadlinePassed,
@@ -322,6 +323,27 @@ def test_half_shows_its_progress(gateway: FakeGateway, context: dict[str, Any]) 
     gateway.watched = [make_meeting(own=half) for half in own]
     execute(programmed(f"import time; time.sleep(0.5); {OUTCOME}"), context)
     assert context["task_state_store"].values == {"progress": {"done": 2}}
+
+
+def test_stage_of_a_shard_meets_under_its_own_name_and_tells_the_algorithm(
+    gateway: FakeGateway, context: dict[str, Any], tmp_path: Path
+) -> None:
+    copy = f"import shutil, sys; shutil.copy(sys.argv[1], {str(tmp_path / 'config.json')!r}); {OUTCOME}"
+    step = Programmed("train", f"python:{copy}", stages=(Stage("send"),))
+    operator = FederatedTaskOperator(task_id="send", step=step, stage="send", shard=3)
+
+    execute(operator, context)
+
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert (config["task"], config["stage"], config["shard"]) == ("train", "send", 3)
+    assert [finished["task"] for finished in gateway.finished] == ["train.send[3]"]
+
+
+def test_shards_are_those_of_the_run_and_not_of_the_file(gateway: FakeGateway, context: dict[str, Any]) -> None:
+    shared = {**SHARED, "steps": {"psi": {"shards": 3}}}
+    gateway.run = make_run(config_json=json.dumps(shared))
+    operator = ShardsOperator(task_id="shards", step=intersect_by_shard(shards=8))
+    assert execute(operator, context) == [0, 1, 2]
 
 
 def test_half_without_a_task_state_store_runs(gateway: FakeGateway, context: dict[str, Any]) -> None:
