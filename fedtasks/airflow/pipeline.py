@@ -21,6 +21,7 @@ from fedtasks.airflow.operators import (
     ShardsOperator,
 )
 from fedtasks.airflow.steps import (
+    SHARDS,
     Launcher,
     Stage,
     Step,
@@ -51,6 +52,9 @@ _RESERVED = frozenset(
         OPEN_RUN, CLOSE_RUN,
     }
 )  # fmt: skip
+
+
+_NOT_CRON = ("@once", "@continuous")
 
 
 class FederatedDag(DAG):
@@ -112,7 +116,7 @@ def _tasks(step: Step, wait: timedelta) -> FederatedTaskOperator | TaskGroup:
     if not step.stages:
         return FederatedTaskOperator(task_id=step.name, step=step, wait=wait)
     with TaskGroup(step.name) as group:
-        shards = ShardsOperator(task_id="shards", step=step) if any(stage.by_shard for stage in step.stages) else None
+        shards = ShardsOperator(task_id=SHARDS, step=step) if step.is_by_shard else None
         tasks: list[Any] = [] if shards is None else [shards]
         for stage in step.stages:
             arguments: dict[str, Any] = {"task_id": stage.name, "step": step, "stage": stage.name, "wait": wait}
@@ -132,7 +136,7 @@ def _timetable(dag_id: str, schedule: Any, party: Party | None) -> Any:
     if schedule is None or party is None or dag_id not in party.schedules:
         # Unlike None, this takes the partition key that a gateway or a person gives, and needs none.
         return PartitionedAtRuntime()
-    if not isinstance(schedule, str):
+    if not isinstance(schedule, str) or schedule in _NOT_CRON:
         return schedule
     # What runs after midnight is about the day that has ended.
     return CronPartitionTimetable(schedule, timezone="UTC", key_format="%Y-%m-%d", run_offset=-1)

@@ -86,6 +86,8 @@ def check_shared(party: Party, peer: str, steps: Sequence[Step], shared: Mapping
     ours, theirs = sorted(step.name for step in steps), sorted(shared["steps"])
     if ours != theirs:
         raise ConfigDiffers(field="steps", ours=" ".join(ours), theirs=" ".join(theirs))
+    for step in steps:
+        step.check(shared["steps"][step.name])
     dataset = party.dataset(datasets[party.name])
     if leader == party.name and dataset.label is None:
         raise LabelInvalid(f"{party.name} leads, but its dataset `{dataset.name}` declares no label")

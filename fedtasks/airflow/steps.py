@@ -13,6 +13,12 @@ import fedtasks
 from fedtasks.config import check_name, digest
 from fedtasks.errors import ConfigError
 
+SHARDS = "shards"
+"""The task of a step in stages that lists its shards."""
+
+MAX_SHARDS = 1024
+"""As many tasks as Airflow maps over by default (``core.max_map_length``)."""
+
 
 class Launcher(enum.Enum):
     """How a half of a step is started."""
@@ -35,6 +41,11 @@ class Stage:
 
     name: str
     by_shard: bool = False
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "stages")
+        if self.name == SHARDS:
+            raise ConfigError(f"a stage cannot be called `{SHARDS}`", field="stages")
 
 
 @dataclass(frozen=True)
@@ -64,8 +75,11 @@ class Step:
 
     def __post_init__(self) -> None:
         check_name(self.name, "name")
-        if any(stage.by_shard for stage in self.stages):
-            shards_of(self.settings)
+        names = [stage.name for stage in self.stages]
+        for name in names:
+            if names.count(name) > 1:
+                raise ConfigError(f"`{name}` stands twice", field="stages")
+        self.check(self.settings)
         if (self.launcher is Launcher.PYTHON) != (":" in self.entry):
             expected = "package.module:function" if self.launcher is Launcher.PYTHON else "a file"
             raise ConfigError(f"`{self.entry}` is not {expected}", field="entry")
@@ -74,6 +88,16 @@ class Step:
     def digest(self) -> str:
         """SHA-256 (hex) of the declaration without its settings, which the shared configuration holds."""
         return digest({"name": self.name, "entry": self.entry, "launcher": self.launcher, "stages": self.stages})
+
+    @property
+    def is_by_shard(self) -> bool:
+        """Whether a stage has a task for each shard."""
+        return any(stage.by_shard for stage in self.stages)
+
+    def check(self, settings: Mapping[str, Any]) -> None:
+        """Check what Airflow must know of a run's settings; raise `ConfigError` naming the field."""
+        if self.is_by_shard:
+            shards_of(settings)
 
     def command(self, config: Path) -> list[str]:
         """Return the command that runs one half with the configuration file `config`.
@@ -97,11 +121,11 @@ def shards_of(settings: Mapping[str, Any]) -> int:
     Raises
     ------
     ConfigError
-        They name none, or no number of at least 1.
+        They name none, no number of at least 1, or more than Airflow maps over.
     """
     shards = settings.get("shards")
-    if type(shards) is not int or shards < 1:
-        raise ConfigError(f"`{shards}` is not a number of shards, at least 1", field="shards")
+    if type(shards) is not int or not 1 <= shards <= MAX_SHARDS:
+        raise ConfigError(f"`{shards}` is not a number of shards, 1 to {MAX_SHARDS}", field="shards")
     return shards
 
 

@@ -89,6 +89,12 @@ def test_step_by_shard_must_say_how_many(settings: dict[str, Any]) -> None:
         Step("psi", "job.py", Launcher.SPARK, settings, (Stage("send", by_shard=True),))
 
 
+@pytest.mark.parametrize("names", [("shards",), ("Send It",), ("send", "send")])
+def test_stage_names_that_airflow_could_not_take_are_refused(names: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigError):
+        Step("psi", "job.py", Launcher.SPARK, {}, tuple(Stage(name) for name in names))
+
+
 def test_schedule_counts_only_where_party_yaml_lists_the_pipeline(party_file: Path) -> None:
     from airflow.sdk import CronPartitionTimetable, PartitionedAtRuntime
 
@@ -98,6 +104,7 @@ def test_schedule_counts_only_where_party_yaml_lists_the_pipeline(party_file: Pa
     assert isinstance(FederatedDag("other", steps=STEPS, schedule="@daily").timetable, PartitionedAtRuntime)
     assert isinstance(FederatedDag("nightly", steps=STEPS).timetable, PartitionedAtRuntime)
     assert isinstance(FederatedDag("nightly", steps=STEPS, schedule="@daily").timetable, CronPartitionTimetable)
+    assert type(FederatedDag("nightly", steps=STEPS, schedule="@once").timetable).__name__ == "OnceTimetable"
 
 
 def test_scheduled_run_is_about_the_day_that_has_ended(party_file: Path) -> None:

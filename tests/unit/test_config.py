@@ -66,6 +66,13 @@ def test_load_party_makes_every_path_absolute(load: Load, tmp_path: Path) -> Non
     assert party.store.url == f"sqlite:///{tmp_path}/store.db"
 
 
+def test_load_party_names_pipelines_that_start_by_schedule(load: Load) -> None:
+    assert load(GOOD).schedules == ()
+    assert load(f"{GOOD}schedules: [offline_psi]\n").schedules == ("offline_psi",)
+    with pytest.raises(ConfigError, match="not a name"):
+        load(f"{GOOD}schedules: [Every Night]\n")
+
+
 def test_load_party_keeps_what_is_absolute(load: Load) -> None:
     text = GOOD.replace("storage: storage", "storage: webhdfs://nn:9000/fed").replace(
         "data/loans", "webhdfs://nn:9000/loans"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from fedtasks.airflow.shared import check_shared, initiate, partition_of
-from fedtasks.airflow.steps import Step
+from fedtasks.airflow.steps import Step, intersect_by_shard
 from fedtasks.config import Party, digest, load_party
 from fedtasks.errors import ConfigDiffers, ConfigError, FedtasksError, LabelInvalid, PeerUnknown
 from tests.unit.airflow.conftest import SHARED
@@ -77,6 +77,14 @@ def test_check_shared_of_a_strange_peer_is_refused(
     check_shared(party, "shop", STEPS, SHARED)
     with pytest.raises(error):
         check_shared(party, "shop", STEPS, {**copy.deepcopy(SHARED), **change})
+
+
+@pytest.mark.parametrize("shards", ["x", 0, 1025, None])
+def test_check_shared_of_a_wrong_number_of_shards_is_refused_before_anything_runs(party: Party, shards: object) -> None:
+    steps = [intersect_by_shard(shards=3)]
+    check_shared(party, "shop", steps, {**SHARED, "steps": {"psi": {"shards": 3}}})
+    with pytest.raises(ConfigError, match="not a number of shards"):
+        check_shared(party, "shop", steps, {**SHARED, "steps": {"psi": {"shards": shards}}})
 
 
 @pytest.mark.parametrize(
