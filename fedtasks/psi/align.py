@@ -20,6 +20,7 @@ from fedtasks.data.storage import Manifest, remove
 from fedtasks.data.tables import ID, Part, list_parts, read_rows, rows_schema
 from fedtasks.errors import ConfigError, DataCorrupt, LabelInvalid, ProtocolViolated, RowOrderDiffers
 from fedtasks.link.link import Link
+from fedtasks.psi.settings import Learns
 from fedtasks.psi.spark import Batches, by_shard, collect, each, spark_session
 from fedtasks.psi.stages import read_pairs
 from fedtasks.settings import build
@@ -74,6 +75,8 @@ def run(context: TaskContext) -> Outcome:
 
     Raises
     ------
+    ConfigError
+        Task `psi` did not tell both sides who is shared.
     DataMissing, DataCorrupt
         Task `psi` has not published, its files have changed, or the dataset has changed since.
     LabelInvalid
@@ -89,6 +92,9 @@ def run(context: TaskContext) -> Outcome:
     dataset = context.dataset
     block_schema(dataset.features, has_label=dataset.label is not None)  # refuses names that blocks need
     people = context.storage.published(settings.psi_task)
+    if people.facts["learns"] != Learns.BOTH.value:
+        text = f"`{people.facts['learns']}` in task `{settings.psi_task}`: alignment needs `learns: both`"
+        raise ConfigError(text, field="learns")
     people.verify()
     parts = list_parts(dataset)
     remove(context.folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from pyspark.sql import SparkSession
@@ -12,7 +13,18 @@ from fedtasks.errors import DataMissing, ProtocolViolated
 from fedtasks.link.link import Link
 from fedtasks.psi import stages
 from fedtasks.psi.files import RowFile, answers_bytes
-from fedtasks.psi.half import Half, announce, announced, check_key_bits, receive, receive_bytes, send, tag_bytes, total
+from fedtasks.psi.half import (
+    DividedIds,
+    Half,
+    announce,
+    announced,
+    check_key_bits,
+    receive,
+    receive_bytes,
+    send,
+    tag_bytes,
+    total,
+)
 from fedtasks.psi.settings import Learns
 from fedtasks.psi.stages import BlindedShard
 from fedtasks.psi.tag_table import set_digest
@@ -23,21 +35,13 @@ class ClientHalf(Half):
     """The stages of the client."""
 
     def prepare(self, link: Link) -> Outcome:
-        """Blind the ids that have no tag yet, and agree with the signer on what will cross.
-
-        What an earlier attempt blinded is used again as long as key and ids are the same: the signer may have answered
-        it, and has counted it.
-        """
+        """Blind the ids that have no tag yet, and agree with the signer on what will cross."""
         public, proof = receive_bytes(link, "key"), receive_bytes(link, "key proof")
         client = self._open(public, proof)
         with self.spark() as spark, self.divided_ids(spark, self.table(client.key_id)) as ids:
-            inputs = {"key_id": client.key_id, "pad_rows": self.settings.pad_rows, "new": ids.fingerprint}
-            blinded = self._blinded_before(inputs)
-            self.sweep([shard.state for shard in blinded or ()])
-            if blinded is None:
-                with self.watched(spark, "blinding ids", ids.fingerprint["rows"]):
-                    blinded = stages.blind_ids(ids.new, client, self.settings.shards, self.work)
-                write_json(f"{self.state}/blinded.json", {"inputs": inputs, "shards": _plain(blinded)})
+            blinded = self._blind_once(
+                spark, ids, client.key_id, lambda: stages.blind_ids(ids.new, client, self.settings.shards, self.work)
+            )
         sent = [shard.sent for shard in blinded]
         held = {kind: self.crossed(client.key_id, kind).digests() for kind in ("tags", "common")}
         send(link, "offer", {"blinded": announce(sent), **held})
@@ -49,7 +53,7 @@ class ClientHalf(Half):
                 "generation": ids.generation.name,
                 "own_ids": ids.n_ids,
                 "own_duplicates": ids.n_duplicates,
-                "blinded": _plain(blinded),
+                "blinded": plain(blinded),
                 **self._accepted(receive(link, "accepted"), held),
             }
         )
@@ -77,7 +81,7 @@ class ClientHalf(Half):
                 raise ProtocolViolated(f"`{name}` has not the {each.sent.rows} rows that were asked for")
             rows = each.sent.rows
             size = answers_bytes(rows, client.element_bytes, client.proof_bytes)
-            self.keep_answers(each.sent, self.receive_file(link, name, files[0], size))
+            self.keep_answers(each.sent.sha256, [self.receive_file(link, name, files[0], size)])
         for kind in ("added", "gone"):
             for file in self._tags(kind):
                 if file.shard == shard:
@@ -122,6 +126,22 @@ class ClientHalf(Half):
         found = [BlindedShard(RowFile(**each["sent"]), each["state"]) for each in self.plan["blinded"]]
         return [each for each in found if shard in (None, each.sent.shard)]
 
+    def _blind_once(
+        self, spark: SparkSession, ids: DividedIds, key_id: str, blind: Callable[[], list[BlindedShard]]
+    ) -> list[BlindedShard]:
+        """Blind the new ids, or take what an earlier attempt has blinded if key and ids are the same.
+
+        The signer may have answered that, and has counted it.
+        """
+        inputs = {"key_id": key_id, "pad_rows": self.settings.pad_rows, "new": ids.fingerprint}
+        blinded = self._blinded_before(inputs)
+        self.sweep([shard.state for shard in blinded or ()])
+        if blinded is None:
+            with self.watched(spark, "blinding ids", ids.fingerprint["rows"]):
+                blinded = blind()
+            write_json(f"{self.state}/blinded.json", {"inputs": inputs, "shards": plain(blinded)})
+        return blinded
+
     def _blinded_before(self, inputs: dict[str, Any]) -> list[BlindedShard] | None:
         try:
             before = read_json(f"{self.state}/blinded.json")
@@ -150,7 +170,7 @@ class ClientHalf(Half):
         """Put the answered ids into the tag table, once."""
         if self.plan.get("finished") or not blinded:
             return
-        answers = [self.answers_of(each.sent) for each in blinded]
+        answers = [file for each in blinded for file in self.answers_of(each.sent.sha256)]
         table = self.table(client.key_id)
         new = stages.finalize(spark, client, blinded, answers)
         before = table.generation(self.plan["generation"])
@@ -184,5 +204,6 @@ class ClientHalf(Half):
                 self.send_file(link, f"common-{kind}-{file.shard:05d}", file)
 
 
-def _plain(blinded: list[BlindedShard]) -> list[dict[str, Any]]:
+def plain(blinded: list[BlindedShard]) -> list[dict[str, Any]]:
+    """Return blinded shards as a plan keeps them."""
     return [{"sent": vars(shard.sent), "state": shard.state} for shard in blinded]

@@ -83,8 +83,8 @@ def read_rows(uri: str, width: int) -> Iterator[Bytes]:
             yield np.frombuffer(raw, dtype=np.uint8).reshape(-1, width)
 
 
-def read_sorted_tags(uri: str, width: int) -> Iterator[Bytes]:
-    """Yield a peer's tags as `read_rows` does.
+def read_sorted_rows(uri: str, width: int) -> Iterator[Bytes]:
+    """Yield a peer's rows as `read_rows` does; `width` is a multiple of 8.
 
     Raises
     ------
@@ -94,11 +94,27 @@ def read_sorted_tags(uri: str, width: int) -> Iterator[Bytes]:
     last = b""
     for rows in read_rows(uri, width):
         words = rows.view(">u8")
-        high, low = words[:, 0], words[:, 1]
-        ascends = (high[1:] > high[:-1]) | ((high[1:] == high[:-1]) & (low[1:] > low[:-1]))
+        ascends = np.zeros(len(rows) - 1, dtype=bool)
+        for word in words.T[::-1]:
+            ascends = (word[1:] > word[:-1]) | ((word[1:] == word[:-1]) & ascends)
         if rows[0].tobytes() <= last or not ascends.all():
-            raise ProtocolViolated("the peer's tags are not in ascending order", where=uri)
+            raise ProtocolViolated("the peer's rows are not in ascending order", where=uri)
         last = rows[-1].tobytes()
+        yield rows
+
+
+def read_shard(file: RowFile, width: int, n_shards: int) -> Iterator[Bytes]:
+    """Yield a peer's rows as `read_sorted_rows` does, of which none can stand in another shard as well.
+
+    Raises
+    ------
+    ProtocolViolated
+        They do not ascend, one stands twice, or one belongs to another shard by its value.
+    """
+    for rows in read_sorted_rows(file.uri, width):
+        heads = rows[:, :4].copy().view(">u4").ravel().astype(np.uint64)
+        if ((heads * np.uint64(n_shards)) >> np.uint64(32) != file.shard).any():
+            raise ProtocolViolated(f"a row does not belong to shard {file.shard} of {n_shards}", where=file.uri)
         yield rows
 
 

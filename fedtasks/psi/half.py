@@ -34,6 +34,7 @@ from fedtasks.data.storage import (
     write_json,
 )
 from fedtasks.data.tables import Part, list_parts
+from fedtasks.data.tag_files import PADDING, Generation
 from fedtasks.errors import DataMissing, FedtasksError, IntersectionEmpty, KeyWeak, LabelInvalid, ProtocolViolated
 from fedtasks.link.link import Link
 from fedtasks.psi import stages
@@ -41,13 +42,10 @@ from fedtasks.psi.files import RowFile, check_size
 from fedtasks.psi.settings import PsiSettings
 from fedtasks.psi.spark import count_ids, count_labels, dataset_ids, distinct_ids, move, spark_session
 from fedtasks.psi.stages import TaggedShard
-from fedtasks.psi.tag_table import CrossedSets, Generation, TagTable, set_digest
+from fedtasks.psi.tag_table import CrossedSets, TagTable, set_digest
 from fedtasks.tasks import Outcome, TaskContext
 
 log = logging.getLogger(__name__)
-
-_PADDING = "\x00padding\x00"
-"""How ids begin that nobody has: they make sizes round, and belong to one party and dataset."""
 
 
 @dataclass(frozen=True)
@@ -136,8 +134,11 @@ class Half:
         return self.crossed(key_id, kind).get(digest) if digest else []
 
     @contextmanager
-    def divided_ids(self, spark: SparkSession, table: TagTable) -> Iterator[DividedIds]:
-        """Check the dataset's ids, forget the tags of those that are gone, and find those that have no tag."""
+    def divided_ids(self, spark: SparkSession, table: TagTable | None = None) -> Iterator[DividedIds]:
+        """Check the dataset's ids, forget the tags of those that are gone, and find those that have no tag.
+
+        Without a table, all ids are new.
+        """
         dataset, parts = self.context.dataset, self.parts
         rows = dataset_ids(spark, dataset, parts)
         counts = count_ids(rows, parts)
@@ -148,16 +149,16 @@ class Half:
         finally:
             people.unpersist()
 
-    def _divided(self, spark: SparkSession, table: TagTable, people: DataFrame, n_rows: int) -> DividedIds:
+    def _divided(self, spark: SparkSession, table: TagTable | None, people: DataFrame, n_rows: int) -> DividedIds:
         dataset = self.context.dataset
         if dataset.label is not None:
             check_label(dataset, count_labels(people))
         ids = people.select("id")
         n_ids = ids.count()
-        generation, n_padding, new = table.generation(), 0, ids
-        if generation.rows:
+        generation, n_padding, new = table.generation() if table else Generation(), 0, ids
+        if table and generation.rows:
             known = table.frame(spark, generation)
-            padding = known.filter(F.col("id").startswith(_PADDING))
+            padding = known.filter(F.col("id").startswith(PADDING))
             n_padding = padding.count()
             kept = known.join(ids, "id", "left_semi").unionByName(padding)
             new = ids.join(known, "id", "left_anti")
@@ -171,7 +172,7 @@ class Half:
     def _padding(self, spark: SparkSession, n_new: int, first: int) -> DataFrame:
         """Make the ids that round `n_new` up; `first` of them are in the tag table already."""
         missing = -n_new % self.settings.pad_rows
-        mine = f"{_PADDING}{self.context.party.name}\x00{self.context.dataset.name}\x00"
+        mine = f"{PADDING}{self.context.party.name}\x00{self.context.dataset.name}\x00"
         numbers = spark.range(first, first + missing)
         return numbers.select(F.concat(F.lit(mine), F.col("id").cast("string")).alias("id"))
 
@@ -182,13 +183,13 @@ class Half:
         table.commit(extended, self.work)
         return extended
 
-    def has_answers(self, blinded: RowFile) -> bool:
-        """Whether the answers to a file of blinded ids are here."""
-        fs, path = filesystem(self._answers_place(blinded))
+    def has_answers(self, question: str) -> bool:
+        """Whether the answers to what is known by a digest are here."""
+        fs, path = filesystem(self._answers_place(question))
         return bool(fs.exists(path))
 
-    def answers_of(self, blinded: RowFile) -> RowFile:
-        """Return the answers to a file of blinded ids.
+    def answers_of(self, question: str) -> list[RowFile]:
+        """Return the files of answers to what is known by a digest.
 
         Raises
         ------
@@ -196,17 +197,17 @@ class Half:
             They are not here.
         """
         try:
-            return RowFile(**read_json(self._answers_place(blinded)))
+            return [RowFile(**file) for file in read_json(self._answers_place(question))]
         except DataMissing:
-            text = f"shard {blinded.shard} has no answers here; clear the tasks that sign and fetch them"
+            text = "there are blinded ids without answers here; clear the tasks that sign and fetch them"
             raise DataMissing(text, where=self.state) from None
 
-    def keep_answers(self, blinded: RowFile, answers: RowFile) -> None:
-        """Note where the answers to a file of blinded ids are."""
-        write_json(self._answers_place(blinded), vars(answers))
+    def keep_answers(self, question: str, answers: Sequence[RowFile]) -> None:
+        """Note where the answers to what is known by a digest are."""
+        write_json(self._answers_place(question), [vars(file) for file in answers])
 
-    def _answers_place(self, blinded: RowFile) -> str:
-        return f"{self.state}/answers-{blinded.shard:05d}-of-{blinded.sha256}.json"
+    def _answers_place(self, question: str) -> str:
+        return f"{self.state}/answers-{question}.json"
 
     def sweep(self, keep: Sequence[str] = ()) -> None:
         """Remove what earlier tries have written and nobody needs."""
@@ -307,8 +308,8 @@ class Half:
         old, new = stages.read_tags(spark, base), stages.read_tags(spark, now)
         shards = self.settings.shards
         return (
-            stages.write_tags(new.join(old, "tag", "left_anti"), shards, self.work),
-            stages.write_tags(old.join(new, "tag", "left_anti"), shards, self.work),
+            stages.write_rows(new.join(old, "tag", "left_anti"), TAG_BYTES, shards, self.work),
+            stages.write_rows(old.join(new, "tag", "left_anti"), TAG_BYTES, shards, self.work),
         )
 
     def renewed(
@@ -318,7 +319,8 @@ class Half:
         if not gone and not (added and base):
             return list(base or added)
         tags = stages.read_tags(spark, base).join(stages.read_tags(spark, gone), "tag", "left_anti")
-        return stages.write_tags(tags.unionByName(stages.read_tags(spark, added)), self.settings.shards, self.work)
+        tags = tags.unionByName(stages.read_tags(spark, added))
+        return stages.write_rows(tags, TAG_BYTES, self.settings.shards, self.work)
 
     # ------------------------------------------------------------------------------------------------- how it ends
     def check_size(self, link: Link, n_people: int) -> None:
@@ -335,7 +337,7 @@ class Half:
         folder = storage.attempt(config.task, config.attempt)
         for number, shard in enumerate(people or ()):
             move(shard.pairs, f"{folder}/people-{number:05d}.parquet")
-        facts = {name: self.plan[name] for name in ("key_id", "own_ids", "own_duplicates")}
+        facts = {name: value for name, value in self.plan.items() if name in ("key_id", "own_ids", "own_duplicates")}
         rows = counts["people_shared"] if people is not None else 0
         shared = {"tags": digest, "signer": self.settings.signer, "learns": self.settings.learns.value}
         storage.publish(config.task, config.attempt, rows=rows, facts={**counts, **facts, **shared})

@@ -12,7 +12,9 @@
     answer                 ◄── answers, new tags ──                          per shard
     match     finish, match  ── common tags ──►          match
 
-All stages run in one process, or each in one of its own. Either half ends with the same tags, each with its own ids.
+All stages run in one process, or each in one of its own. Either half ends with the same tags, each with its own ids;
+with ``learns: size``, with their number. Then there is no key that stays, all ids are new, and both answers and blinded
+ids are cut into shards by their value, so that neither says where the other was.
 """
 
 from __future__ import annotations
@@ -21,14 +23,15 @@ from fedtasks.errors import ConfigError
 from fedtasks.link.link import Link
 from fedtasks.psi.client import ClientHalf
 from fedtasks.psi.half import check_labels
-from fedtasks.psi.settings import PsiSettings
+from fedtasks.psi.settings import Learns, PsiSettings
 from fedtasks.psi.signer import SignerHalf
+from fedtasks.psi.size import SizeClientHalf, SizeSignerHalf
 from fedtasks.settings import build
 from fedtasks.tasks import Outcome, TaskContext, facts_of
 
 
 def run(context: TaskContext) -> Outcome:
-    """Find the common ids with the other half, and publish which tag belongs to which own id.
+    """Find the common ids with the other half, and publish which tag belongs to which own id, if that is agreed.
 
     Raises
     ------
@@ -47,19 +50,19 @@ def run(context: TaskContext) -> Outcome:
     -----
     Reveals: as `learns` says, to the client and to the signer which of its ids the other has. To both, how many the
     other has in all and how many are new or gone since the last time, rounded as `pad_rows` says. Only the client could
-    lie about what it has in common.
+    lie about what it has in common; with ``learns: size``, the signer too.
     Cost: one private operation per new id of either side, all at the signer; per new id of the client two rows of
     ``element_bytes`` cross, per new id of the signer 16 bytes.
-    Source: RFC 9474; RFC 9497; De Cristofaro and Tsudik, "Practical private set intersection protocols", 2010.
+    Source: RFC 9474; RFC 9497; De Cristofaro and Tsudik, "Practical private set intersection protocols", 2010; for
+    ``size`` see `fedtasks.crypto.cardinality`.
     """
     config = context.config
     settings = build(PsiSettings, config.settings, path="settings")
-    is_signer = _signer(context, settings) == context.party.name
-    half = (SignerHalf if is_signer else ClientHalf)(context, settings)
+    half = _half(context, settings)
     if config.stage == "sign":
         return half.sign()  # the client has nothing to say meanwhile
-    if config.stage in ("", "prepare"):
-        _ = half.parts  # what is wrong with the files is said before the peer is kept waiting
+    # What is wrong here is said before the peer is kept waiting.
+    _ = half.parts if config.stage in ("", "prepare") else half.plan
     facts = facts_of(settings, **context.dataset.id_facts)
     with context.open_link(facts) as link:
         if config.stage:
@@ -91,6 +94,13 @@ def _all_stages(half: SignerHalf | ClientHalf, link: Link) -> Outcome:
     for shard in shards:
         half.answer(link, shard)
     return half.match(link)
+
+
+def _half(context: TaskContext, settings: PsiSettings) -> SignerHalf | ClientHalf:
+    is_signer = _signer(context, settings) == context.party.name
+    if settings.learns is Learns.SIZE:
+        return (SizeSignerHalf if is_signer else SizeClientHalf)(context, settings)
+    return (SignerHalf if is_signer else ClientHalf)(context, settings)
 
 
 def _signer(context: TaskContext, settings: PsiSettings) -> str:

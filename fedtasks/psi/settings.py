@@ -16,6 +16,7 @@ class Learns(enum.Enum):
 
     BOTH = "both"
     CLIENT = "client"
+    SIZE = "size"
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,8 @@ class PsiSettings:
     signer
         The party that signs; by default the follower.
     learns
-        Who learns which people are shared: ``both``, or the ``client`` alone. The ticket says how far this may go;
-        alignment needs ``both``.
+        Who learns which people are shared: ``both``, the ``client`` alone, or with ``size`` nobody: both learn how many
+        they are. The ticket says how far this may go; alignment needs ``both``, ``size`` needs scheme ``oprf``.
     key_bits_min
         The shortest RSA key that the client accepts.
     shards
@@ -59,3 +60,5 @@ class PsiSettings:
             value = getattr(self, name)
             if not low <= value <= high:
                 raise ConfigError(f"{value} is not between {low} and {high}", field=name)
+        if self.learns is Learns.SIZE and self.scheme is not Scheme.OPRF:
+            raise ConfigError("`size` cannot be learnt alone with RSA; set `scheme: oprf`", field="learns")

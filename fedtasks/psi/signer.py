@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from pyspark.sql import SparkSession
 
 from fedtasks.crypto.scheme import Scheme, Signer, load_signer
+from fedtasks.data.blocks import TAG_BYTES
 from fedtasks.data.storage import read_json, write_json
 from fedtasks.errors import ConfigError, DataMissing, KeyInvalid, ProtocolViolated
 from fedtasks.link.link import Link
@@ -38,7 +41,8 @@ class SignerHalf(Half):
                 with self.watched(spark, "tagging own ids", ids.fingerprint["rows"]):
                     new = stages.tag_own(ids.new, settings.scheme, self._key_file, settings.shards)
                     generation = self.extend_table(spark, table, generation, new)
-            tags = stages.write_tags(table.frame(spark, generation), settings.shards, self.work)
+            rows = table.frame(spark, generation).select("tag")
+            tags = stages.write_rows(rows, TAG_BYTES, settings.shards, self.work)
             offer = receive(link, "offer")
             blinded = announced(offer.get("blinded"), settings.shards)
             self._charge(blinded)
@@ -65,28 +69,28 @@ class SignerHalf(Half):
 
     def send(self, link: Link, shard: int) -> Outcome:
         """Receive one shard of blinded ids."""
-        rows, width = 0, self._signer.client.element_bytes
+        rows = 0
         for file in self._blinded(shard):
-            self.receive_file(link, f"blinded-{shard:05d}", file, file.rows * width)
+            self.receive_file(link, f"blinded-{shard:05d}", file, file.rows * self._element_bytes)
             rows = file.rows
         return Outcome(counts={"rows": rows})
 
     def sign(self) -> Outcome:
         """Answer the blinded ids that have no answer yet; all of them have been counted."""
         blinded = self._blinded()
-        waiting = [file for file in blinded if not self.has_answers(file)]
+        waiting = [file for file in blinded if not self.has_answers(file.sha256)]
         if waiting:
             with self.spark() as spark, self.watched(spark, "answering blinded ids", total(waiting)):
                 found = stages.evaluate(spark, self.settings.scheme, self._key_file, waiting, self.state)
             for file, answers in zip(waiting, found, strict=True):
-                self.keep_answers(file, answers)
+                self.keep_answers(file.sha256, [answers])
         return Outcome(counts={"ids_blinded": total(blinded)})
 
     def answer(self, link: Link, shard: int) -> Outcome:
         """Send one shard of answers, and of the own tags what has changed."""
         rows = 0
         for file in self._blinded(shard):
-            answers = self.answers_of(file)
+            (answers,) = self.answers_of(file.sha256)
             send(link, f"answers-{shard:05d}", {"files": announce([answers])})
             self.send_file(link, f"answers-{shard:05d}", answers)
             rows = file.rows
@@ -100,9 +104,7 @@ class SignerHalf(Half):
         """Learn which tags are common, if that was agreed, and whose they are."""
         key_id = self.plan["key_id"]
         message = receive(link, "common")
-        n_people = message.get("n")
-        if type(n_people) is not int or n_people < 0:
-            raise ProtocolViolated("message `common` names no size")
+        n_people = size_of(message)
         counts = {"people_shared": n_people, "ids_blinded": total(self._blinded())}
         people: list[TaggedShard] | None = None
         digest = set_digest(self._files("tags"))
@@ -151,6 +153,10 @@ class SignerHalf(Half):
             raise KeyInvalid("the key has changed since the ids were prepared; clear the whole task")
         return signer
 
+    @property
+    def _element_bytes(self) -> int:
+        return self._signer.client.element_bytes
+
     def _charge(self, blinded: list[RowFile]) -> None:
         """Count what the client asks on the ticket, each file once however often it is asked."""
         place = f"{self.context.storage.folder(self.context.config.task, 'charged')}/files.json"
@@ -173,6 +179,14 @@ class SignerHalf(Half):
 
     def _files(self, kind: str) -> list[RowFile]:
         return [RowFile(**file) for file in self.plan[kind]]
+
+
+def size_of(message: Mapping[str, Any]) -> int:
+    """Return how many people message `common` says are shared; raise `ProtocolViolated` when it does not."""
+    size = message.get("n")
+    if type(size) is not int or size < 0:
+        raise ProtocolViolated("message `common` names no size")
+    return size
 
 
 def _newest(own: CrossedSets, offered: object) -> str | None:

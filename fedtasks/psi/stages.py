@@ -8,21 +8,23 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any, cast
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812 - what everybody calls it
 
+from fedtasks.crypto import ristretto
 from fedtasks.crypto.scheme import Client, Scheme, Signer, load_signer
 from fedtasks.data.blocks import TAG_BYTES
-from fedtasks.data.storage import filesystem
+from fedtasks.data.storage import filesystem, read_bytes, write_atomically
 from fedtasks.psi.files import (
     BATCH_ROWS,
     Bytes,
@@ -30,19 +32,21 @@ from fedtasks.psi.files import (
     from_column,
     read_answers,
     read_rows,
-    read_sorted_tags,
+    read_shard,
+    read_sorted_rows,
     rebatch,
     to_column,
 )
 from fedtasks.psi.spark import Batches, by_shard, carried, collect, each, new_file
 
 PAIRS = "tag binary, id string"
+_ROW = "row binary"
 _ROW_FILE = "shard int, rows long, sha256 string, uri string"
 
 
 @dataclass(frozen=True)
 class BlindedShard:
-    """One shard of blinded ids: `sent` crosses; `state` (ids and secrets, same order) stays."""
+    """One shard of blinded ids: `sent` crosses; the file `state`, of what undoes the blinds, stays."""
 
     sent: RowFile
     state: str
@@ -107,8 +111,7 @@ def tag_own(ids: DataFrame, scheme: Scheme, key_file: Path, n_shards: int) -> Da
         for batch in rebatch(batches, BATCH_ROWS):
             yield _pairs(_signer(scheme, key_file).tag(_utf8(batch.column("id"))), batch.column("id"))
 
-    spread = max(n_shards, ids.sparkSession.sparkContext.defaultParallelism)
-    return ids.select("id").repartition(spread, "id").mapInArrow(carried(tag), PAIRS)
+    return _spread(ids, n_shards).mapInArrow(carried(tag), PAIRS)
 
 
 def finalize(
@@ -141,8 +144,8 @@ def read_tags(spark: SparkSession, files: Sequence[RowFile]) -> DataFrame:
     """
 
     def read(item: RowFile) -> Batches:
-        for rows in read_sorted_tags(item.uri, TAG_BYTES):
-            yield pa.RecordBatch.from_arrays([to_column(rows).cast(pa.binary())], ["tag"])
+        for rows in read_sorted_rows(item.uri, TAG_BYTES):
+            yield _alone(rows, "tag")
 
     return each(spark, files, read, "tag binary")
 
@@ -155,21 +158,22 @@ def read_pairs(spark: SparkSession, files: Sequence[str], n_shards: int) -> Data
             for batch in pq.ParquetFile(_open(stack, uri)).iter_batches(BATCH_ROWS, columns=["tag", "id"]):
                 yield _pairs(from_column(batch.column("tag"), TAG_BYTES), batch.column("id"))
 
-    return each(spark, files, read, PAIRS).withColumn("shard", _shard_of_tag(n_shards))
+    return each(spark, files, read, PAIRS).withColumn("shard", _shard_of("tag", n_shards))
 
 
-def write_tags(tags: DataFrame, n_shards: int, folder: str) -> list[RowFile]:
-    """Write tags alone, in ascending order; shards without a row get no file."""
+def write_rows(rows: DataFrame, width: int, n_shards: int, folder: str) -> list[RowFile]:
+    """Write a frame's only column in ascending order, cut by its values; shards without a row get no file."""
+    (name,) = rows.columns
 
     def write(shard: int, batches: Batches) -> Batches:
         with ExitStack() as stack:
-            sent = _RowWriter(stack, new_file(folder, "tags", shard))
+            sent = _RowWriter(stack, new_file(folder, "rows", shard))
             for batch in batches:
-                sent.write(from_column(batch.column("tag"), TAG_BYTES))
+                sent.write(from_column(batch.column(name), width))
         yield sent.described(shard)
 
-    frame = tags.select("tag", _shard_of_tag(n_shards).alias("shard"))
-    return [RowFile.of(row) for row in _in_order(collect(by_shard(frame, n_shards, F.col("tag"), write, _ROW_FILE)))]
+    frame = rows.select(name, _shard_of(name, n_shards).alias("shard"))
+    return [RowFile.of(row) for row in _in_order(collect(by_shard(frame, n_shards, F.col(name), write, _ROW_FILE)))]
 
 
 def write_pairs(pairs: DataFrame, n_shards: int, folder: str) -> list[TaggedShard]:
@@ -187,9 +191,66 @@ def write_pairs(pairs: DataFrame, n_shards: int, folder: str) -> list[TaggedShar
                 sent.write(tags)
         yield sent.described(shard, pairs=target)
 
-    frame = pairs.select("tag", "id", _shard_of_tag(n_shards).alias("shard"))
+    frame = pairs.select("tag", "id", _shard_of("tag", n_shards).alias("shard"))
     found = collect(by_shard(frame, n_shards, F.col("tag"), write, f"{_ROW_FILE}, pairs string"))
     return [TaggedShard(RowFile.of(row), row["pairs"]) for row in _in_order(found)]
+
+
+def new_scalar(folder: str) -> str:
+    """Make a random scalar in a file of a private folder, and return its URI."""
+    uri = new_file(folder, "scalar", 0)
+    write_atomically(uri, ristretto.random_scalars(1).tobytes())
+    return uri
+
+
+def map_ids(
+    ids: DataFrame, function: Callable[[Sequence[bytes], Bytes], Bytes], scalar: str, n_shards: int
+) -> DataFrame:
+    """Apply a function of ids and the scalar in a file; gives ``row``."""
+
+    def work(batches: Batches) -> Batches:
+        for batch in rebatch(batches, BATCH_ROWS):
+            yield _alone(function(_utf8(batch.column("id")), _scalar(scalar)))
+
+    return _spread(ids, n_shards).mapInArrow(carried(work), _ROW)
+
+
+def map_elements(
+    spark: SparkSession,
+    files: Sequence[RowFile],
+    function: Callable[[Bytes, Bytes], Bytes],
+    scalar: str,
+    n_shards: int,
+) -> DataFrame:
+    """Apply a function of a peer's elements, no two of them equal, and the scalar in a file; gives ``row``.
+
+    Notes
+    -----
+    A worker raises `ProtocolViolated` as `read_shard` does.
+    """
+
+    def work(item: RowFile) -> Batches:
+        for rows in read_shard(item, ristretto.WIDTH, n_shards):
+            yield _alone(function(rows, _scalar(scalar)))
+
+    return each(spark, files, work, _ROW)
+
+
+def count_common(own: DataFrame, files: Sequence[RowFile], n_shards: int) -> int:
+    """Count the rows of a frame that are among a peer's tags, no two of them equal.
+
+    Notes
+    -----
+    A worker raises `ProtocolViolated` as `read_shard` does.
+    """
+
+    def read(item: RowFile) -> Batches:
+        for rows in read_shard(item, TAG_BYTES, n_shards):
+            yield _alone(rows)
+
+    common = own.join(each(own.sparkSession, files, read, _ROW), "row")
+    (found,) = collect(common.agg(F.count("*").alias("rows")))
+    return int(found["rows"])
 
 
 def bucket_of(column: str, n_buckets: int) -> Column:
@@ -197,9 +258,9 @@ def bucket_of(column: str, n_buckets: int) -> Column:
     return F.pmod(F.xxhash64(column), F.lit(n_buckets)).cast("int")
 
 
-def _shard_of_tag(n_shards: int) -> Column:
-    # As `fedtasks.data.blocks.block_of`: equal parts of the tag space, in the order of tags.
-    head = F.conv(F.hex(F.substring("tag", 1, 4)), 16, 10).cast("long")
+def _shard_of(column: str, n_shards: int) -> Column:
+    # As `fedtasks.data.blocks.block_of`: equal parts of the space, in the order of values.
+    head = F.conv(F.hex(F.substring(column, 1, 4)), 16, 10).cast("long")
     return F.shiftright(head * n_shards, 32).cast("int")
 
 
@@ -209,12 +270,27 @@ def _signer(scheme: Scheme, file: Path) -> Signer:
     return load_signer(scheme, file)
 
 
+@lru_cache(maxsize=1)
+def _scalar(uri: str) -> Bytes:
+    # As for `_signer`: a secret does not travel with the task.
+    return np.frombuffer(read_bytes(uri), dtype=np.uint8).reshape(1, ristretto.WIDTH)
+
+
+def _spread(ids: DataFrame, n_shards: int) -> DataFrame:
+    parts = max(n_shards, ids.sparkSession.sparkContext.defaultParallelism)
+    return ids.select("id").repartition(parts, "id")
+
+
 def _utf8(column: pa.Array) -> list[bytes]:
     return cast(list[bytes], column.cast(pa.binary()).to_pylist())
 
 
 def _pairs(tags: Bytes, ids: pa.Array) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays([to_column(tags).cast(pa.binary()), ids], ["tag", "id"])
+
+
+def _alone(rows: Bytes, name: str = "row") -> pa.RecordBatch:
+    return pa.RecordBatch.from_arrays([to_column(rows).cast(pa.binary())], [name])
 
 
 def _in_order(rows: Sequence[Any]) -> list[Any]:

@@ -47,13 +47,16 @@ class PipeLink(Endpoint):
         self._epoch = conversation.begin_stream()
         self._sender = threading.Thread(target=self._send_frames, daemon=True)
         self._sender.start()
-        threading.Thread(target=self._take_frames, daemon=True).start()
+        self._reader = threading.Thread(target=self._take_frames, daemon=True)
+        self._reader.start()
         conversation.wait_met(30)
 
     def _hang_up(self) -> None:
         super()._hang_up()
         self._sender.join()
         self._break()
+        # The number of a closed pipe is soon another pipe's, of which this reader must not take anything.
+        self._reader.join()
 
     def _break(self) -> None:
         # Closing alone would not end the read that another thread is in, nor tell the other process.

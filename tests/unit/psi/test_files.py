@@ -11,12 +11,14 @@ from hypothesis import strategies as st
 from fedtasks.errors import ProtocolViolated
 from fedtasks.psi.files import (
     BATCH_ROWS,
+    RowFile,
     answers_bytes,
     check_size,
     from_column,
     read_answers,
     read_rows,
-    read_sorted_tags,
+    read_shard,
+    read_sorted_rows,
     rebatch,
     to_column,
 )
@@ -27,32 +29,61 @@ def write(path: Path, rows: list[bytes]) -> str:
     return f"file://{path}"
 
 
-def sorted_tags(count: int) -> list[bytes]:
+def sorted_rows(count: int, width: int = 16) -> list[bytes]:
     rng = np.random.default_rng(2)
-    return sorted(rng.bytes(16) for _ in range(count))
+    return sorted(rng.bytes(width) for _ in range(count))
 
 
 def test_rows_of_a_file_come_back_in_batches(tmp_path: Path) -> None:
-    rows = sorted_tags(BATCH_ROWS + 3)
+    rows = sorted_rows(BATCH_ROWS + 3)
     batches = list(read_rows(write(tmp_path / "t", rows), 16))
     assert [len(batch) for batch in batches] == [BATCH_ROWS, 3]
     assert b"".join(batch.tobytes() for batch in batches) == b"".join(rows)
 
 
-def test_sorted_tags_pass_and_equal_what_was_written(tmp_path: Path) -> None:
-    rows = sorted_tags(2 * BATCH_ROWS)
-    found = b"".join(batch.tobytes() for batch in read_sorted_tags(write(tmp_path / "t", rows), 16))
+@pytest.mark.parametrize("width", [16, 32])
+def test_sorted_rows_pass_and_equal_what_was_written(tmp_path: Path, width: int) -> None:
+    rows = sorted_rows(2 * BATCH_ROWS, width)
+    found = b"".join(batch.tobytes() for batch in read_sorted_rows(write(tmp_path / "t", rows), width))
     assert found == b"".join(rows)
 
 
+@pytest.mark.parametrize("width", [16, 32])
 @pytest.mark.parametrize("place", [1, BATCH_ROWS, BATCH_ROWS + 1])
-def test_tags_out_of_order_or_twice_are_refused(tmp_path: Path, place: int) -> None:
-    rows = sorted_tags(BATCH_ROWS + 5)
+def test_rows_out_of_order_or_twice_are_refused(tmp_path: Path, place: int, width: int) -> None:
+    rows = sorted_rows(BATCH_ROWS + 5, width)
     twice = [*rows[:place], rows[place - 1], *rows[place + 1 :]]
     swapped = [*rows[: place - 1], rows[place], rows[place - 1], *rows[place + 1 :]]
     for wrong in (twice, swapped):
         with pytest.raises(ProtocolViolated, match="ascending"):
-            list(read_sorted_tags(write(tmp_path / "t", wrong), 16))
+            list(read_sorted_rows(write(tmp_path / "t", wrong), width))
+
+
+@pytest.mark.parametrize("differs_at", [0, 7, 8, 23, 24, 31])
+def test_rows_that_descend_at_any_byte_are_refused(tmp_path: Path, differs_at: int) -> None:
+    low = bytearray(b"\x80" * 32)
+    high = low[:differs_at] + b"\x81" + b"\x01" * (31 - differs_at)
+    uri = write(tmp_path / "t", [bytes(low), bytes(high)])
+    assert [batch.tolist() for batch in read_sorted_rows(uri, 32)] == [[list(low), list(high)]]
+    with pytest.raises(ProtocolViolated, match="ascending"):
+        list(read_sorted_rows(write(tmp_path / "t", [bytes(high), bytes(low)]), 32))
+
+
+def test_row_that_stands_in_two_shards_is_refused(tmp_path: Path) -> None:
+    shards: list[list[bytes]] = [[], [], []]
+    for row in sorted_rows(300, 32):
+        shards[int.from_bytes(row[:4], "big") * 3 >> 32].append(row)
+
+    def read(shard: int, rows: list[bytes]) -> bytes:
+        file = RowFile(shard, len(rows), "", write(tmp_path / f"{shard}", rows))
+        return b"".join(batch.tobytes() for batch in read_shard(file, 32, 3))
+
+    for shard, rows in enumerate(shards):
+        assert read(shard, rows) == b"".join(rows)
+        with pytest.raises(ProtocolViolated, match="ascending"):
+            read(shard, sorted([*rows, rows[0]]))
+        with pytest.raises(ProtocolViolated, match=f"shard {shard} of 3"):
+            read(shard, sorted([*rows, shards[shard - 1][0]]))
 
 
 @pytest.mark.parametrize("size", [0, 31, 33, 48])

@@ -6,7 +6,7 @@ import pytest
 
 from fedtasks.errors import ConfigError
 from fedtasks.psi.align import AlignSettings
-from fedtasks.psi.settings import PsiSettings
+from fedtasks.psi.settings import Learns, PsiSettings
 from fedtasks.settings import build
 
 
@@ -17,6 +17,8 @@ from fedtasks.settings import build
         (PsiSettings, {"shards": 0}, "shards"),
         (PsiSettings, {"min_intersection": -1}, "min_intersection"),
         (PsiSettings, {"shard": 3}, "shard"),
+        (PsiSettings, {"learns": "size"}, "learns"),
+        (PsiSettings, {"learns": "nobody"}, "learns"),
         (AlignSettings, {"test_fraction": 1.0}, "test_fraction"),
         (AlignSettings, {"rows_per_block": 0}, "rows_per_block"),
         (AlignSettings, {"seed": 2**63}, "seed"),
@@ -30,4 +32,5 @@ def test_settings_out_of_bounds_are_refused_naming_the_field(kind: type, plain: 
 
 def test_settings_have_defaults_that_hold() -> None:
     assert build(PsiSettings, {}).shards == 2
+    assert build(PsiSettings, {"learns": "size", "scheme": "oprf"}).learns is Learns.SIZE
     assert build(AlignSettings, {}).test_fraction == 0.25

@@ -1,0 +1,172 @@
+"""The halves of an intersection of which both learn the size alone: secrets of one run, and nothing is remembered."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pyspark.sql import DataFrame, SparkSession
+
+from fedtasks.crypto import cardinality
+from fedtasks.crypto.cardinality import ELEMENT_BYTES
+from fedtasks.data.blocks import TAG_BYTES
+from fedtasks.data.storage import read_json, write_json
+from fedtasks.errors import DataMissing, ProtocolViolated
+from fedtasks.link.link import Link
+from fedtasks.psi import stages
+from fedtasks.psi.client import ClientHalf, plain
+from fedtasks.psi.files import RowFile
+from fedtasks.psi.half import DividedIds, announce, announced, receive, send, tag_bytes, total
+from fedtasks.psi.signer import SignerHalf, size_of
+from fedtasks.psi.stages import BlindedShard
+from fedtasks.psi.tag_table import set_digest
+from fedtasks.tasks import Outcome
+
+
+class SizeClientHalf(ClientHalf):
+    """The stages of the client; all its ids are blinded by one scalar, which is what undoes the blind of every shard.
+
+    Notes
+    -----
+    Reveals: to the signer the number of ids and how many are shared.
+    Cost: two multiplications per id; per id two elements of 32 bytes cross.
+    Source: see `fedtasks.crypto.cardinality`.
+    """
+
+    def prepare(self, link: Link) -> Outcome:
+        """Blind all ids, and hear how many tags the signer has."""
+        with self.spark() as spark, self.divided_ids(spark) as ids:
+            blinded = self._blind_once(spark, ids, "", lambda: self._blind(ids.new))
+        sent = [shard.sent for shard in blinded]
+        send(link, "offer", {"blinded": announce(sent)})
+        tags = announced(receive(link, "accepted").get("tags"), self.settings.shards)
+        self.save_plan({**_counts(ids), "blinded": plain(blinded), "tags": announce(tags)})
+        return Outcome(counts={"ids_blinded": total(sent)})
+
+    def answer(self, link: Link, shard: int) -> Outcome:
+        """Receive the answers and the signer's tags that belong to one shard by their value."""
+        name = f"answers-{shard:05d}"
+        answers = announced(receive(link, name).get("files"), self.settings.shards)
+        if any(file.shard != shard for file in answers):
+            raise ProtocolViolated(f"`{name}` is of another shard")
+        arrived = [self.receive_file(link, name, file, file.rows * ELEMENT_BYTES) for file in answers]
+        self.keep_answers(self._question(shard), arrived)
+        for file in self._tags("tags"):
+            if file.shard == shard:
+                self.receive_file(link, f"tags-{shard:05d}", file, tag_bytes(file))
+        return Outcome(counts={"rows": total(answers)})
+
+    def match(self, link: Link) -> Outcome:
+        """Count the tags that the signer has too, and tell it how many they are."""
+        settings, blinded, tags = self.settings, self._blinded(), self._tags("tags")
+        answers = [file for shard in range(settings.shards) for file in self.answers_of(self._question(shard))]
+        n_asked = total([shard.sent for shard in blinded])
+        if total(answers) != n_asked:
+            raise ProtocolViolated(f"{n_asked} blinded ids have {total(answers)} answers")
+        here = [
+            RowFile(file.shard, file.rows, file.sha256, self.arrived(f"tags-{file.shard:05d}", file)) for file in tags
+        ]
+        with self.spark() as spark, self.watched(spark, "matching", n_asked):
+            scalar = blinded[0].state if blinded else ""
+            own = stages.map_elements(spark, answers, cardinality.finish, scalar, settings.shards)
+            n_people = stages.count_common(own, here, settings.shards)
+        send(link, "common", {"n": n_people})
+        self.check_size(link, n_people)
+        return self.publish(None, {"people_shared": n_people, "ids_blinded": n_asked}, set_digest(tags))
+
+    def _blind(self, ids: DataFrame) -> list[BlindedShard]:
+        n_shards = self.settings.shards
+        scalar = stages.new_scalar(self.work)
+        rows = stages.map_ids(ids, cardinality.blind, scalar, n_shards)
+        return [BlindedShard(file, scalar) for file in stages.write_rows(rows, ELEMENT_BYTES, n_shards, self.work)]
+
+    def _question(self, shard: int) -> str:
+        return f"{shard:05d}-under-{set_digest(self._tags('tags'))}"
+
+
+class SizeSignerHalf(SignerHalf):
+    """The stages of the signer; its key is a scalar that answers one question.
+
+    Notes
+    -----
+    Reveals: to the client the number of ids and how many are shared. A client that follows the protocol cannot tell
+    which answer belongs to which question; one that asks for multiples of one element can, and pays for them. There is
+    no proof that the answers are made with the key of the tags: a signer can falsify the count, and nothing else.
+    Cost: one multiplication per id of either side.
+    Source: see `fedtasks.crypto.cardinality`.
+    """
+
+    def prepare(self, link: Link) -> Outcome:
+        """Tag the own ids, and count what the client will ask."""
+        with self.spark() as spark, self.divided_ids(spark) as ids:
+            inputs = {"pad_rows": self.settings.pad_rows, "new": ids.fingerprint}
+            before = self._tagged_before(inputs)
+            self.sweep([before["scalar"]] if before else [])
+            tagged = before or self._tag(spark, ids)
+            blinded = announced(receive(link, "offer").get("blinded"), self.settings.shards)
+            self._charge(blinded)
+            if before and before["blinded"] != announce(blinded):
+                # Of two sets that differ by one id, the answers under one key would tell which is whose.
+                tagged = self._tag(spark, ids)
+        tagged["blinded"] = announce(blinded)
+        write_json(f"{self.state}/tagged.json", {**tagged, "inputs": inputs})
+        self.save_plan({**_counts(ids), **tagged})
+        send(link, "accepted", {"tags": announce(self._files("tags"))})
+        return Outcome(counts={"ids_blinded": total(blinded)})
+
+    def sign(self) -> Outcome:
+        """Answer all blinded ids and sort the answers, unless that is done; all of them have been counted."""
+        blinded, n_shards = self._blinded(), self.settings.shards
+        if not self.has_answers(self._question):
+            with self.spark() as spark, self.watched(spark, "answering blinded ids", total(blinded)):
+                rows = stages.map_elements(spark, blinded, cardinality.answer, self.plan["scalar"], n_shards)
+                self.keep_answers(self._question, stages.write_rows(rows, ELEMENT_BYTES, n_shards, self.state))
+        return Outcome(counts={"ids_blinded": total(blinded)})
+
+    def answer(self, link: Link, shard: int) -> Outcome:
+        """Send the answers and the own tags that belong to one shard by their value."""
+        name = f"answers-{shard:05d}"
+        answers = [file for file in self.answers_of(self._question) if file.shard == shard]
+        send(link, name, {"files": announce(answers)})
+        for file in answers:
+            self.send_file(link, name, file)
+        for file in self._files("tags"):
+            if file.shard == shard:
+                self.send_file(link, f"tags-{shard:05d}", file)
+        return Outcome(counts={"rows": total(answers)})
+
+    def match(self, link: Link) -> Outcome:
+        """Learn how many people are shared."""
+        n_people = size_of(receive(link, "common"))
+        self.check_size(link, n_people)
+        counts = {"people_shared": n_people, "ids_blinded": total(self._blinded())}
+        return self.publish(None, counts, set_digest(self._files("tags")))
+
+    def _tag(self, spark: SparkSession, ids: DividedIds) -> dict[str, Any]:
+        """Tag the own ids under a new scalar."""
+        n_shards = self.settings.shards
+        scalar = stages.new_scalar(self.work)
+        with self.watched(spark, "tagging own ids", ids.fingerprint["rows"]):
+            rows = stages.map_ids(ids.new, cardinality.tag, scalar, n_shards)
+            tags = stages.write_rows(rows, TAG_BYTES, n_shards, self.work)
+        return {"scalar": scalar, "tags": [vars(file) for file in tags]}
+
+    def _tagged_before(self, inputs: dict[str, Any]) -> dict[str, Any] | None:
+        """Return what an earlier attempt tagged, and what was asked then, if the ids are the same."""
+        try:
+            before: dict[str, Any] = read_json(f"{self.state}/tagged.json")
+        except DataMissing:
+            return None
+        return before if before.pop("inputs") == inputs else None
+
+    @property
+    def _question(self) -> str:
+        scalar: str = self.plan["scalar"]
+        return scalar.rpartition("/")[2]
+
+    @property
+    def _element_bytes(self) -> int:
+        return ELEMENT_BYTES
+
+
+def _counts(ids: DividedIds) -> dict[str, int]:
+    return {"own_ids": ids.n_ids, "own_duplicates": ids.n_duplicates}
