@@ -81,9 +81,7 @@ class SparkCluster:
         return [pid for pid in found if str(self._folder) in os.readlink(f"/proc/{pid}/cwd")]
 
     def _state(self) -> dict[str, Any]:
-        answer = httpx.get(f"http://127.0.0.1:{self._web}/json/", trust_env=False)
-        answer.raise_for_status()  # the page is there a moment after the server is
-        state: dict[str, Any] = answer.json()
+        state: dict[str, Any] = httpx.get(f"http://127.0.0.1:{self._web}/json/", trust_env=False).json()
         return state
 
     def _start(self, daemon: str, *arguments: str) -> None:
@@ -108,8 +106,8 @@ class SparkCluster:
             try:
                 if self._state()["aliveworkers"] == 2:
                     return
-            except httpx.HTTPError:
-                pass
+            except (httpx.HTTPError, ValueError):
+                pass  # for a moment after the server has come, another page is served there
             if time.monotonic() > deadline or any(daemon.poll() is not None for daemon in self._daemons):
                 logs = "".join(path.read_text()[-2000:] for path in self._folder.glob("*.log"))
                 raise RuntimeError(f"Spark does not serve\n{logs}")
