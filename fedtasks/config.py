@@ -239,11 +239,26 @@ class Airflow:
 
 @dataclass(frozen=True)
 class Spark:
-    """How Spark jobs run."""
+    """How Spark jobs run.
+
+    Parameters
+    ----------
+    master
+        Spark's master.
+    driver_memory
+        The driver's heap, as Java writes it: ``512m``, ``2g``. On one machine the driver does all the work and takes it
+        as a whole.
+    conf
+        Further settings of Spark.
+    """
 
     master: str = "local[*]"
-    driver_memory: str = "1g"
+    driver_memory: str = "512m"
     conf: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[1-9][0-9]*[kmgKMG]", self.driver_memory):
+            raise ConfigError(f"`{self.driver_memory}` is not an amount such as 512m or 2g", field="driver_memory")
 
 
 @dataclass(frozen=True)

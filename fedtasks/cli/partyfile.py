@@ -43,7 +43,7 @@ storage: storage
 
 spark:
   master: local[*]
-  driver_memory: 1g
+  driver_memory: 512m
 
 # The other parties; `fedtasks peer add CARD` writes here.
 peers: []

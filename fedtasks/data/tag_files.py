@@ -95,9 +95,13 @@ class TagFiles:
 
 
 def read_tags(uri: str) -> Iterator[pa.RecordBatch]:
-    """Yield ``tag`` (binary) and ``id`` (text) of one bucket file."""
+    """Yield ``tag`` (binary) and ``id`` (text) of one bucket file; raise `DataMissing` if it has been replaced."""
     fs, path = filesystem(uri)
-    with fs.open(path, "rb") as file:
+    try:
+        opened = fs.open(path, "rb")
+    except FileNotFoundError:
+        raise DataMissing("the tags are gone, newer runs have replaced them; try again", where=uri) from None
+    with opened as file:
         for batch in pq.ParquetFile(file).iter_batches(_BATCH_ROWS, columns=["tag", "id"]):
             tags = batch.column("tag").cast(pa.binary())
             yield pa.RecordBatch.from_arrays([tags, batch.column("id")], ["tag", "id"])
@@ -115,15 +119,19 @@ def find_key(root_uri: str, dataset: str, key_id: str = "") -> str:
     """
     folder = _folder(root_uri, dataset)
     fs, path = filesystem(folder)
-    names: list[str] = (
-        [str(found).rstrip("/").rpartition("/")[2] for found in fs.ls(path, detail=False)] if fs.exists(path) else []
-    )
-    keys = sorted(name for name in names if TagFiles(root_uri, dataset, name).generation().rows)
+    entries = fs.ls(path, detail=True) if fs.exists(path) else []
+    names = [str(each["name"]).rstrip("/").rpartition("/")[2] for each in entries if each["type"] == "directory"]
+    # When a key is named, the manifests of others do not matter.
+    wanted = [name for name in names if key_id in ("", name)]
+    keys = sorted(name for name in wanted if TagFiles(root_uri, dataset, name).generation().rows)
     if key_id in keys:
         return key_id
     if key_id or not keys:
         under = f" under key {key_id}" if key_id else ""
-        raise DataMissing(f"no intersection has left tags of dataset `{dataset}`{under}; run one first", where=folder)
+        raise DataMissing(
+            f"no intersection has left tags of dataset `{dataset}`{under}; run one first (DAG offline_psi)",
+            where=folder,
+        )
     if len(keys) > 1:
         raise ConfigError(f"name the key whose tags to use, one of: {', '.join(keys)}", field="key")
     return keys[0]

@@ -328,3 +328,5 @@ class Refresher:
                 self._work()
             except FedtasksError as error:
                 log.warning("%s; trying again in %g s", error, self._every_s)
+            except Exception as error:  # a storage or a store that is away for a while must not end the thread
+                log.warning("%s; trying again in %g s", type(error).__name__, self._every_s)

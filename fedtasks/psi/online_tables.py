@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from fedtasks.config import Dataset, Party
 from fedtasks.data.storage import filesystem
 from fedtasks.data.tables import ID, Part, list_parts, read_rows
-from fedtasks.data.tag_files import PADDING, Generation, TagFiles, find_key
+from fedtasks.data.tag_files import Generation, TagFiles, find_key
 from fedtasks.store import Store, TagTableRow
 
 
@@ -40,6 +40,8 @@ def load_tags(
 
     Notes
     -----
+    Ids that hold NUL are left out.
+
     Cost: one pass over the tag table, and with `columns` one over the dataset; memory for one batch.
     """
     key_id = find_key(party.storage, dataset.name, key_id)
@@ -62,7 +64,12 @@ def load_tags(
 
 def _people(files: TagFiles, generation: Generation) -> Iterator[pa.RecordBatch]:
     for batch in files.read(generation):
-        yield batch.filter(pc.invert(pc.starts_with(batch.column("id"), PADDING)))
+        yield batch.filter(_is_storable(batch.column("id")))
+
+
+def _is_storable(ids: pa.Array) -> pa.Array:
+    # Padding has a NUL too, so that nobody has such an id; PostgreSQL's text cannot hold one.
+    return pc.invert(pc.match_substring(ids, "\0"))
 
 
 def _fingerprint(parts: Sequence[Part]) -> str:
@@ -78,6 +85,6 @@ def _fingerprint(parts: Sequence[Part]) -> str:
 def _answers(dataset: Dataset, parts: Sequence[Part], columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
     for part in parts:
         for batch in read_rows(dataset, part):
-            kept = batch.filter(pc.is_valid(batch.column(ID)))
+            kept = batch.filter(_is_storable(batch.column(ID)))  # a null mask drops the row: it has no id
             texts = [json.dumps(row, ensure_ascii=False) for row in kept.select(list(columns)).to_pylist()]
             yield pa.RecordBatch.from_arrays([kept.column(ID), pa.array(texts, pa.string())], ["id", "answer"])

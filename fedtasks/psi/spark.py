@@ -67,8 +67,11 @@ def spark_session(party: Party, name: str, scratch: str) -> Iterator[SparkSessio
     }
     if on_one_machine:
         conf |= {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1"}
-        # Work on one machine is over before the second compiler pays; without it a job costs half the CPU.
-        conf |= {"spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"}
+        # Work on one machine is over before the second compiler pays; without it a job costs half the CPU. The heap is
+        # taken as a whole at the start: what a driver needs is known from its configuration, whatever the data are.
+        heap = f"-Xms{party.spark.driver_memory} -Xmn96m -XX:+AlwaysPreTouch"
+        conf |= {"spark.driver.extraJavaOptions": f"-XX:TieredStopAtLevel=1 -XX:+UseSerialGC {heap}"}
+        conf |= {"spark.memory.fraction": "0.3"}  # sorts spill to disk before they crowd out the rest
     else:
         # Executors find this package where the driver has it, unless they have one of their own or are told another.
         conf |= {"spark.executorEnv.PYTHONPATH": str(Path(fedtasks.__file__).resolve().parents[1])}

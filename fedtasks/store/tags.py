@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg2
 from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import DBAPIError
 
 from fedtasks.store import engine as database
 from fedtasks.store.rows import TagTableRow
@@ -62,7 +63,7 @@ class TagTables:
         generation
             Names its content.
         tags
-            Batches of ``id`` (text) and ``tag`` (binary); read once.
+            Batches of ``id`` (text without NUL, which PostgreSQL cannot hold) and ``tag`` (binary); read once.
         columns
             Names of the columns that `answers` hold.
         answers
@@ -76,10 +77,14 @@ class TagTables:
         -----
         Cost: one COPY and two indexes on PostgreSQL; memory for one batch.
         """
+        wanted = (generation, tuple(columns))
+        found = self.table(dataset, key_id)  # what is loaded already need not wait for other loads
+        if found is not None and (found.generation, found.columns) == wanted:
+            return found
         with self._begin(self._writer) as connection:
             self._wait_for_others(connection)
             found = _table(connection, dataset, key_id)
-            if found is not None and (found.generation, found.columns) == (generation, tuple(columns)):
+            if found is not None and (found.generation, found.columns) == wanted:
                 return found
             newest = connection.execute(text("SELECT COALESCE(MAX(table_id), 0) FROM tag_tables")).scalar_one()
             table_id = int(newest) + 1
@@ -97,11 +102,15 @@ class TagTables:
                 "VALUES (:table_id, :dataset, :key_id, :generation, :columns, :rows, :loaded_ms)"
             )
             connection.execute(insert, {**vars(row), "columns": json.dumps(row.columns)})
+            if self._is_postgresql:
+                # Without statistics of the new rows, a lookup of many would read the whole table.
+                connection.exec_driver_sql("ANALYZE tags")
             return row
 
     def tags_of(self, dataset: str, key_id: str, ids: Sequence[str]) -> dict[str, bytes]:
         """Return the tags of those ids that have one."""
-        return {each: bytes(tag) for each, tag in self._find("id, tag", "id", dataset, key_id, ids)}
+        possible = [each for each in ids if "\0" not in each]  # the driver refuses to send what cannot be there
+        return {each: bytes(tag) for each, tag in self._find("id, tag", "id", dataset, key_id, possible)}
 
     def matches_of(self, dataset: str, key_id: str, tags: Sequence[bytes]) -> dict[bytes, tuple[str, str | None]]:
         """Return whose the tags are: tag → id and answer (None without columns); unknown ones are left out."""
@@ -209,10 +218,11 @@ def _copy_in(connection: Connection, table: str, columns: Sequence[str], batches
     cursor: Any = connection.connection.cursor()
     try:
         cursor.copy_expert(statement, source, _COPY_BYTES)
-    except psycopg2.Error:
+    except psycopg2.Error as error:
         if source.error is not None:
             raise source.error from None
-        raise
+        # SQLAlchemy does not see this cursor, so its errors are brought into the form that all others have.
+        raise DBAPIError.instance(statement, None, error, psycopg2.Error) from None
     finally:
         cursor.close()
 
@@ -246,7 +256,7 @@ class _CsvReader:
         import pyarrow.types as pt
 
         arrays = [batch.column(name) for name in self._columns]
-        plain = [_hex(array) if pt.is_binary(array.type) else array for array in arrays]
+        plain = [array if pt.is_string(array.type) or pt.is_integer(array.type) else _hex(array) for array in arrays]
         out = pa.BufferOutputStream()
         options = pa_csv.WriteOptions(include_header=False)
         pa_csv.write_csv(pa.RecordBatch.from_arrays(plain, list(self._columns)), out, options)

@@ -489,6 +489,18 @@ def test_use_charged_before_passes_a_full_day_and_does_not_renew_it(ticking: Sto
     assert ticking.count_use("t-1", "r2", "ids", 100, None, 100) == 200
 
 
+def test_uses_that_are_added_count_on_top_and_keep_both_limits(ticking: Store, clock: Clock) -> None:
+    assert [ticking.add_use("t-1", "r1", "lookups", 40, 200, 100) for _ in range(2)] == [40, 80]
+    with pytest.raises(TicketRateLimited):
+        ticking.add_use("t-1", "r1", "lookups", 21, 200, 100)
+    assert ticking.add_use("t-1", "r2", "lookups", 20, 200, 100) == 100
+    clock.now += DAY + 1
+    assert ticking.add_use("t-1", "r3", "lookups", 100, 200, 100) == 200
+    with pytest.raises(TicketExhausted):
+        ticking.add_use("t-1", "r4", "lookups", 1, 200, 1000)
+    assert ticking.uses("t-1") == {"lookups": 200}
+
+
 def test_uses_within_any_day_never_pass_the_limit_per_day(ticking: Store, clock: Clock) -> None:
     chance = random.Random(7)
     amounts: dict[str, int] = {}
@@ -515,7 +527,8 @@ def test_use_charged_before_there_were_days_counts_for_none(sqlite_database: Dat
         store.put_ticket(TICKET)
         store.count_use("t-1", "r1", "ids", 90, None)
         with store._write() as connection:
-            connection.execute(text("ALTER TABLE uses DROP COLUMN at_ms"))
+            for later in ("DROP TABLE tags", "DROP TABLE tag_tables", "ALTER TABLE uses DROP COLUMN at_ms"):
+                connection.execute(text(later))
             connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
     with opened(sqlite_database) as store:
         assert store.uses("t-1") == {"ids": 90}

@@ -10,10 +10,12 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from psycopg2 import sql
 
-from fedtasks.errors import DataCorrupt
+from fedtasks.errors import DataCorrupt, StoreUnavailable
 from fedtasks.store import Store
 from tests.contract.conftest import Database
+from tests.postgres import PostgresServer
 
 ODD = ["007", "7", 'quo"te', "com,ma", "new\nline", "back\\slash", "\\N", "é", "😀", "a\x1fb", " spaced ", "\t", "\r\n"]
 
@@ -140,6 +142,62 @@ def test_two_loaders_at_once_load_once(store: Store, database: Database) -> None
         thread.join(30)
     assert read == ["slow"]
     assert set(store.tag_tables.tags_of("people", "k", ["a"])) == {"a"}
+
+
+def test_table_that_is_loaded_does_not_wait_for_another_load(store: Store, database: Database) -> None:
+    first = store.tag_tables.load("people", "k", "g1", batches(["a"]))
+
+    def beside() -> Iterator[pa.RecordBatch]:
+        with Store.open(database.url, database.password_file, migrate=False) as other:
+            assert other.tag_tables.load("people", "k", "g1", iter([])) == first
+        yield from batches(["b"])
+
+    store.tag_tables.load("others", "k", "g1", beside())
+
+    assert store.tag_tables.tags_of("others", "k", ["b"]) == {"b": tag_of("b")}
+
+
+def test_load_that_the_database_breaks_off_is_an_error_of_the_registry(
+    postgres: PostgresServer, postgres_database: Database
+) -> None:
+    with Store.open(postgres_database.url, postgres_database.password_file) as store:
+        first = store.tag_tables.load("people", "k", "g1", batches(["a"]))
+
+        def cancelled() -> Iterator[pa.RecordBatch]:
+            yield from batches(["b"])
+            cancel = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE query LIKE 'COPY tags %'"
+            postgres.execute(sql.SQL(cancel))
+            yield from batches(["c"])
+
+        with pytest.raises(StoreUnavailable, match="cancel"):
+            store.tag_tables.load("people", "k", "g2", cancelled())
+        assert store.tag_tables.table("people", "k") == first
+
+
+def test_tags_just_loaded_are_looked_up_in_the_index(postgres_database: Database) -> None:
+    ids = [f"person-{number}" for number in range(20_000)]
+    with Store.open(postgres_database.url, postgres_database.password_file) as store:
+        loaded = store.tag_tables.load("people", "k", "g1", batches(ids, size=10_000))
+        query = "EXPLAIN SELECT tag FROM tags WHERE table_id = %s AND id = ANY(%s)"
+        with store._engine.connect() as connection:
+            plan = connection.exec_driver_sql(query, (loaded.table_id, ids[:100])).scalars().all()
+    assert any("Index Cond: ((table_id" in line and "ANY" in line for line in plan), [line[:80] for line in plan]
+
+
+@pytest.mark.parametrize("kind", [pa.binary(), pa.binary(16)], ids=str)
+def test_tags_of_either_binary_type_are_loaded(store: Store, kind: pa.DataType) -> None:
+    source = pa.RecordBatch.from_arrays([pa.array(["a"]), pa.array([tag_of("a")], kind)], ["id", "tag"])
+    store.tag_tables.load("people", "k", "g1", [source.slice(0, 0), source])
+    assert store.tag_tables.tags_of("people", "k", ["a"]) == {"a": tag_of("a")}
+
+
+def test_tags_of_repeated_and_impossible_ids(store: Store) -> None:
+    store.tag_tables.load("people", "k", "g1", batches(["a", "b"]))
+    assert store.tag_tables.tags_of("people", "k", ["a", "a\0b", "a", "\0", "b"]) == {
+        "a": tag_of("a"),
+        "b": tag_of("b"),
+    }
+    assert store.tag_tables.matches_of("people", "k", [tag_of("a")] * 3 + [b""]) == {tag_of("a"): ("a", None)}
 
 
 def test_tags_with_answers_take_the_first_of_a_repeated_id(store: Store) -> None:

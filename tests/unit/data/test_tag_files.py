@@ -1,0 +1,117 @@
+"""Tag tables as they lie in a party's storage; read without Spark."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from fedtasks.data.tag_files import Generation, TagFiles, find_key
+from fedtasks.errors import ConfigError, DataCorrupt, DataMissing
+
+
+def tag_of(text: str) -> bytes:
+    return text.encode().rjust(16, b"\0")
+
+
+def write_generation(root: Path, key_id: str, name: str, *buckets: list[str]) -> None:
+    """Add a generation to the tag table of dataset `people`, a file for each bucket of ids."""
+    folder = root / "tags" / "people" / key_id
+    (folder / name).mkdir(parents=True)
+    files = []
+    for number, ids in enumerate(buckets):
+        file = folder / name / f"bucket-{number}.parquet"
+        tags = pa.array([tag_of(text) for text in ids], pa.binary(16))
+        pq.write_table(pa.table({"id": pa.array(ids, pa.string()), "tag": tags}), file)
+        files.append(file.name)
+    manifest = folder / "manifest.json"
+    kept = json.loads(manifest.read_text())["generations"] if manifest.exists() else []
+    kept.append({"name": name, "rows": sum(map(len, buckets)), "files": files})
+    manifest.write_text(json.dumps({"generations": kept}))
+
+
+def test_tag_files_are_read_bucket_by_bucket(tmp_path: Path) -> None:
+    write_generation(tmp_path, "k", "g1", ["a"])
+    write_generation(tmp_path, "k", "g2", ["a", "b"], ["c"])
+    files = TagFiles(f"file://{tmp_path}", "people", "k")
+
+    newest = files.generation()
+
+    assert newest == Generation("g2", 3, ("bucket-0.parquet", "bucket-1.parquet"))
+    found = pa.Table.from_batches(files.read(newest))
+    assert found.schema == pa.schema([("tag", pa.binary()), ("id", pa.string())])
+    assert found.to_pylist() == [{"tag": tag_of(text), "id": text} for text in "abc"]
+    assert files.generation("g1").rows == 1
+
+
+def test_tag_files_of_no_table_are_an_empty_generation(tmp_path: Path) -> None:
+    files = TagFiles(f"file://{tmp_path}", "people", "k")
+    assert files.generation() == Generation()
+    assert list(files.read(Generation())) == []
+    with pytest.raises(DataMissing, match="generation g1 of the tag table is gone"):
+        files.generation("g1")
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"generations": [{"name": "g"}]}', "no JSON"])
+def test_tag_files_with_another_manifest_are_refused(tmp_path: Path, content: str) -> None:
+    write_generation(tmp_path, "k", "g", ["a"])
+    (tmp_path / "tags/people/k/manifest.json").write_text(content)
+    with pytest.raises(DataCorrupt):
+        TagFiles(f"file://{tmp_path}", "people", "k").generation()
+
+
+def test_tag_files_that_were_replaced_meanwhile_are_missing(tmp_path: Path) -> None:
+    write_generation(tmp_path, "k", "g", ["a"])
+    files = TagFiles(f"file://{tmp_path}", "people", "k")
+    newest = files.generation()
+    (tmp_path / "tags/people/k/g/bucket-0.parquet").unlink()
+    with pytest.raises(DataMissing, match="newer runs have replaced them"):
+        list(files.read(newest))
+
+
+def test_find_key_takes_the_only_one_and_asks_among_several(tmp_path: Path) -> None:
+    root = f"file://{tmp_path}"
+    write_generation(tmp_path, "k1", "g", ["a"])
+    assert find_key(root, "people") == "k1"
+
+    write_generation(tmp_path, "k2", "g", ["a"])
+    with pytest.raises(ConfigError, match="k1, k2"):
+        find_key(root, "people")
+    assert find_key(root, "people", "k2") == "k2"
+
+
+@pytest.mark.parametrize("key_id", ["", "k"])
+def test_find_key_without_tags_says_what_to_run(tmp_path: Path, key_id: str) -> None:
+    with pytest.raises(DataMissing, match="offline_psi"):
+        find_key(f"file://{tmp_path}", "people", key_id)
+    write_generation(tmp_path, "k", "empty")
+    with pytest.raises(DataMissing, match="offline_psi"):
+        find_key(f"file://{tmp_path}", "people", key_id)
+
+
+def test_find_key_passes_over_what_is_no_table(tmp_path: Path) -> None:
+    write_generation(tmp_path, "k", "g", ["a"])
+    folder = tmp_path / "tags" / "people"
+    (folder / "notes.txt").touch()
+    (folder / "begun").mkdir()
+    assert find_key(f"file://{tmp_path}", "people") == "k"
+
+
+def test_find_key_that_is_named_does_not_mind_the_tables_of_others(tmp_path: Path) -> None:
+    write_generation(tmp_path, "k", "g", ["a"])
+    write_generation(tmp_path, "broken", "g", ["a"])
+    (tmp_path / "tags/people/broken/manifest.json").write_text("no JSON")
+    assert find_key(f"file://{tmp_path}", "people", "k") == "k"
+
+
+def test_tag_files_and_online_tables_are_imported_without_spark() -> None:
+    script = (
+        "import sys, fedtasks.data.tag_files, fedtasks.psi.online_tables; "
+        "sys.exit(any(name.partition('.')[0] == 'pyspark' for name in sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
