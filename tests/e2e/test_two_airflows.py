@@ -185,30 +185,22 @@ def losses(world: World, run_id: str) -> list[int]:
     return [metric.step for metric in metrics_of(world, run_id) if (metric.task, metric.name) == ("train", "loss")]
 
 
-def test_nightly_intersection_in_tasks_per_shard_repeats_a_lost_shard_alone_and_signs_only_what_is_new(
-    opened: World,
-) -> None:
+def test_nightly_intersection_in_tasks_per_shard_repeats_a_lost_shard_alone(opened: World) -> None:
     world, shards = opened, 2
     for party in (world.bank, world.shop):
         party.airflow.wait_for_dag(NIGHTLY)
         party.unpause(NIGHTLY)
-    counts = []
-    for day in ("2026-11-27", "2026-11-28"):
-        name, run_id = f"night-{day}", f"{NIGHTLY}.{day}.1"
-        world.bank.trigger(NIGHTLY, name, {"partition": day, "psi": {"shards": shards, "min_intersection": 100}})
-        if not counts:
-            killed = kill_shard(world, run_id)
-        wait_for(lambda name=name: dag_state(world.bank, NIGHTLY, name) in ("success", "failed"), 300, "the night")
-        wait_for(lambda run_id=run_id: dag_state(world.shop, NIGHTLY, run_id) != "running", 60, "the shop's night")
-        assert dag_state(world.bank, NIGHTLY, name) == dag_state(world.shop, NIGHTLY, run_id) == "success"
-        with world.bank.client() as client:
-            halves = {half.task: half for half in client.get_run(run_id=run_id).own}
-        assert {f"psi.{stage}[{shard}]" for stage in ("send", "answer") for shard in range(shards)} < set(halves)
-        again = {task for task, half in halves.items() if half.attempt > 1}
-        assert again == ({killed} if not counts else set())
-        counts.append(json.loads(halves["psi.match"].outcome_json)["counts"])
-    assert counts[0]["ids_blinded"] > counts[1]["ids_blinded"] == 0
-    assert counts[0]["people_shared"] == counts[1]["people_shared"] == people.SHARED
+    run_id = f"{NIGHTLY}.2026-11-27.1"
+    world.bank.trigger(NIGHTLY, "night", {"partition": "2026-11-27", "psi": {"shards": shards}})
+    killed = kill_shard(world, run_id)
+    wait_for(lambda: dag_state(world.bank, NIGHTLY, "night") in ("success", "failed"), 300, "the night")
+    wait_for(lambda: dag_state(world.shop, NIGHTLY, run_id) != "running", 60, "the shop's night")
+    assert dag_state(world.bank, NIGHTLY, "night") == dag_state(world.shop, NIGHTLY, run_id) == "success"
+    with world.bank.client() as client:
+        halves = {half.task: half for half in client.get_run(run_id=run_id).own}
+    assert {f"psi.{stage}[{shard}]" for stage in ("send", "answer") for shard in range(shards)} < set(halves)
+    assert {task for task, half in halves.items() if half.attempt > 1} == {killed}
+    assert json.loads(halves["psi.match"].outcome_json)["counts"]["people_shared"] == people.SHARED
 
 
 def kill_shard(world: World, run_id: str) -> str:
