@@ -24,6 +24,7 @@ from typing import IO, Any
 import pyarrow as pa
 
 from fedtasks.config import Dataset
+from fedtasks.data.blocks import TAG_BYTES
 from fedtasks.data.ids import Place
 from fedtasks.data.tables import ids_of, parts_of_id
 from fedtasks.errors import (
@@ -41,7 +42,6 @@ from fedtasks.wire.v1 import lookup_pb2
 
 log = logging.getLogger(__name__)
 
-TAG_BYTES = 16
 MAX_BATCH = 1000
 """The most tags that cross at once."""
 
