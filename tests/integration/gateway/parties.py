@@ -124,8 +124,9 @@ class GatewayThread:
         waiting = asyncio.ensure_future(started.wait())
         await asyncio.wait({self._task, waiting}, return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
-        self._started.set()
-        await self._task
+        if started.is_set():
+            self._started.set()
+        await self._task  # An error before the start is kept by `_run`, which then wakes who waits.
 
     def stop(self) -> None:
         if self._thread.is_alive():
