@@ -76,7 +76,7 @@ def check_shared(party: Party, peer: str, steps: Sequence[Step], shared: Mapping
     ConfigDiffers
         It has settings for other steps than this pipeline.
     LabelInvalid
-        The leader's dataset has no label, or the follower's has one.
+        A step needs a label, and the leader's dataset has none or the follower's has one.
     """
     datasets, leader = shared["datasets"], shared["leader"]
     if sorted(datasets) != sorted((party.name, peer)):
@@ -89,6 +89,8 @@ def check_shared(party: Party, peer: str, steps: Sequence[Step], shared: Mapping
     for step in steps:
         step.check(shared["steps"][step.name])
     dataset = party.dataset(datasets[party.name])
+    if not any(step.needs_label for step in steps):
+        return
     if leader == party.name and dataset.label is None:
         raise LabelInvalid(f"{party.name} leads, but its dataset `{dataset.name}` declares no label")
     if leader != party.name and dataset.label is not None:

@@ -65,6 +65,8 @@ class Step:
     stages
         The parts that it is cut into; by default it is one task. With a stage by shard, the setting ``shards`` says how
         many there are.
+    needs_label
+        Whether the leader's dataset must declare a label, and the follower's none.
     """
 
     name: str
@@ -72,6 +74,7 @@ class Step:
     launcher: Launcher = Launcher.PYTHON
     settings: Mapping[str, Any] = field(default_factory=dict)
     stages: tuple[Stage, ...] = ()
+    needs_label: bool = False
 
     def __post_init__(self) -> None:
         check_name(self.name, "name")
@@ -155,9 +158,9 @@ def align(**settings: Any) -> Step:
 
 def train_split_nn(**settings: Any) -> Step:
     """Train a neural network whose halves stay apart; task ``train``."""
-    return Step("train", "fedtasks.models.split_nn.steps:train", settings=settings)
+    return Step("train", "fedtasks.models.split_nn.steps:train", settings=settings, needs_label=True)
 
 
 def evaluate(**settings: Any) -> Step:
     """Score the test rows with both halves and measure; task ``evaluate``."""
-    return Step("evaluate", "fedtasks.models.split_nn.steps:evaluate", settings=settings)
+    return Step("evaluate", "fedtasks.models.split_nn.steps:evaluate", settings=settings, needs_label=True)

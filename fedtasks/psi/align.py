@@ -175,7 +175,7 @@ def _write(rows: DataFrame, count: int, folder: str, dataset: Dataset, settings:
 
 
 def _check_classes(context: TaskContext, counts: _Counts) -> None:
-    if context.is_leader and counts.train_positives in (0, counts.rows_train):
+    if context.is_leader and context.dataset.label is not None and counts.train_positives in (0, counts.rows_train):
         raise LabelInvalid(
             f"column `{context.dataset.label}`: all {counts.rows_train} rows for training are of one class",
             where=context.dataset.uri,

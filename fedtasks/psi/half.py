@@ -35,7 +35,7 @@ from fedtasks.data.storage import (
 )
 from fedtasks.data.tables import Part, list_parts
 from fedtasks.data.tag_files import PADDING, Generation
-from fedtasks.errors import DataMissing, FedtasksError, IntersectionEmpty, KeyWeak, LabelInvalid, ProtocolViolated
+from fedtasks.errors import DataMissing, FedtasksError, IntersectionEmpty, KeyWeak, ProtocolViolated
 from fedtasks.link.link import Link
 from fedtasks.psi import stages
 from fedtasks.psi.files import RowFile, check_size
@@ -350,18 +350,6 @@ def check_key_bits(client: Client, settings: PsiSettings) -> None:
     if isinstance(client, RsaClient) and client.key.bits < settings.key_bits_min:
         bits, needed = client.key.bits, settings.key_bits_min
         raise KeyWeak(f"the signer's key has {bits} bits, this run asks for {needed}", key_bits=bits)
-
-
-def check_labels(context: TaskContext, link: Link) -> None:
-    """Raise `LabelInvalid` on both sides unless exactly the leader has a label."""
-    has_label = context.dataset.label is not None
-    send(link, "role", {"label": has_label})
-    peer_has_label = receive(link, "role").get("label")
-    leader_has, follower_has = (has_label, peer_has_label) if context.is_leader else (peer_has_label, has_label)
-    if not leader_has:
-        refuse(link, LabelInvalid("the leader's dataset declares no label", leader=context.config.leader))
-    if follower_has:
-        refuse(link, LabelInvalid("both datasets declare a label", leader=context.config.leader))
 
 
 def _fingerprint(ids: DataFrame) -> dict[str, int]:

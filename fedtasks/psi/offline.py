@@ -3,8 +3,7 @@
 ::
 
     stage     client                                     signer
-    prepare                  ── label? ──►  ◄── label? ──
-                           ◄── key, proof of the key ──
+    prepare                ◄── key, proof of the key ──
               blind new ids ── files, sets held ──►      tag new own ids
                            ◄── files, what is new ──     count what is asked
     send                     ── blinded ids ──►                              per shard
@@ -22,7 +21,6 @@ from __future__ import annotations
 from fedtasks.errors import ConfigError
 from fedtasks.link.link import Link
 from fedtasks.psi.client import ClientHalf
-from fedtasks.psi.half import check_labels
 from fedtasks.psi.settings import Learns, PsiSettings
 from fedtasks.psi.signer import SignerHalf
 from fedtasks.psi.size import SizeClientHalf, SizeSignerHalf
@@ -37,8 +35,6 @@ def run(context: TaskContext) -> Outcome:
     ------
     DataError
         The own dataset is not what was declared; see `fedtasks.data.tables` and `fedtasks.data.ids`.
-    LabelInvalid
-        Not exactly the leader has a label.
     IntersectionEmpty
         The halves share fewer people than `min_intersection`; raised on both sides.
     TicketExhausted, TicketRateLimited
@@ -73,7 +69,6 @@ def run(context: TaskContext) -> Outcome:
 
 def _stage(half: SignerHalf | ClientHalf, stage: str, link: Link, shard: int) -> Outcome:
     if stage == "prepare":
-        check_labels(half.context, link)
         return half.prepare(link)
     if stage == "send":
         return half.send(link, shard)
@@ -86,7 +81,6 @@ def _stage(half: SignerHalf | ClientHalf, stage: str, link: Link, shard: int) ->
 
 def _all_stages(half: SignerHalf | ClientHalf, link: Link) -> Outcome:
     shards = range(half.settings.shards)
-    check_labels(half.context, link)
     half.prepare(link)
     for shard in shards:
         half.send(link, shard)

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from sqlalchemy import Connection, Engine, Row, Select, Table, and_, delete, func, or_, select, update
+from sqlalchemy import Connection, Engine, Row, Select, Table, and_, case, delete, func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
@@ -59,9 +59,10 @@ class Store:
 
     def __init__(self, engine: Engine, clock: Callable[[], int]) -> None:
         self._engine = engine
+        self._reader = database.reader(engine)
         self._writer = engine.execution_options(writes=True)
         self._clock = clock
-        self.tag_tables = TagTables(engine, self._writer, clock)
+        self.tag_tables = TagTables(self._reader, self._writer, clock)
         self._insert: Any = postgresql.insert if engine.dialect.name == "postgresql" else sqlite.insert
 
     @classmethod
@@ -117,7 +118,7 @@ class Store:
             yield connection
 
     def _read(self) -> AbstractContextManager[Connection]:
-        return self._transaction(self._engine)
+        return self._transaction(self._reader)
 
     def _write(self) -> AbstractContextManager[Connection]:
         return self._transaction(self._writer)
@@ -271,11 +272,10 @@ class Store:
             if connection.execute(lock).first() is None:
                 raise TicketMissing(clause="ticket", ticket=ticket_id)
             charges = table.c.ticket_id == ticket_id, table.c.kind == kind
-            used = int(
-                connection.execute(select(func.coalesce(func.sum(table.c.amount), 0)).where(*charges)).scalar_one()
-            )
-            own = select(table.c.amount).where(*charges, table.c.run_id == run_id)
-            charged = connection.execute(own).scalar()
+            own = case((table.c.run_id == run_id, table.c.amount))
+            sums = select(func.coalesce(func.sum(table.c.amount), 0), func.sum(own)).where(*charges)
+            in_all_runs, in_this_run = connection.execute(sums).one()
+            used, charged = int(in_all_runs), None if in_this_run is None else int(in_this_run)
             rise = amount - (charged or 0) if in_all else amount
             if rise <= 0 and charged is not None:
                 return used
@@ -530,7 +530,7 @@ class Store:
         """
         query = select(schema.audit).order_by(schema.audit.c.seq)
         expected, previous = 1, GENESIS
-        with self._read() as connection:
+        with self._transaction(self._engine) as connection:
             for found in connection.execution_options(yield_per=1000).execute(query):
                 row = _row(AuditRow, found)
                 if row.seq != expected:

@@ -32,16 +32,16 @@ class TagTables:
     A lookup finds its table and looks into it by one statement, so it sees the table before a reload or the one after.
     """
 
-    def __init__(self, engine: Engine, writer: Engine, clock: Callable[[], int]) -> None:
-        self._engine = engine
+    def __init__(self, reader: Engine, writer: Engine, clock: Callable[[], int]) -> None:
+        self._reader = reader
         self._writer = writer
         self._clock = clock
-        self._is_postgresql = engine.dialect.name == "postgresql"
+        self._is_postgresql = writer.dialect.name == "postgresql"
         self._copy = _copy_in if self._is_postgresql else _insert
 
     def table(self, dataset: str, key_id: str) -> TagTableRow | None:
         """Return what is loaded, or None."""
-        with self._begin(self._engine) as connection:
+        with self._begin(self._reader) as connection:
             return _table(connection, dataset, key_id)
 
     def load(
@@ -142,7 +142,7 @@ class TagTables:
             return
         mark = "%s" if self._is_postgresql else "?"
         query = f"SELECT {wanted} FROM tags WHERE table_id = ({_CURRENT.format(mark, mark)}) AND {column} "  # noqa: S608
-        with self._begin(self._engine) as connection:
+        with self._begin(self._reader) as connection:
             if self._is_postgresql:
                 listed = [psycopg2.Binary(each) if isinstance(each, bytes) else each for each in values]
                 yield from connection.exec_driver_sql(f"{query}= ANY(%s)", (dataset, key_id, listed))

@@ -185,15 +185,17 @@ def test_psi_with_a_wrong_dataset_says_what_and_where(
     assert said in ended[LEADER].detail
 
 
-@pytest.mark.parametrize("leader_label", [None, "Status"])
-def test_psi_with_labels_on_both_sides_or_none_fails_alike(case: Case, leader_label: str | None) -> None:
-    case.give(LEADER, bank(["a", "b"]), label=leader_label)
-    declared = {"label": "Status", "label_positive": "good", "features": {"Amount": FeatureType.NUMERIC}}
-    case.give(FOLLOWER, bank(["a", "b"]), **declared)
+def test_psi_and_align_need_no_label(case: Case) -> None:
+    case.give(LEADER, bank(["a", "b", "c"]), label=None)
+    case.give(FOLLOWER, shop(["b", "c", "d"]))
 
-    ended = case.run("psi")
+    for task in ("psi", "align"):
+        ended = case.run(task)
+        assert codes(ended) == {LEADER: "", FOLLOWER: ""}
 
-    assert codes(ended) == {LEADER: "DATA_LABEL_INVALID", FOLLOWER: "DATA_LABEL_INVALID"}
+    opened = Blocks.open(case.storage(LEADER))
+    assert not opened.has_label
+    assert opened.table().num_rows == 2
 
 
 def test_psi_with_different_normalisation_is_refused_naming_the_field(case: Case) -> None:

@@ -15,7 +15,7 @@ from fedtasks.config import Party, digest, load_party
 from fedtasks.errors import ConfigDiffers, ConfigError, FedtasksError, LabelInvalid, PeerUnknown
 from tests.unit.airflow.conftest import SHARED
 
-STEPS = [Step("train", "module:train", settings={"epochs": 3})]
+STEPS = [Step("train", "module:train", settings={"epochs": 3}, needs_label=True)]
 
 
 @pytest.fixture
@@ -77,6 +77,10 @@ def test_check_shared_of_a_strange_peer_is_refused(
     check_shared(party, "shop", STEPS, SHARED)
     with pytest.raises(error):
         check_shared(party, "shop", STEPS, {**copy.deepcopy(SHARED), **change})
+
+
+def test_initiate_steps_that_need_no_label_take_any_dataset(party: Party, context: dict[str, Any]) -> None:
+    initiate(party, [intersect_by_shard()], {**context["params"], "own_dataset": "addresses"}, "p")
 
 
 @pytest.mark.parametrize("shards", ["x", 0, 1025, None])
