@@ -18,6 +18,8 @@ from fedtasks.wire.v1 import peer_pb2
 
 log = logging.getLogger(__name__)
 
+_MAX_GRANTS = 1024
+
 
 class TicketBook:
     """Looks tickets up in the store and believes nothing but their signatures."""
@@ -27,6 +29,8 @@ class TicketBook:
         self._store = store
         self._key = key
         self._clock = clock
+        # What a signed text says does not change: its signature is verified once.
+        self._grants: dict[tuple[str, bytes], tickets.Grant] = {}
 
     def granted(self, peer: str, ticket_id: str, pipeline: str) -> tickets.Grant:
         """Return what a ticket that `peer` presents grants it now; its scope is left to `tickets.check`.
@@ -47,9 +51,7 @@ class TicketBook:
             raise TicketRevoked(clause="revocation", ticket=row.ticket_id)
         if row.acceptance is None:
             raise TicketNotAccepted(clause="acceptance", ticket=row.ticket_id)
-        grant = tickets.read(row.grant, self._key.public_key())
-        tickets.check_window(grant, self._clock() / 1000)
-        return grant
+        return self._in_window(row.grant, self._key.public_key())
 
     def held(self, peer: str, pipeline: str, ticket_id: str = "") -> dict[str, tickets.Grant]:
         """Return what this party may ask of `peer` now for a pipeline, by ticket id: all tickets, or the one named."""
@@ -58,8 +60,7 @@ class TicketBook:
             if not row.acceptance or row.revocation or ticket_id not in ("", row.ticket_id):
                 continue
             try:
-                grant = tickets.read(row.grant, self._key_of(row.peer))
-                tickets.check_window(grant, self._clock() / 1000)
+                grant = self._in_window(row.grant, self._key_of(row.peer))
             except TicketError as error:
                 log.warning("ticket %s is passed over: %s", row.ticket_id, error)
                 continue
@@ -80,9 +81,7 @@ class TicketBook:
             raise TicketMissing(clause="ticket", ticket=ticket_id)
         if row.revocation is not None:
             raise TicketRevoked(clause="revocation", ticket=row.ticket_id)
-        grant = tickets.read(row.grant, self._key.public_key() if row.granted else self._key_of(row.peer))
-        tickets.check_window(grant, self._clock() / 1000)
-        return grant
+        return self._in_window(row.grant, self._key.public_key() if row.granted else self._key_of(row.peer))
 
     def learn(self, peer: str, update: peer_pb2.TicketUpdate) -> None:
         """Take over what `peer` says of a ticket, as far as its signatures prove it."""
@@ -104,6 +103,18 @@ class TicketBook:
         if update.revocation and row.revocation is None:
             tickets.verify_revocation(update.revocation, row.ticket_id, theirs)
             self._keep(row, "ticket.revoked", revocation=update.revocation)
+
+    def _in_window(self, text: str, grantor: Ed25519PublicKey) -> tickets.Grant:
+        """Return what a ticket grants, if it is within its time window."""
+        place = (text, grantor.public_bytes_raw())
+        grant = self._grants.get(place)
+        if grant is None:
+            grant = tickets.read(text, grantor)
+            if len(self._grants) >= _MAX_GRANTS:
+                self._grants.clear()
+            self._grants[place] = grant
+        tickets.check_window(grant, self._clock() / 1000)
+        return grant
 
     def _keep(self, row: TicketRow, action: str, **changes: Any) -> None:
         self._store.put_ticket(replace(row, **changes))

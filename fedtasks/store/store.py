@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from sqlalchemy import Connection, Engine, Row, Select, Table, and_, case, delete, func, or_, select, update
+from sqlalchemy import Connection, Engine, Row, Select, Table, and_, bindparam, case, delete, func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
@@ -64,6 +64,7 @@ class Store:
         self._clock = clock
         self.tag_tables = TagTables(self._reader, self._writer, clock)
         self._insert: Any = postgresql.insert if engine.dialect.name == "postgresql" else sqlite.insert
+        self._put_use = self._upsert(schema.uses)
 
     @classmethod
     def open(
@@ -127,9 +128,9 @@ class Store:
         with self._read() as connection:
             return [_row(kind, found) for found in connection.execute(query)]
 
-    def _first(self, kind: type[T], query: Select[Any]) -> T | None:
+    def _first(self, kind: type[T], query: Select[Any], **parameters: object) -> T | None:
         with self._read() as connection:
-            found = connection.execute(query).first()
+            found = connection.execute(query, parameters).first()
         return None if found is None else _row(kind, found)
 
     def _upsert(self, table: Table, **changes: Callable[[Any, Any], Any]) -> Any:
@@ -163,7 +164,7 @@ class Store:
 
     def ticket(self, ticket_id: str) -> TicketRow | None:
         """Return a ticket, or None."""
-        return self._first(TicketRow, select(schema.tickets).where(schema.tickets.c.ticket_id == ticket_id))
+        return self._first(TicketRow, _TICKET, ticket_id=ticket_id)
 
     def tickets(self, *, peer: str | None = None, granted: bool | None = None) -> list[TicketRow]:
         """Return tickets, oldest first: those with `peer`, those that we granted (True) or hold (False)."""
@@ -268,13 +269,10 @@ class Store:
             raise ValueError(f"a use cannot be negative: {amount}")
         table = schema.uses
         with self._write() as connection:
-            lock = select(schema.tickets.c.ticket_id).where(schema.tickets.c.ticket_id == ticket_id).with_for_update()
-            if connection.execute(lock).first() is None:
+            if connection.execute(_LOCK_TICKET, {"ticket_id": ticket_id}).first() is None:
                 raise TicketMissing(clause="ticket", ticket=ticket_id)
-            charges = table.c.ticket_id == ticket_id, table.c.kind == kind
-            own = case((table.c.run_id == run_id, table.c.amount))
-            sums = select(func.coalesce(func.sum(table.c.amount), 0), func.sum(own)).where(*charges)
-            in_all_runs, in_this_run = connection.execute(sums).one()
+            account = {"ticket_id": ticket_id, "kind": kind, "run_id": run_id}
+            in_all_runs, in_this_run = connection.execute(_SUM_USES, account).one()
             used, charged = int(in_all_runs), None if in_this_run is None else int(in_this_run)
             rise = amount - (charged or 0) if in_all else amount
             if rise <= 0 and charged is not None:
@@ -283,17 +281,11 @@ class Store:
             if limit is not None and used + rise > limit:
                 raise TicketExhausted(clause=f"limits.{kind}", limit=limit, used=used, asked=amount)
             if per_day is not None:
-                recent = select(table.c.at_ms, table.c.amount).where(*charges, table.c.at_ms > now - DAY_MS)
+                charges = table.c.ticket_id == ticket_id, table.c.kind == kind, table.c.at_ms > now - DAY_MS
+                recent = select(table.c.at_ms, table.c.amount).where(*charges)
                 found = connection.execute(recent.order_by(table.c.at_ms))
                 _require_room(f"limits.{kind}_per_day", [(at_ms, each) for at_ms, each in found], rise, per_day)
-            charge = {
-                "ticket_id": ticket_id,
-                "run_id": run_id,
-                "kind": kind,
-                "amount": (charged or 0) + rise,
-                "at_ms": now,
-            }
-            connection.execute(self._upsert(table), charge)
+            connection.execute(self._put_use, {**account, "amount": (charged or 0) + rise, "at_ms": now})
             return used + rise
 
     def release_use(self, ticket_id: str, run_id: str) -> None:
@@ -539,6 +531,17 @@ class Store:
                     raise DataCorrupt(f"audit row {row.seq} does not fit the chain", where="audit")
                 expected, previous = expected + 1, row.digest
 
+
+# Live lookups ask these so often that building them again would show.
+_TICKET = select(schema.tickets).where(schema.tickets.c.ticket_id == bindparam("ticket_id"))
+_LOCK_TICKET = (
+    select(schema.tickets.c.ticket_id).where(schema.tickets.c.ticket_id == bindparam("ticket_id")).with_for_update()
+)
+_SUM_USES = select(
+    func.coalesce(func.sum(schema.uses.c.amount), 0),
+    func.sum(case((schema.uses.c.run_id == bindparam("run_id"), schema.uses.c.amount))),
+).where(schema.uses.c.ticket_id == bindparam("ticket_id"), schema.uses.c.kind == bindparam("kind"))
+"""What all runs have used of a kind, and what one of them has (NULL if it was never charged)."""
 
 _NEWEST_FIRST = (schema.runs.c.opened_ms.desc(), schema.runs.c.number.desc(), schema.runs.c.run_id.desc())
 

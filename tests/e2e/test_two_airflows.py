@@ -7,7 +7,8 @@ import os
 import re
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,9 @@ from fedtasks.wire.v1 import run_pb2
 from tests.e2e.conftest import BROKEN, MISSING, NIGHTLY, World
 
 pytestmark = pytest.mark.timeout(600)
+
+EPOCHS = 80
+"""So many that training is not over before it has been disturbed."""
 
 
 def trigger(world: World, name: str, partition: str, **changes: Any) -> str:
@@ -62,24 +66,28 @@ def ended(world: World, dag_run_id: str, run_id: str) -> Callable[[], bool]:
     return check
 
 
-def test_run_survives_a_cut_and_both_gateways_restarting_and_ends_green_on_both_sides(opened: World) -> None:
+def test_run_survives_a_cut_both_gateways_restarting_and_a_killed_half_and_ends_green(opened: World) -> None:
     world = opened
-    run_id = trigger(world, "whole", "2026-11-21", train={"epochs": 60})
-    wait_for(lambda: any(metric.task == "train" for metric in metrics_of(world, run_id)), 300, "training to begin")
+    run_id = trigger(world, "whole", "2026-11-21", train={"epochs": EPOCHS})
+    wait_for(lambda: len(losses(world, run_id)) > 0, 300, "training to begin")
     world.proxy.cut()
     time.sleep(10)  # the length of the cut, not a wait for something
     world.proxy.mend()
     for party in (world.bank, world.shop):
-        before = len(metrics_of(world, run_id))
+        before = len(losses(world, run_id))
         party.stop_gateway()
         party.start_gateway()
-        wait_for(lambda before=before: len(metrics_of(world, run_id)) > before, 60, "training to go on")  # type: ignore[misc]
+        wait_for(lambda before=before: len(losses(world, run_id)) > before, 60, "training to go on")  # type: ignore[misc]
     assert task_state(world.bank, "whole", "train") == "running", "training ended before it was disturbed"
+    assert set(attempts(world, run_id).values()) == {1}, "the disturbance cost an attempt"
+    wait_for(lambda: len(losses(world, run_id)) >= 5, 120, "five epochs")
+    kill_training(world, run_id, world.shop)
     wait_for(ended(world, "whole", run_id), 300, "both DAG runs to end")
     assert state(world.bank, "whole") == state(world.shop, run_id) == "success", note(world.bank, "whole")
     assert run_id in note(world.bank, "whole")
     assert run_id in note(world.shop, run_id)
     assert world.shop.dag_run(PIPELINE, run_id)["conf"] == {"fedtasks": {"run_id": run_id}}
+    assert_went_on(world, "whole", run_id)
     by_name = {metric.name: metric.value for metric in metrics(world.bank, run_id) if metric.task == "evaluate"}
     assert by_name["auc"] > 0.75
     assert not [metric for metric in metrics(world.shop, run_id) if metric.name in ("auc", "loss")]
@@ -88,8 +96,38 @@ def test_run_survives_a_cut_and_both_gateways_restarting_and_ends_green_on_both_
     outcomes = [{half.task: half.outcome_json for half in answer.own} for answer in (ours, theirs)]
     assert outcomes[0] == outcomes[1]
     assert json.loads(outcomes[0]["psi"])["counts"]["people_shared"] == people.SHARED
-    attempts = {half.task: half.attempt for half in ours.own}
-    assert attempts["train"] == 1, "the disturbance cost an attempt"
+
+
+@pytest.mark.slow
+def test_killed_half_of_the_initiator_goes_on_from_the_joint_checkpoint(opened: World) -> None:
+    world = opened
+    run_id = trigger(world, "killed", "2026-11-26", train={"epochs": EPOCHS})
+    wait_for(lambda: len(losses(world, run_id)) >= 5, 300, "five epochs")
+    kill_training(world, run_id, world.bank)
+    wait_for(ended(world, "killed", run_id), 300, "both DAG runs to end")
+    assert state(world.bank, "killed") == state(world.shop, run_id) == "success", note(world.bank, "killed")
+    assert_went_on(world, "killed", run_id)
+
+
+def kill_training(world: World, run_id: str, party: LocalParty) -> None:
+    (pid,) = processes(run_id, party)
+    os.kill(pid, signal.SIGKILL)
+
+
+def assert_went_on(world: World, name: str, run_id: str) -> None:
+    """Training was tried once more, and began where both halves had a checkpoint."""
+    assert attempts(world, run_id) == {**dict.fromkeys(attempts(world, run_id), 1), "train": 2}
+    assert sorted(losses(world, run_id)) == list(range(1, EPOCHS + 1))
+    second = f"run_id={name}/task_id=train/attempt=2.log"
+    (log,) = (path.read_text() for path in world.bank.folder.rglob("attempt=2.log") if str(path).endswith(second))
+    found = re.search(rf"going on after epoch (\d+) of {EPOCHS}", log)
+    assert found is not None
+    assert int(found[1]) >= 4, "work was lost that both halves had kept"
+
+
+def attempts(world: World, run_id: str) -> dict[str, int]:
+    with world.bank.client() as client:
+        return {half.task: half.attempt for half in client.get_run(run_id=run_id).own}
 
 
 def metrics_of(world: World, run_id: str) -> list[run_pb2.Metric]:
@@ -102,7 +140,7 @@ def metrics_of(world: World, run_id: str) -> list[run_pb2.Metric]:
 def test_same_partition_again_is_not_run_again(opened: World) -> None:
     world = opened
     before = len(world.shop.dag_runs(PIPELINE))
-    trigger(world, "again", "2026-11-21", train={"epochs": 60})
+    trigger(world, "again", "2026-11-21", train={"epochs": EPOCHS})
     wait_for(lambda: state(world.bank, "again") in ("success", "failed"), 120, "the second DAG run to end")
     assert state(world.bank, "again") == "success"
     assert task_state(world.bank, "again", "psi") == "skipped"
@@ -159,48 +197,58 @@ def algorithms(run_id: str, party: LocalParty | None = None) -> dict[int, dict[s
     return found
 
 
-@pytest.mark.parametrize("victim", ["shop", pytest.param("bank", marks=pytest.mark.slow)])
-def test_algorithm_killed_in_mid_training_goes_on_from_the_joint_checkpoint(opened: World, victim: str) -> None:
-    world = opened
-    party: LocalParty = getattr(world, victim)
-    name = f"killed-{victim}"
-    run_id = trigger(world, name, f"2026-11-26-{victim}", train={"epochs": 60})
-    wait_for(lambda: len(losses(world, run_id)) >= 5, 300, "five epochs")
-    (pid,) = processes(run_id, party)
-    os.kill(pid, signal.SIGKILL)
-    wait_for(ended(world, name, run_id), 300, "both DAG runs to end")
-    assert state(world.bank, name) == state(world.shop, run_id) == "success", note(world.bank, name)
-    with world.bank.client() as client:
-        attempts = {half.task: half.attempt for half in client.get_run(run_id=run_id).own}
-    assert attempts == {**dict.fromkeys(attempts, 1), "train": 2}
-    assert sorted(losses(world, run_id)) == list(range(1, 61))
-    second = f"run_id={name}/task_id=train/attempt=2.log"
-    (log,) = (path.read_text() for path in world.bank.folder.rglob("attempt=2.log") if str(path).endswith(second))
-    found = re.search(r"going on after epoch (\d+) of 60", log)
-    assert found is not None
-    assert int(found[1]) >= 4, "work was lost that both halves had kept"
-
-
 def losses(world: World, run_id: str) -> list[int]:
     return [metric.step for metric in metrics_of(world, run_id) if (metric.task, metric.name) == ("train", "loss")]
 
 
-def test_nightly_intersection_in_tasks_per_shard_repeats_a_lost_shard_alone(opened: World) -> None:
-    world, shards = opened, 2
+def test_night_with_bad_data_fails_both_sides_and_goes_on_once_mended_even_if_a_shard_is_lost(opened: World) -> None:
+    world, shards, name = opened, 2, "night"
     for party in (world.bank, world.shop):
         party.airflow.wait_for_dag(NIGHTLY)
         party.unpause(NIGHTLY)
     run_id = f"{NIGHTLY}.2026-11-27.1"
-    world.bank.trigger(NIGHTLY, "night", {"partition": "2026-11-27", "psi": {"shards": shards}})
+
+    def states() -> list[str]:
+        pairs = ((world.bank, name), (world.shop, run_id))
+        return [run["state"] for party, one in pairs for run in party.dag_runs(NIGHTLY) if run["dag_run_id"] == one]
+
+    def shown(party: LocalParty, dag_run_id: str) -> str:
+        return str(party.dag_run(NIGHTLY, dag_run_id).get("note")).replace("\\", "")
+
+    with spoiled(world.shop) as ids:
+        world.bank.trigger(NIGHTLY, name, {"partition": "2026-11-27", "psi": {"shards": shards}})
+        wait_for(lambda: states() == ["failed", "failed"], 180, "both DAG runs to fail")
+    wait_for(lambda: "PEER_FAILED" in shown(world.bank, name), 20, "the reason at the bank")
+    assert "DATA_ID_NULL" in shown(world.bank, name)
+    assert "DATA_ID_NULL" in shown(world.shop, run_id)
+    logs = "".join(path.read_text() for path in world.shop.folder.rglob("*.log"))
+    assert "customers.parquet" in logs
+    assert ids[0] not in logs  # no id in any log
+    time.sleep(5)  # a person takes longer than this
+    body = {"dry_run": False, "dag_run_id": name, "task_ids": ["psi.prepare"], "only_failed": False}
+    world.bank.airflow.rest("POST", f"/api/v2/dags/{NIGHTLY}/clearTaskInstances", {**body, "include_downstream": True})
     killed = kill_shard(world, run_id)
-    wait_for(lambda: dag_state(world.bank, NIGHTLY, "night") in ("success", "failed"), 300, "the night")
-    wait_for(lambda: dag_state(world.shop, NIGHTLY, run_id) != "running", 60, "the shop's night")
-    assert dag_state(world.bank, NIGHTLY, "night") == dag_state(world.shop, NIGHTLY, run_id) == "success"
+    wait_for(lambda: run_state(world, run_id) == run_pb2.STATE_SUCCEEDED, 300, "the run to succeed")
+    wait_for(lambda: states() == ["success", "success"], 60, "both DAG runs to end")
     with world.bank.client() as client:
         halves = {half.task: half for half in client.get_run(run_id=run_id).own}
-    assert {f"psi.{stage}[{shard}]" for stage in ("send", "answer") for shard in range(shards)} < set(halves)
-    assert {task for task, half in halves.items() if half.attempt > 1} == {killed}
+    by_shard = {f"psi.{stage}[{shard}]" for stage in ("send", "answer") for shard in range(shards)}
+    assert {task for task in by_shard if halves[task].attempt > 1} == {killed}
     assert json.loads(halves["psi.match"].outcome_json)["counts"]["people_shared"] == people.SHARED
+
+
+@contextmanager
+def spoiled(party: LocalParty) -> Iterator[list[str]]:
+    """Give a row of the shop's data no id; yields the ids of the others."""
+    file = party.folder / "data" / "customers.parquet"
+    good = file.read_bytes()
+    table = pq.read_table(file)
+    ids = table.column(people.ID).to_pylist()[1:]
+    pq.write_table(table.set_column(0, people.ID, pa.array([None, *ids])), file)
+    try:
+        yield ids
+    finally:
+        file.write_bytes(good)
 
 
 def kill_shard(world: World, run_id: str) -> str:
@@ -213,10 +261,6 @@ def kill_shard(world: World, run_id: str) -> str:
                 return f"psi.{config['stage']}[{config['shard']}]"
         time.sleep(0.05)
     raise AssertionError("no shard was seen at work")
-
-
-def dag_state(party: LocalParty, dag_id: str, dag_run_id: str) -> str:
-    return str(party.dag_run(dag_id, dag_run_id)["state"])
 
 
 def test_paused_dag_of_the_peer_is_refused_with_the_reason(opened: World) -> None:
@@ -252,36 +296,6 @@ def refused(world: World, dag_id: str, code: str, form: dict[str, Any]) -> str:
     audit = json.loads(world.shop.command("audit", "list", "--json"))
     assert any(row["decision"] == "refused" and row["detail"]["code"] == code for row in audit)
     return shown
-
-
-def test_bad_data_fails_both_sides_and_the_run_goes_on_once_it_is_mended(opened: World) -> None:
-    world = opened
-    file = world.shop.folder / "data" / "customers.parquet"
-    good = file.read_bytes()
-    table = pq.read_table(file)
-    column = table.column(people.ID).to_pylist()
-    spoiled = table.set_column(0, people.ID, pa.array([None, *column[1:]]))
-    pq.write_table(spoiled, file)
-    try:
-        run_id = trigger(world, "spoiled", "2026-11-25")
-        wait_for(ended(world, "spoiled", run_id), 180, "both DAG runs to fail")
-    finally:
-        file.write_bytes(good)
-    assert state(world.bank, "spoiled") == state(world.shop, run_id) == "failed"
-    wait_for(lambda: "PEER_FAILED" in note(world.bank, "spoiled"), 20, "the reason at the bank")
-    assert "DATA_ID_NULL" in note(world.bank, "spoiled").replace("\\", "")
-    assert "DATA_ID_NULL" in note(world.shop, run_id).replace("\\", "")
-    logs = "".join(path.read_text() for path in world.shop.folder.rglob("*.log"))
-    assert "customers.parquet" in logs
-    assert column[1] not in logs  # no id in any log
-    body = {"dry_run": False, "dag_run_id": "spoiled", "task_ids": ["psi"], "only_failed": False}
-    wait_for(lambda: "PEER_FAILED" in note(world.bank, "spoiled"), 20, "the end to be noticed")
-    time.sleep(5)  # a person takes longer than this
-    world.bank.airflow.rest("POST", f"/api/v2/dags/{PIPELINE}/clearTaskInstances", {**body, "include_downstream": True})
-    wait_for(lambda: not ended(world, "spoiled", run_id)(), 30, "the run to go on")
-    wait_for(lambda: run_state(world, run_id) == run_pb2.STATE_SUCCEEDED, 200, "the run to succeed")
-    wait_for(ended(world, "spoiled", run_id), 60, "both DAG runs to end")
-    assert state(world.bank, "spoiled") == state(world.shop, run_id) == "success"
 
 
 def run_state(world: World, run_id: str) -> run_pb2.State:

@@ -272,7 +272,9 @@ def test_incremental_psi_day_by_day_equals_a_join_and_signs_only_what_is_new(cas
         known = set(bank_ids)
 
 
-@settings(max_examples=3, deadline=None, suppress_health_check=list(HealthCheck))
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
 @given(days=st.lists(st.tuples(*[st.sets(st.integers(0, 40), min_size=2)] * 2), min_size=2, max_size=2))
 def test_incremental_and_full_psi_give_the_same(case: Case, days: list[tuple[set[int], set[int]]]) -> None:
     shared = {"scheme": "oprf", "shards": 2, "min_intersection": 0}
