@@ -6,6 +6,8 @@ MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+# Pays when Spark starts often, as in tests.
+FAST_SPARK := .venv/.fast-spark
 # The uv on the path, if it works, else one of our own.
 UV := $(shell uv --version >/dev/null 2>&1 && echo uv || echo .tools/bin/uv)
 # Compiled at once: importing TensorFlow for the first time takes 20 s otherwise.
@@ -26,6 +28,11 @@ $(INSTALLED): pyproject.toml uv.lock | $(filter .tools/%,$(UV))
 	@$(UV) sync --frozen --all-extras --quiet
 	@touch $@
 
+$(FAST_SPARK): $(INSTALLED)
+	@echo "Preparing a faster start of Spark, which takes about a minute …"
+	@$(BIN)/fedtasks spark prepare || echo "Spark starts at its usual pace."
+	@touch $@
+
 .tools/bin/uv:
 	@python3 -m pip install --quiet --target .tools uv || { python3 -m venv .tools && .tools/bin/python -m pip install --quiet uv; }
 
@@ -34,15 +41,15 @@ demo: setup ## Train one model from two parties on this machine; KEEP=1 leaves b
 	@$(BIN)/fedtasks demo $(if $(KEEP),--keep)
 
 .PHONY: test
-test: setup ## Run all tests but the slow ones and those on a cluster.
+test: $(FAST_SPARK) ## Run all tests but the slow ones and those on a cluster.
 	@$(BIN)/pytest -m "not slow and not cluster"
 
 .PHONY: test-cluster
-test-cluster: setup ## Run the tests on a real HDFS and Spark cluster, started on this machine.
+test-cluster: $(FAST_SPARK) ## Run the tests on a real HDFS and Spark cluster, started on this machine.
 	@$(BIN)/pytest -m cluster
 
 .PHONY: test-slow
-test-slow: setup ## Run the slow tests.
+test-slow: $(FAST_SPARK) ## Run the slow tests.
 	@$(BIN)/pytest -m "slow and not cluster"
 
 .PHONY: lint
@@ -58,7 +65,7 @@ format: setup ## Bring all files into the one style.
 	@$(BIN)/ruff format
 
 .PHONY: bench
-bench: setup ## Measure every algorithm; each prints a table and one JSON object.
+bench: $(FAST_SPARK) ## Measure every algorithm; each prints a table and one JSON object.
 	@for file in tests/benchmarks/bench_*.py; do $(BIN)/python $$file; done
 
 .PHONY: bench-link
@@ -66,7 +73,7 @@ bench-link: setup ## Measure a link through two gateways.
 	@$(BIN)/python tests/benchmarks/bench_link.py
 
 .PHONY: bench-psi
-bench-psi: setup ## Measure private set intersection; IDS= sets how many ids each side has.
+bench-psi: $(FAST_SPARK) ## Measure private set intersection; IDS= sets how many ids each side has.
 	@IDS=$(or $(IDS),1000000) $(BIN)/python tests/benchmarks/bench_psi.py
 
 .PHONY: bench-online

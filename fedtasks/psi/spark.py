@@ -30,6 +30,7 @@ from fedtasks.data.ids import IdCounts, Place
 from fedtasks.data.storage import filesystem, is_local, rename
 from fedtasks.data.tables import LABEL, Part, read_ids
 from fedtasks.errors import FedtasksError, leaves
+from fedtasks.psi import class_archive
 
 Batches = Iterator[pa.RecordBatch]
 
@@ -55,25 +56,12 @@ def spark_session(party: Party, name: str, scratch: str) -> Iterator[SparkSessio
         return
     # Spark would start whatever `python3` it finds on PATH.
     os.environ["PYSPARK_PYTHON"] = party.spark.conf.get("spark.pyspark.python", sys.executable)
-    on_one_machine = party.spark.master.startswith("local")
-    conf = {
-        "spark.driver.memory": party.spark.driver_memory,
-        "spark.ui.enabled": "false",
-        "spark.ui.showConsoleProgress": "false",
-        "spark.sql.caseSensitive": "true",
-        "spark.sql.session.timeZone": "UTC",
-        "spark.sql.shuffle.partitions": "4",
-        "spark.sql.catalogImplementation": "in-memory",
-    }
-    if on_one_machine:
-        conf |= {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1"}
-        # Work on one machine is over before the second compiler pays; without it a job costs half the CPU. The heap is
-        # taken as a whole at the start: what a driver needs is known from its configuration, whatever the data are.
-        heap = f"-Xms{party.spark.driver_memory} -Xmn96m -XX:+AlwaysPreTouch"
-        conf |= {"spark.driver.extraJavaOptions": f"-XX:TieredStopAtLevel=1 -XX:+UseSerialGC {heap}"}
-        conf |= {"spark.memory.fraction": "0.3"}  # sorts spill to disk before they crowd out the rest
+    if party.spark.master.startswith("local"):
+        conf = local_conf(party.spark.driver_memory)
+        conf["spark.driver.extraJavaOptions"] += f" {class_archive.java_options()}"
     else:
         # Executors find this package where the driver has it, unless they have one of their own or are told another.
+        conf = common_conf(party.spark.driver_memory)
         conf |= {"spark.executorEnv.PYTHONPATH": str(Path(fedtasks.__file__).resolve().parents[1])}
     with ExitStack() as stack:
         # Tables are never saved, but Spark makes their folder, and it knows less of remote URIs than we do.
@@ -90,6 +78,32 @@ def spark_session(party: Party, name: str, scratch: str) -> Iterator[SparkSessio
             yield spark
         finally:
             spark.stop()
+
+
+def common_conf(driver_memory: str) -> dict[str, str]:
+    """Return Spark's settings, whatever its master."""
+    return {
+        "spark.driver.memory": driver_memory,
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.sql.caseSensitive": "true",
+        "spark.sql.session.timeZone": "UTC",
+        "spark.sql.shuffle.partitions": "4",
+        "spark.sql.catalogImplementation": "in-memory",
+    }
+
+
+def local_conf(driver_memory: str) -> dict[str, str]:
+    """Return Spark's settings where one process does all the work."""
+    # Work on one machine is over before the second compiler pays; without it a job costs half the CPU. The heap is
+    # taken as a whole at the start: what a driver needs is known from its configuration, whatever the data are.
+    heap = f"-Xms{driver_memory} -Xmn96m -XX:+AlwaysPreTouch"
+    return common_conf(driver_memory) | {
+        "spark.driver.host": "127.0.0.1",
+        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.driver.extraJavaOptions": f"-XX:TieredStopAtLevel=1 -XX:+UseSerialGC {heap}",
+        "spark.memory.fraction": "0.3",  # sorts spill to disk before they crowd out the rest
+    }
 
 
 def carried(function: Callable[[Batches], Batches]) -> Callable[[Batches], Batches]:
