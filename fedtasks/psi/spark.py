@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import os
 import re
 import sys
@@ -54,6 +55,8 @@ def spark_session(party: Party, name: str, scratch: str) -> Iterator[SparkSessio
     if active is not None:
         yield active
         return
+    # It tells of every connection that it closes, also when nobody listens any more.
+    logging.getLogger("py4j").setLevel(logging.WARNING)
     # Spark would start whatever `python3` it finds on PATH.
     os.environ["PYSPARK_PYTHON"] = party.spark.conf.get("spark.pyspark.python", sys.executable)
     if party.spark.master.startswith("local"):
