@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import uuid
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from fedtasks.errors import ConfigError, ProcessFailed
@@ -47,27 +47,25 @@ def make() -> Path:
     Cost: one start of Spark and about 100 MB on disk.
     """
     target = archive()
-    partial = target.with_name(f"{target.name}.{uuid.uuid4().hex}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial.touch()
-        partial.unlink()
+        scratch = TemporaryDirectory(dir=target.parent)
     except OSError as error:
         raise ConfigError(f"the archive cannot be written: {error.strerror}", where=str(target.parent)) from error
-    command = [sys.executable, "-m", "fedtasks.psi.class_archive", str(partial)]
-    environment = os.environ | {"PYSPARK_PYTHON": sys.executable}
-    try:
-        done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, errors="replace", timeout=MAKE_TIMEOUT_S
-        )
+    with scratch as folder:
+        partial = Path(folder) / target.name
+        command = [sys.executable, "-m", "fedtasks.psi.class_archive", str(partial)]
+        environment = os.environ | {"PYSPARK_PYTHON": sys.executable}
+        try:
+            done = subprocess.run(
+                command, env=environment, capture_output=True, text=True, errors="replace", timeout=MAKE_TIMEOUT_S
+            )
+        except subprocess.TimeoutExpired as error:
+            raise ProcessFailed(f"Java wrote no archive within {MAKE_TIMEOUT_S} s") from error
         if done.returncode != 0 or not partial.exists():
             last = " ".join((done.stdout + done.stderr).split()[-60:])
             raise ProcessFailed(f"Java wrote no archive: {last}")
         os.replace(partial, target)
-    except subprocess.TimeoutExpired as error:
-        raise ProcessFailed(f"Java wrote no archive within {MAKE_TIMEOUT_S} s") from error
-    finally:
-        partial.unlink(missing_ok=True)
     return target
 
 
@@ -82,12 +80,10 @@ def _record(target: Path) -> None:
     def same(_: int, batches: Batches) -> Batches:
         yield from batches
 
-    builder = SparkSession.builder.master("local[2]").appName("fedtasks class archive")
     conf = local_conf("512m")
     conf["spark.driver.extraJavaOptions"] += f" -XX:ArchiveClassesAtExit={target}"
-    for key, value in conf.items():
-        builder = builder.config(key, value)
-    spark = builder.getOrCreate()
+    builder = SparkSession.builder.master("local[2]").appName("fedtasks class archive")
+    spark = builder.config(map={**conf}).getOrCreate()
     numbers = spark.range(64).select(
         F.col("id").cast("string").alias("id"), (F.col("id") % 4).cast("int").alias("shard")
     )

@@ -73,9 +73,7 @@ def spark_session(party: Party, name: str, scratch: str) -> Iterator[SparkSessio
         # What is spilled or shuffled holds ids.
         conf |= {"spark.local.dir": filesystem(f"{own}/spill")[1]}
         builder = SparkSession.builder.master(party.spark.master).appName(name)
-        for key, value in (conf | dict(party.spark.conf)).items():
-            builder = builder.config(key, value)
-        spark = builder.getOrCreate()
+        spark = builder.config(map={**conf, **party.spark.conf}).getOrCreate()
         spark.sparkContext.setLogLevel("ERROR")
         try:
             yield spark

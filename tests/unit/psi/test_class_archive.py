@@ -55,10 +55,8 @@ def classes_from_archive() -> int:
         "from fedtasks.psi.spark import local_conf\n"
         "conf = local_conf('512m')\n"
         "conf['spark.driver.extraJavaOptions'] += ' ' + sys.argv[1]\n"
-        "builder = SparkSession.builder.master('local[1]')\n"
-        "for item in conf.items():\n"
-        "    builder = builder.config(*item)\n"
-        "assert builder.getOrCreate().range(3).count() == 3\n"
+        "spark = SparkSession.builder.master('local[1]').config(map=conf).getOrCreate()\n"
+        "assert spark.range(3).count() == 3\n"
     )
     done = subprocess.run([sys.executable, "-c", code, options], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
