@@ -185,7 +185,8 @@ def _listeners(party: Party) -> Iterator[Finding]:
 
 
 def _psi_key(party: Party) -> Iterator[Finding]:
-    from fedtasks.crypto.scheme import Scheme, load_signer
+    from fedtasks.crypto.scheme import load_signer
+    from fedtasks.crypto.schemes import Scheme
 
     if party.psi_key is None and party.psi_oprf_key is None:
         remedy = "If this party signs ids for others: fedtasks psi keygen"

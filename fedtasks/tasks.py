@@ -24,6 +24,7 @@ from fedtasks.link.client import GatewayClient
 from fedtasks.link.grpc_link import GrpcLink
 from fedtasks.link.link import Link
 from fedtasks.settings import build, to_plain
+from fedtasks.wire.v1 import worker_pb2
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +55,8 @@ class TaskConfig:
         The step's own settings, equal on both sides.
     shared_digest
         Digest of the run's whole shared configuration.
+    partition
+        Whose data the run uses: a day or another key.
     """
 
     party: Path
@@ -65,6 +68,7 @@ class TaskConfig:
     datasets: Mapping[str, str]
     settings: Mapping[str, Any] = field(default_factory=dict)
     shared_digest: str = ""
+    partition: str = ""
     stage: str = ""
     shard: int | None = None
 
@@ -84,10 +88,13 @@ class Outcome:
         Rows, people, steps.
     digests
         SHA-256 (hex) of what both sides hold alike, such as the row order.
+    values
+        What else both sides have found alike.
     """
 
     counts: Mapping[str, int] = field(default_factory=dict)
     digests: Mapping[str, str] = field(default_factory=dict)
+    values: Mapping[str, Any] = field(default_factory=dict)
 
 
 class TaskContext:
@@ -97,6 +104,7 @@ class TaskContext:
         self.config = config
         self.party = party
         self._client = client
+        self._link: GrpcLink | None = None
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -132,7 +140,7 @@ class TaskContext:
             A fact differs; the error names it.
         """
         config = self.config
-        return GrpcLink(
+        self._link = GrpcLink(
             self._client,
             peer=config.peer,
             run_id=config.run_id,
@@ -141,6 +149,7 @@ class TaskContext:
             attempt=config.attempt,
             facts={"shared configuration": config.shared_digest, **facts},
         )
+        return self._link
 
     def count_use(self, kind: str, amount: int) -> None:
         """Charge a use to the run's ticket; to be called before it happens.
@@ -162,10 +171,21 @@ class TaskContext:
         self._client.count_use(self.config.run_id, self.config.half, self.config.attempt, kind, amount)
 
     def report(self, progress: Mapping[str, Any] | None = None, *, step: int = 0, **metrics: float) -> None:
-        """Show progress (display only) and store metrics at `step`; never fails the task."""
+        """Show progress (display only), store metrics at `step` and what has been sent; never fails the task."""
+        config, sent = self.config, self._link.sent if self._link is not None else {}
+        disclosures = [
+            worker_pb2.Disclosure(name=name, messages=each.messages, items=each.items, bytes=each.bytes)
+            for name, each in list(sent.items())
+        ]
         try:
             self._client.report(
-                self.config.run_id, self.config.half, self.config.attempt, progress=progress, step=step, metrics=metrics
+                config.run_id,
+                config.half,
+                config.attempt,
+                progress=progress,
+                step=step,
+                metrics=metrics,
+                disclosures=disclosures,
             )
         except FedtasksError as error:
             log.warning("progress could not be reported: %s", error)
@@ -194,7 +214,11 @@ def run(algorithm: Algorithm, config_file: Path) -> int:
         config = build(TaskConfig, json.loads(config_file.read_text(encoding="utf-8")))
         party = load_party(config.party)
         with GatewayClient.of(party) as client:
-            outcome = algorithm(TaskContext(config, party, client))
+            context = TaskContext(config, party, client)
+            try:
+                outcome = algorithm(context)
+            finally:
+                context.report()  # whatever became of it, this has left the house
     except FedtasksError as error:
         log.error("%s", error)
         _write(folder / FAILURE, _failure(error))

@@ -387,6 +387,7 @@ class FederatedTaskOperator(MeetingOperator):
             datasets=shared["datasets"],
             settings=shared["steps"][self.step.name],
             shared_digest=digest(shared),
+            partition=meeting.run.partition,
             stage=self.stage,
             shard=self.shard,
         )

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
-from airflow.sdk import DAG, CronPartitionTimetable, Param, PartitionedAtRuntime, TaskGroup, chain
+from airflow.sdk import DAG, CronPartitionTimetable, PartitionedAtRuntime, TaskGroup, chain
 
+from fedtasks.airflow import form
 from fedtasks.airflow.operators import (
     CLOSE_RUN,
     OPEN_RUN,
@@ -41,20 +43,79 @@ __all__ = [
     "Step",
     "align",
     "evaluate",
+    "federated",
     "intersect",
     "intersect_by_shard",
     "train_split_nn",
 ]
 
-_RESERVED = frozenset(
-    {
-        "fedtasks", "force", "leader", "own_dataset", "partition", "peer", "peer_dataset", "reason", "ticket",
-        OPEN_RUN, CLOSE_RUN,
-    }
-)  # fmt: skip
-
-
+_RESERVED = frozenset({"fedtasks", *form.RUN, OPEN_RUN, CLOSE_RUN})
 _NOT_CRON = ("@once", "@continuous")
+DEFAULT_ARGS = {"retries": 2, "retry_delay": timedelta(seconds=5)}
+
+
+class federated:  # noqa: N801 - reads as a verb where it is used
+    """A federated run inside any DAG: ``with federated(peer="shop") as run: run.add(intersect())``.
+
+    Parameters
+    ----------
+    peer
+        Whom the trigger form proposes; by default the only peer of party.yaml.
+    leader
+        Who holds the label, as the initiator sees it: ``own`` or ``peer``.
+    wait
+        How long a half waits for the other.
+
+    Raises
+    ------
+    ConfigError
+        The DAG holds a federated run already, has a schedule that cannot take a partition, or two steps have one name.
+
+    Notes
+    -----
+    The steps follow one another in the order added, and what `add` returns can be put before or behind ordinary
+    operators. The DAG must be deployed on both sides with the same steps; the ordinary operators may differ.
+    """
+
+    def __init__(self, *, peer: str | None = None, leader: str = "own", wait: timedelta = timedelta(hours=1)) -> None:
+        if leader not in ("own", "peer"):
+            raise ConfigError(f"`{leader}` is neither own nor peer", field="leader")
+        self._peer = peer
+        self._leader = leader
+        self._wait = wait
+        self._steps: list[Step] = []
+
+    def __enter__(self) -> Self:
+        # The ids stay plain: both sides' tasks are named by their steps, wherever these stand.
+        self._group = TaskGroup("federated", prefix_group_id=False)
+        self._group.__enter__()
+        self._opened = OpenRunOperator(task_id=OPEN_RUN, steps=())
+        self._last: Any = self._opened
+        return self
+
+    def add(self, step: Step) -> FederatedTaskOperator | TaskGroup:
+        """Add a step behind those that are there, and return its task, or the group of its tasks."""
+        if step.name in _RESERVED:
+            raise ConfigError(f"a step cannot be called `{step.name}`", field="steps")
+        if step.name in {known.name for known in self._steps}:
+            raise ConfigError(f"`{step.name}` stands twice", field="steps")
+        self._steps.append(step)
+        added = _tasks(step, self._wait)
+        chain(self._last, added)
+        self._last = added
+        return added
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self._opened.steps = tuple(self._steps)
+            chain(self._last, CloseRunOperator(task_id=CLOSE_RUN, wait=self._wait))
+            dag = self._opened.dag
+            for name, field in form.form_of(self._steps, self._peer, self._leader, party_here()).items():
+                if name not in dag.params:
+                    dag.params[name] = field
+        self._group.__exit__(kind, error, trace)  # type: ignore[no-untyped-call]
 
 
 class FederatedDag(DAG):
@@ -66,12 +127,8 @@ class FederatedDag(DAG):
         Name of the pipeline; both sides' DAGs have the same.
     steps
         What the run does.
-    peer
-        Whom the trigger form proposes; by default the only peer of party.yaml.
-    leader
-        Who holds the label, as the initiator sees it: ``own`` or ``peer``.
-    wait
-        How long a half waits for the other.
+    peer, leader, wait
+        As for `federated`.
     schedule
         When a run begins by itself, at the one side whose party.yaml names the pipeline in ``schedules``: a cron
         expression of a day or longer, such as ``@daily``, whose run is about the day before, or a timetable. By default
@@ -96,19 +153,16 @@ class FederatedDag(DAG):
         schedule: Any = None,
         **kwargs: Any,
     ) -> None:
-        _check(dag_id, steps, leader)
-        party = _party()
-        defaults = {"retries": 2, "retry_delay": timedelta(seconds=5), **kwargs.pop("default_args", {})}
+        check_name(dag_id, "dag_id")
         super().__init__(
             dag_id,
-            schedule=_timetable(dag_id, schedule, party),
-            params=_form(steps, peer, leader, party),
-            default_args=defaults,
+            schedule=timetable(dag_id, schedule),
+            default_args={**DEFAULT_ARGS, **kwargs.pop("default_args", {})},
             **{"max_active_runs": 4, "catchup": False, "tags": ["federated"], **kwargs},
         )
-        with self:
-            opened = OpenRunOperator(task_id=OPEN_RUN, steps=steps)
-            chain(opened, *(_tasks(step, wait) for step in steps), CloseRunOperator(task_id=CLOSE_RUN, wait=wait))
+        with self, federated(peer=peer, leader=leader, wait=wait) as run:
+            for step in steps:
+                run.add(step)
 
 
 def _tasks(step: Step, wait: timedelta) -> FederatedTaskOperator | TaskGroup:
@@ -131,8 +185,9 @@ def _tasks(step: Step, wait: timedelta) -> FederatedTaskOperator | TaskGroup:
     return group
 
 
-def _timetable(dag_id: str, schedule: Any, party: Party | None) -> Any:
-    """Return when this side initiates: by its schedule where party.yaml says so, else only when triggered."""
+def timetable(dag_id: str, schedule: Any = None) -> Any:
+    """Return when this side begins a run: by `schedule` where party.yaml says so, else only when triggered."""
+    party = party_here()
     if schedule is None or party is None or dag_id not in party.schedules:
         # Unlike None, this takes the partition key that a gateway or a person gives, and needs none.
         return PartitionedAtRuntime()
@@ -142,75 +197,9 @@ def _timetable(dag_id: str, schedule: Any, party: Party | None) -> Any:
     return CronPartitionTimetable(schedule, timezone="UTC", key_format="%Y-%m-%d", run_offset=-1)
 
 
-def _check(dag_id: str, steps: Sequence[Step], leader: str) -> None:
-    check_name(dag_id, "dag_id")
-    if leader not in ("own", "peer"):
-        raise ConfigError(f"`{leader}` is neither own nor peer", field="leader")
-    names = [step.name for step in steps]
-    for name in names:
-        if name in _RESERVED:
-            raise ConfigError(f"a step cannot be called `{name}`", field="steps")
-        if names.count(name) > 1:
-            raise ConfigError(f"`{name}` stands twice", field="steps")
-
-
-def _party() -> Party | None:
+def party_here() -> Party | None:
     """Return this party if its file can be read; if not, the DAG still parses and ``open_run`` says what is wrong."""
     try:
         return load_party()
     except ConfigError:
         return None
-
-
-def _form(steps: Sequence[Step], peer: str | None, leader: str, party: Party | None) -> dict[str, Param]:
-    """Make the trigger form; the responder's DAG run takes the initiator's values instead."""
-    peers = [known.name for known in party.peers] if party else []
-    datasets = [dataset.name for dataset in party.datasets] if party else []
-    text: dict[str, Any] = {"type": ["null", "string"]}
-    form = {
-        "peer": _choice(peer, peers, "Peer", "The party to run with."),
-        "ticket": Param(
-            "auto", "A ticket of the peer's; `auto` takes the one that fits.", type="string", title="Ticket"
-        ),
-        "partition": Param(
-            None, "Whose data the run uses: a day or another key. By default today (UTC).", title="Partition", **text
-        ),
-        "reason": Param(None, "Why; the peer reads it.", title="Reason", maxLength=200, **text),
-    }
-    section: dict[str, Any] = {"section": "Data"}
-    form["own_dataset"] = _choice(None, datasets, "Own dataset", "As party.yaml declares it.", **section)
-    form["peer_dataset"] = Param(
-        None,
-        "As the peer's ticket names it; may be left out if there is only one.",
-        title="The peer's dataset",
-        **section,
-        **text,
-    )
-    form["leader"] = Param(
-        leader,
-        "Who holds the label.",
-        title="Leader",
-        enum=["own", "peer"],
-        values_display={"own": "this party", "peer": "the peer"},
-        **section,
-    )
-    for step in steps:
-        form[step.name] = Param(
-            dict(step.settings),
-            f"Settings of `{step.name}` where they differ from the algorithm's defaults; both sides use them.",
-            type="object",
-            title=step.name,
-            section="Settings",
-        )
-    form["force"] = Param(False, "Run a partition again that is done.", type="boolean", title="Repeat", section="Run")
-    return form
-
-
-def _choice(default: str | None, known: list[str], title: str, description: str, **schema: Any) -> Param:
-    """Make a field with a list of what party.yaml knows, and the only one as its default."""
-    if not known:
-        return Param(default, description, title=title, type=["null", "string"], **schema)
-    value = default if default in known else (known[0] if len(known) == 1 else None)
-    if value is None:
-        return Param(None, description, title=title, enum=[None, *known], type=["null", "string"], **schema)
-    return Param(value, description, title=title, enum=known, type="string", **schema)

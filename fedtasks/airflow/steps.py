@@ -57,7 +57,8 @@ class Step:
     name
         Its task id, and the name under which both halves meet.
     entry
-        ``package.module:function`` for Python; a file relative to the installation's root for Spark.
+        ``package.module:function`` or ``/folder/file.py:function`` for Python; a file relative to the installation's
+        root for Spark.
     launcher
         How it is started.
     settings
@@ -65,8 +66,12 @@ class Step:
     stages
         The parts that it is cut into; by default it is one task. With a stage by shard, the setting ``shards`` says how
         many there are.
+    settings_type
+        ``package.module:Dataclass`` that declares the settings; makes the fields of the trigger form.
     needs_label
         Whether the leader's dataset must declare a label, and the follower's none.
+    source_digest
+        SHA-256 (hex) of a function of one's own, so that both sides run the same; empty for what is installed.
     """
 
     name: str
@@ -74,7 +79,9 @@ class Step:
     launcher: Launcher = Launcher.PYTHON
     settings: Mapping[str, Any] = field(default_factory=dict)
     stages: tuple[Stage, ...] = ()
+    settings_type: str = ""
     needs_label: bool = False
+    source_digest: str = ""
 
     def __post_init__(self) -> None:
         check_name(self.name, "name")
@@ -90,7 +97,8 @@ class Step:
     @property
     def digest(self) -> str:
         """SHA-256 (hex) of the declaration without its settings, which the shared configuration holds."""
-        return digest({"name": self.name, "entry": self.entry, "launcher": self.launcher, "stages": self.stages})
+        what = self.source_digest or self.entry  # where a function of one's own stands is each side's own affair
+        return digest({"name": self.name, "entry": what, "launcher": self.launcher, "stages": self.stages})
 
     @property
     def is_by_shard(self) -> bool:
@@ -137,9 +145,15 @@ def spark_job(entry: str) -> Path:
     return Path(fedtasks.__file__).parents[1] / entry
 
 
+_PSI = "fedtasks.psi.settings:PsiSettings"
+_ALIGN = "fedtasks.psi.settings:AlignSettings"
+_TRAIN = "fedtasks.models.split_nn.settings:TrainSettings"
+_EVALUATE = "fedtasks.models.split_nn.settings:EvaluateSettings"
+
+
 def intersect(**settings: Any) -> Step:
     """Find the people that both parties share, by private set intersection; task ``psi``."""
-    return Step("psi", "spark_jobs/psi.py", Launcher.SPARK, settings)
+    return Step("psi", "spark_jobs/psi.py", Launcher.SPARK, settings, settings_type=_PSI)
 
 
 def intersect_by_shard(shards: int = 8, **settings: Any) -> Step:
@@ -148,19 +162,21 @@ def intersect_by_shard(shards: int = 8, **settings: Any) -> Step:
     A transfer that breaks is repeated alone, and goes on where it stopped.
     """
     stages = (Stage("prepare"), Stage("send", True), Stage("sign"), Stage("answer", True), Stage("match"))
-    return Step("psi", "spark_jobs/psi.py", Launcher.SPARK, {"shards": shards, **settings}, stages)
+    return Step("psi", "spark_jobs/psi.py", Launcher.SPARK, {"shards": shards, **settings}, stages, _PSI)
 
 
 def align(**settings: Any) -> Step:
     """Put the shared rows of both parties into blocks of equal order; task ``align``."""
-    return Step("align", "spark_jobs/align.py", Launcher.SPARK, settings)
+    return Step("align", "spark_jobs/align.py", Launcher.SPARK, settings, settings_type=_ALIGN)
 
 
 def train_split_nn(**settings: Any) -> Step:
     """Train a neural network whose halves stay apart; task ``train``."""
-    return Step("train", "fedtasks.models.split_nn.steps:train", settings=settings, needs_label=True)
+    entry = "fedtasks.models.split_nn.steps:train"
+    return Step("train", entry, settings=settings, settings_type=_TRAIN, needs_label=True)
 
 
 def evaluate(**settings: Any) -> Step:
     """Score the test rows with both halves and measure; task ``evaluate``."""
-    return Step("evaluate", "fedtasks.models.split_nn.steps:evaluate", settings=settings, needs_label=True)
+    entry = "fedtasks.models.split_nn.steps:evaluate"
+    return Step("evaluate", entry, settings=settings, settings_type=_EVALUATE, needs_label=True)

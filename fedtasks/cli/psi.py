@@ -33,7 +33,8 @@ def psi_keygen(
     party_file: PartyFile = PARTY,
 ) -> None:
     """Make the key that this party signs ids with when it is the PSI signer, and name it in party.yaml."""
-    from fedtasks.crypto.scheme import Scheme, generate_key
+    from fedtasks.crypto.scheme import generate_key
+    from fedtasks.crypto.schemes import Scheme
 
     if scheme not in _KEYS:
         raise ConfigError(f"`{scheme}` is not one of: {', '.join(_KEYS)}", field="scheme")

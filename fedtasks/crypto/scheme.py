@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,17 +24,11 @@ from fedtasks.crypto.keys import (
     load_oprf_key,
     load_psi_key,
 )
+from fedtasks.crypto.schemes import Scheme
 from fedtasks.crypto.tags import make_tags
 from fedtasks.errors import ConfigError
 
 Bytes = npt.NDArray[np.uint8]
-
-
-class Scheme(enum.Enum):
-    """By which function, known to the signer alone, ids become tags."""
-
-    BLIND_RSA = "blind_rsa"
-    OPRF = "oprf"
 
 
 class Client(Protocol):

@@ -64,6 +64,8 @@ def half_message(row: HalfRow, *, private: bool) -> run_pb2.Half:
         failure=failure_message(row.failure),
         outcome_json=_json(row.outcome),
         progress_json=_json(row.progress) if private else "",
+        announced_ms=row.announced_ms,
+        started_ms=row.started_ms,
     )
 
 
@@ -81,6 +83,8 @@ def half_from_message(run_id: str, message: run_pb2.Half, party: str) -> HalfRow
         failure=failure_from_message(message.failure, party) if message.HasField("failure") else None,
         outcome=json.loads(message.outcome_json) if message.outcome_json else None,
         progress=None,
+        announced_ms=message.announced_ms,
+        started_ms=message.started_ms,
     )
 
 

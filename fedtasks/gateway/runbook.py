@@ -10,7 +10,7 @@ import dataclasses
 import json
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -37,7 +37,7 @@ from fedtasks.gateway.messages import (
     half_message,
     run_message,
 )
-from fedtasks.store import HalfRow, MetricRow, RunRow, Store
+from fedtasks.store import DisclosureRow, HalfRow, MetricRow, RunRow, Store
 from fedtasks.tickets import public_from_text, read_receipt, sign_receipt
 from fedtasks.wire.v1 import peer_pb2, run_pb2
 
@@ -158,17 +158,24 @@ class RunBook:
         """Mark the own half as running."""
         with self._lock:
             _, half = self.require_attempt(run_id, task, attempt)
-            self._store.put_half(
-                dataclasses.replace(half, state="running", since_ms=self._clock(), until_ms=0), bump=True
-            )
+            now = self._clock()
+            started = dataclasses.replace(half, state="running", since_ms=now, until_ms=0, started_ms=now)
+            self._store.put_half(started, bump=True)
             self._changed(run_id)
             return self.meeting(run_id, task)
 
     def report(
-        self, run_id: str, task: str, attempt: int, progress: Mapping[str, Any] | None, metrics: list[MetricRow]
+        self,
+        run_id: str,
+        task: str,
+        attempt: int,
+        progress: Mapping[str, Any] | None,
+        metrics: Sequence[MetricRow],
+        disclosures: Sequence[DisclosureRow] = (),
     ) -> None:
-        """Store progress (display only) and metrics of the attempt that may speak."""
+        """Store progress (display only) and metrics of the attempt that may speak, and what any attempt has sent."""
         with self._lock:
+            self._store.put_disclosures(disclosures)
             _, half = self.require_attempt(run_id, task, attempt)
             if progress is not None:
                 self._store.put_half(dataclasses.replace(half, progress=dict(progress)))

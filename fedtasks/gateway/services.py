@@ -29,7 +29,7 @@ from fedtasks.gateway.runbook import RunBook
 from fedtasks.gateway.ticketbook import TicketBook
 from fedtasks.identity import common_name, leaf_belongs_to
 from fedtasks.link.status import to_abort
-from fedtasks.store import MetricRow, Store
+from fedtasks.store import DisclosureRow, MetricRow, Store
 from fedtasks.wire.v1 import peer_pb2, peer_pb2_grpc, run_pb2, worker_pb2, worker_pb2_grpc
 
 log = logging.getLogger(__name__)
@@ -185,8 +185,15 @@ class WorkerService(worker_pb2_grpc.WorkerGatewayServicer):
             MetricRow(request.run_id, request.task, metric.name, metric.step, metric.value, metric.at_ms or now)
             for metric in request.metrics
         ]
+        disclosures = [
+            DisclosureRow(
+                request.run_id, request.task, request.attempt, sent.name, sent.messages, sent.items, sent.bytes
+            )
+            for sent in request.disclosures
+        ]
         await self._answer(
-            context, lambda: self._runs.report(request.run_id, request.task, request.attempt, progress, metrics)
+            context,
+            lambda: self._runs.report(request.run_id, request.task, request.attempt, progress, metrics, disclosures),
         )
         return worker_pb2.ReportTaskResponse()
 

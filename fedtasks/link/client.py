@@ -9,7 +9,7 @@ import queue
 import random
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import Any, Self, TypeVar
 
 import grpc
@@ -163,8 +163,9 @@ class GatewayClient:
         progress: Mapping[str, Any] | None = None,
         step: int = 0,
         metrics: Mapping[str, float] | None = None,
+        disclosures: Sequence[worker_pb2.Disclosure] = (),
     ) -> None:
-        """Show progress and store metrics at `step`."""
+        """Show progress, store metrics at `step`, and what this attempt has sent so far in all."""
         now_ms = time.time_ns() // 1_000_000
         request = worker_pb2.ReportTaskRequest(
             run_id=run_id,
@@ -175,6 +176,7 @@ class GatewayClient:
                 run_pb2.Metric(task=task, name=name, step=step, value=value, at_ms=now_ms)
                 for name, value in (metrics or {}).items()
             ],
+            disclosures=disclosures,
         )
         self._call("ReportTask", request, worker_pb2.ReportTaskResponse)
 

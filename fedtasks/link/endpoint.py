@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+import numpy as np
+import pyarrow as pa
 
 from fedtasks.link import files
 from fedtasks.link.conversation import Conversation
 from fedtasks.link.link import Payload
 from fedtasks.link.payload import decode, encode
+
+# Files of shards and their chunks count as one: `blinded-00003/chunk` is `blinded`.
+_NUMBERED = re.compile(r"(-\d+)+(?=$|/| )|/\w+$")
+
+
+@dataclass
+class Sent:
+    """What has been sent under one name.
+
+    Parameters
+    ----------
+    messages, items, bytes
+        How many, how many rows in all where they are arrays or record batches, and their size.
+    """
+
+    messages: int = 0
+    items: int = 0
+    bytes: int = 0
 
 
 class Endpoint:
@@ -27,6 +50,7 @@ class Endpoint:
         self.peer = conversation.peer
         self._conversation = conversation
         self._close_timeout_s = close_timeout_s
+        self.sent: dict[str, Sent] = {}
 
     @property
     def bytes_sent(self) -> int:
@@ -42,6 +66,10 @@ class Endpoint:
         """See `Link.send`."""
         kind, parts = encode(payload)
         self._conversation.send(name, kind, parts)
+        sent = self.sent.setdefault(_NUMBERED.sub("", name), Sent())
+        sent.messages += 1
+        sent.items += _rows(payload)
+        sent.bytes += sum(part.nbytes for part in parts)
 
     def receive(self, name: str, *, timeout_s: float | None = None) -> Payload:
         """See `Link.receive`."""
@@ -80,3 +108,9 @@ class Endpoint:
             self.close()
         else:
             self.abort()
+
+
+def _rows(payload: Payload) -> int:
+    if isinstance(payload, pa.RecordBatch):
+        return int(payload.num_rows)
+    return len(payload) if isinstance(payload, np.ndarray) and payload.ndim else 0

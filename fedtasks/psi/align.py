@@ -20,43 +20,13 @@ from fedtasks.data.storage import Manifest, remove
 from fedtasks.data.tables import ID, Part, list_parts, read_rows, rows_schema
 from fedtasks.errors import ConfigError, DataCorrupt, LabelInvalid, ProtocolViolated, RowOrderDiffers
 from fedtasks.link.link import Link
-from fedtasks.psi.settings import Learns
+from fedtasks.psi.settings import AlignSettings, Learns
 from fedtasks.psi.spark import Batches, by_shard, collect, each, spark_session
 from fedtasks.psi.stages import read_pairs
 from fedtasks.settings import build
 from fedtasks.tasks import Outcome, TaskContext, facts_of
 
 _FILE, _ROW = "__file__", "__row__"
-
-
-@dataclass(frozen=True)
-class AlignSettings:
-    """How aligned rows are cut; equal on both sides.
-
-    Parameters
-    ----------
-    test_fraction
-        Share of the people who are kept for the test.
-    seed
-        Which people those are.
-    rows_per_block
-        About how many rows one block holds; a worker holds one block in memory.
-    psi_task
-        The task that found the people.
-    """
-
-    test_fraction: float = 0.25
-    seed: int = 0
-    rows_per_block: int = 100_000
-    psi_task: str = "psi"
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.test_fraction < 1:
-            raise ConfigError(f"{self.test_fraction} is not between 0 and 1 (1 excluded)", field="test_fraction")
-        if self.rows_per_block < 1:
-            raise ConfigError(f"{self.rows_per_block} is less than 1", field="rows_per_block")
-        if not -(2**63) <= self.seed < 2**63:
-            raise ConfigError(f"{self.seed} does not fit into 64 bits", field="seed")
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,11 @@
-"""What both sides of an intersection agree on."""
+"""What both sides of an intersection, and of an alignment, agree on."""
 
 from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
 
-from fedtasks.crypto.scheme import Scheme
+from fedtasks.crypto.schemes import Scheme
 from fedtasks.errors import ConfigError
 
 _MAX_SHARDS = 10_000
@@ -62,3 +62,33 @@ class PsiSettings:
                 raise ConfigError(f"{value} is not between {low} and {high}", field=name)
         if self.learns is Learns.SIZE and self.scheme is not Scheme.OPRF:
             raise ConfigError("`size` cannot be learnt alone with RSA; set `scheme: oprf`", field="learns")
+
+
+@dataclass(frozen=True)
+class AlignSettings:
+    """How aligned rows are cut; equal on both sides.
+
+    Parameters
+    ----------
+    test_fraction
+        Share of the people who are kept for the test.
+    seed
+        Which people those are.
+    rows_per_block
+        About how many rows one block holds; a worker holds one block in memory.
+    psi_task
+        The task that found the people.
+    """
+
+    test_fraction: float = 0.25
+    seed: int = 0
+    rows_per_block: int = 100_000
+    psi_task: str = "psi"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.test_fraction < 1:
+            raise ConfigError(f"{self.test_fraction} is not between 0 and 1 (1 excluded)", field="test_fraction")
+        if self.rows_per_block < 1:
+            raise ConfigError(f"{self.rows_per_block} is less than 1", field="rows_per_block")
+        if not -(2**63) <= self.seed < 2**63:
+            raise ConfigError(f"{self.seed} does not fit into 64 bits", field="seed")

@@ -9,7 +9,8 @@ from typing import Any
 
 from pyspark.sql import SparkSession
 
-from fedtasks.crypto.scheme import Scheme, Signer, load_signer
+from fedtasks.crypto.scheme import Signer, load_signer
+from fedtasks.crypto.schemes import Scheme
 from fedtasks.data.blocks import TAG_BYTES
 from fedtasks.data.storage import read_json, write_json
 from fedtasks.errors import ConfigError, DataMissing, KeyInvalid, ProtocolViolated

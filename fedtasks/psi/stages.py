@@ -22,7 +22,8 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812 - what everybody calls it
 
 from fedtasks.crypto import ristretto
-from fedtasks.crypto.scheme import Client, Scheme, Signer, load_signer
+from fedtasks.crypto.scheme import Client, Signer, load_signer
+from fedtasks.crypto.schemes import Scheme
 from fedtasks.data.blocks import TAG_BYTES
 from fedtasks.data.storage import filesystem, read_bytes, write_atomically
 from fedtasks.psi.files import (

@@ -139,8 +139,8 @@ def place(engine: Engine) -> str:
     return f"{url.host or 'localhost'}:{url.port or 5432}/{url.database or ''}"
 
 
-def migrate(engine: Engine) -> None:
-    """Bring the schema to this version; several processes may try at once.
+def migrate(engine: Engine, revision: str = "head") -> None:
+    """Bring the schema to this version, or to an older `revision`; several processes may try at once.
 
     Raises
     ------
@@ -156,7 +156,7 @@ def migrate(engine: Engine) -> None:
                 connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})")
             config.attributes["connection"] = connection
             try:
-                command.upgrade(config, "head")
+                command.upgrade(config, revision)
             except CommandError:
                 raise _newer(engine) from None
 

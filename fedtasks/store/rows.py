@@ -111,6 +111,8 @@ class HalfRow:
         When the state began, and when waiting ends (0 if not waiting).
     failure, outcome, progress
         Why it failed; what it ended with; how far it is (display only).
+    announced_ms, started_ms
+        When this attempt was there, and when it began to work (0 if it has not).
     """
 
     run_id: str
@@ -124,6 +126,8 @@ class HalfRow:
     failure: Mapping[str, Any] | None = None
     outcome: Mapping[str, Any] | None = None
     progress: Mapping[str, Any] | None = None
+    announced_ms: int = 0
+    started_ms: int = 0
 
 
 @dataclass(frozen=True)
@@ -136,6 +140,197 @@ class MetricRow:
     step: int
     value: float
     at_ms: int
+
+
+@dataclass(frozen=True)
+class DisclosureRow:
+    """What one attempt of one task has sent under one name.
+
+    Parameters
+    ----------
+    run_id, task, attempt
+        Which half, and which try of it.
+    name
+        What the messages are called; ``blinded-00003`` counts as ``blinded``.
+    messages, items, bytes
+        How many there were, how many rows they held where they are arrays or tables, and their size.
+    """
+
+    run_id: str
+    task: str
+    attempt: int
+    name: str
+    messages: int
+    items: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class RefusalRow:
+    """A DAG run that came to no run.
+
+    Parameters
+    ----------
+    dag_id, dag_run_id
+        The DAG run.
+    partition, peer
+        What it asked for, as far as that was known.
+    failure
+        Why: ``code``, ``text``, ``party``, ``task``, ``at_ms``.
+    at_ms
+        When.
+    """
+
+    dag_id: str
+    dag_run_id: str
+    partition: str
+    peer: str
+    failure: Mapping[str, Any]
+    at_ms: int
+
+
+@dataclass(frozen=True)
+class ApprovalRow:
+    """A person's say in a run that a ticket of this party asks for.
+
+    Parameters
+    ----------
+    run_id
+        Which run.
+    state
+        ``asked``, ``approved``, ``rejected`` or ``expired``.
+    clause
+        The clause of the ticket that asks for a person.
+    asked_ms, until_ms, decided_ms
+        When it was asked, until when it may be answered, and when it was.
+    decided_by, reason
+        Who answered, and what they said.
+    """
+
+    run_id: str
+    state: str
+    clause: str
+    asked_ms: int
+    until_ms: int
+    decided_ms: int | None = None
+    decided_by: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class PeerRow:
+    """How a peer's gateway was last seen.
+
+    Parameters
+    ----------
+    name
+        The peer.
+    connected, since_ms
+        Whether a conversation stands, and since when that is so.
+    version, clock_skew_s
+        Its release, and how far its clock is from ours.
+    failure
+        Why it is not connected.
+    checks, checked_ms
+        What the last preflight found, a list of ``{name, ok, text}``, and when.
+    """
+
+    name: str
+    connected: bool
+    version: str
+    clock_skew_s: float
+    failure: Mapping[str, Any] | None
+    since_ms: int
+    checks: list[dict[str, Any]] | None = None
+    checked_ms: int | None = None
+
+
+@dataclass(frozen=True)
+class TicketRequestRow:
+    """A ticket that one party would like the other to grant.
+
+    Parameters
+    ----------
+    request_id, peer
+        Its name, and the other party.
+    own
+        True: we ask; false: the peer asks us.
+    asked
+        What for: ``pipelines``, ``dataset``, ``role``, ``days``, ``reason``.
+    state
+        ``open``, ``granted`` or ``declined``.
+    at_ms
+        When it was asked.
+    """
+
+    request_id: str
+    peer: str
+    own: bool
+    asked: Mapping[str, Any]
+    state: str
+    at_ms: int
+
+
+@dataclass(frozen=True)
+class LandingRow:
+    """A partition of a dataset that is complete.
+
+    Parameters
+    ----------
+    party, dataset, partition
+        Whose, which one, and its key.
+    rows
+        How many it has; 0 for a peer's, who does not say.
+    landed_ms
+        When that became known.
+    synced
+        The peers that may know have been told; true for a peer's.
+    """
+
+    party: str
+    dataset: str
+    partition: str
+    rows: int
+    landed_ms: int
+    synced: bool = False
+
+
+@dataclass(frozen=True)
+class ModelRow:
+    """A version of a model that both sides have published.
+
+    Parameters
+    ----------
+    model, version
+        Its name, and 1, 2, 3, …, equal on both sides.
+    peer, run_id, partition
+        With whom, by which run and up to which partition it was trained.
+    parent
+        The version that it went on from; None if it began anew.
+    own_digest, peer_digest
+        SHA-256 (hex) of this party's half, and of the peer's as the peer says.
+    metrics
+        What this party knows of its quality, and of the champion's on the same rows.
+    consumed
+        Own dataset → the partitions that it has learnt from beyond its parent.
+    champion
+        Whether it is the version in use.
+    published_ms
+        When it came to be.
+    """
+
+    model: str
+    version: int
+    peer: str
+    run_id: str
+    partition: str
+    parent: int | None
+    own_digest: str
+    peer_digest: str
+    metrics: Mapping[str, Any] | None
+    consumed: Mapping[str, list[str]]
+    champion: bool
+    published_ms: int
 
 
 @dataclass(frozen=True)

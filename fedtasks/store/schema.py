@@ -125,6 +125,9 @@ halves = Table(
     _object("failure"),
     _object("outcome"),
     _object("progress"),
+    # When this attempt was there, and when it began to work.
+    Column("announced_ms", BigInteger, nullable=False, server_default="0"),
+    Column("started_ms", BigInteger, nullable=False, server_default="0"),
     CheckConstraint("state IN ('waiting', 'running', 'succeeded', 'failed')", name="state"),
 )
 
@@ -149,6 +152,108 @@ metrics = Table(
     # SQLite keeps NaN, the sign of a diverged training, as NULL.
     Column("value", Float(53)),
     _count("at_ms"),
+)
+
+disclosures = Table(
+    "disclosures",
+    metadata,
+    _run_key(),
+    Column("task", Text, primary_key=True),
+    Column("attempt", Integer, primary_key=True, autoincrement=False),
+    Column("name", Text, primary_key=True),
+    _count("messages"),
+    _count("items"),
+    _count("bytes"),
+)
+
+# A DAG run that came to no run, and why.
+refusals = Table(
+    "refusals",
+    metadata,
+    Column("dag_id", Text, primary_key=True),
+    Column("dag_run_id", Text, primary_key=True),
+    _text("partition"),
+    _text("peer"),
+    Column("failure", JSON, nullable=False),
+    _count("at_ms"),
+)
+
+approvals = Table(
+    "approvals",
+    metadata,
+    _run_key(),
+    _text("state"),
+    _text("clause"),
+    _count("asked_ms"),
+    _count("until_ms"),
+    Column("decided_ms", BigInteger),
+    _text("decided_by"),
+    _text("reason"),
+    CheckConstraint("state IN ('asked', 'approved', 'rejected', 'expired')", name="state"),
+)
+
+peers = Table(
+    "peers",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("connected", Boolean, nullable=False),
+    _text("version"),
+    Column("clock_skew_s", Float(53), nullable=False),
+    _object("failure"),
+    _count("since_ms"),
+    # What the last preflight found, a list of {name, ok, text}.
+    _object("checks"),
+    Column("checked_ms", BigInteger),
+)
+
+ticket_requests = Table(
+    "ticket_requests",
+    metadata,
+    Column("request_id", Text, primary_key=True),
+    _text("peer"),
+    Column("own", Boolean, nullable=False),
+    Column("asked", JSON, nullable=False),
+    _text("state"),
+    _count("at_ms"),
+    CheckConstraint("state IN ('open', 'granted', 'declined')", name="state"),
+)
+
+landings = Table(
+    "landings",
+    metadata,
+    Column("party", Text, primary_key=True),
+    Column("dataset", Text, primary_key=True),
+    Column("partition", Text, primary_key=True),
+    _count("rows"),
+    _count("landed_ms"),
+    Column("synced", Boolean, nullable=False),
+)
+
+models = Table(
+    "models",
+    metadata,
+    Column("model", Text, primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    _text("peer"),
+    Column("run_id", Text, ForeignKey("runs.run_id"), nullable=False),
+    _text("partition"),
+    Column("parent", Integer),
+    _text("own_digest"),
+    _text("peer_digest"),
+    _object("metrics"),
+    # Dataset -> the partitions of it that this version has learnt from beyond its parent; own datasets only.
+    Column("consumed", JSON, nullable=False),
+    Column("champion", Boolean, nullable=False),
+    _count("published_ms"),
+)
+Index(None, models.c.run_id)
+# One version of a model is in use.
+Index(
+    "uq_models_champion",
+    models.c.model,
+    unique=True,
+    sqlite_where=models.c.champion,
+    postgresql_where=models.c.champion,
 )
 
 audit = Table(

@@ -29,7 +29,7 @@ from fedtasks.errors import (
 from fedtasks.settings import to_plain
 from fedtasks.store import engine as database
 from fedtasks.store import schema
-from fedtasks.store.rows import AuditRow, HalfRow, MetricRow, RunRow, TicketRow
+from fedtasks.store.rows import AuditRow, DisclosureRow, HalfRow, MetricRow, RunRow, TicketRow
 from fedtasks.store.tags import TagTables
 
 T = TypeVar("T")
@@ -426,7 +426,8 @@ class Store:
             if own is not None and own.token == token and own.state not in _ENDED:
                 return own
             attempt = max(own.attempt + 1 if own else 1, peer.attempt if peer else 1)
-            half = HalfRow(run_id, task, True, attempt, "waiting", token, self._clock(), until_ms)
+            now = self._clock()
+            half = HalfRow(run_id, task, True, attempt, "waiting", token, now, until_ms, announced_ms=now)
             connection.execute(self._upsert(schema.halves), _columns(half))
             _bump(connection, run)
             return half
@@ -469,6 +470,23 @@ class Store:
         order = schema.metrics.c.task, schema.metrics.c.name, schema.metrics.c.step
         rows = self._list(MetricRow, query.order_by(*order))
         return [replace(row, value=math.nan) if row.value is None else row for row in rows]
+
+    def put_disclosures(self, rows: Sequence[DisclosureRow]) -> None:
+        """Keep what attempts have sent so far; of one (run, task, attempt, name) the last total stays.
+
+        Raises
+        ------
+        RunUnknown
+            There is no such run; nothing was stored.
+        """
+        if rows:
+            self._add(self._upsert(schema.disclosures), [_columns(row) for row in rows])
+
+    def disclosures(self, run_id: str) -> list[DisclosureRow]:
+        """Return what a run has sent, by task, name and attempt."""
+        table = schema.disclosures
+        query = _filtered(table, run_id=run_id).order_by(table.c.task, table.c.name, table.c.attempt)
+        return self._list(DisclosureRow, query)
 
     def _add(self, statement: Any, rows: list[dict[str, Any]]) -> None:
         try:

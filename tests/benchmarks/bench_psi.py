@@ -31,7 +31,8 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from fedtasks import tickets
-from fedtasks.crypto.scheme import Scheme, generate_key
+from fedtasks.crypto.scheme import generate_key
+from fedtasks.crypto.schemes import Scheme
 from fedtasks.data.storage import RunStorage, filesystem
 from fedtasks.wire.v1 import run_pb2
 from tests.integration.gateway.parties import PIPELINE, Member, grant_ticket, make_members, set_address

@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from fedtasks.config import Dataset, FeatureType, Normalisation, Party, Spark
-from fedtasks.crypto.scheme import Scheme, generate_key
+from fedtasks.crypto.scheme import generate_key
+from fedtasks.crypto.schemes import Scheme
 from fedtasks.data.storage import RunStorage, filesystem
 from tests.cluster.hdfs import HdfsCluster
 from tests.cluster.spark import SparkCluster

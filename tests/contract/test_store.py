@@ -35,6 +35,7 @@ from fedtasks.errors import (
     TicketRateLimited,
 )
 from fedtasks.store import AuditRow, HalfRow, MetricRow, RunRow, Store, TicketRow
+from fedtasks.store import engine as database_engine
 from fedtasks.store.schema import metadata
 from fedtasks.store.store import _audit_digest
 from tests.contract.conftest import Database
@@ -523,13 +524,15 @@ def test_uses_within_any_day_never_pass_the_limit_per_day(ticking: Store, clock:
 
 
 def test_use_charged_before_there_were_days_counts_for_none(sqlite_database: Database) -> None:
-    with opened(sqlite_database) as store:
-        store.put_ticket(TICKET)
-        store.count_use("t-1", "r1", "ids", 90, None)
-        with store._write() as connection:
-            for later in ("DROP TABLE tags", "DROP TABLE tag_tables", "ALTER TABLE uses DROP COLUMN at_ms"):
-                connection.execute(text(later))
-            connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
+    engine = database_engine.connect(sqlite_database.url, None)
+    database_engine.migrate(engine, "0001")
+    with engine.execution_options(writes=True).begin() as connection:
+        columns = dataclasses.asdict(TICKET)
+        names = ", ".join(f'"{name}"' for name in columns)
+        values = ", ".join(f":{name}" for name in columns)
+        connection.execute(text(f"INSERT INTO tickets ({names}) VALUES ({values})"), columns)
+        connection.execute(text("INSERT INTO uses (ticket_id, run_id, kind, amount) VALUES ('t-1', 'r1', 'ids', 90)"))
+    engine.dispose()
     with opened(sqlite_database) as store:
         assert store.uses("t-1") == {"ids": 90}
         assert store.count_use("t-1", "r2", "ids", 100, None, 100) == 190
@@ -693,7 +696,7 @@ def test_half_of_an_unknown_run_is_refused(store: Store) -> None:
 def test_announce_first_begins_attempt_one(store: Store) -> None:
     store.create_run(run_row())
     half = store.announce(RUN, "train", "tok", NOW + 60)
-    assert half == HalfRow(RUN, "train", True, 1, "waiting", "tok", NOW, NOW + 60)
+    assert half == HalfRow(RUN, "train", True, 1, "waiting", "tok", NOW, NOW + 60, announced_ms=NOW)
     assert store.half(RUN, "train", True) == half
 
 
@@ -714,7 +717,7 @@ def test_announce_with_the_same_token_after_the_end_begins_anew(store: Store, st
     )
     store.put_half(ended)
     assert store.announce(RUN, "train", "tok", NOW + 60) == HalfRow(
-        RUN, "train", True, 2, "waiting", "tok", NOW, NOW + 60
+        RUN, "train", True, 2, "waiting", "tok", NOW, NOW + 60, announced_ms=NOW
     )
 
 
@@ -730,7 +733,7 @@ def test_announce_with_a_new_token_takes_the_next_attempt_or_the_peers(
     if peer:
         store.put_half(HalfRow(RUN, "train", False, peer, "waiting"))
     assert store.announce(RUN, "train", "new", NOW + 60) == HalfRow(
-        RUN, "train", True, expected, "waiting", "new", NOW, NOW + 60
+        RUN, "train", True, expected, "waiting", "new", NOW, NOW + 60, announced_ms=NOW
     )
 
 

@@ -80,7 +80,7 @@ def test_step_in_stages_is_a_group_with_a_mapped_task_for_each_shard(party_file:
     one = dag.get_task("psi.send").unmap({"shard": 2})
     assert (one.task_id, one.federated_task, one.retries) == ("psi.send", "psi.send[2]", 2)
     assert dag.get_task("psi.match").federated_task == "psi.match"
-    assert form(dag)["psi"] == {"shards": 3}
+    assert form(dag)["psi.shards"] == 3
 
 
 @pytest.mark.parametrize("settings", [{}, {"shards": 0}, {"shards": "8"}, {"shards": True}])
@@ -134,8 +134,8 @@ def test_trigger_form_knows_the_only_peer_and_dataset(party_file: Path) -> None:
     found = form(FederatedDag("credit", steps=STEPS))
     assert (found["peer"], found["own_dataset"], found["peer_dataset"]) == ("shop", "loans", None)
     assert (found["leader"], found["ticket"], found["force"]) == ("own", "auto", False)
-    assert found["train"] == {"epochs": 20}
-    assert found["psi"] == {}
+    assert found["train.epochs"] == 20
+    assert found["psi.scheme"] == "blind_rsa"
 
 
 def test_trigger_form_of_several_peers_proposes_the_authors(party_file: Path) -> None:
@@ -152,7 +152,9 @@ def test_trigger_form_on_the_authors_peer_proposes_the_other_side(party_file: Pa
     assert form(FederatedDag("credit", steps=STEPS, peer="shop"))["peer"] == "bank"
 
 
-@pytest.mark.parametrize("change", [{"peer": "stranger"}, {"leader": "both"}, {"force": "yes"}, {"train": 3}])
+@pytest.mark.parametrize(
+    "change", [{"peer": "stranger"}, {"leader": "both"}, {"force": "yes"}, {"train.epochs": "many"}]
+)
 def test_trigger_form_refuses_what_it_does_not_know(party_file: Path, change: dict[str, Any]) -> None:
     from airflow.sdk.exceptions import ParamValidationError
 

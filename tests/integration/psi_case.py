@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fedtasks.config import Dataset, FeatureType, Format, Party
-from fedtasks.crypto.scheme import Scheme, generate_key
+from fedtasks.crypto.scheme import generate_key
+from fedtasks.crypto.schemes import Scheme
 from fedtasks.data.storage import RunStorage, local_path
 from tests.integration.psi_halves import FOLLOWER, LEADER, Ended, Halves, make_party
 

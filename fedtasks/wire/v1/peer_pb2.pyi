@@ -1,6 +1,8 @@
 from fedtasks.wire.v1 import failure_pb2 as _failure_pb2
 from fedtasks.wire.v1 import lookup_pb2 as _lookup_pb2
+from fedtasks.wire.v1 import model_pb2 as _model_pb2
 from fedtasks.wire.v1 import run_pb2 as _run_pb2
+from fedtasks.wire.v1 import ticket_pb2 as _ticket_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -22,7 +24,7 @@ class ControlResponse(_message.Message):
     def __init__(self, envelope: _Optional[_Union[Envelope, _Mapping]] = ...) -> None: ...
 
 class Envelope(_message.Message):
-    __slots__ = ("id", "reply_to", "greeting", "start_run", "run_started", "run_update", "ticket_update", "done", "failure", "lookup", "answers")
+    __slots__ = ("id", "reply_to", "greeting", "start_run", "run_started", "run_update", "ticket_update", "done", "failure", "lookup", "answers", "preflight", "preflight_report", "ticket_request", "landed", "champion_change")
     ID_FIELD_NUMBER: _ClassVar[int]
     REPLY_TO_FIELD_NUMBER: _ClassVar[int]
     GREETING_FIELD_NUMBER: _ClassVar[int]
@@ -34,6 +36,11 @@ class Envelope(_message.Message):
     FAILURE_FIELD_NUMBER: _ClassVar[int]
     LOOKUP_FIELD_NUMBER: _ClassVar[int]
     ANSWERS_FIELD_NUMBER: _ClassVar[int]
+    PREFLIGHT_FIELD_NUMBER: _ClassVar[int]
+    PREFLIGHT_REPORT_FIELD_NUMBER: _ClassVar[int]
+    TICKET_REQUEST_FIELD_NUMBER: _ClassVar[int]
+    LANDED_FIELD_NUMBER: _ClassVar[int]
+    CHAMPION_CHANGE_FIELD_NUMBER: _ClassVar[int]
     id: int
     reply_to: int
     greeting: Greeting
@@ -45,7 +52,12 @@ class Envelope(_message.Message):
     failure: _failure_pb2.Failure
     lookup: _lookup_pb2.Lookup
     answers: _lookup_pb2.Answers
-    def __init__(self, id: _Optional[int] = ..., reply_to: _Optional[int] = ..., greeting: _Optional[_Union[Greeting, _Mapping]] = ..., start_run: _Optional[_Union[StartRun, _Mapping]] = ..., run_started: _Optional[_Union[RunStarted, _Mapping]] = ..., run_update: _Optional[_Union[RunUpdate, _Mapping]] = ..., ticket_update: _Optional[_Union[TicketUpdate, _Mapping]] = ..., done: _Optional[_Union[Done, _Mapping]] = ..., failure: _Optional[_Union[_failure_pb2.Failure, _Mapping]] = ..., lookup: _Optional[_Union[_lookup_pb2.Lookup, _Mapping]] = ..., answers: _Optional[_Union[_lookup_pb2.Answers, _Mapping]] = ...) -> None: ...
+    preflight: Preflight
+    preflight_report: PreflightReport
+    ticket_request: _ticket_pb2.TicketRequest
+    landed: Landed
+    champion_change: _model_pb2.ChampionChange
+    def __init__(self, id: _Optional[int] = ..., reply_to: _Optional[int] = ..., greeting: _Optional[_Union[Greeting, _Mapping]] = ..., start_run: _Optional[_Union[StartRun, _Mapping]] = ..., run_started: _Optional[_Union[RunStarted, _Mapping]] = ..., run_update: _Optional[_Union[RunUpdate, _Mapping]] = ..., ticket_update: _Optional[_Union[TicketUpdate, _Mapping]] = ..., done: _Optional[_Union[Done, _Mapping]] = ..., failure: _Optional[_Union[_failure_pb2.Failure, _Mapping]] = ..., lookup: _Optional[_Union[_lookup_pb2.Lookup, _Mapping]] = ..., answers: _Optional[_Union[_lookup_pb2.Answers, _Mapping]] = ..., preflight: _Optional[_Union[Preflight, _Mapping]] = ..., preflight_report: _Optional[_Union[PreflightReport, _Mapping]] = ..., ticket_request: _Optional[_Union[_ticket_pb2.TicketRequest, _Mapping]] = ..., landed: _Optional[_Union[Landed, _Mapping]] = ..., champion_change: _Optional[_Union[_model_pb2.ChampionChange, _Mapping]] = ...) -> None: ...
 
 class Greeting(_message.Message):
     __slots__ = ("party", "version", "protocol_min", "protocol_max", "clock_ms")
@@ -124,3 +136,23 @@ class TicketUpdate(_message.Message):
 class Done(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class Preflight(_message.Message):
+    __slots__ = ("pipeline",)
+    PIPELINE_FIELD_NUMBER: _ClassVar[int]
+    pipeline: str
+    def __init__(self, pipeline: _Optional[str] = ...) -> None: ...
+
+class PreflightReport(_message.Message):
+    __slots__ = ("checks",)
+    CHECKS_FIELD_NUMBER: _ClassVar[int]
+    checks: _containers.RepeatedCompositeFieldContainer[_run_pb2.Check]
+    def __init__(self, checks: _Optional[_Iterable[_Union[_run_pb2.Check, _Mapping]]] = ...) -> None: ...
+
+class Landed(_message.Message):
+    __slots__ = ("dataset", "partition")
+    DATASET_FIELD_NUMBER: _ClassVar[int]
+    PARTITION_FIELD_NUMBER: _ClassVar[int]
+    dataset: str
+    partition: str
+    def __init__(self, dataset: _Optional[str] = ..., partition: _Optional[str] = ...) -> None: ...

@@ -67,7 +67,7 @@ class Step(_message.Message):
     def __init__(self, name: _Optional[str] = ..., digest: _Optional[str] = ...) -> None: ...
 
 class Half(_message.Message):
-    __slots__ = ("task", "attempt", "state", "since_ms", "until_ms", "failure", "outcome_json", "progress_json")
+    __slots__ = ("task", "attempt", "state", "since_ms", "until_ms", "failure", "outcome_json", "progress_json", "announced_ms", "started_ms")
     TASK_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -76,6 +76,8 @@ class Half(_message.Message):
     FAILURE_FIELD_NUMBER: _ClassVar[int]
     OUTCOME_JSON_FIELD_NUMBER: _ClassVar[int]
     PROGRESS_JSON_FIELD_NUMBER: _ClassVar[int]
+    ANNOUNCED_MS_FIELD_NUMBER: _ClassVar[int]
+    STARTED_MS_FIELD_NUMBER: _ClassVar[int]
     task: str
     attempt: int
     state: State
@@ -84,7 +86,9 @@ class Half(_message.Message):
     failure: _failure_pb2.Failure
     outcome_json: str
     progress_json: str
-    def __init__(self, task: _Optional[str] = ..., attempt: _Optional[int] = ..., state: _Optional[_Union[State, str]] = ..., since_ms: _Optional[int] = ..., until_ms: _Optional[int] = ..., failure: _Optional[_Union[_failure_pb2.Failure, _Mapping]] = ..., outcome_json: _Optional[str] = ..., progress_json: _Optional[str] = ...) -> None: ...
+    announced_ms: int
+    started_ms: int
+    def __init__(self, task: _Optional[str] = ..., attempt: _Optional[int] = ..., state: _Optional[_Union[State, str]] = ..., since_ms: _Optional[int] = ..., until_ms: _Optional[int] = ..., failure: _Optional[_Union[_failure_pb2.Failure, _Mapping]] = ..., outcome_json: _Optional[str] = ..., progress_json: _Optional[str] = ..., announced_ms: _Optional[int] = ..., started_ms: _Optional[int] = ...) -> None: ...
 
 class Meeting(_message.Message):
     __slots__ = ("run", "own", "peer", "ready")
@@ -111,3 +115,15 @@ class Metric(_message.Message):
     value: float
     at_ms: int
     def __init__(self, task: _Optional[str] = ..., name: _Optional[str] = ..., step: _Optional[int] = ..., value: _Optional[float] = ..., at_ms: _Optional[int] = ...) -> None: ...
+
+class Check(_message.Message):
+    __slots__ = ("name", "ok", "code", "text")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    OK_FIELD_NUMBER: _ClassVar[int]
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    ok: bool
+    code: str
+    text: str
+    def __init__(self, name: _Optional[str] = ..., ok: _Optional[bool] = ..., code: _Optional[str] = ..., text: _Optional[str] = ...) -> None: ...

@@ -1,6 +1,8 @@
 from fedtasks.wire.v1 import failure_pb2 as _failure_pb2
 from fedtasks.wire.v1 import lookup_pb2 as _lookup_pb2
+from fedtasks.wire.v1 import model_pb2 as _model_pb2
 from fedtasks.wire.v1 import run_pb2 as _run_pb2
+from fedtasks.wire.v1 import ticket_pb2 as _ticket_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
@@ -24,7 +26,7 @@ OPENING_ALREADY_RUNNING: Opening
 OPENING_ALREADY_DONE: Opening
 
 class OpenRunRequest(_message.Message):
-    __slots__ = ("dag_id", "dag_run_id", "pipeline", "steps", "partition", "config_json", "peer", "ticket_id", "force", "reason")
+    __slots__ = ("dag_id", "dag_run_id", "pipeline", "steps", "partition", "config_json", "peer", "ticket_id", "force", "reason", "failure")
     DAG_ID_FIELD_NUMBER: _ClassVar[int]
     DAG_RUN_ID_FIELD_NUMBER: _ClassVar[int]
     PIPELINE_FIELD_NUMBER: _ClassVar[int]
@@ -35,6 +37,7 @@ class OpenRunRequest(_message.Message):
     TICKET_ID_FIELD_NUMBER: _ClassVar[int]
     FORCE_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
     dag_id: str
     dag_run_id: str
     pipeline: str
@@ -45,7 +48,8 @@ class OpenRunRequest(_message.Message):
     ticket_id: str
     force: bool
     reason: str
-    def __init__(self, dag_id: _Optional[str] = ..., dag_run_id: _Optional[str] = ..., pipeline: _Optional[str] = ..., steps: _Optional[_Iterable[_Union[_run_pb2.Step, _Mapping]]] = ..., partition: _Optional[str] = ..., config_json: _Optional[str] = ..., peer: _Optional[str] = ..., ticket_id: _Optional[str] = ..., force: _Optional[bool] = ..., reason: _Optional[str] = ...) -> None: ...
+    failure: _failure_pb2.Failure
+    def __init__(self, dag_id: _Optional[str] = ..., dag_run_id: _Optional[str] = ..., pipeline: _Optional[str] = ..., steps: _Optional[_Iterable[_Union[_run_pb2.Step, _Mapping]]] = ..., partition: _Optional[str] = ..., config_json: _Optional[str] = ..., peer: _Optional[str] = ..., ticket_id: _Optional[str] = ..., force: _Optional[bool] = ..., reason: _Optional[str] = ..., failure: _Optional[_Union[_failure_pb2.Failure, _Mapping]] = ...) -> None: ...
 
 class OpenRunResponse(_message.Message):
     __slots__ = ("run", "opening")
@@ -142,18 +146,32 @@ class StartTaskResponse(_message.Message):
     def __init__(self, meeting: _Optional[_Union[_run_pb2.Meeting, _Mapping]] = ...) -> None: ...
 
 class ReportTaskRequest(_message.Message):
-    __slots__ = ("run_id", "task", "attempt", "progress_json", "metrics")
+    __slots__ = ("run_id", "task", "attempt", "progress_json", "metrics", "disclosures")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     PROGRESS_JSON_FIELD_NUMBER: _ClassVar[int]
     METRICS_FIELD_NUMBER: _ClassVar[int]
+    DISCLOSURES_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     task: str
     attempt: int
     progress_json: str
     metrics: _containers.RepeatedCompositeFieldContainer[_run_pb2.Metric]
-    def __init__(self, run_id: _Optional[str] = ..., task: _Optional[str] = ..., attempt: _Optional[int] = ..., progress_json: _Optional[str] = ..., metrics: _Optional[_Iterable[_Union[_run_pb2.Metric, _Mapping]]] = ...) -> None: ...
+    disclosures: _containers.RepeatedCompositeFieldContainer[Disclosure]
+    def __init__(self, run_id: _Optional[str] = ..., task: _Optional[str] = ..., attempt: _Optional[int] = ..., progress_json: _Optional[str] = ..., metrics: _Optional[_Iterable[_Union[_run_pb2.Metric, _Mapping]]] = ..., disclosures: _Optional[_Iterable[_Union[Disclosure, _Mapping]]] = ...) -> None: ...
+
+class Disclosure(_message.Message):
+    __slots__ = ("name", "messages", "items", "bytes")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    MESSAGES_FIELD_NUMBER: _ClassVar[int]
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    messages: int
+    items: int
+    bytes: int
+    def __init__(self, name: _Optional[str] = ..., messages: _Optional[int] = ..., items: _Optional[int] = ..., bytes: _Optional[int] = ...) -> None: ...
 
 class ReportTaskResponse(_message.Message):
     __slots__ = ()
@@ -312,3 +330,135 @@ class ServeLookupsResponse(_message.Message):
     id: int
     tags: bytes
     def __init__(self, id: _Optional[int] = ..., tags: _Optional[bytes] = ...) -> None: ...
+
+class PreflightRequest(_message.Message):
+    __slots__ = ("peer", "pipeline")
+    PEER_FIELD_NUMBER: _ClassVar[int]
+    PIPELINE_FIELD_NUMBER: _ClassVar[int]
+    peer: str
+    pipeline: str
+    def __init__(self, peer: _Optional[str] = ..., pipeline: _Optional[str] = ...) -> None: ...
+
+class PreflightResponse(_message.Message):
+    __slots__ = ("checks",)
+    CHECKS_FIELD_NUMBER: _ClassVar[int]
+    checks: _containers.RepeatedCompositeFieldContainer[_run_pb2.Check]
+    def __init__(self, checks: _Optional[_Iterable[_Union[_run_pb2.Check, _Mapping]]] = ...) -> None: ...
+
+class DecideApprovalRequest(_message.Message):
+    __slots__ = ("run_id", "approved", "decided_by", "reason")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    APPROVED_FIELD_NUMBER: _ClassVar[int]
+    DECIDED_BY_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    approved: bool
+    decided_by: str
+    reason: str
+    def __init__(self, run_id: _Optional[str] = ..., approved: _Optional[bool] = ..., decided_by: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class DecideApprovalResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class RevokeTicketRequest(_message.Message):
+    __slots__ = ("ticket_id", "reason", "actor")
+    TICKET_ID_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    ACTOR_FIELD_NUMBER: _ClassVar[int]
+    ticket_id: str
+    reason: str
+    actor: str
+    def __init__(self, ticket_id: _Optional[str] = ..., reason: _Optional[str] = ..., actor: _Optional[str] = ...) -> None: ...
+
+class RevokeTicketResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class RequestTicketRequest(_message.Message):
+    __slots__ = ("peer", "request", "actor")
+    PEER_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    ACTOR_FIELD_NUMBER: _ClassVar[int]
+    peer: str
+    request: _ticket_pb2.TicketRequest
+    actor: str
+    def __init__(self, peer: _Optional[str] = ..., request: _Optional[_Union[_ticket_pb2.TicketRequest, _Mapping]] = ..., actor: _Optional[str] = ...) -> None: ...
+
+class RequestTicketResponse(_message.Message):
+    __slots__ = ("request_id",)
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    def __init__(self, request_id: _Optional[str] = ...) -> None: ...
+
+class LandPartitionRequest(_message.Message):
+    __slots__ = ("dataset", "partition", "rows")
+    DATASET_FIELD_NUMBER: _ClassVar[int]
+    PARTITION_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    dataset: str
+    partition: str
+    rows: int
+    def __init__(self, dataset: _Optional[str] = ..., partition: _Optional[str] = ..., rows: _Optional[int] = ...) -> None: ...
+
+class LandPartitionResponse(_message.Message):
+    __slots__ = ("is_new",)
+    IS_NEW_FIELD_NUMBER: _ClassVar[int]
+    is_new: bool
+    def __init__(self, is_new: _Optional[bool] = ...) -> None: ...
+
+class GetModelRequest(_message.Message):
+    __slots__ = ("model", "version")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    version: int
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ...) -> None: ...
+
+class GetModelResponse(_message.Message):
+    __slots__ = ("version", "consumed_json")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    CONSUMED_JSON_FIELD_NUMBER: _ClassVar[int]
+    version: _model_pb2.ModelVersion
+    consumed_json: str
+    def __init__(self, version: _Optional[_Union[_model_pb2.ModelVersion, _Mapping]] = ..., consumed_json: _Optional[str] = ...) -> None: ...
+
+class PublishModelRequest(_message.Message):
+    __slots__ = ("run_id", "task", "attempt", "version", "consumed_json", "metrics_json")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    CONSUMED_JSON_FIELD_NUMBER: _ClassVar[int]
+    METRICS_JSON_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    task: str
+    attempt: int
+    version: _model_pb2.ModelVersion
+    consumed_json: str
+    metrics_json: str
+    def __init__(self, run_id: _Optional[str] = ..., task: _Optional[str] = ..., attempt: _Optional[int] = ..., version: _Optional[_Union[_model_pb2.ModelVersion, _Mapping]] = ..., consumed_json: _Optional[str] = ..., metrics_json: _Optional[str] = ...) -> None: ...
+
+class PublishModelResponse(_message.Message):
+    __slots__ = ("version",)
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    version: _model_pb2.ModelVersion
+    def __init__(self, version: _Optional[_Union[_model_pb2.ModelVersion, _Mapping]] = ...) -> None: ...
+
+class ChangeChampionRequest(_message.Message):
+    __slots__ = ("model", "version", "reason", "actor")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    ACTOR_FIELD_NUMBER: _ClassVar[int]
+    model: str
+    version: int
+    reason: str
+    actor: str
+    def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ..., reason: _Optional[str] = ..., actor: _Optional[str] = ...) -> None: ...
+
+class ChangeChampionResponse(_message.Message):
+    __slots__ = ("version",)
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    version: _model_pb2.ModelVersion
+    def __init__(self, version: _Optional[_Union[_model_pb2.ModelVersion, _Mapping]] = ...) -> None: ...

@@ -96,6 +96,46 @@ class WorkerGatewayStub:
                 request_serializer=fedtasks_dot_v1_dot_worker__pb2.ListPeersRequest.SerializeToString,
                 response_deserializer=fedtasks_dot_v1_dot_worker__pb2.ListPeersResponse.FromString,
                 _registered_method=True)
+        self.Preflight = channel.unary_unary(
+                '/fedtasks.v1.WorkerGateway/Preflight',
+                request_serializer=fedtasks_dot_v1_dot_worker__pb2.PreflightRequest.SerializeToString,
+                response_deserializer=fedtasks_dot_v1_dot_worker__pb2.PreflightResponse.FromString,
+                _registered_method=True)
+        self.DecideApproval = channel.unary_unary(
+                '/fedtasks.v1.WorkerGateway/DecideApproval',
+                request_serializer=fedtasks_dot_v1_dot_worker__pb2.DecideApprovalRequest.SerializeToString,
+                response_deserializer=fedtasks_dot_v1_dot_worker__pb2.DecideApprovalResponse.FromString,
+                _registered_method=True)
+        self.RevokeTicket = channel.unary_unary(
+                '/fedtasks.v1.WorkerGateway/RevokeTicket',
+                request_serializer=fedtasks_dot_v1_dot_worker__pb2.RevokeTicketRequest.SerializeToString,
+                response_deserializer=fedtasks_dot_v1_dot_worker__pb2.RevokeTicketResponse.FromString,
+                _registered_method=True)
+        self.RequestTicket = channel.unary_unary(
+                '/fedtasks.v1.WorkerGateway/RequestTicket',
+                request_serializer=fedtasks_dot_v1_dot_worker__pb2.RequestTicketRequest.SerializeToString,
+                response_deserializer=fedtasks_dot_v1_dot_worker__pb2.RequestTicketResponse.FromString,
+                _registered_method=True)
+        self.LandPartition = channel.unary_unary(
+                '/fedtasks.v1.WorkerGateway/LandPartition',
+                request_serializer=fedtasks_dot_v1_dot_worker__pb2.LandPartitionRequest.SerializeToString,
+                response_deserializer=fedtasks_dot_v1_dot_worker__pb2.LandPartitionResponse.FromString,
+                _registered_method=True)
+        self.GetModel = channel.unary_unary(
+                '/fedtasks.v1.WorkerGateway/GetModel',
+                request_serializer=fedtasks_dot_v1_dot_worker__pb2.GetModelRequest.SerializeToString,
+                response_deserializer=fedtasks_dot_v1_dot_worker__pb2.GetModelResponse.FromString,
+                _registered_method=True)
+        self.PublishModel = channel.unary_unary(
+                '/fedtasks.v1.WorkerGateway/PublishModel',
+                request_serializer=fedtasks_dot_v1_dot_worker__pb2.PublishModelRequest.SerializeToString,
+                response_deserializer=fedtasks_dot_v1_dot_worker__pb2.PublishModelResponse.FromString,
+                _registered_method=True)
+        self.ChangeChampion = channel.unary_unary(
+                '/fedtasks.v1.WorkerGateway/ChangeChampion',
+                request_serializer=fedtasks_dot_v1_dot_worker__pb2.ChangeChampionRequest.SerializeToString,
+                response_deserializer=fedtasks_dot_v1_dot_worker__pb2.ChangeChampionResponse.FromString,
+                _registered_method=True)
         self.LookUp = channel.unary_unary(
                 '/fedtasks.v1.WorkerGateway/LookUp',
                 request_serializer=fedtasks_dot_v1_dot_worker__pb2.LookUpRequest.SerializeToString,
@@ -190,6 +230,61 @@ class WorkerGatewayServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Preflight(self, request, context):
+        """Look whether a peer could start a run of a pipeline now; what is found is kept for the pages.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DecideApproval(self, request, context):
+        """Record what a person has said to a run that waits for approval.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RevokeTicket(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RequestTicket(self, request, context):
+        """Ask a peer to grant a ticket.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def LandPartition(self, request, context):
+        """Say that a partition of an own dataset is complete; safe to repeat.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetModel(self, request, context):
+        """Which version of a model a run goes on from, and which partitions are new to it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PublishModel(self, request, context):
+        """Enter a version of a model that both halves of a task have agreed on; safe to repeat.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ChangeChampion(self, request, context):
+        """Put another version of a model into use, on both sides or on neither.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def LookUp(self, request, context):
         """Have a peer match tags of live ids; safe to repeat with the same sequence.
         """
@@ -266,6 +361,46 @@ def add_WorkerGatewayServicer_to_server(servicer, server):
                     servicer.ListPeers,
                     request_deserializer=fedtasks_dot_v1_dot_worker__pb2.ListPeersRequest.FromString,
                     response_serializer=fedtasks_dot_v1_dot_worker__pb2.ListPeersResponse.SerializeToString,
+            ),
+            'Preflight': grpc.unary_unary_rpc_method_handler(
+                    servicer.Preflight,
+                    request_deserializer=fedtasks_dot_v1_dot_worker__pb2.PreflightRequest.FromString,
+                    response_serializer=fedtasks_dot_v1_dot_worker__pb2.PreflightResponse.SerializeToString,
+            ),
+            'DecideApproval': grpc.unary_unary_rpc_method_handler(
+                    servicer.DecideApproval,
+                    request_deserializer=fedtasks_dot_v1_dot_worker__pb2.DecideApprovalRequest.FromString,
+                    response_serializer=fedtasks_dot_v1_dot_worker__pb2.DecideApprovalResponse.SerializeToString,
+            ),
+            'RevokeTicket': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevokeTicket,
+                    request_deserializer=fedtasks_dot_v1_dot_worker__pb2.RevokeTicketRequest.FromString,
+                    response_serializer=fedtasks_dot_v1_dot_worker__pb2.RevokeTicketResponse.SerializeToString,
+            ),
+            'RequestTicket': grpc.unary_unary_rpc_method_handler(
+                    servicer.RequestTicket,
+                    request_deserializer=fedtasks_dot_v1_dot_worker__pb2.RequestTicketRequest.FromString,
+                    response_serializer=fedtasks_dot_v1_dot_worker__pb2.RequestTicketResponse.SerializeToString,
+            ),
+            'LandPartition': grpc.unary_unary_rpc_method_handler(
+                    servicer.LandPartition,
+                    request_deserializer=fedtasks_dot_v1_dot_worker__pb2.LandPartitionRequest.FromString,
+                    response_serializer=fedtasks_dot_v1_dot_worker__pb2.LandPartitionResponse.SerializeToString,
+            ),
+            'GetModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetModel,
+                    request_deserializer=fedtasks_dot_v1_dot_worker__pb2.GetModelRequest.FromString,
+                    response_serializer=fedtasks_dot_v1_dot_worker__pb2.GetModelResponse.SerializeToString,
+            ),
+            'PublishModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.PublishModel,
+                    request_deserializer=fedtasks_dot_v1_dot_worker__pb2.PublishModelRequest.FromString,
+                    response_serializer=fedtasks_dot_v1_dot_worker__pb2.PublishModelResponse.SerializeToString,
+            ),
+            'ChangeChampion': grpc.unary_unary_rpc_method_handler(
+                    servicer.ChangeChampion,
+                    request_deserializer=fedtasks_dot_v1_dot_worker__pb2.ChangeChampionRequest.FromString,
+                    response_serializer=fedtasks_dot_v1_dot_worker__pb2.ChangeChampionResponse.SerializeToString,
             ),
             'LookUp': grpc.unary_unary_rpc_method_handler(
                     servicer.LookUp,
@@ -604,6 +739,222 @@ class WorkerGateway:
             '/fedtasks.v1.WorkerGateway/ListPeers',
             fedtasks_dot_v1_dot_worker__pb2.ListPeersRequest.SerializeToString,
             fedtasks_dot_v1_dot_worker__pb2.ListPeersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Preflight(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fedtasks.v1.WorkerGateway/Preflight',
+            fedtasks_dot_v1_dot_worker__pb2.PreflightRequest.SerializeToString,
+            fedtasks_dot_v1_dot_worker__pb2.PreflightResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DecideApproval(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fedtasks.v1.WorkerGateway/DecideApproval',
+            fedtasks_dot_v1_dot_worker__pb2.DecideApprovalRequest.SerializeToString,
+            fedtasks_dot_v1_dot_worker__pb2.DecideApprovalResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevokeTicket(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fedtasks.v1.WorkerGateway/RevokeTicket',
+            fedtasks_dot_v1_dot_worker__pb2.RevokeTicketRequest.SerializeToString,
+            fedtasks_dot_v1_dot_worker__pb2.RevokeTicketResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RequestTicket(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fedtasks.v1.WorkerGateway/RequestTicket',
+            fedtasks_dot_v1_dot_worker__pb2.RequestTicketRequest.SerializeToString,
+            fedtasks_dot_v1_dot_worker__pb2.RequestTicketResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LandPartition(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fedtasks.v1.WorkerGateway/LandPartition',
+            fedtasks_dot_v1_dot_worker__pb2.LandPartitionRequest.SerializeToString,
+            fedtasks_dot_v1_dot_worker__pb2.LandPartitionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fedtasks.v1.WorkerGateway/GetModel',
+            fedtasks_dot_v1_dot_worker__pb2.GetModelRequest.SerializeToString,
+            fedtasks_dot_v1_dot_worker__pb2.GetModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PublishModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fedtasks.v1.WorkerGateway/PublishModel',
+            fedtasks_dot_v1_dot_worker__pb2.PublishModelRequest.SerializeToString,
+            fedtasks_dot_v1_dot_worker__pb2.PublishModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ChangeChampion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fedtasks.v1.WorkerGateway/ChangeChampion',
+            fedtasks_dot_v1_dot_worker__pb2.ChangeChampionRequest.SerializeToString,
+            fedtasks_dot_v1_dot_worker__pb2.ChangeChampionResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -239,6 +239,7 @@ def test_half_that_is_ready_runs_and_reports_its_outcome(
         "datasets": SHARED["datasets"],
         "settings": {"epochs": 3},
         "shared_digest": operators.digest(SHARED),
+        "partition": "2026-11-21",
         "stage": "",
         "shard": None,
     }

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from fedtasks.crypto.scheme import Scheme, generate_key, load_signer, open_client
+from fedtasks.crypto.scheme import generate_key, load_signer, open_client
+from fedtasks.crypto.schemes import Scheme
 from fedtasks.errors import ConfigError, FedtasksError, KeyInvalid
 
 IDS = [b"alice", "Zoë".encode(), b"007", b""]
