@@ -8,6 +8,8 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 # Pays when Spark starts often, as in tests.
 FAST_SPARK := .venv/.fast-spark
+# The browser that the tests of the pages drive.
+CHROMIUM := /usr/bin/chromium
 # The uv on the path, if it works, else one of our own.
 UV := $(shell uv --version >/dev/null 2>&1 && echo uv || echo .tools/bin/uv)
 # Compiled at once: importing TensorFlow for the first time takes 20 s otherwise.
@@ -28,6 +30,10 @@ $(INSTALLED): pyproject.toml uv.lock | $(filter .tools/%,$(UV))
 	@$(UV) sync --frozen --all-extras --quiet
 	@touch $@
 
+$(CHROMIUM):
+	@echo "Installing the browser for the tests of the pages …"
+	@apt-get update -qq && apt-get install -qq -y chromium >/dev/null
+
 $(FAST_SPARK): $(INSTALLED)
 	@echo "Preparing a faster start of Spark, which takes about a minute …"
 	@$(BIN)/fedtasks spark prepare || echo "Spark starts at its usual pace."
@@ -40,17 +46,25 @@ $(FAST_SPARK): $(INSTALLED)
 demo: setup ## Train one model from two parties on this machine; KEEP=1 leaves both Airflows up.
 	@$(BIN)/fedtasks demo $(if $(KEEP),--keep)
 
+.PHONY: demo-daily
+demo-daily: $(FAST_SPARK) ## Let a model retrain over five simulated days; takes about ten minutes.
+	@$(BIN)/fedtasks demo --daily
+
 .PHONY: test
 test: $(FAST_SPARK) ## Run all tests but the slow ones and those on a cluster.
-	@$(BIN)/pytest -m "not slow and not cluster"
+	@$(BIN)/pytest -m "not slow and not cluster and not ui"
 
 .PHONY: test-cluster
 test-cluster: $(FAST_SPARK) ## Run the tests on a real HDFS and Spark cluster, started on this machine.
 	@$(BIN)/pytest -m cluster
 
+.PHONY: test-ui
+test-ui: $(FAST_SPARK) $(CHROMIUM) ## Run the tests of the pages in a headless browser, against two Airflows.
+	@$(BIN)/pytest -m ui $(if $(PICTURES),--pictures $(PICTURES)) tests/ui
+
 .PHONY: test-slow
 test-slow: $(FAST_SPARK) ## Run the slow tests.
-	@$(BIN)/pytest -m "slow and not cluster"
+	@$(BIN)/pytest -m "slow and not cluster and not ui"
 
 .PHONY: lint
 lint: setup ## Check style, types and layers.
@@ -79,6 +93,10 @@ bench-psi: $(FAST_SPARK) ## Measure private set intersection; IDS= sets how many
 .PHONY: bench-online
 bench-online: setup ## Measure live lookups; TAGS= sets how many tags each side has.
 	@TAGS=$(or $(TAGS),1000000) $(BIN)/python tests/benchmarks/bench_online.py
+
+.PHONY: bench-pages
+bench-pages: setup ## Measure the pages' answers; RUNS= sets how many runs the store has.
+	@RUNS=$(or $(RUNS),10000) $(BIN)/python tests/benchmarks/bench_pages.py
 
 .PHONY: protos
 protos: setup ## Generate the wire stubs from protos/.

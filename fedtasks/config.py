@@ -19,8 +19,17 @@ from urllib.parse import urlsplit, urlunsplit
 from fedtasks.errors import ConfigError, PeerUnknown
 from fedtasks.settings import build, read_yaml, to_plain
 
+PARTY_VARIABLE = "FEDTASKS_PARTY"
+"""The variable of the environment that names party.yaml."""
+
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 """What parties, datasets, pipelines and tasks may be called: short, lower case, safe in paths and pages."""
+
+PARTITION = "{partition}"
+"""Stands in a dataset's URI for the key of a partition."""
+
+MAX_PARTITION = 64
+"""How long the key of a partition may be."""
 
 
 def check_name(value: str, field_name: str) -> None:
@@ -32,6 +41,14 @@ def check_name(value: str, field_name: str) -> None:
         )
 
 
+def check_partition(partition: str) -> None:
+    """Raise `ConfigError` unless a partition's key is plain."""
+    if not partition or len(partition) > MAX_PARTITION or not all(sign.isalnum() or sign in "_-" for sign in partition):
+        raise ConfigError(
+            f"a partition is 1–{MAX_PARTITION} letters, digits, `-` or `_`, such as 2026-11-21", field="partition"
+        )
+
+
 def split_address(address: str, field_name: str) -> tuple[str, int]:
     """Split ``host:port``; raise `ConfigError` when it is not one."""
     host, colon, port = address.rpartition(":")
@@ -40,7 +57,8 @@ def split_address(address: str, field_name: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine itself."""
     if host == "localhost":
         return True
     try:
@@ -89,7 +107,8 @@ class Dataset:
     name
         Its name in tickets and runs.
     uri
-        A file or folder: ``file://``, ``hdfs://``, or a path relative to party.yaml.
+        A file or folder: ``file://``, ``hdfs://``, or a path relative to party.yaml. If it ends in ``/{partition}``,
+        the dataset grows by folders, each with the rows that are new or changed in it.
     format
         How it is stored.
     id
@@ -119,11 +138,18 @@ class Dataset:
             raise ConfigError("declare at least one feature", field="features")
         if self.label is not None and self.label in self.features:
             raise ConfigError(f"`{self.label}` is the label and cannot be a feature", field="features")
+        if PARTITION in self.uri and (not self.is_partitioned or self.uri.count(PARTITION) > 1):
+            raise ConfigError(f"`{self.uri}`: `{PARTITION}` must be its last part, as in data/{PARTITION}", field="uri")
         for column in self.id_columns:
             if not column or self.id_columns.count(column) > 1:
                 raise ConfigError(f"`{self.id}` names a column twice, or none", field="id")
             if column in self.features:
                 raise ConfigError(f"`{column}` is the id and cannot be a feature", field="features")
+
+    @property
+    def is_partitioned(self) -> bool:
+        """Whether it grows by partitions."""
+        return self.uri.endswith(f"/{PARTITION}")
 
     @property
     def id_columns(self) -> tuple[str, ...]:
@@ -173,7 +199,7 @@ class Gateway:
 
     def __post_init__(self) -> None:
         host, _ = split_address(self.workers, "workers")
-        if not _is_loopback(host):
+        if not is_loopback(host):
             raise ConfigError(
                 "own workers are served without TLS, so this must be a loopback address such as 127.0.0.1",
                 field="workers",
@@ -235,6 +261,30 @@ class Airflow:
     def __post_init__(self) -> None:
         if urlsplit(self.url).scheme not in ("http", "https"):
             raise ConfigError(f"`{self.url}` is not an http(s) URL", field="url")
+
+
+class Event(enum.Enum):
+    """What people can be told of."""
+
+    APPROVAL_NEEDED = "approval_needed"
+    RUN_FAILED = "run_failed"
+    TICKET_EXPIRING = "ticket_expiring"
+
+
+@dataclass(frozen=True)
+class Notify:
+    """Where people are told what needs them.
+
+    Parameters
+    ----------
+    webhook_url_file
+        File with the URL to which notices are posted, which is a secret.
+    events
+        Of what.
+    """
+
+    webhook_url_file: Path
+    events: tuple[Event, ...] = tuple(Event)
 
 
 @dataclass(frozen=True)
@@ -299,6 +349,8 @@ class Party:
         Root of everything that runs write: ``file://`` or ``hdfs://``.
     hdfs
         How ``hdfs://`` URIs are reached.
+    notify
+        Where people are told what needs them.
     psi_key
         RSA private key for signing as the PSI signer (PEM file); made by ``fedtasks psi keygen``.
     psi_oprf_key
@@ -318,6 +370,7 @@ class Party:
     store: Store = field(default_factory=Store)
     spark: Spark = field(default_factory=Spark)
     hdfs: Hdfs | None = None
+    notify: Notify | None = None
     psi_key: Path | None = None
     psi_oprf_key: Path | None = None
     schedules: tuple[str, ...] = ()
@@ -371,7 +424,7 @@ def load_party(path: Path | str | None = None) -> Party:
     ConfigError
         Naming file, line, field and what was expected.
     """
-    file = Path(path or os.environ.get("FEDTASKS_PARTY") or "party.yaml").absolute()
+    file = Path(path or os.environ.get(PARTY_VARIABLE) or "party.yaml").absolute()
     plain, lines = read_yaml(file)
     if not isinstance(plain, dict):
         raise ConfigError("expected a mapping", where=str(file))
@@ -391,6 +444,7 @@ def _resolve(plain: dict[str, object], party: Party, folder: Path) -> None:
 
     below(plain.get("gateway"), *_PATHS)
     below(plain.get("airflow"), "password_file")
+    below(plain.get("notify"), "webhook_url_file")
     below(plain, "psi_key", "psi_oprf_key")
     for peer in _items(plain.get("peers")):
         below(peer, "authority")

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import json
+import os
+import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pyarrow as pa
@@ -20,6 +27,11 @@ from fedtasks.tasks import Algorithm, Outcome, TaskContext
 
 MAX_OUTCOME_CHARS = 64_000
 """The longest outcome, as JSON, that a function may return: it is kept and signed by both sides."""
+
+AS_LIBRARY = "_AIRFLOW__AS_LIBRARY"
+"""With this in the environment, importing Airflow makes no folder and reads no configuration."""
+_ENTRY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
+_IN_FILE = re.compile(r"/[^:]+\.py:[A-Za-z_]\w*", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -75,7 +87,7 @@ class Data:
             The dataset is not what was declared.
         """
         names = self._names(columns)
-        for part in list_parts(self._dataset):
+        for part in list_parts(self._dataset, self._context.partitions):
             for batch in read_rows(self._dataset, part):
                 yield batch.select(names)
 
@@ -101,6 +113,55 @@ class Data:
             if name not in known:
                 raise ConfigError(f"`{name}` is not a column of {self._dataset.name}: {', '.join(known)}", field=name)
         return list(columns) or list(self._dataset.features)
+
+
+def algorithm_at(entry: str) -> Algorithm:
+    """Import the algorithm of a Python step.
+
+    Parameters
+    ----------
+    entry
+        ``package.module:function`` that is an algorithm, or ``/folder/file.py:function`` of one's own.
+
+    Raises
+    ------
+    ConfigError
+        There is none, or it cannot be imported.
+    """
+    place, _, name = entry.rpartition(":")
+    try:
+        if _IN_FILE.fullmatch(entry):
+            return algorithm_of(getattr(_module(Path(place)), name).function)
+        if _ENTRY.fullmatch(entry):
+            algorithm: Algorithm = getattr(importlib.import_module(place), name)
+            return algorithm
+    except (ImportError, AttributeError, OSError, SyntaxError) as error:
+        raise ConfigError(f"`{entry}` cannot be imported: {error}", field="entry") from error
+    raise ConfigError(f"`{entry}` is neither package.module:function nor /file.py:function", field="entry")
+
+
+def _module(file: Path) -> ModuleType:
+    """Import the DAG file that holds a function of one's own, without any of Airflow's state."""
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{file} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    with _airflow_as_library():
+        spec.loader.exec_module(module)
+    return module
+
+
+@contextmanager
+def _airflow_as_library() -> Iterator[None]:
+    before = os.environ.get(AS_LIBRARY)
+    os.environ[AS_LIBRARY] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[AS_LIBRARY]
+        else:
+            os.environ[AS_LIBRARY] = before
 
 
 def algorithm_of(function: Callable[[Link, Config, Data], Mapping[str, Any]]) -> Algorithm:

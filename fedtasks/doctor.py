@@ -6,13 +6,11 @@ Every check stands alone: what one finds, or trips over, keeps no other from loo
 from __future__ import annotations
 
 import asyncio
-import enum
 import re
 import shutil
 import subprocess
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
@@ -21,8 +19,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from fedtasks import __version__
-from fedtasks.config import Party, load_party, read_secret, split_address
+from fedtasks.config import Dataset, Party, load_party, read_secret, split_address
 from fedtasks.errors import ConfigError, FedtasksError, KeyInvalid, PeerDagBroken, PeerDagMissing, PeerPaused
+from fedtasks.findings import Finding, Verdict, wrong
 
 EXPIRES_SOON_DAYS = 30
 JAVA = 17
@@ -30,43 +29,6 @@ PATIENCE_S = 3.0
 """How long the own gateway may take to answer."""
 
 _EVERY_INTERFACE = ("0.0.0.0", "::", "")  # noqa: S104
-
-
-class Verdict(enum.Enum):
-    """How a check ended."""
-
-    OK = "ok"
-    NOTE = "note"
-    WARNING = "warning"
-    WRONG = "wrong"
-
-    @property
-    def sign(self) -> str:
-        """Icon and word."""
-        icon = {Verdict.OK: "✔", Verdict.NOTE: "·", Verdict.WARNING: "!", Verdict.WRONG: "✘"}[self]
-        return f"{icon} {self.value}"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What one check found.
-
-    Parameters
-    ----------
-    subject
-        What was looked at.
-    verdict
-        How it is.
-    text
-        What was found.
-    remedy
-        What mends it, empty when nothing needs mending.
-    """
-
-    subject: str
-    verdict: Verdict
-    text: str
-    remedy: str = ""
 
 
 Check = Callable[[Party], Iterable[Finding]]
@@ -83,7 +45,7 @@ def examine(party_file: Path) -> Iterator[Finding]:
     try:
         party = load_party(party_file)
     except ConfigError as error:
-        yield _wrong("party.yaml", error)
+        yield wrong("party.yaml", error)
         return
     yield Finding("party.yaml", Verdict.OK, f"{party.name}: {len(party.peers)} peers, {len(party.datasets)} datasets")
     for subject, check in _CHECKS.items():
@@ -94,16 +56,11 @@ def _guarded(subject: str, check: Check, party: Party) -> Iterator[Finding]:
     try:
         yield from check(party)
     except FedtasksError as error:
-        yield _wrong(subject, error)
+        yield wrong(subject, error)
     except ImportError as error:
         yield Finding(subject, Verdict.NOTE, f"not checked: {error.name} is not installed here")
     except Exception as error:  # a defect of one check is a finding too, and must not end the others
         yield Finding(subject, Verdict.WRONG, f"the check itself failed: {type(error).__name__}: {error}")
-
-
-def _wrong(subject: str, error: FedtasksError) -> Finding:
-    what = f"{error.code}: {error.detail or error.public}"
-    return Finding(subject, Verdict.WRONG, f"{what} [{error.where}]" if error.where else what, error.remedy)
 
 
 # -------------------------------------------------------------------------------------------------------- own machine
@@ -117,6 +74,8 @@ def _keys(party: Party) -> Iterator[Finding]:
     }
     if party.store.password_file is not None:
         secrets["store password"] = party.store.password_file
+    if party.notify is not None:
+        secrets["webhook's URL"] = party.notify.webhook_url_file
     for name, path in secrets.items():
         try:
             read_secret(path)
@@ -138,6 +97,7 @@ _SECRETS = {
     "worker secret": "the workers' secret",
     "Airflow password": "the password of `airflow.user`",
     "store password": "the database's password",
+    "webhook's URL": "the URL of `notify`",
 }
 
 
@@ -256,20 +216,30 @@ def _storage(party: Party) -> Iterator[Finding]:
 
 
 def _datasets(party: Party) -> Iterator[Finding]:
-    from fedtasks.data.tables import list_parts
-
     if not party.datasets:
         yield Finding("datasets", Verdict.NOTE, "none declared", "Declare them in party.yaml")
     for dataset in party.datasets:
         subject = f"dataset {dataset.name}"
         try:
-            parts = list_parts(dataset)
+            yield _dataset(subject, dataset)
         except FedtasksError as error:
-            yield _wrong(subject, error)
-        else:
-            n_files = len({part.file for part in parts})
-            columns = 1 + len(dataset.features) + (dataset.label is not None)
-            yield Finding(subject, Verdict.OK, f"{n_files} files, {columns} declared columns are there")
+            yield wrong(subject, error)
+
+
+def _dataset(subject: str, dataset: Dataset) -> Finding:
+    from fedtasks.data.partitions import landed
+    from fedtasks.data.tables import list_parts
+
+    newest, which = [], ""
+    if dataset.is_partitioned:
+        keys = landed(dataset)
+        if not keys:
+            remedy = f"When one is complete: fedtasks data land {dataset.name} PARTITION"
+            return Finding(subject, Verdict.NOTE, "no partition has landed yet", remedy)
+        newest, which = keys[-1:], f"{len(keys)} partitions have landed; of {keys[-1]}, "
+    n_files = len({part.file for part in list_parts(dataset, newest)})
+    columns = 1 + len(dataset.features) + (dataset.label is not None)
+    return Finding(subject, Verdict.OK, f"{which}{n_files} files, {columns} declared columns are there")
 
 
 def _airflow(party: Party) -> Iterator[Finding]:
@@ -294,6 +264,11 @@ async def _ask_airflow(party: Party) -> list[Finding]:
                 findings.append(Finding(f"DAG {dag_id}", Verdict.WRONG, text, remedy))
             else:
                 findings.append(Finding(f"DAG {dag_id}", Verdict.OK, "deployed and not paused"))
+        if await airflow.has_pages():
+            findings.append(Finding("pages", Verdict.OK, "Airflow shows Federation, and tabs for federated runs"))
+        else:
+            remedy = "Install fedtasks where Airflow's api-server runs, and restart it"
+            findings.append(Finding("pages", Verdict.WARNING, "Airflow does not have the pages", remedy))
     return findings
 
 

@@ -10,7 +10,8 @@
     ├── LinkError .............. the conversation of two workers broke
     ├── DataError .............. a dataset is not what was declared
     ├── CryptoError ............ a key or a signature cannot be trusted
-    └── MachineError ........... this machine: store, port, process
+    ├── MachineError ........... this machine: store, port, process
+    └── PageError .............. whoever asks through a page may not, or asks wrongly
 
 Each leaf carries a stable ``code``, whether a retry can help, who must act, and a remedy. The same words appear in the
 log, the CLI, the DAG run's note and on the wire. ``public`` is what the peer may see: by default the summary and the
@@ -319,6 +320,30 @@ class RunCancelled(RunError):
     remedy = "Start the partition again when both agree"
 
 
+class ApprovalPending(RunError):
+    """Raised when a half would begin although the person whom the ticket asks for has not answered."""
+
+    code = "APPROVAL_PENDING"
+    summary = "A person has yet to approve this run"
+    remedy = "Answer the question of the task `approve` in the granting side's Airflow; marking the task is no answer"
+
+
+class ApprovalRejected(RunError):
+    """Raised when the person whom a ticket asks for has said no."""
+
+    code = "APPROVAL_REJECTED"
+    summary = "A person of the granting side has rejected this run"
+    remedy = "Agree with the other side on what may run, then start the partition again"
+
+
+class ApprovalExpired(RunError):
+    """Raised when nobody answered whether a run may begin."""
+
+    code = "APPROVAL_EXPIRED"
+    summary = "Nobody of the granting side approved this run in time"
+    remedy = "Let them know, then start the partition again"
+
+
 class RunFailed(RunError):
     """Raised when the Airflow of this side failed the run outside of a federated task."""
 
@@ -366,6 +391,32 @@ class TrainingDiverged(RunError):
     code = "TRAINING_DIVERGED"
     summary = "The training diverged"
     remedy = "Lower `learning_rate`, or look for extreme values among the features"
+
+
+class ModelTaken(RunError):
+    """Raised when a model's name belongs to another pipeline or peer, or a version's number to another version."""
+
+    code = "MODEL_TAKEN"
+    who = "own"
+    summary = "This name of a model is in use elsewhere"
+    remedy = "Give the pipeline's steps another `model`; `fedtasks models` lists those that are taken"
+
+
+class ModelUnknown(RunError):
+    """Raised when there is no such version of a model."""
+
+    code = "MODEL_UNKNOWN"
+    who = "own"
+    summary = "There is no such version of the model here"
+    remedy = "Choose one that `fedtasks models` lists"
+
+
+class ChampionDiffers(RunError):
+    """Raised when the two sides cannot put the same version of a model into use."""
+
+    code = "CHAMPION_DIFFERS"
+    summary = "The two sides do not hold the same version of the model"
+    remedy = "Compare `fedtasks models show` of both sides and choose a version with equal digests"
 
 
 class AttemptStale(RunError):
@@ -431,6 +482,15 @@ class DataMissing(DataError):
     code = "DATA_MISSING"
     summary = "A dataset's file is missing"
     remedy = "Put the file in place or correct the dataset's `uri`"
+
+
+class DataNotLanded(DataError):
+    """Raised when a partition of a dataset is not complete; ``dataset`` and ``partition`` name it."""
+
+    code = "DATA_NOT_LANDED"
+    retryable = True
+    summary = "The partition's data has not landed"
+    remedy = "Land it with `fedtasks data land`, or choose a partition that has"
 
 
 class FileInvalid(DataError):
@@ -522,6 +582,35 @@ class SignatureWrong(CryptoError):
     remedy = "Do not go on with this peer before the cause is known"
 
 
+# ------------------------------------------------------------------------------------------------------------- pages
+class PageError(FedtasksError):
+    """Base of what a page's caller is refused."""
+
+
+class NotSignedIn(PageError):
+    """Raised when a page's caller has not signed in to Airflow."""
+
+    code = "NOT_SIGNED_IN"
+    summary = "Nobody is signed in"
+    remedy = "Sign in to Airflow again, then reload the page"
+
+
+class NotAllowed(PageError):
+    """Raised when Airflow does not give the caller the right."""
+
+    code = "NOT_ALLOWED"
+    summary = "Your role in Airflow does not allow this"
+    remedy = "Ask whoever administers Airflow for the right"
+
+
+class RequestInvalid(PageError):
+    """Raised when a request to a page's API is not one that it understands."""
+
+    code = "REQUEST_INVALID"
+    summary = "The page's request is not understood"
+    remedy = "Reload the page; if that does not help, compare the versions of page and server"
+
+
 # ------------------------------------------------------------------------------------------------------ this machine
 class MachineError(FedtasksError):
     """Base of what is wrong on this machine."""
@@ -543,6 +632,15 @@ class AirflowUnreachable(MachineError):
     retryable = True
     summary = "The own Airflow does not answer"
     remedy = "Start Airflow, or correct `airflow` in party.yaml"
+
+
+class NoticeFailed(MachineError):
+    """Raised when a notice could not be posted."""
+
+    code = "NOTICE_FAILED"
+    retryable = True
+    summary = "A notice could not be posted"
+    remedy = "Check the URL in `notify.webhook_url_file` of party.yaml, and that this machine may reach it"
 
 
 class PortInUse(MachineError):

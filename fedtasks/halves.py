@@ -1,8 +1,14 @@
-"""What the halves of a task are called: under these names they meet, on the wire, in the store and in Airflow."""
+"""Names that gateway, store and Airflow agree on: what the halves of a task are called, and what has landed."""
 
 from __future__ import annotations
 
 import re
+
+APPROVE = "approve"
+"""The task at which a run waits for a person of the granting side, if its ticket asks for one."""
+
+DATA = "data"
+"""The task at which a scheduled run waits until both sides have landed its partition."""
 
 _SHARD = re.compile(r"(.+)\[(\d+)\]")
 
@@ -16,3 +22,8 @@ def airflow_task(half: str) -> tuple[str, int | None]:
     """Return the task id in Airflow that a half has, and its map index (None for a task that is not mapped)."""
     found = _SHARD.fullmatch(half)
     return (found[1], int(found[2])) if found else (half, None)
+
+
+def asset_uri(party: str, dataset: str = "") -> str:
+    """Return the Airflow asset that is updated when a partition of a party's dataset, by default of any, has landed."""
+    return f"fedtasks://{party}/{dataset}"  # Airflow would add the slash after a party by itself

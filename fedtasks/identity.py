@@ -203,6 +203,21 @@ def leaf_belongs_to(leaf_pem: bytes, peer: Peer, now: datetime | None = None) ->
         raise PeerIdentity(f"the certificate does not say the name of {peer.name}")
 
 
+def valid_until(path: Path) -> int:
+    """Return when a certificate ends, in milliseconds since the epoch.
+
+    Raises
+    ------
+    ConfigError
+        The file is missing, or no certificate.
+    """
+    try:
+        certificate = x509.load_pem_x509_certificate(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ConfigError("not a certificate in PEM", where=str(path)) from error
+    return int(certificate.not_valid_after_utc.timestamp() * 1000)
+
+
 def common_name(certificate: x509.Certificate) -> str:
     """Return the one common name of a certificate, empty when there are none or several."""
     found = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)

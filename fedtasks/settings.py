@@ -16,6 +16,7 @@ from fedtasks.errors import ConfigError
 
 T = TypeVar("T")
 
+_LIMITS, _PRIVACY = "limits", "privacy"
 _WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 
 
@@ -157,6 +158,42 @@ def _convert_dataclass(kind: type, value: object, lines: Lines, path: str) -> ob
             f"{path}.{error.fields['field']}" if path and "field" in error.fields else error.fields.get("field", path)
         )
         raise lines.error(place, error.detail) from None
+
+
+def within(default: Any, least: float | None = None, most: float | None = None, *, privacy: bool = False) -> Any:
+    """Declare a field of a settings dataclass by its default and limits, which `check_limits` and forms keep.
+
+    Parameters
+    ----------
+    default
+        Its default.
+    least, most
+        Its limits; None is no limit.
+    privacy
+        Whether it decides what the peer may learn, so that a ticket may bound it.
+    """
+    return dataclasses.field(default=default, metadata={_LIMITS: (least, most), _PRIVACY: privacy})
+
+
+def limits_of(field: dataclasses.Field[Any]) -> tuple[float | None, float | None]:
+    """Return the limits that a field was declared `within`."""
+    least, most = field.metadata.get(_LIMITS, (None, None))
+    return least, most
+
+
+def decides_privacy(field: dataclasses.Field[Any]) -> bool:
+    """Whether a field decides what the peer may learn."""
+    return bool(field.metadata.get(_PRIVACY))
+
+
+def check_limits(settings: Any) -> None:
+    """Raise `ConfigError` naming the first field of a dataclass that is beyond its limits."""
+    for field in dataclasses.fields(settings):
+        value, (least, most) = getattr(settings, field.name), limits_of(field)
+        if (least is None or value >= least) and (most is None or value <= most):
+            continue
+        allowed = f"less than {least}" if most is None else f"not between {least} and {most}"
+        raise ConfigError(f"{value} is {allowed}", field=field.name)
 
 
 def to_plain(value: object) -> Any:

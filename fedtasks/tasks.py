@@ -10,21 +10,22 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from fedtasks.config import Dataset, Party, load_party
+from fedtasks.data.partitions import landed_until
 from fedtasks.data.storage import RunStorage
-from fedtasks.errors import ConfigError, FedtasksError, ProcessFailed
+from fedtasks.errors import ConfigError, FedtasksError, ModelTaken, ProcessFailed
 from fedtasks.halves import half_name
 from fedtasks.link.client import GatewayClient
 from fedtasks.link.grpc_link import GrpcLink
 from fedtasks.link.link import Link
 from fedtasks.settings import build, to_plain
-from fedtasks.wire.v1 import worker_pb2
+from fedtasks.wire.v1 import model_pb2, worker_pb2
 
 log = logging.getLogger(__name__)
 
@@ -112,6 +113,17 @@ class TaskContext:
         return self.party.dataset(self.config.datasets[self.party.name])
 
     @property
+    def partitions(self) -> list[str]:
+        """The partitions of the own dataset that this run may use now: up to its own, which must have landed.
+
+        Raises
+        ------
+        DataNotLanded
+            It has not.
+        """
+        return landed_until(self.dataset, self.config.partition)
+
+    @property
     def is_leader(self) -> bool:
         """Whether this party holds the label."""
         return self.config.leader == self.party.name
@@ -169,6 +181,32 @@ class TaskContext:
             The ticket or this attempt is not valid any more.
         """
         self._client.count_use(self.config.run_id, self.config.half, self.config.attempt, kind, amount)
+
+    def model(self, name: str, version: int = 0) -> worker_pb2.GetModelResponse:
+        """Return a version of a model, by default the one in use before this run, as the own registry has it.
+
+        What this run itself has published does not count: a task that is cleared does again what it did.
+
+        Raises
+        ------
+        ModelTaken
+            The name belongs to another pipeline.
+        """
+        found = self._client.get_model(name, version)
+        pipeline, _, _ = found.version.run_id.partition(".")
+        if pipeline and pipeline != self.config.run_id.partition(".")[0]:
+            raise ModelTaken(f"`{name}` belongs to pipeline {pipeline}", model=name)
+        if version or found.version.run_id != self.config.run_id:
+            return found
+        parent = found.version.parent
+        return self.model(name, parent) if parent else worker_pb2.GetModelResponse(newest=found.newest)
+
+    def publish_model(
+        self, version: model_pb2.ModelVersion, consumed: Mapping[str, Sequence[str]], metrics: Mapping[str, float]
+    ) -> None:
+        """Enter a version that both halves have agreed on in the own registry; see `GatewayClient.publish_model`."""
+        config = self.config
+        self._client.publish_model(config.run_id, config.half, config.attempt, version, consumed, metrics)
 
     def report(self, progress: Mapping[str, Any] | None = None, *, step: int = 0, **metrics: float) -> None:
         """Show progress (display only), store metrics at `step` and what has been sent; never fails the task."""

@@ -45,6 +45,9 @@ INTERSECTIONS = ("size", "client", "both")
 ANSWERS = ("nothing", "matched", "columns")
 """What a live lookup may be answered with, from least to most: nothing, whether the person is known, named columns."""
 
+APPROVALS = ("automatic", "person")
+"""Who lets a run begin: nobody is asked, or a person of the granting side says yes to the first run of its kind."""
+
 ONLINE = "online_psi"
 """The pipeline that a ticket must name to let its holder look up live tags."""
 
@@ -206,7 +209,8 @@ class Grant:
     limits, outputs, floor
         How much, who learns what, and what no run may go below.
     approval
-        ``automatic``: no person is asked.
+        Whether a person of the grantor's is asked before a run begins, of `APPROVALS`; runs with the same steps and the
+        same shared configuration are asked about once.
 
     Raises
     ------
@@ -225,7 +229,7 @@ class Grant:
     limits: Limits = field(default_factory=Limits)
     outputs: Outputs = field(default_factory=Outputs)
     floor: Floor = field(default_factory=Floor)
-    approval: str = "automatic"
+    approval: str = APPROVALS[0]
 
     def __post_init__(self) -> None:
         if not _TICKET_ID.fullmatch(self.ticket_id):
@@ -246,8 +250,13 @@ class Grant:
             raise ConfigError("expected seconds since 1970", field="not_before_s")
         if self.expires_s <= self.not_before_s:
             raise ConfigError("must be later than `not_before_s`", field="expires_s")
-        if self.approval != "automatic":
-            raise ConfigError(f"`{self.approval}` is not one of: automatic", field="approval")
+        if self.approval not in APPROVALS:
+            raise ConfigError(f"`{self.approval}` is not one of: {', '.join(APPROVALS)}", field="approval")
+
+    @property
+    def asks_for_a_person(self) -> bool:
+        """Whether somebody must approve a run before it begins."""
+        return self.approval == APPROVALS[-1]
 
 
 def _check_set(values: Iterable[str], field_name: str) -> None:
@@ -284,7 +293,10 @@ def read(token: str, grantor_public_key: Ed25519PublicKey) -> Grant:
     TicketInvalid
         The signature, type or algorithm is wrong, or there is a header or a claim that this version does not know.
     """
-    claims = _verify(token, grantor_public_key, _TICKET, TicketInvalid)
+    return _grant(_verify(token, grantor_public_key, _TICKET, TicketInvalid))
+
+
+def _grant(claims: Mapping[str, Any]) -> Grant:
     # A field under its own name beside its registered one would overwrite it.
     named = {_FIELDS.get(claim, claim): value for claim, value in claims.items() if claim not in _CLAIMS}
     if len(named) != len(claims):
@@ -293,6 +305,20 @@ def read(token: str, grantor_public_key: Ed25519PublicKey) -> Grant:
         return build(Grant, named)
     except ConfigError as error:
         raise TicketInvalid(error.detail) from error
+
+
+def peek(token: str) -> Grant:
+    """Return what a ticket of the own store says without verifying it: to be shown, never to be relied on.
+
+    Raises
+    ------
+    TicketInvalid
+        It is no ticket, or has a claim that this version does not know.
+    """
+    try:
+        return _grant(json.loads(_decoded(token.split(".")[1])))
+    except (IndexError, ValueError, AttributeError) as error:
+        raise TicketInvalid(f"not a ticket: {type(error).__name__}") from error
 
 
 def accept(token: str, key: Ed25519PrivateKey, holder: str, now_s: float) -> str:
@@ -385,8 +411,11 @@ def _verify(token: str, key: Ed25519PublicKey, kind: str, refusal: type[Fedtasks
 
 
 def _is_canonical(part: str) -> bool:
-    decoded = base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
-    return base64.urlsafe_b64encode(decoded).decode().rstrip("=") == part
+    return base64.urlsafe_b64encode(_decoded(part)).decode().rstrip("=") == part
+
+
+def _decoded(part: str) -> bytes:
+    return base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
 
 
 def _require_claims(claims: Mapping[str, Any], kinds: Mapping[str, type]) -> None:

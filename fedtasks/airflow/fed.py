@@ -25,6 +25,7 @@ import textwrap
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, overload
 
+from fedtasks.airflow.schedules import daily, when_landed
 from fedtasks.airflow.steps import Step
 from fedtasks.errors import ConfigError
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from fedtasks.custom import Config, Data
     from fedtasks.link.link import Link
 
-__all__ = ["Task", "task"]
+__all__ = ["Task", "daily", "task", "when_landed"]
 
 Half = Callable[["Link", "Config", "Data"], Mapping[str, Any]]
 

@@ -1,49 +1,63 @@
 """The trigger form of a pipeline, made from the settings that its steps declare.
 
-Airflow shows every field with what its dataclass says of it, checks types and limits, and hands back plain values. Only
-what differs from an algorithm's defaults enters the shared configuration, so that neighbouring versions still agree.
+At most five fields are open: whom to run with, under which ticket, on which data, from which model, and why. The rest
+is in sections that are closed until somebody opens them. Airflow shows every field with what its dataclass says of it,
+checks types and limits, and hands back plain values. Only what differs from an algorithm's defaults enters the shared
+configuration, so that neighbouring versions still agree.
 """
 
 from __future__ import annotations
 
 import enum
-import importlib
 import inspect
 import types
 import typing
-from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, Field, fields
+from collections.abc import Sequence
+from dataclasses import Field
+from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import Param
 
 from fedtasks.airflow.steps import Step
 from fedtasks.config import Party
-from fedtasks.settings import to_plain
+from fedtasks.settings import decides_privacy, limits_of
 
-RUN = ("peer", "ticket", "partition", "reason", "own_dataset", "peer_dataset", "leader", "force")
+WAIT = "wait_minutes"
+"""The field that says how long a half waits for the other."""
+
+RUN = ("peer", "ticket", "partition", "reason", "own_dataset", "peer_dataset", "leader", "force", WAIT)
 """The fields that are not a step's."""
 
+START_FROM = "start_from"
+"""The setting that says from which model a training goes on; a field of its own beside what every run has."""
+
+_MINUTE = timedelta(minutes=1)
+_WEEK = timedelta(weeks=1)
+_EXACT = 2**53
+"""Up to here a browser knows whole numbers."""
 _TEXT: dict[str, Any] = {"type": ["null", "string"]}
 _JSON_TYPES = {int: "integer", float: "number", bool: "boolean", str: "string"}
 
 
-def form_of(steps: Sequence[Step], peer: str | None, leader: str, party: Party | None) -> dict[str, Param]:
+def form_of(
+    steps: Sequence[Step], peer: str | None, leader: str, wait: timedelta, party: Party | None
+) -> dict[str, Param]:
     """Make the trigger form; the responder's DAG run takes the initiator's values instead.
 
     Parameters
     ----------
     steps
-        What the run does; each adds a section of its own.
-    peer, leader
+        What the run does; each adds a section of its own, and to the section of what a ticket may bound.
+    peer, leader, wait
         What the form proposes.
     party
         Whose peers and datasets there are to choose from; None if party.yaml cannot be read.
     """
     peers = [known.name for known in party.peers] if party else []
-    datasets = [dataset.name for dataset in party.datasets] if party else []
-    data: dict[str, Any] = {"section": "Data"}
-    run: dict[str, Any] = {"section": "Run"}
+    fields = [(step, declared) for step in steps for declared in step.declared]
+    private = [(step, declared) for step, declared in fields if decides_privacy(declared)]
+    started = [(step, declared) for step, declared in fields if declared.name == START_FROM]
     form = {
         "peer": _choice(peer, peers, "Peer", "The party to run with."),
         "ticket": Param(
@@ -52,13 +66,26 @@ def form_of(steps: Sequence[Step], peer: str | None, leader: str, party: Party |
         "partition": Param(
             None, "Data up to here: a day or another key. By default today (UTC).", title="Data up to", **_TEXT
         ),
+        **dict(_field(step, declared) for step, declared in started[:1]),
         "reason": Param(None, "Why; the peer reads it.", title="Reason", maxLength=200, **_TEXT),
-        "own_dataset": _choice(None, datasets, "Own dataset", "As party.yaml declares it.", **data),
+        **_data(leader, party),
+    }
+    for step in steps:
+        form |= _section(step, [*private, *started[:1]])
+    form |= dict(_field(step, declared, "Privacy: as the ticket says, or stricter") for step, declared in private)
+    return form | _run(wait)
+
+
+def _data(leader: str, party: Party | None) -> dict[str, Param]:
+    section: dict[str, Any] = {"section": "Data"}
+    datasets = [dataset.name for dataset in party.datasets] if party else []
+    return {
+        "own_dataset": _choice(None, datasets, "Own dataset", "As party.yaml declares it.", **section),
         "peer_dataset": Param(
             None,
             "As the peer's ticket names it; may be left out if there is only one.",
             title="The peer's dataset",
-            **data,
+            **section,
             **_TEXT,
         ),
         "leader": Param(
@@ -67,61 +94,48 @@ def form_of(steps: Sequence[Step], peer: str | None, leader: str, party: Party |
             title="Leader",
             enum=["own", "peer"],
             values_display={"own": "this party", "peer": "the peer"},
-            **data,
+            **section,
         ),
-        "force": Param(False, "Run a partition again that is done.", type="boolean", title="Repeat", **run),
     }
-    for step in steps:
-        form |= _fields(step)
-    return form
 
 
-def settings_of(step: Step, params: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a step's settings where they differ from the algorithm's defaults: the pipeline's, changed by the form.
+def _run(wait: timedelta) -> dict[str, Param]:
+    section: dict[str, Any] = {"section": "Run"}
+    return {
+        WAIT: Param(
+            max(1, wait // _MINUTE),
+            "How long a task of this side waits for the peer's, in minutes, before the run fails on both.",
+            type="integer",
+            minimum=1,
+            maximum=_WEEK // _MINUTE,
+            title="Give up after",
+            **section,
+        ),
+        "force": Param(False, "Run a partition again that is done.", type="boolean", title="Repeat", **section),
+    }
 
-    A form may name a field by itself (``train.epochs``), or a program all that it changes (``train: {epochs: 3}``).
-    """
-    changed = {**step.settings, **(params.get(step.name) or {})}
-    defaults = {field.name: _default(step, field) for field in _declared(step)}
-    for name, shown in defaults.items():
-        value = params.get(f"{step.name}.{name}", shown)
-        if value != shown and name not in (params.get(step.name) or {}):
-            changed[name] = value
-    return changed
 
-
-def _fields(step: Step) -> dict[str, Param]:
+def _section(step: Step, elsewhere: Sequence[tuple[Step, Field[Any]]]) -> dict[str, Param]:
     """Make the section of one step: a field for each setting, or one for all if nobody has declared them."""
-    section = f"Settings of {step.name}"
-    declared = _declared(step)
-    if not declared:
+    title = f"Settings of {step.name}"
+    if not step.settings_type:
         described = f"Settings of `{step.name}` where they differ from the pipeline's; both sides use them."
-        return {step.name: Param({}, described, type="object", title=step.name, section=section)}
-    texts = descriptions(_settings_type(step))
-    hints = typing.get_type_hints(_settings_type(step))
-    form = {}
-    for field in declared:
-        value, title = _default(step, field), field.name.replace("_", " ").capitalize()
-        described = texts.get(field.name, "")
-        schema = {**_schema(hints[field.name], value), "title": title, "section": section}
-        form[f"{step.name}.{field.name}"] = Param(value, described, **schema)
-    return form
+        return {step.name: Param({}, described, type="object", title=step.name, section=title)}
+    own = (declared for declared in step.declared if (step, declared) not in elsewhere)
+    return dict(_field(step, declared, title) for declared in own)
 
 
-def _declared(step: Step) -> tuple[Field[Any], ...]:
-    return fields(_settings_type(step)) if step.settings_type else ()
-
-
-def _settings_type(step: Step) -> Any:
-    module, _, name = step.settings_type.partition(":")
-    return getattr(importlib.import_module(module), name)
-
-
-def _default(step: Step, field: Field[Any]) -> Any:
-    """Return the value that the form shows: the pipeline's, else the algorithm's."""
-    if field.name in step.settings:
-        return to_plain(step.settings[field.name])
-    return to_plain(field.default_factory() if field.default_factory is not MISSING else field.default)
+def _field(step: Step, declared: Field[Any], section: str | None = None) -> tuple[str, Param]:
+    """Make the field of one setting."""
+    value = step.default(declared)
+    schema = _schema(typing.get_type_hints(step.declaration)[declared.name], value)
+    least, most = limits_of(declared)
+    limits = {"minimum": least, "maximum": most}
+    schema |= {name: limit for name, limit in limits.items() if limit is not None and abs(limit) <= _EXACT}
+    title = declared.name.replace("_", " ").capitalize()
+    described = descriptions(step.declaration).get(declared.name, "")
+    schema |= {"title": title, **({"section": section} if section else {})}
+    return f"{step.name}.{declared.name}", Param(value, described, **schema)
 
 
 def _schema(hint: Any, value: Any) -> dict[str, Any]:

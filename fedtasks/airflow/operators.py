@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Never
+from typing import TYPE_CHECKING, Any, ClassVar, Never
 
 from airflow.sdk import BaseOperator
 from airflow.sdk.configuration import conf
@@ -23,6 +23,7 @@ from airflow.sdk.exceptions import (
     AirflowSkipException,
 )
 
+from fedtasks.airflow.form import WAIT
 from fedtasks.airflow.hook import FedtasksHook
 from fedtasks.airflow.shared import check_shared, initiate, partition_of
 from fedtasks.airflow.steps import Step, shards_of
@@ -101,26 +102,37 @@ class OpenRunOperator(BaseOperator):
         started_for = ((dag_run.conf or {}).get("fedtasks") or {}).get("run_id", "")
         with airflow_errors(ti):
             hook = FedtasksHook(self.fedtasks_conn_id)
+            this = {"dag_id": dag_run.dag_id, "dag_run_id": dag_run.run_id, "pipeline": dag_run.dag_id}
             if started_for:
                 if started_for != dag_run.run_id:
                     raise RunUnknown(f"this DAG run is not the one that was started for `{started_for}`")
                 asked = {"partition": "", "config_json": "", "peer": ""}
             else:
-                asked = initiate(hook.party, self.steps, context["params"], partition_of(context))
+                try:
+                    asked = initiate(hook.party, self.steps, context["params"], partition_of(context))
+                except FedtasksError as error:
+                    self._tell(hook, error, **this, **_asked_for(context))
+                    raise
             with hook.client() as client:
-                response = client.open_run(
-                    dag_id=dag_run.dag_id,
-                    dag_run_id=dag_run.run_id,
-                    pipeline=dag_run.dag_id,
-                    steps=[_step_message(step) for step in self.steps],
-                    **asked,
-                )
+                response = client.open_run(**this, steps=[_step_message(step) for step in self.steps], **asked)
                 run = response.run
                 if response.opening == worker_pb2.OPENING_ALREADY_DONE:
                     raise AirflowSkipException(f"Run {run.run_id} has done this partition; `force` repeats it")
                 if response.opening == worker_pb2.OPENING_ALREADY_RUNNING:
                     raise AirflowSkipException(f"Run {run.run_id} is at this partition in DAG run {run.dag_run_id}")
                 return self._take_up(client, hook.party, run)
+
+    def _tell(self, hook: FedtasksHook, error: FedtasksError, **asked: str) -> None:
+        """Let the own gateway keep and show why nothing is asked for."""
+        from fedtasks.wire.v1 import failure_pb2
+
+        failure = failure_pb2.Failure(code=error.code, text=error.detail or error.public)
+        try:
+            with hook.client() as client:
+                client.open_run(**asked, failure=failure)
+        except FedtasksError as answered:
+            if answered.code != error.code:
+                self.log.warning("The refusal could not be shown on the page: %s", answered)
 
     def _take_up(self, client: GatewayClient, party: Party, run: run_pb2.Run) -> dict[str, Any]:
         from fedtasks.airflow.meetings import end_of
@@ -143,6 +155,10 @@ class OpenRunOperator(BaseOperator):
             "partition": run.partition,
             "datasets": shared["datasets"],
         }
+
+
+def _asked_for(context: Context) -> dict[str, str]:
+    return {"partition": partition_of(context), "peer": str(context["params"].get("peer") or "")}
 
 
 def _step_message(step: Step) -> run_pb2.Step:
@@ -208,6 +224,11 @@ class MeetingOperator(BaseOperator):
         Connection of type ``fedtasks``.
     """
 
+    overdue: ClassVar[type[FedtasksError]] = DeadlinePassed
+    """What it is when the other half was not there in time."""
+    wait_field: ClassVar[str] = ""
+    """The field of the trigger form that says how long to wait."""
+
     def __init__(
         self,
         *,
@@ -242,7 +263,7 @@ class MeetingOperator(BaseOperator):
     def _meet(self, context: Context, hook: FedtasksHook, client: GatewayClient, run_id: str) -> Any:
         task, ti = self.federated_task, context["ti"]
         # Airflow gives every try an id of its own and keeps it while the try is deferred: one try is one attempt.
-        meeting = client.announce(run_id, task, str(ti.id), self.wait.total_seconds())
+        meeting = client.announce(run_id, task, str(ti.id), self._wait_s(context))
         attempt = meeting.own.attempt
         try:
             meeting = self._await_peer(hook, meeting)
@@ -255,6 +276,11 @@ class MeetingOperator(BaseOperator):
             raise
         return outcome
 
+    def _wait_s(self, context: Context) -> float:
+        """Return how long to wait for the other half: as the trigger form says, else as the pipeline does."""
+        minutes = context["params"].get(self.wait_field)
+        return 60.0 * minutes if minutes else self.wait.total_seconds()
+
     def _await_peer(self, hook: FedtasksHook, meeting: run_pb2.Meeting) -> run_pb2.Meeting:
         """Return the meeting once it is ready; wait a little here and the rest deferred."""
         from fedtasks.airflow.meetings import end_of, find, has_ended, waiting_for
@@ -262,7 +288,7 @@ class MeetingOperator(BaseOperator):
         run_id = meeting.run.run_id
         left_s = meeting.own.until_ms / 1000 - time.time()
         if not meeting.ready and not has_ended(meeting) and left_s > 0:
-            self.log.info("Waiting for %s: %s", _peer_name(meeting.run, hook.party), waiting_for(meeting))
+            self.log.info("Waiting for %s: %s", peer_name(meeting.run, hook.party), waiting_for(meeting))
             decided = find(
                 hook.party_file,
                 run_id,
@@ -276,14 +302,22 @@ class MeetingOperator(BaseOperator):
             raise ended
         if not meeting.ready:
             if meeting.own.until_ms <= time.time() * 1000:
-                raise DeadlinePassed(waiting_for(meeting), where=run_id)
+                raise self.overdue(waiting_for(meeting), where=run_id)
             self._defer(hook, run_id, meeting.own.until_ms)
         return meeting
 
-    def _defer(self, hook: FedtasksHook, run_id: str, until_ms: int, state: dict[str, Any] | None = None) -> Never:
+    def _defer(
+        self,
+        hook: FedtasksHook,
+        run_id: str,
+        until_ms: int,
+        state: dict[str, Any] | None = None,
+        kind: type[MeetingTrigger] = MeetingTrigger,
+        **facts: str,
+    ) -> Never:
         left_s = max(0.0, until_ms / 1000 - time.time())
         self.defer(
-            trigger=MeetingTrigger(str(hook.party_file), run_id, self.federated_task, until_ms, _not_before_ms()),
+            trigger=kind(str(hook.party_file), run_id, self.federated_task, until_ms, _not_before_ms(), **facts),
             method_name="resume",
             kwargs=state or {},
             # The trigger itself ends the wait; this one is for a triggerer that is dead.
@@ -307,10 +341,15 @@ class MeetingOperator(BaseOperator):
 def _not_before_ms() -> int:
     """Return when a task that defers now may be resumed: once its process has been seen to end."""
     # So long may the process's supervisor sleep before it looks, and a little for its message to arrive.
-    return int((time.time() + conf.getint("workers", "min_heartbeat_interval") + 2) * 1000)
+    return _ms_in(conf.getint("workers", "min_heartbeat_interval") + 2)
 
 
-def _peer_name(run: run_pb2.Run, party: Party) -> str:
+def _ms_in(seconds: float) -> int:
+    return int((time.time() + seconds) * 1000)
+
+
+def peer_name(run: run_pb2.Run, party: Party) -> str:
+    """Return the other party of a run."""
     return str(run.responder if run.initiator == party.name else run.initiator)
 
 
@@ -326,6 +365,8 @@ class FederatedTaskOperator(MeetingOperator):
     **kwargs
         As for `MeetingOperator` and every operator.
     """
+
+    wait_field: ClassVar[str] = WAIT
 
     def __init__(self, *, step: Step, stage: str = "", shard: int | None = None, **kwargs: Any) -> None:
         super().__init__(federated_task=half_name(step.name, stage, shard), **kwargs)
@@ -382,7 +423,7 @@ class FederatedTaskOperator(MeetingOperator):
             run_id=meeting.run.run_id,
             task=self.step.name,
             attempt=meeting.own.attempt,
-            peer=_peer_name(meeting.run, hook.party),
+            peer=peer_name(meeting.run, hook.party),
             leader=shared["leader"],
             datasets=shared["datasets"],
             settings=shared["steps"][self.step.name],
@@ -440,6 +481,8 @@ class CloseRunOperator(MeetingOperator):
         As for `MeetingOperator` and every operator.
     """
 
+    wait_field: ClassVar[str] = WAIT
+
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(federated_task=CLOSE_RUN, **kwargs)
 
@@ -456,7 +499,7 @@ class CloseRunOperator(MeetingOperator):
                 if run.state == run_pb2.STATE_RUNNING and not run.receipt and not run.peer_receipt:
                     self._meet(context, hook, client, run_id)
                 client.close_run(run_id)
-                return self._settle(hook, client, run_id, until_ms)
+                return self._settle(hook, client, run_id, until_ms or _ms_in(self._wait_s(context)))
 
     def perform(self, context: Context, hook: FedtasksHook, meeting: run_pb2.Meeting) -> dict[str, Any]:
         """Closing has an outcome of its own only in the receipts."""
@@ -473,10 +516,9 @@ class CloseRunOperator(MeetingOperator):
         if ended is not None:
             raise ended
         if run.state != run_pb2.STATE_SUCCEEDED:
-            until_ms = until_ms or int((time.time() + self.wait.total_seconds()) * 1000)
             if until_ms <= time.time() * 1000:
                 raise DeadlinePassed("the other side's receipt has not come", where=run_id)
-            self.log.info("Waiting for the receipt of %s", _peer_name(run, hook.party))
+            self.log.info("Waiting for the receipt of %s", peer_name(run, hook.party))
             self._defer(hook, run_id, until_ms, {"until_ms": until_ms})
         answer = client.get_run(run_id=run_id)
         summary = {

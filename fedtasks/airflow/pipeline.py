@@ -12,8 +12,11 @@ from types import TracebackType
 from typing import Any, Self
 
 from airflow.sdk import DAG, CronPartitionTimetable, PartitionedAtRuntime, TaskGroup, chain
+from airflow.sdk.definitions.timetables.simple import NullTimetable
 
 from fedtasks.airflow import form
+from fedtasks.airflow.approval import APPROVAL_WAIT, ApproveOperator
+from fedtasks.airflow.landing import AwaitDataOperator
 from fedtasks.airflow.operators import (
     CLOSE_RUN,
     OPEN_RUN,
@@ -22,6 +25,7 @@ from fedtasks.airflow.operators import (
     OpenRunOperator,
     ShardsOperator,
 )
+from fedtasks.airflow.schedules import Schedule
 from fedtasks.airflow.steps import (
     SHARDS,
     Launcher,
@@ -31,10 +35,12 @@ from fedtasks.airflow.steps import (
     evaluate,
     intersect,
     intersect_by_shard,
+    publish,
     train_split_nn,
 )
 from fedtasks.config import Party, check_name, load_party
 from fedtasks.errors import ConfigError
+from fedtasks.halves import APPROVE, DATA
 
 __all__ = [
     "FederatedDag",
@@ -46,12 +52,15 @@ __all__ = [
     "federated",
     "intersect",
     "intersect_by_shard",
+    "publish",
+    "timetable",
     "train_split_nn",
 ]
 
-_RESERVED = frozenset({"fedtasks", *form.RUN, OPEN_RUN, CLOSE_RUN})
+_RESERVED = frozenset({"fedtasks", *form.RUN, OPEN_RUN, APPROVE, DATA, CLOSE_RUN})
 _NOT_CRON = ("@once", "@continuous")
 DEFAULT_ARGS = {"retries": 2, "retry_delay": timedelta(seconds=5)}
+"""What federated tasks have unless their DAG says otherwise: a half that is tried again needs the other's next try."""
 
 
 class federated:  # noqa: N801 - reads as a verb where it is used
@@ -65,32 +74,54 @@ class federated:  # noqa: N801 - reads as a verb where it is used
         Who holds the label, as the initiator sees it: ``own`` or ``peer``.
     wait
         How long a half waits for the other.
+    approval_wait
+        How long a person has to approve the run, where its ticket asks for one.
+    data_wait
+        How long the run waits until both sides have landed its partition; by default it does not.
 
     Raises
     ------
     ConfigError
-        The DAG holds a federated run already, has a schedule that cannot take a partition, or two steps have one name.
+        Two steps have one name, or one that the trigger form needs.
 
     Notes
     -----
     The steps follow one another in the order added, and what `add` returns can be put before or behind ordinary
-    operators. The DAG must be deployed on both sides with the same steps; the ordinary operators may differ.
+    operators. The DAG must be deployed on both sides with the same steps; the ordinary operators may differ. Without a
+    schedule it takes the partition that a person or the gateway names; a schedule is given as
+    ``schedule=timetable("my_dag", "@daily")``, which counts at one side only.
     """
 
-    def __init__(self, *, peer: str | None = None, leader: str = "own", wait: timedelta = timedelta(hours=1)) -> None:
+    def __init__(
+        self,
+        *,
+        peer: str | None = None,
+        leader: str = "own",
+        wait: timedelta = timedelta(hours=1),
+        approval_wait: timedelta = APPROVAL_WAIT,
+        data_wait: timedelta | None = None,
+    ) -> None:
         if leader not in ("own", "peer"):
             raise ConfigError(f"`{leader}` is neither own nor peer", field="leader")
         self._peer = peer
         self._leader = leader
         self._wait = wait
+        self._approval_wait = approval_wait
+        self._data_wait = data_wait
         self._steps: list[Step] = []
 
     def __enter__(self) -> Self:
         # The ids stay plain: both sides' tasks are named by their steps, wherever these stand.
         self._group = TaskGroup("federated", prefix_group_id=False)
+        self._group.default_args = {**DEFAULT_ARGS, **self._group.dag.default_args}
         self._group.__enter__()
         self._opened = OpenRunOperator(task_id=OPEN_RUN, steps=())
-        self._last: Any = self._opened
+        self._last: Any = ApproveOperator(task_id=APPROVE, wait=self._approval_wait)
+        chain(self._opened, self._last)
+        if self._data_wait is not None:
+            landed = AwaitDataOperator(task_id=DATA, wait=self._data_wait)
+            chain(self._last, landed)
+            self._last = landed
         return self
 
     def add(self, step: Step) -> FederatedTaskOperator | TaskGroup:
@@ -112,14 +143,17 @@ class federated:  # noqa: N801 - reads as a verb where it is used
             self._opened.steps = tuple(self._steps)
             chain(self._last, CloseRunOperator(task_id=CLOSE_RUN, wait=self._wait))
             dag = self._opened.dag
-            for name, field in form.form_of(self._steps, self._peer, self._leader, party_here()).items():
+            if isinstance(dag.timetable, NullTimetable):
+                dag.timetable = PartitionedAtRuntime()
+            fields = form.form_of(self._steps, self._peer, self._leader, self._wait, party_here())
+            for name, field in fields.items():
                 if name not in dag.params:
                     dag.params[name] = field
         self._group.__exit__(kind, error, trace)  # type: ignore[no-untyped-call]
 
 
 class FederatedDag(DAG):
-    """``open_run``, the steps one after another, ``close_run``.
+    """``open_run``, ``approve``, the steps one after another, ``close_run``.
 
     Parameters
     ----------
@@ -127,12 +161,12 @@ class FederatedDag(DAG):
         Name of the pipeline; both sides' DAGs have the same.
     steps
         What the run does.
-    peer, leader, wait
+    peer, leader, wait, approval_wait
         As for `federated`.
     schedule
-        When a run begins by itself, at the one side whose party.yaml names the pipeline in ``schedules``: a cron
-        expression of a day or longer, such as ``@daily``, whose run is about the day before, or a timetable. By default
-        only when triggered, by a person or by the gateway.
+        When a run begins by itself, at the one side whose party.yaml names the pipeline in ``schedules``:
+        ``fed.daily("03:00")``, ``fed.when_landed()``, a cron expression of a day or longer, such as ``@daily``, whose
+        run is about the day before, or a timetable. By default only when triggered, by a person or by the gateway.
     **kwargs
         As for every DAG.
 
@@ -150,17 +184,19 @@ class FederatedDag(DAG):
         peer: str | None = None,
         leader: str = "own",
         wait: timedelta = timedelta(hours=1),
+        approval_wait: timedelta = APPROVAL_WAIT,
         schedule: Any = None,
         **kwargs: Any,
     ) -> None:
         check_name(dag_id, "dag_id")
         super().__init__(
             dag_id,
-            schedule=timetable(dag_id, schedule),
-            default_args={**DEFAULT_ARGS, **kwargs.pop("default_args", {})},
+            schedule=timetable(dag_id, schedule, peer),
             **{"max_active_runs": 4, "catchup": False, "tags": ["federated"], **kwargs},
         )
-        with self, federated(peer=peer, leader=leader, wait=wait) as run:
+        data_wait = schedule.wait if isinstance(schedule, Schedule) else None
+        run = federated(peer=peer, leader=leader, wait=wait, approval_wait=approval_wait, data_wait=data_wait)
+        with self, run:
             for step in steps:
                 run.add(step)
 
@@ -185,12 +221,14 @@ def _tasks(step: Step, wait: timedelta) -> FederatedTaskOperator | TaskGroup:
     return group
 
 
-def timetable(dag_id: str, schedule: Any = None) -> Any:
-    """Return when this side begins a run: by `schedule` where party.yaml says so, else only when triggered."""
+def timetable(dag_id: str, schedule: Any = None, peer: str | None = None) -> Any:
+    """Return when this side begins a run with `peer`: by `schedule` where party.yaml says so, else when triggered."""
     party = party_here()
     if schedule is None or party is None or dag_id not in party.schedules:
         # Unlike None, this takes the partition key that a gateway or a person gives, and needs none.
         return PartitionedAtRuntime()
+    if isinstance(schedule, Schedule):
+        return schedule.timetable(party, peer)
     if not isinstance(schedule, str) or schedule in _NOT_CRON:
         return schedule
     # What runs after midnight is about the day that has ended.

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
-from fedtasks.airflow.form import settings_of
 from fedtasks.airflow.steps import Step
 from fedtasks.config import Party, canonical
 from fedtasks.errors import ConfigDiffers, ConfigError, LabelInvalid
@@ -53,7 +52,7 @@ def initiate(party: Party, steps: Sequence[Step], params: Mapping[str, Any], par
     shared = {
         "leader": party.name if params["leader"] == "own" else peer,
         "datasets": datasets,
-        "steps": {step.name: settings_of(step, params) for step in steps},
+        "steps": {step.name: step.settings_with(params) for step in steps},
     }
     check_shared(party, peer, steps, {**shared, "datasets": {peer: "", **datasets}})
     ticket = params.get("ticket") or "auto"

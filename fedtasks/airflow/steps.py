@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import enum
+import importlib
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import fedtasks
 from fedtasks.config import check_name, digest
 from fedtasks.errors import ConfigError
+from fedtasks.settings import build, to_plain
 
 SHARDS = "shards"
 """The task of a step in stages that lists its shards."""
@@ -105,10 +107,43 @@ class Step:
         """Whether a stage has a task for each shard."""
         return any(stage.by_shard for stage in self.stages)
 
+    @property
+    def declaration(self) -> Any:
+        """The dataclass that declares the settings; None if nobody has."""
+        if not self.settings_type:
+            return None
+        module, _, name = self.settings_type.partition(":")
+        return getattr(importlib.import_module(module), name)
+
+    @property
+    def declared(self) -> tuple[Field[Any], ...]:
+        """The fields of `declaration`."""
+        return fields(self.declaration) if self.settings_type else ()
+
+    def default(self, declared: Field[Any]) -> Any:
+        """Return what a setting is if nobody changes it: the pipeline's value, else the algorithm's."""
+        if declared.name in self.settings:
+            return to_plain(self.settings[declared.name])
+        return to_plain(declared.default_factory() if declared.default_factory is not MISSING else declared.default)
+
+    def settings_with(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the settings where they differ from the algorithm's defaults: the pipeline's, changed by a form.
+
+        A form may name a field by itself (``train.epochs``), or a program all that it changes
+        (``train: {epochs: 3}``), which wins.
+        """
+        whole = params.get(self.name) or {}
+        defaults = {declared.name: self.default(declared) for declared in self.declared}
+        single = {name: params.get(f"{self.name}.{name}", default) for name, default in defaults.items()}
+        changed = {name: value for name, value in single.items() if value != defaults[name]}
+        return {**self.settings, **changed, **whole}
+
     def check(self, settings: Mapping[str, Any]) -> None:
-        """Check what Airflow must know of a run's settings; raise `ConfigError` naming the field."""
+        """Check settings as both halves will read them; raise `ConfigError` naming the field."""
         if self.is_by_shard:
             shards_of(settings)
+        if self.settings_type:
+            build(self.declaration, dict(settings), path=self.name)
 
     def command(self, config: Path) -> list[str]:
         """Return the command that runs one half with the configuration file `config`.
@@ -149,6 +184,7 @@ _PSI = "fedtasks.psi.settings:PsiSettings"
 _ALIGN = "fedtasks.psi.settings:AlignSettings"
 _TRAIN = "fedtasks.models.split_nn.settings:TrainSettings"
 _EVALUATE = "fedtasks.models.split_nn.settings:EvaluateSettings"
+_PUBLISH = "fedtasks.models.settings:PublishSettings"
 
 
 def intersect(**settings: Any) -> Step:
@@ -180,3 +216,8 @@ def evaluate(**settings: Any) -> Step:
     """Score the test rows with both halves and measure; task ``evaluate``."""
     entry = "fedtasks.models.split_nn.steps:evaluate"
     return Step("evaluate", entry, settings=settings, settings_type=_EVALUATE, needs_label=True)
+
+
+def publish(**settings: Any) -> Step:
+    """Enter the trained model in both registries, and put it into use if it is no worse; task ``publish``."""
+    return Step("publish", "fedtasks.models.publish:run", settings=settings, settings_type=_PUBLISH)

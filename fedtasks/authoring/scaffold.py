@@ -14,9 +14,6 @@ The same file is deployed on both sides; whoever triggers it is the initiator.
 
 from __future__ import annotations
 
-import numpy as np
-import pyarrow.compute as pc
-
 from fedtasks.airflow import fed
 from fedtasks.airflow.pipeline import FederatedDag
 
@@ -24,8 +21,10 @@ from fedtasks.airflow.pipeline import FederatedDag
 @fed.task
 def column_means(link, config, data):
     """Tell the other side the mean of each numeric column, and learn theirs."""
-    table = data.table(*data.numeric)
-    ours = np.array([pc.mean(column).as_py() for column in table.columns])
+    import numpy as np
+    import pyarrow.compute as pc
+
+    ours = np.array([pc.mean(column).as_py() for column in data.table(*data.numeric).columns], float)
     link.send("means", ours)
     theirs = link.receive("means")
     return {{config.party: ours.tolist(), config.peer: theirs.tolist()}}

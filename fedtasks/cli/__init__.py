@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from fedtasks import __version__
-from fedtasks.cli import psi, runs, setup, tickets, work
+from fedtasks.cli import dag, data, models, psi, runs, setup, tickets, work
 from fedtasks.cli.output import Commands, examples
 
 __all__ = ["app"]
@@ -44,10 +44,13 @@ app.add_typer(setup.peer_app, name="peer")
 app.command(epilog=examples("doctor", "doctor --party /etc/fedtasks/party.yaml --json"))(setup.doctor)
 app.add_typer(tickets.ticket_app, name="ticket")
 app.command(epilog=examples("gateway --party /etc/fedtasks/party.yaml"))(runs.gateway)
-app.command(epilog=examples("runs --limit 5", "runs --json"))(runs.runs)
+app.command(epilog=examples("runs --limit 5", "runs --state waiting --peer shop", "runs --json"))(runs.runs)
 app.add_typer(runs.run_app, name="run")
 app.add_typer(runs.audit_app, name="audit")
 app.add_typer(runs.store_app, name="store")
+app.add_typer(data.data_app, name="data")
+app.add_typer(models.models_app, name="models")
+app.add_typer(dag.dag_app, name="dag")
 app.add_typer(psi.psi_app, name="psi")
 app.add_typer(work.task_app, name="task")
 app.add_typer(work.spark_app, name="spark")

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from fedtasks.config import Dataset
+from fedtasks.config import Dataset, Party, load_party
 from fedtasks.errors import ConfigError, FedtasksError
+from fedtasks.findings import Finding, Verdict
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from fedtasks.store import Store
 
 PartyFile = Annotated[
     Path, typer.Option("--party", envvar="FEDTASKS_PARTY", help="This party's file.", show_default="party.yaml")
@@ -51,6 +58,26 @@ def examples(*lines: str) -> str:
     return "\n\n".join(("Examples:" if len(lines) > 1 else "Example:", *(f"$ fedtasks {line}" for line in lines)))
 
 
+def open_store(party: Party) -> Store:
+    """Open a party's store, at this release's schema."""
+    from fedtasks.store import Store
+
+    return Store.open(party.store.url, party.store.password_file)
+
+
+def completion(names: Callable[[Store], Iterable[str]]) -> Callable[[typer.Context, str], list[str]]:
+    """Make a shell's completion of names that are in the store; there is none where that cannot be read."""
+
+    def complete(context: typer.Context, incomplete: str) -> list[str]:
+        try:
+            with open_store(load_party(context.params.get("party_file") or PARTY)) as store:
+                return [name for name in names(store) if name.startswith(incomplete)]
+        except FedtasksError:
+            return []
+
+    return complete
+
+
 def features(dataset: Dataset, text: str, option: str) -> tuple[str, ...]:
     """Read a list of a dataset's features, separated by commas.
 
@@ -72,10 +99,17 @@ def print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
+def tell(facts: Mapping[str, object], *sentences: str, as_json: bool) -> None:
+    """Say what a command has done: in sentences, or its facts as JSON."""
+    if as_json:
+        print_json(facts)
+    else:
+        typer.echo("\n".join(sentences))
+
+
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, empty: str) -> None:
     """Print a table, or the sentence `empty` when there is nothing to show."""
     from rich import box
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -85,8 +119,14 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, emp
     table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False)
     for row in rows:
         table.add_row(*(Text(str(cell)) for cell in row))
-    # A pipe has no width: nothing is cut or wrapped for programs that read the table.
-    Console(width=None if sys.stdout.isatty() else 240).print(table)
+    console().print(table)
+
+
+def console() -> Console:
+    """Return what tables are printed on; a pipe has no width, nothing is cut or wrapped for programs that read it."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 240)
 
 
 def print_listing(
@@ -99,6 +139,27 @@ def print_listing(
         print_table(list(columns), [[row[key] for key in columns.values()] for row in rows], empty=empty)
 
 
+def print_findings(findings: Sequence[Finding], *, as_json: bool) -> None:
+    """Print what checks have found; exit code 1 if something is wrong."""
+    if as_json:
+        print_json([{**asdict(finding), "verdict": finding.verdict.value} for finding in findings])
+    else:
+        rows = [[finding.verdict.sign, finding.subject, finding.text, finding.remedy] for finding in findings]
+        print_table(["", "Checked", "Found", "Remedy"], rows, empty="Nothing to check.")
+    if any(finding.verdict is Verdict.WRONG for finding in findings):
+        raise typer.Exit(1)
+
+
 def moment(at_ms: int | None) -> str:
     """Show an instant as UTC, to the second; empty for none."""
     return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S") if at_ms else ""
+
+
+def size(n_bytes: int) -> str:
+    """Show a number of bytes with three digits or fewer."""
+    value = float(n_bytes)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "B" or value >= 10 else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:,.1f} TB"

@@ -15,7 +15,7 @@ from typing import IO, Annotated, Any
 import typer
 
 from fedtasks.cli import partyfile
-from fedtasks.cli.output import PARTY, PartyFile, examples, features
+from fedtasks.cli.output import PARTY, AsJson, PartyFile, examples, features, tell
 from fedtasks.config import load_party
 from fedtasks.errors import ConfigError
 
@@ -30,6 +30,7 @@ _KEYS = {"blind_rsa": ("psi_key", "psi.key"), "oprf": ("psi_oprf_key", "psi-oprf
 def psi_keygen(
     scheme: Annotated[str, typer.Option(help=f"One of: {', '.join(_KEYS)}.")] = "blind_rsa",
     bits: Annotated[int | None, typer.Option(help="Length of the RSA modulus: 3072 by default, 2048 at least.")] = None,
+    as_json: AsJson = False,
     party_file: PartyFile = PARTY,
 ) -> None:
     """Make the key that this party signs ids with when it is the PSI signer, and name it in party.yaml."""
@@ -48,7 +49,8 @@ def psi_keygen(
     if named is None:
         text = partyfile.with_field(party_file.read_text(encoding="utf-8"), field, f"keys/{name}")
         partyfile.replace_checked(party_file, text)
-    typer.echo(f"{key} holds a key for {scheme}; its id is {key_id}.")
+    facts = {"key": str(key), "scheme": scheme, "key_id": key_id}
+    tell(facts, f"{key} holds a key for {scheme}; its id is {key_id}.", as_json=as_json)
 
 
 _REFRESH_S = 60.0

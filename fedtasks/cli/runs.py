@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,19 +13,34 @@ from fedtasks.cli.output import (
     PATIENCE_S,
     AsJson,
     PartyFile,
+    completion,
+    console,
     examples,
     moment,
+    open_store,
     print_json,
     print_listing,
-    print_table,
+    tell,
 )
 from fedtasks.config import load_party
+from fedtasks.errors import ConfigError
+
+if TYPE_CHECKING:
+    from fedtasks.reports.status import State
+    from fedtasks.store import Store
 
 run_app = typer.Typer(no_args_is_help=True, help="One federated run.")
 audit_app = typer.Typer(no_args_is_help=True, help="Every decision of this party's gateway, hash-chained.")
 store_app = typer.Typer(no_args_is_help=True, help="Where this party's state lives.")
 
-RunId = Annotated[str, typer.Argument(metavar="RUN", help="The run id, such as credit_retrain.2026-11-21.1.")]
+RunId = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN",
+        help="The run id, such as credit_retrain.2026-11-21.1.",
+        autocompletion=completion(lambda store: [run.run_id for run in store.runs()]),
+    ),
+]
 
 
 def gateway(party_file: PartyFile = PARTY) -> None:
@@ -40,83 +54,113 @@ def gateway(party_file: PartyFile = PARTY) -> None:
 
 
 def runs(
+    state: Annotated[
+        str,
+        typer.Option(
+            help="Only those that are: opened, waiting, running, retrying, done, failed, or refused, that is, "
+            "DAG runs that came to no run."
+        ),
+    ] = "",
+    pipeline: Annotated[str, typer.Option(help="Only those of this pipeline.")] = "",
+    peer: Annotated[str, typer.Option(help="Only those with this peer.")] = "",
     limit: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 20,
     as_json: AsJson = False,
     party_file: PartyFile = PARTY,
 ) -> None:
-    """List the newest runs."""
-    from fedtasks.link.client import GatewayClient
+    """List the newest runs and how each stands: who waits for whom, since when, and who must act."""
+    from fedtasks.reports.runs import run_list
 
-    with GatewayClient.of(load_party(party_file), patience_s=PATIENCE_S) as client:
-        rows = [_run(run) for run in client.list_runs(limit).runs]
-    columns = {
-        "Run": "run_id",
-        "Initiator": "initiator",
-        "Own half": "state",
-        "Peer's half": "peer_state",
-        "Opened (UTC)": "opened",
-        "Failure": "failure_code",
-    }
-    print_listing(rows, columns, as_json=as_json, empty="No runs yet; trigger a federated DAG.")
+    party = load_party(party_file)
+    with open_store(party) as store:
+        if state == _REFUSED:
+            _print_refusals(store, party.name, pipeline, peer, limit, as_json)
+            return
+        found = run_list(store, party.name, state=_state(state), pipeline=pipeline, peer=peer, limit=limit)
+    rows = [{**run, "opened": moment(run["opened_ms"]), "sentence": run["status"]["sentence"]} for run in found]
+    columns = {"Run": "run_id", "Initiator": "initiator", "Opened (UTC)": "opened", "Status": "sentence"}
+    chosen = any((state, pipeline, peer))
+    empty = "No run is like that; see them all: fedtasks runs" if chosen else "No runs yet; trigger a federated DAG."
+    print_listing(rows, columns, as_json=as_json, empty=empty)
+
+
+_REFUSED = "refused"
+
+
+def _state(name: str) -> State | None:
+    from fedtasks.reports.status import State
+
+    known = [state.value for state in State]
+    if name and name not in known:
+        raise ConfigError(f"`{name}` is not one of: {', '.join((*known, _REFUSED))}", field="state")
+    return State(name) if name else None
+
+
+def _print_refusals(store: Store, party: str, pipeline: str, peer: str, limit: int, as_json: bool) -> None:
+    from fedtasks.reports.dag_runs import failure_report
+    from fedtasks.reports.status import refusal_sentence
+
+    rows = [
+        {
+            "dag_id": row.dag_id,
+            "dag_run_id": row.dag_run_id,
+            "partition": row.partition,
+            "peer": row.peer,
+            "at": moment(row.at_ms),
+            "sentence": refusal_sentence(row, party),
+            **failure_report(row.failure, party),
+        }
+        for row in store.refusals.recent(dag_ids=[pipeline] if pipeline else None, limit=limit)
+        if peer in ("", row.peer)
+    ]
+    columns = {"DAG run": "dag_run_id", "DAG": "dag_id", "At (UTC)": "at", "Status": "sentence"}
+    print_listing(rows, columns, as_json=as_json, empty="Nothing was refused.")
 
 
 @run_app.command("show", epilog=examples("run show credit_retrain.2026-11-21.1"))
 def run_show(run_id: RunId, as_json: AsJson = False, party_file: PartyFile = PARTY) -> None:
-    """Show both halves of a run: tasks, attempts, outcomes, bytes, and why it failed."""
-    from fedtasks.link.client import GatewayClient
+    """Show both sides of a run: how it stands, task by task, what left the house, results and receipts."""
+    from fedtasks.cli.run_view import run_view
+    from fedtasks.reports.runs import run_report
 
-    with GatewayClient.of(load_party(party_file), patience_s=PATIENCE_S) as client:
-        found = client.get_run(run_id=run_id)
-    run = _run(found.run)
-    peers = {half.task: half for half in found.peer}
-    own = {half.task: half for half in found.own}
-    tasks = []
-    for task in sorted(own.keys() | peers.keys(), key=lambda name: (own.get(name) or peers[name]).since_ms):
-        row = {"task": task, "own": _half(own.get(task)), "peer": _half(peers.get(task))}
-        half = own.get(task)
-        tasks.append({**row, "outcome": half.outcome_json if half is not None else ""})
-    run |= {"tasks": tasks, "bytes_sent": found.bytes_sent, "bytes_received": found.bytes_received}
-    run["metrics"] = _last_metrics(found.metrics)
+    party = load_party(party_file)
+    with open_store(party) as store:
+        report = run_report(store, party.name, run_id)
     if as_json:
-        print_json(run)
-        return
-    for label, key in _FACTS.items():
-        if run[key]:
-            typer.echo(f"{label:<14}{run[key]}")
-    cells = [[task["task"], task["own"], task["peer"], task["outcome"]] for task in tasks]
-    print_table(["Task", "Own half", "Peer's half", "Outcome"], cells, empty="No task has begun.")
-    if run["metrics"]:
-        print_table(["Metric", "Last value"], list(run["metrics"].items()), empty="")
+        print_json(report)
+    else:
+        console().print(run_view(report))
 
 
-_FACTS = {
-    "Run": "run_id",
-    "Initiator": "initiator",
-    "Responder": "responder",
-    "Ticket": "ticket_id",
-    "Own half": "state",
-    "Peer's half": "peer_state",
-    "DAG run": "dag_run_id",
-    "Opened (UTC)": "opened",
-    "Closed (UTC)": "closed",
-    "Sent": "bytes_sent",
-    "Received": "bytes_received",
-    "Failure": "failure",
-}
+@run_app.command("watch", epilog=examples("run watch credit_retrain.2026-11-21.1", "run watch RUN --json | jq .status"))
+def run_watch(run_id: RunId, as_json: AsJson = False, party_file: PartyFile = PARTY) -> None:
+    """Follow a run until it ends: exit code 0 if it succeeded, 1 if not. With --json, a line for each change.
+
+    It reads the store: gateways may be restarted meanwhile.
+    """
+    from fedtasks.cli.run_view import follow
+
+    party = load_party(party_file)
+    with open_store(party) as store:
+        raise typer.Exit(follow(store, party.name, run_id, as_json=as_json))
 
 
 @run_app.command("cancel", epilog=examples('run cancel credit_retrain.2026-11-21.1 --reason "wrong day"'))
 def run_cancel(
     run_id: RunId,
     reason: Annotated[str, typer.Option(help="The other party reads it.")],
+    as_json: AsJson = False,
     party_file: PartyFile = PARTY,
 ) -> None:
     """End a run on both sides; the other side learns the reason."""
     from fedtasks.link.client import GatewayClient
+    from fedtasks.reports.runs import run_report
 
-    with GatewayClient.of(load_party(party_file), patience_s=PATIENCE_S) as client:
-        run = _run(client.cancel_run(run_id, reason))
-    typer.echo(f"{run['run_id']}: {run['state']}. {run['failure']}")
+    party = load_party(party_file)
+    with GatewayClient.of(party, patience_s=PATIENCE_S) as client:
+        client.cancel_run(run_id, reason)
+    with open_store(party) as store:
+        report = run_report(store, party.name, run_id)
+    tell(report, f"{run_id}: {report['status']['sentence']}", as_json=as_json)
 
 
 @audit_app.command("list", epilog=examples("audit list --limit 50", "audit list --json"))
@@ -126,10 +170,7 @@ def audit_list(
     party_file: PartyFile = PARTY,
 ) -> None:
     """List the newest decisions: who asked for what, and whether it was allowed."""
-    from fedtasks.store import Store
-
-    config = load_party(party_file).store
-    with Store.open(config.url, config.password_file) as store:
+    with open_store(load_party(party_file)) as store:
         rows = [
             {
                 "seq": row.seq,
@@ -146,68 +187,19 @@ def audit_list(
     print_listing(rows, columns, as_json=as_json, empty="Nothing has been decided yet.")
 
 
-@audit_app.command("verify", epilog=examples("audit verify"))
-def audit_verify(party_file: PartyFile = PARTY) -> None:
+@audit_app.command("verify", epilog=examples("audit verify", "audit verify --json"))
+def audit_verify(as_json: AsJson = False, party_file: PartyFile = PARTY) -> None:
     """Check the whole chain of decisions: a changed or missing row is found."""
-    from fedtasks.store import Store
-
-    config = load_party(party_file).store
-    with Store.open(config.url, config.password_file) as store:
+    with open_store(load_party(party_file)) as store:
         store.verify_audit()
-    typer.echo("The audit chain is whole.")
+        last = store.audit_rows(limit=1)
+    facts = {"whole": True, "rows": last[0].seq if last else 0, "digest": last[0].digest if last else ""}
+    tell(facts, f"The audit chain is whole up to decision {facts['rows']}.", as_json=as_json)
 
 
 @store_app.command("migrate", epilog=examples("store migrate"))
-def store_migrate(party_file: PartyFile = PARTY) -> None:
+def store_migrate(as_json: AsJson = False, party_file: PartyFile = PARTY) -> None:
     """Bring the store's schema to this release; safe to repeat."""
-    from fedtasks.store import Store
-
-    config = load_party(party_file).store
-    Store.open(config.url, config.password_file, migrate=True).close()
-    typer.echo("The store is at this release's schema.")
-
-
-def _run(run: Any) -> dict[str, Any]:
-    failure = run.failure if run.HasField("failure") else None
-    return {
-        "run_id": run.run_id,
-        "pipeline": run.pipeline,
-        "partition": run.partition,
-        "initiator": run.initiator,
-        "responder": run.responder,
-        "ticket_id": run.ticket_id,
-        "dag_id": run.dag_id,
-        "dag_run_id": run.dag_run_id,
-        "state": _state(run.state),
-        "peer_state": _state(run.peer_state),
-        "opened": moment(run.opened_ms),
-        "closed": moment(run.closed_ms),
-        "failure_code": failure.code if failure else "",
-        "failure": _failure(failure) if failure else "",
-    }
-
-
-def _state(value: int) -> str:
-    from fedtasks.wire.v1 import run_pb2
-
-    return str(run_pb2.State.Name(value)).removeprefix("STATE_").lower()
-
-
-def _half(half: Any) -> str:
-    if half is None:
-        return "—"
-    failure = f" · {half.failure.code}" if half.HasField("failure") else ""
-    return f"{_state(half.state)} (attempt {half.attempt}){failure}"
-
-
-def _failure(failure: Any) -> str:
-    return " · ".join(part for part in (failure.code, failure.text, failure.party, failure.task) if part)
-
-
-def _last_metrics(metrics: Any) -> Mapping[str, float]:
-    last = {f"{metric.task}.{metric.name}": (metric.step, metric.value) for metric in sorted(metrics, key=_step)}
-    return {name: value for name, (_, value) in last.items()}
-
-
-def _step(metric: Any) -> int:
-    return int(metric.step)
+    party = load_party(party_file)
+    open_store(party).close()
+    tell({"store": party.store.url}, "The store is at this release's schema.", as_json=as_json)

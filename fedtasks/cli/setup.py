@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from fedtasks.cli import partyfile
-from fedtasks.cli.output import PARTY, PATIENCE_S, AsJson, PartyFile, examples, print_json, print_listing, print_table
+from fedtasks.cli.output import (
+    PARTY,
+    PATIENCE_S,
+    AsJson,
+    PartyFile,
+    examples,
+    print_findings,
+    print_listing,
+    tell,
+)
 from fedtasks.config import check_name, load_party
 from fedtasks.errors import ConfigError, PeerIdentity
 
@@ -33,6 +41,7 @@ def init(
     airflow_password_file: Annotated[
         str, typer.Option(help="File with that user's password, relative to party.yaml.")
     ] = "keys/airflow.password",
+    as_json: AsJson = False,
 ) -> None:
     """Write `party.yaml`, make all keys, and write the card for the peer. Nothing is ever overwritten."""
     from fedtasks.identity import create_identity
@@ -57,15 +66,19 @@ def init(
     except BaseException:
         file.unlink()
         raise
-    card = _write_card(file, folder / f"{name}.card.yaml", public or _dialable(listen))
-    typer.echo(f"{file} and {keys}/ are written.")
-    typer.echo(f"Fingerprint of {name}: {card}")
-    typer.echo("Next:")
-    typer.echo(
-        f"  1. Put the password of Airflow's user `{airflow_user}` into {folder / airflow_password_file} (chmod 600)."
+    card = folder / f"{name}.card.yaml"
+    fingerprint = _write_card(file, card, public or _dialable(listen))
+    password = folder / airflow_password_file
+    tell(
+        {"party_file": str(file), "keys": str(keys), "card": str(card), "fingerprint": fingerprint},
+        f"{file} and {keys}/ are written.",
+        f"Fingerprint of {name}: {fingerprint}",
+        "Next:",
+        f"  1. Put the password of Airflow's user `{airflow_user}` into {password} (chmod 600).",
+        f"  2. Hand {card.name} to the other party and add theirs: fedtasks peer add CARD",
+        f"  3. Declare your datasets in {file}, then: fedtasks doctor",
+        as_json=as_json,
     )
-    typer.echo(f"  2. Hand {name}.card.yaml to the other party and add theirs: fedtasks peer add CARD")
-    typer.echo(f"  3. Declare your datasets in {file}, then: fedtasks doctor")
 
 
 def _dialable(listen: str | None) -> str | None:
@@ -91,23 +104,25 @@ def _write_card(party_file: Path, card_file: Path, address: str | None) -> str:
 def identity_card(
     out: Annotated[Path | None, typer.Option(help="Where to write it.", show_default="NAME.card.yaml")] = None,
     address: Annotated[str | None, typer.Option(help="host:port that peers dial.")] = None,
+    as_json: AsJson = False,
     party_file: PartyFile = PARTY,
 ) -> None:
     """Write the public card that a peer needs, and show its fingerprint."""
     party = load_party(party_file)
     card_file = out or party_file.parent / f"{party.name}.card.yaml"
     fingerprint = _write_card(party_file, card_file, address or _dialable(party.gateway.listen))
-    typer.echo(f"{card_file}: {fingerprint}")
+    tell({"card": str(card_file), "fingerprint": fingerprint}, f"{card_file}: {fingerprint}", as_json=as_json)
 
 
 @identity_app.command("renew", epilog=examples("identity renew"))
-def identity_renew(party_file: PartyFile = PARTY) -> None:
+def identity_renew(as_json: AsJson = False, party_file: PartyFile = PARTY) -> None:
     """Make a new gateway certificate under the same authority; peers need not do anything."""
     from fedtasks.identity import renew_certificate
 
     party = load_party(party_file)
     renew_certificate(party.gateway.certificate.parent, party.name)
-    typer.echo(f"{party.gateway.certificate} is new; restart the gateway.")
+    certificate = str(party.gateway.certificate)
+    tell({"certificate": certificate}, f"{certificate} is new; restart the gateway.", as_json=as_json)
 
 
 @peer_app.command(
@@ -122,6 +137,7 @@ def peer_add(
     address: Annotated[str | None, typer.Option(help="host:port to dial, instead of the card's.")] = None,
     fingerprint: Annotated[str | None, typer.Option(help="What the other party read to you; compared.")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Trust the card without asking.")] = False,
+    as_json: AsJson = False,
     party_file: PartyFile = PARTY,
 ) -> None:
     """Trust another party: its certificate authority and its ticket key, for its name alone."""
@@ -132,12 +148,12 @@ def peer_add(
     if card.name in (party.name, *(peer.name for peer in party.peers)):
         problem = f"`{card.name}` is a peer already" if card.name != party.name else "this is your own card"
         raise ConfigError(f"{problem}; to renew its trust, remove it from `peers` first", where=str(party_file))
-    typer.echo(f"Fingerprint of {card.name}: {card.fingerprint}")
+    typer.echo(f"Fingerprint of {card.name}: {card.fingerprint}", err=as_json)
     if fingerprint is not None:
         if not same_fingerprint(card.fingerprint, fingerprint):
             raise PeerIdentity(f"the card's fingerprint is not `{fingerprint}`", where=str(card_file))
     elif not yes:
-        typer.confirm(f"Did {card.name} read the same to you by telephone?", abort=True)
+        typer.confirm(f"Did {card.name} read the same to you by telephone?", abort=True, err=as_json)
     authority = party_file.parent / "peers" / f"{card.name}.pem"
     entry = {"name": card.name, "authority": f"peers/{card.name}.pem", "ticket_key": card.ticket_key}
     dial = address or card.address
@@ -155,7 +171,8 @@ def peer_add(
         else:
             authority.write_bytes(before)
         raise
-    typer.echo(f"{card.name} is a peer; restart the gateway if it runs.")
+    facts = {"name": card.name, "fingerprint": card.fingerprint, "address": dial or ""}
+    tell(facts, f"{card.name} is a peer; restart the gateway if it runs.", as_json=as_json)
 
 
 @peer_app.command("list", epilog=examples("peer list", "peer list --json"))
@@ -180,15 +197,33 @@ def peer_list(as_json: AsJson = False, party_file: PartyFile = PARTY) -> None:
     print_listing(rows, columns, as_json=as_json, empty="No peers yet; add one: fedtasks peer add CARD")
 
 
+@peer_app.command("preflight", epilog=examples("peer preflight shop", "peer preflight shop --pipeline credit_retrain"))
+def peer_preflight(
+    peer: Annotated[str, typer.Argument(metavar="PEER", help="The peer's name.")],
+    pipeline: Annotated[
+        str, typer.Option(help="Also look whether a run of it could start: tickets, and its DAG on both sides.")
+    ] = "",
+    as_json: AsJson = False,
+    party_file: PartyFile = PARTY,
+) -> None:
+    """Ask a peer whether a run could start now, and start none; exit code 1 if it could not."""
+    from fedtasks.errors import from_code
+    from fedtasks.findings import Finding, Verdict
+    from fedtasks.link.client import GatewayClient
+
+    with GatewayClient.of(load_party(party_file), patience_s=PATIENCE_S) as client:
+        checks = client.preflight(peer, pipeline)
+    findings = [
+        Finding(check.name, Verdict.OK, check.text)
+        if check.ok
+        else Finding(check.name, Verdict.WRONG, f"{check.code}: {check.text}", from_code(check.code).remedy)
+        for check in checks
+    ]
+    print_findings(findings, as_json=as_json)
+
+
 def doctor(as_json: AsJson = False, party_file: PartyFile = PARTY) -> None:
     """Check every key, file and connection, and say what is wrong and who can mend it."""
-    from fedtasks.doctor import Verdict, examine
+    from fedtasks.doctor import examine
 
-    findings = list(examine(party_file))
-    if as_json:
-        print_json([{**asdict(finding), "verdict": finding.verdict.value} for finding in findings])
-    else:
-        rows = [[finding.verdict.sign, finding.subject, finding.text, finding.remedy] for finding in findings]
-        print_table(["", "Checked", "Found", "Remedy"], rows, empty="Nothing to check.")
-    if any(finding.verdict is Verdict.WRONG for finding in findings):
-        raise typer.Exit(1)
+    print_findings(list(examine(party_file)), as_json=as_json)

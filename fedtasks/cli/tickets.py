@@ -1,4 +1,7 @@
-"""Commands about tickets: `ticket issue | accept | show | list | revoke`. Gateways carry them over by themselves."""
+"""Commands about tickets: `ticket issue | accept | show | list | request | requests | revoke`.
+
+Gateways carry tickets over by themselves.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fedtasks.cli.output import PARTY, AsJson, PartyFile, examples, features, moment, print_json, print_listing
+from fedtasks.cli.output import (
+    PARTY,
+    PATIENCE_S,
+    AsJson,
+    PartyFile,
+    completion,
+    examples,
+    features,
+    moment,
+    open_store,
+    print_json,
+    print_listing,
+    tell,
+)
 from fedtasks.config import Party, load_party
 from fedtasks.errors import FedtasksError, TicketInvalid, TicketMissing, TicketRevoked
 from fedtasks.settings import to_plain
@@ -22,7 +38,14 @@ if TYPE_CHECKING:
 
 ticket_app = typer.Typer(no_args_is_help=True, help="Signed grants: which peer may do what with which dataset.")
 
-TicketId = Annotated[str, typer.Argument(metavar="TICKET", help="The ticket's id.")]
+TicketId = Annotated[
+    str,
+    typer.Argument(
+        metavar="TICKET",
+        help="The ticket's id.",
+        autocompletion=completion(lambda store: [row.ticket_id for row in store.tickets()]),
+    ),
+]
 
 DAY_S = 86_400
 
@@ -36,13 +59,9 @@ class _Ticket:
 
     def state(self, now_s: float) -> str:
         """Say how it stands; only `accepted` can be used."""
-        if self.row.revocation is not None:
-            return "revoked"
-        if now_s >= self.grant.expires_s:
-            return "expired"
-        if self.row.acceptance is None:
-            return "issued"
-        return "accepted" if now_s >= self.grant.not_before_s else "not yet valid"
+        from fedtasks.reports.tickets import ticket_state
+
+        return ticket_state(self.row, self.grant, int(now_s * 1000))
 
     def summary(self, now_s: float) -> dict[str, Any]:
         """Return what a list shows."""
@@ -62,6 +81,7 @@ class _Ticket:
     epilog=examples(
         "ticket issue --to bank --dataset customers --pipeline credit_retrain --runs 30",
         "ticket issue --to bank --dataset customers --columns age,region --pipeline credit_retrain --days 7",
+        "ticket issue --to bank --dataset customers --pipeline credit_retrain --approval person",
         "ticket issue --to bank --dataset customers --pipeline online_psi --answers matched --lookups-per-day 100000",
     ),
 )
@@ -103,7 +123,11 @@ def issue(
     lookups_per_day: Annotated[
         int | None, typer.Option(min=1, help="How many within any 24 hours; no limit by default.")
     ] = None,
+    approval: Annotated[
+        str, typer.Option(help="Who lets a run begin: automatic (nobody is asked), or person (one of ours is asked).")
+    ] = "automatic",
     out: Annotated[Path | None, typer.Option(help="Also write the ticket's text to this file.")] = None,
+    as_json: AsJson = False,
     party_file: PartyFile = PARTY,
 ) -> None:
     """Grant a peer the use of one dataset; the gateway hands the ticket over, the peer accepts it."""
@@ -138,20 +162,27 @@ def issue(
             answer_columns=features(declared, answer_columns or "", "answer_columns"),
         ),
         floor=tickets.Floor(key_bits=key_bits, min_intersection=min_intersection),
+        approval=approval,
     )
     text = tickets.issue(grant, tickets.load_ticket_key(party.gateway.ticket_key))
-    with _open(party) as store:
+    with open_store(party) as store:
         store.put_ticket(TicketRow(grant.ticket_id, peer.name, True, text, None, None, now_s * 1000, False))
         store.audit(party.name, "ticket.issued", "noted", ticket=grant.ticket_id, peer=peer.name)
     if out is not None:
         out.write_text(f"{text}\n", encoding="ascii")
-    typer.echo(f"Ticket {grant.ticket_id} is granted to {peer.name} until {moment(grant.expires_s * 1000)} UTC.")
-    typer.echo(f"{peer.name} accepts it: fedtasks ticket accept {grant.ticket_id}")
+    expires = moment(grant.expires_s * 1000)
+    tell(
+        {"ticket_id": grant.ticket_id, "held_by": peer.name, "expires": expires},
+        f"Ticket {grant.ticket_id} is granted to {peer.name} until {expires} UTC.",
+        f"{peer.name} accepts it: fedtasks ticket accept {grant.ticket_id}",
+        as_json=as_json,
+    )
 
 
 @ticket_app.command("accept", epilog=examples("ticket accept 3f1a90c2be774d10", "ticket accept ticket.jws"))
 def accept(
     ticket: Annotated[str, typer.Argument(help="The ticket's id, or a file that holds its text.")],
+    as_json: AsJson = False,
     party_file: PartyFile = PARTY,
 ) -> None:
     """Counter-sign a ticket that a peer granted to this party; the gateway hands the acceptance over."""
@@ -159,7 +190,7 @@ def accept(
 
     party = load_party(party_file)
     now_s = time.time()
-    with _open(party) as store:
+    with open_store(party) as store:
         found = _from_file(party, Path(ticket), now_s) if Path(ticket).is_file() else _find(store, party, ticket)
         row, grant = found.row, found.grant
         if row.granted or grant.holder != party.name:
@@ -177,7 +208,8 @@ def accept(
             signed = tickets.accept(row.grant, key, party.name, now_s)
             store.put_ticket(replace(row, acceptance=signed, synced=False))
             store.audit(party.name, "ticket.accepted", "noted", ticket=row.ticket_id, peer=row.peer)
-    typer.echo(f"Ticket {grant.ticket_id} of {grant.grantor} is accepted.")
+    facts = {"ticket_id": grant.ticket_id, "granted_by": grant.grantor}
+    tell(facts, f"Ticket {grant.ticket_id} of {grant.grantor} is accepted.", as_json=as_json)
 
 
 @ticket_app.command("show", epilog=examples("ticket show 3f1a90c2be774d10"))
@@ -186,7 +218,7 @@ def show(ticket_id: TicketId, as_json: AsJson = False, party_file: PartyFile = P
     from fedtasks import tickets
 
     party = load_party(party_file)
-    with _open(party) as store:
+    with open_store(party) as store:
         found = _find(store, party, ticket_id)
         used = store.uses(ticket_id)
         recent = store.uses(ticket_id, since_ms=int((time.time() - DAY_S) * 1000))
@@ -209,7 +241,7 @@ def list_(as_json: AsJson = False, party_file: PartyFile = PARTY) -> None:
     party = load_party(party_file)
     now_s = time.time()
     rows: list[dict[str, Any]] = []
-    with _open(party) as store:
+    with open_store(party) as store:
         for row in store.tickets():
             try:
                 rows.append(_Ticket(row, _read(party, row)).summary(now_s))
@@ -231,32 +263,82 @@ def list_(as_json: AsJson = False, party_file: PartyFile = PARTY) -> None:
 _UNREADABLE = {"granted_by": "", "held_by": "", "datasets": "", "pipelines": "", "expires": ""}
 
 
+@ticket_app.command(
+    "request",
+    epilog=examples(
+        'ticket request --from shop --pipeline credit_retrain --dataset customers --reason "monthly scores"'
+    ),
+)
+def request(
+    peer: Annotated[str, typer.Option("--from", help="The peer that would grant it.")],
+    pipelines: Annotated[list[str], typer.Option("--pipeline", help="A pipeline that shall run; repeat for more.")],
+    reason: Annotated[str, typer.Option(help="Why; the peer reads it.")],
+    dataset: Annotated[str, typer.Option(help="Which of the peer's datasets, if its name is known.")] = "",
+    role: Annotated[str, typer.Option(help="What this party would be: leader or follower.")] = "leader",
+    days: Annotated[int, typer.Option(min=1, help="How long it should be valid.")] = 30,
+    as_json: AsJson = False,
+    party_file: PartyFile = PARTY,
+) -> None:
+    """Ask a peer to grant a ticket; a person there decides, and grants one of their own making or none."""
+    from fedtasks.link.client import GatewayClient
+    from fedtasks.wire.v1 import ticket_pb2
+
+    asked = ticket_pb2.TicketRequest(pipelines=pipelines, dataset=dataset, role=role, days=days, reason=reason)
+    with GatewayClient.of(load_party(party_file), patience_s=PATIENCE_S) as client:
+        request_id = client.request_ticket(peer, asked)
+    tell({"request_id": request_id, "peer": peer}, f"{peer} is asked: request {request_id}.", as_json=as_json)
+
+
+@ticket_app.command("requests", epilog=examples("ticket requests", "ticket requests --json"))
+def requests(as_json: AsJson = False, party_file: PartyFile = PARTY) -> None:
+    """List what was asked for, by this party and by its peers."""
+    party = load_party(party_file)
+    with open_store(party) as store:
+        rows = [
+            {
+                "request_id": row.request_id,
+                "asked_by": party.name if row.own else row.peer,
+                "of": row.peer if row.own else party.name,
+                **row.asked,
+                "state": row.state,
+                "at": moment(row.at_ms),
+            }
+            for row in store.peers.requests()
+        ]
+    shown = [{**row, "pipelines": ", ".join(row["pipelines"])} for row in rows]
+    columns = {
+        "Request": "request_id",
+        "State": "state",
+        "Asked by": "asked_by",
+        "Of": "of",
+        "Pipelines": "pipelines",
+        "Dataset": "dataset",
+        "Days": "days",
+        "Reason": "reason",
+        "At (UTC)": "at",
+    }
+    empty = "Nobody has asked for a ticket; ask a peer: fedtasks ticket request"
+    print_listing(rows if as_json else shown, columns, as_json=as_json, empty=empty)
+
+
 @ticket_app.command("revoke", epilog=examples('ticket revoke 3f1a90c2be774d10 --reason "contract ended"'))
 def revoke(
     ticket_id: TicketId,
     reason: Annotated[str, typer.Option(help="The other party reads it.")],
+    as_json: AsJson = False,
     party_file: PartyFile = PARTY,
 ) -> None:
     """Withdraw a ticket that this party granted; runs under it end on both sides."""
     from fedtasks import tickets
+    from fedtasks.gateway.ticketbook import TicketBook
+    from fedtasks.store import now_ms
 
     party = load_party(party_file)
-    with _open(party) as store:
-        row = _find(store, party, ticket_id).row
-        if not row.granted:
-            raise TicketInvalid(f"only {row.peer}, who granted it, can revoke it", where=ticket_id)
-        if row.revocation is None:
-            key = tickets.load_ticket_key(party.gateway.ticket_key)
-            signed = tickets.revoke(ticket_id, key, time.time(), reason)
-            store.put_ticket(replace(row, revocation=signed, synced=False))
-            store.audit(party.name, "ticket.revoked", "noted", ticket=ticket_id, peer=row.peer, reason=reason)
-    typer.echo(f"Ticket {ticket_id} is revoked.")
-
-
-def _open(party: Party) -> Store:
-    from fedtasks.store import Store
-
-    return Store.open(party.store.url, party.store.password_file)
+    with open_store(party) as store:
+        _find(store, party, ticket_id)
+        key = tickets.load_ticket_key(party.gateway.ticket_key)
+        TicketBook(party, store, key, now_ms).revoke(ticket_id, reason, party.name)
+    tell({"ticket_id": ticket_id, "reason": reason}, f"Ticket {ticket_id} is revoked.", as_json=as_json)
 
 
 def _find(store: Store, party: Party, ticket_id: str) -> _Ticket:

@@ -7,7 +7,7 @@ size, both sides cut them alike without talking, and blocks in order of their nu
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -98,15 +98,21 @@ def write_block(folder: str, number: int, table: pa.Table, schema: pa.Schema) ->
 
 
 def publish_blocks(
-    storage: RunStorage, attempt: int, *, features: Mapping[str, FeatureType], has_label: bool
+    storage: RunStorage,
+    attempt: int,
+    *,
+    features: Mapping[str, FeatureType],
+    has_label: bool,
+    learnt: Sequence[str] = (),
 ) -> Blocks:
-    """Publish the blocks that were written into the attempt's folder."""
+    """Publish the blocks that were written into the attempt's folder; `learnt` are the partitions that are new."""
     folder = storage.attempt(TASK, attempt)
     rows, order = order_digest(folder)
     facts = {
         "features": {name: kind.value for name, kind in features.items()},
         "has_label": has_label,
         "row_order": order,
+        "learnt": list(learnt),
     }
     return Blocks(storage.publish(TASK, attempt, rows=rows, facts=facts))
 
@@ -176,6 +182,7 @@ class Blocks:
             }
             self.has_label = bool(manifest.facts["has_label"])
             self.order_digest = str(manifest.facts["row_order"])
+            self.learnt: tuple[str, ...] = tuple(manifest.facts.get("learnt", ()))
         except (KeyError, ValueError):
             raise DataCorrupt("the manifest does not describe blocks", where=manifest.uri) from None
         self.n_rows = manifest.rows

@@ -345,19 +345,18 @@ class RunStorage:
         names = sorted(path[len(folder) :].lstrip("/") for path in fs.find(folder))
         data = [name for name in names if not any(part[0] in "._" for part in name.split("/"))]
         manifest = Manifest(uri, task, attempt, rows, tuple(_entry(fs, folder, name) for name in data), dict(facts))
-        newest = self._read(task)
+        newest = self._read(task, self._manifest_uri(task))
         if newest is not None and newest.attempt > attempt:
             raise AttemptStale(f"attempt {newest.attempt} of task `{task}` has published; this is attempt {attempt}")
-        write_json(
-            self._manifest_uri(task),
-            {
-                "task": task,
-                "attempt": attempt,
-                "rows": rows,
-                "files": [entry.__dict__ for entry in manifest.files],
-                "facts": manifest.facts,
-            },
-        )
+        plain = {
+            "task": task,
+            "attempt": attempt,
+            "rows": rows,
+            "files": [entry.__dict__ for entry in manifest.files],
+            "facts": manifest.facts,
+        }
+        for place in (f"{uri}/_{MANIFEST}", self._manifest_uri(task)):
+            write_json(place, plain)
         return manifest
 
     def published(self, task: str) -> Manifest:
@@ -370,15 +369,21 @@ class RunStorage:
         DataCorrupt
             Its manifest cannot be read.
         """
-        manifest = self._read(task)
+        manifest = self._read(task, self._manifest_uri(task))
         if manifest is None:
             raise DataMissing(
                 f"task `{task}` has published nothing in this run; clear it", where=self._manifest_uri(task)
             )
         return manifest
 
-    def _read(self, task: str) -> Manifest | None:
-        place = self._manifest_uri(task)
+    def publications(self, task: str) -> Iterator[Manifest]:
+        """Yield what each attempt of `task` has published, the newest first; raises as `published`."""
+        for attempt in range(self.published(task).attempt, 0, -1):
+            manifest = self._read(task, f"{self._attempt_uri(task, attempt)}/_{MANIFEST}")
+            if manifest is not None:
+                yield manifest
+
+    def _read(self, task: str, place: str) -> Manifest | None:
         try:
             plain = read_json(place)
         except DataMissing:

@@ -6,6 +6,7 @@ A part is what one worker reads at a time: a row group of a Parquet file, or a w
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pyarrow.types as pt
 
-from fedtasks.config import Dataset, FeatureType, Format, IdType
+from fedtasks.config import PARTITION, Dataset, FeatureType, Format, IdType
 from fedtasks.data.ids import Place, label_bits, label_text, normalise
 from fedtasks.data.storage import filesystem
 from fedtasks.errors import ColumnMissing, ColumnType, DataMissing, FileInvalid
@@ -44,16 +45,25 @@ class Part:
         Which row group of a Parquet file; None for CSV.
     first_row
         Number of its first row in the file, counted from 1.
+    partition
+        The partition that it belongs to; empty without.
     """
 
     file: str
     index: int
     row_group: int | None
     first_row: int
+    partition: str = ""
 
 
-def list_parts(dataset: Dataset) -> list[Part]:
+def list_parts(dataset: Dataset, partitions: Sequence[str] = ()) -> list[Part]:
     """Find a dataset's files and check their columns.
+
+    Parameters
+    ----------
+    partitions
+        Which partitions of it, if it has any. Files of the newest come first: of rows that share an id the first
+        counts.
 
     Raises
     ------
@@ -67,10 +77,10 @@ def list_parts(dataset: Dataset) -> list[Part]:
         A Parquet column has another type than declared. (CSV values are checked as they are read.)
     """
     parts: list[Part] = []
-    for index, uri in enumerate(_files(dataset)):
+    for index, (partition, uri) in enumerate(_files_of(dataset, partitions)):
         if dataset.format is Format.CSV:
             _check_names(dataset, _csv_header(uri), uri)
-            parts.append(Part(uri, index, None, 1))
+            parts.append(Part(uri, index, None, 1, partition))
             continue
         fs, path = filesystem(uri)
         with fs.open(path, "rb") as file, _parquet_errors(uri):
@@ -80,7 +90,7 @@ def list_parts(dataset: Dataset) -> list[Part]:
                 _check_type(name, parquet.schema_arrow.field(name).type, expected, uri)
             first = 1
             for group in range(parquet.num_row_groups):
-                parts.append(Part(uri, index, group, first))
+                parts.append(Part(uri, index, group, first, partition))
                 first += parquet.metadata.row_group(group).num_rows
     return parts
 
@@ -161,6 +171,18 @@ def ids_of(dataset: Dataset, batch: pa.RecordBatch, first: Place) -> pa.Array:
 def parts_of_id(dataset: Dataset, text: str) -> dict[str, str]:
     """Return an id that `ids_of` made as column → text."""
     return dict(zip(dataset.id_columns, text.split(_SEPARATOR), strict=True))
+
+
+def _files_of(dataset: Dataset, partitions: Sequence[str]) -> list[tuple[str, str]]:
+    if not dataset.is_partitioned:
+        return [("", uri) for uri in _files(dataset)]
+    newest_first = sorted(partitions, reverse=True)
+    return [(key, uri) for key in newest_first for uri in _files(partition_of(dataset, key))]
+
+
+def partition_of(dataset: Dataset, partition: str) -> Dataset:
+    """Return one partition of a dataset, as a dataset of its own."""
+    return dataclasses.replace(dataset, uri=dataset.uri.replace(PARTITION, partition))
 
 
 def _files(dataset: Dataset) -> list[str]:

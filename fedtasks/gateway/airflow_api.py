@@ -7,7 +7,7 @@ import contextlib
 import logging
 from collections.abc import Mapping
 from typing import Any, Self
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import httpx
 
@@ -17,7 +17,10 @@ from fedtasks.halves import airflow_task
 
 log = logging.getLogger(__name__)
 
+PAGES = "/fedtasks/api/peers"
 TERMINAL = ("success", "failed")
+PAGE = "federated"
+"""Under which name Airflow shows our page of a DAG run."""
 TIMEOUT_S = 60.0
 """A fresh or busy Airflow takes its time for the first request of each kind."""
 
@@ -92,6 +95,24 @@ class AirflowApi:
         answer = await self._call("GET", self._run(dag_id, dag_run_id))
         return None if answer.status_code == 404 else str(self._body(answer)["state"])
 
+    @property
+    def origin(self) -> str:
+        """Scheme, host and port of the links that `page` and `question` return."""
+        url = urlsplit(self._config.url)
+        return f"{url.scheme}://{url.netloc}"
+
+    def page(self, dag_id: str, dag_run_id: str) -> str:
+        """Return where our page of a DAG run is, as a link within Airflow's own pages."""
+        return f"{self._pages_of(dag_id, dag_run_id)}/plugin/{PAGE}"
+
+    def question(self, dag_id: str, dag_run_id: str, task_id: str) -> str:
+        """Return where a person answers what a task asks, as a link within Airflow's own pages."""
+        return f"{self._pages_of(dag_id, dag_run_id)}/tasks/{quote(task_id, safe='')}/required_actions"
+
+    def _pages_of(self, dag_id: str, dag_run_id: str) -> str:
+        base = urlsplit(self._config.url).path.rstrip("/")
+        return f"{base}/dags/{quote(dag_id, safe='')}/runs/{quote(dag_run_id, safe='')}"
+
     async def set_note(self, dag_id: str, dag_run_id: str, note: str) -> None:
         """Show a Markdown sentence at the top of the DAG run's page."""
         answer = await self._call(
@@ -119,9 +140,27 @@ class AirflowApi:
         }
         self._body(await self._call("POST", f"/dags/{quote(dag_id)}/clearTaskInstances", json=body))
 
+    async def update_asset(self, uri: str, partition: str) -> None:
+        """Record that a partition of an asset is there, once; an asset that no DAG of this side names is left out."""
+        answer = self._body(await self._call("GET", "/assets", params={"uri_pattern": uri}))
+        for asset in answer["assets"]:
+            if asset["uri"] == uri and not await self._is_updated(asset["id"], partition):
+                event = {"asset_id": asset["id"], "partition_key": partition}
+                self._body(await self._call("POST", "/assets/events", json=event))
+
+    async def _is_updated(self, asset_id: int, partition: str) -> bool:
+        """Whether an asset's newest events name a partition: a second one would begin a second DAG run."""
+        newest = {"asset_id": str(asset_id), "order_by": "-timestamp", "limit": "100"}
+        answer = self._body(await self._call("GET", "/assets/events", params=newest))
+        return any(event["partition_key"] == partition for event in answer["asset_events"])
+
     async def version(self) -> str:
         """Return Airflow's version."""
         return str(self._body(await self._call("GET", "/version")).get("version", ""))
+
+    async def has_pages(self) -> bool:
+        """Whether fedtasks' pages are installed: they refuse who is not signed in, Airflow's own page does not."""
+        return (await self._client.get(PAGES)).status_code == 401
 
     @staticmethod
     def _run(dag_id: str, dag_run_id: str) -> str:

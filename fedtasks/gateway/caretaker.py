@@ -6,25 +6,33 @@ Each pass compares and mends; nothing depends on a pass being the first or the o
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
-from fedtasks.errors import AttemptStale, FedtasksError, PeerRestarted, RunCancelled, RunFailed, TicketRevoked
+from fedtasks.errors import FedtasksError, RunCancelled, RunFailed, TicketRevoked
 from fedtasks.gateway.airflow_api import TERMINAL, AirflowApi
-from fedtasks.gateway.changes import Changes
-from fedtasks.gateway.messages import error_from_row
-from fedtasks.gateway.notes import sentence
+from fedtasks.gateway.changes import ANY, Changes
+from fedtasks.gateway.landings import LandingBook
+from fedtasks.gateway.notes import run_note
+from fedtasks.gateway.notifier import Notifier
+from fedtasks.gateway.peerbook import PeerBook
 from fedtasks.gateway.peers import PeerConnection
 from fedtasks.gateway.relay import Relay
 from fedtasks.gateway.runbook import LIVE, MEMORY_MS, RunBook
-from fedtasks.store import RunRow, Store
-from fedtasks.wire.v1 import peer_pb2
+from fedtasks.reports.runs import sides, status_now
+from fedtasks.store import HalfRow, RunRow, Store
+from fedtasks.wire.v1 import peer_pb2, worker_pb2
 
 log = logging.getLogger(__name__)
 
 PASS_S = 2.0
 """Seconds between two passes when nothing changes."""
+
+OBSTACLE_MS = 10_000
+"""How long a half waits for one that has not begun before it is asked whether that could begin at all."""
+
+LOOK_EVERY_MS = 30_000
+"""How often that is asked again."""
 
 GRACE_MS = 10_000
 """How long a failed run's DAG run may take to end by itself before it is failed from here."""
@@ -38,6 +46,9 @@ class Caretaker:
         party: str,
         store: Store,
         runs: RunBook,
+        landings: LandingBook,
+        peer_book: PeerBook,
+        notifier: Notifier,
         relay: Relay,
         airflow: AirflowApi,
         connections: Mapping[str, PeerConnection],
@@ -47,6 +58,9 @@ class Caretaker:
         self._party = party
         self._store = store
         self._runs = runs
+        self._landings = landings
+        self._peers = peer_book
+        self._notifier = notifier
         self._relay = relay
         self._airflow = airflow
         self._connections = connections
@@ -55,25 +69,31 @@ class Caretaker:
         # Apart from the run book's own: a pass may hold a row from before the run went on, and must not fail it.
         self._settled: set[str] = set()
         self._cleared: set[tuple[str, str, int]] = set()
+        self._looked_ms: dict[tuple[str, str], int] = {}
         self._airflow_down = False
 
     async def run(self) -> None:
         """Work until cancelled."""
-        await asyncio.gather(self._repeat(self._tell_peers), self._repeat(self._look_after_runs))
+        work = (
+            self._tell_peers,
+            self._look_after_runs,
+            self._look_for_obstacles,
+            self._landings.spread,
+            self._peers.look,
+            self._notifier.tell,
+        )
+        await asyncio.gather(*(self._repeat(each) for each in work))
 
     async def _repeat(self, work: Callable[[], object]) -> None:
         while True:
+            seen = self._changes.mark(ANY)
             try:
                 await work()  # type: ignore[misc]
             except FedtasksError as error:
                 log.warning("%s", error)
             except Exception:
                 log.exception("a pass failed; the next one tries again")
-            self._changes.any.clear()
-            # Not asyncio.wait_for, which in Python 3.11 loses a cancellation that comes together with the event.
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(PASS_S):
-                    await self._changes.any.wait()
+            await self._changes.wait(ANY, seen, PASS_S)
 
     # ---------------------------------------------------------------------------------------------------- both sides
     async def _tell_peers(self) -> None:
@@ -138,19 +158,10 @@ class Caretaker:
 
     async def _check_sessions(self, run: RunRow) -> None:
         """Sessions of an ended run or of an older attempt end, with the reason."""
-        if run.state != "running":
-            reason = error_from_row(run.failure) if run.failure else AttemptStale("the run has ended", where=run.run_id)
-            self._relay.refuse(run.run_id, reason)
-            return
         for key in self._relay.attempts(run.run_id):
-            own = await asyncio.to_thread(self._store.half, run.run_id, key.task, True)
-            peer = await asyncio.to_thread(self._store.half, run.run_id, key.task, False)
-            if own is not None and own.attempt > key.attempt:
-                self._relay.refuse(run.run_id, AttemptStale(where=run.run_id), key.task)
-            elif peer is not None and (
-                peer.attempt > key.attempt or (peer.attempt == key.attempt and peer.state == "failed")
-            ):
-                self._relay.refuse(run.run_id, PeerRestarted(where=f"{run.peer} · {key.task}"), key.task)
+            obstacle = await asyncio.to_thread(self._runs.obstacle, run.run_id, key.task, key.attempt)
+            if obstacle is not None:
+                self._relay.refuse(run.run_id, obstacle, key.task)
 
     async def _check_airflow(self, run: RunRow) -> None:
         """A DAG run that was failed or deleted ends the run; a failed run ends its DAG run."""
@@ -201,11 +212,28 @@ class Caretaker:
     async def _show(self, run_id: str) -> None:
         """Put the status sentence into the DAG run's note if it says something new."""
         run = await asyncio.to_thread(self._runs.run, run_id)
-        own = await asyncio.to_thread(self._store.halves, run_id, True)
-        peer = {half.task: half for half in await asyncio.to_thread(self._store.halves, run_id, False)}
-        connection = self._connections.get(run.peer)
-        unreachable = None if connection is None or connection.is_connected else connection.since_ms
-        note = sentence(run, own, peer, unreachable)
+        own, peer = sides(await asyncio.to_thread(self._store.halves, run_id))
+        status = await asyncio.to_thread(status_now, self._store, run, own, peer, self._party)
+        note = run_note(run_id, status, own, self._airflow.page(run.dag_id, run.dag_run_id))
         if note != run.note:
             await self._airflow.set_note(run.dag_id, run.dag_run_id, note)
             await asyncio.to_thread(lambda: self._store.update_run(run_id, note=note))
+
+    async def _look_for_obstacles(self) -> None:
+        """Ask the peer of a half that waits in vain whether its DAG could run at all; the status says what is found."""
+        for run in await asyncio.to_thread(self._store.active_runs):
+            own, peer = sides(await asyncio.to_thread(self._store.halves, run.run_id))
+            place = (run.peer, run.pipeline)
+            now = self._clock()
+            connection = self._connections.get(run.peer)
+            is_due = now - self._looked_ms.get(place, 0) >= LOOK_EVERY_MS
+            if connection is None or not connection.is_connected or not is_due:
+                continue
+            if any(_waits_in_vain(half, peer, now) for half in own):
+                self._looked_ms[place] = now
+                await self._peers.preflight(worker_pb2.PreflightRequest(peer=run.peer, pipeline=run.pipeline))
+
+
+def _waits_in_vain(half: HalfRow, peer: Sequence[HalfRow], now_ms: int) -> bool:
+    has_begun = any(theirs.task == half.task for theirs in peer)
+    return half.state == "waiting" and not has_begun and now_ms - half.since_ms > OBSTACLE_MS

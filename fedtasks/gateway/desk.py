@@ -7,10 +7,11 @@ import json
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from fedtasks import tickets
-from fedtasks.config import NAME, Party, canonical, digest
+from fedtasks.config import NAME, Party, canonical, check_partition, digest
 from fedtasks.errors import (
     AirflowUnreachable,
     ClockSkew,
@@ -19,21 +20,24 @@ from fedtasks.errors import (
     FedtasksError,
     FloorViolated,
     PeerAirflowUnreachable,
+    PeerError,
     PeerUnknown,
     RunCancelled,
     TicketExhausted,
+    from_code,
 )
 from fedtasks.gateway.airflow_api import TIMEOUT_S, AirflowApi
-from fedtasks.gateway.messages import plain_text, run_message
+from fedtasks.gateway.messages import failure_row, plain_text
 from fedtasks.gateway.peers import PeerConnection
 from fedtasks.gateway.runbook import RunBook
 from fedtasks.gateway.ticketbook import TicketBook
-from fedtasks.store import RunRow, Store
-from fedtasks.wire.v1 import peer_pb2, run_pb2, worker_pb2
+from fedtasks.store import ApprovalRow, RefusalRow, RunRow, Store
+from fedtasks.wire.v1 import peer_pb2, worker_pb2
 
 log = logging.getLogger(__name__)
 
-MAX_PARTITION = 64
+OPEN_RUN = "open_run"
+"""The task that asks for a run."""
 START_TIMEOUT_S = 2 * TIMEOUT_S
 """How long the peer may take to start its DAG run."""
 _UNBOUNDED = {"key_bits_min": tickets.MIN_KEY_BITS, "min_intersection": 1}
@@ -66,7 +70,31 @@ class Desk:
 
     # ---------------------------------------------------------------------------------------------- as the initiator
     async def open(self, request: worker_pb2.OpenRunRequest) -> worker_pb2.OpenRunResponse:
-        """Open the run that a DAG run of this side asks for, or take up the one it was started for."""
+        """Open the run that a DAG run of this side asks for, or take up the one it was started for.
+
+        Why it was refused, here or by the peer, is kept until the DAG run comes to a run after all; a run that is there
+        already tells itself what is wrong.
+        """
+        try:
+            if request.HasField("failure"):
+                raise from_code(request.failure.code, plain_text(request.failure.text))
+            response = await self._open(request)
+        except FedtasksError as error:
+            if request.config_json or request.HasField("failure"):
+                await asyncio.to_thread(self._store.refusals.put, self.refusal(request, error))
+            raise
+        await asyncio.to_thread(self._store.refusals.remove, request.dag_id, request.dag_run_id)
+        return response
+
+    def refusal(self, request: worker_pb2.OpenRunRequest, error: FedtasksError) -> RefusalRow:
+        """Describe why nothing came of a request."""
+        # What is wrong with the peer is told as this side sees it, whoever noticed.
+        of_peer = error.where and error.where == request.peer and not isinstance(error, PeerError)
+        party, now = request.peer if of_peer else self._party.name, self._clock()
+        failure = {**failure_row(error, party, OPEN_RUN, now), "text": plain_text(error.detail or error.public)}
+        return RefusalRow(request.dag_id, request.dag_run_id, request.partition, request.peer, failure, now)
+
+    async def _open(self, request: worker_pb2.OpenRunRequest) -> worker_pb2.OpenRunResponse:
         async with self._locks[request.pipeline, request.partition]:
             known = await asyncio.to_thread(self._store.run_by_dag, request.dag_id, request.dag_run_id)
             if known is not None and not known.initiated:
@@ -74,7 +102,7 @@ class Desk:
                 return self._opened(known, worker_pb2.OPENING_RESUMED)
             if known is not None and known.state == "running":
                 return self._opened(known, worker_pb2.OPENING_RESUMED)
-            _check_partition(request.partition)
+            check_partition(request.partition)
             config = await asyncio.to_thread(self._complete, _parse_config(request.config_json), request)
             request.config_json = canonical(config)
             config_digest = digest(config)
@@ -118,7 +146,9 @@ class Desk:
         await asyncio.to_thread(
             self._store.audit, self._party.name, "run.open", "noted", run_id=row.run_id, ticket=ticket_id
         )
-        row = await asyncio.to_thread(self._runs.create, row)
+        grant = self._tickets.held(request.peer, request.pipeline, ticket_id).get(ticket_id)
+        approval = _question(row, grant) if grant else None
+        row = await asyncio.to_thread(self._runs.create, row, approval)
         return self._opened(row, worker_pb2.OPENING_STARTED)
 
     def _complete(self, config: dict[str, Any], request: worker_pb2.OpenRunRequest) -> dict[str, Any]:
@@ -189,7 +219,7 @@ class Desk:
         return started
 
     async def _decide(self, peer: str, request: peer_pb2.StartRun) -> tuple[peer_pb2.RunStarted, bool]:
-        _check_partition(request.partition)
+        check_partition(request.partition)
         if not NAME.fullmatch(request.pipeline) or request.dag_id != request.pipeline:
             raise ConfigError("the pipeline's name is not a plain name", field="pipeline")
         config = _parse_config(request.config_json)
@@ -213,7 +243,8 @@ class Desk:
         await self._airflow.require_ready(request.dag_id)
         row = self._row(request, peer, config_digest, number, initiated=False, dag_run_id="")
         await asyncio.to_thread(self._charge, grant, row)
-        row = await asyncio.to_thread(self._runs.create, row)
+        approval = await asyncio.to_thread(self._approval, row, grant)
+        row = await asyncio.to_thread(self._runs.create, row, approval)
         await self._trigger(row)
         return peer_pb2.RunStarted(run_id=row.run_id, number=number), True
 
@@ -232,37 +263,19 @@ class Desk:
     def _authorise(self, peer: str, request: peer_pb2.StartRun, config: Mapping[str, Any]) -> tickets.Grant:
         """Check the ticket; returns what it grants or raises the clause that refuses."""
         grant = self._tickets.granted(peer, request.ticket_id, request.pipeline)
-        asked = self._asked(config, request.pipeline, self._party.name, peer)
-        known = {dataset.name: dataset for dataset in self._party.datasets}
-        dataset = known.get(asked["dataset"])
-        tickets.check(
-            grant,
-            tickets.Request(
-                holder=peer,
-                pipeline=request.pipeline,
-                grantor_dataset=plain_text(asked["dataset"], 64),
-                schema_digest=dataset.schema_digest if dataset else "",
-                columns=tuple(dataset.features) if dataset else (),
-                holder_role=asked["role"],
-                epochs=_setting(config, "epochs", max, "limits.epochs", grant.limits.epochs),
-                key_bits=_setting(config, "key_bits_min", min, "floor.key_bits", grant.floor.key_bits),
-                min_intersection=_setting(
-                    config, "min_intersection", min, "floor.min_intersection", grant.floor.min_intersection
-                ),
-                learns=_learns(config),
-            ),
-            self._clock() / 1000,
-        )
+        known = {
+            dataset.name: tickets.DatasetScope(dataset.name, dataset.schema_digest, tuple(dataset.features))
+            for dataset in self._party.datasets
+        }
+        asked = request_of(config, grant, holder=peer, pipeline=request.pipeline, datasets=known)
+        tickets.check(grant, asked, self._clock() / 1000)
         return grant
 
-    @staticmethod
-    def _asked(config: Mapping[str, Any], pipeline: str, grantor: str, holder: str) -> dict[str, str]:
-        """Read from a shared configuration which of the grantor's datasets it wants and the holder's role."""
-        datasets = config.get("datasets")
-        if not isinstance(datasets, Mapping) or not isinstance(datasets.get(grantor), str):
-            raise ConfigError(f"the shared configuration of {pipeline} names no dataset of {grantor}", field="datasets")
-        role = "leader" if config.get("leader") == holder else "follower"
-        return {"dataset": datasets[grantor], "role": role}
+    def _approval(self, row: RunRow, grant: tickets.Grant) -> ApprovalRow | None:
+        """Return what a run needs of a person; a yes to a run of the same kind counts for this one too."""
+        asked = _question(row, grant)
+        earlier = self._store.approvals.earlier(row) if asked else None
+        return replace(earlier, run_id=row.run_id, asked_ms=row.opened_ms) if earlier else asked
 
     def _charge(self, grant: tickets.Grant, row: RunRow) -> None:
         """Count the run against the ticket, before anything begins."""
@@ -350,18 +363,64 @@ class Desk:
         )
 
     def _opened(self, run: RunRow, opening: worker_pb2.Opening) -> worker_pb2.OpenRunResponse:
-        message: run_pb2.Run = run_message(run, self._party.name)
-        return worker_pb2.OpenRunResponse(run=message, opening=opening)
+        return worker_pb2.OpenRunResponse(run=self._runs.message(run), opening=opening)
 
     async def _audit(self, actor: str, action: str, decision: str, **detail: Any) -> None:
         await asyncio.to_thread(lambda: self._store.audit(actor, action, decision, **detail))
 
 
-def _check_partition(partition: str) -> None:
-    if not partition or len(partition) > MAX_PARTITION or not all(sign.isalnum() or sign in "_-" for sign in partition):
+def _question(row: RunRow, grant: tickets.Grant) -> ApprovalRow | None:
+    """Return the question that a new run begins with, None if its ticket asks nobody."""
+    return ApprovalRow(row.run_id, "asked", "approval", row.opened_ms, 0) if grant.asks_for_a_person else None
+
+
+def request_of(
+    config: Mapping[str, Any],
+    grant: tickets.Grant,
+    *,
+    holder: str,
+    pipeline: str,
+    datasets: Mapping[str, tickets.DatasetScope],
+) -> tickets.Request:
+    """Read from a shared configuration what it asks of a ticket.
+
+    Parameters
+    ----------
+    config
+        The shared configuration.
+    grant
+        What the ticket says; what it bounds must be named.
+    holder, pipeline
+        Who asks, and for what.
+    datasets
+        The grantor's datasets as this side knows them.
+
+    Raises
+    ------
+    ConfigError
+        It names no dataset of the grantor's.
+    FloorViolated
+        It does not name a setting that the ticket bounds.
+    """
+    named = config.get("datasets")
+    if not isinstance(named, Mapping) or not isinstance(named.get(grant.grantor), str):
         raise ConfigError(
-            f"a partition is 1–{MAX_PARTITION} letters, digits, `-` or `_`, such as 2026-11-21", field="partition"
+            f"the shared configuration of {pipeline} names no dataset of {grant.grantor}", field="datasets"
         )
+    dataset = datasets.get(named[grant.grantor])
+    floor = grant.floor
+    return tickets.Request(
+        holder=holder,
+        pipeline=pipeline,
+        grantor_dataset=plain_text(named[grant.grantor], 64),
+        schema_digest=dataset.schema_digest if dataset else "",
+        columns=dataset.columns if dataset else (),
+        holder_role="leader" if config.get("leader") == holder else "follower",
+        epochs=_setting(config, "epochs", max, "limits.epochs", grant.limits.epochs),
+        key_bits=_setting(config, "key_bits_min", min, "floor.key_bits", floor.key_bits),
+        min_intersection=_setting(config, "min_intersection", min, "floor.min_intersection", floor.min_intersection),
+        learns=_learns(config),
+    )
 
 
 def _setting(

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fedtasks.errors import FedtasksError, from_code
-from fedtasks.store import HalfRow, RunRow
+from fedtasks.store import ApprovalRow, HalfRow, RunRow
 from fedtasks.wire.v1 import failure_pb2, run_pb2
 
 STATES = {
@@ -88,8 +88,8 @@ def half_from_message(run_id: str, message: run_pb2.Half, party: str) -> HalfRow
     )
 
 
-def run_message(row: RunRow, party: str) -> run_pb2.Run:
-    """Turn a run into a message for own workers."""
+def run_message(row: RunRow, party: str, approval: ApprovalRow | None = None) -> run_pb2.Run:
+    """Turn a run, and the approval that it may need, into a message for own workers."""
     return run_pb2.Run(
         run_id=row.run_id,
         pipeline=row.pipeline,
@@ -108,7 +108,14 @@ def run_message(row: RunRow, party: str) -> run_pb2.Run:
         peer_receipt=row.peer_receipt,
         opened_ms=row.opened_ms,
         closed_ms=row.closed_ms or 0,
+        reason=row.reason,
+        approval=approval_message(approval),
     )
+
+
+def approval_message(row: ApprovalRow | None) -> run_pb2.Approval | None:
+    """Turn an approval into a message for own workers."""
+    return run_pb2.Approval(state=row.state, clause=row.clause, until_ms=row.until_ms) if row else None
 
 
 def _json(value: Mapping[str, Any] | None) -> str:

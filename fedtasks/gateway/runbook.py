@@ -16,10 +16,16 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fedtasks.errors import (
+    ApprovalExpired,
+    ApprovalPending,
+    ApprovalRejected,
     AttemptStale,
+    ConfigDiffers,
+    ConfigError,
     FedtasksError,
     PeerCancelled,
     PeerFailed,
+    PeerRestarted,
     ReceiptsDiffer,
     RunCancelled,
     RunEnded,
@@ -35,15 +41,20 @@ from fedtasks.gateway.messages import (
     failure_row,
     half_from_message,
     half_message,
+    plain_text,
     run_message,
 )
-from fedtasks.store import DisclosureRow, HalfRow, MetricRow, RunRow, Store
+from fedtasks.halves import APPROVE
+from fedtasks.store import ApprovalRow, DisclosureRow, HalfRow, MetricRow, RunRow, Store
 from fedtasks.tickets import public_from_text, read_receipt, sign_receipt
 from fedtasks.wire.v1 import peer_pb2, run_pb2
 
 log = logging.getLogger(__name__)
 
 LIVE = ("waiting", "running")
+
+_UNAPPROVED = {ApprovalRejected.code: "rejected", ApprovalExpired.code: "expired"}
+"""How a run ends that nobody has let begin."""
 
 MEMORY_MS = 3_600_000
 """How long after its end a run's DAG run is still looked after."""
@@ -98,9 +109,15 @@ class RunBook:
             raise RunUnknown(f"run `{run_id}` is not known to {self._party}")
         return row
 
+    def message(self, row: RunRow) -> run_pb2.Run:
+        """Return a run as own workers see it."""
+        return run_message(row, self._party, self._store.approvals.of(row.run_id))
+
     def meeting(self, run_id: str, task: str) -> run_pb2.Meeting:
         """Return both halves of a task as they stand."""
         row = self.run(run_id)
+        # Of an approval, the initiator awaits the answer and not the question.
+        awaited = ("succeeded",) if task == APPROVE and row.initiated else (*LIVE, "succeeded")
         own, peer = self._store.half(run_id, task, True), self._store.half(run_id, task, False)
         ready = (
             row.state == "running"
@@ -108,10 +125,10 @@ class RunBook:
             and peer is not None
             and own.attempt == peer.attempt
             and own.state in LIVE
-            and peer.state in (*LIVE, "succeeded")
+            and peer.state in awaited
         )
         return run_pb2.Meeting(
-            run=run_message(row, self._party),
+            run=self.message(row),
             own=half_message(own, private=True) if own else None,
             peer=half_message(peer, private=True) if peer else None,
             ready=ready,
@@ -136,11 +153,29 @@ class RunBook:
             raise AttemptStale(f"attempt {attempt} of `{task}` may not speak: {found}", where=run_id)
         return row, half
 
+    def obstacle(self, run_id: str, task: str, attempt: int) -> FedtasksError | None:
+        """Return why a session of an attempt must end, None while it may go on."""
+        with self._lock:  # not between a half's end and that of its run, whose reason is the better one
+            row = self.run(run_id)
+            own, peer = self._store.half(run_id, task, True), self._store.half(run_id, task, False)
+        if row.state != "running":
+            return error_from_row(row.failure) if row.failure else AttemptStale("the run has ended", where=run_id)
+        if own is not None and own.attempt > attempt:
+            return AttemptStale(where=run_id)
+        if peer is not None and (peer.attempt > attempt or (peer.attempt == attempt and peer.state == "failed")):
+            return PeerRestarted(where=f"{row.peer} · {task}")
+        return None
+
     # ------------------------------------------------------------------------------------------------------- halves
     def announce(self, run_id: str, task: str, token: str, wait_s: float) -> run_pb2.Meeting:
         """Say that this side's half of a task is here; the same token is the same attempt.
 
         In a run that has ended, only a task that somebody has cleared still announces itself: the run goes on with it.
+
+        Raises
+        ------
+        ApprovalPending, ApprovalRejected, ApprovalExpired
+            The run's ticket asks for a person who has not said yes.
         """
         with self._lock:
             row = self.run(run_id)
@@ -148,7 +183,11 @@ class RunBook:
                 if not self._is_at_rest(row):
                     raise error_from_row(row.failure) if row.failure else RunEnded(where=run_id)
                 self._may_reopen(row.ticket_id)
-            self._store.announce(run_id, task, token, self._clock() + int(wait_s * 1000))
+            if task != APPROVE:
+                self._require_approval(run_id)
+            half = self._store.announce(run_id, task, token, self._clock() + int(wait_s * 1000))
+            if task == APPROVE:
+                self._ask(run_id, half.until_ms)
             if row.state != "running":
                 self._reopen(row)  # after the half, so that the peer never sees the run go on without its reason
             self._changed(run_id)
@@ -188,7 +227,11 @@ class RunBook:
         with self._lock:
             half = self._store.half(run_id, task, True)
             if half is None or half.attempt != attempt or half.state != "succeeded":
-                _, half = self.require_attempt(run_id, task, attempt)
+                row, half = self.require_attempt(run_id, task, attempt)
+                if task == APPROVE and row.initiated:
+                    self._store.approvals.change(run_id, state="approved", decided_ms=self._clock())
+                elif task == APPROVE:
+                    self._require_approval(run_id)
                 ended = dataclasses.replace(
                     half, state="succeeded", since_ms=self._clock(), until_ms=0, outcome=dict(outcome)
                 )
@@ -210,9 +253,57 @@ class RunBook:
                 self._end(row, failure)
             return self.meeting(run_id, task)
 
+    # ---------------------------------------------------------------------------------------------------- approvals
+    def decide(self, run_id: str, *, approved: bool, decided_by: str, reason: str) -> None:
+        """Record what a person of this party has said to a run; the same answer again changes nothing.
+
+        Raises
+        ------
+        ConfigError
+            Nobody of this party is asked about this run.
+        RunEnded, ApprovalExpired, …
+            It is too late; the error is the run's own failure.
+
+        Notes
+        -----
+        Reveals: that the run may begin, or that it may not and the reason, to the peer; never who said so.
+        """
+        with self._lock:
+            row, approval = self.run(run_id), self._store.approvals.of(run_id)
+            answer = "approved" if approved else "rejected"
+            if approval is None or row.initiated:
+                raise ConfigError("nobody of this party is asked about this run", field="run_id", where=run_id)
+            if approval.state == answer:
+                return
+            if row.state != "running" or approval.state != "asked":
+                raise error_from_row(row.failure) if row.failure else RunEnded(where=run_id)
+            now, actor, reason = self._clock(), plain_text(decided_by, 120), plain_text(reason)
+            self._store.approvals.change(run_id, state=answer, decided_ms=now, decided_by=actor, reason=reason)
+            decision = "allowed" if approved else "refused"
+            facts = {"run_id": run_id, "ticket": row.ticket_id, "reason": reason}
+            self._store.audit(actor or self._party, "run.approve", decision, **facts)
+            if not approved:
+                error = ApprovalRejected(reason=reason) if reason else ApprovalRejected()
+                self._end(row, failure_row(error, self._party, APPROVE, now))
+            self._changed(run_id)
+
+    def _ask(self, run_id: str, until_ms: int) -> None:
+        approval = self._store.approvals.of(run_id)
+        if approval is None or approval.state == "approved":
+            return
+        asked_ms = approval.asked_ms if approval.state == "asked" else self._clock()
+        again = {"decided_ms": None, "decided_by": "", "reason": ""}
+        self._store.approvals.change(run_id, state="asked", asked_ms=asked_ms, until_ms=until_ms, **again)
+
+    def _require_approval(self, run_id: str) -> None:
+        approval = self._store.approvals.of(run_id)
+        if approval is not None and approval.state != "approved":
+            kinds = {"rejected": ApprovalRejected, "expired": ApprovalExpired}
+            raise kinds.get(approval.state, ApprovalPending)(where=run_id)
+
     # --------------------------------------------------------------------------------------------------------- runs
-    def create(self, row: RunRow) -> RunRow:
-        """Enter a new run.
+    def create(self, row: RunRow, approval: ApprovalRow | None = None) -> RunRow:
+        """Enter a new run, with the approval that it needs if its ticket asks for one.
 
         Raises
         ------
@@ -220,7 +311,7 @@ class RunBook:
             The id is taken, or the DAG run is at another run that goes on.
         """
         with self._lock:
-            if not self._store.create_run(row):
+            if not self._store.create_run(row, approval):
                 raise RunExists(f"`{row.run_id}`, or another run of DAG run `{row.dag_run_id}`, is there already")
         self._changed(row.run_id)
         return self.run(row.run_id)
@@ -298,6 +389,8 @@ class RunBook:
                 ended = dataclasses.replace(half, state="failed", since_ms=self._clock(), until_ms=0)
                 self._store.put_half(dataclasses.replace(ended, failure=dict(failure)))
         self._store.update_run(row.run_id, bump=True, state="failed", failure=dict(failure), closed_ms=self._clock())
+        if failure["code"] in _UNAPPROVED:
+            self._store.approvals.change(row.run_id, state=_UNAPPROVED[failure["code"]], decided_ms=self._clock())
         self._store.audit(self._party, "run.end", "noted", run_id=row.run_id, state="failed", code=failure["code"])
         self._changed(row.run_id)
 
@@ -373,10 +466,24 @@ class RunBook:
         if failure is None:
             return failure_row(PeerFailed(), peer, "", self._clock())
         # A reason that both sides have in common keeps its own code.
-        if failure["code"] in (ReceiptsDiffer.code, TicketRevoked.code, PeerFailed.code, PeerCancelled.code):
+        if failure["code"] in _IN_COMMON:
             return dict(failure)
         kind = PeerCancelled if failure["code"] == RunCancelled.code else PeerFailed
         return {**failure, "code": kind.code, "text": f"{failure['code']}: {failure['text']}"}
+
+
+_IN_COMMON = {
+    kind.code
+    for kind in (
+        ApprovalExpired,
+        ApprovalRejected,
+        ConfigDiffers,
+        PeerCancelled,
+        PeerFailed,
+        ReceiptsDiffer,
+        TicketRevoked,
+    )
+}
 
 
 def _first_difference(

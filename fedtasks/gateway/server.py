@@ -17,8 +17,12 @@ from fedtasks.gateway.airflow_api import AirflowApi
 from fedtasks.gateway.caretaker import Caretaker
 from fedtasks.gateway.changes import Changes
 from fedtasks.gateway.desk import Desk
+from fedtasks.gateway.landings import LandingBook
 from fedtasks.gateway.lookups import Lookups
+from fedtasks.gateway.notifier import Notifier
+from fedtasks.gateway.peerbook import PeerBook
 from fedtasks.gateway.peers import KEEPALIVE, PeerConnection
+from fedtasks.gateway.registry import ModelBook
 from fedtasks.gateway.relay import Relay, SessionKey
 from fedtasks.gateway.runbook import RunBook
 from fedtasks.gateway.services import PeerService, SecretInterceptor, WorkerService, session_handler
@@ -85,9 +89,12 @@ class Gateway:
         relay = Relay(connections, count)
         desk = Desk(party, store, runs, airflow, connections, ticket_book, self._clock)
         lookups = Lookups(party, store, ticket_book, connections, self._clock)
-        peers = PeerService(party, runs, desk, ticket_book, lookups, relay, connections)
+        models = ModelBook(party, store, runs, ticket_book, connections, self._clock)
+        landings = LandingBook(party, store, ticket_book, airflow, connections, self._clock)
+        peer_book = PeerBook(party, store, ticket_book, airflow, connections, self._clock)
+        peers = PeerService(party, runs, desk, ticket_book, lookups, models, landings, peer_book, relay, connections)
         for peer in party.peers:
-            connections[peer.name] = PeerConnection(party, peer, peers.answer, self._clock, lambda _: changes.any.set())
+            connections[peer.name] = PeerConnection(party, peer, peers.answer, self._clock, lambda _: changes.notify())
 
         async def note(dag_id: str, dag_run_id: str, text: str) -> None:
             try:
@@ -96,14 +103,31 @@ class Gateway:
                 log.warning("the note could not be shown: %s", error)
 
         workers = WorkerService(
-            party, store, runs, desk, ticket_book, lookups, relay, connections, changes, note, self._clock
+            party,
+            store,
+            runs,
+            desk,
+            ticket_book,
+            lookups,
+            models,
+            landings,
+            peer_book,
+            relay,
+            connections,
+            changes,
+            note,
+            airflow.page,
+            self._clock,
         )
         # Ends last: bytes cross until the listeners have closed.
         stack.push_async_callback(relay.flush)
         await stack.enter_async_context(self._listen_for_workers(workers))
         if party.gateway.listen is not None:
             await stack.enter_async_context(self._listen_for_peers(peers, party.gateway.listen))
-        caretaker = Caretaker(party.name, store, runs, relay, airflow, connections, changes, self._clock)
+        notifier = Notifier(party, store, airflow, self._clock)
+        caretaker = Caretaker(
+            party.name, store, runs, landings, peer_book, notifier, relay, airflow, connections, changes, self._clock
+        )
         async with asyncio.TaskGroup() as tasks:
             for connection in connections.values():
                 tasks.create_task(connection.keep_dialling(self._dial_credentials(connection)))

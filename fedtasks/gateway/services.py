@@ -20,10 +20,13 @@ from fedtasks.config import Party
 from fedtasks.errors import FedtasksError, PeerIdentity, PeerUnknown, RunCancelled, SecretRejected, from_code
 from fedtasks.gateway.changes import Changes
 from fedtasks.gateway.desk import Desk
+from fedtasks.gateway.landings import LandingBook
 from fedtasks.gateway.lookups import Lookups
 from fedtasks.gateway.messages import failure_message, failure_row, half_message, plain_text, run_message
 from fedtasks.gateway.notes import not_needed, refused
+from fedtasks.gateway.peerbook import PeerBook
 from fedtasks.gateway.peers import PeerConnection
+from fedtasks.gateway.registry import ModelBook
 from fedtasks.gateway.relay import Relay, SessionKey
 from fedtasks.gateway.runbook import RunBook
 from fedtasks.gateway.ticketbook import TicketBook
@@ -91,10 +94,14 @@ class WorkerService(worker_pb2_grpc.WorkerGatewayServicer):
         desk: Desk,
         ticket_book: TicketBook,
         lookups: Lookups,
+        models: ModelBook,
+        landings: LandingBook,
+        peer_book: PeerBook,
         relay: Relay,
         connections: Mapping[str, PeerConnection],
         changes: Changes,
         note: Note,
+        page: Callable[[str, str], str],
         clock: Callable[[], int],
     ) -> None:
         self._party = party
@@ -103,23 +110,30 @@ class WorkerService(worker_pb2_grpc.WorkerGatewayServicer):
         self._desk = desk
         self._tickets = ticket_book
         self._lookups = lookups
+        self._models = models
+        self._landings = landings
+        self._peers = peer_book
         self._relay = relay
         self._connections = connections
         self._changes = changes
         self._note = note
+        self._page = page
         self._clock = clock
 
     async def OpenRun(self, request: worker_pb2.OpenRunRequest, context: Context) -> worker_pb2.OpenRunResponse:
+        page = self._page(request.dag_id, request.dag_run_id)
         try:
             response = await self._desk.open(request)
         except FedtasksError as error:
             log.warning("run of %s %s is refused: %s", request.pipeline, request.partition, error)
-            await self._note(request.dag_id, request.dag_run_id, refused(error))
+            note = refused(self._desk.refusal(request, error), self._party.name, page)
+            await self._note(request.dag_id, request.dag_run_id, note)
             await abort(context, error, own=True)
         if response.opening in (worker_pb2.OPENING_ALREADY_DONE, worker_pb2.OPENING_ALREADY_RUNNING):
             peer = response.run.responder if response.run.initiator == self._party.name else response.run.initiator
             done = response.opening == worker_pb2.OPENING_ALREADY_DONE
-            await self._note(request.dag_id, request.dag_run_id, not_needed(response.run.run_id, peer, done=done))
+            note = not_needed(response.run.run_id, peer, page, done=done)
+            await self._note(request.dag_id, request.dag_run_id, note)
         return response
 
     async def GetRun(self, request: worker_pb2.GetRunRequest, context: Context) -> worker_pb2.GetRunResponse:
@@ -131,7 +145,7 @@ class WorkerService(worker_pb2_grpc.WorkerGatewayServicer):
             run = self._runs.run(run_id)
             sent, received = self._store.bytes_of(run_id)
             return worker_pb2.GetRunResponse(
-                run=run_message(run, self._party.name),
+                run=self._runs.message(run),
                 own=[half_message(half, private=True) for half in self._store.halves(run_id, own=True)],
                 peer=[half_message(half, private=True) for half in self._store.halves(run_id, own=False)],
                 bytes_sent=sent,
@@ -217,6 +231,17 @@ class WorkerService(worker_pb2_grpc.WorkerGatewayServicer):
         run = await self._answer(context, lambda: self._runs.close(request.run_id))
         return worker_pb2.CloseRunResponse(run=run_message(run, self._party.name))
 
+    async def DecideApproval(
+        self, request: worker_pb2.DecideApprovalRequest, context: Context
+    ) -> worker_pb2.DecideApprovalResponse:
+        await self._answer(
+            context,
+            lambda: self._runs.decide(
+                request.run_id, approved=request.approved, decided_by=request.decided_by, reason=request.reason
+            ),
+        )
+        return worker_pb2.DecideApprovalResponse()
+
     async def CancelRun(self, request: worker_pb2.CancelRunRequest, context: Context) -> worker_pb2.CancelRunResponse:
         error = RunCancelled(reason=plain_text(request.reason)) if request.reason else RunCancelled()
         run = await self._answer(context, lambda: self._runs.cancel(request.run_id, error))
@@ -237,6 +262,52 @@ class WorkerService(worker_pb2_grpc.WorkerGatewayServicer):
                 failure=failure_message(row),
             )
         return response
+
+    async def Preflight(self, request: worker_pb2.PreflightRequest, context: Context) -> worker_pb2.PreflightResponse:
+        try:
+            return worker_pb2.PreflightResponse(checks=await self._peers.preflight(request))
+        except FedtasksError as error:
+            await abort(context, error, own=True)
+
+    async def RevokeTicket(
+        self, request: worker_pb2.RevokeTicketRequest, context: Context
+    ) -> worker_pb2.RevokeTicketResponse:
+        actor = plain_text(request.actor, 128) or self._party.name
+        await self._answer(context, lambda: self._tickets.revoke(request.ticket_id, request.reason, actor))
+        self._changes.notify()
+        return worker_pb2.RevokeTicketResponse()
+
+    async def RequestTicket(
+        self, request: worker_pb2.RequestTicketRequest, context: Context
+    ) -> worker_pb2.RequestTicketResponse:
+        try:
+            return worker_pb2.RequestTicketResponse(request_id=await self._peers.request_ticket(request))
+        except FedtasksError as error:
+            await abort(context, error, own=True)
+
+    async def LandPartition(
+        self, request: worker_pb2.LandPartitionRequest, context: Context
+    ) -> worker_pb2.LandPartitionResponse:
+        is_new = await self._answer(context, lambda: self._landings.land(request))
+        self._changes.notify()
+        return worker_pb2.LandPartitionResponse(is_new=is_new)
+
+    async def GetModel(self, request: worker_pb2.GetModelRequest, context: Context) -> worker_pb2.GetModelResponse:
+        return await self._answer(context, lambda: self._models.get(request))
+
+    async def PublishModel(
+        self, request: worker_pb2.PublishModelRequest, context: Context
+    ) -> worker_pb2.PublishModelResponse:
+        version = await self._answer(context, lambda: self._models.publish(request))
+        return worker_pb2.PublishModelResponse(version=version)
+
+    async def ChangeChampion(
+        self, request: worker_pb2.ChangeChampionRequest, context: Context
+    ) -> worker_pb2.ChangeChampionResponse:
+        try:
+            return worker_pb2.ChangeChampionResponse(version=await self._models.change(request))
+        except FedtasksError as error:
+            await abort(context, error, own=True)
 
     async def LookUp(self, request: worker_pb2.LookUpRequest, context: Context) -> worker_pb2.LookUpResponse:
         try:
@@ -277,6 +348,9 @@ class PeerService(peer_pb2_grpc.PeerGatewayServicer):
         desk: Desk,
         ticket_book: TicketBook,
         lookups: Lookups,
+        models: ModelBook,
+        landings: LandingBook,
+        peer_book: PeerBook,
         relay: Relay,
         connections: Mapping[str, PeerConnection],
     ) -> None:
@@ -285,6 +359,9 @@ class PeerService(peer_pb2_grpc.PeerGatewayServicer):
         self._desk = desk
         self._tickets = ticket_book
         self._lookups = lookups
+        self._models = models
+        self._landings = landings
+        self._peers = peer_book
         self._relay = relay
         self._connections = connections
 
@@ -322,6 +399,16 @@ class PeerService(peer_pb2_grpc.PeerGatewayServicer):
             return peer_pb2.Envelope(done=peer_pb2.Done())
         if kind == "lookup":
             return await self._lookups.answer(peer, envelope.lookup)
+        if kind == "preflight":
+            return peer_pb2.Envelope(preflight_report=await self._peers.answer(peer, envelope.preflight))
+        if kind == "ticket_request":
+            await self._peers.learn_request(peer, envelope.ticket_request)
+            return peer_pb2.Envelope(done=peer_pb2.Done())
+        if kind == "landed":
+            await asyncio.to_thread(self._landings.learn, peer, envelope.landed)
+            return peer_pb2.Envelope(done=peer_pb2.Done())
+        if kind == "champion_change":
+            return await self._models.answer(peer, envelope.champion_change)
         raise from_code("PROTOCOL_VIOLATED", f"{peer} sent `{kind}` as a request")
 
     def _identify(self, context: Context) -> str:

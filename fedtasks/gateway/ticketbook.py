@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -55,18 +55,34 @@ class TicketBook:
 
     def held(self, peer: str, pipeline: str, ticket_id: str = "") -> dict[str, tickets.Grant]:
         """Return what this party may ask of `peer` now for a pipeline, by ticket id: all tickets, or the one named."""
-        grants = {}
-        for row in self._store.tickets(peer=peer, granted=False):
-            if not row.acceptance or row.revocation or ticket_id not in ("", row.ticket_id):
+        return {
+            grant.ticket_id: grant
+            for grant in self.held_now(peer)
+            if pipeline in grant.pipelines and ticket_id in ("", grant.ticket_id)
+        }
+
+    def held_now(self, peer: str) -> Iterator[tickets.Grant]:
+        """Yield all that this party may ask of `peer` now."""
+        return self._standing(peer, granted=False)
+
+    def granted_now(self, peer: str) -> Iterator[tickets.Grant]:
+        """Yield all that `peer` may ask of this party now."""
+        return self._standing(peer, granted=True)
+
+    def require_any(self, peer: str, pipeline: str) -> None:
+        """Raise `TicketMissing` unless a ticket in force joins both parties in a pipeline, whoever has granted it."""
+        if not any(pipeline in grant.pipelines for grant in (*self.held_now(peer), *self.granted_now(peer))):
+            raise TicketMissing(clause="pipelines", pipeline=pipeline)
+
+    def _standing(self, peer: str, *, granted: bool) -> Iterator[tickets.Grant]:
+        key = self._key.public_key() if granted else self._key_of(peer)
+        for row in self._store.tickets(peer=peer, granted=granted):
+            if not row.acceptance or row.revocation:
                 continue
             try:
-                grant = self._in_window(row.grant, self._key_of(row.peer))
+                yield self._in_window(row.grant, key)
             except TicketError as error:
                 log.warning("ticket %s is passed over: %s", row.ticket_id, error)
-                continue
-            if pipeline in grant.pipelines:
-                grants[row.ticket_id] = grant
-        return grants
 
     def in_force(self, ticket_id: str) -> tickets.Grant:
         """Check a run's ticket again, as when a session begins; returns what it grants.
@@ -82,6 +98,31 @@ class TicketBook:
         if row.revocation is not None:
             raise TicketRevoked(clause="revocation", ticket=row.ticket_id)
         return self._in_window(row.grant, self._key.public_key() if row.granted else self._key_of(row.peer))
+
+    def revoke(self, ticket_id: str, reason: str, actor: str) -> None:
+        """Withdraw a ticket that this party granted; doing it again changes nothing.
+
+        Raises
+        ------
+        TicketMissing
+            There is no such ticket.
+        TicketInvalid
+            The peer granted it, and alone can withdraw it.
+
+        Notes
+        -----
+        Reveals: the reason, to the peer.
+        """
+        row = self._store.ticket(ticket_id)
+        if row is None:
+            raise TicketMissing(clause="ticket", ticket=plain_text(ticket_id, 64))
+        if not row.granted:
+            raise TicketInvalid(f"only {row.peer}, who granted it, can revoke it", where=ticket_id)
+        if row.revocation is None:
+            said = plain_text(reason)
+            signed = tickets.revoke(ticket_id, self._key, self._clock() / 1000, said)
+            self._store.put_ticket(replace(row, revocation=signed, synced=False))
+            self._store.audit(actor, "ticket.revoked", "noted", ticket=ticket_id, peer=row.peer, reason=said)
 
     def learn(self, peer: str, update: peer_pb2.TicketUpdate) -> None:
         """Take over what `peer` says of a ticket, as far as its signatures prove it."""

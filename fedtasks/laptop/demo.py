@@ -38,7 +38,7 @@ DAGS = Path(__file__).resolve().parents[2] / "dags"
 
 DATASET = """\
   - name: {name}
-    uri: data/{name}.parquet
+    uri: data/{place}
     format: parquet
     id: {id}
     id_type: string
@@ -128,32 +128,38 @@ def prepare(folder: Path, *, dags: tuple[Path, Path] = (DAGS, DAGS)) -> tuple[Lo
 
 def introduce(bank: LocalParty, shop: LocalParty) -> None:
     """Make both parties' keys and data, and let each know the other."""
-    bank.init(declare("loans", people.BANK_FEATURES, label=True))
-    shop.init(declare("customers", people.SHOP_FEATURES, label=False))
+    acquaint(bank, shop, "loans.parquet", "customers.parquet")
     people.write(people.load(), bank.folder / "data" / "loans.parquet", shop.folder / "data" / "customers.parquet")
+
+
+def acquaint(bank: LocalParty, shop: LocalParty, loans: str, customers: str) -> None:
+    """Make both parties' keys, declare where their data is below `data`, and let each know the other."""
+    bank.init(declare("loans", loans, people.BANK_FEATURES, label=True))
+    shop.init(declare("customers", customers, people.SHOP_FEATURES, label=False))
     bank.command("peer", "add", str(shop.folder / "shop.card.yaml"), "--yes")
     shop.command("peer", "add", str(bank.folder / "bank.card.yaml"), "--yes")
     shop.command("psi", "keygen")
 
 
-def declare(name: str, features: Mapping[str, str], *, label: bool) -> str:
-    """Write a dataset as party.yaml has it."""
+def declare(name: str, place: str, features: Mapping[str, str], *, label: bool) -> str:
+    """Write a dataset as party.yaml has it; `place` is its file or folder below `data`."""
     return DATASET.format(
         name=name,
+        place=place,
         id=people.ID,
         label=f"    label: {people.LABEL}\n    label_positive: {people.POSITIVE}\n" if label else "",
         features="\n".join(f"      {column}: {kind}" for column, kind in features.items()),
     )
 
 
-def start(parties: tuple[LocalParty, LocalParty]) -> None:
-    """Start gateways and Airflows, both parties at once."""
+def start(parties: tuple[LocalParty, LocalParty], pipeline: str = PIPELINE) -> None:
+    """Start gateways and Airflows, both parties at once, and unpause a pipeline."""
 
     def one(party: LocalParty) -> None:
         party.airflow.start()
         party.start_gateway()
-        party.airflow.wait_for_dag(PIPELINE)
-        party.unpause(PIPELINE)
+        party.airflow.wait_for_dag(pipeline)
+        party.unpause(pipeline)
 
     with ThreadPoolExecutor(len(parties)) as pool:
         list(pool.map(one, parties))

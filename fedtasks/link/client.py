@@ -7,6 +7,7 @@ import json
 import logging
 import queue
 import random
+import secrets
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ import grpc
 from fedtasks.config import Party, read_secret
 from fedtasks.errors import ConfigError, FedtasksError, GatewayUnreachable
 from fedtasks.link.status import SECRET, from_rpc_error
-from fedtasks.wire.v1 import failure_pb2, lookup_pb2, run_pb2, worker_pb2, worker_pb2_grpc
+from fedtasks.wire.v1 import failure_pb2, lookup_pb2, model_pb2, run_pb2, ticket_pb2, worker_pb2, worker_pb2_grpc
 
 log = logging.getLogger(__name__)
 
@@ -143,6 +144,46 @@ class GatewayClient:
         """Return this party's name and how it stands with each peer."""
         return self._call("ListPeers", worker_pb2.ListPeersRequest(), worker_pb2.ListPeersResponse)
 
+    def decide_approval(self, run_id: str, *, approved: bool, decided_by: str, reason: str) -> None:
+        """Record what a person has said to a run that waits for approval; the same answer again is harmless."""
+        request = worker_pb2.DecideApprovalRequest(
+            run_id=run_id, approved=approved, decided_by=decided_by, reason=reason
+        )
+        self._call("DecideApproval", request, worker_pb2.DecideApprovalResponse)
+
+    # ----------------------------------------------------------------------------------------- what precedes a run
+    def preflight(self, peer: str, pipeline: str = "") -> list[run_pb2.Check]:
+        """Look whether a run of a pipeline with a peer could start now; without a pipeline at the connection alone."""
+        request = worker_pb2.PreflightRequest(peer=peer, pipeline=pipeline)
+        return list(self._call("Preflight", request, worker_pb2.PreflightResponse).checks)
+
+    def revoke_ticket(self, ticket_id: str, reason: str, actor: str = "") -> None:
+        """Withdraw a ticket that this party granted; `actor` is for the audit, by default the party.
+
+        Raises
+        ------
+        TicketMissing, TicketInvalid
+            There is no such ticket, or the peer granted it.
+        """
+        request = worker_pb2.RevokeTicketRequest(ticket_id=ticket_id, reason=reason, actor=actor)
+        self._call("RevokeTicket", request, worker_pb2.RevokeTicketResponse)
+
+    def request_ticket(self, peer: str, asked: ticket_pb2.TicketRequest, actor: str = "") -> str:
+        """Ask a peer to grant a ticket, and return the request's name; `actor` is for the audit.
+
+        Raises
+        ------
+        ConfigError, PeerUnknown
+            Nobody can be asked for that.
+        PeerUnreachable
+            The peer does not answer; nothing was asked.
+        """
+        named = ticket_pb2.TicketRequest()
+        named.CopyFrom(asked)
+        named.request_id = secrets.token_hex(8)  # made here: a repeated call is the same request
+        request = worker_pb2.RequestTicketRequest(peer=peer, request=named, actor=actor)
+        return self._call("RequestTicket", request, worker_pb2.RequestTicketResponse).request_id
+
     # ------------------------------------------------------------------------------------------------------- tasks
     def announce(self, run_id: str, task: str, token: str, wait_s: float) -> run_pb2.Meeting:
         """Say that this half of a task is here; the same token is the same attempt."""
@@ -252,6 +293,69 @@ class GatewayClient:
             finally:
                 call.cancel()
             self._closed.wait(patience.next_delay(failure))
+
+    # --------------------------------------------------------------------------------------------- data and models
+    def land_partition(self, dataset: str, partition: str, rows: int) -> bool:
+        """Say that a partition of an own dataset is complete; False if it had landed before."""
+        request = worker_pb2.LandPartitionRequest(dataset=dataset, partition=partition, rows=rows)
+        return self._call("LandPartition", request, worker_pb2.LandPartitionResponse).is_new
+
+    def get_model(self, model: str, version: int = 0) -> worker_pb2.GetModelResponse:
+        """Return a version of a model, the one in use by default, what it has learnt from, and the newest number."""
+        request = worker_pb2.GetModelRequest(model=model, version=version)
+        return self._call("GetModel", request, worker_pb2.GetModelResponse)
+
+    def publish_model(
+        self,
+        run_id: str,
+        task: str,
+        attempt: int,
+        version: model_pb2.ModelVersion,
+        consumed: Mapping[str, Sequence[str]],
+        metrics: Mapping[str, float],
+    ) -> model_pb2.ModelVersion:
+        """Enter a version that both halves have agreed on; it is in use from now on.
+
+        Parameters
+        ----------
+        run_id, task, attempt
+            Who says so.
+        version
+            Number, parent and digests of both halves; entering it twice enters it once.
+        consumed
+            Own dataset → the partitions that are new in this version.
+        metrics
+            Display only.
+
+        Raises
+        ------
+        ModelTaken
+            The name belongs to another pipeline or peer, or the number to another version.
+        RunError
+            The attempt may not speak.
+        """
+        request = worker_pb2.PublishModelRequest(
+            run_id=run_id,
+            task=task,
+            attempt=attempt,
+            version=version,
+            consumed_json=_json({dataset: list(partitions) for dataset, partitions in consumed.items()}),
+            metrics_json=_json(metrics),
+        )
+        return self._call("PublishModel", request, worker_pb2.PublishModelResponse).version
+
+    def change_champion(self, model: str, version: int, reason: str, actor: str = "") -> model_pb2.ModelVersion:
+        """Put a version into use on both sides or on neither; `actor` is for the audit, by default the party.
+
+        Raises
+        ------
+        ModelUnknown, ChampionDiffers
+            One of the sides does not hold it.
+        PeerUnreachable
+            The peer has not answered; doing it again brings both sides in step.
+        """
+        request = worker_pb2.ChangeChampionRequest(model=model, version=version, reason=reason, actor=actor)
+        return self._call("ChangeChampion", request, worker_pb2.ChangeChampionResponse).version
 
     # ----------------------------------------------------------------------------------------------------- lookups
     def look_up(self, peer: str, lookup: lookup_pb2.Lookup) -> worker_pb2.LookUpResponse:

@@ -67,6 +67,7 @@ STATUS: dict[type[FedtasksError], grpc.StatusCode] = {
     errors.MachineError: grpc.StatusCode.INTERNAL,
     errors.StoreUnavailable: grpc.StatusCode.UNAVAILABLE,
     errors.AirflowUnreachable: grpc.StatusCode.UNAVAILABLE,
+    errors.PageError: grpc.StatusCode.PERMISSION_DENIED,
 }
 """What each error is to a tool that knows gRPC only; a leaf that is not listed is what its base is."""
 

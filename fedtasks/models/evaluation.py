@@ -9,6 +9,7 @@ from sklearn import metrics
 from fedtasks.errors import LabelInvalid, TrainingDiverged
 
 THRESHOLD = 0.5
+MIN_BIN_ROWS = 10
 
 
 def evaluate(labels: npt.ArrayLike, scores: npt.ArrayLike) -> dict[str, float]:
@@ -44,6 +45,44 @@ def evaluate(labels: npt.ArrayLike, scores: npt.ArrayLike) -> dict[str, float]:
         "f1": float(metrics.f1_score(truth, predicted, zero_division=0.0)),
         "log_loss": float(metrics.log_loss(truth, probability)),
     }
+
+
+def bins(labels: npt.ArrayLike, scores: npt.ArrayLike, *, most: int = 100) -> list[dict[str, float]]:
+    """Count both classes by score, from low scores to high: all that curves and confusion matrices need.
+
+    Parameters
+    ----------
+    labels, scores
+        As for `evaluate`.
+    most
+        How many bins there may be; each has about equally many rows.
+
+    Returns
+    -------
+    list of dict
+        ``threshold`` (the lowest score of the bin), ``positives`` and ``negatives`` (rows of label 1 and 0).
+
+    Notes
+    -----
+    Reveals: counts of at least 10 rows each, unless there are fewer in all; equal scores are never parted.
+    """
+    truth, values = _checked(labels, scores)
+    order = np.argsort(values, kind="stable")
+    truth, values = truth[order], values[order]
+    rows = max(MIN_BIN_ROWS, -(-len(values) // most))
+    starts = [0]
+    for start in np.flatnonzero(np.diff(values)) + 1:
+        if start - starts[-1] >= rows and len(values) - start >= MIN_BIN_ROWS:
+            starts.append(int(start))
+    ends = [*starts[1:], len(values)]
+    return [
+        {
+            "threshold": float(values[start]),
+            "positives": float(np.sum(truth[start:end] == 1)),
+            "negatives": float(np.sum(truth[start:end] == 0)),
+        }
+        for start, end in zip(starts, ends, strict=True)
+    ]
 
 
 def auc(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:

@@ -4,40 +4,56 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from pyspark import StorageLevel
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812 - what everybody calls it
 from pyspark.sql.pandas.types import from_arrow_schema
 
 from fedtasks.config import Dataset
 from fedtasks.data import blocks
-from fedtasks.data.blocks import LABEL, SPLIT, TAG, TEST, TRAIN, block_schema, n_blocks, split_of
-from fedtasks.data.storage import Manifest, remove
+from fedtasks.data.blocks import LABEL, SPLIT, TAG, TAG_BYTES, TEST, TRAIN, block_schema, n_blocks, split_of
+from fedtasks.data.storage import Manifest, make_private, read_bytes, remove, write_atomically
 from fedtasks.data.tables import ID, Part, list_parts, read_rows, rows_schema
 from fedtasks.errors import ConfigError, DataCorrupt, LabelInvalid, ProtocolViolated, RowOrderDiffers
 from fedtasks.link.link import Link
-from fedtasks.psi.settings import AlignSettings, Learns
-from fedtasks.psi.spark import Batches, by_shard, collect, each, spark_session
-from fedtasks.psi.stages import read_pairs
+from fedtasks.psi.files import RowFile
+from fedtasks.psi.settings import AlignSettings, Learns, Rows
+from fedtasks.psi.spark import Batches, by_shard, collect, each, new_file, spark_session
+from fedtasks.psi.stages import read_pairs, read_tags, write_rows
 from fedtasks.settings import build
 from fedtasks.tasks import Outcome, TaskContext, facts_of
 
-_FILE, _ROW = "__file__", "__row__"
+_FILE, _ROW, _NEW = "__file__", "__row__", "__new__"
 
 
 @dataclass(frozen=True)
 class _Counts:
-    rows: int
+    people: int
+    rows_new: int
+    rows_train: int
     rows_test: int
     train_positives: int
 
-    @property
-    def rows_train(self) -> int:
-        return self.rows - self.rows_test
+
+@dataclass(frozen=True)
+class _Since:
+    """From where a model goes on learning.
+
+    Parameters
+    ----------
+    version
+        Number and run of its version in use, equal on both sides; empty if there is none.
+    learnt
+        The own partitions that are new to it.
+    """
+
+    version: str
+    learnt: list[str]
 
 
 def run(context: TaskContext) -> Outcome:
@@ -56,7 +72,8 @@ def run(context: TaskContext) -> Outcome:
 
     Notes
     -----
-    Reveals: the number of rows and a digest of the tags, which both sides know already.
+    Reveals: the number of rows and a digest of the tags, which both sides know already. With ``rows: new``, which of
+    the shared people have a new or changed row at this party.
     """
     settings = build(AlignSettings, context.config.settings, path="settings")
     dataset = context.dataset
@@ -66,7 +83,9 @@ def run(context: TaskContext) -> Outcome:
         text = f"`{people.facts['learns']}` in task `{settings.psi_task}`: alignment needs `learns: both`"
         raise ConfigError(text, field="learns")
     people.verify()
-    parts = list_parts(dataset)
+    partitions = people.facts.get("partitions", [])
+    parts = list_parts(dataset, partitions)
+    since = _since(context, settings, partitions)
     remove(context.folder)
     context.storage.attempt(context.config.task, context.config.attempt)
     scratch = f"{context.storage.folder(context.config.task)}/attempt-{context.config.attempt}"
@@ -74,51 +93,83 @@ def run(context: TaskContext) -> Outcome:
         with spark_session(context.party, f"{context.config.run_id} {context.config.task}", scratch) as spark:
             context.report({"phase": "aligning", "done": 0, "of": people.rows})
             count = n_blocks(people.rows, settings.rows_per_block)
-            rows = _aligned(spark, people, count, dataset, parts)
-            counts = _write(rows, count, context.folder, dataset, settings)
+            rows = _aligned(spark, people, count, dataset, parts, since)
+            with context.open_link(facts_of(settings, since=since.version)) as link:
+                if settings.rows is Rows.NEW and since.version:
+                    rows = _mark_new(rows, link, count, scratch)
+                counts = _write(rows, count, context.folder, dataset, settings)
+                _check(context, settings, people, counts)
+                rows_found, order = blocks.order_digest(context.folder)
+                _compare(link, rows_found, order)
     finally:
         remove(context.storage.folder(context.config.task))
-    if counts.rows != people.rows:
-        raise DataCorrupt(
-            f"{people.rows} people are shared but the dataset now has {counts.rows} rows for them; it has changed "
-            f"since task `{settings.psi_task}` ran",
-            where=dataset.uri,
-        )
-    _check_classes(context, counts)
-    rows_found, order = blocks.order_digest(context.folder)
-    with context.open_link(facts_of(settings)) as link:
-        _compare(link, rows_found, order)
     blocks.publish_blocks(
-        context.storage, context.config.attempt, features=dataset.features, has_label=dataset.label is not None
+        context.storage,
+        context.config.attempt,
+        features=dataset.features,
+        has_label=dataset.label is not None,
+        learnt=since.learnt,
     )
     context.report({"phase": "aligning", "done": people.rows, "of": people.rows})
-    return Outcome(
-        counts={"rows": counts.rows, "rows_train": counts.rows_train, "rows_test": counts.rows_test},
-        digests={"row_order": order},
-    )
+    found = {"rows": rows_found, "rows_train": counts.rows_train, "rows_test": counts.rows_test}
+    if settings.rows is Rows.NEW:
+        found["rows_new"] = counts.rows_new
+    return Outcome(counts=found, digests={"row_order": order})
 
 
-def _aligned(spark: SparkSession, people: Manifest, count: int, dataset: Dataset, parts: Sequence[Part]) -> DataFrame:
+def _since(context: TaskContext, settings: AlignSettings, partitions: Sequence[str]) -> _Since:
+    """Find what the model in use has learnt from; without one, everything is new."""
+    found = context.model(settings.model) if settings.model else None
+    if found is None or not found.HasField("version"):
+        return _Since("", list(partitions))
+    learnt = json.loads(found.consumed_json).get(context.dataset.name, ())
+    version = f"v{found.version.version} of {found.version.run_id}"
+    return _Since(version, [partition for partition in partitions if partition not in learnt])
+
+
+def _aligned(
+    spark: SparkSession, people: Manifest, count: int, dataset: Dataset, parts: Sequence[Part], since: _Since
+) -> DataFrame:
     """Join the common people's tags with their rows; ``shard`` is the number of the block."""
     tags = read_pairs(spark, [people.path(entry.name) for entry in people.files], count)
     schema = rows_schema(dataset)
-    placed = pa.schema([*schema, pa.field(_FILE, pa.int32()), pa.field(_ROW, pa.int64())])
+    placed = pa.schema([*schema, (_NEW, pa.bool_()), (_FILE, pa.int32()), (_ROW, pa.int64())])
 
     def read(part: Part) -> Batches:
         row = part.first_row
         for batch in read_rows(dataset, part):
             file = pa.repeat(pa.scalar(part.index, pa.int32()), batch.num_rows)
             rows = pa.array(np.arange(row, row + batch.num_rows, dtype=np.int64))
-            yield pa.RecordBatch.from_arrays([*batch.columns, file, rows], schema=placed)
+            is_new = pa.repeat(pa.scalar(not part.partition or part.partition in since.learnt), batch.num_rows)
+            yield pa.RecordBatch.from_arrays([*batch.columns, is_new, file, rows], schema=placed)
             row += batch.num_rows
 
     joined = tags.withColumnRenamed("id", ID).join(each(spark, parts, read, from_arrow_schema(placed)), ID)
     if people.facts["own_duplicates"]:
         # As the intersection does: of rows that share an id, the first counts.
-        wanted = [TAG, "shard", *(name for name in schema.names if name != ID)]
+        wanted = [TAG, "shard", _NEW, *(name for name in schema.names if name != ID)]
         first = F.min_by(F.struct(*(F.col(f"`{name}`") for name in wanted)), F.struct(_FILE, _ROW)).alias("first")
         return joined.groupBy(ID).agg(first).select("first.*")
     return joined.drop(ID, _FILE, _ROW)
+
+
+def _mark_new(rows: DataFrame, link: Link, count: int, scratch: str) -> DataFrame:
+    """Mark the people of whom either side has a new row, block by block, so that both train on the same."""
+    make_private(scratch)
+    rows = rows.persist(StorageLevel.DISK_ONLY)
+    own = {file.shard: file for file in write_rows(rows.filter(_NEW).select(TAG), TAG_BYTES, count, scratch)}
+    theirs = []
+    for number in range(count):
+        link.send(f"new-{number:05d}", read_bytes(own[number].uri) if number in own else b"")
+        tags = link.receive(f"new-{number:05d}")
+        if not isinstance(tags, bytes) or len(tags) % TAG_BYTES:
+            raise ProtocolViolated(f"message `new-{number:05d}` is not tags")
+        uri = new_file(scratch, "their-new", number)
+        write_atomically(uri, tags)
+        theirs.append(RowFile(number, len(tags) // TAG_BYTES, "", uri))
+    known = read_tags(rows.sparkSession, theirs).distinct().withColumn("theirs", F.lit(True))
+    marked = rows.join(known, TAG, "left").withColumn(_NEW, F.col(_NEW) | F.coalesce("theirs", F.lit(False)))
+    return marked.drop("theirs")
 
 
 def _write(rows: DataFrame, count: int, folder: str, dataset: Dataset, settings: AlignSettings) -> _Counts:
@@ -126,25 +177,39 @@ def _write(rows: DataFrame, count: int, folder: str, dataset: Dataset, settings:
 
     def write(number: int, batches: Batches) -> Batches:
         table = pa.Table.from_batches(batches)
+        people, rows_new = table.num_rows, pc.sum(table.column(_NEW)).as_py()
         split = split_of(table.column(TAG), seed=settings.seed, test_fraction=settings.test_fraction)
         table = table.append_column(SPLIT, split)
+        is_test = pc.equal(table.column(SPLIT), TEST)
+        if settings.rows is Rows.NEW:
+            table = table.filter(pc.or_(is_test, table.column(_NEW)))
         blocks.write_block(folder, number, table, schema)
-        positives = table.filter(pc.equal(table.column(SPLIT), TRAIN)).column(LABEL) if dataset.label else pa.array([0])
+        train = table.filter(pc.equal(table.column(SPLIT), TRAIN))
+        positives = train.column(LABEL) if dataset.label else pa.array([0])
         yield pa.RecordBatch.from_pylist(
             [
                 {
-                    "rows": table.num_rows,
-                    "rows_test": pc.sum(pc.equal(table.column(SPLIT), TEST)).as_py(),
+                    "people": people,
+                    "rows_new": rows_new,
+                    "rows_train": train.num_rows,
+                    "rows_test": table.num_rows - train.num_rows,
                     "train_positives": pc.sum(positives).as_py() or 0,
                 }
             ]
         )
 
-    found = collect(by_shard(rows, count, F.col(TAG), write, "rows long, rows_test long, train_positives long"))
-    return _Counts(*(sum(row[name] for row in found) for name in ("rows", "rows_test", "train_positives")))
+    names = [field.name for field in fields(_Counts)]
+    found = collect(by_shard(rows, count, F.col(TAG), write, ", ".join(f"{name} long" for name in names)))
+    return _Counts(*(sum(row[name] for row in found) for name in names))
 
 
-def _check_classes(context: TaskContext, counts: _Counts) -> None:
+def _check(context: TaskContext, settings: AlignSettings, people: Manifest, counts: _Counts) -> None:
+    if counts.people != people.rows:
+        raise DataCorrupt(
+            f"{people.rows} people are shared but the dataset now has {counts.people} rows for them; it has changed "
+            f"since task `{settings.psi_task}` ran",
+            where=context.dataset.uri,
+        )
     if context.is_leader and context.dataset.label is not None and counts.train_positives in (0, counts.rows_train):
         raise LabelInvalid(
             f"column `{context.dataset.label}`: all {counts.rows_train} rows for training are of one class",

@@ -94,9 +94,27 @@ class Half:
             yield session
 
     @cached_property
+    def partitions(self) -> list[str]:
+        """The partitions of the dataset that had landed when this was first asked for; none if it keeps none.
+
+        Raises
+        ------
+        DataNotLanded
+            The run's own partition is not among them.
+        """
+        place = f"{self.state}/partitions.json"
+        try:
+            found: list[str] = read_json(place)
+        except DataMissing:
+            # What lands between two stages, or two tries of one, is left to the next run.
+            found = self.context.partitions
+            write_json(place, found)
+        return found
+
+    @cached_property
     def parts(self) -> list[Part]:
         """The dataset's files; asking for them checks their columns."""
-        return list_parts(self.context.dataset)
+        return list_parts(self.context.dataset, self.partitions)
 
     @cached_property
     def plan(self) -> dict[str, Any]:
@@ -340,6 +358,7 @@ class Half:
         facts = {name: value for name, value in self.plan.items() if name in ("key_id", "own_ids", "own_duplicates")}
         rows = counts["people_shared"] if people is not None else 0
         shared = {"tags": digest, "signer": self.settings.signer, "learns": self.settings.learns.value}
+        facts["partitions"] = self.partitions
         storage.publish(config.task, config.attempt, rows=rows, facts={**counts, **facts, **shared})
         remove(self.state)
         return Outcome(counts=counts, digests={"tags": digest})

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fedtasks.config import Dataset, Party
+from fedtasks.data.partitions import landed
 from fedtasks.data.storage import filesystem
 from fedtasks.data.tables import ID, Part, list_parts, read_rows
 from fedtasks.data.tag_files import Generation, TagFiles, find_key
@@ -50,7 +51,7 @@ def load_tags(
     name = generation.name
     parts: list[Part] = []
     if columns:
-        parts = list_parts(dataset)
+        parts = list_parts(dataset, landed(dataset))
         name = f"{name}/{_fingerprint(parts)}"
     return store.tag_tables.load(
         dataset.name,

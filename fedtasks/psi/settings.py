@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from fedtasks.crypto.schemes import Scheme
 from fedtasks.errors import ConfigError
+from fedtasks.settings import check_limits, within
 
 _MAX_SHARDS = 10_000
 
@@ -44,24 +45,23 @@ class PsiSettings:
 
     scheme: Scheme = Scheme.BLIND_RSA
     signer: str = ""
-    learns: Learns = Learns.BOTH
-    key_bits_min: int = 2048
-    shards: int = 2
-    pad_rows: int = 1
-    min_intersection: int = 1
+    learns: Learns = within(Learns.BOTH, privacy=True)
+    key_bits_min: int = within(2048, 2048, 8192, privacy=True)
+    shards: int = within(2, 1, _MAX_SHARDS)
+    pad_rows: int = within(1, 1, 2**40, privacy=True)
+    min_intersection: int = within(1, 0, 2**62, privacy=True)
 
     def __post_init__(self) -> None:
-        for name, low, high in (
-            ("key_bits_min", 2048, 8192),
-            ("shards", 1, _MAX_SHARDS),
-            ("pad_rows", 1, 2**40),
-            ("min_intersection", 0, 2**62),
-        ):
-            value = getattr(self, name)
-            if not low <= value <= high:
-                raise ConfigError(f"{value} is not between {low} and {high}", field=name)
+        check_limits(self)
         if self.learns is Learns.SIZE and self.scheme is not Scheme.OPRF:
             raise ConfigError("`size` cannot be learnt alone with RSA; set `scheme: oprf`", field="learns")
+
+
+class Rows(enum.Enum):
+    """Which people the rows for training are of; those for the test are of all that are shared."""
+
+    ALL = "all"
+    NEW = "new"
 
 
 @dataclass(frozen=True)
@@ -78,17 +78,23 @@ class AlignSettings:
         About how many rows one block holds; a worker holds one block in memory.
     psi_task
         The task that found the people.
+    rows
+        Which people are trained on: ``all``, or with ``new`` those of whom either side has a row that the version of
+        `model` in use has not learnt from. Datasets need partitions for that.
+    model
+        The model that is to go on learning.
     """
 
     test_fraction: float = 0.25
-    seed: int = 0
-    rows_per_block: int = 100_000
+    seed: int = within(0, -(2**63), 2**63 - 1)
+    rows_per_block: int = within(100_000, 1)
     psi_task: str = "psi"
+    rows: Rows = Rows.ALL
+    model: str = ""
 
     def __post_init__(self) -> None:
+        if self.rows is Rows.NEW and not self.model:
+            raise ConfigError("name the model whose version in use says what is new", field="model")
         if not 0 <= self.test_fraction < 1:
             raise ConfigError(f"{self.test_fraction} is not between 0 and 1 (1 excluded)", field="test_fraction")
-        if self.rows_per_block < 1:
-            raise ConfigError(f"{self.rows_per_block} is less than 1", field="rows_per_block")
-        if not -(2**63) <= self.seed < 2**63:
-            raise ConfigError(f"{self.seed} does not fit into 64 bits", field="seed")
+        check_limits(self)

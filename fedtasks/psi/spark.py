@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow as pa
-from pyspark.errors import PySparkException
+from pyspark.errors import PySparkException, PySparkRuntimeError
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812 - what everybody calls it
 from pyspark.sql.types import StructType
@@ -51,9 +51,9 @@ def spark_session(party: Party, name: str, scratch: str) -> Iterator[SparkSessio
         URI of a private folder; a local Spark keeps nothing anywhere else. What executors of a cluster spill and
         shuffle is in the folders that its administrator gave them.
     """
-    active = SparkSession.getActiveSession()
-    if active is not None:
-        yield active
+    running = running_session()
+    if running is not None:
+        yield running
         return
     # It tells of every connection that it closes, also when nobody listens any more.
     logging.getLogger("py4j").setLevel(logging.WARNING)
@@ -79,6 +79,14 @@ def spark_session(party: Party, name: str, scratch: str) -> Iterator[SparkSessio
             yield spark
         finally:
             spark.stop()
+
+
+def running_session() -> SparkSession | None:
+    """Return the Spark session of this process, whichever thread has started it."""
+    try:
+        return SparkSession.active()
+    except PySparkRuntimeError:
+        return None
 
 
 def common_conf(driver_memory: str) -> dict[str, str]:

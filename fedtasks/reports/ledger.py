@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from fedtasks.store import DisclosureRow
 
@@ -46,16 +47,36 @@ _KNOWN = {
     "key proof": ("proof of the key", "that the key cannot leak ids"),
     "offer": ("sizes of blinded files", "how many ids are new to this key"),
     "accepted": ("sizes of tag files", "how many ids there are"),
+    "new": ("tags of shared people with new rows", "of which shared people there are new rows here"),
     "row order": ("rows and digest of their order", "nothing that it does not hold itself"),
     "activation": ("activations", "for each row and epoch what the own features say, as a vector"),
     "gradient": ("gradients", "for each row and epoch a vector that depends on the label"),
     "embedding": ("embeddings of test rows", "for each test row what the own features say, as a vector"),
     "model digest": ("digest of the own half", "nothing of the model"),
-    "epochs held": ("which checkpoints are held", "that"),
+    "publication": ("the next version's number, and whether it is better", "that, once a run"),
+    "checkpoints": ("which checkpoints are held", "that"),
 }
+_WANTED = " wanted"
+_GRADIENT = " gradient"
+# Files count as bytes on the link; how many ids they hold, both halves have agreed on.
+_IDS = {"blinded": "ids_blinded", "answers": "ids_blinded"}
 
 
-def ledger(rows: Iterable[DisclosureRow], bytes_sent: int) -> list[Entry]:
+def meaning(name: str) -> tuple[str, str]:
+    """Return what messages of a name are, in words, and what their receiver learns."""
+    if name in _KNOWN:
+        return _KNOWN[name]
+    if name.endswith(_WANTED):
+        what, _learns = meaning(name.removesuffix(_WANTED))
+        return f"whether a file is still missing: {what}", "that"
+    if name.endswith(_GRADIENT):
+        return f"gradients of {name.removesuffix(_GRADIENT)}", _KNOWN["gradient"][1]
+    return name, "what the pipeline's authors sent there"
+
+
+def ledger(
+    rows: Iterable[DisclosureRow], bytes_sent: int, counts: Mapping[str, int] = MappingProxyType({})
+) -> list[Entry]:
     """Sum what all attempts have sent, by task and name, largest first.
 
     Parameters
@@ -65,6 +86,8 @@ def ledger(rows: Iterable[DisclosureRow], bytes_sent: int) -> list[Entry]:
     bytes_sent
         What the gateway counted: what nobody has named (a half was killed, or frames were sent again) is a line of
         its own, so that the ledger never says less than what left.
+    counts
+        What both halves have counted alike.
     """
     sums: dict[tuple[str, str], tuple[int, int, int]] = {}
     for row in rows:
@@ -72,8 +95,9 @@ def ledger(rows: Iterable[DisclosureRow], bytes_sent: int) -> list[Entry]:
         sums[key] = tuple(map(sum, zip(sums.get(key, (0, 0, 0)), more, strict=True)))  # type: ignore[assignment]
     entries = []
     for (task, name), (messages, items, size) in sums.items():
-        what, learns = _KNOWN.get(name, (name, "what the pipeline's authors sent there"))
-        entries.append(Entry(task, name, what, learns, messages, items, size))
+        what, learns = meaning(name)
+        held = items or counts.get(_IDS.get(name, ""), 0)
+        entries.append(Entry(task, name, what, learns, messages, held, size))
     rest = bytes_sent - sum(entry.bytes for entry in entries)
     if rest > 0:
         entries.append(Entry("", "", "frames, and what was sent again", "nothing more", 0, 0, rest))

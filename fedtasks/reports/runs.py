@@ -4,24 +4,33 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from fedtasks.errors import RunUnknown
+from fedtasks.errors import FedtasksError, RunUnknown
 from fedtasks.reports.ledger import ledger
-from fedtasks.reports.status import ICONS, Status, status_of
+from fedtasks.reports.status import ICONS, State, Status, sentence, status_of
+from fedtasks.reports.tickets import rights
 from fedtasks.store import HalfRow, MetricRow, RunRow, Store
+from fedtasks.tickets import peek
 
 CLOSE_RUN = "close_run"
 
+FEW = 10
+"""So many people hide each other."""
+
+BIN = "bin."
+"""How the metrics begin that hold the bins of a model's scores."""
+
 
 def status_report(status: Status) -> dict[str, Any]:
-    """Return a status as plain values, with its icon and word."""
-    return {**asdict(status), "state": status.state.value, "icon": ICONS[status.state]}
+    """Return a status as plain values, with its icon, its word and all of it in one sentence."""
+    words = {"state": status.state.value, "icon": ICONS[status.state], "sentence": sentence(status)}
+    return {**asdict(status), **words}
 
 
-def run_report(store: Store, party: str, run_id: str, *, unreachable_since_ms: int | None = None) -> dict[str, Any]:
+def run_report(store: Store, party: str, run_id: str) -> dict[str, Any]:
     """Return everything that is known here of a run, as plain values.
 
     Raises
@@ -34,18 +43,97 @@ def run_report(store: Store, party: str, run_id: str, *, unreachable_since_ms: i
         raise RunUnknown(f"run `{run_id}` is not known to {party}")
     own, peer = store.halves(run_id, True), store.halves(run_id, False)
     sent, received = store.bytes_of(run_id)
+    counts = _counts(own)
     return {
         **summary(run, party),
-        "status": status_report(status_of(run, own, peer, party=party, unreachable_since_ms=unreachable_since_ms)),
+        "status": run_status(store, run, own, peer, party),
         "tasks": lanes(run, own, peer),
-        "counts": _counts(own),
+        "times": _times(own),
+        "counts": {name: bucket(n) for name, n in counts.items()},
         "bytes_sent": sent,
         "bytes_received": received,
-        "ledger": [asdict(entry) for entry in ledger(store.disclosures(run_id), sent)],
+        "ledger": [asdict(entry) for entry in ledger(store.disclosures(run_id), sent, counts)],
         "metrics": last_metrics(store.metrics(run_id)),
-        "receipts": {"own": bool(run.receipt), "peer": bool(run.peer_receipt), "agree": run.state == "succeeded"},
+        "rights": run_rights(store, run, party),
+        "approval": _approval(store, run),
+        "receipts": {"own": run.receipt, "peer": run.peer_receipt, "agree": run.state == "succeeded"},
         "settings": json.loads(run.config_json),
     }
+
+
+def run_status(
+    store: Store, run: RunRow, own: Sequence[HalfRow], peer: Sequence[HalfRow], party: str
+) -> dict[str, Any]:
+    """Return how a run stands, as plain values."""
+    return status_report(status_now(store, run, own, peer, party))
+
+
+def status_now(store: Store, run: RunRow, own: Sequence[HalfRow], peer: Sequence[HalfRow], party: str) -> Status:
+    """Say how a run stands, by what the store knows of the peer."""
+    seen = store.peers.peer(run.peer) if run.state == "running" else None
+    if seen is None:
+        return status_of(run, own, peer, party=party)
+    waits_since_ms = max((half.since_ms for half in own if half.state == "waiting"), default=0)
+    checks = (seen.checks or []) if (seen.checked_ms or 0) >= waits_since_ms else []
+    return status_of(
+        run,
+        own,
+        peer,
+        party=party,
+        unreachable_since_ms=None if seen.connected else seen.since_ms,
+        obstacle=next((check for check in checks if check["name"] == f"{run.peer}: DAG" and not check["ok"]), None),
+    )
+
+
+def run_list(
+    store: Store,
+    party: str,
+    *,
+    state: State | None = None,
+    pipeline: str = "",
+    peer: str = "",
+    dag_ids: Collection[str] | None = None,
+    before: str = "",
+    limit: int = 20,
+) -> list[dict[str, Any]]:
+    """Return the newest runs and how each stands, as plain values.
+
+    Parameters
+    ----------
+    state, pipeline, peer, dag_ids
+        Only those of a state, a pipeline, a peer, or some DAGs.
+    before
+        Only those that are older than this run.
+    limit
+        How many.
+    """
+    stored = None if state is None else _STORED.get(state, "running")
+    rows = store.runs(
+        state=stored,
+        pipeline=pipeline or None,
+        peer=peer or None,
+        dag_ids=dag_ids,
+        before=store.run(before) if before else None,
+        # Of those that go on, the halves tell which state it is.
+        limit=None if stored == "running" else limit,
+    )
+    halves = store.halves_of([run.run_id for run in rows if run.state == "running"])
+    found = []
+    for run in rows:
+        own, theirs = sides(halves.get(run.run_id, []))
+        status = run_status(store, run, own, theirs, party)
+        if state is None or status["state"] == state.value:
+            found.append({**summary(run, party), "status": status})
+    return found[:limit]
+
+
+def sides(halves: Iterable[HalfRow]) -> tuple[list[HalfRow], list[HalfRow]]:
+    """Part halves into this party's and the peer's."""
+    rows = list(halves)
+    return [half for half in rows if half.own], [half for half in rows if not half.own]
+
+
+_STORED = {State.DONE: "succeeded", State.FAILED: "failed"}
 
 
 def summary(run: RunRow, party: str) -> dict[str, Any]:
@@ -78,24 +166,47 @@ def lanes(run: RunRow, own: Sequence[HalfRow], peer: Sequence[HalfRow]) -> list[
 
     A task that is cut into parts (``psi.send[3]``) is one entry with its parts beneath.
     """
-    steps = [str(step["name"]) for step in json.loads(run.steps_json)]
+    steps = steps_of(run)
     halves = [*own, *peer]
-    names = [*steps, *sorted({_step(half.task) for half in halves} - {*steps, CLOSE_RUN}), CLOSE_RUN]
+    before = sorted({_step(half.task) for half in halves} - {*steps, CLOSE_RUN})  # approve, data
+    names = [*before, *steps, CLOSE_RUN]
     found = []
     for name in names:
         parts = sorted({half.task for half in halves if _step(half.task) == name}, key=_begun(halves))
-        rows = [{"task": part, "own": _half(part, own), "peer": _half(part, peer)} for part in (parts or [name])]
+        rows = [
+            {"task": part, "own": half_report(part, own), "peer": half_report(part, peer)} for part in (parts or [name])
+        ]
         whole = rows[0] if parts in ([], [name]) else {"own": _together(rows, "own"), "peer": _together(rows, "peer")}
         found.append({**whole, "task": name, "parts": [] if parts in ([], [name]) else rows})
     return found
 
 
+def steps_of(run: RunRow) -> list[str]:
+    """Return the names of a run's steps, in the order of the pipeline."""
+    return [str(step["name"]) for step in json.loads(run.steps_json)]
+
+
 def last_metrics(rows: Iterable[MetricRow]) -> dict[str, float | None]:
-    """Return the last value of each metric, as ``task.name``; None where it is no number."""
+    """Return the last value of each metric but the bins of scores, as ``task.name``; None where it is no number."""
     found: dict[str, float | None] = {}
     for row in rows:
-        found[f"{row.task}.{row.name}"] = row.value if math.isfinite(row.value) else None
+        if not row.name.startswith(BIN):
+            found[f"{row.task}.{row.name}"] = number(row.value)
     return found
+
+
+def series(rows: Iterable[MetricRow]) -> dict[str, list[list[float | int | None]]]:
+    """Return the curves of metrics: ``task.name`` to points of step, value (None where it is no number) and time."""
+    found: dict[str, list[list[float | int | None]]] = {}
+    for row in rows:
+        if not row.name.startswith(BIN):
+            found.setdefault(f"{row.task}.{row.name}", []).append([row.step, number(row.value), row.at_ms])
+    return found
+
+
+def number(value: float) -> float | None:
+    """Return a value as JSON can hold it."""
+    return value if math.isfinite(value) else None
 
 
 def _step(half: str) -> str:
@@ -107,7 +218,8 @@ def _begun(halves: Sequence[HalfRow]) -> Any:
     return lambda task: (first[task], task)
 
 
-def _half(task: str, halves: Sequence[HalfRow]) -> dict[str, Any] | None:
+def half_report(task: str, halves: Sequence[HalfRow]) -> dict[str, Any] | None:
+    """Return the half of a task among `halves`, as plain values, or None."""
     half = next((each for each in halves if each.task == task), None)
     if half is None:
         return None
@@ -116,6 +228,8 @@ def _half(task: str, halves: Sequence[HalfRow]) -> dict[str, Any] | None:
         "attempt": half.attempt,
         "since_ms": half.since_ms,
         "until_ms": half.until_ms,
+        "announced_ms": half.announced_ms,
+        "started_ms": half.started_ms,
         "code": (half.failure or {}).get("code", ""),
         "progress": dict(half.progress or {}),
     }
@@ -135,9 +249,16 @@ def _together(rows: Sequence[dict[str, Any]], side: str) -> dict[str, Any] | Non
         "attempt": max(part["attempt"] for part in parts),
         "since_ms": max(part["since_ms"] for part in parts),
         "until_ms": max(part["until_ms"] for part in parts),
+        "announced_ms": min(part["announced_ms"] for part in parts),
+        "started_ms": min(part["started_ms"] for part in parts),
         "code": next((part["code"] for part in parts if part["code"]), ""),
         "progress": {"done": done, "of": len(rows)},
     }
+
+
+def bucket(n: int) -> int | str:
+    """Return a number of people or rows as a page may show it: a few could be told apart."""
+    return f"fewer than {FEW}" if 0 < n < FEW else n
 
 
 def _counts(own: Sequence[HalfRow]) -> dict[str, int]:
@@ -145,3 +266,31 @@ def _counts(own: Sequence[HalfRow]) -> dict[str, int]:
     for half in own:
         found |= (half.outcome or {}).get("counts", {})
     return found
+
+
+def _times(own: Sequence[HalfRow]) -> dict[str, int | None]:
+    """Return how long this side's last attempts have waited and worked, and since when what goes on now does."""
+    ended = [half for half in own if half.state in ("succeeded", "failed")]
+    started = [half for half in own if half.started_ms]
+    return {
+        "wait_ms": sum(half.started_ms - half.announced_ms for half in started if half.announced_ms),
+        "compute_ms": sum(half.since_ms - half.started_ms for half in ended if half.started_ms),
+        "waiting_since_ms": min((half.since_ms for half in own if half.state == "waiting"), default=None),
+        "computing_since_ms": min((half.since_ms for half in own if half.state == "running"), default=None),
+    }
+
+
+def run_rights(store: Store, run: RunRow, party: str) -> list[dict[str, Any]]:
+    """Say what of a run's results this party may see, as its ticket has it."""
+    row = store.ticket(run.ticket_id)
+    if row is None:
+        return []
+    try:
+        return rights(peek(row.grant), run, party)
+    except FedtasksError:
+        return []  # a ticket that cannot be read grants nothing; the list of tickets names it
+
+
+def _approval(store: Store, run: RunRow) -> dict[str, Any] | None:
+    row = store.approvals.of(run.run_id)
+    return None if row is None else {name: value for name, value in asdict(row).items() if name != "run_id"}

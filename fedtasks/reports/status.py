@@ -5,10 +5,12 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from fedtasks.errors import from_code
-from fedtasks.store import HalfRow, RunRow
+from fedtasks.halves import APPROVE, DATA
+from fedtasks.store import HalfRow, RefusalRow, RunRow
 
 
 class State(enum.Enum):
@@ -53,7 +55,9 @@ class Status:
     act
         The party that must act, if somebody must; ``both`` if either can.
     code, remedy
-        Of a failure, as the registry of errors has them.
+        Of a failure or an obstacle, as the registry of errors has them.
+    failing
+        The party whose half failed.
     """
 
     state: State
@@ -66,6 +70,44 @@ class Status:
     act: str = ""
     code: str = ""
     remedy: str = ""
+    failing: str = ""
+
+
+def sentence(status: Status) -> str:
+    """Say in one line of plain text how a run stands; part of it may be the peer's words."""
+    since, until = clock_time(status.since_ms), clock_time(status.until_ms, beside_ms=status.since_ms)
+    match status.state:
+        case State.OPENED:
+            parts = [f"Opened with {status.peer}", f"at {since} UTC"]
+        case State.WAITING:
+            wait = f"since {since}", f"gives up {until} UTC"
+            parts = [f"Waiting for {status.act}", status.task, status.why, status.code, *wait]
+        case State.RUNNING:
+            parts = [f"Running with {status.peer}", status.task, f"attempt {status.attempt}", f"since {since} UTC"]
+        case State.RETRYING:
+            parts = [f"Tried again with {status.peer}", status.task, status.code, status.why]
+        case State.DONE:
+            parts = [f"Done with {status.peer}", status.why, f"at {since} UTC"]
+        case State.FAILED:
+            parts = [f"Failed at {status.failing}", status.task, status.code, status.why, status.remedy]
+    return f"{ICONS[status.state]} {_joined(*parts, act=status.act)}"
+
+
+def refusal_sentence(refusal: RefusalRow, party: str) -> str:
+    """Say in one line of plain text why a DAG run came to no run; `party` is this one."""
+    told = _failed(refusal.peer, refusal.failure, party, State.FAILED)
+    return f"⛔ {_joined(f'Refused by {told.failing}', told.code, told.why, told.remedy, act=told.act)}"
+
+
+def _joined(*parts: str, act: str) -> str:
+    return " · ".join(part for part in (*parts, f"to act: {act}" if act else "") if part)
+
+
+def clock_time(at_ms: int, *, beside_ms: int | None = None) -> str:
+    """Show an instant as a UTC time of day, with the day where it is another than that of `beside_ms`."""
+    at = datetime.fromtimestamp(at_ms / 1000, UTC)
+    same_day = beside_ms is None or at.date() == datetime.fromtimestamp(beside_ms / 1000, UTC).date()
+    return at.strftime("%H:%M:%S" if same_day else "%Y-%m-%d %H:%M:%S")
 
 
 def status_of(
@@ -75,6 +117,7 @@ def status_of(
     *,
     party: str,
     unreachable_since_ms: int | None = None,
+    obstacle: Mapping[str, Any] | None = None,
 ) -> Status:
     """Say how a run stands.
 
@@ -88,45 +131,77 @@ def status_of(
         This party's name.
     unreachable_since_ms
         Since when the peer's gateway has not been reachable, None while it is.
+    obstacle
+        What a preflight has found to keep the peer's half from beginning: ``code`` and ``text`` of a check.
     """
     if run.state == "failed":
-        return _failed(run, run.failure or {}, party, State.FAILED)
+        return _failed(run.peer, run.failure or {}, party, State.FAILED)
     if run.state == "succeeded":
-        return Status(State.DONE, run.peer, since_ms=run.closed_ms or 0)
+        return Status(State.DONE, run.peer, since_ms=run.closed_ms or 0, why=_publication(own))
     current = max(own, key=lambda half: half.since_ms, default=None)
     if current is None:
         return Status(State.OPENED, run.peer, since_ms=run.opened_ms)
     facts: dict[str, Any] = {"task": current.task, "attempt": current.attempt, "since_ms": current.since_ms}
+    theirs = next((half for half in peer if half.task == current.task), None)
+    if _awaits_data(current, theirs):
+        wait = dict(current.progress or {})
+        why = f"{run.partition} has not landed there"
+        return Status(State.WAITING, run.peer, **facts, until_ms=wait["until_ms"], why=why, act=wait["for"])
     if current.state == "waiting":
-        theirs = next((half for half in peer if half.task == current.task), None)
-        why, act = _wait(run, theirs, unreachable_since_ms), run.peer
-        return Status(State.WAITING, run.peer, **facts, until_ms=current.until_ms, why=why, act=act)
+        facts["until_ms"] = current.until_ms
+        if current.task == APPROVE and not run.initiated:
+            return Status(State.WAITING, run.peer, **facts, why="a person here has yet to approve the run", act=party)
+        if theirs is None and unreachable_since_ms is None and obstacle is not None:
+            why, code = str(obstacle["text"]), str(obstacle["code"])
+            remedy = from_code(code).remedy
+            return Status(State.WAITING, run.peer, **facts, why=why, act=run.peer, code=code, remedy=remedy)
+        why = _wait(run, theirs, unreachable_since_ms)
+        return Status(State.WAITING, run.peer, **facts, why=why, act=run.peer)
     if current.state == "failed":
-        failed = _failed(run, current.failure or {}, party, State.RETRYING)
+        failed = _failed(run.peer, current.failure or {}, party, State.RETRYING)
         return Status(State.RETRYING, run.peer, **facts, why=failed.why, code=failed.code)
     return Status(State.RUNNING, run.peer, **facts)
 
 
+def _awaits_data(own: HalfRow, theirs: HalfRow | None) -> bool:
+    """Whether one of the two has yet to find its partition: a half that has succeeded has found its own."""
+    is_there = own.state == "succeeded" and theirs is not None and theirs.state == "succeeded"
+    return own.task == DATA and own.progress is not None and own.state in ("running", "succeeded") and not is_there
+
+
+def _publication(own: Sequence[HalfRow]) -> str:
+    """Say which version of a model is in use after a run that was to publish one."""
+    for half in own:
+        found = (half.outcome or {}).get("values", {})
+        if found.keys() >= {"published", "model", "version"}:
+            version = f"version {found['version']} of {found['model']}"
+            return f"{version} is in use" if found["published"] else f"kept {version}: the new one is worse"
+    return ""
+
+
 def _wait(run: RunRow, theirs: HalfRow | None, unreachable_since_ms: int | None) -> str:
     if unreachable_since_ms is not None:
-        return f"{run.peer}'s gateway is unreachable"
+        return f"{run.peer}'s gateway is unreachable since {clock_time(unreachable_since_ms)} UTC"
     if theirs is None:
         return f"{run.peer}'s half has not begun"
+    if theirs.task == APPROVE and theirs.state == "waiting":
+        return "a person there has yet to approve the run"
     return f"{run.peer}'s half is {theirs.state} at attempt {theirs.attempt}"
 
 
-def _failed(run: RunRow, failure: Mapping[str, Any], party: str, state: State) -> Status:
+def _failed(peer: str, failure: Mapping[str, Any], party: str, state: State) -> Status:
     code, failing = str(failure.get("code", "")), str(failure.get("party") or party)
     error = from_code(code)
-    other = party if failing == run.peer else run.peer
+    other = party if failing == peer else peer
     act = {"own": failing, "peer": other, "both": "both"}.get(error.who, error.who)
     return Status(
         state,
-        run.peer,
+        peer,
         task=str(failure.get("task", "")),
-        since_ms=int(failure.get("at_ms") or run.closed_ms or 0),
+        since_ms=int(failure.get("at_ms") or 0),
         why=str(failure.get("text", "")),
         act=act,
         code=code,
         remedy=error.remedy,
+        failing=failing,
     )

@@ -1,5 +1,8 @@
 """Where a gateway keeps its state, so that it can be restarted at any moment: PostgreSQL, or SQLite on a laptop."""
 
+from fedtasks.store.landings import Landings
+from fedtasks.store.peers import Peers
+from fedtasks.store.registry import ModelRegistry
 from fedtasks.store.rows import (
     ApprovalRow,
     AuditRow,
@@ -15,7 +18,7 @@ from fedtasks.store.rows import (
     TicketRequestRow,
     TicketRow,
 )
-from fedtasks.store.store import Store, now_ms
+from fedtasks.store.store import Store, check_chain, now_ms
 from fedtasks.store.tags import TagTables
 
 __all__ = [
@@ -24,9 +27,12 @@ __all__ = [
     "DisclosureRow",
     "HalfRow",
     "LandingRow",
+    "Landings",
     "MetricRow",
+    "ModelRegistry",
     "ModelRow",
     "PeerRow",
+    "Peers",
     "RefusalRow",
     "RunRow",
     "Store",
@@ -34,5 +40,6 @@ __all__ = [
     "TagTables",
     "TicketRequestRow",
     "TicketRow",
+    "check_chain",
     "now_ms",
 ]

@@ -191,7 +191,7 @@ class RefusalRow:
 
 @dataclass(frozen=True)
 class ApprovalRow:
-    """A person's say in a run that a ticket of this party asks for.
+    """A person's say in a run whose ticket asks for one of the granting side.
 
     Parameters
     ----------
@@ -202,9 +202,9 @@ class ApprovalRow:
     clause
         The clause of the ticket that asks for a person.
     asked_ms, until_ms, decided_ms
-        When it was asked, until when it may be answered, and when it was.
+        When it was asked, until when it may be answered (0 before a task has asked), and when it was.
     decided_by, reason
-        Who answered, and what they said.
+        Who answered, and what they said; the other side learns of a reason only when the answer is no.
     """
 
     run_id: str
@@ -227,12 +227,14 @@ class PeerRow:
         The peer.
     connected, since_ms
         Whether a conversation stands, and since when that is so.
+    seen_ms
+        When the own gateway last looked: if that is long ago, it does not run.
     version, clock_skew_s
         Its release, and how far its clock is from ours.
     failure
         Why it is not connected.
     checks, checked_ms
-        What the last preflight found, a list of ``{name, ok, text}``, and when.
+        What the last preflight found, a list of ``{name, ok, code, text}``, and when.
     """
 
     name: str
@@ -241,6 +243,7 @@ class PeerRow:
     clock_skew_s: float
     failure: Mapping[str, Any] | None
     since_ms: int
+    seen_ms: int
     checks: list[dict[str, Any]] | None = None
     checked_ms: int | None = None
 
@@ -284,7 +287,7 @@ class LandingRow:
     landed_ms
         When that became known.
     synced
-        The peers that may know have been told; true for a peer's.
+        The own Airflow knows, and of an own partition the peers that may.
     """
 
     party: str

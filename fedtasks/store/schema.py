@@ -101,6 +101,7 @@ runs = Table(
 Index(None, runs.c.pipeline, runs.c.partition)
 Index(None, runs.c.dag_id, runs.c.dag_run_id)
 Index(None, runs.c.state)
+Index(None, runs.c.opened_ms)
 # A DAG run works on one run at a time; when it is cleared after its run has ended, it may open the next.
 Index(
     "uq_runs_running_dag_run",
@@ -201,7 +202,8 @@ peers = Table(
     Column("clock_skew_s", Float(53), nullable=False),
     _object("failure"),
     _count("since_ms"),
-    # What the last preflight found, a list of {name, ok, text}.
+    _count("seen_ms"),
+    # What the last preflight found, a list of {name, ok, code, text}.
     _object("checks"),
     Column("checked_ms", BigInteger),
 )

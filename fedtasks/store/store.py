@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import fields, replace
 from datetime import UTC, datetime
@@ -13,7 +13,22 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from sqlalchemy import Connection, Engine, Row, Select, Table, and_, bindparam, case, delete, func, or_, select, update
+from sqlalchemy import (
+    Connection,
+    Engine,
+    Row,
+    Select,
+    Table,
+    and_,
+    bindparam,
+    case,
+    delete,
+    func,
+    or_,
+    select,
+    tuple_,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
@@ -29,7 +44,11 @@ from fedtasks.errors import (
 from fedtasks.settings import to_plain
 from fedtasks.store import engine as database
 from fedtasks.store import schema
-from fedtasks.store.rows import AuditRow, DisclosureRow, HalfRow, MetricRow, RunRow, TicketRow
+from fedtasks.store.approvals import Approvals, Refusals
+from fedtasks.store.landings import Landings
+from fedtasks.store.peers import Peers
+from fedtasks.store.registry import ModelRegistry
+from fedtasks.store.rows import ApprovalRow, AuditRow, DisclosureRow, HalfRow, MetricRow, RunRow, TicketRow
 from fedtasks.store.tags import TagTables
 
 T = TypeVar("T")
@@ -63,6 +82,11 @@ class Store:
         self._writer = engine.execution_options(writes=True)
         self._clock = clock
         self.tag_tables = TagTables(self._reader, self._writer, clock)
+        self.models = ModelRegistry(self._reader, self._writer)
+        self.approvals = Approvals(self._reader, self._writer)
+        self.refusals = Refusals(self._reader, self._writer)
+        self.landings = Landings(self._reader, self._writer)
+        self.peers = Peers(self._reader, self._writer)
         self._insert: Any = postgresql.insert if engine.dialect.name == "postgresql" else sqlite.insert
         self._put_use = self._upsert(schema.uses)
 
@@ -306,11 +330,20 @@ class Store:
             return {kind: int(amount) for kind, amount in connection.execute(query.order_by(table.c.kind))}
 
     # --------------------------------------------------------------------------------------------------------- runs
-    def create_run(self, row: RunRow) -> bool:
-        """Enter a run; False, and nothing changed, if its id is taken or its DAG run is at another run that goes on."""
+    def create_run(self, row: RunRow, approval: ApprovalRow | None = None) -> bool:
+        """Enter a run, with the approval that it needs if its ticket asks for one.
+
+        Returns
+        -------
+        bool
+            False, and nothing changed, if its id is taken or its DAG run is at another run that goes on.
+        """
         statement = self._insert(schema.runs).on_conflict_do_nothing().returning(schema.runs.c.run_id)
         with self._write() as connection:
-            return connection.execute(statement, _columns(row)).first() is not None
+            created = connection.execute(statement, _columns(row)).first() is not None
+            if created and approval is not None:
+                connection.execute(schema.approvals.insert(), _columns(approval))
+            return created
 
     def run(self, run_id: str) -> RunRow | None:
         """Return a run, or None."""
@@ -322,9 +355,23 @@ class Store:
         running_first = (schema.runs.c.state != "running").asc()
         return self._first(RunRow, query.order_by(running_first, *_NEWEST_FIRST).limit(1))
 
-    def runs(self, *, state: str | None = None, peer: str | None = None, limit: int = 100) -> list[RunRow]:
-        """Return runs, newest first."""
-        query = _filtered(schema.runs, state=state, peer=peer)
+    def runs(
+        self,
+        *,
+        state: str | None = None,
+        peer: str | None = None,
+        pipeline: str | None = None,
+        dag_ids: Collection[str] | None = None,
+        before: RunRow | None = None,
+        limit: int | None = 100,
+    ) -> list[RunRow]:
+        """Return runs, newest first: those of some DAGs only, or those that are older than another."""
+        query = _filtered(schema.runs, state=state, peer=peer, pipeline=pipeline)
+        if dag_ids is not None:
+            query = query.where(schema.runs.c.dag_id.in_(dag_ids))
+        if before is not None:
+            order = schema.runs.c.opened_ms, schema.runs.c.number, schema.runs.c.run_id
+            query = query.where(tuple_(*order) < tuple_(before.opened_ms, before.number, before.run_id))
         return self._list(RunRow, query.order_by(*_NEWEST_FIRST).limit(limit))
 
     def runs_of(self, pipeline: str, partition: str) -> list[RunRow]:
@@ -336,6 +383,12 @@ class Store:
         """Return the runs that go on, oldest first: all, or those under one ticket."""
         query = _filtered(schema.runs, state="running", ticket_id=ticket_id)
         return self._list(RunRow, query.order_by(schema.runs.c.opened_ms, schema.runs.c.run_id))
+
+    def count_runs(self, ticket_id: str) -> int:
+        """Return how many runs there were under a ticket."""
+        query = select(func.count()).select_from(schema.runs).where(schema.runs.c.ticket_id == ticket_id)
+        with self._read() as connection:
+            return int(connection.execute(query).scalar_one())
 
     def unacked_runs(self, peer: str) -> list[RunRow]:
         """Return the runs of whose own half `peer` has not confirmed the latest version, oldest first."""
@@ -378,6 +431,13 @@ class Store:
         """Return the halves of a run's tasks in the order of their names: both sides', our own (True), the peer's."""
         query = _filtered(schema.halves, run_id=run_id, own=own)
         return self._list(HalfRow, query.order_by(schema.halves.c.task, schema.halves.c.own))
+
+    def halves_of(self, run_ids: Sequence[str]) -> dict[str, list[HalfRow]]:
+        """Return the halves of several runs, both sides', by run."""
+        found: dict[str, list[HalfRow]] = {run_id: [] for run_id in run_ids}
+        for half in self._list(HalfRow, select(schema.halves).where(schema.halves.c.run_id.in_(run_ids))):
+            found[half.run_id].append(half)
+        return found
 
     def put_half(self, row: HalfRow, *, bump: bool = False) -> None:
         """Insert or replace a half; `bump` raises the run's version with it, in one transaction.
@@ -464,12 +524,26 @@ class Store:
         if last:
             self._add(self._upsert(schema.metrics), [_columns(row) for row in last.values()])
 
-    def metrics(self, run_id: str, task: str | None = None, name: str | None = None) -> list[MetricRow]:
-        """Return a run's metrics by task, name and step."""
+    def metrics(
+        self, run_id: str, task: str | None = None, name: str | None = None, *, after_ms: int = -1
+    ) -> list[MetricRow]:
+        """Return a run's metrics by task, name and step: all, or those that came after a time."""
         query = _filtered(schema.metrics, run_id=run_id, task=task, name=name)
+        query = query.where(schema.metrics.c.at_ms > after_ms)
         order = schema.metrics.c.task, schema.metrics.c.name, schema.metrics.c.step
-        rows = self._list(MetricRow, query.order_by(*order))
-        return [replace(row, value=math.nan) if row.value is None else row for row in rows]
+        return [_with_number(row) for row in self._list(MetricRow, query.order_by(*order))]
+
+    def metrics_of(self, run_ids: Sequence[str]) -> dict[str, list[MetricRow]]:
+        """Return the last value of each metric of several runs, by run."""
+        table = schema.metrics
+        key = table.c.run_id, table.c.task, table.c.name
+        newest = select(*key, func.max(table.c.step).label("step")).where(table.c.run_id.in_(run_ids)).group_by(*key)
+        last = newest.subquery()
+        query = select(table).join(last, and_(*(table.c[column.name] == column for column in last.c)))
+        found: dict[str, list[MetricRow]] = {run_id: [] for run_id in run_ids}
+        for row in self._list(MetricRow, query.order_by(table.c.task, table.c.name)):
+            found[row.run_id].append(_with_number(row))
+        return found
 
     def put_disclosures(self, rows: Sequence[DisclosureRow]) -> None:
         """Keep what attempts have sent so far; of one (run, task, attempt, name) the last total stays.
@@ -525,9 +599,13 @@ class Store:
             connection.execute(table.insert(), _columns(row))
             return row
 
-    def audit_rows(self, *, limit: int | None = None, action: str | None = None) -> list[AuditRow]:
-        """Return the newest `limit` decisions (all by default), oldest first."""
+    def audit_rows(
+        self, *, limit: int | None = None, action: str | None = None, before: int | None = None
+    ) -> list[AuditRow]:
+        """Return the newest `limit` decisions (all by default) that come before row `before`, oldest first."""
         query = _filtered(schema.audit, action=action).order_by(schema.audit.c.seq.desc()).limit(limit)
+        if before is not None:
+            query = query.where(schema.audit.c.seq < before)
         return self._list(AuditRow, query)[::-1]
 
     def verify_audit(self) -> None:
@@ -539,15 +617,32 @@ class Store:
             Naming the first row that was changed, removed or put in.
         """
         query = select(schema.audit).order_by(schema.audit.c.seq)
-        expected, previous = 1, GENESIS
         with self._transaction(self._engine) as connection:
-            for found in connection.execution_options(yield_per=1000).execute(query):
-                row = _row(AuditRow, found)
-                if row.seq != expected:
-                    raise DataCorrupt(f"audit row {expected} is missing", where="audit")
-                if row.previous != previous or row.digest != _audit_digest(row):
-                    raise DataCorrupt(f"audit row {row.seq} does not fit the chain", where="audit")
-                expected, previous = expected + 1, row.digest
+            found = connection.execution_options(yield_per=1000).execute(query)
+            check_chain((_row(AuditRow, each) for each in found), 1, GENESIS)
+
+
+def check_chain(rows: Iterable[AuditRow], first: int | None = None, previous: str | None = None) -> None:
+    """Check that decisions follow each other.
+
+    Parameters
+    ----------
+    rows
+        The decisions, oldest first.
+    first, previous
+        The number of the first one, and the digest of the one before it; None if that is not known.
+
+    Raises
+    ------
+    DataCorrupt
+        Naming the first row that was changed, removed or put in.
+    """
+    for row in rows:
+        if first is not None and row.seq != first:
+            raise DataCorrupt(f"audit row {first} is missing", where="audit")
+        if previous not in (None, row.previous) or row.digest != _audit_digest(row):
+            raise DataCorrupt(f"audit row {row.seq} does not fit the chain", where="audit")
+        first, previous = row.seq + 1, row.digest
 
 
 # Live lookups ask these so often that building them again would show.
@@ -566,6 +661,10 @@ _NEWEST_FIRST = (schema.runs.c.opened_ms.desc(), schema.runs.c.number.desc(), sc
 
 def _row(kind: type[T], found: Row[Any]) -> T:
     return kind(**found._mapping)
+
+
+def _with_number(row: MetricRow) -> MetricRow:
+    return replace(row, value=math.nan) if row.value is None else row
 
 
 def _columns(row: Any) -> dict[str, Any]:

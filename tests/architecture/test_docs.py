@@ -23,6 +23,7 @@ SECTIONS = (
     config.Airflow,
     config.Spark,
     config.Hdfs,
+    config.Notify,
 )
 
 

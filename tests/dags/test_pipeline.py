@@ -67,13 +67,17 @@ def test_federated_dag_runs_its_steps_between_open_and_close(party_file: Path) -
     order = ["open_run"]
     while following := list(dag.get_task(order[-1]).downstream_task_ids):
         order += following
-    assert order == ["open_run", "psi", "align", "train", "evaluate", "close_run"]
+    assert order == ["open_run", "approve", "psi", "align", "train", "evaluate", "close_run"]
     assert {(task.retries, task.retry_delay) for task in dag.tasks} == {(2, timedelta(seconds=5))}
 
 
 def test_step_in_stages_is_a_group_with_a_mapped_task_for_each_shard(party_file: Path) -> None:
     dag = FederatedDag("nightly", steps=[intersect_by_shard(shards=3), align()])
-    order = ["open_run", *(f"psi.{name}" for name in ("shards", "prepare", "send", "sign", "answer", "match"))]
+    order = [
+        "open_run",
+        "approve",
+        *(f"psi.{name}" for name in ("shards", "prepare", "send", "sign", "answer", "match")),
+    ]
     for task, following in itertools.pairwise([*order, "align", "close_run"]):
         assert following in dag.get_task(task).downstream_task_ids
     assert [task.task_id for task in dag.tasks if task.is_mapped] == ["psi.send", "psi.answer"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import runpy
 import socket
@@ -15,10 +16,12 @@ from typing import Any
 
 from fedtasks.config import Airflow as AirflowApi
 from fedtasks.config import Dataset, Gateway, Party, Peer, Spark
-from fedtasks.errors import FedtasksError, PeerFailed
+from fedtasks.data.storage import read_json
+from fedtasks.errors import DataMissing, FedtasksError, PeerFailed
 from fedtasks.link.conversation import Conversation
 from fedtasks.link.endpoint import Endpoint
 from fedtasks.tasks import Outcome, TaskConfig, TaskContext
+from fedtasks.wire.v1 import model_pb2, worker_pb2
 
 LEADER, FOLLOWER = "bank", "shop"
 
@@ -111,6 +114,15 @@ class HalfContext(TaskContext):
     def report(self, progress: Mapping[str, Any] | None = None, *, step: int = 0, **metrics: float) -> None:
         self.progress.append(progress or {})
 
+    def model(self, name: str, version: int = 0) -> worker_pb2.GetModelResponse:
+        """Return what a test wrote as the version in use."""
+        try:
+            consumed = read_json(f"{self.party.storage}/{name}.json")
+        except DataMissing:
+            return worker_pb2.GetModelResponse()
+        found = model_pb2.ModelVersion(model=name, version=1, run_id="credit.before.1")
+        return worker_pb2.GetModelResponse(version=found, consumed_json=json.dumps(consumed), newest=1)
+
 
 @dataclass(frozen=True)
 class Account:
@@ -181,6 +193,7 @@ class Halves:
         parties: Mapping[str, Party],
         settings: Mapping[str, Any],
         *,
+        partition: str = "",
         attempt: int = 1,
         stage: str = "",
         shard: int | None = None,
@@ -196,6 +209,7 @@ class Halves:
                 party=Path("party.yaml"),
                 run_id=run_id,
                 task=task,
+                partition=partition,
                 attempt=attempt,
                 stage=stage,
                 shard=shard,

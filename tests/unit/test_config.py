@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fedtasks.config import Dataset, FeatureType, Normalisation, Party, digest, load_party, read_secret
+from fedtasks.config import Dataset, Event, FeatureType, Normalisation, Party, digest, load_party, read_secret
 from fedtasks.errors import ConfigError, PeerUnknown
 
 GOOD = """\
@@ -71,6 +71,18 @@ def test_load_party_names_pipelines_that_start_by_schedule(load: Load) -> None:
     assert load(f"{GOOD}schedules: [offline_psi]\n").schedules == ("offline_psi",)
     with pytest.raises(ConfigError, match="not a name"):
         load(f"{GOOD}schedules: [Every Night]\n")
+
+
+def test_load_party_knows_where_people_are_told(load: Load, tmp_path: Path) -> None:
+    party = load(GOOD + "notify: {webhook_url_file: keys/hook.url, events: [run_failed]}\n")
+    assert party.notify is not None
+    assert party.notify.webhook_url_file == tmp_path / "keys/hook.url"
+    assert party.notify.events == (Event.RUN_FAILED,)
+    everything = load(GOOD + "notify: {webhook_url_file: keys/hook.url}\n").notify
+    assert everything is not None
+    assert everything.events == tuple(Event)
+    with pytest.raises(ConfigError, match="events"):
+        load(GOOD + "notify: {webhook_url_file: keys/hook.url, events: [everything]}\n")
 
 
 def test_load_party_keeps_what_is_absolute(load: Load) -> None:

@@ -29,6 +29,7 @@ from fedtasks.errors import (
     TicketScope,
 )
 from fedtasks.tickets import (
+    APPROVALS,
     INTERSECTIONS,
     ROLES,
     DatasetScope,
@@ -120,10 +121,16 @@ def grants(draw: st.DrawFn) -> Grant:
         limits=Limits(*(draw(limits) for _ in dataclasses.fields(Limits))),
         outputs=Outputs(draw(st.sampled_from(INTERSECTIONS))),
         floor=Floor(draw(st.integers(2048, 8192)), draw(st.integers(1, 2**40))),
+        approval=draw(st.sampled_from(APPROVALS)),
     )
 
 
 # ------------------------------------------------------------------------------------------------------- signatures
+@pytest.mark.parametrize(("approval", "asks"), [("automatic", False), ("person", True)])
+def test_grant_says_whether_a_person_is_asked(approval: str, asks: bool) -> None:
+    assert dataclasses.replace(GRANT, approval=approval).asks_for_a_person is asks
+
+
 @given(grants())
 def test_ticket_issued_and_read_is_the_same_grant(grant: Grant) -> None:
     assert read(issue(grant, GRANTOR), GRANTOR.public_key()) == grant
@@ -457,7 +464,7 @@ def test_request_outside_the_time_window_is_refused(now_s: float, error: type[Ti
         ({"roles": ("admin",)}, "roles"),
         ({"not_before_s": -1}, "not_before_s"),
         ({"expires_s": 1000}, "expires_s"),
-        ({"approval": "person"}, "approval"),
+        ({"approval": "nobody"}, "approval"),
     ],
 )
 def test_grant_with_a_wrong_field_names_it(change: dict[str, Any], field: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,14 +13,14 @@ import pyarrow as pa
 import tensorflow as tf
 
 from fedtasks.config import digest
-from fedtasks.data.storage import Manifest, filesystem, read_json, write_json
+from fedtasks.data.storage import Manifest, filesystem, read_bytes, read_json, write_atomically, write_json
 from fedtasks.errors import ConfigError, DataCorrupt
 from fedtasks.models.split_nn.encoder import Encoder
 from fedtasks.models.split_nn.network import FollowerHalf, LeaderHalf
 from fedtasks.models.split_nn.settings import TrainSettings
 from fedtasks.settings import build, to_plain
 
-MODEL, CARD = "model", "model.json"
+MODEL, CARD, WEIGHTS = "model", "model.json", "weights.npz"
 LEADER, FOLLOWER = "leader", "follower"
 EMBEDDING, PROBABILITY = "embedding", "probability"
 
@@ -83,7 +84,7 @@ def serving_module(encoder: Encoder, half: LeaderHalf | FollowerHalf) -> tf.Modu
 
 
 def save_half(folder: str, card: ModelCard, half: LeaderHalf | FollowerHalf) -> None:
-    """Write the SavedModel and ``model.json`` into `folder`, on whatever file system that is."""
+    """Write the SavedModel, its weights and ``model.json`` into `folder`, on whatever file system that is."""
     module = serving_module(card.encoder, half)
     (concrete,) = module.serve._list_all_concrete_functions()
     with tempfile.TemporaryDirectory() as place:
@@ -95,6 +96,10 @@ def save_half(folder: str, card: ModelCard, half: LeaderHalf | FollowerHalf) -> 
                 name = f"{target}/{MODEL}/{file.relative_to(place).as_posix()}"
                 fs.makedirs(name.rpartition("/")[0], exist_ok=True)
                 fs.pipe_file(name, file.read_bytes())
+    weights = io.BytesIO()
+    arrays = {f"w{index:03d}": weight.numpy() for index, weight in enumerate(half.weights)}
+    np.savez(weights, allow_pickle=False, **arrays)
+    write_atomically(f"{folder}/{WEIGHTS}", weights.getvalue())
     write_json(f"{folder}/{CARD}", to_plain(card))
 
 
@@ -134,6 +139,22 @@ class SavedHalf:
                     target.write_bytes(fs.cat_file(source))
             self._model = tf.saved_model.load(str(Path(local, MODEL)))
         self._serve = self._model.signatures["serving_default"]
+        self._weights = manifest.path(WEIGHTS)
+
+    def hand_on(self, half: LeaderHalf | FollowerHalf) -> None:
+        """Give a new half these weights to go on from.
+
+        Raises
+        ------
+        ConfigError
+            The new half is of another shape.
+        """
+        with np.load(io.BytesIO(read_bytes(self._weights)), allow_pickle=False) as arrays:
+            weights = [arrays[name] for name in sorted(arrays.files)]
+        if [weight.shape for weight in weights] != [tuple(weight.shape) for weight in half.weights]:
+            raise ConfigError("`embedding`, `hidden` or `top` differ from those of the version", field="start_from")
+        for variable, weight in zip(half.weights, weights, strict=True):
+            variable.assign(weight)
 
     def embed(self, rows: pa.Table | pa.RecordBatch) -> np.ndarray:
         """Return the follower's embedding of raw rows, shape ``(n, embedding)``; raises as `Encoder.columns`."""

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from fedtasks.errors import ConfigError
+from fedtasks.settings import check_limits, within
+
+FRESH, CHAMPION = "fresh", "champion"
+_START = re.compile(rf"{FRESH}|{CHAMPION}|v[1-9][0-9]{{0,8}}")
 
 
 @dataclass(frozen=True)
@@ -31,28 +36,36 @@ class TrainSettings:
         Decides the order of batches on both sides. Initial weights come from a seed that each half keeps to itself.
     checkpoint_every_epochs
         How often both halves write a checkpoint.
+    model
+        The model that goes on learning, where `start_from` names a version of it.
+    start_from
+        Where weights and encoding come from: ``fresh``, ``champion`` for the version in use (fresh if there is none),
+        or ``v3`` for version 3.
     """
 
-    epochs: int = 25
-    batch_size: int = 64
+    epochs: int = within(25, 1)
+    batch_size: int = within(64, 1)
     learning_rate: float = 0.002
-    embedding: int = 16
+    embedding: int = within(16, 1)
     hidden: tuple[int, ...] = (32,)
     top: tuple[int, ...] = (16,)
-    l2: float = 0.002
-    seed: int = 0
-    checkpoint_every_epochs: int = 1
+    l2: float = within(0.002, 0)
+    seed: int = within(0, 0)
+    checkpoint_every_epochs: int = within(1, 1)
+    model: str = ""
+    start_from: str = FRESH
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "learning_rate", "embedding", "checkpoint_every_epochs"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"must be positive, found {getattr(self, name)}", field=name)
+        if not _START.fullmatch(self.start_from):
+            raise ConfigError(f"`{self.start_from}` is none of: fresh, champion, v1, v2, …", field="start_from")
+        if self.start_from != FRESH and not self.model:
+            raise ConfigError(f"name the model whose {self.start_from} it is", field="model")
+        check_limits(self)
+        if not self.learning_rate > 0:
+            raise ConfigError(f"must be positive, found {self.learning_rate}", field="learning_rate")
         for name in ("hidden", "top"):
             if any(width < 1 for width in getattr(self, name)):
                 raise ConfigError("every width must be positive", field=name)
-        for name in ("l2", "seed"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"must not be negative, found {getattr(self, name)}", field=name)
 
 
 @dataclass(frozen=True)
@@ -65,11 +78,13 @@ class EvaluateSettings:
         The task whose published halves are evaluated.
     batch_size
         Rows of one message.
+    model
+        The model whose version in use is measured on the same rows; by default there is none.
     """
 
     model_task: str = "train"
-    batch_size: int = 1024
+    batch_size: int = within(1024, 1)
+    model: str = ""
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1:
-            raise ConfigError(f"must be positive, found {self.batch_size}", field="batch_size")
+        check_limits(self)

@@ -13,7 +13,7 @@ import tensorflow as tf
 from fedtasks.config import digest
 from fedtasks.data.blocks import LABEL, TAG, TEST, TRAIN, Blocks
 from fedtasks.data.storage import RunStorage, read_json, write_atomically, write_json
-from fedtasks.errors import DataMissing, LabelInvalid, ProtocolViolated
+from fedtasks.errors import DataCorrupt, DataMissing, LabelInvalid, ModelUnknown, ProtocolViolated
 from fedtasks.link.link import Link
 from fedtasks.models import evaluation
 from fedtasks.models.split_nn.batches import n_batches
@@ -21,7 +21,7 @@ from fedtasks.models.split_nn.checkpoint import Checkpoints
 from fedtasks.models.split_nn.encoder import Encoder
 from fedtasks.models.split_nn.halves import FOLLOWER, LEADER, ModelCard, SavedHalf, half_digest, save_half
 from fedtasks.models.split_nn.network import FollowerHalf, LeaderHalf
-from fedtasks.models.split_nn.settings import EvaluateSettings, TrainSettings
+from fedtasks.models.split_nn.settings import CHAMPION, FRESH, EvaluateSettings, TrainSettings
 from fedtasks.models.split_nn.trainer import array_of, train_follower, train_leader
 from fedtasks.settings import build, to_plain
 from fedtasks.tasks import Outcome, TaskContext, facts_of
@@ -53,6 +53,8 @@ def train(context: TaskContext) -> Outcome:
         The halves do not fit.
     TrainingDiverged
         The loss is not finite.
+    ModelUnknown
+        There is no such version to start from.
 
     Notes
     -----
@@ -62,7 +64,8 @@ def train(context: TaskContext) -> Outcome:
     settings = build(TrainSettings, context.config.settings)
     blocks = _open_blocks(context)
     table = blocks.table(TRAIN)
-    encoder = Encoder.fit(table, blocks.features)
+    parent, before = _start(context, settings)
+    encoder = before.card.encoder if before else Encoder.fit(table, blocks.features)
     features = encoder.matrix(table)
     if context.is_leader:
         labels = table[LABEL].to_numpy().astype(np.float32)
@@ -70,24 +73,26 @@ def train(context: TaskContext) -> Outcome:
     state = context.storage.folder(context.config.task)
     seed = initial_seed(context.storage, context.config.task)
     # The shared digest and the row order are equal on both sides; encoder and seed are this half's own.
-    identity = digest([context.config.shared_digest, settings, blocks.order_digest, encoder, seed])
+    start_from = f"v{parent} {before.card.pairing}" if before else FRESH
+    identity = digest([context.config.shared_digest, settings, blocks.order_digest, encoder, seed, start_from])
     checkpoints = Checkpoints(f"{state}/checkpoints", identity)
-    half: LeaderHalf | FollowerHalf
-    with context.open_link(facts_of(settings, row_order=blocks.order_digest)) as link:
-        if context.is_leader:
-            half = LeaderHalf(encoder.width, settings, seed)
+    half = (LeaderHalf if context.is_leader else FollowerHalf)(encoder.width, settings, seed)
+    if before:
+        before.hand_on(half)
+    facts = facts_of(settings, row_order=blocks.order_digest, start_from=start_from)
+    with context.open_link(facts) as link:
+        if isinstance(half, LeaderHalf):
             train_leader(half, features, labels, link, settings, checkpoints, context.report)
         else:
-            half = FollowerHalf(encoder.width, settings, seed)
             train_follower(half, features, link, settings, checkpoints, context.report)
         own = half_digest(encoder, half)
         peer = _exchange_digest(link, own)
-    role = LEADER if context.is_leader else FOLLOWER
+    role = _role(context)
     run_id, order = context.config.run_id, blocks.order_digest
     card = ModelCard(run_id, role, settings, order, encoder.input_names, encoder, own, peer)
     save_half(context.folder, card, half)
-    facts = {"role": role, "pairing": card.pairing}
-    context.storage.publish(context.config.task, context.config.attempt, rows=len(features), facts=facts)
+    found = {"role": role, "pairing": card.pairing, "digest": own, "peer_digest": peer, "parent": parent}
+    context.storage.publish(context.config.task, context.config.attempt, rows=len(features), facts=found)
     return Outcome(
         counts={
             "rows_train": len(features),
@@ -112,23 +117,28 @@ def evaluate(context: TaskContext) -> Outcome:
 
     Notes
     -----
-    Reveals: to the leader, the embedding of each test row; to the follower, that the leader is done.
+    Reveals: to the leader, the embedding of each test row, by the version in use too where `model` names one; to the
+    follower, that the leader is done.
     """
     prepare_tensorflow()
     settings = build(EvaluateSettings, context.config.settings)
     blocks = _open_blocks(context)
-    half = SavedHalf(context.storage.published(settings.model_task), LEADER if context.is_leader else FOLLOWER)
+    half = SavedHalf(context.storage.published(settings.model_task), _role(context))
+    _, champion = _version(context, settings.model, settings.model_task) if settings.model else (0, None)
     table = blocks.table(TEST)
     if context.is_leader:
         evaluation.check_labels(table[LABEL].to_numpy())
     pairing = half.card.pairing
-    with context.open_link(facts_of(settings, row_order=blocks.order_digest, model=pairing)) as link:
-        if context.is_leader:
-            scores = _score(context, half, table, link, settings)
-        else:
-            _send_embeddings(context, half, table, link, settings)
+    facts = {"row_order": blocks.order_digest, "model": pairing, "champion": champion.card.pairing if champion else ""}
+    scores = []
+    with context.open_link(facts_of(settings, **facts)) as link:
+        for each in (half, champion) if champion else (half,):
+            if context.is_leader:
+                scores.append(_score(context, each, table, link, settings))
+            else:
+                _send_embeddings(context, each, table, link, settings)
     if context.is_leader:
-        _write_scores(context, table, scores)
+        _write_scores(context, table, *scores)
     context.storage.publish(context.config.task, context.config.attempt, rows=table.num_rows, facts={"model": pairing})
     return Outcome(counts={"rows_test": table.num_rows}, digests={"row_order": blocks.order_digest, "model": pairing})
 
@@ -145,6 +155,34 @@ def initial_seed(storage: RunStorage, task: str) -> int:
         seed = secrets.randbits(63)
         write_json(place, seed)
         return seed
+
+
+def _role(context: TaskContext) -> str:
+    return LEADER if context.is_leader else FOLLOWER
+
+
+def _start(context: TaskContext, settings: TrainSettings) -> tuple[int, SavedHalf | None]:
+    """Return the version that training goes on from and its own half; 0 and None to begin anew."""
+    if settings.start_from == FRESH:
+        return 0, None
+    number = 0 if settings.start_from == CHAMPION else int(settings.start_from[1:])
+    parent, half = _version(context, settings.model, context.config.task, number)
+    if number and half is None:
+        raise ModelUnknown(model=settings.model, version=number)
+    return parent, half
+
+
+def _version(context: TaskContext, model: str, task: str, number: int = 0) -> tuple[int, SavedHalf | None]:
+    """Return a version of a model, by default the one in use, and its own half, which `task` of its run has trained."""
+    found = context.model(model, number)
+    if not found.HasField("version"):
+        return 0, None
+    version = found.version
+    # A task that was cleared after it had been published may have trained another model since.
+    for trained in RunStorage(context.party.storage, version.run_id).publications(task):
+        if (trained.facts["digest"], trained.facts["peer_digest"]) == (version.own_digest, version.peer_digest):
+            return version.version, SavedHalf(trained, _role(context))
+    raise DataCorrupt(f"no half that run {version.run_id} has trained is version {version.version} of `{model}`")
 
 
 def _open_blocks(context: TaskContext) -> Blocks:
@@ -189,8 +227,15 @@ def _progress(done: int, of: int) -> dict[str, object]:
     return {"phase": "evaluate", "done": done, "of": of}
 
 
-def _write_scores(context: TaskContext, table: pa.Table, scores: np.ndarray) -> None:
-    quality = evaluation.evaluate(table[LABEL].to_numpy(), scores)
+def _write_scores(
+    context: TaskContext, table: pa.Table, scores: np.ndarray, champion: np.ndarray | None = None
+) -> None:
+    labels = table[LABEL].to_numpy()
+    quality = evaluation.evaluate(labels, scores)
+    if champion is not None:
+        quality |= {f"champion_{name}": value for name, value in evaluation.evaluate(labels, champion).items()}
+    for number, counts in enumerate(evaluation.bins(labels, scores)):
+        context.report(None, step=number, **{f"bin.{name}": value for name, value in counts.items()})
     context.report(_progress(table.num_rows, table.num_rows), step=0, **quality)
     predictions = pa.table({TAG: table[TAG], "score": pa.array(scores), LABEL: table[LABEL]})
     sink = pa.BufferOutputStream()

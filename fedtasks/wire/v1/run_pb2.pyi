@@ -21,7 +21,7 @@ STATE_SUCCEEDED: State
 STATE_FAILED: State
 
 class Run(_message.Message):
-    __slots__ = ("run_id", "pipeline", "partition", "number", "initiator", "responder", "ticket_id", "config_json", "dag_id", "dag_run_id", "state", "failure", "peer_state", "receipt", "peer_receipt", "opened_ms", "closed_ms")
+    __slots__ = ("run_id", "pipeline", "partition", "number", "initiator", "responder", "ticket_id", "config_json", "dag_id", "dag_run_id", "state", "failure", "peer_state", "receipt", "peer_receipt", "opened_ms", "closed_ms", "reason", "approval")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     PIPELINE_FIELD_NUMBER: _ClassVar[int]
     PARTITION_FIELD_NUMBER: _ClassVar[int]
@@ -39,6 +39,8 @@ class Run(_message.Message):
     PEER_RECEIPT_FIELD_NUMBER: _ClassVar[int]
     OPENED_MS_FIELD_NUMBER: _ClassVar[int]
     CLOSED_MS_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    APPROVAL_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     pipeline: str
     partition: str
@@ -56,7 +58,19 @@ class Run(_message.Message):
     peer_receipt: str
     opened_ms: int
     closed_ms: int
-    def __init__(self, run_id: _Optional[str] = ..., pipeline: _Optional[str] = ..., partition: _Optional[str] = ..., number: _Optional[int] = ..., initiator: _Optional[str] = ..., responder: _Optional[str] = ..., ticket_id: _Optional[str] = ..., config_json: _Optional[str] = ..., dag_id: _Optional[str] = ..., dag_run_id: _Optional[str] = ..., state: _Optional[_Union[State, str]] = ..., failure: _Optional[_Union[_failure_pb2.Failure, _Mapping]] = ..., peer_state: _Optional[_Union[State, str]] = ..., receipt: _Optional[str] = ..., peer_receipt: _Optional[str] = ..., opened_ms: _Optional[int] = ..., closed_ms: _Optional[int] = ...) -> None: ...
+    reason: str
+    approval: Approval
+    def __init__(self, run_id: _Optional[str] = ..., pipeline: _Optional[str] = ..., partition: _Optional[str] = ..., number: _Optional[int] = ..., initiator: _Optional[str] = ..., responder: _Optional[str] = ..., ticket_id: _Optional[str] = ..., config_json: _Optional[str] = ..., dag_id: _Optional[str] = ..., dag_run_id: _Optional[str] = ..., state: _Optional[_Union[State, str]] = ..., failure: _Optional[_Union[_failure_pb2.Failure, _Mapping]] = ..., peer_state: _Optional[_Union[State, str]] = ..., receipt: _Optional[str] = ..., peer_receipt: _Optional[str] = ..., opened_ms: _Optional[int] = ..., closed_ms: _Optional[int] = ..., reason: _Optional[str] = ..., approval: _Optional[_Union[Approval, _Mapping]] = ...) -> None: ...
+
+class Approval(_message.Message):
+    __slots__ = ("state", "clause", "until_ms")
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    CLAUSE_FIELD_NUMBER: _ClassVar[int]
+    UNTIL_MS_FIELD_NUMBER: _ClassVar[int]
+    state: str
+    clause: str
+    until_ms: int
+    def __init__(self, state: _Optional[str] = ..., clause: _Optional[str] = ..., until_ms: _Optional[int] = ...) -> None: ...
 
 class Step(_message.Message):
     __slots__ = ("name", "digest")

@@ -416,12 +416,14 @@ class GetModelRequest(_message.Message):
     def __init__(self, model: _Optional[str] = ..., version: _Optional[int] = ...) -> None: ...
 
 class GetModelResponse(_message.Message):
-    __slots__ = ("version", "consumed_json")
+    __slots__ = ("version", "consumed_json", "newest")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     CONSUMED_JSON_FIELD_NUMBER: _ClassVar[int]
+    NEWEST_FIELD_NUMBER: _ClassVar[int]
     version: _model_pb2.ModelVersion
     consumed_json: str
-    def __init__(self, version: _Optional[_Union[_model_pb2.ModelVersion, _Mapping]] = ..., consumed_json: _Optional[str] = ...) -> None: ...
+    newest: int
+    def __init__(self, version: _Optional[_Union[_model_pb2.ModelVersion, _Mapping]] = ..., consumed_json: _Optional[str] = ..., newest: _Optional[int] = ...) -> None: ...
 
 class PublishModelRequest(_message.Message):
     __slots__ = ("run_id", "task", "attempt", "version", "consumed_json", "metrics_json")

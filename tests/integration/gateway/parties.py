@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from fedtasks import identity, tickets
 from fedtasks.config import Party, digest, load_party
@@ -31,6 +31,9 @@ class FakeAirflow:
         self.triggered: list[str] = []
         self.cleared: list[tuple[str, str]] = []
         self.seen: set[tuple[str, str]] = set()
+        self.has_pages = True
+        self.assets: list[str] = []
+        self.asset_events: list[tuple[str, str]] = []
         airflow = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -41,8 +44,9 @@ class FakeAirflow:
 
             def _serve(self) -> None:
                 length = int(self.headers.get("Content-Length") or 0)
-                body = json.loads(self.rfile.read(length) or b"null")
-                status, answer = airflow.answer(self.command, unquote(urlsplit(self.path).path), body)
+                url = urlsplit(self.path)
+                body = json.loads(self.rfile.read(length)) if length else dict(parse_qsl(url.query))
+                status, answer = airflow.answer(self.command, unquote(url.path), body)
                 content = json.dumps(answer).encode()
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")
@@ -60,8 +64,14 @@ class FakeAirflow:
         parts = path.removeprefix("/api/v2").strip("/").split("/")
         if path == "/auth/token":
             return 201, {"access_token": "t"}
+        if parts[0] == "version":
+            return 200, {"version": "3.3.2"}
+        if parts[0] == "fedtasks":
+            return (401 if self.has_pages else 200), {}
         if parts[0] == "importErrors":
             return 200, {"import_errors": self.import_errors}
+        if parts[0] == "assets":
+            return self._answer_asset(method, parts, body)
         dag_id = parts[1]
         if len(parts) == 2:
             dag = self.dags.get(dag_id)
@@ -85,6 +95,15 @@ class FakeAirflow:
         else:
             self.seen.add((parts[3], run["state"]))
         return 200, run
+
+    def _answer_asset(self, method: str, parts: list[str], body: Any) -> tuple[int, Any]:
+        if len(parts) == 1:
+            return 200, {"assets": [{"id": number, "uri": uri} for number, uri in enumerate(self.assets)]}
+        if method == "POST":
+            self.asset_events.append((self.assets[body["asset_id"]], body["partition_key"]))
+            return 200, {}
+        asset = self.assets[int(body["asset_id"])]
+        return 200, {"asset_events": [{"partition_key": key} for uri, key in self.asset_events if uri == asset]}
 
     def close(self) -> None:
         self._server.shutdown()

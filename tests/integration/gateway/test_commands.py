@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ from typer.testing import CliRunner
 
 from fedtasks import doctor
 from fedtasks.cli import app
+from fedtasks.store import Store
 from tests.integration.gateway.conftest import Pair
 from tests.integration.gateway.parties import PIPELINE, Member, grant_ticket
 from tests.integration.gateway.test_opening import open_run, wait_for
@@ -54,21 +57,59 @@ def test_ticket_issued_accepted_and_revoked_crosses_without_a_file(running: Pair
 def test_runs_and_run_show_tell_of_both_halves(running: Pair, run_id: str) -> None:
     with running.bank.client() as bank:
         bank.announce(run_id, "train", "try-1", 60)
-    (row,) = listed(running.bank, "runs")
-    assert (row["run_id"], row["initiator"], row["state"], row["peer_state"]) == (run_id, "bank", "running", "running")
-    wait_for(lambda: [task["peer"] for task in listed(running.shop, "run", "show", run_id)["tasks"]] != [])
-    (task,) = listed(running.shop, "run", "show", run_id)["tasks"]
-    assert (task["task"], task["own"], task["peer"]) == ("train", "—", "waiting (attempt 1)")
-    assert run_id in command(running.shop, "run", "show", run_id)
+    (row,) = listed(running.bank, "runs", "--state", "waiting", "--peer", "shop", "--pipeline", PIPELINE)
+    assert (row["run_id"], row["initiator"], row["peer_state"]) == (run_id, "bank", "running")
+    assert row["sentence"].startswith("⏳ Waiting for shop · train · shop's half has not begun · since ")
+    assert listed(running.bank, "runs", "--state", "failed") == []
+
+    def halves() -> tuple[Any, Any]:
+        lanes = {task["task"]: task for task in listed(running.shop, "run", "show", run_id)["tasks"]}
+        return lanes.get("train", {}).get("own"), lanes.get("train", {}).get("peer")
+
+    wait_for(lambda: halves()[1] is not None)
+    assert halves()[0] is None
+    assert (halves()[1]["state"], halves()[1]["attempt"]) == ("waiting", 1)
+    assert "⏳ waiting" in command(running.shop, "run", "show", run_id)
+
+
+def test_run_watch_outlives_a_gateway_and_ends_as_the_run_does(running: Pair, run_id: str) -> None:
+    bank = running.bank
+    watch = [sys.executable, "-m", "fedtasks.cli", "run", "watch", run_id, "--json"]
+    watch += ["--party", str(bank.folder / "party.yaml")]
+    with subprocess.Popen(watch, stdout=subprocess.PIPE, text=True) as watching:
+        assert watching.stdout is not None
+        first = json.loads(watching.stdout.readline())
+        bank.stop()
+        bank.start()
+        with bank.client() as client:
+            client.announce(run_id, "train", "try-1", 60)
+        second = json.loads(watching.stdout.readline())
+        command(bank, "run", "cancel", run_id, "--reason", "wrong day")
+        *_, last = [json.loads(line) for line in watching.stdout]
+        assert watching.wait(10) == 1
+    assert [report["status"]["state"] for report in (first, second, last)] == ["opened", "waiting", "failed"]
+    assert last["code"] == "RUN_CANCELLED"
 
 
 def test_run_cancel_ends_both_sides_with_the_reason(running: Pair, run_id: str) -> None:
-    command(running.bank, "run", "cancel", run_id, "--reason", "wrong day")
-    assert listed(running.bank, "run", "show", run_id)["failure_code"] == "RUN_CANCELLED"
+    ended = listed(running.bank, "run", "cancel", run_id, "--reason", "wrong day")
+    assert (ended["state"], ended["code"]) == ("failed", "RUN_CANCELLED")
     wait_for(lambda: listed(running.shop, "run", "show", run_id)["state"] == "failed")
-    failure = listed(running.shop, "run", "show", run_id)["failure"]
-    assert failure.startswith("PEER_CANCELLED")
-    assert "wrong day" in failure
+    report = listed(running.shop, "run", "show", run_id)
+    assert report["code"] == "PEER_CANCELLED"
+    assert "wrong day" in report["failure"]
+
+
+def test_run_cancel_without_a_gateway_names_the_remedy(
+    running: Pair, run_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running.bank.stop()
+    monkeypatch.setattr("fedtasks.cli.runs.PATIENCE_S", 0.1)
+    party_file = str(running.bank.folder / "party.yaml")
+    refused = CliRunner().invoke(app, ["run", "cancel", run_id, "--reason", "x", "--party", party_file])
+    assert refused.exit_code == 1
+    assert refused.stderr.startswith("GATEWAY_UNREACHABLE · ")
+    assert "fedtasks gateway" in refused.stderr
 
 
 def test_run_show_of_an_unknown_run_is_refused(running: Pair) -> None:
@@ -85,6 +126,43 @@ def test_peer_list_and_doctor_see_the_peer_come_and_go(running: Pair) -> None:
     running.shop.stop()
     wait_for(lambda: seen() == ("ok", "wrong"))
     assert listed(running.bank, "peer", "list")[0]["state"] == "not connected"
+
+
+def test_peer_preflight_says_what_keeps_a_run_from_starting(running: Pair) -> None:
+    grant_ticket(running.shop, running.bank)
+    looked = ("peer", "preflight", "shop", "--pipeline", PIPELINE)
+    wait_for(lambda: listed(running.bank, "peer", "list")[0]["state"] == "connected")
+    assert "✔ ok" in command(running.bank, *looked)
+    running.shop.airflow.dags[PIPELINE]["is_paused"] = True
+    found = {each["subject"]: each for each in json.loads(command(running.bank, *looked, "--json", expect=1))}
+    assert found["connection"]["verdict"] == "ok"
+    assert found["shop: DAG"]["verdict"] == "wrong"
+    assert found["shop: DAG"]["text"].startswith("PEER_PAUSED: ")
+    assert "Unpause" in found["shop: DAG"]["remedy"]
+
+
+def test_ticket_request_is_seen_on_both_sides_until_it_is_granted(running: Pair) -> None:
+    wait_for(lambda: listed(running.bank, "peer", "list")[0]["state"] == "connected")
+    asked = ("--from", "shop", "--pipeline", PIPELINE, "--dataset", "customers", "--reason", "monthly scores")
+    request_id = listed(running.bank, "ticket", "request", *asked)["request_id"]
+    for member in (running.bank, running.shop):
+        (row,) = listed(member, "ticket", "requests")
+        assert (row["request_id"], row["asked_by"], row["of"], row["state"]) == (request_id, "bank", "shop", "open")
+        assert "monthly scores" in command(member, "ticket", "requests")
+    command(running.shop, "ticket", "issue", "--to", "bank", "--dataset", "customers", "--pipeline", PIPELINE)
+    wait_for(lambda: listed(running.bank, "ticket", "requests")[0]["state"] == "granted")
+
+
+def test_doctor_says_whether_airflow_has_the_pages(pair: Pair) -> None:
+    def pages() -> tuple[str, str]:
+        findings = {finding.subject: finding for finding in doctor.examine(pair.bank.folder / "party.yaml")}
+        return findings["pages"].verdict.value, findings["pages"].remedy
+
+    Store.open(pair.bank.party.store.url).close()
+    assert pages() == ("ok", "")
+    pair.bank.airflow.has_pages = False
+    assert pages()[0] == "warning"
+    assert "api-server" in pages()[1]
 
 
 def test_doctor_finds_a_peer_whose_clock_is_off(pair: Pair) -> None:

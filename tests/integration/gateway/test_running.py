@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from fedtasks import errors, tickets
+from fedtasks.gateway import caretaker
 from fedtasks.gateway.server import now_ms
 from fedtasks.link.client import GatewayClient
 from fedtasks.link.grpc_link import GrpcLink
@@ -299,8 +300,23 @@ def test_close_run_compares_both_receipts(opened: tuple[Pair, str], rows: int) -
             again = open_run(bank, "manual-9")
             assert again.run.run_id == run_id
             assert "Nothing to do" not in _note(pair.bank, "manual-1")
-            wait_for(lambda: "done with shop" in _note(pair.bank, "manual-1"))
+            wait_for(lambda: "Done with shop" in _note(pair.bank, "manual-1"))
 
 
 def _note(member: Member, dag_run_id: str) -> str:
     return str(member.airflow.runs[PIPELINE, dag_run_id].get("note"))
+
+
+def test_note_names_what_keeps_the_peers_half_from_beginning(
+    opened: tuple[Pair, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(caretaker, "OBSTACLE_MS", 100)
+    pair, run_id = opened
+    pair.shop.airflow.dags[PIPELINE] = {"is_paused": True}
+    with pair.bank.client() as bank:
+        bank.announce(run_id, "align", "b", 60)
+        wait_for(lambda: f"{PIPELINE} is paused in shop's Airflow" in _note(pair.bank, "manual-1"))
+        assert "PEER_PAUSED" in _note(pair.bank, "manual-1")
+        with pair.shop.client() as shop:
+            shop.announce(run_id, "align", "s", 60)
+        wait_for(lambda: "is paused" not in _note(pair.bank, "manual-1"))

@@ -100,8 +100,10 @@ class FakeGateway:
     refusal: FedtasksError | None = None
     opened: dict[str, Any] = field(default_factory=dict)
     tokens: list[str] = field(default_factory=list)
+    waits_s: list[float] = field(default_factory=list)
     started: list[int] = field(default_factory=list)
     finished: list[dict[str, Any]] = field(default_factory=list)
+    decided: list[dict[str, Any]] = field(default_factory=list)
     closed: bool = False
     settle: run_pb2.State | None = None
     """What becomes of the run once it is closed here."""
@@ -133,6 +135,7 @@ class FakeGateway:
         self._refuse()
         assert run_id == RUN_ID
         self.tokens.append(token)
+        self.waits_s.append(wait_s)
         return self.meeting
 
     def start(self, run_id: str, task: str, attempt: int) -> run_pb2.Meeting:
@@ -145,6 +148,9 @@ class FakeGateway:
     def finish(self, run_id: str, task: str, attempt: int, **how: Any) -> run_pb2.Meeting:
         self.finished.append({"task": task, "attempt": attempt, **how})
         return self.meeting
+
+    def decide_approval(self, run_id: str, **answer: Any) -> None:
+        self.decided.append(answer)
 
     def close_run(self, run_id: str) -> run_pb2.Run:
         self.closed = True
@@ -218,4 +224,4 @@ def context() -> dict[str, Any]:
         "force": False,
         "train": {},
     }
-    return {"ti": ti, "dag_run": dag_run, "params": params, "task_state_store": FakeStore()}
+    return {"ti": ti, "task_instance": ti, "dag_run": dag_run, "params": params, "task_state_store": FakeStore()}

@@ -167,6 +167,27 @@ def test_open_run_refused_is_retried_only_when_that_helps(
     assert type(caught.value) is kind
 
 
+def test_open_run_with_a_form_that_cannot_be_asked_for_tells_the_gateway_why(
+    gateway: FakeGateway, context: dict[str, Any], open_run: OpenRunOperator
+) -> None:
+    context["params"]["own_dataset"] = "unknown"
+    with pytest.raises(AirflowFailException, match="`unknown` is not declared"):
+        execute(open_run, context)
+    assert (gateway.opened["dag_run_id"], gateway.opened["peer"]) == ("manual-1", "shop")
+    assert gateway.opened["partition"] == "2026-11-21"
+    assert gateway.opened["failure"].code == "CONFIG_INVALID"
+    assert "`unknown` is not declared" in gateway.opened["failure"].text
+
+
+def test_open_run_says_what_is_wrong_with_the_form_even_without_a_gateway(
+    gateway: FakeGateway, context: dict[str, Any], open_run: OpenRunOperator
+) -> None:
+    context["params"]["own_dataset"] = "unknown"
+    gateway.refusal = GatewayUnreachable()
+    with pytest.raises(AirflowFailException, match="`unknown` is not declared"):
+        execute(open_run, context)
+
+
 # --------------------------------------------------------------------------------------------------------- a half
 def test_half_that_is_not_ready_defers_until_the_gateways_deadline(
     gateway: FakeGateway, context: dict[str, Any], party_file: Path
@@ -183,6 +204,15 @@ def test_half_that_is_not_ready_defers_until_the_gateways_deadline(
     assert isinstance(deferred.timeout, timedelta)
     assert 100 < deferred.timeout.total_seconds() < 200
     assert gateway.started == []
+
+
+def test_half_waits_as_long_as_the_form_says_else_as_the_pipeline_does(
+    gateway: FakeGateway, context: dict[str, Any]
+) -> None:
+    execute(programmed(OUTCOME), context)
+    context["params"]["wait_minutes"] = 5
+    execute(programmed(OUTCOME), context)
+    assert gateway.waits_s == [3600, 300]
 
 
 def test_half_whose_other_half_comes_soon_does_not_defer(

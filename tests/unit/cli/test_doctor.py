@@ -112,6 +112,33 @@ def test_doctor_finds_the_damage_and_goes_on(
     assert "gateway" in found
 
 
+def test_doctor_looks_at_the_webhook_as_at_a_secret(findings: Callable[[], dict[str, Any]], shop: Path) -> None:
+    with (shop / "party.yaml").open("a", encoding="utf-8") as file:
+        file.write("notify: {webhook_url_file: keys/webhook}\n")
+    assert "chmod 600" in findings()["webhook's URL"].remedy
+    webhook = shop / "keys" / "webhook"
+    webhook.touch(mode=0o600)
+    webhook.write_text("https://chat.example/hook", encoding="utf-8")
+    assert verdict(findings()["webhook's URL"]) == "ok"
+
+
+def test_doctor_looks_at_the_newest_partition(findings: Callable[[], dict[str, Any]], shop: Path) -> None:
+    file = shop / "party.yaml"
+    text = file.read_text(encoding="utf-8")
+    file.write_text(text.replace("data/customers.parquet", '"data/customers/{partition}"'), encoding="utf-8")
+    assert verdict(findings()["dataset customers"]) == "note"
+    for day, columns in (("2026-11-20", {"person": ["a"]}), ("2026-11-21", {"person": ["a"], "age": [1.0]})):
+        (shop / "data" / "customers" / day).mkdir(parents=True)
+        pq.write_table(pa.table(columns), shop / "data" / "customers" / day / "part.parquet")
+        (shop / "data" / "customers" / day / "_SUCCESS").touch()
+    assert "DATA_COLUMN_MISSING" in findings()["dataset customers"].text
+    table = pa.table({"person": ["a"], "age": [1.0], "region": ["n"]})
+    pq.write_table(table, shop / "data" / "customers" / "2026-11-21" / "part.parquet")
+    found = findings()["dataset customers"]
+    assert verdict(found) == "ok"
+    assert "2 partitions have landed; of 2026-11-21, 1 files" in found.text
+
+
 def test_doctor_warns_of_a_listener_on_every_interface(run: Run, findings: Any, shop: Path) -> None:
     file = shop / "party.yaml"
     file.write_text(file.read_text(encoding="utf-8").replace("# listen:", "listen:"), encoding="utf-8")

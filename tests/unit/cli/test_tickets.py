@@ -89,6 +89,15 @@ def test_ticket_accept_from_a_file_counter_signs_it(run: Run, met: tuple[str, st
     tickets.verify_acceptance(row.acceptance, row.grant, tickets.public_from_text(shop.peer("bank").ticket_key))
 
 
+def test_ticket_commands_tell_as_json_what_they_have_done(run: Run, met: tuple[str, str]) -> None:
+    asked = ("--to", "bank", "--dataset", "customers", "--pipeline", "train", "--out", "t")
+    issued = run("ticket", "issue", *asked, "--json", "--party", met[1]).json()
+    accepted = run("ticket", "accept", "t", "--json", "--party", met[0]).json()
+    revoked = run("ticket", "revoke", issued["ticket_id"], "--reason", "x", "--json", "--party", met[1]).json()
+    assert accepted == {"ticket_id": issued["ticket_id"], "granted_by": "shop"}
+    assert revoked == {"ticket_id": issued["ticket_id"], "reason": "x"}
+
+
 def test_ticket_accept_twice_signs_once(run: Run, met: tuple[str, str], ticket_id: str) -> None:
     run("ticket", "accept", "t", "--party", met[0])
     run("ticket", "accept", ticket_id, "--party", met[0])

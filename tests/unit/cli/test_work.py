@@ -1,4 +1,4 @@
-"""`audit`, `store`, `runs`, `psi`, `task`."""
+"""`audit`, `store`, `psi`, `task`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from tests.unit.cli.conftest import Run
 def test_audit_verify_finds_a_changed_row(run: Run, met: tuple[str, str], ticket_id: str, tmp_path: Path) -> None:
     import sqlite3
 
-    assert "whole" in run("audit", "verify", "--party", met[1]).out
+    assert "whole up to decision 1" in run("audit", "verify", "--party", met[1]).out
+    (decision,) = run("audit", "list", "--json", "--party", met[1]).json()
+    told = run("audit", "verify", "--json", "--party", met[1]).json()
+    assert (told["whole"], told["rows"], len(told["digest"])) == (True, decision["seq"], 64)
     connection = sqlite3.connect(tmp_path / "shop" / "store.db")
     with connection:
         connection.execute("UPDATE audit SET actor = 'nobody'")
@@ -32,13 +35,6 @@ def test_store_migrate_makes_the_store_current(run: Run, bank: Path) -> None:
 def test_party_comes_from_the_environment(run: Run, bank: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FEDTASKS_PARTY", str(bank / "party.yaml"))
     assert run("ticket", "list", "--json").json() == []
-
-
-def test_runs_without_a_gateway_name_the_remedy(run: Run, bank: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fedtasks.cli.runs.PATIENCE_S", 0.1)
-    refused = run("runs", "--party", "bank/party.yaml", expect=1)
-    assert refused.err.startswith("GATEWAY_UNREACHABLE · ")
-    assert "fedtasks gateway" in refused.err
 
 
 def test_psi_keygen_writes_a_private_key_and_names_it(run: Run, bank: Path) -> None:

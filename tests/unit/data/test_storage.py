@@ -65,6 +65,19 @@ def test_published_task_without_manifest_names_the_task_to_clear(storage: RunSto
         storage.published("psi")
 
 
+def test_publications_are_those_of_all_attempts_newest_first(storage: RunStorage) -> None:
+    publish(storage, 1, b"rows")
+    storage.attempt("psi", 2)
+    publish(storage, 3, b"more")
+    publish(storage, 3, b"most")
+    found = list(storage.publications("psi"))
+    assert found[0] == storage.published("psi")
+    assert [manifest.attempt for manifest in found] == [3, 1]
+    for manifest in found:
+        assert [entry.name for entry in manifest.files] == ["people.bin"]
+        manifest.verify()
+
+
 def test_published_manifest_that_is_none_is_corrupt(storage: RunStorage) -> None:
     publish(storage, 1)
     for content in (b"{", b"{}", b"[]"):

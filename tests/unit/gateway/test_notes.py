@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
 
 from fedtasks import errors
 from fedtasks.gateway.messages import plain_text
-from fedtasks.gateway.notes import escape, refused, sentence
-from fedtasks.store import HalfRow, RunRow
+from fedtasks.gateway.notes import MAX_NOTE, not_needed, refused, run_note
+from fedtasks.reports.markdown import escape
+from fedtasks.reports.status import status_of
+from fedtasks.store import HalfRow, RefusalRow, RunRow
 
 RUN = RunRow(
     run_id="train.2026-11-21.1",
@@ -51,34 +54,70 @@ WAITING = HalfRow(
 )
 
 
-def test_sentence_of_a_wait_names_side_task_since_and_until() -> None:
-    text = sentence(RUN, [WAITING], {}, None)
-    for part in ("Waiting for shop", "align", "since 03:00:00", "gives up 06:00:00 UTC", RUN.run_id):
+LINK = "/dags/train/runs/manual/plugin/federated"
+
+
+def note(run: RunRow, own: list[HalfRow], peer: list[HalfRow] | None = None, **seen: object) -> str:
+    status = status_of(run, own, peer or [], party="bank", **seen)  # type: ignore[arg-type]
+    return run_note(run.run_id, status, own, LINK)
+
+
+def test_note_of_a_wait_names_side_task_since_until_who_acts_and_the_way_to_our_page() -> None:
+    text = note(RUN, [WAITING])
+    for part in ("Waiting for shop", "align", "since 03:00:00", "gives up 06:00:00 UTC", "to act: shop", RUN.run_id):
+        assert part in text
+    assert text.endswith(f"[details]({LINK})")
+
+
+def test_note_of_a_long_wait_names_the_day_of_its_end() -> None:
+    assert "gives up 1970-01-02 06:00:00 UTC" in note(RUN, [replace(WAITING, until_ms=30 * 3_600_000)])
+
+
+def test_note_of_a_wait_names_an_unreachable_gateway() -> None:
+    text = note(RUN, [WAITING], unreachable_since_ms=4 * 3_600_000)
+    assert "shop's gateway is unreachable since 04:00:00" in text
+
+
+def test_note_of_a_wait_names_what_a_preflight_found() -> None:
+    found = {"code": "PEER_PAUSED", "text": "train is paused in shop's Airflow"}
+    assert "train is paused in shop's Airflow" in note(RUN, [WAITING], obstacle=found)
+
+
+@pytest.mark.parametrize(("initiated", "why"), [(True, "a person there"), (False, "a person here")])
+def test_note_of_a_wait_for_a_person_names_the_granting_side(initiated: bool, why: str) -> None:
+    own = replace(WAITING, task="approve")
+    text = note(replace(RUN, initiated=initiated), [own], [replace(own, own=False)])
+    granting = "shop" if initiated else "bank"
+    for part in (f"Waiting for {granting} · approve", why, f"to act: {granting}"):
         assert part in text
 
 
-def test_sentence_of_a_wait_names_an_unreachable_gateway() -> None:
-    assert "shop's gateway is unreachable since 04:00:00" in sentence(RUN, [WAITING], {}, 4 * 3_600_000)
-
-
-def test_sentence_of_a_failure_names_code_place_and_remedy() -> None:
+def test_note_of_a_failure_names_code_place_and_remedy() -> None:
     failure = {"code": "TICKET_REVOKED", "text": "gone", "party": "shop", "task": "train", "at_ms": 0}
-    text = sentence(replace(RUN, state="failed", failure=failure), [], {}, None)
+    text = note(replace(RUN, state="failed", failure=failure), [])
     assert "TICKET_REVOKED" in text
     assert "shop · train" in text
     assert errors.TicketRevoked.remedy in text
 
 
-def test_sentence_of_a_success_counts_what_was_done() -> None:
+def test_note_of_a_success_counts_what_was_done() -> None:
     done = replace(WAITING, state="succeeded", outcome={"counts": {"people_shared": 3000}})
-    assert "3,000 people shared" in sentence(replace(RUN, state="succeeded"), [done], {}, None)
+    assert "3,000 people shared" in note(replace(RUN, state="succeeded"), [done])
 
 
-@pytest.mark.parametrize("text", ["<img src=x onerror=alert(1)>", "[a](javascript:alert(1))", "`x` *y* _z_"])
+@pytest.mark.parametrize(
+    "text", ["<img src=x onerror=alert(1)>", "[a](javascript:alert(1))", "`x` *y* _z_", "__x__ ~~y~~ | z |"]
+)
 def test_escape_leaves_no_live_markup(text: str) -> None:
     escaped = escape(text)
-    for sign in "<[(`*_":
+    for sign in "<[(`*_~|":
         assert all(escaped[place - 1] == "\\" for place, found in enumerate(escaped) if found == sign)
+
+
+def test_escape_leaves_names_readable_and_no_address_that_a_page_would_link() -> None:
+    assert escape("PEER_PAUSED at close_run") == "PEER_PAUSED at close_run"
+    for address in ("https://evil.example/x", "HTTP://evil.example", "www.evil.example"):
+        assert not re.search(r"(?i)(https?://|www\.)", escape(address))
 
 
 def test_plain_text_drops_control_characters_and_length() -> None:
@@ -86,7 +125,21 @@ def test_plain_text_drops_control_characters_and_length() -> None:
     assert len(plain_text("x" * 10_000)) == 500
 
 
-def test_refused_names_the_clause() -> None:
-    text = refused(errors.TicketExpired(clause="expires_s"))
-    assert "TICKET_EXPIRED" in text
-    assert "expires" in text
+def test_note_of_a_refusal_names_the_clause_who_refused_and_who_acts() -> None:
+    error = errors.TicketExpired(clause="expires_s")
+    failure = {"code": error.code, "text": error.public, "party": "shop", "task": "open_run", "at_ms": 0}
+    text = refused(RefusalRow("train", "manual", "2026-11-21", "shop", failure, 0), "bank", LINK)
+    for part in ("Refused by shop", "TICKET_EXPIRED", "expires", errors.TicketExpired.remedy, "to act: both", LINK):
+        assert part in text
+
+
+def test_note_is_never_longer_than_airflow_takes() -> None:
+    failure = {"code": "PEER_FAILED", "text": "<" * 500, "party": "shop", "task": "train", "at_ms": 0}
+    text = note(replace(RUN, state="failed", failure=failure), [])
+    assert len(text) <= MAX_NOTE
+    assert text.endswith(f"[details]({LINK})")
+
+
+def test_note_with_nothing_to_do_says_why() -> None:
+    assert "was done before" in not_needed(RUN.run_id, "shop", LINK, done=True)
+    assert "another DAG run" in not_needed(RUN.run_id, "shop", LINK, done=False)

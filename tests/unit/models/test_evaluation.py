@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fedtasks.errors import LabelInvalid, TrainingDiverged
-from fedtasks.models.evaluation import auc, evaluate
+from fedtasks.models.evaluation import MIN_BIN_ROWS, auc, bins, evaluate
 
 
 def pairs_auc(labels: np.ndarray, scores: np.ndarray) -> float:
@@ -75,3 +75,19 @@ def test_evaluate_score_that_is_no_number_raises(score: float) -> None:
 def test_evaluation_import_loads_no_tensorflow() -> None:
     program = "import sys, fedtasks.models.evaluation; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(("rows", "values"), [(12, 12), (400, 400), (5_000, 30), (3_000, 3_000)])
+def test_bins_hold_all_rows_in_order_and_never_few(rows: int, values: int) -> None:
+    rng = np.random.default_rng(rows)
+    scores = rng.integers(0, values, rows) / values
+    labels = np.r_[0, 1, rng.integers(0, 2, rows - 2)]
+    found = bins(labels, scores)
+    assert len(found) <= 100
+    thresholds = [each["threshold"] for each in found]
+    assert thresholds == sorted(set(thresholds))
+    assert thresholds[0] == scores.min()
+    assert all(each["positives"] + each["negatives"] >= MIN_BIN_ROWS for each in found)
+    for threshold, above in zip(thresholds, np.cumsum([each["positives"] for each in found][::-1])[::-1], strict=True):
+        assert np.sum(labels[scores >= threshold]) == above
+    assert sum(each["negatives"] for each in found) == np.sum(labels == 0)

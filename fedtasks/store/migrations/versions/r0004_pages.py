@@ -13,6 +13,7 @@ def upgrade() -> None:
     """Add the tables and columns."""
     for name in ("announced_ms", "started_ms"):
         op.add_column("halves", sa.Column(name, sa.BigInteger, nullable=False, server_default="0"))
+    op.create_index("ix_runs_opened_ms", "runs", ["opened_ms"])
     op.create_table(
         "disclosures",
         sa.Column("run_id", sa.Text, nullable=False),
@@ -57,6 +58,7 @@ def upgrade() -> None:
         sa.Column("clock_skew_s", sa.Float(53), nullable=False),
         sa.Column("failure", sa.JSON),
         sa.Column("since_ms", sa.BigInteger, nullable=False),
+        sa.Column("seen_ms", sa.BigInteger, nullable=False),
         sa.Column("checks", sa.JSON),
         sa.Column("checked_ms", sa.BigInteger),
         sa.PrimaryKeyConstraint("name", name="pk_peers"),

@@ -1,0 +1,56 @@
+"""This party as the pages see it: its party.yaml, its store, its gateway."""
+
+from __future__ import annotations
+
+import threading
+import time
+from functools import cached_property
+
+from fedtasks.airflow.hook import FedtasksHook
+from fedtasks.config import Party
+from fedtasks.link.client import GatewayClient
+from fedtasks.store import Store
+
+PATIENCE_S = 5.0
+"""How long a person at a page waits for a gateway that does not answer."""
+
+
+class OwnParty:
+    """The party that the fedtasks connection, or else ``FEDTASKS_PARTY``, names; read when it is first needed.
+
+    Notes
+    -----
+    One for each api-server process: the store is opened after the process has forked.
+    """
+
+    def __init__(self) -> None:
+        self._opening = threading.Lock()
+        self._store: Store | None = None
+
+    @cached_property
+    def party(self) -> Party:
+        """What party.yaml says; raises `ConfigError` until it can be read."""
+        return FedtasksHook().party
+
+    @property
+    def name(self) -> str:
+        """The party's name."""
+        return self.party.name
+
+    @property
+    def store(self) -> Store:
+        """The store, which the gateway has made; raises `StoreUnavailable` until it is there."""
+        with self._opening:
+            if self._store is None:
+                store = self.party.store
+                self._store = Store.open(store.url, store.password_file, migrate=False)
+            return self._store
+
+    def gateway(self) -> GatewayClient:
+        """Return a client of the own gateway, to be used in a ``with`` block."""
+        return GatewayClient.of(self.party, patience_s=PATIENCE_S)
+
+    @staticmethod
+    def now_ms() -> int:
+        """Milliseconds since the epoch."""
+        return time.time_ns() // 1_000_000

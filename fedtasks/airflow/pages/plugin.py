@@ -1,0 +1,50 @@
+"""What Airflow loads to show the pages; every Airflow process imports it, so it imports nothing else."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+from urllib.parse import urlsplit
+
+from airflow.configuration import conf
+from airflow.plugins_manager import AirflowPlugin
+
+PREFIX = "/fedtasks"
+"""Where the api-server serves the pages."""
+
+_RUN = "dag_id={DAG_ID}&run_id={RUN_ID}"
+_VIEWS = (
+    ("Federation", "nav", "federation", ""),
+    ("Federated", "dag_run", "federated", f"?{_RUN}"),
+    ("Progress", "task_instance", "progress", f"?{_RUN}&task_id={{TASK_ID}}&map_index={{MAP_INDEX}}"),
+    ("Compare", "dag", "compare", "?dag_id={DAG_ID}"),
+)
+
+
+class FedtasksPlugin(AirflowPlugin):
+    """The pages: one in the navigation, and a tab for a DAG, a DAG run and a task."""
+
+    name = "fedtasks"
+
+    @cached_property
+    def fastapi_apps(self) -> list[dict[str, Any]]:  # type: ignore[override]
+        """The pages' server, built in the process that serves."""
+        from fedtasks.airflow.pages.app import create_app
+
+        return [{"name": "fedtasks", "app": create_app(), "url_prefix": PREFIX}]
+
+    @cached_property
+    def external_views(self) -> list[dict[str, Any]]:  # type: ignore[override]
+        """The pages, as Airflow's own page frames them."""
+        root = urlsplit(conf.get("api", "base_url", fallback="")).path.rstrip("/") + PREFIX
+        return [
+            {
+                "name": name,
+                "destination": destination,
+                "href": f"{root}/{page}{query}",
+                "url_route": page,
+                "icon": f"{root}/static/icon.svg",
+                "icon_dark_mode": f"{root}/static/icon-dark.svg",
+            }
+            for name, destination, page, query in _VIEWS
+        ]

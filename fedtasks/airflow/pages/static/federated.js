@@ -1,0 +1,268 @@
+/** The tab of a DAG run: one run, both sides. */
+
+import { get, poll, post } from "./api.js";
+import { MetricCharts } from "./charts.js";
+import { ask, button, reason } from "./dialog.js";
+import { empty, facts, fill, h, part, section, table } from "./dom.js";
+import { airflowLink, query } from "./frame.js";
+import { openPage } from "./page.js";
+import { quality, results } from "./results.js";
+import { banner, lanes, ledger, runName, Timeline } from "./run_parts.js";
+import { bytes, clock, count, duration, state, time, verdict } from "./words.js";
+
+const RUN_MS = 2_000;
+const CURVES_MS = 1_000;
+const TILES_MS = 5_000;
+const run_of = { dag_id: query.dag_id, dag_run_id: query.run_id };
+
+/** The page of a run that was opened; made once and then kept, so that zooms and open tables stay. */
+class RunPage {
+  constructor() {
+    this.status = banner();
+    this.charts = new MetricCharts();
+    this.timeline = new Timeline();
+    this.curvesUntil = -1;
+    this.tiles = part(firstFacts);
+    this.results = part(results);
+    this.noCurves = h("div");
+    const parts = {
+      top: part(title, ({ state, reason }) => [state, reason]),
+      approval: part(approvalOf, ({ approval }) => approval),
+      tasks: part(lanes, ({ tasks }) => tasks),
+      sent: part(ledger, ({ ledger }) => ledger),
+      rights: part(rights, ({ rights }) => rights),
+      receipts: part(receipts, ({ receipts }) => receipts),
+      settings: part(settingsOf, ({ settings }) => settings),
+    };
+    this.parts = Object.values(parts);
+    this.element = [
+      parts.top.element,
+      this.status.element,
+      parts.approval.element,
+      this.tiles.element,
+      section("Tasks", parts.tasks.element),
+      section("Left the house", parts.sent.element),
+      section("Results", this.results.element),
+      section("Learning", this.noCurves, this.charts.element),
+      section("Where the time went", this.timeline.element),
+      section("Who may see what", parts.rights.element),
+      section("Receipts", parts.receipts.element),
+      section("Settings", parts.settings.element),
+    ];
+  }
+
+  async show(run) {
+    this.run = run;
+    this.status.show(run.status);
+    for (const each of this.parts) each.show(run);
+    this.timeline.update(run);
+    const evaluated = JSON.stringify([run.state, run.metrics]);
+    if (evaluated !== this.evaluated) {
+      this.found = await get("results", run_of);
+      this.evaluated = evaluated;
+      this.results.show(this.found);
+    }
+    this.tiles.show([run, this.found, Math.floor(Date.now() / TILES_MS)]);
+  }
+
+  async showCurves() {
+    const ended = this.run.state !== "running";
+    if (this.drawn && ended) return;
+    const found = await get("run/metrics", { ...run_of, after_ms: this.curvesUntil });
+    this.charts.add(found.series);
+    this.curvesUntil = found.at_ms;
+    this.drawn = ended;
+    fill(this.noCurves, this.charts.isEmpty ? empty(whyNoCurves(this.run)) : null);
+  }
+}
+
+function title(run) {
+  const role =
+    run.initiator === run.party ? `${run.party} asked, ${run.peer} answers` : `${run.peer} asked, ${run.party} answers`;
+  const cancel = () =>
+    ask(
+      `Cancel ${runName(run)}`,
+      `Both sides' halves end as failed. ${run.peer} is told the reason.`,
+      [reason()],
+      (values) => post("run/cancel", { run_id: run.run_id, reason: values.reason }),
+    );
+  return [
+    h("header", {}, h("h1", {}, runName(run)), run.state === "running" ? button("Cancel run …", cancel) : null),
+    h(
+      "p",
+      { className: "quiet" },
+      `${role} · ticket ${run.ticket_id} · opened `,
+      time(run.opened_ms),
+      run.reason ? ` · “${run.reason}”` : "",
+    ),
+  ];
+}
+
+function firstFacts([run, found]) {
+  const open = (since) => (since ? Math.max(0, Date.now() - since) : 0);
+  const { times, counts } = run;
+  const largest = run.ledger
+    .slice(0, 2)
+    .map((entry) =>
+      h(
+        "div",
+        { className: "note" },
+        `${entry.what}: ${entry.items ? `${count(entry.items)} rows, ` : ""}${bytes(entry.bytes)}`,
+      ),
+    );
+  const tile = (name, value, ...notes) =>
+    h("div", { className: "tile" }, h("dt", {}, name), h("dd", {}, h("strong", {}, value), ...notes));
+  const others = Object.entries(counts)
+    .filter(([name]) => name !== "people_shared")
+    .slice(0, 2);
+  return h(
+    "dl",
+    { className: "tiles" },
+    tile(
+      "Model",
+      quality(found) || "not known here",
+      h("div", { className: "note" }, found.reason ?? championNote(found)),
+    ),
+    tile("Left the house", bytes(run.bytes_sent), largest),
+    tile("Came in", bytes(run.bytes_received), h("div", { className: "note" }, `from ${run.peer}`)),
+    tile(
+      "People shared",
+      counts.people_shared === undefined ? "not known yet" : `≈ ${count(counts.people_shared)}`,
+      ...others.map(([name, value]) => h("div", { className: "note" }, `${name.replaceAll("_", " ")} ${count(value)}`)),
+    ),
+    tile(
+      "Time",
+      `${duration(times.compute_ms + open(times.computing_since_ms))} work`,
+      h(
+        "div",
+        { className: "note" },
+        `${duration(times.wait_ms + open(times.waiting_since_ms))} waiting for ${run.peer}`,
+      ),
+    ),
+  );
+}
+
+function championNote(found) {
+  return found.champion ? `champion: ${quality(found.champion)}` : "no champion to compare with";
+}
+
+function whyNoCurves(run) {
+  const right = run.rights.find(({ what }) => what === "metrics");
+  if (right && !right.may) return `${right.who} keeps the metrics (${right.clause}); this side has no curves.`;
+  return run.state === "running"
+    ? "The curves start after the first two epochs."
+    : "No task of this run has reported curves.";
+}
+
+function rights(run) {
+  if (!run.rights.length) return empty(`Ticket ${run.ticket_id} is not here; the tickets page says where it went.`);
+  const rows = run.rights.map(({ what, may, who, clause }) => [
+    what,
+    verdict(may, "seen here", "not seen here"),
+    who,
+    clause || "–",
+  ]);
+  return table("Who may see what", ["what", "here", "who may", "by which clause"], rows);
+}
+
+function approvalOf(run) {
+  const asked = run.approval;
+  if (!asked) return null;
+  const path = ["dags", run.dag_id, "runs", run.dag_run_id, "required_actions"].map(encodeURIComponent).join("/");
+  return section(
+    "Approval",
+    facts([
+      ["State", state(asked.state)],
+      ["Clause", asked.clause],
+      ["Asked", clock(asked.asked_ms)],
+      ["Until", asked.state === "asked" && asked.until_ms ? clock(asked.until_ms) : null],
+      ["Decided by", asked.decided_by],
+      ["Reason", asked.reason],
+    ]),
+    asked.state === "asked" ? airflowLink(path, "Approve or reject, where this side is asked") : null,
+  );
+}
+
+function receipts(run) {
+  const { own, peer, agree } = run.receipts;
+  if (!own && !peer) return empty("Both sides sign what they did when the run closes; the receipts are kept here.");
+  const receipt = (party, text) =>
+    text
+      ? h("details", {}, h("summary", {}, `${party}'s receipt`), h("pre", { tabIndex: 0 }, text))
+      : empty(`${party} has not signed yet.`);
+  return [
+    h("p", {}, verdict(agree, "Both receipts agree", "The receipts do not agree yet")),
+    receipt(run.party, own),
+    receipt(run.peer, peer),
+  ];
+}
+
+function settingsOf(run) {
+  const rows = [...flat(run.settings)].map(([name, value]) => [name, value]);
+  return h(
+    "details",
+    {},
+    h("summary", {}, `${count(rows.length)} settings that both sides agreed on`),
+    table("Settings", ["setting", "value"], rows),
+  );
+}
+
+function* flat(value, path = "") {
+  if (value !== null && typeof value === "object" && !Array.isArray(value)) {
+    for (const [name, item] of Object.entries(value)) yield* flat(item, path ? `${path}.${name}` : name);
+  } else yield [path, typeof value === "string" ? value : JSON.stringify(value)];
+}
+
+function refused(found) {
+  const status = banner();
+  const { failure } = found;
+  status.show({
+    state: "refused",
+    failing: failure.party,
+    since_ms: found.at_ms,
+    why: failure.text,
+    act: { own: found.party, peer: found.peer }[failure.who] ?? failure.who,
+    code: failure.code,
+    remedy: failure.remedy,
+  });
+  const name = [found.dag_id, found.partition].filter(Boolean).join(" · ");
+  return [
+    h("header", {}, h("h1", {}, name)),
+    status.element,
+    empty("Nothing has left the house: a refused run sends no data."),
+  ];
+}
+
+function nothing(found) {
+  return [
+    h("header", {}, h("h1", {}, run_of.dag_id)),
+    empty(`${found.why}. Look at the task open_run in this DAG run's list of tasks; this page fills once it has run.`),
+  ];
+}
+
+async function main() {
+  const { body, guarded } = openPage();
+  const noRun = part((found) => (found.state === "refused" ? refused(found) : nothing(found)));
+  let open = null;
+  const load = guarded(async () => {
+    const found = await get("run", run_of);
+    if (!found.run_id) {
+      open = null;
+      noRun.show(found);
+      fill(body, noRun.element);
+      return;
+    }
+    if (open === null) {
+      open = new RunPage();
+      fill(body, ...open.element);
+    }
+    await open.show(found);
+  });
+  await poll(RUN_MS, load);
+  poll(
+    CURVES_MS,
+    guarded(async () => open?.showCurves()),
+  );
+}
+
+main();

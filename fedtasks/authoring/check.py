@@ -1,0 +1,140 @@
+"""Looks at a DAG file before anybody deploys it: does it parse, can it run, and does a ticket cover it."""
+
+from __future__ import annotations
+
+import ast
+import time
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+from fedtasks import tickets
+from fedtasks.airflow.dagfiles import Declared, declared_in
+from fedtasks.airflow.steps import Launcher, Step, spark_job
+from fedtasks.config import Party, load_party
+from fedtasks.errors import ConfigError, FedtasksError, TicketError, TicketMissing, TicketNotAccepted, TicketRevoked
+from fedtasks.findings import Finding, Verdict, wrong
+
+PARSE_S = 1.0
+"""How much processor time a DAG file may take: Airflow parses it every few seconds."""
+
+_IN_FUNCTIONS = "Import inside the function that uses it"
+
+
+def check(file: Path, party_file: Path) -> Iterator[Finding]:
+    """Check a DAG file; yields findings as they come.
+
+    Parameters
+    ----------
+    file
+        The DAG file.
+    party_file
+        As whom; if that file is not there, what needs it is left out.
+    """
+    party = None
+    try:
+        declared = declared_in(file, party_file if party_file.is_file() else None)
+        party = load_party(party_file) if party_file.is_file() else None
+    except FedtasksError as error:
+        yield wrong("parses", error)
+        return
+    yield from _parsing(declared, has_party=party is not None)
+    yield from _entries(declared)
+    if party is None:
+        text = f"not checked: there is no {party_file}"
+        remedy = "Run `fedtasks init`, or name the file with --party"
+        yield from (Finding(subject, Verdict.NOTE, text, remedy) for subject in ("form", "ticket"))
+        return
+    if declared.open_fields:
+        yield Finding("form", Verdict.NOTE, declared.open_fields, "Whoever triggers it fills this in")
+        return
+    shared = declared.shared
+    datasets = ", ".join(f"{name}: {dataset}" for name, dataset in shared["datasets"].items())
+    yield Finding("form", Verdict.OK, f"with {declared.asks['peer']}, {shared['leader']} leads, {datasets}")
+    yield from _ticket(declared, party)
+
+
+def _parsing(declared: Declared, *, has_party: bool) -> Iterator[Finding]:
+    steps = ", ".join(step.name for step in declared.steps)
+    roles = "as the side that starts it and as the other" if has_party else "as a party without party.yaml"
+    yield Finding("parses", Verdict.OK, f"{declared.pipeline}: {steps}; {roles}")
+    if declared.took_s >= PARSE_S:
+        text = f"parsing takes {declared.took_s:.1f} s of processor time, {PARSE_S:g} s at most is good"
+        yield Finding("parse time", Verdict.WRONG, text, _IN_FUNCTIONS)
+    elif declared.heavy:
+        yield Finding("parse time", Verdict.WARNING, f"it imports {', '.join(declared.heavy)}", _IN_FUNCTIONS)
+    else:
+        yield Finding("parse time", Verdict.OK, f"{1000 * declared.took_s:.0f} ms")
+    if declared.has_schedule and not declared.starts_itself:
+        remedy = "List it in `schedules` of party.yaml at the one side that starts it"
+        yield Finding("schedule", Verdict.NOTE, "here it only answers", remedy)
+    elif declared.has_schedule:
+        yield Finding("schedule", Verdict.OK, "this side starts it")
+
+
+def _entries(declared: Declared) -> Iterator[Finding]:
+    missing = [f"{step.name}: {problem}" for step in declared.steps if (problem := _missing(step))]
+    if missing:
+        yield Finding("steps", Verdict.WRONG, "; ".join(missing), "Install it on this machine, or correct `entry`")
+    else:
+        yield Finding("steps", Verdict.OK, "what they run is installed here")
+
+
+def _missing(step: Step) -> str:
+    """Say what of a step's code is not here; looks into the source, since importing it could be slow."""
+    place, _, name = step.entry.rpartition(":")
+    if step.launcher is Launcher.SPARK:
+        return "" if spark_job(step.entry).is_file() else f"there is no {step.entry}"
+    try:
+        spec = None if place.endswith(".py") else find_spec(place)
+    except ModuleNotFoundError:
+        spec = None
+    source = Path(place if place.endswith(".py") else (spec.origin if spec and spec.origin else ""))
+    if not source.is_file():
+        return f"there is no module {place}"
+    names = {node.name for node in ast.parse(source.read_text(encoding="utf-8")).body if hasattr(node, "name")}
+    return "" if name in names else f"{place} defines no {name}"
+
+
+def _ticket(declared: Declared, party: Party) -> Iterator[Finding]:
+    """Say which of the tickets held covers a run with the form's defaults, or why none does."""
+    refusals: list[str] = []
+    peer = declared.asks["peer"]
+    for ticket_id, refusal in _held(declared, party, peer):
+        if refusal is None:
+            yield Finding("ticket", Verdict.OK, f"{ticket_id} of {peer} covers it")
+            return
+        refusals.append(f"{ticket_id}: {refusal.code}: {refusal.detail or refusal.public}")
+    if refusals:
+        remedy = f"Change what is named, or ask {peer} for another ticket: `fedtasks ticket request`"
+        yield Finding("ticket", Verdict.WRONG, "; ".join(refusals), remedy)
+    else:
+        yield wrong("ticket", TicketMissing(f"{peer} has granted no ticket that names `{declared.pipeline}`"))
+
+
+def _held(declared: Declared, party: Party, peer: str) -> Iterator[tuple[str, FedtasksError | None]]:
+    """Yield each ticket held that names the pipeline, and what it refuses."""
+    from fedtasks.gateway.desk import request_of
+    from fedtasks.store import Store
+
+    with Store.open(party.store.url, party.store.password_file) as store:
+        rows = store.tickets(peer=peer, granted=False)
+    for row in rows:
+        try:
+            grant = tickets.read(row.grant, tickets.public_from_text(party.peer(peer).ticket_key))
+            if declared.pipeline not in grant.pipelines:
+                continue
+            if row.revocation:
+                raise TicketRevoked(clause="revocation", ticket=row.ticket_id)
+            if not row.acceptance:
+                raise TicketNotAccepted(clause="acceptance", ticket=row.ticket_id)
+            scopes = {scope.name: scope for scope in grant.datasets}
+            shared = declared.shared
+            if len(scopes) == 1:
+                shared["datasets"].setdefault(peer, *scopes)
+            asked = request_of(shared, grant, holder=party.name, pipeline=declared.pipeline, datasets=scopes)
+            tickets.check(grant, asked, time.time())
+        except (TicketError, ConfigError) as error:
+            yield row.ticket_id, error
+        else:
+            yield row.ticket_id, None

@@ -1,0 +1,147 @@
+"""Two parties with made-up people, so that a pipeline can be tried at one desk."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from fedtasks.config import Airflow, Dataset, FeatureType, Format, Gateway, IdType, Party, Peer, Spark
+
+BANK, SHOP = "bank", "shop"
+
+SHARED = 300
+"""How many people both parties know, unless a pipeline needs more."""
+
+_ONLY = 60
+_MISSING = 0.02
+_NUMBER, _CATEGORY = FeatureType.NUMERIC, FeatureType.CATEGORICAL
+_LOANS = Dataset(
+    name="loans",
+    uri="",
+    id="customer",
+    features={"income": _NUMBER, "age": _NUMBER, "home": _CATEGORY},
+    label="repaid",
+    label_positive="yes",
+)
+_BASKETS = Dataset(
+    name="baskets", uri="", id="customer", features={"spent": _NUMBER, "visits": _NUMBER, "segment": _CATEGORY}
+)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two parties that have never heard of a network.
+
+    Parameters
+    ----------
+    parties
+        Name → party; each has one dataset, whose file is there.
+    leader
+        Name of the one whose dataset has a label.
+    """
+
+    parties: Mapping[str, Party]
+    leader: str
+
+    @property
+    def datasets(self) -> dict[str, str]:
+        """Party name → dataset name."""
+        return {name: party.datasets[0].name for name, party in self.parties.items()}
+
+    def other(self, name: str) -> str:
+        """Return the name of the party that is not `name`."""
+        return next(known for known in self.parties if known != name)
+
+
+def sample_pair(folder: Path, *, shared: int = SHARED) -> Pair:
+    """Make a bank that knows who repaid, and a shop that knows what people buy.
+
+    Parameters
+    ----------
+    folder
+        Where their files go.
+    shared
+        How many people both know; each knows some more.
+    """
+    return _make(folder, {BANK: _LOANS, SHOP: _BASKETS}, shared)
+
+
+def pair_as_declared(folder: Path, own: Dataset, name: str, peer: str, *, shared: int = SHARED) -> Pair:
+    """Make a party whose made-up people have the columns that it declares, and a peer that fits.
+
+    Parameters
+    ----------
+    folder
+        Where their files go.
+    own
+        The own dataset; only what it declares counts, its file is not read.
+    name, peer
+        What the two are called.
+    shared
+        How many people both know.
+    """
+    fitting = _BASKETS if own.label is not None else _LOANS
+    theirs = replace(fitting, id=own.id, id_type=own.id_type, normalise=own.normalise, features=_apart(fitting, own))
+    return _make(folder, {name: own, peer: theirs}, shared)
+
+
+def _apart(theirs: Dataset, own: Dataset) -> dict[str, FeatureType]:
+    """Return features none of which is called like a column of the id."""
+    return {name: kind for name, kind in theirs.features.items() if name not in own.id_columns}
+
+
+def _make(folder: Path, declared: Mapping[str, Dataset], shared: int) -> Pair:
+    rng = np.random.default_rng(7)
+    people = rng.permutation(shared + 2 * _ONLY)
+    known = (people[: shared + _ONLY], np.concatenate([people[:shared], people[shared + _ONLY :]]))
+    traits = rng.normal(size=len(people))
+    parties = {}
+    for (name, dataset), own in zip(declared.items(), known, strict=True):
+        file = folder / name / f"{dataset.name}.parquet"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(_table(dataset, rng.permutation(own), traits, rng), file)
+        (peer,) = set(declared) - {name}
+        parties[name] = _party(folder, name, peer, replace(dataset, uri=f"file://{file}", format=Format.PARQUET))
+    leader = next((name for name, dataset in declared.items() if dataset.label is not None), BANK)
+    return Pair(parties, leader)
+
+
+def _party(folder: Path, name: str, peer: str, dataset: Dataset) -> Party:
+    nowhere = folder / "nowhere"
+    return Party(
+        name=name,
+        gateway=Gateway("127.0.0.1:0", nowhere, nowhere, nowhere, nowhere, nowhere),
+        airflow=Airflow("http://127.0.0.1", "nobody", nowhere),
+        storage=f"file://{folder / name / 'storage'}",
+        peers=(Peer(peer, nowhere, ""),),
+        datasets=(dataset,),
+        spark=Spark(master="local[2]"),
+    )
+
+
+def _table(dataset: Dataset, people: np.ndarray, traits: np.ndarray, rng: np.random.Generator) -> pa.Table:
+    """Make the rows of some people, whose label and features hang together by a trait that nobody sees."""
+    columns: dict[str, pa.Array] = {}
+    for place, name in enumerate(dataset.id_columns):
+        numbers = people if place == 0 else people % (7 + place)
+        is_number = dataset.id_type is IdType.INTEGER
+        columns[name] = pa.array(numbers) if is_number else pa.array([f"P{number:06d}" for number in numbers])
+    for name, kind in dataset.features.items():
+        values = traits[people] + rng.normal(size=len(people))
+        missing = rng.random(len(people)) < _MISSING
+        if kind is FeatureType.NUMERIC:
+            columns[name] = pa.array(np.round(100 + 15 * values, 2), mask=missing)
+        else:
+            columns[name] = pa.array(
+                np.array(["low", "middle", "high"])[np.digitize(values, (-0.5, 0.5))], mask=missing
+            )
+    if dataset.label is not None:
+        yes = dataset.label_positive or "1"
+        is_yes = traits[people] + rng.normal(size=len(people)) / 2 > 0
+        columns[dataset.label] = pa.array(np.where(is_yes, yes, "0" if yes != "0" else "1"))
+    return pa.table(columns)

@@ -1,0 +1,367 @@
+"""A pipeline tried at one desk: both halves of every step on sample data, over a link in memory, without Airflow.
+
+What runs is what runs in production, storage, alignment and algorithms included. Only the gateways are missing: no
+ticket is asked, so what would be charged to one is counted and reported.
+"""
+
+from __future__ import annotations
+
+import itertools
+import runpy
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from fedtasks.airflow.dagfiles import Declared
+from fedtasks.airflow.steps import Launcher, Step, shards_of, spark_job
+from fedtasks.authoring.sample import BANK, SHARED, SHOP, Pair, pair_as_declared, sample_pair
+from fedtasks.config import Party, load_party
+from fedtasks.crypto.scheme import generate_key
+from fedtasks.crypto.schemes import Scheme
+from fedtasks.custom import algorithm_at
+from fedtasks.errors import (
+    ConfigError,
+    DataMissing,
+    DeadlinePassed,
+    FedtasksError,
+    PeerFailed,
+    ProcessFailed,
+    ReceiptsDiffer,
+)
+from fedtasks.link.endpoint import Sent
+from fedtasks.link.link import Link
+from fedtasks.link.memory import MemoryLink, memory_pair
+from fedtasks.settings import to_plain
+from fedtasks.tasks import Algorithm, TaskConfig, TaskContext
+from fedtasks.wire.v1 import model_pb2, worker_pb2
+
+DEADLINE_S = 120.0
+"""How long both halves of one step may take on sample data."""
+
+_KEY_BITS = 3072
+_numbers = itertools.count(1)
+
+
+@dataclass
+class Side:
+    """What one half of a step did.
+
+    Parameters
+    ----------
+    outcome
+        What it ended with, as the receipts hold it.
+    sent
+        What it sent, by name.
+    uses
+        What it would have charged to the ticket.
+    metrics
+        The last value of each metric that it reported.
+    """
+
+    outcome: dict[str, Any] = field(default_factory=dict)
+    sent: dict[str, Sent] = field(default_factory=dict)
+    uses: dict[str, int] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class Tried:
+    """What became of one step.
+
+    Parameters
+    ----------
+    step
+        Its name.
+    sides
+        Party name → what its half did; of a step in stages, all of them together.
+    took_s
+        How long both took.
+    left_out
+        Why it was not tried; empty if it was.
+    """
+
+    step: str
+    sides: dict[str, Side] = field(default_factory=dict)
+    took_s: float = 0.0
+    left_out: str = ""
+
+
+def try_out(
+    steps: Sequence[Step], pair: Pair, folder: Path, *, params: Mapping[str, Any] | None = None, partition: str
+) -> Iterator[Tried]:
+    """Run a pipeline's steps one after another, yielding what became of each.
+
+    Parameters
+    ----------
+    steps
+        The steps.
+    pair
+        The two parties.
+    folder
+        Where keys and scratch files go.
+    params
+        What a trigger form would say of the settings.
+    partition
+        Whose data the run is about.
+
+    Raises
+    ------
+    FedtasksError
+        A half failed: what went wrong, and in which half of which party.
+    ReceiptsDiffer
+        The halves of a step ended with different outcomes.
+    """
+    settings = {step.name: step.settings_with(params or {}) for step in steps}
+    pair = _with_keys_for(pair, steps, settings, folder)
+    run_id = f"trial.{partition}.{next(_numbers)}"
+    with _spark(steps, pair, folder) as missing:
+        incomplete = False
+        for step in steps:
+            if step.launcher is Launcher.SPARK and missing:
+                incomplete = True
+                yield Tried(step.name, left_out=missing)
+                continue
+            try:
+                yield _try_step(step, settings[step.name], pair, run_id, partition)
+            except DataMissing as error:
+                if not incomplete:
+                    raise
+                yield Tried(step.name, left_out=f"it needs what was left out: {error.detail}")
+
+
+@contextmanager
+def _spark(steps: Sequence[Step], pair: Pair, folder: Path) -> Iterator[str]:
+    """Start what both halves of Spark steps share; yields why it could not."""
+    with ExitStack() as stack:
+        missing = ""
+        if any(step.launcher is Launcher.SPARK for step in steps):
+            try:
+                from fedtasks.psi.spark import spark_session
+            except ImportError:
+                missing = "Spark is not installed here: install fedtasks[spark]"
+            else:
+                party = next(iter(pair.parties.values()))
+                stack.enter_context(spark_session(party, "fedtasks dag test", f"file://{folder / 'spark'}"))
+        yield missing
+
+
+def pair_for(declared: Declared, folder: Path, party_file: Path | None = None) -> Pair:
+    """Make the two parties that a pipeline can be tried with.
+
+    Parameters
+    ----------
+    declared
+        The pipeline.
+    folder
+        Where their files go.
+    party_file
+        One of them has the name and the columns of this party; None makes both up.
+    """
+    shared = max(SHARED, *(int(step.settings.get("min_intersection", 0)) for step in declared.steps))
+    if party_file is None:
+        return sample_pair(folder, shared=shared)
+    party = load_party(party_file)
+    if not party.datasets:
+        raise ConfigError("declare a dataset, whose columns the made-up people will have", where=str(party_file))
+    named = declared.shared.get("datasets", {}).get(party.name) or party.datasets[0].name
+    peer = declared.asks.get("peer") or next((peer.name for peer in party.peers), SHOP if party.name == BANK else BANK)
+    return pair_as_declared(folder, party.dataset(named), party.name, peer, shared=shared)
+
+
+def _with_keys_for(pair: Pair, steps: Sequence[Step], settings: Mapping[str, Mapping[str, Any]], folder: Path) -> Pair:
+    """Return the pair with signing keys as long as the steps ask for, if one of them may sign."""
+    if all(step.launcher is not Launcher.SPARK for step in steps):
+        return pair
+    bits = max(_KEY_BITS, *(int(of_step.get("key_bits_min", 0)) for of_step in settings.values()))
+    return replace(pair, parties={name: _with_keys(party, folder, bits) for name, party in pair.parties.items()})
+
+
+def _with_keys(party: Party, folder: Path, bits: int) -> Party:
+    keys = {}
+    for field_name, scheme, length in (("psi_key", Scheme.BLIND_RSA, bits), ("psi_oprf_key", Scheme.OPRF, None)):
+        keys[field_name] = folder / party.name / f"{scheme.value}-{bits}.key"
+        if not keys[field_name].exists():
+            generate_key(scheme, keys[field_name], length)
+    return replace(party, psi_key=keys["psi_key"], psi_oprf_key=keys["psi_oprf_key"])
+
+
+def _try_step(step: Step, settings: Mapping[str, Any], pair: Pair, run_id: str, partition: str) -> Tried:
+    step.check(settings)
+    algorithm = _algorithm(step)
+    tried = Tried(step.name, {name: Side() for name in pair.parties})
+    began = time.monotonic()
+    for stage, shard in _parts(step, settings):
+        configs = {
+            name: TaskConfig(
+                party=Path("party.yaml"),
+                run_id=run_id,
+                task=step.name,
+                attempt=1,
+                peer=pair.other(name),
+                leader=pair.leader,
+                datasets=pair.datasets,
+                settings=settings,
+                partition=partition,
+                stage=stage,
+                shard=shard,
+            )
+            for name in pair.parties
+        }
+        _run_halves(algorithm, {name: (config, pair.parties[name]) for name, config in configs.items()}, tried)
+    tried.took_s = time.monotonic() - began
+    return tried
+
+
+def _algorithm(step: Step) -> Algorithm:
+    if step.launcher is Launcher.PYTHON:
+        return algorithm_at(step.entry)
+    algorithm: Algorithm = runpy.run_path(str(spark_job(step.entry)))["run"]
+    return algorithm
+
+
+def _parts(step: Step, settings: Mapping[str, Any]) -> Iterator[tuple[str, int | None]]:
+    """Yield stage and shard of each task that a step is cut into, in an order in which they may run."""
+    if not step.stages:
+        yield "", None
+    for stage in step.stages:
+        for shard in range(shards_of(settings)) if stage.by_shard else (None,):
+            yield stage.name, shard
+
+
+def _run_halves(algorithm: Algorithm, halves: Mapping[str, tuple[TaskConfig, Party]], tried: Tried) -> None:
+    meeting = Meeting(*halves)
+    contexts = {name: TrialContext(config, party, meeting) for name, (config, party) in halves.items()}
+
+    def half(context: TrialContext) -> dict[str, Any]:
+        try:
+            return dict(to_plain(algorithm(context)))
+        finally:
+            meeting.leave()
+
+    with ThreadPoolExecutor(len(contexts), thread_name_prefix="half") as pool:
+        futures = {name: pool.submit(half, context) for name, context in contexts.items()}
+        if wait(futures.values(), DEADLINE_S).not_done:
+            meeting.abort()
+            task = next(iter(contexts.values())).config.half
+            raise DeadlinePassed(
+                f"a half is not done after {DEADLINE_S:g} s; does each receive what the other sends?", where=task
+            )
+    _raise_first(contexts, futures)
+    outcomes = {name: future.result() for name, future in futures.items()}
+    if len({str(outcome) for outcome in outcomes.values()}) > 1:
+        ends = "; ".join(f"{name}: {outcome}" for name, outcome in outcomes.items())
+        raise ReceiptsDiffer(f"both halves must end with the same, but did not: {ends}", where=tried.step)
+    for name, context in contexts.items():
+        _add(tried.sides[name], context, outcomes[name])
+
+
+def _raise_first(contexts: Mapping[str, TrialContext], futures: Mapping[str, Future[dict[str, Any]]]) -> None:
+    """Raise what went wrong, if anything did; that the other half hung up is a consequence."""
+    errors = {name: error for name, future in futures.items() if (error := future.exception()) is not None}
+    for name, error in sorted(errors.items(), key=lambda item: isinstance(item[1], PeerFailed)):
+        where = f"{contexts[name].config.half} of {name}"
+        if isinstance(error, FedtasksError):
+            error.where = error.where or where
+            raise error
+        raise ProcessFailed(f"{type(error).__name__}: {error}", where=where) from error
+
+
+def _add(side: Side, context: TrialContext, outcome: Mapping[str, Any]) -> None:
+    for part, values in outcome.items():
+        side.outcome.setdefault(part, {}).update(values)
+    for name, sent in context.sent.items():
+        total = side.sent.setdefault(name, Sent())
+        total.messages, total.items, total.bytes = (
+            total.messages + sent.messages,
+            total.items + sent.items,
+            total.bytes + sent.bytes,
+        )
+    side.uses |= context.uses
+    side.metrics |= context.metrics
+
+
+class TrialContext(TaskContext):
+    """A `TaskContext` without a gateway: it meets its other half in memory, and keeps what it would charge."""
+
+    def __init__(self, config: TaskConfig, party: Party, meeting: Meeting) -> None:
+        self.config = config
+        self.party = party
+        self.uses: dict[str, int] = {}
+        self.metrics: dict[str, float] = {}
+        self._meeting = meeting
+        self._links: list[MemoryLink] = []
+
+    @property
+    def sent(self) -> dict[str, Sent]:
+        """What was sent, by name."""
+        return {name: sent for link in self._links for name, sent in link.sent.items()}
+
+    def open_link(self, facts: Mapping[str, str]) -> Link:
+        """See `TaskContext.open_link`."""
+        link = self._meeting.link(self.party.name, facts)
+        self._links.append(link)
+        return link
+
+    def count_use(self, kind: str, amount: int) -> None:
+        """Keep what a ticket would be charged."""
+        self.uses[kind] = amount
+
+    def report(self, progress: Mapping[str, Any] | None = None, *, step: int = 0, **metrics: float) -> None:
+        """Keep the last value of each metric."""
+        self.metrics |= metrics
+
+    def model(self, name: str, version: int = 0) -> worker_pb2.GetModelResponse:
+        """Know of no model: a trial is the first run of its pipeline."""
+        return worker_pb2.GetModelResponse()
+
+    def publish_model(
+        self, version: model_pb2.ModelVersion, consumed: Mapping[str, Sequence[str]], metrics: Mapping[str, float]
+    ) -> None:
+        """Keep the metrics only: there is no registry here."""
+        self.metrics |= metrics
+
+
+class Meeting:
+    """Gives two halves, each in a thread of its own, the two ends of a link once both have asked for it."""
+
+    def __init__(self, *names: str) -> None:
+        self._names = names
+        self._facts: dict[str, Mapping[str, str]] = {}
+        self._links: dict[str, MemoryLink] = {}
+        self._error: FedtasksError | None = None
+        self._barrier = threading.Barrier(len(names), action=self._connect)
+
+    def link(self, name: str, facts: Mapping[str, str]) -> MemoryLink:
+        """Wait for the other half, then return this one's end."""
+        self._facts[name] = facts
+        try:
+            self._barrier.wait()
+        except threading.BrokenBarrierError:
+            raise PeerFailed("the other half ended before they met") from None
+        if self._error is not None:
+            raise self._error
+        return self._links[name]
+
+    def leave(self) -> None:
+        """Let nobody wait for a half that has ended."""
+        self._barrier.abort()
+
+    def abort(self) -> None:
+        """End whatever both halves wait for."""
+        self.leave()
+        for link in self._links.values():
+            link.abort()
+
+    def _connect(self) -> None:
+        a, b = self._names
+        try:
+            links = memory_pair(facts_a=self._facts[a], facts_b=self._facts[b], names=(a, b))
+        except FedtasksError as error:
+            self._error = error
+            return
+        self._links = dict(zip(self._names, links, strict=True))

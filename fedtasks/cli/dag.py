@@ -1,0 +1,168 @@
+"""Commands for pipelines of one's own: `dag new | check | test | plan`."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fedtasks.cli.output import (
+    PARTY,
+    AsJson,
+    PartyFile,
+    examples,
+    print_findings,
+    print_json,
+    print_table,
+    size,
+    tell,
+)
+from fedtasks.errors import ConfigError
+
+if TYPE_CHECKING:
+    from fedtasks.authoring.sample import Pair
+    from fedtasks.authoring.trial import Tried
+
+dag_app = typer.Typer(no_args_is_help=True, help="Pipelines of one's own: make one, check it, try it out.")
+
+DagFile = Annotated[Path, typer.Argument(metavar="FILE", help="The DAG file.")]
+Conf = Annotated[
+    str, typer.Option(help="Settings to change, as the trigger form would: '{\"train.epochs\": 2}'.", metavar="JSON")
+]
+Partition = Annotated[str, typer.Option(help="Whose data the run is about: a day or another key.")]
+
+DAY = "2026-01-01"
+
+
+@dag_app.command("new", epilog=examples("dag new my_pipeline", "dag new my_pipeline --folder ~/airflow"))
+def dag_new(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The pipeline's name, the same on both sides.")],
+    folder: Annotated[Path, typer.Option(help="Where `dags/` and `tests/` are, or come to be.")] = Path(),
+    as_json: AsJson = False,
+) -> None:
+    """Write a pipeline that exchanges column means, and its test; both run as they are."""
+    from fedtasks.authoring.scaffold import scaffold
+
+    dag, test = scaffold(name, folder)
+    tell(
+        {"dag": str(dag), "test": str(test)},
+        f"{dag} and {test} are written. Next:",
+        f"  fedtasks dag check {dag}",
+        f"  fedtasks dag test {dag}",
+        f"  pytest {test}",
+        as_json=as_json,
+    )
+
+
+@dag_app.command("check", epilog=examples("dag check dags/my_pipeline.py", "dag check dags/my_pipeline.py --json"))
+def dag_check(file: DagFile, as_json: AsJson = False, party_file: PartyFile = PARTY) -> None:
+    """Say whether a DAG file parses, on either side, whether its steps can run here, and which ticket covers it."""
+    from fedtasks.authoring.check import check
+
+    print_findings(list(check(file, party_file)), as_json=as_json)
+
+
+@dag_app.command("test", epilog=examples("dag test dags/my_pipeline.py", "dag test dags/train.py --conf '{...}'"))
+def dag_test(
+    file: DagFile,
+    conf: Conf = "{}",
+    partition: Partition = DAY,
+    as_json: AsJson = False,
+    party_file: PartyFile = PARTY,
+) -> None:
+    """Run both halves of every step on made-up people, without Airflow, a network or a ticket.
+
+    The people have the columns that party.yaml declares; without that file, a bank and a shop are made up too.
+    """
+    with _trial(file, conf, partition, party_file) as (pair, tried):
+        steps = []
+        for step in tried:
+            outcome = next((side.outcome for side in step.sides.values()), {})
+            metrics = {name: side.metrics for name, side in step.sides.items() if side.metrics}
+            facts = {"step": step.step, "took_s": round(step.took_s, 2), "left_out": step.left_out}
+            steps.append({**facts, "outcome": outcome, "metrics": metrics})
+    if as_json:
+        print_json({"parties": list(pair.parties), "leader": pair.leader, "steps": steps})
+        return
+    rows = [
+        ["· left out" if step["left_out"] else "✔ ok", step["step"], f"{step['took_s']:.1f} s", _told(step)]
+        for step in steps
+    ]
+    print_table(["", "Step", "Took", "Both halves ended with"], rows, empty="The pipeline has no steps.")
+    typer.echo(f"Tried as {' and '.join(pair.parties)}; {pair.leader} leads.")
+
+
+@dag_app.command("plan", epilog=examples("dag plan dags/my_pipeline.py", "dag plan dags/my_pipeline.py --json"))
+def dag_plan(
+    file: DagFile,
+    conf: Conf = "{}",
+    partition: Partition = DAY,
+    as_json: AsJson = False,
+    party_file: PartyFile = PARTY,
+) -> None:
+    """Say what leaves either house, what the other learns of it, and what a run spends of a ticket.
+
+    Measured in a trial on made-up people, as `dag test` runs it: sizes are the sample's, names and meanings the
+    pipeline's.
+    """
+    from fedtasks.authoring.plan import plan_of
+
+    with _trial(file, conf, partition, party_file) as (pair, tried):
+        steps = list(tried)
+    plan = plan_of(steps)
+    left_out = {step.step: step.left_out for step in steps if step.left_out}
+    if as_json:
+        print_json({**asdict(plan), "left_out": left_out})
+        return
+    for party, entries in plan.leaves.items():
+        rows = [[entry.task, entry.what, entry.items or "", size(entry.bytes), entry.learns] for entry in entries]
+        typer.echo(f"Leaves {party}:")
+        columns = ["Step", "What", "Rows", "Size", f"{pair.other(party)} learns"]
+        print_table(columns, rows, empty="Nothing.")
+    for kind, by_party in plan.spends.items():
+        for party, amount in by_party.items():
+            typer.echo(f"Spends {amount} of `limits.{kind}`, counted by {party}.")
+    typer.echo("Spends 1 of `limits.runs`.")
+    for step, reason in left_out.items():
+        typer.echo(f"Left out: {step}: {reason}")
+
+
+@contextmanager
+def _trial(file: Path, conf: str, partition: str, party_file: Path) -> Iterator[tuple[Pair, Iterator[Tried]]]:
+    """Yield two parties, and what becomes of a pipeline's steps between them, as they end."""
+    from fedtasks.airflow.dagfiles import declared_in
+    from fedtasks.authoring.trial import pair_for, try_out
+
+    params = _settings(conf)
+    has_party = party_file.is_file()
+    declared = declared_in(file, party_file if has_party else None)
+    with tempfile.TemporaryDirectory(prefix="fedtasks-trial-") as name:
+        folder = Path(name)
+        pair = pair_for(declared, folder, party_file if has_party else None)
+        yield pair, try_out(declared.steps, pair, folder, params=params, partition=partition)
+
+
+def _settings(conf: str) -> Mapping[str, Any]:
+    try:
+        found = json.loads(conf)
+    except ValueError as error:
+        raise ConfigError(f"not JSON: {error}", field="conf") from None
+    if not isinstance(found, dict):
+        raise ConfigError("expected a JSON object", field="conf")
+    return found
+
+
+def _told(step: Mapping[str, Any]) -> str:
+    """Say what a step ended with, on one line."""
+    if step["left_out"]:
+        return str(step["left_out"])
+    facts = {**step["outcome"].get("counts", {}), **step["outcome"].get("values", {})}
+    for party, metrics in step["metrics"].items():
+        facts |= {f"{party}.{name}": round(value, 3) for name, value in metrics.items()}
+    return " ".join(f"{name}={json.dumps(value)}" for name, value in facts.items()) or "nothing to count"

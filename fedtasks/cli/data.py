@@ -1,0 +1,44 @@
+"""Commands about datasets by partition: `data list | land`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from fedtasks.cli.output import PARTY, PATIENCE_S, AsJson, PartyFile, examples, moment, open_store, print_listing, tell
+from fedtasks.config import load_party
+
+data_app = typer.Typer(no_args_is_help=True, help="Datasets by partition: which have landed, here and at peers.")
+
+_COLUMNS = {"party": "party", "dataset": "dataset", "partition": "partition", "rows": "rows", "landed": "landed"}
+
+
+@data_app.command("list", epilog=examples("data list", "data list --json"))
+def list_landed(party: PartyFile = PARTY, as_json: AsJson = False) -> None:
+    """List what has landed; of a peer's partitions the rows are not known."""
+    with open_store(load_party(party)) as store:
+        rows = [
+            {**vars(row), "rows": row.rows or None, "landed": moment(row.landed_ms)} for row in store.landings.landed()
+        ]
+    print_listing(rows, _COLUMNS, as_json=as_json, empty="Nothing has landed yet: `fedtasks data land` says what has")
+
+
+@data_app.command(epilog=examples("data land customers 2026-11-21"))
+def land(
+    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="One of our datasets, with partitions.")],
+    partition: Annotated[str, typer.Argument(metavar="PARTITION", help="Its key, such as a day.")],
+    party: PartyFile = PARTY,
+    as_json: AsJson = False,
+) -> None:
+    """Say that a partition is complete: check its rows, mark it, and let the gateway tell whoever waits for it."""
+    from fedtasks.data import partitions
+    from fedtasks.link.client import GatewayClient
+
+    config = load_party(party)
+    rows = partitions.land(config.dataset(dataset), partition)
+    with GatewayClient.of(config, patience_s=PATIENCE_S) as client:
+        is_new = client.land_partition(dataset, partition, rows)
+    said = f"{partition} of {dataset} has landed with {rows:,} rows" if is_new else f"{partition} had landed before"
+    facts = {"dataset": dataset, "partition": partition, "rows": rows, "is_new": is_new}
+    tell(facts, said, as_json=as_json)

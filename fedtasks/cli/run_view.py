@@ -1,0 +1,189 @@
+"""What a terminal shows of a run: how it stands, both sides task by task, what left the house, and results."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+from rich import box
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from fedtasks.cli.output import console, moment, size
+from fedtasks.errors import StoreUnavailable
+from fedtasks.reports.runs import run_report
+from fedtasks.reports.status import clock_time
+from fedtasks.store import Store
+
+LOOK_EVERY_S = 0.5
+PATIENCE_S = 120.0
+"""How long a store that cannot be reached is waited for."""
+
+_SIGNS = {"waiting": "⏳", "running": "▶", "succeeded": "✔", "failed": "✘"}
+_FACTS = {"Ticket": "ticket_id", "DAG run": "dag_run_id", "Reason": "reason"}
+
+
+def follow(store: Store, party: str, run_id: str, *, as_json: bool) -> int:
+    """Show a run until it has ended, and return the exit code that says how.
+
+    A terminal sees both sides move; anything else gets a line for each change: JSON, or the status sentence.
+
+    Raises
+    ------
+    RunUnknown
+        Nobody opened it.
+    StoreUnavailable
+        The store has not answered for `PATIENCE_S`.
+    """
+    with _screen(as_json) as show:
+        for report in changes(store, party, run_id):
+            show(report)
+    return 0 if report["state"] == "succeeded" else 1
+
+
+@contextmanager
+def _screen(as_json: bool) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    terminal, said = console(), ""
+
+    def say(report: Mapping[str, Any]) -> None:
+        nonlocal said
+        if said != report["status"]["sentence"]:
+            said = report["status"]["sentence"]
+            typer.echo(said)
+
+    if as_json:
+        yield lambda report: typer.echo(json.dumps(report, ensure_ascii=False))
+    elif terminal.is_terminal:
+        with Live(console=terminal, auto_refresh=False) as live:
+            yield lambda report: live.update(run_view(report), refresh=True)
+    else:
+        yield say
+
+
+def changes(store: Store, party: str, run_id: str) -> Iterator[dict[str, Any]]:
+    """Yield a run's report now and whenever it has changed, until the run has ended."""
+    seen = run_report(store, party, run_id)
+    yield seen
+    answered = time.monotonic()
+    while seen["state"] == "running":
+        time.sleep(LOOK_EVERY_S)
+        try:
+            report = run_report(store, party, run_id)
+        except StoreUnavailable:
+            if time.monotonic() > answered + PATIENCE_S:
+                raise
+            continue
+        answered = time.monotonic()
+        if report != seen:
+            seen = report
+            yield seen
+
+
+def run_view(report: Mapping[str, Any]) -> RenderableType:
+    """Return a run as `fedtasks.reports.runs.run_report` has it, ready to print."""
+    return Group(*_parts(report))
+
+
+def _parts(report: Mapping[str, Any]) -> Iterator[RenderableType]:
+    yield Text(f"{report['run_id']}  {report['initiator']} → {report['responder']}", style="bold")
+    yield Text(report["status"]["sentence"])
+    yield Text(" · ".join(_facts(report)), style="dim")
+    if report["approval"]:
+        yield Text(_approval(report["approval"]))
+    yield _lanes(report)
+    if report["counts"]:
+        yield _table(["People and rows", ""], report["counts"].items())
+    yield Text(f"Sent {size(report['bytes_sent'])}, received {size(report['bytes_received'])}")
+    if report["ledger"]:
+        columns = ["Left the house", "Task", f"{report['peer']} learns", "Rows", "Size"]
+        yield _table(columns, map(_ledger_line, report["ledger"]))
+    if report["metrics"]:
+        yield _table(["Metric", "Last value"], report["metrics"].items())
+    if report["rights"]:
+        rows = [(right["what"], "✔ yes" if right["may"] else "✘ no", _clause(right)) for right in report["rights"]]
+        yield _table(["Results", "May be seen here", "Because"], rows)
+    yield Text(_receipts(report["receipts"], report["peer"]))
+
+
+def _facts(report: Mapping[str, Any]) -> Iterator[str]:
+    yield f"opened {moment(report['opened_ms'])} UTC"
+    if report["closed_ms"]:
+        yield f"closed {moment(report['closed_ms'])} UTC"
+    for label, key in _FACTS.items():
+        if report[key]:
+            yield f"{label} {report[key]}"
+
+
+def _approval(approval: Mapping[str, Any]) -> str:
+    """Say how it stands with the person whom the ticket asks for."""
+    said = f" by {approval['decided_by']}" if approval["decided_by"] else ""
+    why = f": {approval['reason']}" if approval["reason"] else ""
+    return f"Approval ({approval['clause']}): {approval['state']}{said}{why}"
+
+
+def _lanes(report: Mapping[str, Any]) -> Table:
+    table = Table("Task", report["party"], "", report["peer"], box=box.SIMPLE_HEAD, pad_edge=False)
+    for task in report["tasks"]:
+        own = task["own"]
+        table.add_row(Text(task["task"]), Text(half_text(own)), _bar(own), Text(half_text(task["peer"])))
+    return table
+
+
+def half_text(half: Mapping[str, Any] | None) -> str:
+    """Say how one side's half of a task stands."""
+    if half is None:
+        return "—"
+    words = [f"{_SIGNS[half['state']]} {half['state']}"]
+    if half["attempt"] > 1:
+        words.append(f"attempt {half['attempt']}")
+    if half["state"] in ("waiting", "running"):
+        words.append(f"since {clock_time(half['since_ms'])}")
+    if half["state"] == "running" and half["progress"]:
+        words.append(_progress(half["progress"]))
+    return " · ".join((*words, half["code"])) if half["code"] else " · ".join(words)
+
+
+def _progress(progress: Mapping[str, Any]) -> str:
+    phase, done, of = progress.get("phase", ""), progress.get("done"), progress.get("of")
+    return f"{phase} {done:,} of {of:,}".strip() if isinstance(done, int) and isinstance(of, int) else str(phase)
+
+
+def _bar(half: Mapping[str, Any] | None) -> RenderableType:
+    progress = half["progress"] if half is not None and half["state"] == "running" else {}
+    return ProgressBar(progress["of"], progress["done"], width=16) if {"done", "of"} <= progress.keys() else ""
+
+
+def _ledger_line(entry: Mapping[str, Any]) -> tuple[object, ...]:
+    rows = f"{entry['items']:,}" if entry["items"] else ""
+    return entry["what"], entry["task"], entry["learns"], rows, size(entry["bytes"])
+
+
+def _clause(right: Mapping[str, Any]) -> str:
+    return f"{right['who']} ({right['clause']})" if right["clause"] else str(right["who"])
+
+
+def _receipts(receipts: Mapping[str, Any], peer: str) -> str:
+    if receipts["agree"]:
+        return "✔ Both receipts are signed and agree."
+    own, theirs = ("signed" if receipts[side] else "not yet signed" for side in ("own", "peer"))
+    return f"Receipts: own {own}, {peer}'s {theirs}."
+
+
+def _table(columns: Sequence[str], rows: Iterable[Iterable[object]]) -> Table:
+    table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False)
+    for row in rows:
+        table.add_row(*(Text(_shown(cell)) for cell in row))
+    return table
+
+
+def _shown(cell: object) -> str:
+    if isinstance(cell, float):
+        return f"{cell:.4f}"
+    return "no number" if cell is None else f"{cell:,}" if isinstance(cell, int) else str(cell)

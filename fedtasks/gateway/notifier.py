@@ -1,0 +1,137 @@
+"""Tells people once what needs them, over the webhook that party.yaml names."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+
+from fedtasks import tickets
+from fedtasks.config import Event, Party
+from fedtasks.errors import FedtasksError, RunCancelled
+from fedtasks.gateway.airflow_api import AirflowApi
+from fedtasks.halves import APPROVE
+from fedtasks.notices import Notice, post
+from fedtasks.reports.runs import status_now
+from fedtasks.reports.status import refusal_sentence, sentence
+from fedtasks.store import Store
+
+log = logging.getLogger(__name__)
+
+SENT = "notice.sent"
+"""The action under which the audit remembers what was posted."""
+
+DAY_MS = 86_400_000
+EXPIRES_SOON_MS = 7 * DAY_MS
+"""A ticket with less time left is told of."""
+
+REFUSED_FOR_MS = 60_000
+"""How long a DAG run must stand refused: until then it may be tried again and come to a run."""
+
+FIRST_PAUSE_MS, LONGEST_PAUSE_MS = 2_000, 300_000
+
+Key = tuple[str, str, int]
+
+
+class Notifier:
+    """Posts each notice once, also over restarts of the gateway; what is older than a day is not news any more."""
+
+    def __init__(self, party: Party, store: Store, airflow: AirflowApi, clock: Callable[[], int]) -> None:
+        self._party = party
+        self._store = store
+        self._airflow = airflow
+        self._clock = clock
+        self._sent: set[Key] | None = None
+        self._pause_ms = FIRST_PAUSE_MS
+        self._not_before_ms = 0
+
+    async def tell(self) -> None:
+        """Post what has not been posted yet; after a failure, a pause that doubles."""
+        if self._party.notify is not None and self._clock() >= self._not_before_ms:
+            await asyncio.to_thread(self._tell)
+
+    def _tell(self) -> None:
+        notify = self._party.notify
+        if notify is None:
+            return
+        if self._sent is None:
+            rows = self._store.audit_rows(action=SENT)
+            self._sent = {(row.detail["event"], row.detail["about"], row.detail["since_ms"]) for row in rows}
+        for about, since_ms, notice in self._notices():
+            key = (notice.event.value, about, since_ms)
+            if notice.event not in notify.events or key in self._sent:
+                continue
+            try:
+                post(notify.webhook_url_file, notice)
+            except FedtasksError:
+                self._not_before_ms = self._clock() + self._pause_ms
+                self._pause_ms = min(2 * self._pause_ms, LONGEST_PAUSE_MS)
+                raise
+            self._pause_ms = FIRST_PAUSE_MS
+            facts = {"event": notice.event.value, "about": about, "since_ms": since_ms}
+            self._store.audit(self._party.name, SENT, "noted", **facts)
+            self._sent.add(key)
+
+    def _notices(self) -> Iterator[tuple[str, int, Notice]]:
+        """Yield what needs somebody: what it is about, since when that is so, and the notice."""
+        yield from self._approvals()
+        yield from self._failures()
+        yield from self._refusals()
+        yield from self._tickets_that_expire()
+
+    def _approvals(self) -> Iterator[tuple[str, int, Notice]]:
+        for asked in self._store.approvals.asked():
+            run = self._store.run(asked.run_id)
+            if run is None or not asked.until_ms:
+                continue  # its task has not asked yet
+            text = (
+                f"{run.peer} asks to run {run.pipeline} up to {run.partition}: answer until {_moment(asked.until_ms)}"
+            )
+            about = {"peer": run.peer, "pipeline": run.pipeline, "partition": run.partition}
+            link = self._link(self._airflow.question(run.dag_id, run.dag_run_id, APPROVE))
+            yield run.run_id, asked.asked_ms, self._notice(Event.APPROVAL_NEEDED, text, asked.asked_ms, link, **about)
+
+    def _failures(self) -> Iterator[tuple[str, int, Notice]]:
+        for run in self._store.runs(state="failed"):
+            since_ms = run.closed_ms or 0
+            # Who cancels a run here knows of it.
+            if self._is_old(since_ms) or (run.failure or {}).get("code") == RunCancelled.code:
+                continue
+            text = sentence(status_now(self._store, run, (), (), self._party.name))
+            about = {"peer": run.peer, "pipeline": run.pipeline, "partition": run.partition}
+            link = self._link(self._airflow.page(run.dag_id, run.dag_run_id))
+            yield run.run_id, since_ms, self._notice(Event.RUN_FAILED, text, since_ms, link, **about)
+
+    def _refusals(self) -> Iterator[tuple[str, int, Notice]]:
+        for refusal in self._store.refusals.recent():
+            if self._is_old(refusal.at_ms) or self._clock() - refusal.at_ms < REFUSED_FOR_MS:
+                continue
+            text = refusal_sentence(refusal, self._party.name)
+            about = {"peer": refusal.peer, "pipeline": refusal.dag_id, "partition": refusal.partition}
+            link = self._link(self._airflow.page(refusal.dag_id, refusal.dag_run_id))
+            name = f"{refusal.dag_id}/{refusal.dag_run_id}"
+            yield name, refusal.at_ms, self._notice(Event.RUN_FAILED, text, refusal.at_ms, link, **about)
+
+    def _tickets_that_expire(self) -> Iterator[tuple[str, int, Notice]]:
+        now = self._clock()
+        for row in self._store.tickets():
+            grant = tickets.peek(row.grant)
+            until_ms = grant.expires_s * 1000
+            if row.acceptance and not row.revocation and 0 < until_ms - now < EXPIRES_SOON_MS:
+                pipelines = ", ".join(grant.pipelines)
+                text = f"{grant.grantor}'s ticket for {grant.holder} to run {pipelines} expires {_moment(until_ms)}"
+                yield row.ticket_id, until_ms, self._notice(Event.TICKET_EXPIRING, text, now, "", peer=row.peer)
+
+    def _notice(self, event: Event, text: str, at_ms: int, link: str, **about: str) -> Notice:
+        return Notice(event, self._party.name, text=text, at_ms=at_ms, link=link, **about)
+
+    def _is_old(self, since_ms: int) -> bool:
+        return self._clock() - since_ms > DAY_MS
+
+    def _link(self, page: str) -> str:
+        return f"{self._airflow.origin}{page}"
+
+
+def _moment(at_ms: int) -> str:
+    return datetime.fromtimestamp(at_ms // 1000, UTC).strftime("%Y-%m-%d %H:%M UTC")

@@ -1,0 +1,95 @@
+"""One DAG run, and one of its tasks, as the pages beside them show it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fedtasks.errors import RunUnknown, from_code
+from fedtasks.reports.runs import CLOSE_RUN, half_report, run_report, run_status, series, sides, steps_of
+from fedtasks.store import HalfRow, Store
+
+OVERLAP_MS = 5_000
+"""Metrics of several workers arrive out of order: so much of what was told already is told again."""
+
+
+def dag_run_report(store: Store, party: str, dag_id: str, dag_run_id: str) -> dict[str, Any]:
+    """Return the run that a DAG run is at, or why there is none.
+
+    Returns
+    -------
+    dict
+        A run as `run_report` has it; with state ``refused`` and the ``failure``; or with state ``none`` and ``why``.
+    """
+    run = store.run_by_dag(dag_id, dag_run_id)
+    refusal = store.refusals.of(dag_id, dag_run_id)
+    if refusal is not None and (run is None or refusal.at_ms > run.opened_ms):
+        return {
+            "state": "refused",
+            "dag_id": dag_id,
+            "dag_run_id": dag_run_id,
+            "partition": refusal.partition,
+            "party": party,
+            "peer": refusal.peer,
+            "failure": failure_report(refusal.failure, party),
+            "at_ms": refusal.at_ms,
+        }
+    if run is None:
+        why = (
+            "This DAG run has opened no run: its task `open_run` has not run yet, or another DAG run did the partition"
+        )
+        return {"state": "none", "dag_id": dag_id, "dag_run_id": dag_run_id, "party": party, "why": why}
+    return run_report(store, party, run.run_id)
+
+
+def failure_report(failure: Mapping[str, Any], party: str) -> dict[str, Any]:
+    """Return a stored failure with who must act and the remedy, as the registry of errors has them."""
+    error, where = from_code(str(failure["code"])), str(failure.get("party") or party)
+    return {**failure, "party": where, "who": error.who, "remedy": error.remedy}
+
+
+def metrics_report(store: Store, run_id: str, task: str, after_ms: int) -> dict[str, Any]:
+    """Return the curves of a run: all, or what came after `after_ms`, which the answer before this one has named.
+
+    A point that was told already may be told again: of one step the last counts.
+    """
+    rows = store.metrics(run_id, task or None, after_ms=after_ms)
+    newest = max((row.at_ms for row in rows), default=None)
+    return {"series": series(rows), "at_ms": after_ms if newest is None else max(after_ms, newest - OVERLAP_MS)}
+
+
+def task_report(store: Store, party: str, run_id: str, half: str, now_ms: int) -> dict[str, Any]:
+    """Return both halves of one task, how far it is and when it may be done."""
+    run = store.run(run_id)
+    if run is None:
+        raise RunUnknown(f"run `{run_id}` is not known to {party}")
+    own, peer = sides(store.halves(run_id))
+    ours, theirs = (next((row for row in rows if row.task == half), None) for rows in (own, peer))
+    progress = dict(ours.progress or {}) if ours is not None else {}
+    task = half.partition(".")[0]
+    return {
+        "run_id": run_id,
+        "party": party,
+        "peer_name": run.peer,
+        "task": half,
+        # The peer has no half of what a side does for itself.
+        "federated": ours is not None or theirs is not None or task in (*steps_of(run), CLOSE_RUN),
+        "own": half_report(half, own),
+        "peer": half_report(half, peer),
+        "attempts": max((row.attempt for row in (ours, theirs) if row is not None), default=0),
+        "progress": progress,
+        **_pace(ours, progress, now_ms),
+        "checkpoint": progress.get("checkpoint"),
+        "series": series(store.metrics(run_id, task)),
+        "failure": failure_report(ours.failure, party) if ours is not None and ours.failure else None,
+        "status": run_status(store, run, own, peer, party),
+    }
+
+
+def _pace(half: HalfRow | None, progress: Mapping[str, Any], now_ms: int) -> dict[str, float | None]:
+    """Return how fast a half that works has been on average, and how long the rest takes at that pace."""
+    done, of = progress.get("done"), progress.get("of")
+    if half is None or half.state != "running" or not isinstance(done, int) or not isinstance(of, int) or done < 1:
+        return {"rate_per_s": None, "left_s": None}
+    rate = done / max(0.001, (now_ms - half.started_ms) / 1000)
+    return {"rate_per_s": rate, "left_s": max(0, of - done) / rate}

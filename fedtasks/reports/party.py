@@ -1,0 +1,159 @@
+"""The morning look: what needs a person, what runs, how the peers are, what has landed."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import Any
+
+from fedtasks.config import Dataset, Party
+from fedtasks.errors import ConfigError
+from fedtasks.identity import valid_until
+from fedtasks.reports.dag_runs import failure_report
+from fedtasks.reports.runs import run_list
+from fedtasks.reports.tickets import DAY_MS, EXPIRES_SOON_MS, ticket_reports
+from fedtasks.store import Store
+
+RECENT = 10
+SILENT_MS = 60_000
+"""A gateway that has not looked for its peers so long does not run."""
+
+
+def overview(store: Store, party: Party, readable: Collection[str], now_ms: int) -> dict[str, Any]:
+    """Return what a person looks at first; runs only of the DAGs that may be read."""
+    tickets = ticket_reports(store, party.name, now_ms)
+    running = [run.run_id for run in store.runs(state="running", dag_ids=readable)]
+    recent = run_list(store, party.name, dag_ids=readable, limit=RECENT + len(running))
+    peers = peer_reports(store, party)
+    return {
+        "party": party.name,
+        "now_ms": now_ms,
+        "needs": sorted(
+            (*_gateway_needs(peers, now_ms), *_ticket_needs(tickets, now_ms), *_run_needs(store, recent, now_ms)),
+            key=lambda need: -need["at_ms"],
+        ),
+        "running": [run for run in recent if run["state"] == "running"],
+        "recent": [run for run in recent if run["state"] != "running"][:RECENT],
+        "peers": peers,
+        "budgets": [
+            {"ticket_id": ticket["ticket_id"], "peer": ticket["peer"], "granted": granted, **limit}
+            for granted, side in ((True, "granted"), (False, "held"))
+            for ticket in tickets[side]
+            if ticket["state"] == "accepted"
+            for limit in ticket["limits"]
+            if limit["used"] is not None
+        ],
+    }
+
+
+def _need(kind: str, text: str, at_ms: int, remedy: str, **link: str) -> dict[str, Any]:
+    return {"kind": kind, "text": text, "at_ms": at_ms, "remedy": remedy, "link": link}
+
+
+def _gateway_needs(peers: list[dict[str, Any]], now_ms: int) -> Iterator[dict[str, Any]]:
+    seen_ms = max((peer["seen_ms"] for peer in peers), default=0)
+    if peers and now_ms - seen_ms > SILENT_MS:
+        yield _need("gateway_down", "The own gateway does not run", seen_ms, "Start it: fedtasks gateway", tab="peers")
+        return
+    for peer in peers:
+        if not peer["connected"]:
+            failure = peer["failure"] or {"text": "it has not been heard of yet", "remedy": ""}
+            text = f"{peer['name']} is not connected: {failure['text']}"
+            yield _need("peer_down", text, peer["since_ms"], failure["remedy"], tab="peers")
+
+
+def _ticket_needs(tickets: dict[str, list[dict[str, Any]]], now_ms: int) -> Iterator[dict[str, Any]]:
+    for ticket in (*tickets["granted"], *tickets["held"]):
+        if ticket["state"] == "accepted" and ticket["expires_ms"] - now_ms < EXPIRES_SOON_MS:
+            days = (ticket["expires_ms"] - now_ms) // DAY_MS
+            text = f"Ticket {ticket['ticket_id']} with {ticket['peer']} expires in {days} days"
+            remedy = "The granting party issues a new one: fedtasks ticket issue"
+            yield _need("ticket_expiring", text, now_ms, remedy, tab="tickets")
+    for ticket in tickets["held"]:
+        if ticket["state"] == "issued":
+            text = f"{ticket['peer']} offers ticket {ticket['ticket_id']}"
+            remedy = f"Accept it: fedtasks ticket accept {ticket['ticket_id']}"
+            yield _need("ticket_offered", text, ticket["valid_from_ms"], remedy, tab="tickets")
+    for request in tickets["requests"]:
+        if request["state"] == "open" and request["asked_by"] == request["peer"]:
+            text = f"{request['peer']} asks for a ticket: {request['reason']}"
+            yield _need("ticket_request", text, request["at_ms"], "Grant it: fedtasks ticket issue", tab="tickets")
+
+
+def _run_needs(store: Store, recent: list[dict[str, Any]], now_ms: int) -> Iterator[dict[str, Any]]:
+    asked = {row.run_id: row for row in store.approvals.asked()}
+    done_later: set[tuple[str, str]] = set()
+    for run in recent:  # newest first
+        place = {"dag_id": run["dag_id"], "dag_run_id": run["dag_run_id"]}
+        day = run["pipeline"], run["partition"]
+        if run["state"] == "failed" and day not in done_later and now_ms - (run["closed_ms"] or 0) < DAY_MS:
+            text = f"{run['run_id']} has failed: {run['code']}"
+            yield _need("run_failed", text, run["closed_ms"] or 0, run["status"]["remedy"], **place)
+        if run["run_id"] in asked:
+            text = f"{run['peer']} asks for {run['run_id']}: {run['reason'] or 'no reason given'}"
+            yield _need("approval", text, asked[run["run_id"]].asked_ms, "Approve or reject it in the DAG run", **place)
+        done_later.add(day)
+
+
+# ------------------------------------------------------------------------------------------------------------- peers
+def peer_reports(store: Store, party: Party) -> list[dict[str, Any]]:
+    """Return the peers of party.yaml, as the gateway last saw them."""
+    seen = {row.name: row for row in store.peers.peers()}
+    found = []
+    for peer in party.peers:
+        row = seen.get(peer.name)
+        try:
+            until_ms = valid_until(peer.authority)
+        except ConfigError:
+            until_ms = None
+        found.append(
+            {
+                "name": peer.name,
+                "address": peer.address or "",
+                "connected": row is not None and row.connected,
+                "version": row.version if row else "",
+                "clock_skew_s": row.clock_skew_s if row else 0.0,
+                "failure": failure_report(row.failure, peer.name) if row and row.failure else None,
+                "since_ms": row.since_ms if row else 0,
+                "seen_ms": row.seen_ms if row else 0,
+                "certificate_until_ms": until_ms,
+                "checks": (row.checks or []) if row else [],
+                "checked_ms": row.checked_ms if row else None,
+            }
+        )
+    return found
+
+
+# -------------------------------------------------------------------------------------------------------------- data
+def data_report(store: Store, party: Party) -> dict[str, Any]:
+    """Return the own datasets and those of peers that tickets name, with what has landed of each.
+
+    ``waiting`` are the partitions that another dataset has and this one has not.
+    """
+    landed: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in store.landings.landed():
+        at = {"party": row.party, "partition": row.partition, "at_ms": row.landed_ms, "rows": row.rows or None}
+        landed.setdefault((row.party, row.dataset), []).append(at)
+    known = {key: {each["partition"] for each in rows} for key, rows in landed.items()}
+    found = [_own_dataset(party.name, dataset) for dataset in party.datasets]
+    for ticket in ticket_reports(store, party.name, 0)["held"]:
+        for scope in ticket.get("datasets", []):
+            shared = {"party": ticket["peer"], "name": scope["name"]}
+            if not any(shared.items() <= dataset.items() for dataset in found):
+                partitioned = (ticket["peer"], scope["name"]) in landed
+                found.append({**shared, "features": scope["columns"], "label": None, "partitioned": partitioned})
+    for dataset in found:
+        key = dataset["party"], dataset["name"]
+        others = set().union(*(parts for other, parts in known.items() if other != key))
+        missing = others - known.get(key, set()) if dataset["partitioned"] else set()
+        dataset |= {"landed": landed.get(key, []), "waiting": sorted(missing)}
+    return {"datasets": found}
+
+
+def _own_dataset(party: str, dataset: Dataset) -> dict[str, Any]:
+    return {
+        "party": party,
+        "name": dataset.name,
+        "features": list(dataset.features),
+        "label": dataset.label is not None,
+        "partitioned": dataset.is_partitioned,
+    }

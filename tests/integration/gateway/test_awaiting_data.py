@@ -1,0 +1,136 @@
+"""A run that waits for data: the real task on both sides, through two real gateways, over real partitions."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import pandas as pd
+import pytest
+from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
+
+from fedtasks.airflow import landing, operators
+from fedtasks.airflow.hook import FedtasksHook
+from fedtasks.airflow.landing import AwaitDataOperator
+from fedtasks.data import partitions
+from fedtasks.halves import DATA
+from fedtasks.reports.status import sentence, status_of
+from tests.integration.gateway.conftest import Pair
+from tests.integration.gateway.parties import Member, grant_ticket
+from tests.integration.gateway.test_opening import open_run, wait_for
+
+DAY = "2026-11-21"
+
+
+@pytest.fixture
+def opened(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> tuple[Pair, str]:
+    """Both parties keep their data by day, and a run of one day is open."""
+    members = {member.name: member for member in (pair.bank, pair.shop)}
+    for member in members.values():
+        file = member.folder / "party.yaml"
+        file.write_text(file.read_text().replace("uri: data.parquet", "uri: 'data/{partition}'"))
+        member.start()
+
+    def connection(conn_id: str) -> Any:
+        return SimpleNamespace(extra_dejson={"party": str(members[conn_id].folder / "party.yaml")})
+
+    monkeypatch.setattr(FedtasksHook, "get_connection", staticmethod(connection))
+    monkeypatch.setattr(operators, "_not_before_ms", lambda: 0)
+    monkeypatch.setattr(operators, "_PATIENCE_S", 0.1)
+    monkeypatch.setattr(landing, "_LOOK_EVERY_S", 0.2)
+    grant_ticket(pair.shop, pair.bank)
+    with pair.bank.client() as client:
+        return pair, open_run(client, partition=DAY).run.run_id
+
+
+def work(member: Member, run_id: str, wait_s: float) -> None:
+    """Run one side's task as Airflow does: again and again from where it has deferred."""
+    ti = SimpleNamespace(
+        id=f"{member.name}-1", try_number=1, max_tries=0, xcom_pull=lambda task_ids: {"run_id": run_id}
+    )
+    wait = timedelta(seconds=wait_s)
+    operator = AwaitDataOperator(task_id=DATA, wait=wait, fedtasks_conn_id=member.name)
+    operator.allow_nested_operators = True
+    context: Any = {"ti": ti, "params": {}}
+
+    def step() -> Any:
+        return operator.execute(context)
+
+    while True:
+        try:
+            step()
+            return
+        except TaskDeferred as deferred:
+            method, kwargs = deferred.method_name, deferred.kwargs or {}
+            event = asyncio.run(first_event(deferred.trigger))
+
+            def step(method: str = method, kwargs: Any = kwargs, event: Any = event) -> Any:
+                return operator.resume_execution(method, {**kwargs, "event": event}, context)
+
+
+async def first_event(trigger: Any) -> str:
+    path, arguments = trigger.serialize()
+    assert path.endswith(type(trigger).__name__)
+    async for event in type(trigger)(**arguments).run():
+        return str(event.payload)
+    raise AssertionError("the trigger ended without an event")
+
+
+def start(pair: Pair, run_id: str, pool: ThreadPoolExecutor, wait_s: float = 60.0) -> list[Future[None]]:
+    return [pool.submit(work, member, run_id, wait_s) for member in (pair.bank, pair.shop)]
+
+
+def land(member: Member) -> int:
+    dataset = member.party.datasets[0]
+    folder = member.folder / "data" / DAY
+    folder.mkdir(parents=True)
+    pd.DataFrame({"customer": ["c1", "c2"], "a": [1.0, 2.0]}).to_parquet(folder / "part.parquet")
+    return partitions.land(dataset, DAY)
+
+
+def said(member: Member, run_id: str) -> str:
+    """Return the sentence on this side's page."""
+    with member.store() as store:
+        run = store.run(run_id)
+        assert run is not None
+        own, peer = store.halves(run_id, own=True), store.halves(run_id, own=False)
+    return sentence(status_of(run, own, peer, party=member.name))
+
+
+def test_run_whose_data_is_there_goes_on_at_once(opened: tuple[Pair, str]) -> None:
+    pair, run_id = opened
+    assert (land(pair.bank), land(pair.shop)) == (2, 2)
+    with ThreadPoolExecutor(2) as pool:
+        for future in start(pair, run_id, pool):
+            future.result(30)
+
+
+def test_run_whose_data_is_late_says_on_both_sides_for_whom_it_waits(opened: tuple[Pair, str]) -> None:
+    pair, run_id = opened
+    land(pair.bank)
+    with ThreadPoolExecutor(2) as pool:
+        futures = start(pair, run_id, pool)
+        for member in (pair.bank, pair.shop):
+            wait_for(
+                lambda member=member: "⏳ Waiting for shop · data · 2026-11-21 has not landed" in said(member, run_id)
+            )
+        assert not any(future.done() for future in futures)
+        land(pair.shop)
+        for future in futures:
+            future.result(30)
+
+
+def test_run_whose_data_never_comes_fails_on_both_sides_with_that_reason(opened: tuple[Pair, str]) -> None:
+    pair, run_id = opened
+    land(pair.bank)
+    with ThreadPoolExecutor(2) as pool:
+        bank, shop = start(pair, run_id, pool, wait_s=2.0)
+        with pytest.raises(AirflowFailException, match="DATA_NOT_LANDED"):
+            shop.result(60)
+        with pytest.raises(AirflowFailException, match="DATA_NOT_LANDED"):
+            bank.result(60)
+    for member in (pair.bank, pair.shop):
+        wait_for(lambda member=member: "DATA_NOT_LANDED" in said(member, run_id))

@@ -1,0 +1,247 @@
+"""A model over days: it goes on from the version in use, is measured against it, and is published or not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fedtasks.data.blocks import TEST, Blocks
+from fedtasks.data.storage import RunStorage, read_json, write_json
+from fedtasks.errors import ConfigDiffers, ConfigError, DataMissing, FedtasksError, ModelUnknown
+from fedtasks.models import publish
+from fedtasks.models.evaluation import auc
+from fedtasks.models.settings import PublishSettings
+from fedtasks.models.split_nn import steps
+from fedtasks.models.split_nn.halves import SavedHalf
+from fedtasks.models.split_nn.settings import EvaluateSettings, TrainSettings
+from fedtasks.store import ModelRow, RunRow, Store
+from fedtasks.tasks import Outcome
+from fedtasks.wire.v1 import model_pb2, worker_pb2
+from tests.integration import test_split_nn as split_nn
+from tests.integration.test_split_nn import ROLES, Context, run_both
+
+pytestmark = pytest.mark.timeout(400)
+
+MODEL = "credit"
+SETTINGS = TrainSettings(
+    epochs=3, batch_size=32, embedding=4, hidden=(8,), top=(6,), learning_rate=0.01, model=MODEL, start_from="champion"
+)
+
+
+class Registered(Context):
+    """A half whose registry is a store of its own; the gateway, which keeps it in life, has tests of its own."""
+
+    def __init__(self, stores: Mapping[str, Store], root: Path, role: str, run_id: str, task: str, settings: object):
+        super().__init__(root, role, task, settings=settings)
+        self.config.run_id = run_id
+        self.storage = RunStorage(f"file://{root}/{role}", run_id)
+        self.party = SimpleNamespace(name=role, storage=f"file://{root}/{role}")
+        self.dataset = SimpleNamespace(name="people")
+        self.store = stores[role]
+
+    def model(self, name: str, version: int = 0) -> worker_pb2.GetModelResponse:
+        models = self.store.models
+        row = models.version(name, version) if version else models.champion(name)
+        newest = max((known.version for known in models.versions(name)), default=0)
+        if row is None:
+            return worker_pb2.GetModelResponse(newest=newest)
+        fields = {key: getattr(row, key) for key in ("model", "version", "run_id", "own_digest", "peer_digest")}
+        consumed = json.dumps(models.consumed(name, row.version))
+        found = model_pb2.ModelVersion(**fields, parent=row.parent or 0, champion=row.champion)
+        return worker_pb2.GetModelResponse(version=found, consumed_json=consumed, newest=newest)
+
+    def publish_model(
+        self, version: model_pb2.ModelVersion, consumed: Mapping[str, Sequence[str]], metrics: Mapping[str, float]
+    ) -> None:
+        row = ModelRow(
+            *(version.model, version.version, "peer", version.run_id, "day", version.parent or None),
+            *(version.own_digest, version.peer_digest, dict(metrics), dict(consumed), True, 0),
+        )
+        self.store.models.publish(row, "credit")
+
+
+class World:
+    """Both sides' storages and registries."""
+
+    def __init__(self, root: Path, stores: dict[str, Store]) -> None:
+        self.root, self.stores = root, stores
+
+    def align(self, run_id: str, seed: int, labels: np.ndarray | None = None) -> None:
+        """Give a run its blocks, of people of its own."""
+        original, split_nn.RUN = split_nn.RUN, run_id
+        try:
+            for role in ROLES:
+                split_nn.write_party(self.root, role, seed=seed, labels=labels)
+                place = f"{RunStorage(f'file://{self.root}/{role}', run_id).folder('train')}/initial-seed.json"
+                write_json(place, seed + ROLES.index(role))
+        finally:
+            split_nn.RUN = original
+        for role in ROLES:
+            self.enter(role, run_id)
+
+    def enter(self, role: str, run_id: str) -> None:
+        """Let a registry know of a run."""
+        own = role == "leader"
+        row = RunRow(*(run_id, "credit", "day", 1, "peer", own, "t", "", "", "", "credit", run_id), opened_ms=0)
+        self.stores[role].create_run(row)
+
+    def run(self, task: str, run_id: str, settings: object) -> tuple[Any, Any]:
+        algorithm = {"train": steps.train, "evaluate": steps.evaluate, "publish": publish.run}[task]
+        halves = [Registered(self.stores, self.root, role, run_id, task, settings) for role in ROLES]
+        return run_both(algorithm, *halves)
+
+    def day(self, run_id: str, seed: int, settings: TrainSettings = SETTINGS, tolerance: float = 0.0) -> Outcome:
+        """Run a whole day and return what task `publish` ended with."""
+        self.align(run_id, seed)
+        for task, chosen in (
+            ("train", settings),
+            ("evaluate", EvaluateSettings(model=MODEL)),
+            ("publish", PublishSettings(MODEL, tolerance)),
+        ):
+            leaders, followers = self.run(task, run_id, chosen)
+            assert leaders == followers, task
+            assert isinstance(leaders, Outcome), leaders
+        return leaders
+
+    def champions(self) -> list[int]:
+        found = [self.stores[role].models.champion(MODEL) for role in ROLES]
+        return [row.version if row else 0 for row in found]
+
+    def scores(self, run_id: str) -> dict[str, float]:
+        manifest = RunStorage(f"file://{self.root}/leader", run_id).published("evaluate")
+        found: dict[str, float] = read_json(manifest.path("scores.json"))
+        return found
+
+    def half(self, role: str, run_id: str) -> SavedHalf:
+        return SavedHalf(RunStorage(f"file://{self.root}/{role}", run_id).published("train"), role)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    with ExitStack() as stack:
+        stores = {role: stack.enter_context(Store.open(f"sqlite:///{tmp_path}/{role}.db")) for role in ROLES}
+        yield World(tmp_path, stores)
+
+
+def test_days_go_on_from_the_version_in_use_and_are_measured_on_the_same_people(world: World) -> None:
+    first = world.day("credit.d1.1", 1)
+    assert first.values == {"published": True, "model": MODEL, "version": 1}
+    assert "champion_auc" not in world.scores("credit.d1.1")
+    second = world.day("credit.d2.1", 2, tolerance=1.0)
+    assert second.values == {"published": True, "model": MODEL, "version": 2}
+    assert world.champions() == [2, 2]
+    row = world.stores["follower"].models.version(MODEL, 2)
+    assert row is not None
+    assert (row.parent, row.own_digest) == (1, world.half("follower", "credit.d2.1").card.digest)
+    assert world.half("leader", "credit.d2.1").card.encoder == world.half("leader", "credit.d1.1").card.encoder
+    blocks = {role: Blocks.open(RunStorage(f"file://{world.root}/{role}", "credit.d2.1")) for role in ROLES}
+    test = {role: opened.table(TEST) for role, opened in blocks.items()}
+    before = {role: world.half(role, "credit.d1.1") for role in ROLES}
+    scores = before["leader"].score(test["leader"], before["follower"].embed(test["follower"]))
+    expected = auc(test["leader"]["label"].to_numpy(), scores)
+    assert world.scores("credit.d2.1")["champion_auc"] == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.slow
+def test_training_that_goes_on_begins_with_the_weights_of_before(world: World) -> None:
+    world.day("credit.d1.1", 1)
+    world.align("credit.d2.1", 2)
+    frozen = TrainSettings(**{**vars(SETTINGS), "learning_rate": 1e-12})
+    leaders, followers = world.run("train", "credit.d2.1", frozen)
+    assert isinstance(leaders, Outcome)
+    assert leaders == followers
+    for role in ROLES:
+        place = RunStorage(f"file://{world.root}/{role}", "credit.d1.1").published("train").path("weights.npz")
+        again = RunStorage(f"file://{world.root}/{role}", "credit.d2.1").published("train").path("weights.npz")
+        with np.load(place.removeprefix("file://")) as old, np.load(again.removeprefix("file://")) as new:
+            for name in old.files:
+                np.testing.assert_allclose(old[name], new[name], atol=1e-6)
+
+
+@pytest.mark.slow
+def test_worse_model_is_kept_from_use_on_both_sides(world: World) -> None:
+    world.day("credit.d1.1", 1)
+    useless = TrainSettings(**{**vars(SETTINGS), "start_from": "fresh", "learning_rate": 1e-9, "epochs": 1})
+    outcome = world.day("credit.d2.1", 2, useless)
+    assert outcome.values == {"published": False, "model": MODEL, "version": 1}
+    assert world.champions() == [1, 1]
+    assert [row.version for row in world.stores["follower"].models.versions(MODEL)] == [1]
+
+
+@pytest.mark.slow
+def test_publishing_again_enters_nothing_new_and_catches_up_a_side_that_has_not(world: World) -> None:
+    world.day("credit.d1.1", 1)
+    with Store.open(f"sqlite:///{world.root}/empty.db") as empty:
+        for follower in (world.stores["follower"], empty):
+            world.stores["follower"] = follower
+            world.enter("follower", "credit.d1.1")
+            leaders, followers = world.run("publish", "credit.d1.1", PublishSettings(MODEL))
+            assert leaders == followers
+            assert leaders.values == {"published": True, "model": MODEL, "version": 1}
+            assert [len(world.stores[role].models.versions(MODEL)) for role in ROLES] == [1, 1]
+            assert world.champions() == [1, 1]
+
+
+@pytest.mark.slow
+def test_version_in_use_outlives_a_repeat_of_its_run_that_trains_another(world: World) -> None:
+    world.day("credit.d1.1", 1)
+    other = TrainSettings(**{**vars(SETTINGS), "start_from": "fresh", "epochs": 1})
+    again = [Registered(world.stores, world.root, role, "credit.d1.1", "train", other) for role in ROLES]
+    for half in again:
+        half.config.attempt = 2
+    leaders, followers = run_both(steps.train, *again)
+    assert leaders == followers
+    row = world.stores["leader"].models.champion(MODEL)
+    assert row is not None
+    assert world.half("leader", "credit.d1.1").card.digest != row.own_digest
+    assert world.day("credit.d2.1", 2, tolerance=1.0).values["version"] == 2
+    row = world.stores["leader"].models.champion(MODEL)
+    assert row is not None
+    assert row.parent == 1
+
+
+@pytest.mark.slow
+def test_halves_that_start_from_different_versions_do_not_train(world: World) -> None:
+    world.day("credit.d1.1", 1)
+    world.day("credit.d2.1", 2, tolerance=1.0)
+    world.stores["leader"].models.make_champion(MODEL, 1)
+    world.align("credit.d3.1", 3)
+    leaders, followers = world.run("train", "credit.d3.1", SETTINGS)
+    for error in (leaders, followers):
+        assert isinstance(error, ConfigDiffers)
+        assert "start_from" in str(error)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [({"start_from": "v7"}, ModelUnknown), ({"embedding": 6}, ConfigError)],
+)
+def test_start_that_there_is_not_is_refused(world: World, changes: dict[str, Any], error: type[FedtasksError]) -> None:
+    world.day("credit.d1.1", 1)
+    world.align("credit.d2.1", 2)
+    leaders, _ = world.run("train", "credit.d2.1", TrainSettings(**{**vars(SETTINGS), **changes}))
+    assert isinstance(leaders, error)
+
+
+def test_publish_without_evaluation_is_refused(world: World) -> None:
+    world.align("credit.d1.1", 1)
+    world.run("train", "credit.d1.1", SETTINGS)
+    leaders, _ = world.run("publish", "credit.d1.1", PublishSettings(MODEL))
+    assert isinstance(leaders, DataMissing)
+    assert world.champions() == [0, 0]
+
+
+@pytest.mark.parametrize(
+    "settings", [{"start_from": "champion"}, {"start_from": "v0", "model": MODEL}, {"start_from": "newest"}]
+)
+def test_start_that_cannot_be_meant_is_refused(settings: dict[str, str]) -> None:
+    with pytest.raises(ConfigError):
+        TrainSettings(**settings)

@@ -1,0 +1,253 @@
+"""Runs in every state that a page can show, written into a party's store as its gateway would have left them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from fedtasks.laptop.demo import PIPELINE
+from fedtasks.store import (
+    DisclosureRow,
+    HalfRow,
+    LandingRow,
+    MetricRow,
+    ModelRow,
+    PeerRow,
+    RefusalRow,
+    RunRow,
+    Store,
+    TicketRequestRow,
+    now_ms,
+)
+
+MARKUP = '<img src=x onerror="document.title=`broken in`">'
+"""What a peer may write, and no page may ever read as markup."""
+
+TASKS = ("psi", "align", "train", "evaluate")
+EPOCHS = 8
+MINUTE_MS = 60_000
+HOUR_MS = 60 * MINUTE_MS
+BINS = ((0.9, 40, 2), (0.8, 30, 6), (0.6, 20, 20), (0.4, 8, 60), (0.2, 2, 112))
+
+
+def seed(store: Store, ticket_id: str) -> None:
+    """Write one run for each state; the DAG run of a state is called as the state is."""
+    now = now_ms()
+    for run in (_waiting(ticket_id, now), _running(ticket_id, now), _failed(ticket_id, now), _done(ticket_id, now)):
+        store.create_run(run)
+        store.update_run(run.run_id, acked_version=1)
+    _seed_halves(store, now)
+    _seed_learning(store, "running", EPOCHS // 2, now)
+    _seed_learning(store, "done", EPOCHS, now - 5 * HOUR_MS)
+    _seed_evaluation(store, "done", now - 5 * HOUR_MS)
+    store.refusals.put(
+        RefusalRow(
+            dag_id=PIPELINE,
+            dag_run_id="refused",
+            partition="2026-11-24",
+            peer="shop",
+            failure={
+                "code": "TICKET_EXHAUSTED",
+                "text": f"limits.runs: 20 of 20 are used {MARKUP}",
+                "party": "shop",
+                "task": "",
+                "at_ms": now - 2 * MINUTE_MS,
+            },
+            at_ms=now - 2 * MINUTE_MS,
+        )
+    )
+    _seed_party(store, now)
+
+
+def add_epoch(store: Store, epoch: int) -> None:
+    """Store what the run that goes on learns in one more epoch."""
+    store.add_metrics(list(_epoch(run_id_of("running"), epoch, now_ms())))
+
+
+def see_peer(store: Store, *, connected: bool = True) -> None:
+    """Write how the gateway sees the shop."""
+    now = now_ms()
+    failure = {
+        "code": "PEER_UNREACHABLE",
+        "text": f"connection refused {MARKUP}",
+        "party": "shop",
+        "task": "",
+        "at_ms": now,
+    }
+    store.peers.put_state(
+        PeerRow("shop", connected, "0.1.0", 0.2, None if connected else failure, now - HOUR_MS, now + HOUR_MS)
+    )
+
+
+def run_id_of(state: str) -> str:
+    """Return the run of a state."""
+    return f"{PIPELINE}.{_DAYS[state]}.1"
+
+
+_DAYS = {"waiting": "2026-11-23", "running": "2026-11-22", "failed": "2026-11-20", "done": "2026-11-19"}
+
+
+def _run(which: str, ticket_id: str, opened_ms: int, **changes: Any) -> RunRow:
+    settings = {
+        "leader": "bank",
+        "datasets": {"bank": "loans", "shop": "customers"},
+        "steps": {"train": {"epochs": EPOCHS}},
+    }
+    row = RunRow(
+        run_id=run_id_of(which),
+        pipeline=PIPELINE,
+        partition=_DAYS[which],
+        number=1,
+        peer="shop",
+        initiated=True,
+        ticket_id=ticket_id,
+        config_digest="",
+        config_json=json.dumps(settings),
+        steps_json=json.dumps([{"name": name, "digest": ""} for name in TASKS]),
+        dag_id=PIPELINE,
+        dag_run_id=which,
+        opened_ms=opened_ms,
+    )
+    return replace(row, **changes)
+
+
+def _waiting(ticket_id: str, now: int) -> RunRow:
+    return _run("waiting", ticket_id, now - 20 * MINUTE_MS)
+
+
+def _running(ticket_id: str, now: int) -> RunRow:
+    return _run("running", ticket_id, now - 30 * MINUTE_MS)
+
+
+def _failed(ticket_id: str, now: int) -> RunRow:
+    failure = {
+        "code": "DATA_MISSING",
+        "text": f"customers has no partition 2026-11-20 {MARKUP}",
+        "party": "shop",
+        "task": "align",
+        "at_ms": now - HOUR_MS,
+    }
+    return _run(
+        "failed",
+        ticket_id,
+        now - 2 * HOUR_MS,
+        state="failed",
+        peer_state="failed",
+        failure=failure,
+        closed_ms=now - HOUR_MS,
+        reason=f"monthly review {MARKUP}",
+    )
+
+
+def _done(ticket_id: str, now: int) -> RunRow:
+    return _run(
+        "done",
+        ticket_id,
+        now - 6 * HOUR_MS,
+        state="succeeded",
+        peer_state="succeeded",
+        closed_ms=now - 5 * HOUR_MS,
+        receipt="eyJhbGciOiJFZERTQSJ9.b3du.c2lnbmVk",
+        peer_receipt="eyJhbGciOiJFZERTQSJ9.cGVlcg.c2lnbmVk",
+    )
+
+
+def _seed_halves(store: Store, now: int) -> None:
+    waits = HalfRow(run_id_of("waiting"), "align", True, 2, "waiting", "t", now - 19 * MINUTE_MS, now + 3 * HOUR_MS)
+    works = {"phase": "epoch", "done": EPOCHS // 2, "of": EPOCHS, "checkpoint": "epoch 4"}
+    failure = {"code": "DATA_MISSING", "text": MARKUP, "party": "shop", "task": "align", "at_ms": now - HOUR_MS}
+    rows = [
+        *_both("waiting", "psi", now - 20 * MINUTE_MS),
+        replace(waits, announced_ms=waits.since_ms),
+        *_both("running", "psi", now - 29 * MINUTE_MS),
+        *_both("running", "align", now - 25 * MINUTE_MS),
+        *(
+            replace(half, state="running", since_ms=half.started_ms, progress=works, outcome=None)
+            for half in _both("running", "train", now - 4 * MINUTE_MS)
+        ),
+        *_both("failed", "psi", now - 2 * HOUR_MS),
+        *(replace(half, state="failed", failure=failure) for half in _both("failed", "align", now - HOUR_MS)),
+        *(
+            half
+            for index, task in enumerate((*TASKS, "close_run"))
+            for half in _both("done", task, now - 6 * HOUR_MS + 9 * index * MINUTE_MS)
+        ),
+    ]
+    for row in rows:
+        store.put_half(row)
+
+
+def _both(state: str, task: str, ended_ms: int) -> list[HalfRow]:
+    """Return both halves of a task that is done; the shop's comes later, so that the bank has waited."""
+    run_id = run_id_of(state)
+    counts = {"counts": {"people_shared": 3_000, "rows_used": 2_961}}
+    started_ms = ended_ms - 3 * MINUTE_MS
+    own = HalfRow(run_id, task, True, 1, "succeeded", "t", ended_ms, outcome=counts if task == "psi" else {})
+    return [
+        replace(own, announced_ms=started_ms - 4 * MINUTE_MS, started_ms=started_ms),
+        replace(own, own=False, outcome={}, announced_ms=started_ms, started_ms=started_ms),
+    ]
+
+
+def _seed_learning(store: Store, state: str, epochs: int, at_ms: int) -> None:
+    run_id = run_id_of(state)
+    for epoch in range(1, epochs + 1):
+        store.add_metrics(list(_epoch(run_id, epoch, at_ms - (epochs - epoch) * MINUTE_MS)))
+    store.put_disclosures(
+        [
+            DisclosureRow(run_id, "psi", 1, "blinded", 4, 4_011, 1_033_216),
+            DisclosureRow(run_id, "train", 1, "gradient", epochs * 24, epochs * 2_961, epochs * 1_516_032),
+        ]
+    )
+    store.add_bytes(run_id, "train", 0, 1, 1_033_216 + epochs * 1_516_032, 377_000_000)
+
+
+def _epoch(run_id: str, epoch: int, at_ms: int) -> Iterator[MetricRow]:
+    for name, value in (("loss", 0.7 / epoch**0.5), ("auc", 0.9 - 0.3 / epoch)):
+        yield MetricRow(run_id, "train", name, epoch, value, at_ms)
+
+
+def _seed_evaluation(store: Store, state: str, at_ms: int) -> None:
+    run_id = run_id_of(state)
+    scalars = {"auc": 0.9113, "ks": 0.6785, "accuracy": 0.85, "champion_auc": 0.9021}
+    store.add_metrics([MetricRow(run_id, "evaluate", name, 0, value, at_ms) for name, value in scalars.items()])
+    for step, (threshold, positives, negatives) in enumerate(BINS):
+        values = {"threshold": threshold, "positives": positives, "negatives": negatives}
+        store.add_metrics(
+            [MetricRow(run_id, "evaluate", f"bin.{name}", step, value, at_ms) for name, value in values.items()]
+        )
+
+
+def _seed_party(store: Store, now: int) -> None:
+    see_peer(store)
+    asked = {
+        "pipelines": [PIPELINE],
+        "dataset": "loans",
+        "role": "follower",
+        "days": 30,
+        "reason": f"new season {MARKUP}",
+    }
+    store.peers.add_request(TicketRequestRow("q-1", "shop", False, asked, "open", now - HOUR_MS))
+    for day in ("2026-11-22", "2026-11-23"):
+        store.landings.add(LandingRow("bank", "loans", day, 5_000, now - HOUR_MS))
+    store.landings.add(LandingRow("shop", "customers", "2026-11-22", 0, now - HOUR_MS))
+    version = ModelRow(
+        model="credit_default",
+        version=1,
+        peer="shop",
+        run_id=run_id_of("done"),
+        partition=_DAYS["done"],
+        parent=None,
+        own_digest="a" * 64,
+        peer_digest="b" * 64,
+        metrics={"auc": 0.9113, "ks": 0.6785},
+        consumed={"loans": []},
+        champion=True,
+        published_ms=now - 5 * HOUR_MS,
+    )
+    store.models.publish(version, PIPELINE)
+    store.models.publish(replace(version, version=2, parent=1, run_id=run_id_of("waiting")), PIPELINE)
+    store.audit("admin", "run.open", "allowed", run_id=run_id_of("done"), peer="shop")
+    store.audit("shop", "run.open", "refused", code="TICKET_EXHAUSTED", text=MARKUP)

@@ -1,0 +1,246 @@
+"""Every page in every state: text and roles first, then the picture."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import time
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from fedtasks.laptop.demo import PIPELINE
+from fedtasks.store import Store
+from tests.ui.conftest import PATIENCE_MS, Visitor
+from tests.ui.seed import BINS, EPOCHS, MARKUP, add_epoch, see_peer
+
+pytestmark = pytest.mark.timeout(600)
+
+HEADLINES = {
+    "waiting": "Waiting for shop · align · attempt 2",
+    "running": "Running with shop · train",
+    "failed": "Failed at shop · align",
+    "done": "Done with shop",
+    "refused": "Refused by shop",
+}
+
+
+def run_page(visitor: Visitor, state: str) -> Page:
+    return visitor.open("federated", dag_id=PIPELINE, run_id=state)
+
+
+def in_first_screen(found: Locator) -> bool:
+    box = found.bounding_box()
+    return box is not None and box["y"] + box["height"] <= 760
+
+
+# ---------------------------------------------------------------------------------------------------------------- runs
+@pytest.mark.parametrize("state", HEADLINES)
+def test_run_page_says_how_the_run_stands(peer_seen: Store, visitor: Visitor, state: str) -> None:
+    page = run_page(visitor, state)
+    status = page.get_by_role("status").first
+    expect(status).to_have_text(HEADLINES[state])
+    assert in_first_screen(status)
+    visitor.require_accessible()
+    visitor.picture(f"federated-{state}")
+
+
+def test_run_page_without_a_run_names_the_next_act(seeded: Store, visitor: Visitor) -> None:
+    page = run_page(visitor, "nobody-opened-it")
+    expect(page.get_by_text("Look at the task open_run")).to_be_visible()
+    visitor.require_accessible()
+    visitor.picture("federated-empty")
+
+
+def test_run_page_first_screen_tells_wait_disclosure_and_quality(peer_seen: Store, visitor: Visitor) -> None:
+    page = run_page(visitor, "waiting")
+    for text in ("Since:", "Gives up:", "Why:", "To act:"):
+        assert in_first_screen(page.get_by_text(re.compile(f"^{text[:-1]}$")).first)
+    page = run_page(visitor, "done")
+    for text in ("AUC 0.9113 · K-S 0.6785", "champion: AUC 0.9021", "13.2 MB", "≈ 3,000"):
+        found = page.get_by_text(text).first
+        expect(found).to_be_visible()
+        assert in_first_screen(found), text
+
+
+def test_run_page_shows_both_lanes(peer_seen: Store, visitor: Visitor) -> None:
+    lanes = run_page(visitor, "running").get_by_role("region", name="Tasks of both parties")
+    for party in ("bank", "shop"):
+        row = lanes.get_by_role("row").filter(has=lanes.page.get_by_role("rowheader", name=party))
+        expect(row.get_by_role("cell")).to_have_text(
+            ["Done", "Done", re.compile(r"Runningepoch 4 of 8"), "not begun", "not begun"]
+        )
+
+
+def test_run_page_lists_what_left_the_house_and_what_it_tells(peer_seen: Store, visitor: Visitor) -> None:
+    ledger = run_page(visitor, "done").get_by_role("region", name="What left the house")
+    gradients = ledger.get_by_role("row").filter(has_text="gradients")
+    expect(gradients).to_contain_text("23,688")
+    expect(gradients).to_contain_text("shop learns for each row and epoch a vector that depends on the label")
+
+
+def test_text_of_the_peer_stays_text(peer_seen: Store, visitor: Visitor) -> None:
+    for state in ("failed", "refused"):
+        page = run_page(visitor, state)
+        expect(page.get_by_text(MARKUP).first).to_be_visible()
+        assert page.locator("img").count() == 0
+    for tab in ("overview", "tickets", "audit"):
+        page = visitor.open(f"federation#{tab}")
+        expect(page.get_by_text(MARKUP).first).to_be_visible()
+        assert page.locator("img").count() == 0
+    assert page.title() == "Federation"
+
+
+# -------------------------------------------------------------------------------------------------------------- curves
+def test_curve_moves_within_three_seconds_and_keeps_its_zoom(peer_seen: Store, visitor: Visitor) -> None:
+    loss = run_page(visitor, "running").get_by_role("figure", name="loss")
+    expect(loss).to_contain_text(f"at step {EPOCHS // 2}")
+    area = loss.locator(".u-over")
+    area.scroll_into_view_if_needed()
+    box = area.bounding_box()
+    assert box is not None
+    mouse = visitor.page.mouse
+    mouse.move(box["x"] + box["width"] * 0.2, box["y"] + 50)
+    mouse.down()
+    mouse.move(box["x"] + box["width"] * 0.6, box["y"] + 60, steps=5)
+    mouse.up()
+    window = loss.locator(".window")
+    expect(window).to_contain_text("zoomed to step")
+    zoomed = window.text_content()
+    add_epoch(peer_seen, EPOCHS // 2 + 1)
+    stored = time.monotonic()
+    expect(loss).to_contain_text(f"at step {EPOCHS // 2 + 1}", timeout=3_000)
+    assert time.monotonic() - stored < 3
+    assert window.text_content() == zoomed
+    loss.get_by_role("button", name="Show all").click()
+    expect(window).to_have_text("")
+
+
+def test_curves_have_their_numbers_as_table_and_csv(peer_seen: Store, visitor: Visitor, tmp_path: Path) -> None:
+    roc = run_page(visitor, "done").get_by_role("figure", name="ROC")
+    roc.get_by_text("Table").click()
+    numbers = roc.get_by_role("region", name="ROC, all numbers")
+    expect(numbers.get_by_role("row")).to_have_count(len(BINS) + 2)  # the columns' names and the origin besides
+    with visitor.page.expect_download() as download:
+        roc.get_by_role("button", name="Download ROC as CSV").click()
+    download.value.save_as(tmp_path / "roc.csv")
+    rows = list(csv.reader(io.StringIO((tmp_path / "roc.csv").read_text())))
+    assert rows[0] == ["false positive rate", "true positive rate", "by chance"]
+    assert [float(value) for value in rows[2]] == pytest.approx([2 / 200, 40 / 100, 2 / 200])
+
+
+def test_threshold_slider_counts_as_the_bins_do(peer_seen: Store, visitor: Visitor) -> None:
+    page = run_page(visitor, "done")
+    slider = page.get_by_role("slider")
+    confusion = page.get_by_role("region", name="Confusion matrix")
+    for threshold, _, _ in BINS:
+        slider.fill(str(len(BINS) - 1 - [each[0] for each in BINS].index(threshold)))
+        above = [each for each in BINS if each[0] >= threshold]
+        hits, alarms = sum(each[1] for each in above), sum(each[2] for each in above)
+        expect(confusion.get_by_role("cell")).to_have_text(
+            [f"{hits} right", f"{100 - hits} missed", f"{alarms} false alarms", f"{200 - alarms} right"]
+        )
+
+
+# ------------------------------------------------------------------------------------------------- tasks and partitions
+def test_task_page_tells_progress_pace_and_both_halves(peer_seen: Store, visitor: Visitor) -> None:
+    page = visitor.open("progress", dag_id=PIPELINE, run_id="running", task_id="train", map_index="{MAP_INDEX}")
+    expect(page.get_by_role("progressbar", name="epoch: 4 of 8")).to_be_visible()
+    for text in ("Time left", "Pace", "epoch 4; a new attempt goes on from there"):
+        expect(page.get_by_text(text)).to_be_visible()
+    expect(page.get_by_role("article")).to_have_count(2)
+    expect(page.get_by_role("figure", name="auc")).to_be_visible()
+    visitor.require_accessible()
+    visitor.picture("progress-running")
+
+
+@pytest.mark.parametrize(
+    ("state", "task", "text"),
+    [
+        ("waiting", "align", "Waiting for shop"),
+        ("waiting", "train", "has not begun; this page fills by itself"),
+        ("failed", "align", "DATA_MISSING"),
+        ("done", "train", "Done with shop"),
+        ("nobody-opened-it", "train", "RUN_UNKNOWN"),
+        ("refused", "train", "RUN_UNKNOWN"),
+    ],
+)
+def test_task_page_in_other_states(peer_seen: Store, visitor: Visitor, state: str, task: str, text: str) -> None:
+    page = visitor.open("progress", dag_id=PIPELINE, run_id=state, task_id=task, map_index="{MAP_INDEX}")
+    expect(page.get_by_text(text).first).to_be_visible()
+    visitor.require_accessible()
+    visitor.picture(f"progress-{state}-{task}")
+    # A run that is not there is answered with 404, which the browser itself writes to the console.
+    visitor.faults[:] = [fault for fault in visitor.faults if "404" not in fault]
+
+
+def test_compare_page_lists_runs_and_champion(peer_seen: Store, visitor: Visitor) -> None:
+    page = visitor.open("compare", dag_id=PIPELINE)
+    runs = page.get_by_role("region", name="Runs by partition")
+    newest_first = ["2026-11-23", "2026-11-22", "2026-11-20", "2026-11-19"]
+    expect(runs.get_by_role("rowheader")).to_contain_text(newest_first)
+    expect(runs.get_by_text("champion").first).to_be_visible()
+    expect(page.get_by_role("figure", name="auc", exact=True)).to_be_visible()
+    visitor.require_accessible()
+    visitor.picture("compare")
+
+
+def test_compare_page_without_runs_names_the_next_act(seeded: Store, visitor: Visitor) -> None:
+    page = visitor.open("compare", dag_id="offline_psi")
+    expect(page.get_by_text("trigger it, and its runs are compared here")).to_be_visible()
+
+
+# ---------------------------------------------------------------------------------------------------------- federation
+@pytest.mark.parametrize(
+    ("tab", "text"),
+    [
+        ("overview", "shop asks for a ticket"),
+        ("tickets", "Held by us"),
+        ("data", "loans · bank"),
+        ("models", "champion"),
+        ("peers", "Certificate until"),
+        ("audit", "fit the chain"),
+    ],
+)
+def test_federation_tab(peer_seen: Store, visitor: Visitor, tab: str, text: str) -> None:
+    page = visitor.open(f"federation#{tab}")
+    expect(page.get_by_role("tab", selected=True)).to_have_text(tab.capitalize())
+    expect(page.get_by_role("tabpanel", name=tab.capitalize())).to_contain_text(text)
+    visitor.require_accessible()
+    visitor.picture(f"federation-{tab}")
+
+
+def test_federation_tabs_move_by_arrow_keys(seeded: Store, visitor: Visitor) -> None:
+    page = visitor.open("federation")
+    page.get_by_role("tab", name="Overview").focus()
+    for name in ("Tickets", "Data"):
+        page.keyboard.press("ArrowRight")
+        expect(page.get_by_role("tab", selected=True)).to_have_text(name)
+        expect(page.get_by_role("tab", name=name)).to_be_focused()
+
+
+def test_overview_tells_of_a_peer_that_is_away(peer_seen: Store, visitor: Visitor) -> None:
+    see_peer(peer_seen, connected=False)
+    page = visitor.open("federation")
+    expect(page.get_by_text("shop is not connected: connection refused").first).to_be_visible()
+    expect(page.get_by_text("PEER_UNREACHABLE").first).to_be_visible()
+
+
+def test_gateway_that_is_down_is_named_where_something_was_to_change(seeded: Store, visitor: Visitor) -> None:
+    page = visitor.open("federation#peers")
+    page.get_by_role("button", name="Run preflight with shop").click()
+    expect(page.get_by_role("status").filter(has_text="GATEWAY_UNREACHABLE")).to_be_visible(timeout=PATIENCE_MS)
+    visitor.faults[:] = [fault for fault in visitor.faults if "503" not in fault]
+
+
+def test_pages_follow_the_theme_and_fit_narrow_frames(peer_seen: Store, visitor: Visitor) -> None:
+    visitor.page.emulate_media(color_scheme="dark")
+    for width in (600, 1_100):
+        visitor.page.set_viewport_size({"width": width, "height": 760})
+        page = run_page(visitor, "done")
+        expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        visitor.require_accessible()
+    visitor.picture("federated-dark")

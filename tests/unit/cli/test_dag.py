@@ -1,0 +1,125 @@
+"""`dag new | check | test | plan`, from an empty folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.unit.cli.conftest import DATASETS, Result, Run
+
+DAG = "dags/my_pipeline.py"
+
+PIPELINE = """
+from fedtasks.airflow.pipeline import FederatedDag, intersect
+
+FederatedDag("train", steps=[intersect({settings})], schedule="@daily")
+"""
+
+
+@pytest.fixture
+def new(run: Run, tmp_path: Path) -> Path:
+    run("dag", "new", "my_pipeline")
+    return tmp_path / DAG
+
+
+@pytest.fixture
+def asking(met: tuple[str, str], ticket_id: str, run: Run, tmp_path: Path) -> str:
+    """The bank's party.yaml, once it has a dataset and has accepted a ticket of the shop's."""
+    run("ticket", "accept", "t", "--party", met[0])
+    file = Path(met[0])
+    file.write_text(file.read_text(encoding="utf-8").replace("datasets: []\n", DATASETS), encoding="utf-8")
+    return met[0]
+
+
+def found(result: Result) -> dict[str, tuple[str, str, str]]:
+    return {each["subject"]: (each["verdict"], each["text"], each["remedy"]) for each in result.json()}
+
+
+def test_check_and_test_need_no_party(run: Run, new: Path) -> None:
+    checked = found(run("dag", "check", DAG, "--json"))
+    assert {checked[subject][0] for subject in ("parses", "parse time", "steps")} == {"ok"}
+    assert checked["ticket"] == ("note", "not checked: there is no party.yaml", checked["form"][2])
+    tried = run("dag", "test", DAG, "--json").json()
+    (step,) = tried["steps"]
+    assert (tried["leader"], step["step"], step["left_out"]) == ("bank", "column_means", "")
+    assert set(step["outcome"]["values"]) == {"bank", "shop"}
+
+
+def test_new_never_overwrites(run: Run, new: Path) -> None:
+    new.write_text("mine", encoding="utf-8")
+    assert run("dag", "new", "my_pipeline", expect=1).err.startswith("CONFIG_INVALID · the file is there already")
+    assert new.read_text(encoding="utf-8") == "mine"
+    assert run("dag", "new", "My Pipeline", expect=1).err.startswith("CONFIG_INVALID · `My Pipeline` is not a name")
+
+
+def test_new_function_is_short(new: Path) -> None:
+    _, _, body = new.read_text(encoding="utf-8").partition("@fed.task\n")
+    assert len(body.partition("\n\n\n")[0].splitlines()) <= 15
+
+
+def test_check_names_the_ticket_that_covers(run: Run, asking: str, ticket_id: str) -> None:
+    Path("train.py").write_text(PIPELINE.format(settings=""), encoding="utf-8")
+    checked = found(run("dag", "check", "train.py", "--json", "--party", asking))
+    assert checked["ticket"] == ("ok", f"{ticket_id} of shop covers it", "")
+    assert checked["form"][1] == "with shop, bank leads, bank: customers"
+    assert checked["schedule"] == ("note", "here it only answers", checked["schedule"][2])
+    assert "as the side that starts it" in checked["parses"][1]
+
+
+def test_check_says_which_clause_no_ticket_covers(run: Run, asking: str, ticket_id: str) -> None:
+    Path("train.py").write_text(PIPELINE.format(settings='learns="both", min_intersection=0'), encoding="utf-8")
+    checked = found(run("dag", "check", "train.py", "--json", "--party", asking, expect=1))
+    verdict, text, remedy = checked["ticket"]
+    assert (verdict, text.split(":")[:2]) == ("wrong", [ticket_id, " FLOOR_VIOLATED"])
+    assert "floor.min_intersection" in text
+    assert "fedtasks ticket request" in remedy
+
+
+def test_check_without_a_ticket_says_what_to_ask_for(run: Run, asking: str, new: Path) -> None:
+    checked = found(run("dag", "check", DAG, "--json", "--party", asking, expect=1))
+    assert checked["ticket"][0] == "wrong"
+    assert checked["ticket"][1] == "TICKET_MISSING: shop has granted no ticket that names `my_pipeline`"
+    assert "fedtasks ticket issue" in checked["ticket"][2]
+
+
+@pytest.mark.parametrize(
+    ("text", "subject", "verdict", "said"),
+    [
+        ("# airflow dag\n1 / 0", "parses", "wrong", "ZeroDivisionError: division by zero"),
+        ("# airflow dag\nimport os\nos._exit(3)", "parses", "wrong", "PROCESS_FAILED"),
+        ("# no DAG", "parses", "wrong", "one federated pipeline is expected in a file, found: none"),
+        ("import numpy\n" + PIPELINE.format(settings=""), "parse time", "warning", "numpy"),
+        (PIPELINE.format(settings="key_bits_min=1"), "parses", "wrong", "not between 2048 and 8192"),
+        (
+            "from fedtasks.airflow.pipeline import FederatedDag, Step\n"
+            'FederatedDag("a", steps=[Step("one", "fedtasks.nothing:run"), Step("two", "fedtasks.halves:nothing")])',
+            "steps",
+            "wrong",
+            "one: there is no module fedtasks.nothing; two: fedtasks.halves defines no nothing",
+        ),
+    ],
+)
+def test_check_finds_what_is_wrong(run: Run, text: str, subject: str, verdict: str, said: str) -> None:
+    Path("dag.py").write_text(text, encoding="utf-8")
+    checked = found(run("dag", "check", "dag.py", "--json", expect=None))
+    assert checked[subject][0] == verdict
+    assert said in checked[subject][1]
+
+
+def test_check_names_the_line(run: Run, tmp_path: Path) -> None:
+    Path("dag.py").write_text("# airflow dag\nb = 1 / 0\n", encoding="utf-8")
+    assert f"{tmp_path / 'dag.py'}:2" in found(run("dag", "check", "dag.py", "--json", expect=1))["parses"][1]
+
+
+def test_plan_says_what_leaves_and_what_it_spends(run: Run, asking: str, new: Path) -> None:
+    told = run("dag", "plan", DAG, "--party", asking).out
+    for party in ("bank", "shop"):
+        assert f"Leaves {party}:" in told
+        assert f"{party} learns" in told
+    assert "Spends 1 of `limits.runs`." in told
+
+
+def test_bad_conf_is_named(run: Run, new: Path) -> None:
+    for conf in ("[]", "{"):  # before anything is parsed
+        assert "CONFIG_INVALID" in run("dag", "test", DAG, "--conf", conf, expect=1).err

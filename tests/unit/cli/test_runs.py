@@ -1,0 +1,239 @@
+"""`runs` and `run`: what the store holds, as sentences, tables and JSON."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from fedtasks.cli import run_view
+from fedtasks.cli.output import size
+from fedtasks.config import load_party
+from fedtasks.errors import StoreUnavailable
+from fedtasks.store import ApprovalRow, DisclosureRow, HalfRow, MetricRow, RefusalRow, RunRow, Store
+from tests.unit.cli.conftest import Run
+
+STEPS = json.dumps([{"name": name} for name in ("psi", "train")])
+HOUR_MS = 3_600_000
+
+
+@pytest.fixture
+def party_file(bank: Path) -> str:
+    return str(bank / "party.yaml")
+
+
+@pytest.fixture
+def store(party_file: str) -> Any:
+    with Store.open(load_party(party_file).store.url) as opened:
+        yield opened
+
+
+def enter(
+    store: Store, day: int, pipeline: str = "retrain", peer: str = "shop", approval: Any = None, **more: Any
+) -> str:
+    run_id = f"{pipeline}.2026-11-{day:02}.1"
+    values: dict[str, Any] = {"ticket_id": "t", "config_digest": "", "config_json": "{}", "steps_json": STEPS, **more}
+    names = {"run_id": run_id, "pipeline": pipeline, "partition": f"2026-11-{day:02}", "number": 1, "peer": peer}
+    row = RunRow(**names, initiated=True, dag_id=pipeline, dag_run_id=run_id, opened_ms=day * HOUR_MS, **values)
+    assert store.create_run(row, approval)
+    return run_id
+
+
+@pytest.fixture
+def run_id(store: Store) -> str:
+    """A run whose intersection is done and whose training goes on."""
+    run_id = enter(store, 21, reason="nightly")
+    done = {"counts": {"people_shared": 3000}}
+    store.put_half(HalfRow(run_id, "psi", True, 1, "succeeded", since_ms=HOUR_MS, outcome=done))
+    store.put_half(HalfRow(run_id, "psi", False, 1, "succeeded", since_ms=HOUR_MS))
+    progress = {"phase": "epoch 3", "done": 1200, "of": 3000}
+    store.put_half(HalfRow(run_id, "train", True, 2, "running", since_ms=2 * HOUR_MS, progress=progress))
+    store.put_half(HalfRow(run_id, "train", False, 2, "running", since_ms=2 * HOUR_MS))
+    store.add_metrics([MetricRow(run_id, "train", "auc", step, 0.5 + step / 10, 0) for step in (1, 2)])
+    store.put_disclosures([DisclosureRow(run_id, "train", 2, "activation", 4, 1200, 614_400)])
+    store.add_bytes(run_id, "train", 0, 2, 614_400, 2_500_000)
+    return run_id
+
+
+def test_runs_are_those_of_the_state_pipeline_and_peer(run: Run, store: Store, run_id: str, party_file: str) -> None:
+    failed = enter(store, 1, state="failed", failure={"code": "TICKET_REVOKED", "text": "gone", "party": "shop"})
+    done = enter(store, 2, state="succeeded", peer="mill")
+    other = enter(store, 3, pipeline="score")
+
+    def listed(*options: str) -> list[str]:
+        return [row["run_id"] for row in run("runs", *options, "--json", "--party", party_file).json()]
+
+    assert listed() == [run_id, other, done, failed]
+    assert listed("--limit", "2") == [run_id, other]
+    assert listed("--state", "running") == [run_id]
+    assert listed("--state", "opened") == [other]
+    assert listed("--state", "failed") == [failed]
+    assert listed("--peer", "mill") == [done]
+    assert listed("--pipeline", "score") == [other]
+    assert listed("--pipeline", "score", "--state", "done") == []
+
+
+def test_runs_say_how_each_stands_in_the_words_of_the_note(run: Run, run_id: str, party_file: str) -> None:
+    shown = run("runs", "--party", party_file).out
+    assert "▶ Running with shop · train · attempt 2 · since 02:00:00 UTC" in shown
+
+
+def test_runs_of_an_unknown_state_names_those_there_are(run: Run, party_file: str) -> None:
+    refused = run("runs", "--state", "lost", "--party", party_file, expect=1)
+    assert "opened, waiting, running, retrying, done, failed, refused" in refused.err
+
+
+def test_runs_without_any_name_the_next_act(run: Run, party_file: str) -> None:
+    assert "trigger a federated DAG" in run("runs", "--party", party_file).out
+    assert "see them all" in run("runs", "--peer", "shop", "--party", party_file).out
+
+
+def test_run_show_tells_both_lanes_what_left_the_house_and_results(run: Run, run_id: str, party_file: str) -> None:
+    shown = run("run", "show", run_id, "--party", party_file).out
+    for words in (
+        "bank → shop",
+        "Reason nightly",
+        "▶ running · attempt 2 · since 02:00:00 · epoch 3 1,200 of 3,000",
+        "✔ succeeded",
+        "3,000",
+        "Sent 614 kB, received 2.5 MB",
+        "Left the house",
+        "activations",
+        "train.auc",
+        "0.7000",
+        "Receipts: own not yet signed, shop's not yet signed.",
+    ):
+        assert words in shown
+
+
+def test_run_show_tells_rights_and_approval(run: Run, store: Store, met: tuple[str, str], ticket_id: str) -> None:
+    run("ticket", "accept", "t", "--party", met[0])
+    config = json.dumps({"leader": "bank", "steps": {}})
+    asked = ApprovalRow("retrain.2026-11-07.1", "approved", "approval", 1, 2, 3, "ann", "as agreed")
+    run_id = enter(store, 7, approval=asked, ticket_id=ticket_id, config_json=config)
+    shown = run("run", "show", run_id, "--party", met[0]).out
+    assert "Approval (approval): approved by ann: as agreed" in shown
+    assert re.search(rf"metrics +✔ yes +bank \(ticket {ticket_id}, outputs.metrics\)", shown)
+
+
+def test_runs_refused_tells_why_and_what_to_do(run: Run, store: Store, party_file: str) -> None:
+    failure = {"code": "FLOOR_VIOLATED", "text": "asked=1, allowed=10", "party": "shop", "task": "", "at_ms": 1}
+    store.refusals.put(RefusalRow("retrain", "manual__1", "2026-11-21", "shop", failure, 1000))
+    (row,) = run("runs", "--state", "refused", "--json", "--party", party_file).json()
+    assert (row["dag_run_id"], row["code"], row["party"]) == ("manual__1", "FLOOR_VIOLATED", "shop")
+    assert row["sentence"].startswith(
+        "⛔ Refused by shop · FLOOR_VIOLATED · asked=1, allowed=10 · Raise the named setting"
+    )
+    assert row["sentence"] in run("runs", "--state", "refused", "--party", party_file).out
+
+
+def test_run_show_prints_words_of_the_peer_as_they_are(run: Run, store: Store, party_file: str) -> None:
+    text = "[red]<img src=x onerror=alert(1)>[/red]"
+    run_id = enter(store, 5, state="failed", failure={"code": "PEER_CANCELLED", "text": text, "party": "shop"})
+    assert text in run("run", "show", run_id, "--party", party_file).out
+
+
+def test_run_show_of_an_unknown_run_is_one_line_of_the_registry(run: Run, party_file: str) -> None:
+    assert run("run", "show", "none", "--party", party_file, expect=1).err.startswith("RUN_UNKNOWN · ")
+
+
+def test_run_watch_of_an_ended_run_says_how_and_exits_with_it(run: Run, store: Store, party_file: str) -> None:
+    done = enter(store, 1, state="succeeded")
+    failed = enter(store, 2, state="failed", failure={"code": "RUN_CANCELLED"})
+    assert run("run", "watch", done, "--party", party_file).out.startswith("✅ Done with shop")
+    assert run("run", "watch", failed, "--party", party_file, expect=1).out.startswith(
+        "❌ Failed at bank · RUN_CANCELLED"
+    )
+
+
+def test_run_watch_prints_a_json_line_for_each_change(
+    run: Run, store: Store, run_id: str, party_file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_view, "LOOK_EVERY_S", 0.01)
+    metric = MetricRow(run_id, "train", "auc", 3, 0.9, 0)
+    later = [lambda: store.add_metrics([metric]), lambda: store.update_run(run_id, state="succeeded", closed_ms=1)]
+    report = run_view.run_report
+
+    def report_and_go_on(*arguments: Any) -> dict[str, Any]:
+        found = report(*arguments)
+        if later:
+            later.pop(0)()
+        return found
+
+    monkeypatch.setattr(run_view, "run_report", report_and_go_on)
+    lines = [json.loads(line) for line in run("run", "watch", run_id, "--json", "--party", party_file).out.splitlines()]
+    assert [line["metrics"]["train.auc"] for line in lines] == [0.7, 0.9, 0.9]
+    assert [line["status"]["state"] for line in lines] == ["running", "running", "done"]
+
+
+def test_changes_wait_for_a_store_that_comes_back(store: Store, run_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_view, "LOOK_EVERY_S", 0.01)
+    report, calls = run_view.run_report, iter([False, True, True, False])
+
+    def now_and_then(*arguments: Any) -> dict[str, Any]:
+        if next(calls):
+            raise StoreUnavailable("restarting")
+        return report(*arguments)
+
+    monkeypatch.setattr(run_view, "run_report", now_and_then)
+    seen = run_view.changes(store, "bank", run_id)
+    next(seen)
+    store.update_run(run_id, state="failed", failure={"code": "RUN_CANCELLED"}, closed_ms=1)
+    assert next(seen)["state"] == "failed"
+
+
+def test_changes_give_a_store_up_that_stays_away(store: Store, run_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_view, "LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(run_view, "PATIENCE_S", 0.05)
+    seen = run_view.changes(store, "bank", run_id)
+    next(seen)
+
+    def away(*_: Any) -> dict[str, Any]:
+        raise StoreUnavailable("gone")
+
+    monkeypatch.setattr(run_view, "run_report", away)
+    with pytest.raises(StoreUnavailable):
+        next(seen)
+
+
+def test_follow_on_a_terminal_redraws_until_the_run_ends(
+    store: Store, run_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_view, "LOOK_EVERY_S", 0.01)
+    screen = io.StringIO()
+    terminal = Console(file=screen, force_terminal=True, width=140, height=60)
+    monkeypatch.setattr(run_view, "console", lambda: terminal)
+    end = threading.Timer(0.3, store.update_run, [run_id], {"state": "succeeded", "closed_ms": 1})
+    end.start()
+    assert run_view.follow(store, "bank", run_id, as_json=False) == 0
+    end.join()
+    assert "━" in screen.getvalue()
+    assert "Done with shop" in screen.getvalue()
+
+
+def test_run_names_are_completed_from_the_store(run: Run, store: Store, run_id: str, party_file: str) -> None:
+    enter(store, 3, pipeline="score")
+    variables = {"_FEDTASKS_COMPLETE": "complete_bash", "FEDTASKS_PARTY": party_file}
+    typed = {"COMP_WORDS": "fedtasks run show ret", "COMP_CWORD": "3"}
+    assert complete({**variables, **typed}) == [run_id]
+
+
+def complete(variables: dict[str, str]) -> list[str]:
+    from typer.testing import CliRunner
+
+    from fedtasks.cli import app
+
+    return CliRunner().invoke(app, [], env=variables, prog_name="fedtasks").stdout.split()
+
+
+@pytest.mark.parametrize(
+    ("n_bytes", "text"), [(0, "0 B"), (999, "999 B"), (1500, "1.5 kB"), (41_000_000, "41 MB"), (2 * 10**12, "2.0 TB")]
+)
+def test_size_has_few_digits(n_bytes: int, text: str) -> None:
+    assert size(n_bytes) == text

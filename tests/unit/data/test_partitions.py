@@ -1,0 +1,100 @@
+"""Partitions: complete when marked, marked only when their rows can be used."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fedtasks.config import Dataset, FeatureType
+from fedtasks.data import partitions
+from fedtasks.data.tables import ID, list_parts, read_rows
+from fedtasks.errors import ColumnType, ConfigError, DataMissing, DataNotLanded, FedtasksError
+
+DAY = "2026-11-21"
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Dataset:
+    return Dataset("loans", f"file://{tmp_path}/loans/{{partition}}", "customer", {"a": FeatureType.NUMERIC})
+
+
+def write(tmp_path: Path, day: str, values: list[object]) -> Path:
+    folder = tmp_path / "loans" / day
+    folder.mkdir(parents=True)
+    pd.DataFrame({"customer": [f"c{n}" for n in range(len(values))], "a": values}).to_parquet(folder / "p.parquet")
+    return folder
+
+
+def test_partition_lands_once_its_rows_are_read(tmp_path: Path, dataset: Dataset) -> None:
+    assert partitions.landed(dataset) == []
+    write(tmp_path, "2026-11-22", [1.0])
+    folder = write(tmp_path, DAY, [1.0, 2.0])
+    write(tmp_path, "2026-11-20", [1.0])
+    assert partitions.landed(dataset) == []
+    assert partitions.land(dataset, "2026-11-22") == 1
+    assert partitions.land(dataset, DAY) == partitions.land(dataset, DAY) == 2
+    assert (folder / "_SUCCESS").read_bytes() == b""
+    assert partitions.landed(dataset) == [DAY, "2026-11-22"]
+    assert partitions.has_landed(dataset, DAY)
+    assert not partitions.has_landed(dataset, "2026-11-20")
+
+
+@pytest.mark.parametrize(
+    ("partition", "error"), [("2026-11-20", DataMissing), ("broken", ColumnType), ("../loans", ConfigError)]
+)
+def test_partition_that_no_run_could_use_is_not_marked(
+    tmp_path: Path, dataset: Dataset, partition: str, error: type[FedtasksError]
+) -> None:
+    write(tmp_path, "broken", ["text"])
+    with pytest.raises(error):
+        partitions.land(dataset, partition)
+    assert partitions.landed(dataset) == []
+
+
+def test_dataset_without_partitions_cannot_land(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no `\{partition\}`"):
+        partitions.land(Dataset("loans", f"file://{tmp_path}", "customer", {"a": FeatureType.NUMERIC}), DAY)
+
+
+@pytest.mark.parametrize("uri", ["data/{partition}.parquet", "{partition}/loans", "data/{partition}/{partition}"])
+def test_dataset_whose_partition_is_no_folder_is_refused(uri: str) -> None:
+    with pytest.raises(ConfigError, match="last part"):
+        Dataset("loans", uri, "customer", {"a": FeatureType.NUMERIC})
+
+
+def test_run_uses_what_has_landed_up_to_its_own_partition(tmp_path: Path, dataset: Dataset) -> None:
+    for day in ("2026-11-20", DAY, "2026-11-23"):
+        write(tmp_path, day, [1.0])
+        partitions.land(dataset, day)
+    write(tmp_path, "2026-11-22", [1.0])
+    assert partitions.landed_until(dataset, DAY) == ["2026-11-20", DAY]
+    for missing in ("2026-11-22", "2026-11-24"):
+        with pytest.raises(DataNotLanded, match="DATA_NOT_LANDED") as caught:
+            partitions.landed_until(dataset, missing)
+        assert caught.value.fields == {"dataset": "loans", "partition": missing}
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.lists(st.dictionaries(st.sampled_from("abcdef"), st.integers(0, 99), min_size=1), min_size=1, max_size=4))
+def test_first_row_of_each_id_is_that_of_the_newest_partition(days: list[dict[str, int]]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        dataset = Dataset("loans", f"file://{folder}/{{partition}}", "customer", {"a": FeatureType.NUMERIC})
+        for number, rows in enumerate(days):
+            place = Path(folder, f"d{number}")
+            place.mkdir()
+            pd.DataFrame({"customer": list(rows), "a": list(rows.values())}).to_parquet(place / "part.parquet")
+            partitions.land(dataset, place.name)
+        newest: dict[str, float] = {}
+        for part in list_parts(dataset, partitions.landed(dataset)):
+            for batch in read_rows(dataset, part):
+                for row in batch.to_pylist():
+                    newest.setdefault(row[ID], row["a"])
+    expected: dict[str, float] = {}
+    for rows in days:
+        expected |= rows
+    assert newest == expected

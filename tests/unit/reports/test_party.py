@@ -1,0 +1,246 @@
+"""The morning look, tickets and their budgets, models, data and decisions, as plain values."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import create_engine, text
+
+from fedtasks import identity
+from fedtasks.config import Airflow, Dataset, FeatureType, Gateway, Party, Peer
+from fedtasks.reports.audit import audit_report, chain_report
+from fedtasks.reports.models import compare_report, model_reports
+from fedtasks.reports.party import SILENT_MS, data_report, overview, peer_reports
+from fedtasks.reports.tickets import ticket_reports
+from fedtasks.store import (
+    ApprovalRow,
+    HalfRow,
+    LandingRow,
+    MetricRow,
+    ModelRow,
+    PeerRow,
+    Store,
+    TicketRequestRow,
+    TicketRow,
+)
+from tests.unit.reports.conftest import NOW_MS, RUN_ID, make_run, put_ticket
+
+
+@pytest.fixture
+def party(tmp_path: Path) -> Party:
+    identity.create_identity(tmp_path / "keys", "shop")
+    keys = tmp_path / "keys"
+    return Party(
+        "bank",
+        Gateway("127.0.0.1:1", keys / "a", keys / "b", keys / "c", keys / "d", keys / "e"),
+        Airflow("http://127.0.0.1:1", "admin", keys / "f"),
+        "file:///storage",
+        peers=(Peer("shop", keys / "authority.pem", "AAAA"),),
+        datasets=(Dataset("loans", "file:///loans/{partition}", "customer", {"income": FeatureType.NUMERIC}),),
+    )
+
+
+def see_peer(store: Store, connected: bool = True, **changes: Any) -> None:
+    values = {"version": "1", "clock_skew_s": 0.0, "failure": None, "since_ms": NOW_MS, "seen_ms": NOW_MS}
+    store.peers.put_state(PeerRow("shop", connected, **(values | changes)))
+
+
+def needs(store: Store, party: Party, now_ms: int = NOW_MS) -> dict[str, str]:
+    return {need["kind"]: need["text"] for need in overview(store, party, {"credit"}, now_ms)["needs"]}
+
+
+# ---------------------------------------------------------------------------------------------------------- overview
+def test_nothing_needs_anybody_when_all_is_well(store: Store, party: Party) -> None:
+    see_peer(store)
+    put_ticket(store)
+    store.create_run(make_run(state="succeeded", closed_ms=NOW_MS))
+    found = overview(store, party, {"credit"}, NOW_MS)
+    assert (found["needs"], found["running"], len(found["recent"])) == ([], [], 1)
+    assert {budget["clause"]: budget["used"] for budget in found["budgets"]} == {
+        "limits.runs": 1,
+        "limits.concurrent_runs": 0,
+        "limits.ids_blinded": 0,
+        "limits.ids_blinded_per_day": 0,
+    }
+
+
+def test_gateway_that_has_not_looked_for_long_is_down(store: Store, party: Party) -> None:
+    see_peer(store)
+    assert needs(store, party) == {}
+    assert needs(store, party, NOW_MS + SILENT_MS + 1).keys() == {"gateway_down"}
+
+
+def test_peer_that_is_away_is_named_with_its_failure(store: Store, party: Party) -> None:
+    see_peer(store, connected=False, failure={"code": "PEER_UNREACHABLE", "text": "no answer", "party": "shop"})
+    assert needs(store, party) == {"peer_down": "shop is not connected: no answer"}
+
+
+def test_tickets_that_end_soon_are_offered_or_asked_for_need_somebody(store: Store, party: Party) -> None:
+    see_peer(store)
+    put_ticket(store, ticket_id="old", expires_s=NOW_MS // 1000 + 86_400)
+    put_ticket(store, ticket_id="new", accepted=False)
+    asked = {"pipelines": ["credit"], "dataset": "", "role": "leader", "days": 30, "reason": "<b>please</b>"}
+    store.peers.add_request(TicketRequestRow("r", "shop", False, asked, "open", NOW_MS))
+    store.peers.add_request(TicketRequestRow("q", "shop", True, asked, "open", NOW_MS))
+    found = needs(store, party)
+    assert found.keys() == {"ticket_expiring", "ticket_offered", "ticket_request"}
+    assert found["ticket_request"] == "shop asks for a ticket: <b>please</b>"
+    store.peers.settle_request("r", "granted")
+    assert "ticket_request" not in needs(store, party)
+
+
+def test_failed_run_needs_somebody_until_its_partition_is_run_again(store: Store, party: Party) -> None:
+    see_peer(store)
+    failure = {"code": "PEER_FAILED", "text": "x", "party": "shop", "task": "train", "at_ms": NOW_MS}
+    store.create_run(make_run(1, state="failed", failure=failure, closed_ms=NOW_MS))
+    assert needs(store, party) == {"run_failed": f"{RUN_ID} has failed: PEER_FAILED"}
+    store.create_run(make_run(2))
+    assert needs(store, party) == {}
+
+
+def test_run_that_asks_for_approval_needs_somebody(store: Store, party: Party) -> None:
+    see_peer(store)
+    asked = ApprovalRow(RUN_ID, "asked", "ticket t-1, approval", NOW_MS, NOW_MS + 1000)
+    store.create_run(make_run(initiated=False, reason="monthly"), asked)
+    assert needs(store, party) == {"approval": f"shop asks for {RUN_ID}: monthly"}
+
+
+def test_runs_of_dags_that_may_not_be_read_are_left_out(store: Store, party: Party) -> None:
+    store.create_run(make_run(1))
+    store.create_run(make_run(2, state="failed", closed_ms=NOW_MS, failure={"code": "X", "text": "x"}))
+    found = overview(store, party, {"other"}, NOW_MS)
+    assert (found["running"], found["recent"]) == ([], [])
+    assert "run_failed" not in {need["kind"] for need in found["needs"]}
+
+
+def test_peers_are_those_of_party_yaml_even_if_never_seen(store: Store, party: Party) -> None:
+    (peer,) = peer_reports(store, party)
+    assert (peer["name"], peer["connected"], peer["checks"]) == ("shop", False, [])
+    assert peer["certificate_until_ms"] > NOW_MS
+
+
+# ----------------------------------------------------------------------------------------------------------- tickets
+def test_ticket_counts_what_is_used_in_all_and_in_a_day(store: Store) -> None:
+    put_ticket(store, granted=True)
+    store.count_use("t-1", "a", "ids_blinded", 70, None)
+    store.count_use("t-1", "a", "runs", 1, None)
+    store.create_run(make_run(initiated=False))
+    (ticket,) = ticket_reports(store, "bank", NOW_MS + 90_000_000)["granted"]
+    assert {limit["clause"]: (limit["limit"], limit["used"]) for limit in ticket["limits"]} == {
+        "limits.runs": (10, 1),
+        "limits.concurrent_runs": (2, 1),
+        "limits.epochs": (5, None),
+        "limits.ids_blinded": (1000, 70),
+        "limits.ids_blinded_per_day": (100, 0),
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "state", "revocable"),
+    [
+        ({}, "accepted", True),
+        ({"acceptance": None}, "issued", True),
+        ({"revocation": "signed"}, "revoked", False),
+        ({"grant": "nonsense"}, "unreadable", None),
+    ],
+)
+def test_ticket_says_how_it_stands(store: Store, changes: dict[str, Any], state: str, revocable: bool | None) -> None:
+    put_ticket(store, granted=True, ticket_id="t-0")
+    row: TicketRow | None = store.ticket("t-0")
+    assert row is not None
+    store.put_ticket(replace(row, ticket_id="t-1", **changes))
+    found = {ticket["ticket_id"]: ticket for ticket in ticket_reports(store, "bank", NOW_MS)["granted"]}
+    assert (found["t-1"]["state"], found["t-1"].get("revocable")) == (state, revocable)
+
+
+@pytest.mark.parametrize(("days", "state"), [(-1, "not yet valid"), (31, "expired")])
+def test_ticket_outside_of_its_time_says_so(store: Store, days: int, state: str) -> None:
+    put_ticket(store, granted=True)
+    (ticket,) = ticket_reports(store, "bank", NOW_MS + days * 86_400_000)["granted"]
+    assert ticket["state"] == state
+
+
+# ---------------------------------------------------------------------------------------------------- models and data
+def put_model(store: Store, number: int, **changes: Any) -> None:
+    run_id = f"credit.2026-11-21.{number}"
+    row = ModelRow("credit", number, "shop", run_id, "2026-11-21", None, "a" * 64, "b" * 64, None, {}, True, NOW_MS)
+    store.models.publish(replace(row, **changes), "credit")
+
+
+def test_models_show_versions_newest_first_and_only_of_readable_dags(store: Store) -> None:
+    for number in (1, 2):
+        store.create_run(make_run(number, state="succeeded"))
+        put_model(store, number, parent=number - 1 or None)
+    (model,) = model_reports(store, {"credit"})
+    versions = [(each["version"], each["champion"], each["parent"]) for each in model["versions"]]
+    assert versions == [(2, True, 1), (1, False, None)]
+    assert model_reports(store, {"other"}) == []
+
+
+def test_compare_shows_last_metrics_and_what_was_configured_otherwise(store: Store) -> None:
+    for number, epochs in ((1, 3), (2, 5)):
+        config = f'{{"leader": "bank", "steps": {{"train": {{"epochs": {epochs}}}}}}}'
+        store.create_run(make_run(number, state="succeeded", config_json=config))
+        run_id = f"credit.2026-11-21.{number}"
+        rows = [MetricRow(run_id, "train", "loss", step, 1 / step, NOW_MS) for step in range(1, epochs + 1)]
+        store.add_metrics([*rows, MetricRow(run_id, "evaluate", "bin.threshold", 1, 0.5, NOW_MS)])
+    put_model(store, 2)
+    first, second = compare_report(store, "credit", 10)["partitions"]
+    assert (first["metrics"], second["metrics"]) == ({"train.loss": 1 / 3}, {"train.loss": 1 / 5})
+    assert (first["settings_changed"], first["champion"], second["champion"]) == ([], False, True)
+    assert second["settings_changed"] == [{"field": "steps.train.epochs", "from": 3, "to": 5}]
+
+
+def test_data_waits_for_partitions_that_others_have(store: Store, party: Party) -> None:
+    put_ticket(store)
+    for owner, dataset, partition, rows in (
+        ("bank", "loans", "2026-11-20", 40),
+        ("shop", "customers", "2026-11-20", 0),
+        ("shop", "customers", "2026-11-21", 0),
+    ):
+        store.landings.add(LandingRow(owner, dataset, partition, rows, NOW_MS))
+    own, theirs = data_report(store, party)["datasets"]
+    assert (own["name"], own["partitioned"], own["waiting"]) == ("loans", True, ["2026-11-21"])
+    assert [(each["partition"], each["rows"]) for each in own["landed"]] == [("2026-11-20", 40)]
+    assert (theirs["party"], theirs["name"], theirs["features"], theirs["waiting"]) == (
+        "shop",
+        "customers",
+        ["age"],
+        [],
+    )
+
+
+# ------------------------------------------------------------------------------------------------------------- audit
+def test_audit_comes_page_by_page_and_its_chain_holds(store: Store) -> None:
+    for number in range(5):
+        store.audit("bank", "run.open", "noted", number=number)
+    first = audit_report(store, 3)
+    assert ([row["seq"] for row in first["rows"]], first["more"]) == ([5, 4, 3], True)
+    second = audit_report(store, 3, before=3)
+    assert ([row["seq"] for row in second["rows"]], second["more"]) == ([2, 1], False)
+    assert first["chain"] == {"ok": True, "text": "rows 3–5 fit the chain"}
+    assert chain_report(store) == {"ok": True, "text": "all 5 rows fit the chain"}
+
+
+def test_audit_that_was_changed_is_seen_on_its_page_and_in_the_whole(store: Store, tmp_path: Path) -> None:
+    for number in range(3):
+        store.audit("bank", "run.open", "noted", number=number)
+    engine = create_engine(f"sqlite:///{tmp_path}/store.db")
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE audit SET actor = 'mallory' WHERE seq = 2"))
+    engine.dispose()
+    for chain in (audit_report(store, 10)["chain"], chain_report(store)):
+        assert not chain["ok"]
+        assert "row 2" in chain["text"]
+    assert audit_report(store, 1)["chain"]["ok"]
+
+
+def test_halves_of_many_runs_come_at_once(store: Store) -> None:
+    store.create_run(make_run(1))
+    store.create_run(make_run(2))
+    store.put_half(HalfRow(RUN_ID, "psi", True, 1, "running"))
+    found = store.halves_of([RUN_ID, "credit.2026-11-21.2"])
+    assert {run_id: len(halves) for run_id, halves in found.items()} == {RUN_ID: 1, "credit.2026-11-21.2": 0}

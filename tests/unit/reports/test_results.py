@@ -1,0 +1,111 @@
+"""Curves over bins are those that scikit-learn draws over rows, where the rows of a bin are equal."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn import metrics
+
+from fedtasks.errors import RunUnknown
+from fedtasks.reports.results import Bin, bins_of, curves, results_report
+from fedtasks.store import MetricRow, Store
+from tests.unit.reports.conftest import NOW_MS, RUN_ID, make_run, put_ticket
+
+Rows = tuple[np.ndarray, np.ndarray]
+
+
+def binned(labels: np.ndarray, scores: np.ndarray) -> list[Bin]:
+    return [
+        Bin(float(value), int(labels[scores == value].sum()), int((1 - labels[scores == value]).sum()))
+        for value in np.unique(scores)[::-1]
+    ]
+
+
+@st.composite
+def rows(draw: st.DrawFn) -> Rows:
+    n = draw(st.integers(2, 60))
+    scores = draw(st.lists(st.integers(0, 12).map(lambda value: value / 13), min_size=n, max_size=n))
+    labels = draw(st.lists(st.integers(0, 1), min_size=n - 2, max_size=n - 2))
+    return np.array([0, 1, *labels]), np.array(scores)
+
+
+@settings(deadline=None)
+@given(rows())
+def test_curves_are_those_of_scikit_learn(case: Rows) -> None:
+    labels, scores = case
+    found = curves(binned(labels, scores))
+    false_rate, true_rate, _ = metrics.roc_curve(labels, scores, drop_intermediate=False)
+    assert np.allclose(found["roc"], np.column_stack([false_rate, true_rate]))
+    assert found["auc"] == pytest.approx(metrics.roc_auc_score(labels, scores))
+    assert found["ks"] == pytest.approx(np.max(np.abs(true_rate - false_rate)))
+    precision, recall, _ = metrics.precision_recall_curve(labels, scores)
+    # scikit-learn begins at the lowest threshold and adds a last point without one.
+    assert np.allclose(found["pr"], np.column_stack([recall, precision])[:-1][::-1])
+    assert (found["positives"], found["negatives"]) == (labels.sum(), (1 - labels).sum())
+
+
+@settings(deadline=None)
+@given(rows())
+def test_lift_gain_and_ks_tell_the_same_at_every_threshold(case: Rows) -> None:
+    labels, scores = case
+    found = curves(binned(labels, scores))
+    for (share, lift), (same, rate), (threshold, true_rate, false_rate) in zip(
+        found["lift"], found["gain"][1:], found["ks_curve"], strict=True
+    ):
+        chosen = scores >= threshold
+        assert share == same == pytest.approx(chosen.mean())
+        assert rate == true_rate == pytest.approx(labels[chosen].sum() / labels.sum())
+        assert lift == pytest.approx(labels[chosen].mean() / labels.mean())
+        assert false_rate == pytest.approx((1 - labels)[chosen].sum() / (1 - labels).sum())
+    assert found["gain"][-1] == [1.0, 1.0]
+    assert found["lift"][-1][1] == pytest.approx(1.0)
+
+
+def test_curves_of_one_class_are_counts_alone() -> None:
+    found = curves([Bin(0.5, 3, 0)])
+    assert found == {"positives": 3, "negatives": 0, "bins": [{"threshold": 0.5, "positives": 3, "negatives": 0}]}
+
+
+def put_bins(store: Store, labels: np.ndarray, scores: np.ndarray) -> None:
+    for index, each in enumerate(binned(labels, scores)):
+        values = {"bin.threshold": each.threshold, "bin.positives": each.positives, "bin.negatives": each.negatives}
+        store.add_metrics([MetricRow(RUN_ID, "evaluate", name, index, v, NOW_MS) for name, v in values.items()])
+
+
+def test_results_are_what_evaluate_reported(store: Store) -> None:
+    store.create_run(make_run())
+    put_ticket(store)
+    labels, scores = np.array([0, 1, 1, 0, 1]), np.array([0.1, 0.9, 0.9, 0.4, 0.2])
+    put_bins(store, labels, scores)
+    reported = {"auc": 0.75, "ks": 0.6, "champion_auc": 0.7, "accuracy": 0.8}
+    store.add_metrics([MetricRow(RUN_ID, "evaluate", name, 0, value, NOW_MS) for name, value in reported.items()])
+    found = results_report(store, "bank", RUN_ID)
+    assert (found["auc"], found["ks"], found["accuracy"]) == (0.75, 0.6, 0.8)
+    assert found["champion"] == {"auc": 0.7}
+    assert len(found["bins"]) == len(np.unique(scores))
+
+
+def test_bin_that_is_not_complete_is_left_out(store: Store) -> None:
+    store.create_run(make_run())
+    store.add_metrics([MetricRow(RUN_ID, "evaluate", "bin.threshold", 0, 0.5, NOW_MS)])
+    assert bins_of(store.metrics(RUN_ID)) == []
+
+
+def test_results_that_others_keep_say_who_and_by_which_clause(store: Store) -> None:
+    store.create_run(make_run(config_json='{"leader": "shop", "steps": {}}'))
+    put_ticket(store)
+    found = results_report(store, "bank", RUN_ID)
+    assert found["reason"] == "shop keeps the metrics (ticket t-1, outputs.metrics)"
+
+
+@pytest.mark.parametrize(("state", "words"), [("running", "come when"), ("failed", "has reported no evaluation")])
+def test_results_that_are_not_there_say_why(store: Store, state: str, words: str) -> None:
+    store.create_run(make_run(state=state))
+    assert words in results_report(store, "bank", RUN_ID)["reason"]
+
+
+def test_results_of_an_unknown_run_are_refused(store: Store) -> None:
+    with pytest.raises(RunUnknown):
+        results_report(store, "bank", "no.such.1")

@@ -1,0 +1,90 @@
+"""How a run stands, in one sentence for note, command line and page."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from fedtasks.errors import TicketRevoked
+from fedtasks.reports.status import State, Status, clock_time, sentence, status_of
+from fedtasks.store import HalfRow, RunRow
+
+HOUR_MS = 3_600_000
+DAY_MS = 24 * HOUR_MS
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (Status(State.OPENED, "shop", since_ms=HOUR_MS), "▶ Opened with shop · at 01:00:00 UTC"),
+        (
+            Status(State.WAITING, "shop", "align", 1, 3 * HOUR_MS, 6 * HOUR_MS, why="it has not begun", act="shop"),
+            "⏳ Waiting for shop · align · it has not begun · since 03:00:00 · gives up 06:00:00 UTC · to act: shop",
+        ),
+        (
+            Status(State.RUNNING, "shop", "train", 2, 3 * HOUR_MS),
+            "▶ Running with shop · train · attempt 2 · since 03:00:00 UTC",
+        ),
+        (
+            Status(State.RETRYING, "shop", "train", 2, why="the line was cut", code="LINK_LOST"),
+            "🔁 Tried again with shop · train · LINK_LOST · the line was cut",
+        ),
+        (Status(State.DONE, "shop", since_ms=HOUR_MS), "✅ Done with shop · at 01:00:00 UTC"),
+        (
+            Status(
+                State.FAILED,
+                "shop",
+                "train",
+                why="contract ended",
+                act="both",
+                code=TicketRevoked.code,
+                remedy=TicketRevoked.remedy,
+                failing="shop",
+            ),
+            f"❌ Failed at shop · train · TICKET_REVOKED · contract ended · {TicketRevoked.remedy} · to act: both",
+        ),
+    ],
+    ids=lambda value: value.state.value if isinstance(value, Status) else "",
+)
+def test_sentence_says_who_what_since_when_and_who_must_act(status: Status, said: str) -> None:
+    assert sentence(status) == said
+
+
+def test_sentence_names_the_day_on_which_a_wait_ends_if_it_is_another() -> None:
+    waiting = Status(State.WAITING, "shop", "approve", 1, 3 * HOUR_MS, 3 * HOUR_MS + DAY_MS, act="shop")
+    assert "since 03:00:00 · gives up 1970-01-02 03:00:00 UTC" in sentence(waiting)
+
+
+def test_clock_time_on_the_same_day_is_short() -> None:
+    assert clock_time(23 * HOUR_MS, beside_ms=0) == "23:00:00"
+    assert clock_time(DAY_MS, beside_ms=DAY_MS - 1) == "1970-01-02 00:00:00"
+
+
+RUN = RunRow(*("r", "credit", "2026-11-21", 1, "shop", True, "t", "", "", "", "credit", "r"), opened_ms=0)
+
+
+@pytest.mark.parametrize(
+    ("own", "theirs", "act"),
+    [("running", "succeeded", "bank"), ("succeeded", "running", "shop"), ("succeeded", None, "shop")],
+)
+def test_wait_for_data_names_whose_is_missing_on_either_side(own: str, theirs: str | None, act: str) -> None:
+    progress = {"phase": "waiting for data", "for": act, "until_ms": 6 * HOUR_MS}
+    ours = HalfRow("r", "data", True, 1, own, since_ms=HOUR_MS, progress=progress)
+    peers = [HalfRow("r", "data", False, 1, theirs)] if theirs else []
+    said = sentence(status_of(RUN, [ours], peers, party="bank"))
+    assert said.startswith(f"⏳ Waiting for {act} · data · 2026-11-21 has not landed there · since 01:00:00")
+
+
+@pytest.mark.parametrize(
+    ("published", "said"),
+    [
+        (True, "version 3 of credit is in use"),
+        (False, "kept version 3 of credit: the new one is worse"),
+    ],
+)
+def test_run_that_is_done_says_which_version_is_in_use(published: bool, said: str) -> None:
+    outcome = {"values": {"published": published, "model": "credit", "version": 3}}
+    half = HalfRow("r", "publish", True, 1, "succeeded", outcome=outcome)
+    done = replace(RUN, state="succeeded", closed_ms=HOUR_MS)
+    assert sentence(status_of(done, [half], [], party="bank")) == f"✅ Done with shop · {said} · at 01:00:00 UTC"
