@@ -42,9 +42,11 @@ def run(context: TaskContext) -> Outcome:
     the other has.
     """
     settings = build(PublishSettings, context.config.settings)
-    trained = context.storage.published(settings.model_task).facts
-    metrics = _metrics(context, settings)
-    own = {"is_better": _is_better(metrics, settings.tolerance), "version": _next_version(context, settings, trained)}
+    manifest = context.storage.published(settings.model_task)
+    trained, metrics = manifest.facts, _metrics(context, settings)
+    # Without a new row, the model is the one in use.
+    is_better = manifest.rows > 0 and _is_better(metrics, settings.tolerance)
+    own = {"is_better": is_better, "version": _next_version(context, settings, trained)}
     with context.open_link(facts_of(settings, model=trained["pairing"])) as link:
         theirs = _exchange(link, own)
         version = max(own["version"], theirs["version"])
@@ -63,7 +65,7 @@ def run(context: TaskContext) -> Outcome:
             _exchange(link, own)  # neither is done before both have entered it
     if not is_better:
         version = context.model(settings.model).version.version
-        log.info("version %d stays in use: the new model is worse on the same people", version)
+        log.info("version %d stays in use: the new model is no better on the same people", version)
     context.report({"phase": "published" if is_better else "kept the version in use", "done": 1, "of": 1})
     return Outcome(values={"published": is_better, "model": settings.model, "version": version})
 

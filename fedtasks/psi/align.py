@@ -66,7 +66,7 @@ def run(context: TaskContext) -> Outcome:
     DataMissing, DataCorrupt
         Task `psi` has not published, its files have changed, or the dataset has changed since.
     LabelInvalid
-        At the leader, the rows for training are all of one class.
+        At the leader, the rows for training are all of one class, and there is no model to go on from.
     RowOrderDiffers
         The other half has other rows or another order.
 
@@ -98,7 +98,7 @@ def run(context: TaskContext) -> Outcome:
                 if settings.rows is Rows.NEW and since.version:
                     rows = _mark_new(rows, link, count, scratch)
                 counts = _write(rows, count, context.folder, dataset, settings)
-                _check(context, settings, people, counts)
+                _check(context, settings, people, counts, since)
                 rows_found, order = blocks.order_digest(context.folder)
                 _compare(link, rows_found, order)
     finally:
@@ -177,7 +177,7 @@ def _write(rows: DataFrame, count: int, folder: str, dataset: Dataset, settings:
 
     def write(number: int, batches: Batches) -> Batches:
         table = pa.Table.from_batches(batches)
-        people, rows_new = table.num_rows, pc.sum(table.column(_NEW)).as_py()
+        people, rows_new = table.num_rows, pc.sum(table.column(_NEW)).as_py() or 0
         split = split_of(table.column(TAG), seed=settings.seed, test_fraction=settings.test_fraction)
         table = table.append_column(SPLIT, split)
         is_test = pc.equal(table.column(SPLIT), TEST)
@@ -203,13 +203,15 @@ def _write(rows: DataFrame, count: int, folder: str, dataset: Dataset, settings:
     return _Counts(*(sum(row[name] for row in found) for name in names))
 
 
-def _check(context: TaskContext, settings: AlignSettings, people: Manifest, counts: _Counts) -> None:
+def _check(context: TaskContext, settings: AlignSettings, people: Manifest, counts: _Counts, since: _Since) -> None:
     if counts.people != people.rows:
         raise DataCorrupt(
             f"{people.rows} people are shared but the dataset now has {counts.people} rows for them; it has changed "
             f"since task `{settings.psi_task}` ran",
             where=context.dataset.uri,
         )
+    if settings.rows is Rows.NEW and since.version:
+        return  # what is new since then may be of one class, or nothing
     if context.is_leader and context.dataset.label is not None and counts.train_positives in (0, counts.rows_train):
         raise LabelInvalid(
             f"column `{context.dataset.label}`: all {counts.rows_train} rows for training are of one class",

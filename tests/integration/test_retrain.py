@@ -10,9 +10,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from fedtasks.data.blocks import TEST, Blocks
+from fedtasks.data.blocks import TEST, Blocks, split_of
 from fedtasks.data.storage import RunStorage, read_json, write_json
 from fedtasks.errors import ConfigDiffers, ConfigError, DataMissing, FedtasksError, ModelUnknown
 from fedtasks.models import publish
@@ -73,12 +74,12 @@ class World:
     def __init__(self, root: Path, stores: dict[str, Store]) -> None:
         self.root, self.stores = root, stores
 
-    def align(self, run_id: str, seed: int, labels: np.ndarray | None = None) -> None:
+    def align(self, run_id: str, seed: int, **options: Any) -> None:
         """Give a run its blocks, of people of its own."""
         original, split_nn.RUN = split_nn.RUN, run_id
         try:
             for role in ROLES:
-                split_nn.write_party(self.root, role, seed=seed, labels=labels)
+                split_nn.write_party(self.root, role, seed=seed, **options)
                 place = f"{RunStorage(f'file://{self.root}/{role}', run_id).folder('train')}/initial-seed.json"
                 write_json(place, seed + ROLES.index(role))
         finally:
@@ -97,9 +98,11 @@ class World:
         halves = [Registered(self.stores, self.root, role, run_id, task, settings) for role in ROLES]
         return run_both(algorithm, *halves)
 
-    def day(self, run_id: str, seed: int, settings: TrainSettings = SETTINGS, tolerance: float = 0.0) -> Outcome:
+    def day(
+        self, run_id: str, seed: int, settings: TrainSettings = SETTINGS, tolerance: float = 0.0, **options: Any
+    ) -> Outcome:
         """Run a whole day and return what task `publish` ended with."""
-        self.align(run_id, seed)
+        self.align(run_id, seed, **options)
         for task, chosen in (
             ("train", settings),
             ("evaluate", EvaluateSettings(model=MODEL)),
@@ -163,6 +166,23 @@ def test_training_that_goes_on_begins_with_the_weights_of_before(world: World) -
         with np.load(place.removeprefix("file://")) as old, np.load(again.removeprefix("file://")) as new:
             for name in old.files:
                 np.testing.assert_allclose(old[name], new[name], atol=1e-6)
+
+
+def test_day_without_a_new_row_keeps_the_version_in_use(world: World) -> None:
+    world.day("credit.d1.1", 1)
+    outcome = world.day("credit.d2.1", 2, tolerance=1.0, test_fraction=1 - 1e-9)
+    assert outcome.values == {"published": False, "model": MODEL, "version": 1}
+    assert world.champions() == [1, 1]
+
+
+@pytest.mark.slow
+def test_day_whose_new_rows_are_of_one_class_is_learnt_from_too(world: World) -> None:
+    world.day("credit.d1.1", 1)
+    rng = np.random.default_rng(2)
+    split = split_of(pa.array([rng.bytes(16) for _ in range(240)]), seed=0, test_fraction=0.25)
+    labels = np.array([number % 2 if part == TEST else 1 for number, part in enumerate(split.to_pylist())], np.int8)
+    outcome = world.day("credit.d2.1", 2, tolerance=1.0, labels=labels)
+    assert outcome.values == {"published": True, "model": MODEL, "version": 2}
 
 
 @pytest.mark.slow

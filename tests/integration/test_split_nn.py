@@ -155,7 +155,15 @@ def run_both(
         return leaders.result(), followers.result()
 
 
-def write_party(root: Path, role: str, *, n: int = 240, seed: int = 0, labels: np.ndarray | None = None) -> Blocks:
+def write_party(
+    root: Path,
+    role: str,
+    *,
+    n: int = 240,
+    seed: int = 0,
+    labels: np.ndarray | None = None,
+    test_fraction: float = 0.25,
+) -> Blocks:
     """Write one party's blocks: people whose label depends on both parties' features."""
     rng = np.random.default_rng(seed)
     tags = [rng.bytes(16) for _ in range(n)]
@@ -171,7 +179,7 @@ def write_party(root: Path, role: str, *, n: int = 240, seed: int = 0, labels: n
     table = pa.table({TAG: pa.array(tags, pa.binary(16)), **columns})
     storage = RunStorage(f"file://{root}/{role}", RUN)
     write_json(f"{storage.folder('train')}/initial-seed.json", SEEDS[role])
-    return write_blocks(storage, 1, table, FEATURES[role], rows_per_block=100)
+    return write_blocks(storage, 1, table, FEATURES[role], rows_per_block=100, test_fraction=test_fraction)
 
 
 def contexts(root: Path, task: str, *, attempt: int = 1, settings: object = SETTINGS) -> tuple[Context, Context]:

@@ -48,7 +48,7 @@ def train(context: TaskContext) -> Outcome:
     Raises
     ------
     LabelInvalid
-        The leader has no label or one class only, or the follower has a label too.
+        The leader has no label, or one class only and nothing to go on from, or the follower has a label too.
     RowOrderDiffers, ConfigDiffers
         The halves do not fit.
     TrainingDiverged
@@ -69,7 +69,8 @@ def train(context: TaskContext) -> Outcome:
     features = encoder.matrix(table)
     if context.is_leader:
         labels = table[LABEL].to_numpy().astype(np.float32)
-        evaluation.check_labels(labels)
+        if before is None:  # a day's new rows may well be of one class, or none
+            evaluation.check_labels(labels)
     state = context.storage.folder(context.config.task)
     seed = initial_seed(context.storage, context.config.task)
     # The shared digest and the row order are equal on both sides; encoder and seed are this half's own.

@@ -16,7 +16,7 @@ import numpy as np
 
 from fedtasks.errors import ProtocolViolated, TrainingDiverged
 from fedtasks.link.link import Link, Payload
-from fedtasks.models.evaluation import auc, check_labels
+from fedtasks.models.evaluation import auc
 from fedtasks.models.split_nn.batches import batches, n_batches
 from fedtasks.models.split_nn.checkpoint import Checkpoints
 from fedtasks.models.split_nn.network import FollowerHalf, Half, LeaderHalf
@@ -90,12 +90,11 @@ def train_leader(
     checkpoints
         Where to go on from and where to write to.
     report
-        Gets, per epoch, ``loss`` and ``auc`` on the batches as they were trained, and ``label_leak_auc``.
+        Gets, per epoch, ``loss`` and, where both classes occur, ``auc`` on the batches as they were trained and
+        ``label_leak_auc``.
 
     Raises
     ------
-    LabelInvalid
-        Only one class occurs; raised before anything is sent.
     TrainingDiverged
         The loss is not finite.
     ProtocolViolated
@@ -108,7 +107,6 @@ def train_leader(
     Cost: per row and epoch ``8 × embedding`` bytes on the wire, both directions together.
     Source: Li et al., Label leakage and protection in two-party split learning, 2021, section 3.1 (norm attack).
     """
-    check_labels(labels)
     progress = Progress(len(labels), settings, report)
 
     def one_epoch(epoch: int) -> None:
@@ -213,10 +211,15 @@ class _Seen:
         self._loss += loss * len(labels)
 
     def metrics(self) -> dict[str, float]:
+        if not self._labels:
+            return {}
         labels = np.concatenate(self._labels)
+        loss = {"loss": self._loss / len(labels)}
+        if labels.min() == labels.max():
+            return loss
         leak = auc(labels, np.concatenate(self._norms))
         return {
-            "loss": self._loss / len(labels),
+            **loss,
             "auc": auc(labels, np.concatenate(self._logits)),
             # An attacker may take either direction, so 0.5 is the best that a defence can reach.
             "label_leak_auc": max(leak, 1.0 - leak),
