@@ -44,9 +44,11 @@ def run(context: TaskContext) -> Outcome:
     settings = build(PublishSettings, context.config.settings)
     manifest = context.storage.published(settings.model_task)
     trained, metrics = manifest.facts, _metrics(context, settings)
-    # Without a new row, the model is the one in use.
-    is_better = manifest.rows > 0 and _is_better(metrics, settings.tolerance)
-    own = {"is_better": is_better, "version": _next_version(context, settings, trained)}
+    own: dict[str, Any] = {
+        # Without a new row, the model is the one in use.
+        "is_better": manifest.rows > 0 and _is_better(metrics, settings.tolerance),
+        "version": _next_version(context, settings, trained),
+    }
     with context.open_link(facts_of(settings, model=trained["pairing"])) as link:
         theirs = _exchange(link, own)
         version = max(own["version"], theirs["version"])
