@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from fedtasks.gateway.messages import plain_text
 from fedtasks.reports.markdown import escape
-from fedtasks.reports.status import State, Status, refusal_sentence, sentence
+from fedtasks.reports.status import State, Status, counts_of, refusal_sentence, sentence
 from fedtasks.store import HalfRow, RefusalRow
 
 MAX_NOTE = 1000
@@ -48,8 +48,5 @@ def _note(text: str, run_id: str, link: str) -> str:
 
 
 def _counts(own: Sequence[HalfRow]) -> str:
-    shown = {}
-    for half in own:
-        shown.update((half.outcome or {}).get("counts", {}))
-    text = ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in shown.items())
+    text = ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in counts_of(own).items())
     return f" · {text}" if text else ""

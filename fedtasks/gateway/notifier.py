@@ -7,7 +7,6 @@ import logging
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
-from fedtasks import tickets
 from fedtasks.config import Event, Party
 from fedtasks.errors import FedtasksError, RunCancelled
 from fedtasks.gateway.airflow_api import AirflowApi
@@ -15,16 +14,13 @@ from fedtasks.halves import APPROVE
 from fedtasks.notices import Notice, post
 from fedtasks.reports.runs import status_now
 from fedtasks.reports.status import refusal_sentence, sentence
-from fedtasks.store import Store
+from fedtasks.reports.tickets import EXPIRES_SOON_MS, readable
+from fedtasks.store import DAY_MS, Store
 
 log = logging.getLogger(__name__)
 
 SENT = "notice.sent"
 """The action under which the audit remembers what was posted."""
-
-DAY_MS = 86_400_000
-EXPIRES_SOON_MS = 7 * DAY_MS
-"""A ticket with less time left is told of."""
 
 REFUSED_FOR_MS = 60_000
 """How long a DAG run must stand refused: until then it may be tried again and come to a run."""
@@ -115,8 +111,7 @@ class Notifier:
 
     def _tickets_that_expire(self) -> Iterator[tuple[str, int, Notice]]:
         now = self._clock()
-        for row in self._store.tickets():
-            grant = tickets.peek(row.grant)
+        for row, grant in readable(self._store.tickets()):
             until_ms = grant.expires_s * 1000
             if row.acceptance and not row.revocation and 0 < until_ms - now < EXPIRES_SOON_MS:
                 pipelines = ", ".join(grant.pipelines)

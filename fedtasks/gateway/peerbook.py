@@ -7,7 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import replace
 
-from fedtasks import __version__, tickets
+from fedtasks import __version__
 from fedtasks.config import NAME, Party
 from fedtasks.errors import (
     AirflowUnreachable,
@@ -22,7 +22,8 @@ from fedtasks.gateway.messages import failure_row, plain_text
 from fedtasks.gateway.peers import PeerConnection
 from fedtasks.gateway.ticketbook import TicketBook
 from fedtasks.identity import valid_until
-from fedtasks.store import PeerRow, Store, TicketRequestRow
+from fedtasks.reports.tickets import readable
+from fedtasks.store import DAY_MS, PeerRow, Store, TicketRequestRow
 from fedtasks.wire.v1 import peer_pb2, run_pb2, ticket_pb2, worker_pb2
 
 log = logging.getLogger(__name__)
@@ -30,7 +31,7 @@ log = logging.getLogger(__name__)
 SEEN_EVERY_MS = 15_000
 """How often a peer that has not changed is said to have been looked at."""
 
-RENEW_MS = 14 * 86_400_000
+RENEW_MS = 14 * DAY_MS
 """A certificate with less time left is complained of."""
 
 MAX_OPEN_REQUESTS = 20
@@ -160,7 +161,7 @@ class PeerBook:
 
     async def _own_checks(self, peer: str, pipeline: str) -> AsyncIterator[run_pb2.Check]:
         left_ms = valid_until(self._party.gateway.certificate) - self._clock()
-        text = f"the gateway's certificate is valid for {max(0, left_ms) // 86_400_000} more days"
+        text = f"the gateway's certificate is valid for {max(0, left_ms) // DAY_MS} more days"
         yield _check("certificate", text, PeerIdentity() if left_ms < RENEW_MS else None)
         if not pipeline:
             return
@@ -238,12 +239,10 @@ class PeerBook:
         for request in self._store.peers.requests():
             if request.state != "open":
                 continue
-            for row in self._store.tickets(peer=request.peer, granted=not request.own):
-                if row.issued_ms < request.at_ms:
-                    continue
-                if set(request.asked["pipelines"]) <= set(tickets.peek(row.grant).pipelines):
-                    self._store.peers.settle_request(request.request_id, "granted")
-                    break
+            rows = self._store.tickets(peer=request.peer, granted=not request.own)
+            granted = (grant for row, grant in readable(rows) if row.issued_ms >= request.at_ms)
+            if any(set(request.asked["pipelines"]) <= set(grant.pipelines) for grant in granted):
+                self._store.peers.settle_request(request.request_id, "granted")
 
 
 def _state(row: PeerRow) -> tuple[object, ...]:

@@ -83,9 +83,8 @@ def main(folder: Path, *, keep: bool = False) -> None:
     """
     console = Console(stderr=False, highlight=False)
     began = time.monotonic()
-    parties = demo.prepare(folder)
-    bank, shop = parties
-    try:
+    with demo.stage(folder, console) as parties:
+        bank, shop = parties
         console.print("[bold]1[/] a bank and a shop, whose data lands day by day …")
         demo.acquaint(bank, shop, "loans/{partition}", "customers/{partition}")
         schedule(bank)
@@ -102,11 +101,6 @@ def main(folder: Path, *, keep: bool = False) -> None:
             demo.hold(parties, Console(stderr=True, highlight=False))
         if result["runs_doubled"] or result["rows_lost"] or result["ids_sent_twice"]:
             raise SystemExit(1)
-    except ProcessFailed as error:
-        console.print(f"[red]{error}[/]")
-        raise SystemExit(1) from error
-    finally:
-        demo.stop(parties)
 
 
 def schedule(bank: LocalParty) -> None:

@@ -73,9 +73,8 @@ def main(folder: Path, *, keep: bool = False) -> None:
     """
     console = Console(stderr=False, highlight=False)
     began = time.monotonic()
-    parties = prepare(folder)
-    bank, shop = parties
-    try:
+    with stage(folder, console) as parties:
+        bank, shop = parties
         console.print("[bold]1[/] keys, tickets and data of a bank and a shop …")
         introduce(bank, shop)
         console.print("[bold]2[/] two gateways and two Airflows start …")
@@ -97,6 +96,14 @@ def main(folder: Path, *, keep: bool = False) -> None:
             hold(parties, Console(stderr=True, highlight=False))
         if result["auc_federated"] <= result["auc_alone"]:
             raise SystemExit(1)
+
+
+@contextmanager
+def stage(folder: Path, console: Console) -> Iterator[tuple[LocalParty, LocalParty]]:
+    """Lay out two parties and stop them in the end; if a process fails on the way, say so and exit with code 1."""
+    parties = prepare(folder)
+    try:
+        yield parties
     except ProcessFailed as error:
         console.print(f"[red]{error}[/]")
         raise SystemExit(1) from error

@@ -9,30 +9,36 @@ from fedtasks.config import Dataset, Party
 from fedtasks.errors import ConfigError
 from fedtasks.identity import valid_until
 from fedtasks.reports.dag_runs import failure_report
-from fedtasks.reports.runs import run_list
-from fedtasks.reports.tickets import DAY_MS, EXPIRES_SOON_MS, ticket_reports
-from fedtasks.store import Store
+from fedtasks.reports.runs import summaries
+from fedtasks.reports.tickets import EXPIRES_SOON_MS, readable, ticket_reports
+from fedtasks.store import DAY_MS, Store
 
 RECENT = 10
 SILENT_MS = 60_000
 """A gateway that has not looked for its peers so long does not run."""
 
 
-def overview(store: Store, party: Party, readable: Collection[str], now_ms: int) -> dict[str, Any]:
+def overview(store: Store, party: Party, dag_ids: Collection[str], now_ms: int) -> dict[str, Any]:
     """Return what a person looks at first; runs only of the DAGs that may be read."""
     tickets = ticket_reports(store, party.name, now_ms)
-    running = [run.run_id for run in store.runs(state="running", dag_ids=readable)]
-    recent = run_list(store, party.name, dag_ids=readable, limit=RECENT + len(running))
+    going_on = store.runs(state="running", dag_ids=dag_ids, limit=None)
+    newest = store.runs(dag_ids=dag_ids, limit=RECENT + len(going_on))
+    running = summaries(store, party.name, going_on)
+    recent = summaries(store, party.name, [run for run in newest if run.state != "running"][:RECENT])
     peers = peer_reports(store, party)
     return {
         "party": party.name,
         "now_ms": now_ms,
         "needs": sorted(
-            (*_gateway_needs(peers, now_ms), *_ticket_needs(tickets, now_ms), *_run_needs(store, recent, now_ms)),
+            (
+                *_gateway_needs(peers, now_ms),
+                *_ticket_needs(tickets, now_ms),
+                *_run_needs(store, [*running, *recent], now_ms),
+            ),
             key=lambda need: -need["at_ms"],
         ),
-        "running": [run for run in recent if run["state"] == "running"],
-        "recent": [run for run in recent if run["state"] != "running"][:RECENT],
+        "running": running,
+        "recent": recent,
         "peers": peers,
         "budgets": [
             {"ticket_id": ticket["ticket_id"], "peer": ticket["peer"], "granted": granted, **limit}
@@ -79,10 +85,10 @@ def _ticket_needs(tickets: dict[str, list[dict[str, Any]]], now_ms: int) -> Iter
             yield _need("ticket_request", text, request["at_ms"], "Grant it: fedtasks ticket issue", tab="tickets")
 
 
-def _run_needs(store: Store, recent: list[dict[str, Any]], now_ms: int) -> Iterator[dict[str, Any]]:
+def _run_needs(store: Store, runs: list[dict[str, Any]], now_ms: int) -> Iterator[dict[str, Any]]:
     asked = {row.run_id: row for row in store.approvals.asked()}
     done_later: set[tuple[str, str]] = set()
-    for run in recent:  # newest first
+    for run in sorted(runs, key=lambda run: (run["opened_ms"], run["number"]), reverse=True):
         place = {"dag_id": run["dag_id"], "dag_run_id": run["dag_run_id"]}
         day = run["pipeline"], run["partition"]
         if run["state"] == "failed" and day not in done_later and now_ms - (run["closed_ms"] or 0) < DAY_MS:
@@ -135,12 +141,12 @@ def data_report(store: Store, party: Party) -> dict[str, Any]:
         landed.setdefault((row.party, row.dataset), []).append(at)
     known = {key: {each["partition"] for each in rows} for key, rows in landed.items()}
     found = [_own_dataset(party.name, dataset) for dataset in party.datasets]
-    for ticket in ticket_reports(store, party.name, 0)["held"]:
-        for scope in ticket.get("datasets", []):
-            shared = {"party": ticket["peer"], "name": scope["name"]}
+    for ticket, grant in readable(store.tickets(granted=False)):
+        for scope in grant.datasets:
+            shared = {"party": ticket.peer, "name": scope.name}
             if not any(shared.items() <= dataset.items() for dataset in found):
-                partitioned = (ticket["peer"], scope["name"]) in landed
-                found.append({**shared, "features": scope["columns"], "label": None, "partitioned": partitioned})
+                partitioned = (ticket.peer, scope.name) in landed
+                found.append({**shared, "features": list(scope.columns), "label": None, "partitioned": partitioned})
     for dataset in found:
         key = dataset["party"], dataset["name"]
         others = set().union(*(parts for other, parts in known.items() if other != key))

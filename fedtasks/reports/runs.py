@@ -10,7 +10,7 @@ from typing import Any
 
 from fedtasks.errors import FedtasksError, RunUnknown
 from fedtasks.reports.ledger import ledger
-from fedtasks.reports.status import ICONS, State, Status, sentence, status_of
+from fedtasks.reports.status import ICONS, State, Status, counts_of, sentence, status_of
 from fedtasks.reports.tickets import rights
 from fedtasks.store import HalfRow, MetricRow, RunRow, Store
 from fedtasks.tickets import peek
@@ -43,7 +43,7 @@ def run_report(store: Store, party: str, run_id: str) -> dict[str, Any]:
         raise RunUnknown(f"run `{run_id}` is not known to {party}")
     own, peer = store.halves(run_id, True), store.halves(run_id, False)
     sent, received = store.bytes_of(run_id)
-    counts = _counts(own)
+    counts = counts_of(own)
     return {
         **summary(run, party),
         "status": run_status(store, run, own, peer, party),
@@ -117,14 +117,17 @@ def run_list(
         # Of those that go on, the halves tell which state it is.
         limit=None if stored == "running" else limit,
     )
+    found = summaries(store, party, rows)
+    return [run for run in found if state is None or run["status"]["state"] == state.value][:limit]
+
+
+def summaries(store: Store, party: str, rows: Sequence[RunRow]) -> list[dict[str, Any]]:
+    """Return what a list shows of runs, and how each stands."""
     halves = store.halves_of([run.run_id for run in rows if run.state == "running"])
-    found = []
-    for run in rows:
-        own, theirs = sides(halves.get(run.run_id, []))
-        status = run_status(store, run, own, theirs, party)
-        if state is None or status["state"] == state.value:
-            found.append({**summary(run, party), "status": status})
-    return found[:limit]
+    return [
+        {**summary(run, party), "status": run_status(store, run, *sides(halves.get(run.run_id, [])), party)}
+        for run in rows
+    ]
 
 
 def sides(halves: Iterable[HalfRow]) -> tuple[list[HalfRow], list[HalfRow]]:
@@ -259,13 +262,6 @@ def _together(rows: Sequence[dict[str, Any]], side: str) -> dict[str, Any] | Non
 def bucket(n: int) -> int | str:
     """Return a number of people or rows as a page may show it: a few could be told apart."""
     return f"fewer than {FEW}" if 0 < n < FEW else n
-
-
-def _counts(own: Sequence[HalfRow]) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for half in own:
-        found |= (half.outcome or {}).get("counts", {})
-    return found
 
 
 def _times(own: Sequence[HalfRow]) -> dict[str, int | None]:

@@ -169,13 +169,22 @@ def _awaits_data(own: HalfRow, theirs: HalfRow | None) -> bool:
     return own.task == DATA and own.progress is not None and own.state in ("running", "succeeded") and not is_there
 
 
+def counts_of(halves: Sequence[HalfRow]) -> dict[str, int]:
+    """Return the counts with which halves have ended, of equal names the last."""
+    found: dict[str, int] = {}
+    for half in halves:
+        found |= (half.outcome or {}).get("counts", {})
+    return found
+
+
 def _publication(own: Sequence[HalfRow]) -> str:
     """Say which version of a model is in use after a run that was to publish one."""
     for half in own:
         found = (half.outcome or {}).get("values", {})
         if found.keys() >= {"published", "model", "version"}:
             version = f"version {found['version']} of {found['model']}"
-            return f"{version} is in use" if found["published"] else f"kept {version}: the new one is worse"
+            why = "nobody was new" if counts_of(own).get("rows_train") == 0 else "the new one is worse"
+            return f"{version} is in use" if found["published"] else f"kept {version}: {why}"
     return ""
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, fields
 from typing import Any
 
 from fedtasks.errors import TicketError
-from fedtasks.store import RunRow, Store, TicketRow
+from fedtasks.store import DAY_MS, RunRow, Store, TicketRow
 from fedtasks.tickets import Grant, Limits, peek
 
-DAY_MS = 86_400_000
 EXPIRES_SOON_MS = 7 * DAY_MS
+"""With less time left, a ticket's end is told of."""
 
 _PER_DAY = "_per_day"
 
@@ -26,6 +27,13 @@ def ticket_state(row: TicketRow, grant: Grant, now_ms: int) -> str:
     if row.acceptance is None:
         return "issued"
     return "accepted" if now_ms >= grant.not_before_s * 1000 else "not yet valid"
+
+
+def readable(rows: Iterable[TicketRow]) -> Iterator[tuple[TicketRow, Grant]]:
+    """Yield tickets with what they say; one that cannot be read is left out, and the list of tickets names it."""
+    for row in rows:
+        with suppress(TicketError):
+            yield row, peek(row.grant)
 
 
 def ticket_reports(store: Store, party: str, now_ms: int) -> dict[str, list[dict[str, Any]]]:

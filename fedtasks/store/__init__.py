@@ -18,10 +18,11 @@ from fedtasks.store.rows import (
     TicketRequestRow,
     TicketRow,
 )
-from fedtasks.store.store import Store, check_chain, now_ms
+from fedtasks.store.store import DAY_MS, Store, check_chain, now_ms
 from fedtasks.store.tags import TagTables
 
 __all__ = [
+    "DAY_MS",
     "ApprovalRow",
     "AuditRow",
     "DisclosureRow",

@@ -57,7 +57,7 @@ GENESIS = "0" * 64
 """What the first audit row names as the digest before it."""
 
 DAY_MS = 86_400_000
-"""The window of a limit per day."""
+"""A day; also the window of a limit per day."""
 
 _ENDED = ("succeeded", "failed")
 _CHANGEABLE = frozenset(field.name for field in fields(RunRow)) - {"run_id", "version"}

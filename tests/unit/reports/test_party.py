@@ -13,7 +13,7 @@ from fedtasks import identity
 from fedtasks.config import Airflow, Dataset, FeatureType, Gateway, Party, Peer
 from fedtasks.reports.audit import audit_report, chain_report
 from fedtasks.reports.models import compare_report, model_reports
-from fedtasks.reports.party import SILENT_MS, data_report, overview, peer_reports
+from fedtasks.reports.party import RECENT, SILENT_MS, data_report, overview, peer_reports
 from fedtasks.reports.tickets import ticket_reports
 from fedtasks.store import (
     ApprovalRow,
@@ -106,6 +106,16 @@ def test_run_that_asks_for_approval_needs_somebody(store: Store, party: Party) -
     asked = ApprovalRow(RUN_ID, "asked", "ticket t-1, approval", NOW_MS, NOW_MS + 1000)
     store.create_run(make_run(initiated=False, reason="monthly"), asked)
     assert needs(store, party) == {"approval": f"shop asks for {RUN_ID}: monthly"}
+
+
+def test_run_that_goes_on_is_shown_however_many_have_ended_since(store: Store, party: Party) -> None:
+    store.create_run(make_run(1))
+    for number in range(2, 2 * RECENT + 2):
+        ended = {"state": "succeeded", "closed_ms": NOW_MS, "dag_run_id": f"run-{number}"}
+        store.create_run(make_run(number, opened_ms=NOW_MS + number, **ended))
+    found = overview(store, party, {"credit"}, NOW_MS)
+    assert [run["run_id"] for run in found["running"]] == [RUN_ID]
+    assert [run["number"] for run in found["recent"]] == list(range(2 * RECENT + 1, RECENT + 1, -1))
 
 
 def test_runs_of_dags_that_may_not_be_read_are_left_out(store: Store, party: Party) -> None:

@@ -76,6 +76,14 @@ def test_wait_for_data_names_whose_is_missing_on_either_side(own: str, theirs: s
     assert said.startswith(f"⏳ Waiting for {act} · data · 2026-11-21 has not landed there · since 01:00:00")
 
 
+def test_run_that_found_nobody_new_says_so() -> None:
+    train = HalfRow("r", "train", True, 1, "succeeded", outcome={"counts": {"rows_train": 0}})
+    values = {"published": False, "model": "credit", "version": 3}
+    publish = HalfRow("r", "publish", True, 1, "succeeded", outcome={"values": values})
+    done = replace(RUN, state="succeeded", closed_ms=HOUR_MS)
+    assert status_of(done, [train, publish], [], party="bank").why == "kept version 3 of credit: nobody was new"
+
+
 @pytest.mark.parametrize(
     ("published", "said"),
     [
