@@ -48,11 +48,17 @@ class PipeLink(Endpoint):
         super().__init__(conversation, close_timeout_s=60)
         self._half, self._pipe = conversation, connection
         self._epoch = conversation.begin_stream()
+        self._greeted = threading.Event()
         self._sender = threading.Thread(target=self._send_frames, daemon=True)
         self._sender.start()
         self._reader = threading.Thread(target=self._take_frames, daemon=True)
         self._reader.start()
-        conversation.wait_met(30)
+        try:
+            conversation.wait_met(30)
+        except BaseException:
+            self._greeted.wait(10)  # the other half refuses for the same reason, if it has read this half's Hello
+            self._hang_up()
+            raise
 
     def _hang_up(self) -> None:
         super()._hang_up()
@@ -76,6 +82,7 @@ class PipeLink(Endpoint):
                         self._half.fail(PeerFailed("the connection was cut"))
                         return
                 self._pipe.send_bytes(frame)
+                self._greeted.set()
         except OSError:
             return  # the other process has hung up; the reader says so
 
