@@ -68,8 +68,9 @@ def test_size_equals_an_inner_join_and_nothing_else_is_left_behind(case: Case) -
     assert ended[LEADER].outcome.counts == {"people_shared": size, "ids_blinded": 350}
     assert case.halves.accounts[FOLLOWER].uses == [("ids_blinded", 350)]
     folder = f"runs/{case.run_id}/psi"
-    assert files(case, LEADER) == {f"{folder}/manifest.json"}
-    assert files(case, FOLLOWER) == {f"{folder}/manifest.json", f"{folder}/charged/files.json"}
+    manifests = {f"{folder}/manifest.json", f"{folder}/attempt-1/_manifest.json"}
+    assert files(case, LEADER) == manifests
+    assert files(case, FOLLOWER) == {*manifests, f"{folder}/charged/files.json"}
     for name in (LEADER, FOLLOWER):
         manifest = case.storage(name).published("psi")
         assert (manifest.rows, manifest.files) == (0, ())
