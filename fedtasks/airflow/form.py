@@ -12,7 +12,7 @@ import enum
 import inspect
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import Field
 from datetime import timedelta
 from typing import Any
@@ -21,6 +21,7 @@ from airflow.sdk import Param
 
 from fedtasks.airflow.steps import Step
 from fedtasks.config import Party
+from fedtasks.errors import ConfigDiffers, DataNotLanded, FedtasksError, FloorViolated, ModelTaken, TicketMissing
 from fedtasks.settings import decides_privacy, limits_of
 
 WAIT = "wait_minutes"
@@ -31,6 +32,16 @@ RUN = ("peer", "ticket", "partition", "reason", "own_dataset", "peer_dataset", "
 
 START_FROM = "start_from"
 """The setting that says from which model a training goes on; a field of its own beside what every run has."""
+
+REFUSALS: Mapping[str, type[FedtasksError]] = {
+    "peer": ConfigDiffers,
+    "ticket": TicketMissing,
+    "partition": DataNotLanded,
+    "key_bits_min": FloorViolated,
+    "min_intersection": FloorViolated,
+    "model": ModelTaken,
+}
+"""With what a run is refused whose value in this field or setting will not do; Airflow itself cannot look at it."""
 
 _MINUTE = timedelta(minutes=1)
 _WEEK = timedelta(weeks=1)
@@ -59,12 +70,18 @@ def form_of(
     private = [(step, declared) for step, declared in fields if decides_privacy(declared)]
     started = [(step, declared) for step, declared in fields if declared.name == START_FROM]
     form = {
-        "peer": _choice(peer, peers, "Peer", "The party to run with."),
+        "peer": _choice(peer, peers, "Peer", _described("peer", "The party to run with; its DAG is the same.")),
         "ticket": Param(
-            "auto", "A ticket of the peer's; `auto` takes the one that fits.", type="string", title="Ticket"
+            "auto",
+            _described("ticket", "A ticket of the peer's; `auto` takes the one that fits."),
+            type="string",
+            title="Ticket",
         ),
         "partition": Param(
-            None, "Data up to here: a day or another key. By default today (UTC).", title="Data up to", **_TEXT
+            None,
+            _described("partition", "Data up to here: a day or another key. By default today (UTC)."),
+            title="Data up to",
+            **_TEXT,
         ),
         **dict(_field(step, declared) for step, declared in started[:1]),
         "reason": Param(None, "Why; the peer reads it.", title="Reason", maxLength=200, **_TEXT),
@@ -133,9 +150,15 @@ def _field(step: Step, declared: Field[Any], section: str | None = None) -> tupl
     limits = {"minimum": least, "maximum": most}
     schema |= {name: limit for name, limit in limits.items() if limit is not None and abs(limit) <= _EXACT}
     title = declared.name.replace("_", " ").capitalize()
-    described = descriptions(step.declaration).get(declared.name, "")
+    described = _described(declared.name, descriptions(step.declaration).get(declared.name, ""))
     schema |= {"title": title, **({"section": section} if section else {})}
     return f"{step.name}.{declared.name}", Param(value, described, **schema)
+
+
+def _described(name: str, text: str) -> str:
+    """Add with what a run is refused whose value here will not do, in the registry's words."""
+    refusal = REFUSALS.get(name)
+    return f"{text} If refused: {refusal.code}. {refusal.remedy}.".lstrip() if refusal else text
 
 
 def _schema(hint: Any, value: Any) -> dict[str, Any]:

@@ -167,7 +167,7 @@ class Caretaker:
         """A DAG run that was failed or deleted ends the run; a failed run ends its DAG run."""
         if run.state == "running":
             self._settled.discard(run.run_id)
-        elif run.run_id in self._settled:
+        elif run.at_rest or run.run_id in self._settled:
             return
         state = await self._airflow.state(run.dag_id, run.dag_run_id)
         if run.state == "running":
@@ -180,7 +180,7 @@ class Caretaker:
                 await asyncio.to_thread(self._runs.cancel, run.run_id, await self._why_failed(run))
         elif state is None or state in TERMINAL:
             self._settled.add(run.run_id)
-            self._runs.rest(run.run_id)
+            await asyncio.to_thread(self._runs.rest, run.run_id)
         elif run.state == "failed" and self._clock() - (run.closed_ms or 0) > GRACE_MS:
             log.warning("failing DAG run %s of %s: its run has failed", run.dag_run_id, run.dag_id)
             await self._airflow.fail(run.dag_id, run.dag_run_id)

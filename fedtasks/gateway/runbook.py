@@ -98,7 +98,6 @@ class RunBook:
         self._clock = clock
         self._changed = changed
         self._may_reopen = may_reopen
-        self._at_rest: set[str] = set()
         self._lock = threading.RLock()
 
     # ------------------------------------------------------------------------------------------------------ looking
@@ -326,16 +325,24 @@ class RunBook:
 
     def rest(self, run_id: str) -> None:
         """Remember that an ended run's own DAG run has ended too: from now on, nothing is tried again by itself."""
-        self._at_rest.add(run_id)
+        with self._lock:
+            if self.run(run_id).state != "running":
+                self._store.update_run(run_id, at_rest=True)
 
     def _is_at_rest(self, row: RunRow) -> bool:
-        return row.run_id in self._at_rest or self._clock() - (row.closed_ms or 0) > MEMORY_MS
+        return row.at_rest or self._clock() - (row.closed_ms or 0) > MEMORY_MS
 
     def _reopen(self, row: RunRow) -> None:
         """Let an ended run go on; what succeeded stays, and receipts are signed anew."""
         log.info("run %s goes on", row.run_id)
-        self._at_rest.discard(row.run_id)
-        again = {"state": "running", "failure": None, "closed_ms": None, "receipt": "", "peer_receipt": ""}
+        again = {
+            "state": "running",
+            "failure": None,
+            "closed_ms": None,
+            "receipt": "",
+            "peer_receipt": "",
+            "at_rest": False,
+        }
         self._store.update_run(row.run_id, bump=True, **again)
         self._store.audit(self._party, "run.reopen", "noted", run_id=row.run_id)
         self._changed(row.run_id)

@@ -64,6 +64,8 @@ class RunRow:
         When it began and ended.
     reason
         Why it was asked for.
+    at_rest
+        Whether it has ended and its DAG run too: only a task that somebody clears lets it go on.
     """
 
     run_id: str
@@ -91,6 +93,7 @@ class RunRow:
     opened_ms: int = field(kw_only=True)
     closed_ms: int | None = None
     reason: str = ""
+    at_rest: bool = False
 
 
 @dataclass(frozen=True)

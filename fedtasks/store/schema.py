@@ -16,6 +16,7 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
+    false,
 )
 
 metadata = MetaData(
@@ -96,6 +97,7 @@ runs = Table(
     _count("opened_ms"),
     Column("closed_ms", BigInteger),
     _text("reason"),
+    Column("at_rest", Boolean, nullable=False, server_default=false()),
     CheckConstraint("state IN ('running', 'succeeded', 'failed')", name="state"),
 )
 Index(None, runs.c.pipeline, runs.c.partition)

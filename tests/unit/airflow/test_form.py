@@ -114,6 +114,15 @@ def test_field_says_type_limits_default_and_meaning() -> None:
     assert made["own.rounds"]["title"] == "Rounds"
 
 
+def test_field_says_with_which_code_and_remedy_its_value_may_be_refused() -> None:
+    made = form_of(intersect(), align())
+    refused = {name: name.rpartition(".")[2] for name in made if "If refused" in made[name]["text"]}
+    assert set(refused.values()) == set(form.REFUSALS)
+    for name, setting in refused.items():
+        assert form.REFUSALS[setting].code in made[name]["text"]
+        assert form.REFUSALS[setting].remedy in made[name]["text"]
+
+
 def test_form_proposes_how_long_the_pipeline_waits() -> None:
     made = form_of(wait=timedelta(minutes=90))[form.WAIT]
     assert (made["default"], made["minimum"], made["section"]) == (90, 1, "Run")

@@ -14,6 +14,7 @@ def upgrade() -> None:
     for name in ("announced_ms", "started_ms"):
         op.add_column("halves", sa.Column(name, sa.BigInteger, nullable=False, server_default="0"))
     op.create_index("ix_runs_opened_ms", "runs", ["opened_ms"])
+    op.add_column("runs", sa.Column("at_rest", sa.Boolean, nullable=False, server_default=sa.false()))
     op.create_table(
         "disclosures",
         sa.Column("run_id", sa.Text, nullable=False),
