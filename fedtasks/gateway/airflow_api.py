@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 
 PAGES = "/fedtasks/api/peers"
 TERMINAL = ("success", "failed")
+_TASK_ENDED = (*TERMINAL, "skipped", "upstream_failed", "removed")
 PAGE = "federated"
 """Under which name Airflow shows our page of a DAG run."""
 TIMEOUT_S = 60.0
@@ -139,6 +140,13 @@ class AirflowApi:
             "reset_dag_runs": True,
         }
         self._body(await self._call("POST", f"/dags/{quote(dag_id)}/clearTaskInstances", json=body))
+
+    async def is_to_end(self, dag_id: str, dag_run_id: str, half: str) -> bool:
+        """Whether the task of one half has yet to end: it runs, waits, is tried again or has been cleared already."""
+        task_id, map_index = airflow_task(half)
+        path = f"{self._run(dag_id, dag_run_id)}/taskInstances/{quote(task_id, safe='')}"
+        answer = await self._call("GET", path if map_index is None else f"{path}/{map_index}")
+        return answer.status_code != 404 and self._body(answer)["state"] not in _TASK_ENDED
 
     async def update_asset(self, uri: str, partition: str) -> None:
         """Record that a partition of an asset is there, once; an asset that no DAG of this side names is left out."""

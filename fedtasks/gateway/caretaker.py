@@ -199,8 +199,8 @@ class Caretaker:
             own = await asyncio.to_thread(self._store.half, run.run_id, theirs.task, True)
             if theirs.state != "waiting" or own is None or own.state in LIVE or theirs.attempt <= own.attempt:
                 continue
-            if own.state == "failed" and state not in TERMINAL:
-                continue  # Airflow tries it again by itself
+            if state not in TERMINAL and await self._airflow.is_to_end(run.dag_id, run.dag_run_id, theirs.task):
+                continue  # it runs again by itself
             key = (run.run_id, theirs.task, theirs.attempt)
             if key not in self._cleared:
                 log.info("clearing %s of %s: %s began attempt %d", theirs.task, run.run_id, run.peer, theirs.attempt)

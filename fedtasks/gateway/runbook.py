@@ -170,6 +170,7 @@ class RunBook:
         """Say that this side's half of a task is here; the same token is the same attempt.
 
         In a run that has ended, only a task that somebody has cleared still announces itself: the run goes on with it.
+        If it has failed, that holds only once its DAG run has ended too; until then Airflow tries tasks by itself.
 
         Raises
         ------
@@ -178,9 +179,9 @@ class RunBook:
         """
         with self._lock:
             row = self.run(run_id)
+            if row.state == "failed" and not self._is_at_rest(row):
+                raise error_from_row(row.failure) if row.failure else RunEnded(where=run_id)
             if row.state != "running":
-                if not self._is_at_rest(row):
-                    raise error_from_row(row.failure) if row.failure else RunEnded(where=run_id)
                 self._may_reopen(row.ticket_id)
             if task != APPROVE:
                 self._require_approval(run_id)

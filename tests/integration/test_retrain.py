@@ -32,7 +32,8 @@ pytestmark = pytest.mark.timeout(400)
 
 MODEL = "credit"
 SETTINGS = TrainSettings(
-    epochs=3, batch_size=32, embedding=4, hidden=(8,), top=(6,), learning_rate=0.01, model=MODEL, start_from="champion"
+    **{"epochs": 3, "batch_size": 32, "embedding": 4, "hidden": (8,), "top": (6,), "learning_rate": 0.01},
+    **{"model": MODEL, "start_from": "champion", "warm_epochs": 2, "warm_learning_rate": 0.01},
 )
 
 
@@ -156,10 +157,11 @@ def test_days_go_on_from_the_version_in_use_and_are_measured_on_the_same_people(
 def test_training_that_goes_on_begins_with_the_weights_of_before(world: World) -> None:
     world.day("credit.d1.1", 1)
     world.align("credit.d2.1", 2)
-    frozen = TrainSettings(**{**vars(SETTINGS), "learning_rate": 1e-12})
+    frozen = TrainSettings(**{**vars(SETTINGS), "warm_learning_rate": 1e-12})
     leaders, followers = world.run("train", "credit.d2.1", frozen)
     assert isinstance(leaders, Outcome)
     assert leaders == followers
+    assert leaders.counts["epochs"] == SETTINGS.warm_epochs
     for role in ROLES:
         place = RunStorage(f"file://{world.root}/{role}", "credit.d1.1").published("train").path("weights.npz")
         again = RunStorage(f"file://{world.root}/{role}", "credit.d2.1").published("train").path("weights.npz")

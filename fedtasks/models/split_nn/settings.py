@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fedtasks.errors import ConfigError
 from fedtasks.settings import check_limits, within
@@ -41,6 +41,10 @@ class TrainSettings:
     start_from
         Where weights and encoding come from: ``fresh``, ``champion`` for the version in use (fresh if there is none),
         or ``v3`` for version 3.
+    warm_epochs, warm_learning_rate
+        Instead of `epochs`, of which a ticket may limit how many, and `learning_rate` where training goes on from a
+        version: new rows are few, and many large steps on them would undo what it has learnt from all the others. It
+        never makes more passes than `epochs`.
     """
 
     epochs: int = within(25, 1)
@@ -54,6 +58,8 @@ class TrainSettings:
     checkpoint_every_epochs: int = within(1, 1)
     model: str = ""
     start_from: str = FRESH
+    warm_epochs: int = within(5, 1)
+    warm_learning_rate: float = 0.0005
 
     def __post_init__(self) -> None:
         if not _START.fullmatch(self.start_from):
@@ -61,11 +67,16 @@ class TrainSettings:
         if self.start_from != FRESH and not self.model:
             raise ConfigError(f"name the model whose {self.start_from} it is", field="model")
         check_limits(self)
-        if not self.learning_rate > 0:
-            raise ConfigError(f"must be positive, found {self.learning_rate}", field="learning_rate")
+        for name in ("learning_rate", "warm_learning_rate"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"must be positive, found {getattr(self, name)}", field=name)
         for name in ("hidden", "top"):
             if any(width < 1 for width in getattr(self, name)):
                 raise ConfigError("every width must be positive", field=name)
+
+    def warm(self) -> TrainSettings:
+        """Return the settings of a training that goes on from a version."""
+        return replace(self, epochs=min(self.epochs, self.warm_epochs), learning_rate=self.warm_learning_rate)
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,8 @@ def train(context: TaskContext) -> Outcome:
     blocks = _open_blocks(context)
     table = blocks.table(TRAIN)
     parent, before = _start(context, settings)
+    if before:
+        settings = settings.warm()
     encoder = before.card.encoder if before else Encoder.fit(table, blocks.features)
     features = encoder.matrix(table)
     if context.is_leader:

@@ -29,6 +29,7 @@ class FakeAirflow:
         self.import_errors: list[dict[str, str]] = []
         self.runs: dict[tuple[str, str], dict[str, Any]] = {}
         self.triggered: list[str] = []
+        self.tasks: dict[str, str | None] = {}
         self.cleared: list[tuple[str, str]] = []
         self.seen: set[tuple[str, str]] = set()
         self.has_pages = True
@@ -90,6 +91,8 @@ class FakeAirflow:
         run = self.runs.get((dag_id, parts[3]))
         if run is None:
             return 404, {}
+        if len(parts) > 4:
+            return 200, {"state": self.tasks.get(parts[5], "success")}
         if method == "PATCH":
             run.update({name: value for name, value in body.items() if name in ("note", "state")})
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -210,6 +211,20 @@ def test_task_repeated_on_one_side_is_cleared_on_the_other(opened: tuple[Pair, s
         wait_for(lambda: pair.shop.airflow.cleared == [(run_id, TASK)])
 
 
+def test_task_that_is_to_run_again_by_itself_is_not_cleared(opened: tuple[Pair, str]) -> None:
+    pair, run_id = opened
+    pair.shop.airflow.tasks[TASK] = None  # cleared with one that comes before it
+    with pair.bank.client() as bank, pair.shop.client() as shop:
+        attempt = meet([bank, shop], run_id)
+        for client in (bank, shop):
+            client.finish(run_id, TASK, attempt, outcome={"counts": {"rows": 3}, "digests": {}})
+        bank.announce(run_id, TASK, "again", 60)
+        wait_for(lambda: shop.get_run(run_id=run_id).peer[0].attempt == 2)
+        time.sleep(2 * caretaker.PASS_S)  # so that it could, not a wait for something
+        assert pair.shop.airflow.cleared == []
+        assert meet([bank, shop], run_id, token="again") == 2
+
+
 def test_shard_repeated_on_one_side_is_cleared_alone_on_the_other(opened: tuple[Pair, str]) -> None:
     pair, run_id = opened
     with pair.bank.client() as bank, pair.shop.client() as shop:
@@ -267,6 +282,20 @@ def test_task_cleared_in_a_failed_run_goes_on_on_both_sides(opened: tuple[Pair, 
             wait_for_state(client, run_id, run_pb2.STATE_SUCCEEDED)
         with pair.shop.store() as store:
             assert store.uses(store.tickets()[0].ticket_id) == {"runs": 1}
+
+
+def test_task_cleared_in_a_run_that_has_just_succeeded_goes_on_on_both_sides(opened: tuple[Pair, str]) -> None:
+    pair, run_id = opened
+    with pair.bank.client() as bank, pair.shop.client() as shop:
+        attempt = meet([bank, shop], run_id)
+        for client in (bank, shop):
+            client.finish(run_id, TASK, attempt, outcome={"counts": {"rows": 3}, "digests": {}})
+            client.close_run(run_id)
+        for client in (bank, shop):
+            wait_for_state(client, run_id, run_pb2.STATE_SUCCEEDED)
+        shop.announce(run_id, TASK, "cleared", 60)  # its DAG run still runs
+        wait_for(lambda: pair.bank.airflow.cleared == [("manual-1", TASK)])
+        assert meet([bank, shop], run_id, token="cleared") == 2
 
 
 def test_task_cleared_after_the_ticket_was_revoked_stays_refused(opened: tuple[Pair, str]) -> None:

@@ -29,11 +29,19 @@ from fedtasks.settings import build
         ("l2", -0.1),
         ("seed", -1),
         ("checkpoint_every_epochs", 0),
+        ("warm_epochs", 0),
+        ("warm_learning_rate", -0.1),
     ],
 )
 def test_train_settings_out_of_range_name_the_field(field: str, value: Any) -> None:
     with pytest.raises(ConfigError, match=f"`{field}`"):
         build(TrainSettings, {field: value})
+
+
+def test_training_that_goes_on_makes_no_more_passes_than_a_first_one() -> None:
+    warm = TrainSettings(epochs=25, warm_epochs=5, learning_rate=0.002, warm_learning_rate=0.0005).warm()
+    assert (warm.epochs, warm.learning_rate) == (5, 0.0005)
+    assert TrainSettings(epochs=2, warm_epochs=5).warm().epochs == 2
 
 
 def test_evaluate_settings_out_of_range_name_the_field() -> None:
