@@ -175,6 +175,7 @@ def attempt(party: LocalParty, run_id: str) -> int:
 
 def test_night_waits_for_late_data_and_a_backfill_does_each_day_once(parties: Parties) -> None:
     bank, shop = parties
+    bank.unpause(LANDED, paused=True)  # the ticket allows one run at a time
     for party in parties:
         party.airflow.wait_for_dag(NIGHTLY)
         party.unpause(NIGHTLY)
@@ -195,8 +196,14 @@ def test_night_waits_for_late_data_and_a_backfill_does_each_day_once(parties: Pa
         for day in earlier:
             await_run(parties, day, NIGHTLY)
         rest(parties, NIGHTLY)
+        wait_for(lambda: not backfills_under_way(bank), 120, "the backfill to end")
     for day in (yesterday, *earlier):
         assert states(bank, day, NIGHTLY) == states(shop, day, NIGHTLY) == ["succeeded"]
+
+
+def backfills_under_way(party: LocalParty) -> list[Any]:
+    found = party.airflow.rest("GET", "/api/v2/backfills", dag_id=NIGHTLY)["backfills"]
+    return [each for each in found if each["completed_at"] is None]
 
 
 def notes(party: LocalParty) -> str:
