@@ -142,6 +142,15 @@ class TicketExhausted(TicketError):
     remedy = "Ask the granting party for a new ticket"
 
 
+class TicketBusy(TicketError):
+    """Raised when as many runs as a ticket allows at once are under way."""
+
+    code = "TICKET_BUSY"
+    retryable = True
+    summary = "As many runs as the ticket allows at once are under way"
+    remedy = "Start it again once one of them has ended, or ask the granting party for a ticket that allows more"
+
+
 class TicketRateLimited(TicketError):
     """Raised when a ticket's limit for 24 hours is used up; there is room again at ``room_at``."""
 

@@ -23,7 +23,7 @@ from fedtasks.errors import (
     PeerError,
     PeerUnknown,
     RunCancelled,
-    TicketExhausted,
+    TicketBusy,
     from_code,
 )
 from fedtasks.gateway.airflow_api import TIMEOUT_S, AirflowApi
@@ -282,7 +282,7 @@ class Desk:
         concurrent = len(self._store.active_runs(row.ticket_id))
         allowed = grant.limits.concurrent_runs
         if allowed is not None and concurrent >= allowed:
-            raise TicketExhausted(clause="limits.concurrent_runs", limit=allowed, used=concurrent)
+            raise TicketBusy(clause="limits.concurrent_runs", limit=allowed, used=concurrent)
         self._store.count_use(row.ticket_id, row.run_id, "runs", 1, grant.limits.runs)
 
     def count_use(self, request: worker_pb2.CountUseRequest) -> int:

@@ -178,7 +178,7 @@ CASES = {
         "outputs.intersection",
     ),
     "one run too many": (exhausted, {}, "TICKET_EXHAUSTED", "limits.runs"),
-    "too many at once": (busy, {}, "TICKET_EXHAUSTED", "limits.concurrent_runs"),
+    "too many at once": (busy, {}, "TICKET_BUSY", "limits.concurrent_runs"),
 }
 
 
