@@ -51,8 +51,8 @@ demo-daily: $(FAST_SPARK) ## Let a model retrain over five simulated days; takes
 	@$(BIN)/fedtasks demo --daily
 
 .PHONY: test
-test: $(FAST_SPARK) ## Run all tests but the slow ones and those on a cluster.
-	@$(BIN)/pytest -m "not slow and not cluster and not ui"
+test: $(FAST_SPARK) ## Run all tests but the slow ones, the browser's and those on a cluster.
+	@$(BIN)/pytest -m "not slow and not cluster and not ui" -n 2 --dist loadgroup --no-loadscope-reorder
 
 .PHONY: test-cluster
 test-cluster: $(FAST_SPARK) ## Run the tests on a real HDFS and Spark cluster, started on this machine.

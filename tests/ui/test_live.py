@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from playwright.sync_api import expect
 
 from fedtasks.laptop.demo import DAG_RUN, PARTITION, PIPELINE, conf, wait_for
-from tests.ui.conftest import Visitor, World
+from fedtasks.store import ModelRow, now_ms
+from tests.ui.conftest import Visitor, World, open_store
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -72,3 +74,47 @@ def test_real_run_is_followed_in_its_tab_of_airflow(world: World, visitor: Visit
     expect(frame.get_by_role("figure", name="ROC")).to_be_attached()
     expect(frame.get_by_text("Both receipts agree")).to_be_attached()
     visitor.picture("run-in-airflow")
+
+
+def test_version_is_rolled_back_on_both_sides(world: World, visitor: Visitor) -> None:
+    run_id, digests = f"{PIPELINE}.{PARTITION}.1", ("a" * 64, "b" * 64)
+    for party, peer, (own, theirs) in ((world.bank, "shop", digests), (world.shop, "bank", digests[::-1])):
+        first = ModelRow("risk", 1, peer, run_id, PARTITION, None, own, theirs, {"auc": 0.84}, {}, True, now_ms())
+        with open_store(party) as store:
+            for version in (first, replace(first, version=2, parent=1)):
+                store.models.publish(version, PIPELINE)
+    page = visitor.open("federation#models")
+    page.get_by_role("button", name="Roll back to version 1 of risk").click()
+    question = page.get_by_role("dialog")
+    visitor.require_accessible()
+    question.get_by_label("Reason").fill("the newer one drifts")
+    question.get_by_role("button", name="Roll back to version 1 of risk").click()
+    expect(page.get_by_role("button", name="Promote version 2 of risk")).to_be_visible()
+    for party in (world.bank, world.shop):
+        with open_store(party) as store:
+            champion = store.models.champion("risk")
+            assert champion is not None
+            assert champion.version == 1
+
+
+def test_run_is_cancelled_on_both_sides_with_the_reason(world: World, visitor: Visitor) -> None:
+    name, partition = "ended-by-hand", "2026-11-30"
+    world.bank.trigger(PIPELINE, name, conf(partition))
+    wait_for(lambda: shops_run(world, partition), 120, "the shop to take part")
+    page = visitor.open("federated", dag_id=PIPELINE, run_id=name)
+    page.get_by_role("button", name="Cancel run").click()
+    question = page.get_by_role("dialog")
+    question.get_by_label("Reason").fill("<b>the wrong</b> day")
+    question.get_by_role("button", name=f"Cancel {PIPELINE}").click()
+    expect(page.get_by_role("status")).to_contain_text("RUN_CANCELLED")
+    expect(page.get_by_role("status")).to_contain_text("<b>the wrong</b> day")
+    wait_for(lambda: world.bank.dag_run(PIPELINE, name)["state"] == "failed", 120, "the bank's DAG run to fail")
+    wait_for(lambda: shops_run(world, partition) == "PEER_CANCELLED", 60, "the shop to learn of it")
+    visitor.picture("run-cancelled")
+
+
+def shops_run(world: World, partition: str) -> str:
+    """Return how the shop's run of a partition stands: its state, or the code that it has failed with; or nothing."""
+    with open_store(world.shop) as store:
+        rows = store.runs_of(PIPELINE, partition)
+    return str((rows[0].failure or {}).get("code", rows[0].state)) if rows else ""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 import time
 from functools import cached_property
+from pathlib import Path
 
 from fedtasks.airflow.hook import FedtasksHook
-from fedtasks.config import Party
+from fedtasks.config import Party, load_party
 from fedtasks.link.client import GatewayClient
 from fedtasks.store import Store
 
@@ -16,7 +17,7 @@ PATIENCE_S = 5.0
 
 
 class OwnParty:
-    """The party that the fedtasks connection, or else ``FEDTASKS_PARTY``, names; read when it is first needed.
+    """The party that the fedtasks connection, or else ``FEDTASKS_PARTY``, names; read again whenever it has changed.
 
     Notes
     -----
@@ -24,13 +25,26 @@ class OwnParty:
     """
 
     def __init__(self) -> None:
-        self._opening = threading.Lock()
+        self._reading = threading.RLock()
+        self._read_at = 0
+        self._party: Party | None = None
         self._store: Store | None = None
 
     @cached_property
+    def _file(self) -> Path:
+        return FedtasksHook().party_file
+
+    @property
     def party(self) -> Party:
         """What party.yaml says; raises `ConfigError` until it can be read."""
-        return FedtasksHook().party
+        with self._reading:
+            changed_at = self._file.stat().st_mtime_ns if self._file.exists() else 0
+            if self._party is None or changed_at != self._read_at:
+                self._party, self._read_at = load_party(self._file), changed_at
+                if self._store is not None:
+                    self._store.close()
+                    self._store = None
+            return self._party
 
     @property
     def name(self) -> str:
@@ -40,9 +54,9 @@ class OwnParty:
     @property
     def store(self) -> Store:
         """The store, which the gateway has made; raises `StoreUnavailable` until it is there."""
-        with self._opening:
+        with self._reading:
+            store = self.party.store
             if self._store is None:
-                store = self.party.store
                 self._store = Store.open(store.url, store.password_file, migrate=False)
             return self._store
 

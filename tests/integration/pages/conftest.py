@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,8 @@ def house(airflow_app: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     from airflow import plugins_manager
     from starlette.testclient import TestClient
 
-    folder: Path = tmp_path_factory.mktemp("parties")
+    folder: Path = tmp_path_factory.getbasetemp() / "house"  # where Airflow has found it before, changed
+    shutil.rmtree(folder, ignore_errors=True)
     bank, shop, listen = make_members(folder)
     proxy = Proxy(listen)
     set_address(shop, proxy.address)

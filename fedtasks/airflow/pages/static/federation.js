@@ -271,7 +271,7 @@ function landed(dataset) {
 function modelTab({ models }) {
   if (!models.length)
     return empty(
-      "No model is published; a pipeline's close_run publishes one that is at least as good as the champion.",
+      "No model is published; a pipeline's step publish enters one that is at least as good as the champion.",
     );
   return models.map((model) => {
     const champion = model.versions.find((version) => version.champion);
