@@ -8,6 +8,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 # Pays when Spark starts often, as in tests.
 FAST_SPARK := .venv/.fast-spark
+QUICK := "not slow and not cluster and not ui"
 # The browser that the tests of the pages drive.
 CHROMIUM := /usr/bin/chromium
 # The uv on the path, if it works, else one of our own.
@@ -52,7 +53,8 @@ demo-daily: $(FAST_SPARK) ## Let a model retrain over five simulated days; takes
 
 .PHONY: test
 test: $(FAST_SPARK) ## Run all tests but the slow ones, the browser's and those on a cluster.
-	@$(BIN)/pytest -m "not slow and not cluster and not ui" -n 2 --dist loadgroup --no-loadscope-reorder
+	@$(BIN)/pytest -m $(QUICK) -n 2 --dist loadfile --no-loadscope-reorder --ignore=tests/e2e
+	@$(BIN)/pytest -m $(QUICK) tests/e2e
 
 .PHONY: test-cluster
 test-cluster: $(FAST_SPARK) ## Run the tests on a real HDFS and Spark cluster, started on this machine.

@@ -16,6 +16,11 @@ MISSING = "missing_there"
 BROKEN = "broken_there"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run these tests last: both Airflows stay up until the session ends, and others should not share the cores."""
+    items.sort(key=lambda item: item.path.parent == Path(__file__).parent)
+
+
 class World:
     """Both parties; the shop dials the bank through a proxy that a test can cut."""
 
