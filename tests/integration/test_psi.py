@@ -254,7 +254,8 @@ DAYS = [
 ]
 
 
-@pytest.mark.parametrize("scheme", [pytest.param("blind_rsa", marks=pytest.mark.slow), "oprf"])
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["blind_rsa", "oprf"])
 def test_incremental_psi_day_by_day_equals_a_join_and_signs_only_what_is_new(case: Case, scheme: str) -> None:
     known: set[int] = set()
     for bank_ids, shop_ids in DAYS:

@@ -128,6 +128,7 @@ def test_size_of_nobody_fails_alike_if_somebody_is_needed(case: Case, needed: in
         assert ended[LEADER].outcome.counts["people_shared"] == 0
 
 
+@pytest.mark.slow
 def test_size_cut_in_the_middle_goes_on_and_is_counted_once(case: Case) -> None:
     case.give(LEADER, bank(texts(range(2000))))
     case.give(FOLLOWER, shop(texts(range(1900, 2200))))
