@@ -243,7 +243,8 @@ def rows_lost(side: Side, other: Side, versions: Mapping[int, ModelRow], champio
     party, last = side.party.party(), champion.partition
     newest = side.newest(last)
     shared = newest.loc[newest.index.intersection(other.newest(last).index)]
-    tags = [tags_of(side)[str(person)] for person in shared.index]
+    known = tags_of(side)
+    tags = [known[str(person)] for person in shared.index]
     features = list(party.dataset(side.dataset).features)
     learnt: set[tuple[Any, ...]] = set()
     version: ModelRow | None = champion

@@ -25,7 +25,7 @@ from tests.e2e.conftest import BROKEN, MISSING, NIGHTLY, World
 
 pytestmark = pytest.mark.timeout(600)
 
-EPOCHS = 60
+EPOCHS = 80
 """So many that training is not over before it has been disturbed."""
 
 
