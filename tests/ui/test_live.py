@@ -10,7 +10,7 @@ from playwright.sync_api import expect
 
 from fedtasks.laptop.demo import DAG_RUN, PARTITION, PIPELINE, conf, wait_for
 from fedtasks.store import ModelRow, now_ms
-from tests.ui.conftest import Visitor, World, open_store
+from tests.ui.conftest import PATIENCE_MS, Visitor, World, open_store
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -106,8 +106,9 @@ def test_run_is_cancelled_on_both_sides_with_the_reason(world: World, visitor: V
     question = page.get_by_role("dialog")
     question.get_by_label("Reason").fill("<b>the wrong</b> day")
     question.get_by_role("button", name=f"Cancel {PIPELINE}").click()
-    expect(page.get_by_role("status")).to_contain_text("RUN_CANCELLED")
-    expect(page.get_by_role("status")).to_contain_text("<b>the wrong</b> day")
+    expect(page.get_by_role("status")).to_contain_text("Failed at bank", timeout=PATIENCE_MS)
+    expect(page.locator("body")).to_contain_text("RUN_CANCELLED")
+    expect(page.locator("body")).to_contain_text("<b>the wrong</b> day")
     wait_for(lambda: world.bank.dag_run(PIPELINE, name)["state"] == "failed", 120, "the bank's DAG run to fail")
     wait_for(lambda: shops_run(world, partition) == "PEER_CANCELLED", 60, "the shop to learn of it")
     visitor.picture("run-cancelled")
