@@ -66,7 +66,7 @@ class Caretaker:
         self._connections = connections
         self._changes = changes
         self._clock = clock
-        # Apart from the run book's own: a pass may hold a row from before the run went on, and must not fail it.
+        # Apart from `at_rest`: a pass may hold a row from before the run went on, and must not fail it.
         self._settled: set[str] = set()
         self._cleared: set[tuple[str, str, int]] = set()
         self._looked_ms: dict[tuple[str, str], int] = {}

@@ -47,6 +47,21 @@ def meet(clients: list[GatewayClient], run_id: str, task: str = TASK, token: str
     return attempt
 
 
+def finish(clients: list[GatewayClient], run_id: str, attempt: int, task: str = TASK) -> None:
+    """End both halves alike."""
+    for client in clients:
+        client.finish(run_id, task, attempt, outcome={"counts": {"rows": 3}, "digests": {}})
+
+
+def succeed(clients: list[GatewayClient], run_id: str, attempt: int) -> None:
+    """End both halves alike and close the run on both sides."""
+    finish(clients, run_id, attempt)
+    for client in clients:
+        client.close_run(run_id)
+    for client in clients:
+        wait_for_state(client, run_id, run_pb2.STATE_SUCCEEDED)
+
+
 def link(member: Member, peer: str, run_id: str, attempt: int, **options: float) -> GrpcLink:
     client = member.client()
     return GrpcLink(client, peer=peer, run_id=run_id, task=TASK, shard=0, attempt=attempt, facts={}, **options)
@@ -205,8 +220,7 @@ def test_task_repeated_on_one_side_is_cleared_on_the_other(opened: tuple[Pair, s
     pair, run_id = opened
     with pair.bank.client() as bank, pair.shop.client() as shop:
         attempt = meet([bank, shop], run_id)
-        for client in (bank, shop):
-            client.finish(run_id, TASK, attempt, outcome={"counts": {"rows": 3}, "digests": {}})
+        finish([bank, shop], run_id, attempt)
         bank.announce(run_id, TASK, "again", 60)
         wait_for(lambda: pair.shop.airflow.cleared == [(run_id, TASK)])
 
@@ -216,8 +230,7 @@ def test_task_that_is_to_run_again_by_itself_is_not_cleared(opened: tuple[Pair, 
     pair.shop.airflow.tasks[TASK] = None  # cleared with one that comes before it
     with pair.bank.client() as bank, pair.shop.client() as shop:
         attempt = meet([bank, shop], run_id)
-        for client in (bank, shop):
-            client.finish(run_id, TASK, attempt, outcome={"counts": {"rows": 3}, "digests": {}})
+        finish([bank, shop], run_id, attempt)
         bank.announce(run_id, TASK, "again", 60)
         wait_for(lambda: shop.get_run(run_id=run_id).peer[0].attempt == 2)
         time.sleep(2 * caretaker.PASS_S)  # so that it could, not a wait for something
@@ -230,8 +243,7 @@ def test_shard_repeated_on_one_side_is_cleared_alone_on_the_other(opened: tuple[
     with pair.bank.client() as bank, pair.shop.client() as shop:
         for shard in range(2):
             attempt = meet([bank, shop], run_id, f"psi.send[{shard}]")
-            for client in (bank, shop):
-                client.finish(run_id, f"psi.send[{shard}]", attempt, outcome={"counts": {"rows": 3}, "digests": {}})
+            finish([bank, shop], run_id, attempt, f"psi.send[{shard}]")
         bank.announce(run_id, "psi.send[1]", "again", 60)
         wait_for(lambda: pair.shop.airflow.cleared == [(run_id, ["psi.send", 1])])
 
@@ -275,11 +287,7 @@ def test_task_cleared_in_a_failed_run_goes_on_on_both_sides(opened: tuple[Pair, 
         wait_for(lambda: pair.shop.airflow.cleared == [(run_id, TASK)])
         attempt = meet([bank, shop], run_id, token="cleared")
         assert attempt == 2
-        for client in (bank, shop):
-            client.finish(run_id, TASK, attempt, outcome={"counts": {"rows": 3}, "digests": {}})
-            client.close_run(run_id)
-        for client in (bank, shop):
-            wait_for_state(client, run_id, run_pb2.STATE_SUCCEEDED)
+        succeed([bank, shop], run_id, attempt)
         with pair.shop.store() as store:
             assert store.uses(store.tickets()[0].ticket_id) == {"runs": 1}
 
@@ -288,11 +296,7 @@ def test_task_cleared_in_a_run_that_has_just_succeeded_goes_on_on_both_sides(ope
     pair, run_id = opened
     with pair.bank.client() as bank, pair.shop.client() as shop:
         attempt = meet([bank, shop], run_id)
-        for client in (bank, shop):
-            client.finish(run_id, TASK, attempt, outcome={"counts": {"rows": 3}, "digests": {}})
-            client.close_run(run_id)
-        for client in (bank, shop):
-            wait_for_state(client, run_id, run_pb2.STATE_SUCCEEDED)
+        succeed([bank, shop], run_id, attempt)
         shop.announce(run_id, TASK, "cleared", 60)  # its DAG run still runs
         wait_for(lambda: pair.bank.airflow.cleared == [("manual-1", TASK)])
         assert meet([bank, shop], run_id, token="cleared") == 2

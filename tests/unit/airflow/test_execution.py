@@ -17,6 +17,7 @@ import pytest
 from fedtasks.airflow.execution import environment, read_outcome, run_process, write_private
 from fedtasks.errors import ColumnMissing, ConfigDiffers, FedtasksError, PeerFailed, ProcessFailed, RunUnknown
 from fedtasks.wire.v1 import run_pb2
+from tests.processes import is_alive
 from tests.unit.airflow.conftest import make_meeting, make_run
 
 FAILED = make_meeting(run=make_run(run_pb2.STATE_FAILED, "PEER_FAILED"))
@@ -30,13 +31,6 @@ daemon.stdout.readline()
 print(os.getpid(), daemon.pid, flush=True)
 time.sleep(600)
 """
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 async def run(

@@ -16,6 +16,7 @@ import pytest
 from fedtasks import guard
 from fedtasks.errors import ProcessFailed
 from fedtasks.laptop.process import Process
+from tests.processes import is_alive
 
 ENV = {"PATH": os.environ["PATH"]}
 
@@ -30,13 +31,6 @@ started.stdout.readline()
 print(os.getpid(), started.pid, flush=True)
 time.sleep(600)
 """
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):  # ended before it was opened, or read
-        return False
 
 
 def wait_until(condition: Callable[[], object], timeout_s: float = 10.0) -> None:
