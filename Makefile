@@ -26,7 +26,7 @@ help: ## Show what can be made.
 setup: $(INSTALLED) ## Install everything into .venv, with the locked versions.
 	@:
 
-$(INSTALLED): pyproject.toml uv.lock | $(filter .tools/%,$(UV))
+$(INSTALLED): pyproject.toml uv.lock $(wildcard fedtasks/crypto/native/*.[ch]) | $(filter .tools/%,$(UV))
 	@echo "Installing into .venv, which takes about a minute …"
 	@$(UV) sync --frozen --all-extras --quiet
 	@touch $@
@@ -91,6 +91,10 @@ bench-link: setup ## Measure a link through two gateways.
 .PHONY: bench-psi
 bench-psi: $(FAST_SPARK) ## Measure private set intersection; IDS= sets how many ids each side has.
 	@IDS=$(or $(IDS),1000000) $(BIN)/python tests/benchmarks/bench_psi.py
+
+.PHONY: bench-kernel
+bench-kernel: setup ## Measure the kernels of batch arithmetic side by side, on one core.
+	@$(BIN)/python tests/benchmarks/bench_kernel.py
 
 .PHONY: bench-online
 bench-online: setup ## Measure live lookups; TAGS= sets how many tags each side has.

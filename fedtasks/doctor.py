@@ -156,6 +156,28 @@ def _psi_key(party: Party) -> Iterator[Finding]:
             yield Finding("PSI key", Verdict.OK, f"{scheme.value}, id {load_signer(scheme, key).client.key_id}")
 
 
+def _kernel(_: Party) -> Iterator[Finding]:
+    from fedtasks.crypto.kernels import VARIABLE, available_kernels, get_kernel
+
+    name, fastest = get_kernel().name, available_kernels()[0]
+    does = f"{name}: {_KERNELS[name]}"
+    if name != fastest:
+        remedy = f"Unset {VARIABLE} on this machine, and where workers run"
+        yield Finding("kernel", Verdict.WARNING, f"{does}; {fastest} would be faster", remedy)
+    elif name == "portable":
+        text = f"{does}; compiled kernels are several times faster"
+        yield Finding("kernel", Verdict.WARNING, text, "Install a C compiler, then fedtasks anew")
+    else:
+        yield Finding("kernel", Verdict.OK, does)
+
+
+_KERNELS = {
+    "ifma": "arithmetic in eight lanes of AVX512-IFMA",
+    "openssl": "arithmetic by OpenSSL, called from C",
+    "portable": "arithmetic by gmpy2, called from Python",
+}
+
+
 def _java(_: Party) -> Iterator[Finding]:
     remedy = f"Install a Java {JAVA} runtime, or set JAVA_HOME"
     if find_spec("pyspark") is None:
@@ -331,6 +353,7 @@ _CHECKS: dict[str, Check] = {
     "certificates": _certificates,
     "listeners": _listeners,
     "PSI key": _psi_key,
+    "kernel": _kernel,
     "Java": _java,
     "store": _store,
     "storage": _storage,

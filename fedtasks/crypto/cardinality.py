@@ -14,13 +14,11 @@ Whoever sends elements must give them another order first, such as that of their
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
-
 import numpy as np
 import numpy.typing as npt
 
 from fedtasks.crypto import ristretto
+from fedtasks.crypto.hashing import Messages, hash_rows
 from fedtasks.crypto.tags import TAG_BYTES
 
 Bytes = npt.NDArray[np.uint8]
@@ -31,7 +29,7 @@ _GROUP_DOMAIN = b"fedtasks-psi-size-group-v1"
 _TAG_DOMAIN = b"fedtasks-psi-size-tag-v1"
 
 
-def blind(ids: Sequence[bytes], scalar: Bytes) -> Bytes:
+def blind(ids: Messages, scalar: Bytes) -> Bytes:
     """Hide different ids from the signer.
 
     Notes
@@ -41,7 +39,7 @@ def blind(ids: Sequence[bytes], scalar: Bytes) -> Bytes:
     Source: De Cristofaro, Gasti and Tsudik, "Fast and private computation of cardinality of set intersection and
     union", 2012, figure 1.
     """
-    return ristretto.multiply(ristretto.hash_to_group(ids, _GROUP_DOMAIN), scalar)
+    return ristretto.hash_and_multiply(ids, _GROUP_DOMAIN, scalar)
 
 
 def answer(blinded: Bytes, scalar: Bytes) -> Bytes:
@@ -79,7 +77,7 @@ def finish(answers: Bytes, scalar: Bytes) -> Bytes:
     return _tags(ristretto.multiply(answers, ristretto.inverted(scalar)))
 
 
-def tag(ids: Sequence[bytes], scalar: Bytes) -> Bytes:
+def tag(ids: Messages, scalar: Bytes) -> Bytes:
     """Return the tags of the signer's own ids, shape ``(n, 16)``.
 
     Notes
@@ -92,7 +90,4 @@ def tag(ids: Sequence[bytes], scalar: Bytes) -> Bytes:
 
 
 def _tags(elements: Bytes) -> Bytes:
-    raw = elements.tobytes()
-    places = range(0, len(raw), ELEMENT_BYTES)
-    tags = [hashlib.sha256(_TAG_DOMAIN + raw[at : at + ELEMENT_BYTES]).digest()[:TAG_BYTES] for at in places]
-    return np.frombuffer(b"".join(tags), dtype=np.uint8).reshape(-1, TAG_BYTES)
+    return np.ascontiguousarray(hash_rows("sha256", _TAG_DOMAIN, elements)[:, :TAG_BYTES])

@@ -1,30 +1,380 @@
-"""Arithmetic modulo a number, over batches."""
+"""Arithmetic modulo an odd number, over batches, by the fastest kernel of this machine and in all its cores.
+
+Numbers come and go as ``uint8`` of shape ``(n, width)``, one big-endian number per row. In between they are residues,
+``uint64`` of shape ``(n, limbs)`` in the kernel's own form, in which they stay over a whole job::
+
+    ring = Ring(n)
+    a, b = ring.enter(rows), ring.enter(others)
+    rows = ring.leave(ring.multiply(ring.power(a, 65537), b))
+
+Residues can be cut, joined and picked by row like any array, and belong to one ring of one kernel.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import secrets
+from dataclasses import dataclass
+from functools import cached_property
 
 import gmpy2
+import numpy as np
+import numpy.typing as npt
+
+from fedtasks.crypto.kernels import Bytes, Indices, Kernel, Modulus, Words, get_kernel
+from fedtasks.crypto.threads import in_slices
+from fedtasks.errors import ProtocolViolated
+
+WINDOW_BITS = 5
+"""A window of a fixed base: wider ones need fewer multiplications, and longer tables to be read for each."""
+
+_CHAIN_ROWS = 256
+"""Longer segments are multiplied in pieces, so that lanes and threads stay busy when a few hold most rows."""
 
 
-def inverses(numbers: Sequence[gmpy2.mpz], n: gmpy2.mpz) -> list[gmpy2.mpz]:
-    """Invert all by one inversion and three multiplications each.
+class Ring:
+    """The integers modulo an odd number.
+
+    Parameters
+    ----------
+    n
+        The modulus, odd and at least 3.
+    kernel
+        By which kernel; see `get_kernel`.
+
+    Attributes
+    ----------
+    width
+        Bytes of a row.
+    limbs
+        Words of a residue.
 
     Raises
     ------
-    ZeroDivisionError
-        A number has no inverse.
-
-    Notes
-    -----
-    Source: Montgomery, "Speeding the Pollard and elliptic curve methods of factorization", 1987.
+    ValueError
+        The modulus is even, or no number to compute with.
+    ConfigError
+        The kernel does not run on this machine.
     """
-    prefixes = [gmpy2.mpz(1)]
-    for number in numbers:
-        prefixes.append(prefixes[-1] * number % n)
-    rest = gmpy2.invert(prefixes.pop(), n)
-    found = []
-    for prefix, number in zip(reversed(prefixes), reversed(numbers), strict=True):
-        found.append(rest * prefix % n)
-        rest = rest * number % n
-    return found[::-1]
+
+    def __init__(self, n: int, kernel: str | None = None) -> None:
+        if n < 3 or n % 2 == 0:
+            raise ValueError("a modulus must be odd and at least 3")
+        self.n = n
+        self.width = (n.bit_length() + 7) // 8
+        self._kernel: Kernel = get_kernel(kernel)
+        self._modulus: Modulus = self._kernel.modulus(n)
+        self.limbs = self._modulus.limbs
+
+    @property
+    def kernel(self) -> str:
+        """The name of the kernel."""
+        return self._kernel.name
+
+    @property
+    def ones(self) -> Words:
+        """The number one as the only row."""
+        return self._modulus.one
+
+    # ------------------------------------------------------------------------------------------------- rows
+    def enter(self, rows: Bytes) -> Words:
+        """Take rows of `width` bytes as residues.
+
+        Raises
+        ------
+        ProtocolViolated
+            A row is not a number below the modulus, or rows have another width.
+        """
+        if rows.ndim != 2 or rows.shape[1] != self.width:
+            raise ProtocolViolated(f"expected rows of {self.width} bytes, got shape {rows.shape}")
+        above = self._first_above(rows)
+        if above is not None:
+            raise ProtocolViolated(f"row {above} of {len(rows)} is not a number below the modulus")
+        return self._enter(np.ascontiguousarray(rows))
+
+    def leave(self, residues: Words) -> Bytes:
+        """Return residues as rows of `width` bytes, each below the modulus."""
+        rows = np.empty((len(residues), self.width), dtype=np.uint8)
+        in_slices(len(rows), lambda s: self._kernel.leave(rows[s], residues[s], self._modulus))
+        return rows
+
+    def number(self, number: int) -> Words:
+        """Take one number as the only row."""
+        raw = (number % self.n).to_bytes(self.width, "big")
+        return self._enter(np.frombuffer(raw, dtype=np.uint8).reshape(1, -1))
+
+    def random(self, n_rows: int) -> Words:
+        """Return uniform residues from the operating system's generator.
+
+        Notes
+        -----
+        128 bits more than the modulus has are reduced, so that no residue is likelier than another by more than
+        2**-128. One that is zero, or that shares a factor with an RSA modulus, never turns up.
+        """
+        more = 16
+        raw = np.frombuffer(secrets.token_bytes(n_rows * (self.width + more)), dtype=np.uint8)
+        raw = raw.reshape(n_rows, self.width + more)
+        high, low = (self._enter(np.ascontiguousarray(part)) for part in (raw[:, :more], raw[:, more:]))
+        return self.add(self.multiply(high, self.number(1 << (8 * self.width))), low)
+
+    def convert(self, residues: Words, source: Ring, factor: int = 1) -> Words:
+        """Take residues of another ring of the same kernel, times a factor.
+
+        It must not matter to the result what multiple of `source.n` is added to a residue: n divides `source.n`, or
+        `factor` times it.
+        """
+        found = self._new(len(residues))
+        in_slices(
+            len(found),
+            lambda s: self._kernel.convert(found[s], residues[s], source._modulus, self._modulus, factor % self.n),
+        )
+        return found
+
+    # ------------------------------------------------------------------------------------------- operations
+    def multiply(self, a: Words, b: Words) -> Words:
+        """Multiply row by row; `b` may have one row instead, by which all are multiplied."""
+        _check_rows(a, b)
+        found = self._new(len(a))
+        one = len(b) != len(a)
+        in_slices(len(a), lambda s: self._kernel.multiply(found[s], a[s], b if one else b[s], self._modulus))
+        return found
+
+    def add(self, a: Words, b: Words) -> Words:
+        """Add row by row."""
+        if a.shape != b.shape:
+            raise ValueError(f"cannot add {b.shape} to {a.shape}")
+        found = self._new(len(a))
+        in_slices(len(a), lambda s: self._kernel.add(found[s], a[s], b[s], self._modulus))
+        return found
+
+    def power(self, residues: Words, exponent: int) -> Words:
+        """Raise every row to an exponent that is no secret."""
+        return self._power(residues, exponent, exponent.bit_length(), secret=False)
+
+    def secret_power(self, residues: Words, exponent: int, bits: int) -> Words:
+        """Raise every row to a secret exponent of at most `bits` bits.
+
+        Notes
+        -----
+        Time and memory accesses depend on `bits` alone, by the portable kernel on the exponent's length too.
+        """
+        if exponent.bit_length() > bits:
+            raise ValueError(f"the exponent has more than {bits} bits")
+        return self._power(residues, exponent, bits, secret=True)
+
+    def invert(self, residues: Words) -> Words:
+        """Invert every row by one inversion and three multiplications each.
+
+        Raises
+        ------
+        ZeroDivisionError
+            A row has no inverse.
+
+        Notes
+        -----
+        Source: Montgomery, "Speeding the Pollard and elliptic curve methods of factorization", 1987; as a tree of
+        products, each level of which is one batch.
+        """
+        if len(residues) == 0:
+            return residues
+        levels = [residues]
+        while (n_rows := len(levels[-1])) > 1:
+            level, even = levels[-1], n_rows // 2 * 2
+            products = self.multiply(level[0:even:2].copy(), level[1:even:2].copy())
+            levels.append(np.concatenate([products, level[even:]]))
+        root = int.from_bytes(self.leave(levels.pop()).tobytes(), "big")
+        inverse = self.number(int(gmpy2.invert(root, self.n)))
+        for level in reversed(levels):
+            even = len(level) // 2 * 2
+            parents = inverse[: even // 2]
+            below = self._new(len(level))
+            below[0:even:2] = self.multiply(parents, level[1:even:2].copy())
+            below[1:even:2] = self.multiply(parents, level[0:even:2].copy())
+            below[even:] = inverse[even // 2 :]
+            inverse = below
+        return inverse
+
+    def product(self, residues: Words) -> Words:
+        """Return the product of all rows as one row."""
+        return self.segmented_product(residues, np.zeros(len(residues), dtype=np.int64), 1)
+
+    def segmented_product(self, values: Words, segments: npt.NDArray[np.integer], n_segments: int) -> Words:
+        """Multiply the rows that belong to the same segment.
+
+        Parameters
+        ----------
+        segments
+            Which segment a row belongs to, shape ``(n,)``; rows of -1 belong to none.
+        n_segments
+            How many there are.
+
+        Returns
+        -------
+        ndarray
+            One residue per segment, one for an empty one.
+
+        Notes
+        -----
+        Cost: a multiplication per row. Time depends on `segments`.
+        """
+        if segments.shape != (len(values),):
+            raise ValueError(f"{segments.shape} segments for {len(values)} rows")
+        if len(segments) and not -1 <= int(segments.min()) <= int(segments.max()) < n_segments:
+            raise ValueError(f"a segment is not between 0 and {n_segments - 1}")
+        order = np.argsort(segments, kind="stable")
+        counts = np.bincount(segments.astype(np.int64) + 1, minlength=n_segments + 1)
+        starts = np.cumsum(counts)
+        pieces = np.maximum(-(-counts[1:] // _CHAIN_ROWS), 1)
+        if pieces.max(initial=1) == 1:
+            return self._chains(values, order, starts)
+        # Cut every segment into pieces of equal length; their products make up segments of their own.
+        first = np.concatenate([[0], np.cumsum(pieces)])
+        piece = np.arange(first[-1]) - np.repeat(first[:-1], pieces)
+        lengths, begins = np.repeat(counts[1:], pieces), np.repeat(starts[:-1], pieces)
+        of_piece = begins + piece * lengths // np.repeat(pieces, pieces)
+        partial = self._chains(values, order, np.concatenate([of_piece, starts[-1:]]))
+        return self.segmented_product(partial, np.repeat(np.arange(n_segments), pieces), n_segments)
+
+    def fixed_base(self, base: int, exponent_bits: int) -> FixedBase:
+        """Prepare powers of one base to many exponents."""
+        return FixedBase.of(self, base, exponent_bits)
+
+    # ------------------------------------------------------------------------------------------------ parts
+    def _new(self, n_rows: int) -> Words:
+        return np.empty((n_rows, self.limbs), dtype=np.uint64)
+
+    def _enter(self, rows: Bytes) -> Words:
+        found = self._new(len(rows))
+        in_slices(len(rows), lambda s: self._kernel.enter(found[s], rows[s], self._modulus))
+        return found
+
+    def _first_above(self, rows: Bytes) -> int | None:
+        """Return the first row that is not below the modulus."""
+        bound = np.frombuffer(self.n.to_bytes(self.width, "big"), dtype=np.uint8)
+        differs = rows != bound
+        place = differs.argmax(axis=1)
+        below = rows[np.arange(len(rows)), place] < bound[place]
+        return None if below.all() else int(below.argmin())
+
+    def _power(self, residues: Words, exponent: int, bits: int, secret: bool) -> Words:
+        found = self._new(len(residues))
+        in_slices(
+            len(found), lambda s: self._kernel.power(found[s], residues[s], exponent, bits, secret, self._modulus)
+        )
+        return found
+
+    def _chains(self, values: Words, order: Indices, starts: Indices) -> Words:
+        found = self._new(len(starts) - 1)
+
+        def work(s: slice) -> None:
+            here = np.ascontiguousarray(starts[s.start : s.stop + 1])
+            self._kernel.segmented_product(found[s], values, order, here, self._modulus)
+
+        in_slices(len(found), work, least=8)
+        return found
+
+
+@dataclass(frozen=True)
+class FixedBase:
+    """Powers of one base by tables of its powers: no squaring, one multiplication for each window of an exponent.
+
+    Attributes
+    ----------
+    ring, exponent_bits
+        Where it lies, and how long exponents may be.
+    """
+
+    ring: Ring
+    exponent_bits: int
+    _table: Words
+
+    @classmethod
+    def of(cls, ring: Ring, base: int, exponent_bits: int) -> FixedBase:
+        """Compute the tables."""
+        n_windows = -(-exponent_bits // WINDOW_BITS)
+        columns = [np.repeat(ring.ones, n_windows, axis=0)]
+        # The first power of each window is that of the window before, squared once for each of its bits.
+        first = [ring.number(base)]
+        for _ in range(n_windows - 1):
+            first.append(ring.power(first[-1], 1 << WINDOW_BITS))
+        bases = np.concatenate(first)
+        for _ in range((1 << WINDOW_BITS) - 1):
+            columns.append(ring.multiply(columns[-1], bases))
+        return cls(ring, exponent_bits, np.stack(columns, axis=1).reshape(-1, ring.limbs))
+
+    def power(self, exponents: Bytes) -> Words:
+        """Raise the base to each row's exponent, a secret.
+
+        Parameters
+        ----------
+        exponents
+            Shape ``(n, ceil(exponent_bits / 8))``, big-endian.
+
+        Notes
+        -----
+        Time and memory accesses do not depend on the exponents, but by the portable kernel.
+        Source: Brickell, Gordon, McCurley and Wilson, "Fast exponentiation with precomputation", 1992.
+        """
+        width = -(-self.exponent_bits // 8)
+        if exponents.ndim != 2 or exponents.shape[1] != width:
+            raise ValueError(f"expected exponents of {width} bytes, got shape {exponents.shape}")
+        found = self.ring._new(len(exponents))
+        digits = self._digits(exponents)
+        in_slices(
+            len(found),
+            lambda s: self.ring._kernel.fixed_base(found[s], self._table, WINDOW_BITS, digits[s], self.ring._modulus),
+        )
+        return found
+
+    def _digits(self, exponents: Bytes) -> Bytes:
+        n_windows = len(self._table) >> WINDOW_BITS
+        bits = np.unpackbits(exponents[:, ::-1], axis=1, bitorder="little")
+        if bits[:, self.exponent_bits :].any():
+            raise ValueError(f"an exponent has more than {self.exponent_bits} bits")
+        padded = np.zeros((len(bits), n_windows * WINDOW_BITS), dtype=np.uint8)
+        kept = min(bits.shape[1], padded.shape[1])
+        padded[:, :kept] = bits[:, :kept]
+        weights = (1 << np.arange(WINDOW_BITS)).astype(np.uint8)
+        return np.ascontiguousarray(
+            (padded.reshape(len(bits), n_windows, WINDOW_BITS) * weights).sum(2, dtype=np.uint8)
+        )
+
+
+class CrtRing(Ring):
+    """The integers modulo the product of two secret primes of about equal length, or of powers of them.
+
+    Parameters
+    ----------
+    p, q
+        The factors, odd and without a common one.
+    """
+
+    def __init__(self, p: int, q: int, kernel: str | None = None) -> None:
+        super().__init__(p * q, kernel)
+        self._factors = Ring(p, kernel), Ring(q, kernel)
+
+    @cached_property
+    def _idempotents(self) -> tuple[int, int]:
+        """What is one modulo one factor and zero modulo the other."""
+        p, q = (ring.n for ring in self._factors)
+        return q * pow(q, -1, p), p * pow(p, -1, q)
+
+    def crt_power(self, residues: Words, exponents: tuple[int, int]) -> Words:
+        """Raise every row to a secret exponent, given modulo the order of each factor's units.
+
+        Notes
+        -----
+        Reveals: a fault in one half of the computation reveals the factors to who sees the result: verify it.
+        Cost: two exponentiations of half the length.
+        Source: Quisquater and Couvreur, "Fast decipherment algorithm for RSA public-key cryptosystem", 1982; the halves
+        are joined by idempotents, so that nothing depends on their values.
+        """
+        halves = []
+        for ring, exponent, idempotent in zip(self._factors, exponents, self._idempotents, strict=True):
+            power = ring.secret_power(ring.convert(residues, self), exponent, ring.n.bit_length())
+            halves.append(self.convert(power, ring, idempotent))
+        return self.add(*halves)
+
+
+def _check_rows(a: Words, b: Words) -> None:
+    if len(b) not in (1, len(a)):
+        raise ValueError(f"{len(b)} rows for {len(a)}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedtasks.crypto import blind_rsa, oprf, ristretto
+from fedtasks.crypto.hashing import Messages
 from fedtasks.crypto.key_proof import prove_key, verify_key_proof
 from fedtasks.crypto.keys import (
     DEFAULT_BITS,
@@ -58,10 +58,10 @@ class Client(Protocol):
     def proof_bytes(self) -> int:
         """Width of a proof, or 0."""
 
-    def blind(self, ids: Sequence[bytes]) -> tuple[Bytes, Bytes]:
+    def blind(self, ids: Messages) -> tuple[Bytes, Bytes]:
         """Return blinded ids, and the secrets that undo it."""
 
-    def finalize(self, ids: Sequence[bytes], blinded: Bytes, answers: Bytes, proof: bytes, secrets: Bytes) -> Bytes:
+    def finalize(self, ids: Messages, blinded: Bytes, answers: Bytes, proof: bytes, secrets: Bytes) -> Bytes:
         """Verify answers and return tags, shape ``(n, 16)``; raises `ProtocolViolated` or `SignatureWrong`."""
 
 
@@ -83,7 +83,7 @@ class Signer(Protocol):
     def evaluate(self, blinded: Bytes) -> tuple[Bytes, bytes]:
         """Return answers and their proof; raises `ProtocolViolated` for what is no blinded id."""
 
-    def tag(self, ids: Sequence[bytes]) -> Bytes:
+    def tag(self, ids: Messages) -> Bytes:
         """Return the tags of own ids."""
 
 
@@ -109,11 +109,11 @@ class RsaClient:
         """See `Client`."""
         return self.key.key_bytes
 
-    def blind(self, ids: Sequence[bytes]) -> tuple[Bytes, Bytes]:
+    def blind(self, ids: Messages) -> tuple[Bytes, Bytes]:
         """See `Client` and `blind_rsa.blind`."""
         return blind_rsa.blind(self.key, blind_rsa.prepare(self.key, ids))
 
-    def finalize(self, ids: Sequence[bytes], blinded: Bytes, answers: Bytes, proof: bytes, secrets: Bytes) -> Bytes:
+    def finalize(self, ids: Messages, blinded: Bytes, answers: Bytes, proof: bytes, secrets: Bytes) -> Bytes:
         """See `Client` and `blind_rsa.finalize`."""
         signatures = blind_rsa.finalize(self.key, blind_rsa.prepare(self.key, ids), answers, secrets)
         return make_tags(self.key_id, ids, signatures)
@@ -144,7 +144,7 @@ class RsaSigner:
         """See `Signer` and `blind_rsa.blind_sign`."""
         return blind_rsa.blind_sign(self.key, blinded), b""
 
-    def tag(self, ids: Sequence[bytes]) -> Bytes:
+    def tag(self, ids: Messages) -> Bytes:
         """See `Signer`."""
         return make_tags(self.key.public.key_id, ids, blind_rsa.sign(self.key, ids))
 
@@ -163,11 +163,11 @@ class OprfClient:
         """See `Client`."""
         return hashlib.sha256(self.public).hexdigest()[:32]
 
-    def blind(self, ids: Sequence[bytes]) -> tuple[Bytes, Bytes]:
+    def blind(self, ids: Messages) -> tuple[Bytes, Bytes]:
         """See `Client` and `oprf.blind`."""
         return oprf.blind(ids)
 
-    def finalize(self, ids: Sequence[bytes], blinded: Bytes, answers: Bytes, proof: bytes, secrets: Bytes) -> Bytes:
+    def finalize(self, ids: Messages, blinded: Bytes, answers: Bytes, proof: bytes, secrets: Bytes) -> Bytes:
         """See `Client` and `oprf.finalize`."""
         return make_tags(self.key_id, ids, oprf.finalize(self.public, ids, blinded, answers, proof, secrets))
 
@@ -197,7 +197,7 @@ class OprfSigner:
         """See `Signer` and `oprf.evaluate`."""
         return oprf.evaluate(self.key.scalar, blinded)
 
-    def tag(self, ids: Sequence[bytes]) -> Bytes:
+    def tag(self, ids: Messages) -> Bytes:
         """See `Signer`."""
         return make_tags(self.client.key_id, ids, oprf.evaluate_own(self.key.scalar, ids))
 

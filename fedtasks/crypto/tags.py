@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
-
 import numpy as np
 import numpy.typing as npt
+
+from fedtasks.crypto.hashing import Length, Messages, Texts, hash_rows
 
 TAG_BYTES = 16
 _DOMAIN = b"fedtasks-psi-tag-v1"
 
 
-def make_tags(key_id: str, messages: Sequence[bytes], outputs: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+def make_tags(key_id: str, messages: Messages, outputs: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """Turn what the key makes of messages into tags of 16 bytes.
 
     Parameters
@@ -31,15 +30,10 @@ def make_tags(key_id: str, messages: Sequence[bytes], outputs: npt.NDArray[np.ui
     -----
     Reveals: a tag can be computed only by who holds the id's output; without it, it is a random number.
     """
-    prefix, width = _field(_DOMAIN) + _field(bytes.fromhex(key_id)), outputs.shape[1]
-    raw, size = outputs.tobytes(), width.to_bytes(4, "big")
-    tags = b"".join(
-        [
-            hashlib.sha256(prefix + _field(message) + size + raw[at : at + width]).digest()[:TAG_BYTES]
-            for message, at in zip(messages, range(0, len(raw), width), strict=True)
-        ]
-    )
-    return np.frombuffer(tags, dtype=np.uint8).reshape(len(messages), TAG_BYTES)
+    texts, prefix = Texts.of(messages), _field(_DOMAIN) + _field(bytes.fromhex(key_id))
+    size = outputs.shape[1].to_bytes(4, "big")
+    digests = hash_rows("sha256", prefix, Length(texts, 4), texts, size, outputs)
+    return np.ascontiguousarray(digests[:, :TAG_BYTES])
 
 
 def _field(value: bytes) -> bytes:

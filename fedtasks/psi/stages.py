@@ -22,6 +22,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812 - what everybody calls it
 
 from fedtasks.crypto import ristretto
+from fedtasks.crypto.hashing import Texts
 from fedtasks.crypto.scheme import Client, Signer, load_signer
 from fedtasks.crypto.schemes import Scheme
 from fedtasks.data.blocks import TAG_BYTES
@@ -76,7 +77,7 @@ def blind_ids(ids: DataFrame, client: Client, n_shards: int, folder: str) -> lis
             kept = _parquet(stack, state, schema)
             sent = _RowWriter(stack, blinded)
             for batch in rebatch(batches, BATCH_ROWS):
-                hidden, undo = client.blind(_utf8(batch.column("id")))
+                hidden, undo = client.blind(_texts(batch.column("id")))
                 kept.write_batch(pa.RecordBatch.from_arrays([batch.column("id"), to_column(undo)], schema=schema))
                 sent.write(hidden)
         yield sent.described(shard, state=state)
@@ -110,7 +111,7 @@ def tag_own(ids: DataFrame, scheme: Scheme, key_file: Path, n_shards: int) -> Da
 
     def tag(batches: Batches) -> Batches:
         for batch in rebatch(batches, BATCH_ROWS):
-            yield _pairs(_signer(scheme, key_file).tag(_utf8(batch.column("id"))), batch.column("id"))
+            yield _pairs(_signer(scheme, key_file).tag(_texts(batch.column("id"))), batch.column("id"))
 
     return _spread(ids, n_shards).mapInArrow(carried(tag), PAIRS)
 
@@ -130,7 +131,7 @@ def finalize(
             for group, sent, (rows, proof) in zip(groups, blinded, answered, strict=True):
                 batch = state.read_row_group(group).combine_chunks().to_batches()[0]
                 undo = from_column(batch.column("secret"), client.secret_bytes)
-                tags = client.finalize(_utf8(batch.column("id")), sent, rows, proof, undo)
+                tags = client.finalize(_texts(batch.column("id")), sent, rows, proof, undo)
                 yield _pairs(tags, batch.column("id"))
 
     return each(spark, list(zip(shards, answers, strict=True)), finish, PAIRS)
@@ -204,14 +205,12 @@ def new_scalar(folder: str) -> str:
     return uri
 
 
-def map_ids(
-    ids: DataFrame, function: Callable[[Sequence[bytes], Bytes], Bytes], scalar: str, n_shards: int
-) -> DataFrame:
+def map_ids(ids: DataFrame, function: Callable[[Texts, Bytes], Bytes], scalar: str, n_shards: int) -> DataFrame:
     """Apply a function of ids and the scalar in a file; gives ``row``."""
 
     def work(batches: Batches) -> Batches:
         for batch in rebatch(batches, BATCH_ROWS):
-            yield _alone(function(_utf8(batch.column("id")), _scalar(scalar)))
+            yield _alone(function(_texts(batch.column("id")), _scalar(scalar)))
 
     return _spread(ids, n_shards).mapInArrow(carried(work), _ROW)
 
@@ -282,8 +281,12 @@ def _spread(ids: DataFrame, n_shards: int) -> DataFrame:
     return ids.select("id").repartition(parts, "id")
 
 
-def _utf8(column: pa.Array) -> list[bytes]:
-    return cast(list[bytes], column.cast(pa.binary()).to_pylist())
+def _texts(ids: pa.Array) -> Texts:
+    column = ids.cast(pa.binary())
+    if column.null_count:
+        raise ValueError("an id is null")
+    _, offsets, data = column.buffers()
+    return Texts.from_buffers(offsets, data, len(column), column.offset)
 
 
 def _pairs(tags: Bytes, ids: pa.Array) -> pa.RecordBatch:

@@ -20,7 +20,6 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from fedtasks import tickets
+from fedtasks.crypto.kernels import get_kernel
 from fedtasks.crypto.scheme import generate_key
 from fedtasks.crypto.schemes import Scheme
 from fedtasks.data.storage import RunStorage, filesystem
@@ -53,11 +53,11 @@ class Usage:
     log: Path
     cpu_s: dict[int, float] = field(default_factory=dict)
     peak_mb: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-    phases: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    phases: dict[str, dict[str, float]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(float)))
 
     def sample(self) -> None:
         """Look at every process of the session."""
-        before = sum(self.cpu_s.values())
+        used: dict[str, float] = defaultdict(float)
         for folder in Path("/proc").iterdir():
             if not folder.name.isdigit():
                 continue
@@ -68,10 +68,13 @@ class Usage:
             name, rest = stat.partition("(")[2].rpartition(")")[0], stat.rpartition(")")[2].split()
             if int(rest[3]) != self.sid:
                 continue
-            self.cpu_s[int(folder.name)] = (int(rest[11]) + int(rest[12])) * TICK_S
+            pid, cpu_s = int(folder.name), (int(rest[11]) + int(rest[12])) * TICK_S
+            used["python" if name == "python" else "java"] += cpu_s - self.cpu_s.get(pid, 0.0)
+            self.cpu_s[pid] = cpu_s
             self.peak_mb[name] = max(self.peak_mb[name], int(rest[21]) * PAGE_MB)
         found = PHASE.findall(self.log.read_text())
-        self.phases[found[-1] if found else "starting"] += sum(self.cpu_s.values()) - before
+        for kind, cpu_s in used.items():
+            self.phases[found[-1] if found else "starting"][kind] += cpu_s
 
 
 @dataclass
@@ -82,7 +85,7 @@ class Figures:
     wall_s: float
     n_bytes: int
     peak_mb: dict[str, float]
-    phases: dict[str, float]
+    phases: dict[str, dict[str, float]]
     signed: int
     exact: bool
 
@@ -157,18 +160,19 @@ def run(bank: Member, shop: Member, name: str, scheme: str, expected: range) -> 
         left.cancel_run(run_id, "measured")
     usages = [usage for _, usage in halves.values()]
     peak: dict[str, float] = defaultdict(float)
-    phases: dict[str, float] = defaultdict(float)
+    phases: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for usage in usages:
         for kind, mb in usage.peak_mb.items():
             peak[kind] = max(peak[kind], mb)
-        for phase, seconds in usage.phases.items():
-            phases[phase] += seconds
+        for phase, kinds in usage.phases.items():
+            for kind, cpu_s in kinds.items():
+                phases[phase][kind] += cpu_s
     return Figures(
         cpu_s=sum(sum(usage.cpu_s.values()) for usage in usages),
         wall_s=wall,
         n_bytes=n_bytes,
         peak_mb={kind: round(mb) for kind, mb in peak.items()},
-        phases={phase: round(seconds, 1) for phase, seconds in phases.items()},
+        phases={phase: {kind: round(s, 1) for kind, s in kinds.items()} for phase, kinds in phases.items()},
         signed=outcome["counts"]["ids_blinded"],
         exact=all(is_exact(member, run_id, expected) for member in (bank, shop)),
     )
@@ -231,7 +235,7 @@ def main() -> None:
     figures = {
         "benchmark": "psi",
         "ids": IDS,
-        "kernel": f"gmpy2 {version('gmpy2')}, libsodium of rbcl {version('rbcl')}",
+        "kernel": get_kernel().name,
         "rsa2048_cpu_s": round(rsa.cpu_s, 1),
         "oprf_cpu_s": round(oprf.cpu_s, 1),
         "rsa2048_wall_s": round(rsa.wall_s, 1),

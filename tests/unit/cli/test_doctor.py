@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 
 from fedtasks import doctor, identity
 from fedtasks.config import load_party
+from fedtasks.crypto import kernels
 from fedtasks.store import Store
 from tests.unit.cli.conftest import Run
 
@@ -175,3 +177,31 @@ def test_doctor_of_a_file_that_does_not_load_says_only_that(run: Run, tmp_path: 
 def test_doctor_finds_a_storage_that_cannot_be_written(findings: Callable[[], dict[str, Any]], shop: Path) -> None:
     (shop / "storage").mkdir(mode=0o500)
     assert verdict(findings()["storage"]) == "wrong"
+
+
+@pytest.mark.parametrize(
+    ("there", "named", "expected", "words"),
+    [
+        (("ifma", "openssl", "portable"), "", "ok", "ifma: arithmetic in eight lanes"),
+        (("openssl", "portable"), "", "ok", "openssl: "),
+        (("ifma", "openssl", "portable"), "openssl", "warning", "ifma would be faster"),
+        (("portable",), "", "warning", "several times faster"),
+        (("portable",), "ifma", "wrong", "'ifma' does not run here"),
+    ],
+)
+def test_doctor_says_which_kernel_runs(
+    findings: Callable[[], dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    there: tuple[str, ...],
+    named: str,
+    expected: str,
+    words: str,
+) -> None:
+    monkeypatch.setattr(kernels, "available_kernels", lambda: there)
+    monkeypatch.setenv(kernels.VARIABLE, named)
+
+    found = findings()["kernel"]
+
+    assert verdict(found) == expected
+    assert re.search(words, found.text)
+    assert expected == "ok" or found.remedy

@@ -1,0 +1,93 @@
+"""The C code has no access out of bounds and no undefined behaviour on all that the tests of its callers compute."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fedtasks.crypto import native
+from fedtasks.crypto.native.compiler import compile_library, find_compiler
+
+ROOT = Path(__file__).resolve().parents[3]
+SANITIZERS = ("-g", "-O1", "-fno-sanitize-recover=all", "-fsanitize=address,undefined")
+# What calls the C code, without what would only repeat it at length.
+CALLERS = ["test_modular.py", "test_ristretto.py", "test_hashing.py", "test_blind_rsa.py"]
+
+# A plugin of pytest: another library in the place of the installed one.
+PLUGIN = """
+from pathlib import Path
+
+def pytest_configure():
+    from fedtasks.crypto import native
+    native.LIBRARY = Path({library!r})
+    assert native.load() is not None, "the sanitized library cannot be loaded"
+"""
+
+pytestmark = pytest.mark.skipif(find_compiler() is None, reason="there is no C compiler")
+
+
+@pytest.fixture(scope="module")
+def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    library = tmp_path_factory.mktemp("native") / "sanitized.so"
+    compile_library(library, SANITIZERS)
+    library.with_name("sanitized_library.py").write_text(PLUGIN.format(library=str(library)))
+    return library
+
+
+def run(sanitized: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {
+        "LD_PRELOAD": f"{runtime('libasan.so')} {runtime('libubsan.so')}",
+        "ASAN_OPTIONS": "detect_leaks=0",  # Python itself keeps memory until its end
+        "PYTHONPATH": str(sanitized.parent),
+        "PYTHONMALLOC": "malloc",  # so that the ends of Python's objects are watched too
+    }
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+
+def runtime(name: str) -> str:
+    """Return where the compiler keeps a sanitizer's library."""
+    compiler = find_compiler()
+    assert compiler is not None
+    done = subprocess.run([compiler, f"-print-file-name={name}"], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+@pytest.mark.timeout(600)
+def test_sanitizers_find_nothing_in_what_all_callers_compute(sanitized: Path) -> None:
+    paths = [str(Path(__file__).with_name(name)) for name in CALLERS]
+    options = ["-q", "-x", "--capture=no", "-p", "sanitized_library", "-p", "no:cacheprovider", "--timeout=0"]
+    # Kernels in Python have nothing that a sanitizer could see.
+    chosen = ["-m", "not slow", "-k", "not portable and not on_anything"]
+
+    done = run(sanitized, "-m", "pytest", *options, *chosen, *paths)
+
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+
+
+def test_sanitizers_would_find_an_access_out_of_bounds(sanitized: Path) -> None:
+    program = """
+import numpy as np
+import sanitized_library
+from fedtasks.crypto import native
+
+sanitized_library.pytest_configure()
+out, rows = np.empty((4, 16), np.uint64), np.zeros((1, 128), np.uint8)
+native.call("fedtasks_openssl_from_bytes", out, rows, 128, 4, 16)
+"""
+    done = run(sanitized, "-c", program)
+
+    assert done.returncode != 0
+    assert "AddressSanitizer" in done.stderr
+
+
+def test_call_of_an_array_that_is_not_contiguous_is_refused() -> None:
+    if native.load() is None:
+        pytest.skip("the kernels were not built")
+    with pytest.raises(ValueError, match="contiguous"):
+        native.call("fedtasks_openssl_from_bytes", np.zeros((4, 4))[:, ::2], 0, 0, 0, 0)
