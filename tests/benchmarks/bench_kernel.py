@@ -1,8 +1,8 @@
 """Measures the kernels of batch arithmetic side by side, in one process pinned to one core.
 
-Rates are operations per second of that core's time. A private RSA operation is what a signer does for each row, bytes
-to verified bytes with a blind against timing; the others work on residues and elements. OpenSSL is measured twice: as it
-is, and with AVX-512 hidden from it, as on a CPU without.
+Rates are operations per second of that core's time, in the best of several rounds in which the kernels take turns. A
+private RSA operation is what a signer does for each row: bytes to verified bytes, with a blind against timing; the rest
+works on residues and elements. A second process hides AVX-512 from OpenSSL, as on a CPU without, beside gmpy2 again.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,94 +27,126 @@ from fedtasks.crypto.kernels import available_kernels, using
 from fedtasks.crypto.keys import PUBLIC_EXPONENT, PrivateKey
 from fedtasks.crypto.modular import Ring
 
-PATIENCE_S = float(os.environ.get("SECONDS_EACH", "1"))
+ROUNDS = int(os.environ.get("ROUNDS", "7"))
+ROUND_S = 0.2
 # Clears AVX512F, AVX512IFMA, AVX512VL and AVX512BW of what OpenSSL finds.
 WITHOUT_AVX512 = ":~0xc0230000"
-KEYS = {"openssl": "openssl", "openssl without AVX-512": "openssl_without_avx512", "portable": "gmpy2"}
+COLUMNS = {"portable": "gmpy2"}
+
+Work = Callable[[], int]
+"""Does some rows and returns how many."""
 
 
 def main() -> None:
     if len(sys.argv) > 1:
-        with using(sys.argv[1]):
-            print(json.dumps(measure()))
+        print(json.dumps(measure(sys.argv[1:])))
         return
-    found = {}
-    for name in available_kernels():
-        with using(name):
-            found[name] = measure()
-    if "openssl" in found:
-        environment = os.environ | {"OPENSSL_ia32cap": WITHOUT_AVX512}
-        done = subprocess.run(
-            [sys.executable, __file__, "openssl"], env=environment, capture_output=True, text=True, check=True
-        )
-        found["openssl without AVX-512"] = json.loads(done.stdout)
-    columns = list(next(iter(found.values())))
-    print(f"{'':25}" + "".join(f"{name.removesuffix('_per_s'):>24}" for name in columns))
-    for name, rates in found.items():
-        print(f"{name:25}" + "".join(f"{rates[column]:24,.4g}" for column in columns))
+    found = measure(available_kernels())
     best = available_kernels()[0]
     figures = {"benchmark": "kernel", "kernel": best, **found[best]}
-    print(json.dumps(figures | {KEYS[name]: rates for name, rates in found.items() if name != best}))
+    figures |= {COLUMNS.get(name, name): rates for name, rates in found.items() if name != best}
+    if "openssl" in found:
+        hidden = without_avx512()
+        found["openssl, no AVX-512"], found["portable, beside it"] = hidden["openssl"], hidden["portable"]
+        ratio = hidden["openssl"]["rsa2048_private_per_s"] / hidden["portable"]["rsa2048_private_per_s"]
+        figures |= {"openssl_without_avx512": hidden["openssl"], "openssl_without_avx512_over_gmpy2": round(ratio, 2)}
+    columns = list(found[best])
+    print(f"{'':22}" + "".join(f"{name.removesuffix('_per_s'):>24}" for name in columns))
+    for name, rates in found.items():
+        print(f"{name:22}" + "".join(f"{rates[column]:24,.4g}" for column in columns))
+    print(json.dumps(figures))
 
 
-def measure() -> dict[str, float]:
-    """Return the figures of the kernel in use."""
-    os.environ["OMP_NUM_THREADS"] = "1"
+def without_avx512() -> dict[str, dict[str, float]]:
+    """Measure in a process whose OpenSSL finds no AVX-512."""
+    command = [sys.executable, __file__, "openssl", "portable"]
+    environment = os.environ | {"OPENSSL_ia32cap": WITHOUT_AVX512}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    found: dict[str, dict[str, float]] = json.loads(done.stdout)
+    return found
+
+
+def measure(kernels: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Return the figures of each kernel."""
     cores = os.sched_getaffinity(0)
+    os.environ["OMP_NUM_THREADS"] = "1"
     os.sched_setaffinity(0, {max(cores)})
-    rates: dict[str, float] = {}
-    keys = {}
-    for bits in (2048, 3072):
-        numbers = rsa.generate_private_key(PUBLIC_EXPONENT, bits).private_numbers()
-        keys[bits] = PrivateKey(numbers.p, numbers.q)
-        rates[f"rsa{bits}_private_per_s"] = rate(private(keys[bits]), 512)
+    keys = {bits: new_key(bits) for bits in (2048, 3072)}
+    work = {}
+    for name in kernels:
+        with using(name):
+            work[name] = operations(keys)
+    found: dict[str, dict[str, float]] = {name: dict.fromkeys(work[name], 0.0) for name in kernels}
+    for _ in range(ROUNDS):
+        for operation in work[kernels[0]]:
+            for name in kernels:
+                with using(name):
+                    found[name][operation] = max(found[name][operation], rate(work[name][operation]))
+    os.sched_setaffinity(0, cores)
+    for name in kernels:
+        with using(name):
+            found[name]["two_thread_ratio"] = two_threads(keys[2048])
+    return {
+        name: {key: round(value, 2 if value < 100 else 0) for key, value in each.items()}
+        for name, each in found.items()
+    }
+
+
+def new_key(bits: int) -> PrivateKey:
+    numbers = rsa.generate_private_key(PUBLIC_EXPONENT, bits).private_numbers()
+    return PrivateKey(numbers.p, numbers.q)
+
+
+def operations(keys: dict[int, PrivateKey]) -> dict[str, Work]:
+    """Return what is measured, prepared for the kernel in use."""
+    found = {f"rsa{bits}_private_per_s": private(key, 128) for bits, key in keys.items()}
     ring = Ring(keys[2048].public.n)
-    values = ring.random(4096)
-    rates["pow65537_2048_per_s"] = rate(lambda n: ring.power(values[:n], PUBLIC_EXPONENT), 4096)
-    ring = Ring(keys[2048].public.n ** 2)
-    values, others = ring.random(4096), ring.random(4096)
-    rates["mul_mod_4096_per_s"] = rate(lambda n: ring.multiply(values[:n], others[:n]), 4096)
+    values = ring.random(1024)
+    found["pow65537_2048_per_s"] = counted(1024, lambda: ring.power(values, PUBLIC_EXPONENT))
+    wide = Ring(keys[2048].public.n ** 2)
+    left, right = wide.random(4096), wide.random(4096)
+    found["mul_mod_4096_per_s"] = counted(4096, lambda: wide.multiply(left, right))
     # A histogram of a column with 32 bins, of which the first holds half of all rows.
     bins = np.maximum(np.random.default_rng(1).integers(-32, 32, 4096), 0)
-    rates["segmented_product_4096_per_s"] = rate(lambda n: ring.segmented_product(values[:n], bins[:n], 32), 4096)
-    elements, by = ristretto.multiply_base(ristretto.random_scalars(2048)), ristretto.random_scalars(2048)
-    rates["ristretto_mul_per_s"] = rate(lambda n: ristretto.multiply(elements[:n], by[:n]), 2048)
-    os.sched_setaffinity(0, cores)
-    rates["two_thread_ratio"] = two_threads(private(keys[2048]), 1024)
-    return {name: round(each, 2) if each < 100 else round(each) for name, each in rates.items()}
+    found["segmented_product_4096_per_s"] = counted(4096, lambda: wide.segmented_product(left, bins, 32))
+    elements, by = ristretto.multiply_base(ristretto.random_scalars(512)), ristretto.random_scalars(512)
+    found["ristretto_mul_per_s"] = counted(512, lambda: ristretto.multiply(elements, by))
+    return found
 
 
-def private(key: PrivateKey) -> Callable[[int], object]:
-    """Return what signs rows as the product does: blinded once more, and every result verified."""
-    rows = blind_rsa.prepare(key.public, [str(number).encode() for number in range(4096)])
-    return lambda n: blind_rsa.blind_sign(key, rows[:n])
+def private(key: PrivateKey, n_rows: int) -> Work:
+    """Return what signs rows as the product does."""
+    rows = blind_rsa.prepare(key.public, [str(number).encode() for number in range(n_rows)])
+    return counted(n_rows, lambda: blind_rsa.blind_sign(key, rows))
 
 
-def rate(work: Callable[[int], object], batch: int) -> float:
-    """Return how many rows a second of processor time does, in the best of three rounds."""
-    work(8)
-    best = 0.0
-    for _ in range(3):
-        start, rows = time.process_time(), 0
-        while (taken := time.process_time() - start) < PATIENCE_S / 3 or not rows:
-            work(batch)
-            rows += batch
-        best = max(best, rows / taken if taken else 0.0)
-    return best
+def counted(n_rows: int, work: Callable[[], object]) -> Work:
+    def run() -> int:
+        work()
+        return n_rows
+
+    return run
 
 
-def two_threads(work: Callable[[int], object], batch: int) -> float:
-    """Return how many times faster two threads are than one, by the clock, in the best of three rounds."""
-    ratios = []
-    for _ in range(3):
-        walls = []
+def rate(work: Work) -> float:
+    """Return how many rows a second of processor time does."""
+    start, rows = time.process_time(), 0
+    while (taken := time.process_time() - start) < ROUND_S:
+        rows += work()
+    return rows / taken
+
+
+def two_threads(key: PrivateKey) -> float:
+    """Return how many times faster two threads sign than one, by the clock, each in its best round."""
+    sign = private(key, 1024)
+    best: dict[str, float] = {}
+    for _ in range(ROUNDS):
         for threads in ("1", "2"):
             os.environ["OMP_NUM_THREADS"] = threads
             start = time.perf_counter()
-            work(batch)
-            walls.append(time.perf_counter() - start)
-        ratios.append(walls[0] / walls[1])
-    return max(ratios)
+            sign()
+            best[threads] = min(best.get(threads, 1e9), time.perf_counter() - start)
+    return best["1"] / best["2"]
 
 
 if __name__ == "__main__":
