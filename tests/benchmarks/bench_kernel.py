@@ -87,7 +87,7 @@ def measure(kernels: Sequence[str]) -> dict[str, dict[str, float]]:
         with using(name):
             found[name]["two_thread_ratio"] = two_threads(keys[2048])
     return {
-        name: {key: round(value, 2 if value < 100 else 0) for key, value in each.items()}
+        name: {key: round(value, 2 if value < 100 else None) for key, value in each.items()}
         for name, each in found.items()
     }
 

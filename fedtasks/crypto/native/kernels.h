@@ -1,8 +1,8 @@
 /* What the native kernels offer to Python.
  *
- * Modular arithmetic, once for each kernel X (ifma, openssl). A batch is `rows` numbers of `limbs` words each, one after
- * the other, little-endian; a limb holds 52 bits (ifma) or 64 (openssl). Numbers are in Montgomery form: a stands for
- * a * R mod n with R = 2^(limb bits * limbs). `n` is the odd modulus in limbs, `n_inverse` is -n^-1 modulo 2^(limb bits),
+ * Modular arithmetic, once for each kernel X (ifma, openssl). A batch is `rows` numbers of `limbs` words each, one by
+ * one, little-endian; a limb holds 52 bits (ifma) or 64 (openssl). Numbers are in Montgomery form: a stands for
+ * a * R mod n with R = 2^(limb bits * limbs). `n` is the odd modulus in limbs, `n_inverse` -1/n modulo 2^(limb bits),
  * `one` is R mod n. Results of `ifma` may be as large as 2n (n has at least four bits less than R), those of `openssl`
  * are below n. `out` may be the same memory as `a` or `b`. A step is the distance of two rows in words; step 0 lets one
  * row serve all. Functions keep no state, so any number of threads may call them at once. They return 0, or -1 when

@@ -91,3 +91,22 @@ def test_call_of_an_array_that_is_not_contiguous_is_refused() -> None:
         pytest.skip("the kernels were not built")
     with pytest.raises(ValueError, match="contiguous"):
         native.call("fedtasks_openssl_from_bytes", np.zeros((4, 4))[:, ::2], 0, 0, 0, 0)
+
+
+def test_build_without_a_compiler_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", str(tmp_path / "no-such-compiler"))
+
+    with pytest.raises(FileNotFoundError, match="no C compiler"):
+        compile_library(tmp_path / "kernels.so")
+
+
+def test_build_that_fails_leaves_the_library_as_it_was(tmp_path: Path) -> None:
+    library = tmp_path / "kernels.so"
+    library.write_bytes(b"before")
+
+    with pytest.raises(subprocess.CalledProcessError) as failed:
+        compile_library(library, ["-fno-such-flag"])
+
+    assert "no-such-flag" in failed.value.stderr
+    assert library.read_bytes() == b"before"
+    assert [path.name for path in tmp_path.iterdir()] == ["kernels.so"]
