@@ -173,6 +173,8 @@ def _kernel(_: Party) -> Iterator[Finding]:
 
 _KERNELS = {
     "ifma": "arithmetic in eight lanes of AVX512-IFMA",
+    "avx512": "arithmetic in eight lanes of AVX-512",
+    "avx2": "arithmetic in four lanes of AVX2",
     "openssl": "arithmetic by OpenSSL, called from C",
     "portable": "arithmetic by gmpy2, called from Python",
 }

@@ -1,9 +1,11 @@
-"""Kernels: the same batch arithmetic modulo an odd number, computed in three ways.
+"""Kernels: the same batch arithmetic modulo an odd number, computed in several ways.
 
 ========  =====================================================  =========================
 kernel    how                                                    residues
 ========  =====================================================  =========================
 ifma      eight numbers at once in vectors of AVX512-IFMA         Montgomery, 52-bit limbs
+avx512    eight at once, by doubles in vectors of AVX-512         Montgomery, 52-bit limbs
+avx2      four at once, by doubles in vectors of AVX2             Montgomery, 52-bit limbs
 openssl   OpenSSL's libcrypto, called from C                      Montgomery, 64-bit limbs
 portable  gmpy2, called from Python                               plain, 64-bit limbs
 ========  =====================================================  =========================
@@ -199,7 +201,7 @@ class NativeKernel:
     Parameters
     ----------
     name
-        ``ifma`` or ``openssl``.
+        What its functions in C are called by.
     limb_bits, block, max_limbs
         Bits of a limb; a number of limbs is a multiple of `block`, at most `max_limbs`.
     spare_bits
@@ -283,14 +285,15 @@ class NativeKernel:
         native.call(f"fedtasks_{self.name}_{function}", *arguments)
 
 
+# Limits of those in lanes: see modular_lanes.h.
+_LANES = {"limb_bits": 52, "block": 10, "spare_bits": 4, "max_limbs": 160}
 _KERNELS: dict[str, Kernel] = {
-    # Limits of the first: see modular_ifma.c.
-    "ifma": NativeKernel("ifma", limb_bits=52, block=10, spare_bits=4, max_limbs=160),
+    "ifma": NativeKernel("ifma", **_LANES),
+    "avx512": NativeKernel("avx512", **_LANES),
+    "avx2": NativeKernel("avx2", **_LANES),
     "openssl": NativeKernel("openssl", limb_bits=64, block=1, spare_bits=0, max_limbs=1 << 10),
     "portable": PortableKernel(),
 }
-
-
 _chosen: ContextVar[str] = ContextVar("kernel", default="")
 
 

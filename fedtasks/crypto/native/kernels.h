@@ -1,12 +1,12 @@
 /* What the native kernels offer to Python.
  *
- * Modular arithmetic, once for each kernel X (ifma, openssl). A batch is `rows` numbers of `limbs` words each, one by
- * one, little-endian; a limb holds 52 bits (ifma) or 64 (openssl). Numbers are in Montgomery form: a stands for
+ * Modular arithmetic, once for each kernel X. A batch is `rows` numbers of `limbs` words each, one by one,
+ * little-endian; a limb holds 64 bits (openssl) or 52 (the others). Numbers are in Montgomery form: a stands for
  * a * R mod n with R = 2^(limb bits * limbs). `n` is the odd modulus in limbs, `n_inverse` -1/n modulo 2^(limb bits),
- * `one` is R mod n. Results of `ifma` may be as large as 2n (n has at least four bits less than R), those of `openssl`
- * are below n. `out` may be the same memory as `a` or `b`. A step is the distance of two rows in words; step 0 lets one
- * row serve all. Functions keep no state, so any number of threads may call them at once. They return 0, or -1 when
- * there is no memory or the arithmetic failed.
+ * `one` is R mod n. Results of `openssl` are below n, those of the others may be as large as 2n: n has at least four
+ * bits less than R. `out` may be the same memory as `a` or `b`. A step is the distance of two rows in words; step 0
+ * lets one row serve all. Functions keep no state, so any number of threads may call them at once. They return 0, or
+ * -1 when there is no memory or the arithmetic failed.
  */
 #ifndef FEDTASKS_KERNELS_H
 #define FEDTASKS_KERNELS_H
@@ -15,6 +15,8 @@
 #include <stdint.h>
 
 #define EXPORT __attribute__((visibility("default")))
+#define INLINE inline __attribute__((always_inline))
+#define UNROLLED _Pragma("GCC unroll 20")
 
 #define DECLARE_MODULAR(X)                                                                                             \
     /* Whether this machine can run the kernel. */                                                                     \
@@ -48,6 +50,8 @@
                                         const uint64_t *n, size_t limbs);
 
 DECLARE_MODULAR(ifma)
+DECLARE_MODULAR(avx512)
+DECLARE_MODULAR(avx2)
 DECLARE_MODULAR(openssl)
 
 #endif

@@ -183,6 +183,8 @@ def test_doctor_finds_a_storage_that_cannot_be_written(findings: Callable[[], di
     ("there", "named", "expected", "words"),
     [
         (("ifma", "openssl", "portable"), "", "ok", "ifma: arithmetic in eight lanes"),
+        (("avx512", "avx2", "openssl", "portable"), "", "ok", "avx512: arithmetic in eight lanes"),
+        (("avx2", "openssl", "portable"), "", "ok", "avx2: arithmetic in four lanes"),
         (("openssl", "portable"), "", "ok", "openssl: "),
         (("ifma", "openssl", "portable"), "openssl", "warning", "ifma would be faster"),
         (("portable",), "", "warning", "several times faster"),
