@@ -93,6 +93,7 @@ class Ring:
 
     def leave(self, residues: Words) -> Bytes:
         """Return residues as rows of `width` bytes, each below the modulus."""
+        residues = self._checked(residues)
         rows = np.empty((len(residues), self.width), dtype=np.uint8)
         in_slices(len(rows), lambda s: self._kernel.leave(rows[s], residues[s], self._modulus))
         return rows
@@ -122,6 +123,7 @@ class Ring:
         It must not matter to the result what multiple of `source.n` is added to a residue: n divides `source.n`, or
         `factor` times it.
         """
+        residues = source._checked(residues)
         found = self._new(len(residues))
         in_slices(
             len(found),
@@ -132,7 +134,9 @@ class Ring:
     # ------------------------------------------------------------------------------------------- operations
     def multiply(self, a: Words, b: Words) -> Words:
         """Multiply row by row; `b` may have one row instead, by which all are multiplied."""
-        _check_rows(a, b)
+        a, b = self._checked(a), self._checked(b)
+        if len(b) not in (1, len(a)):
+            raise ValueError(f"{len(b)} rows for {len(a)}")
         found = self._new(len(a))
         one = len(b) != len(a)
         in_slices(len(a), lambda s: self._kernel.multiply(found[s], a[s], b if one else b[s], self._modulus))
@@ -140,8 +144,9 @@ class Ring:
 
     def add(self, a: Words, b: Words) -> Words:
         """Add row by row."""
-        if a.shape != b.shape:
-            raise ValueError(f"cannot add {b.shape} to {a.shape}")
+        a, b = self._checked(a), self._checked(b)
+        if len(a) != len(b):
+            raise ValueError(f"{len(b)} rows for {len(a)}")
         found = self._new(len(a))
         in_slices(len(a), lambda s: self._kernel.add(found[s], a[s], b[s], self._modulus))
         return found
@@ -179,7 +184,7 @@ class Ring:
         levels = [residues]
         while (n_rows := len(levels[-1])) > 1:
             level, even = levels[-1], n_rows // 2 * 2
-            products = self.multiply(level[0:even:2].copy(), level[1:even:2].copy())
+            products = self.multiply(level[0:even:2], level[1:even:2])
             levels.append(np.concatenate([products, level[even:]]))
         root = int.from_bytes(self.leave(levels.pop()).tobytes(), "big")
         inverse = self.number(int(gmpy2.invert(root, self.n)))
@@ -187,8 +192,8 @@ class Ring:
             even = len(level) // 2 * 2
             parents = inverse[: even // 2]
             below = self._new(len(level))
-            below[0:even:2] = self.multiply(parents, level[1:even:2].copy())
-            below[1:even:2] = self.multiply(parents, level[0:even:2].copy())
+            below[0:even:2] = self.multiply(parents, level[1:even:2])
+            below[1:even:2] = self.multiply(parents, level[0:even:2])
             below[even:] = inverse[even // 2 :]
             inverse = below
         return inverse
@@ -216,6 +221,7 @@ class Ring:
         -----
         Cost: a multiplication per row. Time depends on `segments`.
         """
+        values = self._checked(values)
         if segments.shape != (len(values),):
             raise ValueError(f"{segments.shape} segments for {len(values)} rows")
         if len(segments) and not -1 <= int(segments.min()) <= int(segments.max()) < n_segments:
@@ -239,6 +245,12 @@ class Ring:
         return FixedBase.of(self, base, exponent_bits)
 
     # ------------------------------------------------------------------------------------------------ parts
+    def _checked(self, residues: Words) -> Words:
+        """Return residues as kernels take them; C code would read past the end of shorter ones."""
+        if residues.dtype != np.uint64 or residues.ndim != 2 or residues.shape[1] != self.limbs:
+            raise ValueError(f"not residues of this ring: {residues.dtype} of shape {residues.shape}")
+        return np.ascontiguousarray(residues)
+
     def _new(self, n_rows: int) -> Words:
         return np.empty((n_rows, self.limbs), dtype=np.uint64)
 
@@ -256,6 +268,7 @@ class Ring:
         return None if below.all() else int(below.argmin())
 
     def _power(self, residues: Words, exponent: int, bits: int, secret: bool) -> Words:
+        residues = self._checked(residues)
         found = self._new(len(residues))
         in_slices(
             len(found), lambda s: self._kernel.power(found[s], residues[s], exponent, bits, secret, self._modulus)
@@ -373,8 +386,3 @@ class CrtRing(Ring):
             power = ring.secret_power(ring.convert(residues, self), exponent, ring.n.bit_length())
             halves.append(self.convert(power, ring, idempotent))
         return self.add(*halves)
-
-
-def _check_rows(a: Words, b: Words) -> None:
-    if len(b) not in (1, len(a)):
-        raise ValueError(f"{len(b)} rows for {len(a)}")

@@ -216,6 +216,46 @@ def test_enter_of_another_width_is_refused(kernel: str, shape: tuple[int, ...]) 
         Ring(modulus(1024), kernel).enter(np.zeros(shape, dtype=np.uint8))
 
 
+def test_residues_of_another_ring_are_refused_by_every_operation(kernel: str) -> None:
+    ring, other = Ring(modulus(1024), kernel), Ring(modulus(2048), kernel)
+    own, foreign = ring.random(3), other.random(3)
+
+    for residues in (foreign, own.astype(np.int64), own[0]):
+        for operation in (
+            lambda found: ring.leave(found),
+            lambda found: ring.multiply(found, own),
+            lambda found: ring.multiply(own, found),
+            lambda found: ring.add(own, found),
+            lambda found: ring.power(found, 3),
+            lambda found: ring.secret_power(found, 3, 2),
+            lambda found: ring.invert(found),
+            lambda found: ring.product(found),
+            lambda found: other.convert(found, ring),
+        ):
+            with pytest.raises(ValueError, match="not residues of this ring"):
+                operation(residues)
+
+
+@pytest.mark.parametrize("n_rows", [2, 4])
+def test_operands_of_unequal_length_are_refused(kernel: str, n_rows: int) -> None:
+    ring = Ring(modulus(1024), kernel)
+
+    with pytest.raises(ValueError, match=f"{n_rows} rows for 3"):
+        ring.multiply(ring.random(3), ring.random(n_rows))
+    with pytest.raises(ValueError, match=f"{n_rows} rows for 3"):
+        ring.add(ring.random(3), ring.random(n_rows))
+
+
+def test_rows_picked_out_of_a_batch_need_not_lie_side_by_side(kernel: str) -> None:
+    ring = Ring(modulus(1024), kernel)
+    numbers = operands(ring.n, 20)
+    residues = enter(ring, numbers)
+
+    assert leave(ring, ring.multiply(residues[::-2], residues[::2])) == [
+        x * y % ring.n for x, y in zip(numbers[::-2], numbers[::2], strict=True)
+    ]
+
+
 @pytest.mark.parametrize("n", [-3, 0, 1, 2, 1 << 1024])
 def test_modulus_that_is_even_or_none_is_refused(kernel: str, n: int) -> None:
     with pytest.raises(ValueError, match="odd"):
