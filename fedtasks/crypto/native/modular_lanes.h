@@ -204,8 +204,8 @@ static void open_modulus(modulus *mod, const uint64_t *n, uint64_t n_inverse, si
 
 /* ------------------------------------------------------------------------------------------------- what is offered */
 
-int NAME(multiply)(uint64_t *out, const uint64_t *a, size_t a_step, const uint64_t *b, size_t b_step,
-                           size_t rows, const uint64_t *n, uint64_t n_inverse, size_t limbs) {
+int NAME(multiply)(uint64_t *out, const uint64_t *a, size_t a_step, const uint64_t *b, size_t b_step, size_t rows,
+                   const uint64_t *n, uint64_t n_inverse, size_t limbs) {
     state before = begin();
     modulus mod;
     open_modulus(&mod, n, n_inverse, limbs);
@@ -235,8 +235,9 @@ static void look_up(vec *out, const vec *table, size_t entries, unsigned index, 
         UNROLLED for (int i = 0; i < BLOCK; i++) found[i] = v_zero();
         for (size_t entry = 0; entry < entries; entry++) {
             const vec *row = table + entry * limbs + block;
-            /* All ones for the entry that is sought, without a comparison that a compiler could turn into a branch. */
             uint64_t differs = (uint64_t)entry ^ index;
+            /* Keeps the compiler from turning the mask into a branch. */
+            __asm__("" : "+r"(differs));
             vec mask = v_set(0 - (((differs - 1) & ~differs) >> 63));
             UNROLLED for (int i = 0; i < BLOCK; i++)
                 found[i] = v_or(found[i], v_and(row[i], mask));
@@ -254,13 +255,13 @@ static void secret_power(vec *x, const vec *one, const uint8_t *exponent, size_t
         square(table + i * limbs, table + i / 2 * limbs, mod);
         multiply(table + (i + 1) * limbs, table + i * limbs, x, mod);
     }
-    vec factor[MAX_LIMBS];
+    vec by[MAX_LIMBS];
     size_t window = (bits + SECRET_WINDOW - 1) / SECRET_WINDOW;
     memcpy(x, one, size);
     while (window-- > 0) {
         for (int i = 0; i < SECRET_WINDOW; i++) square(x, x, mod);
-        look_up(factor, table, SECRET_ENTRIES, bits_at(exponent, bits, window * SECRET_WINDOW, SECRET_WINDOW), limbs);
-        multiply(x, x, factor, mod);
+        look_up(by, table, SECRET_ENTRIES, bits_at(exponent, bits, window * SECRET_WINDOW, SECRET_WINDOW), limbs);
+        multiply(x, x, by, mod);
     }
 }
 
@@ -281,7 +282,7 @@ static void public_power(vec *x, const vec *one, const uint8_t *exponent, size_t
 }
 
 int NAME(power)(uint64_t *out, const uint64_t *a, size_t rows, const uint8_t *exponent, size_t exponent_bits,
-                        int secret, const uint64_t *one, const uint64_t *n, uint64_t n_inverse, size_t limbs) {
+                int secret, const uint64_t *one, const uint64_t *n, uint64_t n_inverse, size_t limbs) {
     state before = begin();
     modulus mod;
     open_modulus(&mod, n, n_inverse, limbs);
@@ -306,13 +307,13 @@ int NAME(power)(uint64_t *out, const uint64_t *a, size_t rows, const uint8_t *ex
     return 0;
 }
 
-int NAME(fixed_base)(uint64_t *out, const uint64_t *table, size_t windows, size_t window_bits,
-                             const uint8_t *digits, size_t rows, const uint64_t *n, uint64_t n_inverse, size_t limbs) {
+int NAME(fixed_base)(uint64_t *out, const uint64_t *table, size_t windows, size_t window_bits, const uint8_t *digits,
+                     size_t rows, const uint64_t *n, uint64_t n_inverse, size_t limbs) {
     state before = begin();
     modulus mod;
     open_modulus(&mod, n, n_inverse, limbs);
     size_t entries = (size_t)1 << window_bits;
-    vec x[MAX_LIMBS], factor[MAX_LIMBS];
+    vec x[MAX_LIMBS], by[MAX_LIMBS];
     for (size_t at = 0; at < rows; at += LANES) {
         size_t lanes = group(rows, at);
         for (size_t window = 0; window < windows; window++) {
@@ -320,7 +321,7 @@ int NAME(fixed_base)(uint64_t *out, const uint64_t *table, size_t windows, size_
             for (size_t lane = 0; lane < LANES; lane++)
                 digit[lane] = lane < lanes ? digits[(at + lane) * windows + window] : 0;
             vec sought = load_words(digit, LANES);
-            vec *found = window ? factor : x;
+            vec *found = window ? by : x;
             for (size_t block = 0; block < limbs; block += BLOCK) {
                 vec chosen[BLOCK];
                 UNROLLED for (int i = 0; i < BLOCK; i++) chosen[i] = v_zero();
@@ -332,7 +333,7 @@ int NAME(fixed_base)(uint64_t *out, const uint64_t *table, size_t windows, size_
                 }
                 UNROLLED for (int i = 0; i < BLOCK; i++) found[block + i] = chosen[i];
             }
-            if (window) multiply(x, x, factor, &mod);
+            if (window) multiply(x, x, by, &mod);
         }
         store_lanes(out + at * limbs, x, lanes, limbs);
     }
@@ -365,12 +366,11 @@ static void take_segment(chain *lane, const uint64_t **row, int64_t *taken, uint
 }
 
 int NAME(segmented_product)(uint64_t *out, const uint64_t *values, const int64_t *order, const int64_t *starts,
-                                    size_t segments, const uint64_t *one, const uint64_t *n, uint64_t n_inverse,
-                                    size_t limbs) {
+                            size_t segments, const uint64_t *one, const uint64_t *n, uint64_t n_inverse, size_t limbs) {
     state before = begin();
     modulus mod;
     open_modulus(&mod, n, n_inverse, limbs);
-    vec x[MAX_LIMBS], factor[MAX_LIMBS];
+    vec x[MAX_LIMBS], by[MAX_LIMBS];
     chain lane[LANES];
     const uint64_t *row[LANES];
     int64_t taken = 0;
@@ -392,8 +392,8 @@ int NAME(segmented_product)(uint64_t *out, const uint64_t *values, const int64_t
             row[i] = lane[i].segment < 0 ? one : values + (size_t)order[lane[i].next++] * limbs;
         }
         if (!busy) break;
-        load_lanes(factor, row, limbs);
-        multiply(x, x, factor, &mod);
+        load_lanes(by, row, limbs);
+        multiply(x, x, by, &mod);
     }
     end(before);
     return 0;
@@ -422,8 +422,7 @@ int NAME(from_bytes)(uint64_t *out, const uint8_t *rows, size_t width, size_t n_
     return 0;
 }
 
-int NAME(to_bytes)(uint8_t *out, size_t width, const uint64_t *rows, size_t n_rows, const uint64_t *n,
-                            size_t limbs) {
+int NAME(to_bytes)(uint8_t *out, size_t width, const uint64_t *rows, size_t n_rows, const uint64_t *n, size_t limbs) {
     const uint64_t mask = LIMB_MASK;
     for (size_t row = 0; row < n_rows; row++, rows += limbs, out += width) {
         uint64_t less[MAX_LIMBS], borrow = 0;
@@ -449,8 +448,7 @@ int NAME(to_bytes)(uint8_t *out, size_t width, const uint64_t *rows, size_t n_ro
     return 0;
 }
 
-int NAME(add)(uint64_t *out, const uint64_t *a, const uint64_t *b, size_t rows, const uint64_t *n,
-                       size_t limbs) {
+int NAME(add)(uint64_t *out, const uint64_t *a, const uint64_t *b, size_t rows, const uint64_t *n, size_t limbs) {
     const uint64_t mask = LIMB_MASK;
     for (size_t row = 0; row < rows; row++, a += limbs, b += limbs, out += limbs) {
         uint64_t sum[MAX_LIMBS], less[MAX_LIMBS], carry = 0, borrow = 0;

@@ -90,6 +90,22 @@ def test_add_equals_python_however_often(ring: Ring) -> None:
     assert leave(ring, total) == [(32 * x + 62 * y) % ring.n for x, y in zip(a, b, strict=True)]
 
 
+@pytest.mark.parametrize("bits", [1024, 1036, 4096, 8192, 8316])
+@pytest.mark.parametrize("low", [-1, 1, 3 << 51 | 1])
+def test_extreme_moduli_and_operands_overflow_nothing(kernel: str, bits: int, low: int) -> None:
+    # Limbs of all ones make every sum of products as large as it can be, limbs of zeros every carry rare.
+    ring = Ring((1 << bits) - 1 if low == -1 else (1 << (bits - 1)) + low, kernel)
+    n = ring.n
+    numbers = [0, 1, n - 1, n - 2, n // 3, (1 << (bits - 1)) - 1, ((1 << bits) - 1) // 0xF & n // 2, n // 2]
+    residues = enter(ring, numbers)
+
+    assert leave(ring, ring.multiply(residues, residues[::-1])) == [
+        x * y % n for x, y in zip(numbers, numbers[::-1], strict=True)
+    ]
+    assert leave(ring, ring.power(residues, 13)) == [pow(x, 13, n) for x in numbers]
+    assert leave(ring, ring.add(residues, residues)) == [2 * x % n for x in numbers]
+
+
 @pytest.mark.parametrize("exponent", [0, 1, 2, 3, 65537, 0b1011001110001])
 def test_public_power_equals_python(ring: Ring, exponent: int) -> None:
     numbers = operands(ring.n, 19)
