@@ -46,9 +46,8 @@ static INLINE factor low(vec sum, factor by) {
     factor limb = as_factor(v_and(sum, v_set((1ULL << 52) - 1)));
     return d_sub(lower_half(limb, by, upper_half(limb, by)), d_set(TWO_52));
 }
-static INLINE void settle(vec *sum, int lower, int upper) {
-    *sum = v_add(*sum, v_set(0 - (uint64_t)lower * LOWER_BIAS - (uint64_t)upper * UPPER_BIAS));
-}
+static INLINE uint64_t excess_of(uint64_t lower, uint64_t upper) { return lower * LOWER_BIAS + upper * UPPER_BIAS; }
+static INLINE void settle(vec *sum, uint64_t excess) { *sum = v_add(*sum, v_set(0 - excess)); }
 
 static INLINE state begin(void) {
     state before = _mm_getcsr();

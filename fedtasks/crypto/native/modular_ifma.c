@@ -32,7 +32,8 @@ static INLINE void mul_add(vec *lower, vec *upper, factor a, factor b) {
 }
 static INLINE void add_high(vec *sum, factor a, factor b) { *sum = _mm512_madd52hi_epu64(*sum, a, b); }
 static INLINE factor low(vec sum, factor by) { return _mm512_madd52lo_epu64(v_zero(), sum, by); }
-static INLINE void settle(vec *sum, int lower, int upper) { (void)sum, (void)lower, (void)upper; }
+static INLINE uint64_t excess_of(uint64_t lower, uint64_t upper) { return (void)lower, (void)upper, 0; }
+static INLINE void settle(vec *sum, uint64_t excess) { (void)sum, (void)excess; }
 static INLINE state begin(void) { return 0; }
 static INLINE void end(state before) { (void)before; }
 

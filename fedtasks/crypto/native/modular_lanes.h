@@ -14,7 +14,8 @@
  *   factor    LANES limbs as products take them; broadcast makes them of a scalar, as_factors of a row of vectors
  *   mul_add   adds the lower and the upper 52 bits of a product to one sum each, add_high the upper ones alone
  *   low       the lower 52 bits of a sum times a factor
- *   settle    takes off what so many lower and upper halves have added to a sum beyond their value
+ *   excess_of what so many lower and upper halves add to a sum beyond their value; settle takes it off. It is a
+ *             multiple of 2^52, so that it can wait until the sum is carried
  *   begin     puts the processor into the state that these need, and `end` back
  */
 #include <stdlib.h>
@@ -30,10 +31,6 @@
 #define EXPAND(kernel, name) JOIN(kernel, name)
 #define NAME(name) EXPAND(KERNEL, name)
 
-/* How many pairs of limbs of two blocks meet in a column, and how many of different limbs of one block. */
-#define MEETING(column) ((column) < 0 ? 0 : (column) < BLOCK ? (column) + 1 : 2 * BLOCK - 1 - (column))
-#define PAIRED(column) (MEETING(column) / 2)
-
 /* The running sums of two blocks of columns. */
 typedef struct {
     vec at[2 * BLOCK];
@@ -41,6 +38,7 @@ typedef struct {
 
 typedef struct {
     scalar n[MAX_LIMBS];
+    uint64_t excess[2 * MAX_LIMBS]; /* what products add to each column beyond their value, modulo 2^64 */
     factor n_inverse;
     size_t limbs;
     size_t blocks;
@@ -52,7 +50,6 @@ static INLINE void add_product(columns *c, const factor *a, const factor *b) {
         factor by = a[i];
         UNROLLED for (int j = 0; j < BLOCK; j++) mul_add(&c->at[i + j], &c->at[i + j + 1], by, b[j]);
     }
-    UNROLLED for (int i = 0; i < 2 * BLOCK; i++) settle(&c->at[i], MEETING(i), MEETING(i - 1));
 }
 
 /* Add the product of a block and a block of the modulus, which is the same in every lane. */
@@ -61,7 +58,6 @@ static INLINE void add_multiple(columns *c, const factor *m, const scalar *n) {
         factor by = broadcast(n[i]);
         UNROLLED for (int j = 0; j < BLOCK; j++) mul_add(&c->at[i + j], &c->at[i + j + 1], by, m[j]);
     }
-    UNROLLED for (int i = 0; i < 2 * BLOCK; i++) settle(&c->at[i], MEETING(i), MEETING(i - 1));
 }
 
 /* Add the products of different limbs of a block, each pair once. */
@@ -70,22 +66,19 @@ static INLINE void add_pairs(columns *c, const factor *a) {
         factor by = a[i];
         UNROLLED for (int j = i + 1; j < BLOCK; j++) mul_add(&c->at[i + j], &c->at[i + j + 1], by, a[j]);
     }
-    UNROLLED for (int i = 0; i < 2 * BLOCK; i++) settle(&c->at[i], PAIRED(i), PAIRED(i - 1));
 }
 
 /* Add the squares of the limbs of a block. */
 static INLINE void add_squares(columns *c, const factor *a) {
     UNROLLED for (int i = 0; i < BLOCK; i++) {
         mul_add(&c->at[2 * i], &c->at[2 * i + 1], a[i], a[i]);
-        settle(&c->at[2 * i], 1, 0);
-        settle(&c->at[2 * i + 1], 0, 1);
     }
 }
 
 /* Choose the block of multiples m that makes the lower columns zero, add them, and carry into the upper ones. */
-static INLINE void reduce(columns *c, factor *m, const modulus *mod) {
+static INLINE void reduce(columns *c, factor *m, const uint64_t *excess, const modulus *mod) {
+    UNROLLED for (int i = 0; i < BLOCK; i++) settle(&c->at[i], excess[i]);
     UNROLLED for (int i = 0; i < BLOCK; i++) {
-        settle(&c->at[i], i, i);
         factor by = low(c->at[i], mod->n_inverse);
         m[i] = by;
         /* Adding the lowest product rounds this column up to a multiple of 2^52. */
@@ -95,11 +88,11 @@ static INLINE void reduce(columns *c, factor *m, const modulus *mod) {
             mul_add(&c->at[i + j], &c->at[i + j + 1], by, broadcast(mod->n[j]));
         c->at[i + 1] = v_add(c->at[i + 1], carry);
     }
-    UNROLLED for (int i = BLOCK; i < 2 * BLOCK; i++) settle(&c->at[i], 2 * BLOCK - 1 - i, 2 * BLOCK - i);
 }
 
 /* Write the lower columns as limbs, and carry into the upper ones. */
-static INLINE void emit(columns *c, vec *out) {
+static INLINE void emit(columns *c, vec *out, const uint64_t *excess) {
+    UNROLLED for (int i = 0; i < BLOCK; i++) settle(&c->at[i], excess[i]);
     UNROLLED for (int i = 0; i < BLOCK; i++) {
         out[i] = v_and(c->at[i], v_set(LIMB_MASK));
         c->at[i + 1] = v_add(c->at[i + 1], v_carry(c->at[i]));
@@ -120,9 +113,9 @@ static INLINE void finish(columns *c, vec *out, factor *m, size_t column, const 
     size_t end = column < blocks ? column : blocks;
     for (size_t i = first; i < end; i++) add_multiple(c, m + BLOCK * i, mod->n + BLOCK * (column - i));
     if (column < blocks)
-        reduce(c, m + BLOCK * column, mod);
+        reduce(c, m + BLOCK * column, mod->excess + BLOCK * column, mod);
     else
-        emit(c, out + BLOCK * (column - blocks));
+        emit(c, out + BLOCK * (column - blocks), mod->excess + BLOCK * column);
     shift(c);
 }
 
@@ -195,9 +188,18 @@ static void load_rows(vec *out, const uint64_t *rows, size_t step, size_t n_rows
 
 static inline size_t group(size_t rows, size_t at) { return rows - at < LANES ? rows - at : LANES; }
 
+/* How many pairs of limbs of two numbers meet in a column. */
+static inline size_t meeting(size_t column, size_t limbs) {
+    return column < limbs ? column + 1 : 2 * limbs - 1 - column;
+}
+
 static void open_modulus(modulus *mod, const uint64_t *n, uint64_t n_inverse, size_t limbs) {
     for (size_t i = 0; i < limbs; i++) mod->n[i] = scalar_of(n[i]);
     mod->n_inverse = broadcast(scalar_of(n_inverse));
+    /* Two products of numbers, but the lowest limb of n adds no lower halves, see `reduce`. Squares count the same, for
+     * what pairs add is doubled with its excess. */
+    for (size_t i = 0; i < 2 * limbs; i++)
+        mod->excess[i] = excess_of(2 * meeting(i, limbs) - (i < limbs), i ? 2 * meeting(i - 1, limbs) : 0);
     mod->limbs = limbs;
     mod->blocks = limbs / BLOCK;
 }
