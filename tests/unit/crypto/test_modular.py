@@ -20,7 +20,7 @@ from fedtasks.errors import ConfigError, ProtocolViolated
 
 KERNELS = available_kernels()
 # Multiples of the limbs of every kernel and lengths that are none, so that the number of limbs is odd and even.
-WIDTHS = (1024, 1025, 1087, 1536, 2048, 2049, 3072, 4093, 4096)
+WIDTHS = (1024, 1025, 1536, 2048, 2049, 3072, 4093)
 MILLION = 1_000_000
 
 
@@ -106,20 +106,21 @@ def test_extreme_moduli_and_operands_overflow_nothing(kernel: str, bits: int, lo
     assert leave(ring, ring.add(residues, residues)) == [2 * x % n for x in numbers]
 
 
-@pytest.mark.parametrize("exponent", [0, 1, 2, 3, 65537, 0b1011001110001])
-def test_public_power_equals_python(ring: Ring, exponent: int) -> None:
+def test_public_power_equals_python(ring: Ring) -> None:
     numbers = operands(ring.n, 19)
+    residues = enter(ring, numbers)
 
-    assert leave(ring, ring.power(enter(ring, numbers), exponent)) == [pow(x, exponent, ring.n) for x in numbers]
+    for exponent in (0, 1, 2, 3, 65537, 0b1011001110001):
+        assert leave(ring, ring.power(residues, exponent)) == [pow(x, exponent, ring.n) for x in numbers]
 
 
-@pytest.mark.parametrize("exponent", [0, 1, 31, 32, (1 << 160) - 1, 1 << 159, 3**100])
-def test_secret_power_equals_python_whatever_its_length(ring: Ring, exponent: int) -> None:
+def test_secret_power_equals_python_whatever_its_length(ring: Ring) -> None:
     numbers = operands(ring.n, 11)
+    residues = enter(ring, numbers)
 
-    assert leave(ring, ring.secret_power(enter(ring, numbers), exponent, 160)) == [
-        pow(x, exponent, ring.n) for x in numbers
-    ]
+    for exponent in (0, 1, 31, 32, (1 << 160) - 1, 1 << 159, 3**100):
+        powers = [pow(x, exponent, ring.n) for x in numbers]
+        assert leave(ring, ring.secret_power(residues, exponent, 160)) == powers
 
 
 def test_secret_power_longer_than_announced_is_refused(kernel: str) -> None:
@@ -172,7 +173,8 @@ def test_segmented_product_with_a_wrong_segment_is_refused(kernel: str, segments
 
 
 @pytest.mark.parametrize("bits", [1, 5, 8, 63, 333])
-def test_fixed_base_equals_python(ring: Ring, bits: int) -> None:
+def test_fixed_base_equals_python(kernel: str, bits: int) -> None:
+    ring = Ring(modulus(1536), kernel)
     base, source = ring.n // 3, random.Random(bits)
     exponents = [0, 1, (1 << bits) - 1, *(source.getrandbits(bits) for _ in range(14))]
 
@@ -190,7 +192,7 @@ def test_fixed_base_with_too_long_an_exponent_is_refused(kernel: str) -> None:
         table.power(rows([1], 1))
 
 
-@pytest.mark.parametrize("bits", [1024, 1031, 2048, 2049, 3072, 4096])
+@pytest.mark.parametrize("bits", [1024, 1031, 2048, 3072])
 def test_crt_power_equals_python(kernel: str, bits: int) -> None:
     p, q = primes(bits)
     ring = CrtRing(p, q, kernel)
