@@ -127,11 +127,6 @@ class PrivateKey:
         """The private exponent modulo p - 1 and modulo q - 1."""
         return pow(PUBLIC_EXPONENT, -1, self.p - 1), pow(PUBLIC_EXPONENT, -1, self.q - 1)
 
-    @cached_property
-    def coefficient(self) -> int:
-        """The inverse of q modulo p."""
-        return pow(self.q, -1, self.p)
-
 
 def generate_psi_key(path: Path, bits: int = DEFAULT_BITS) -> PublicKey:
     """Make a signing key and write it to `path` (PEM, PKCS #8, mode 0600).
