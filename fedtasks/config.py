@@ -31,6 +31,9 @@ PARTITION = "{partition}"
 MAX_PARTITION = 64
 """How long the key of a partition may be."""
 
+MAX_CLASSES = 1000
+"""How many classes a label may have."""
+
 
 def check_name(value: str, field_name: str) -> None:
     """Raise `ConfigError` unless `value` is a plain name."""
@@ -98,6 +101,14 @@ class FeatureType(enum.Enum):
     CATEGORICAL = "categorical"
 
 
+class LabelKind(enum.Enum):
+    """What a label says of a person."""
+
+    BINARY = "binary"
+    CLASSES = "classes"
+    NUMBER = "number"
+
+
 @dataclass(frozen=True)
 class Dataset:
     """A named table of one party.
@@ -120,6 +131,12 @@ class Dataset:
         Column → type.
     label, label_positive
         Label column and the value that counts as 1; only the leader's dataset has them.
+    label_kind
+        What the label says: one of two things, one of several classes, or a number.
+    label_classes
+        The texts of a label's classes; a class is known by its place among them.
+    weight
+        Column of numbers above 0: how much each row counts in training.
     """
 
     name: str
@@ -131,6 +148,9 @@ class Dataset:
     normalise: tuple[Normalisation, ...] = (Normalisation.TRIM, Normalisation.NFC)
     label: str | None = None
     label_positive: str | None = None
+    label_kind: LabelKind = LabelKind.BINARY
+    label_classes: tuple[str, ...] = ()
+    weight: str | None = None
 
     def __post_init__(self) -> None:
         check_name(self.name, "name")
@@ -145,6 +165,46 @@ class Dataset:
                 raise ConfigError(f"`{self.id}` names a column twice, or none", field="id")
             if column in self.features:
                 raise ConfigError(f"`{column}` is the id and cannot be a feature", field="features")
+        self._check_label_kind()
+        self._check_weight()
+
+    def _check_label_kind(self) -> None:
+        kind, classes = self.label_kind, self.label_classes
+        if self.label is None and kind is not LabelKind.BINARY:
+            raise ConfigError("there is no label; name its column in `label`, or leave this out", field="label_kind")
+        if self.label_positive is not None and kind is not LabelKind.BINARY:
+            text = f"only a binary label has a value that counts as 1, this one is of kind `{kind.value}`; leave it out"
+            raise ConfigError(text, field="label_positive")
+        if kind is not LabelKind.CLASSES:
+            if classes:
+                raise ConfigError("only for a label with `label_kind: classes`; leave it out", field="label_classes")
+            return
+        if not 2 <= len(classes) <= MAX_CLASSES:
+            text = f"{len(classes)} classes are declared; list the 2–{MAX_CLASSES} values that the label may have"
+            raise ConfigError(text, field="label_classes")
+        known: set[str] = set()
+        for name in classes:
+            if not name or name != name.strip():
+                text = f"`{name}` is empty or has spaces around it; the label's values are compared without them"
+                raise ConfigError(text, field="label_classes")
+            if name in known:
+                raise ConfigError(f"`{name}` stands twice; list each class once", field="label_classes")
+            known.add(name)
+
+    def _check_weight(self) -> None:
+        if self.weight is None:
+            return
+        if self.label is None:
+            text = "only rows with a label have weights; name the label's column in `label`, or leave this out"
+            raise ConfigError(text, field="weight")
+        taken = dict.fromkeys(self.id_columns, "the id") | {self.label: "the label"}
+        taken |= dict.fromkeys(self.features, "a feature")
+        if not self.weight or self.weight in taken:
+            text = f"`{self.weight}` is {taken.get(self.weight, 'no column')}; name a column of its own"
+            raise ConfigError(text, field="weight")
+        if "weight" in self.features:  # what aligned rows call theirs
+            text = "a feature cannot be called `weight` where rows have weights; rename the column"
+            raise ConfigError(text, field="features")
 
     @property
     def is_partitioned(self) -> bool:
@@ -164,10 +224,15 @@ class Dataset:
 
     @property
     def schema_digest(self) -> str:
-        """SHA-256 (hex) over id, types, features and label: what a ticket pins; not where the file is."""
+        """SHA-256 (hex) over id, types, features, label and weight: what a ticket pins; not where the file is."""
         plain = to_plain(self)
         for location in ("uri", "format"):
             plain.pop(location)
+        # What was added later counts where it is used only: tickets that were granted before must go on to fit.
+        later: dict[str, object] = {"label_kind": LabelKind.BINARY.value, "label_classes": [], "weight": None}
+        for name, default in later.items():
+            if plain[name] == default:
+                plain.pop(name)
         return digest(plain)
 
 

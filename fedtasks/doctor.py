@@ -262,7 +262,7 @@ def _dataset(subject: str, dataset: Dataset) -> Finding:
             return Finding(subject, Verdict.NOTE, "no partition has landed yet", remedy)
         newest, which = keys[-1:], f"{len(keys)} partitions have landed; of {keys[-1]}, "
     n_files = len({part.file for part in list_parts(dataset, newest)})
-    columns = 1 + len(dataset.features) + (dataset.label is not None)
+    columns = 1 + len(dataset.features) + (dataset.label is not None) + (dataset.weight is not None)
     return Finding(subject, Verdict.OK, f"{which}{n_files} files, {columns} declared columns are there")
 
 

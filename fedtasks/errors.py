@@ -526,6 +526,22 @@ class ColumnType(DataError):
     remedy = "Correct the file or the declared type"
 
 
+class ColumnEmpty(DataError):
+    """Raised when a feature has no value in any train row."""
+
+    code = "DATA_COLUMN_EMPTY"
+    summary = "A feature has no value in any row"
+    remedy = "Take the named feature out of the dataset in party.yaml, or fill it"
+
+
+class CategoryUnknown(DataError):
+    """Raised when a row to be scored has a category that no train row had."""
+
+    code = "DATA_CATEGORY_UNKNOWN"
+    summary = "A category was not seen in training"
+    remedy = "Train anew with such rows, or set `unknown: missing` to treat it as no value"
+
+
 class IdNull(DataError):
     """Raised when rows have no id."""
 
@@ -549,7 +565,7 @@ class LabelInvalid(DataError):
     code = "DATA_LABEL_INVALID"
     who = "both"
     summary = "The label cannot be used"
-    remedy = "Exactly one party declares a label with two classes"
+    remedy = "Exactly one party declares a label, and it has at least two different values"
 
 
 class DataCorrupt(DataError):

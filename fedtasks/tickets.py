@@ -45,6 +45,13 @@ INTERSECTIONS = ("size", "client", "both")
 ANSWERS = ("nothing", "matched", "columns")
 """What a live lookup may be answered with, from least to most: nothing, whether the person is known, named columns."""
 
+SCORES = ("leader", "both")
+"""Who may learn the scores of rows, from least to most: the party with the label, or both."""
+
+FIRST_TREES = ("leader", "both")
+"""Whose features the first of boosted trees may split by, from least to most: those of the party with the label, which
+then tells the other nothing of it, or both's."""
+
 APPROVALS = ("automatic", "person")
 """Who lets a run begin: nobody is asked, or a person of the granting side says yes to the first run of its kind."""
 
@@ -104,7 +111,7 @@ class Limits:
     ----------
     runs, concurrent_runs
         Over the ticket's life, and at any one time.
-    epochs
+    epochs, trees
         In one run.
     ids_blinded, ids_blinded_per_day
         Blinded ids that may be signed over the ticket's life, and within any 24 hours.
@@ -115,6 +122,7 @@ class Limits:
     runs: int | None = None
     concurrent_runs: int | None = 1
     epochs: int | None = None
+    trees: int | None = None
     ids_blinded: int | None = None
     ids_blinded_per_day: int | None = None
     lookups: int | None = None
@@ -134,8 +142,10 @@ class Outputs:
     ----------
     intersection
         The most that a run may reveal of who is shared, of `INTERSECTIONS`.
-    metrics, scores
+    metrics
         ``leader``: the party with the label.
+    scores
+        The most that may learn the scores of rows, of `SCORES`.
     answers
         The most that a live lookup may be answered with, of `ANSWERS`.
     answer_columns
@@ -144,12 +154,12 @@ class Outputs:
 
     intersection: str = "both"
     metrics: str = "leader"
-    scores: str = "leader"
+    scores: str = SCORES[0]
     answers: str = ANSWERS[0]
     answer_columns: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        choices = {"intersection": INTERSECTIONS, "metrics": ("leader",), "scores": ("leader",), "answers": ANSWERS}
+        choices = {"intersection": INTERSECTIONS, "metrics": ("leader",), "scores": SCORES, "answers": ANSWERS}
         for name, kept in choices.items():
             if getattr(self, name) not in kept:
                 raise ConfigError(
@@ -173,19 +183,28 @@ class Floor:
     Parameters
     ----------
     key_bits
-        Shortest RSA key.
+        Shortest key, RSA or Paillier.
     min_intersection
         Fewest people that both sides must share.
+    min_leaf_rows
+        Fewest rows in a leaf of a tree; a leaf of fewer would say too much about few people.
+    first_tree
+        Whose features the first tree may split by, of `FIRST_TREES`; ``both`` demands nothing.
     """
 
     key_bits: int = MIN_KEY_BITS
     min_intersection: int = 1
+    min_leaf_rows: int = 1
+    first_tree: str = FIRST_TREES[-1]
 
     def __post_init__(self) -> None:
         if self.key_bits < MIN_KEY_BITS:
             raise ConfigError(f"expected at least {MIN_KEY_BITS}", field="key_bits")
-        if self.min_intersection < 1:
-            raise ConfigError("expected at least 1", field="min_intersection")
+        for name in ("min_intersection", "min_leaf_rows"):
+            if getattr(self, name) < 1:
+                raise ConfigError("expected at least 1", field=name)
+        if self.first_tree not in FIRST_TREES:
+            raise ConfigError(f"`{self.first_tree}` is not one of: {', '.join(FIRST_TREES)}", field="first_tree")
 
 
 @dataclass(frozen=True)
@@ -453,12 +472,12 @@ class Request:
         Which of the grantor's datasets, as it is now, and what it would use of it.
     holder_role
         What the holder would be in the run.
-    epochs
+    epochs, trees
         How much this run would use.
-    key_bits, min_intersection
+    key_bits, min_intersection, min_leaf_rows, first_tree
         The run's own settings, compared with the floor.
-    learns
-        Who learns which people are shared, compared with `Outputs.intersection`.
+    learns, scores
+        Who learns which people are shared, and the scores of rows; compared with `Outputs`.
     """
 
     holder: str
@@ -471,6 +490,10 @@ class Request:
     key_bits: int | None = None
     min_intersection: int | None = None
     learns: str = INTERSECTIONS[-1]
+    trees: int | None = None
+    min_leaf_rows: int | None = None
+    first_tree: str = FIRST_TREES[0]
+    scores: str = SCORES[0]
 
 
 def check(grant: Grant, request: Request, now_s: float) -> None:
@@ -492,14 +515,20 @@ def check(grant: Grant, request: Request, now_s: float) -> None:
     _require(request.pipeline in grant.pipelines, "pipelines", request.pipeline, _listed(grant.pipelines))
     _check_dataset(grant, request)
     _require(request.holder_role in grant.roles, "roles", request.holder_role, _listed(grant.roles))
-    if grant.limits.epochs is not None and request.epochs is not None:
-        _require(request.epochs <= grant.limits.epochs, "limits.epochs", request.epochs, grant.limits.epochs)
+    for limit in ("epochs", "trees"):
+        most, used = getattr(grant.limits, limit), getattr(request, limit)
+        if most is not None and used is not None:
+            _require(used <= most, f"limits.{limit}", used, most)
     bounded = INTERSECTIONS[: INTERSECTIONS.index(grant.outputs.intersection) + 1]
     _require(request.learns in bounded, "outputs.intersection", request.learns, _listed(bounded))
-    for floor, setting in (("key_bits", request.key_bits), ("min_intersection", request.min_intersection)):
-        least = getattr(grant.floor, floor)
+    bounded = SCORES[: SCORES.index(grant.outputs.scores) + 1]
+    _require(request.scores in bounded, "outputs.scores", request.scores, _listed(bounded))
+    for floor in ("key_bits", "min_intersection", "min_leaf_rows"):
+        least, setting = getattr(grant.floor, floor), getattr(request, floor)
         if setting is not None and setting < least:
             raise FloorViolated(clause=f"floor.{floor}", asked=setting, allowed=least)
+    if grant.floor.first_tree == FIRST_TREES[0] != request.first_tree:
+        raise FloorViolated(clause="floor.first_tree", asked=request.first_tree, allowed=FIRST_TREES[0])
 
 
 def check_lookup(

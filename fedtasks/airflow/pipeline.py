@@ -33,9 +33,12 @@ from fedtasks.airflow.steps import (
     Step,
     align,
     evaluate,
+    evaluate_secureboost,
     intersect,
     intersect_by_shard,
+    predict_secureboost,
     publish,
+    train_secureboost,
     train_split_nn,
 )
 from fedtasks.config import Party, check_name, load_party
@@ -49,11 +52,14 @@ __all__ = [
     "Step",
     "align",
     "evaluate",
+    "evaluate_secureboost",
     "federated",
     "intersect",
     "intersect_by_shard",
+    "predict_secureboost",
     "publish",
     "timetable",
+    "train_secureboost",
     "train_split_nn",
 ]
 

@@ -184,6 +184,7 @@ _PSI = "fedtasks.psi.settings:PsiSettings"
 _ALIGN = "fedtasks.psi.settings:AlignSettings"
 _TRAIN = "fedtasks.models.split_nn.settings:TrainSettings"
 _EVALUATE = "fedtasks.models.split_nn.settings:EvaluateSettings"
+_TREES = "fedtasks.models.secureboost.settings"
 _PUBLISH = "fedtasks.models.settings:PublishSettings"
 
 
@@ -216,6 +217,29 @@ def evaluate(**settings: Any) -> Step:
     """Score the test rows with both halves and measure; task ``evaluate``."""
     entry = "fedtasks.models.split_nn.steps:evaluate"
     return Step("evaluate", entry, settings=settings, settings_type=_EVALUATE, needs_label=True)
+
+
+def train_secureboost(**settings: Any) -> Step:
+    """Train boosted trees whose splits and leaves stay apart; task ``train``.
+
+    What decides privacy is always named, so that a ticket can bound it.
+    """
+    named = {"trees": 20, "first_tree": "leader", "key_bits": 2048, "min_leaf_rows": 20, **settings}
+    entry = "spark_jobs/train_secureboost.py"
+    return Step("train", entry, Launcher.SPARK, named, (), f"{_TREES}:TrainSettings", needs_label=True)
+
+
+def evaluate_secureboost(**settings: Any) -> Step:
+    """Score the test rows with both halves of the trees and measure; task ``evaluate``."""
+    entry, declaration = "fedtasks.models.secureboost.steps:evaluate", f"{_TREES}:EvaluateSettings"
+    named = {"scores": "leader", **settings}
+    return Step("evaluate", entry, settings=named, settings_type=declaration, needs_label=True)
+
+
+def predict_secureboost(**settings: Any) -> Step:
+    """Score all shared people with both halves of the trees; task ``predict``."""
+    entry, declaration = "fedtasks.models.secureboost.steps:predict", f"{_TREES}:PredictSettings"
+    return Step("predict", entry, settings={"scores": "leader", **settings}, settings_type=declaration)
 
 
 def publish(**settings: Any) -> Step:

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fedtasks.config import Airflow, Dataset, FeatureType, Format, Gateway, IdType, Party, Peer, Spark
+from fedtasks.config import Airflow, Dataset, FeatureType, Format, Gateway, IdType, LabelKind, Party, Peer, Spark
 
 BANK, SHOP = "bank", "shop"
 
@@ -141,7 +141,18 @@ def _table(dataset: Dataset, people: np.ndarray, traits: np.ndarray, rng: np.ran
                 np.array(["low", "middle", "high"])[np.digitize(values, (-0.5, 0.5))], mask=missing
             )
     if dataset.label is not None:
-        yes = dataset.label_positive or "1"
-        is_yes = traits[people] + rng.normal(size=len(people)) / 2 > 0
-        columns[dataset.label] = pa.array(np.where(is_yes, yes, "0" if yes != "0" else "1"))
+        columns[dataset.label] = _labels(dataset, traits[people] + rng.normal(size=len(people)) / 2)
+    if dataset.weight is not None:
+        columns[dataset.weight] = pa.array(np.round(rng.uniform(0.5, 2.0, len(people)), 2))
     return pa.table(columns)
+
+
+def _labels(dataset: Dataset, values: np.ndarray) -> pa.Array:
+    """Make labels of the declared kind that grow with values."""
+    if dataset.label_kind is LabelKind.NUMBER:
+        return pa.array(np.round(100 + 15 * values, 2))
+    if dataset.label_kind is LabelKind.CLASSES:
+        ranks = np.argsort(np.argsort(values))  # so that classes are of equal size
+        return pa.array(np.array(dataset.label_classes)[ranks * len(dataset.label_classes) // len(values)])
+    yes = dataset.label_positive or "1"
+    return pa.array(np.where(values > 0, yes, "0" if yes != "0" else "1"))

@@ -81,6 +81,7 @@ class _Ticket:
     epilog=examples(
         "ticket issue --to bank --dataset customers --pipeline credit_retrain --runs 30",
         "ticket issue --to bank --dataset customers --columns age,region --pipeline credit_retrain --days 7",
+        "ticket issue --to bank --dataset customers --pipeline credit_trees --trees 100 --min-leaf-rows 50",
         "ticket issue --to bank --dataset customers --pipeline credit_retrain --approval person",
         "ticket issue --to bank --dataset customers --pipeline online_psi --answers matched --lookups-per-day 100000",
     ),
@@ -99,9 +100,16 @@ def issue(
     days: Annotated[int, typer.Option(min=1, help="How long it is valid, from now.")] = 30,
     n_runs: Annotated[int | None, typer.Option("--runs", min=1, help="How many runs; no limit by default.")] = None,
     concurrent: Annotated[int, typer.Option(min=1, help="How many runs at any one time.")] = 1,
-    key_bits: Annotated[int, typer.Option(help="Floor: shortest RSA key that a run may ask for.")] = 2048,
+    key_bits: Annotated[int, typer.Option(help="Floor: shortest key, RSA or Paillier, that a run may ask for.")] = 2048,
     min_intersection: Annotated[int, typer.Option(min=1, help="Floor: fewest people that a run may ask for.")] = 1,
+    min_leaf_rows: Annotated[
+        int, typer.Option(min=1, help="Floor: fewest rows in a leaf of a tree that a run may ask for.")
+    ] = 1,
+    first_tree: Annotated[
+        str, typer.Option(help="Floor: whose features the first tree may split by: leader, or both (no demand).")
+    ] = "both",
     epochs: Annotated[int | None, typer.Option(min=1, help="How many epochs in one run; no limit by default.")] = None,
+    trees: Annotated[int | None, typer.Option(min=1, help="How many trees in one run; no limit by default.")] = None,
     ids_blinded: Annotated[
         int | None, typer.Option(min=1, help="How many blinded ids may be signed in all; no limit by default.")
     ] = None,
@@ -111,6 +119,9 @@ def issue(
     intersection: Annotated[
         str, typer.Option(help="Who may learn which people are shared: both, client, or size (only how many).")
     ] = "both",
+    scores: Annotated[
+        str, typer.Option(help="Who may learn the scores of rows: leader (who holds the label), or both.")
+    ] = "leader",
     answers: Annotated[
         str, typer.Option(help="The most that a live lookup is answered with: nothing, matched, or columns.")
     ] = "nothing",
@@ -151,6 +162,7 @@ def issue(
             runs=n_runs,
             concurrent_runs=concurrent,
             epochs=epochs,
+            trees=trees,
             ids_blinded=ids_blinded,
             ids_blinded_per_day=ids_blinded_per_day,
             lookups=lookups,
@@ -158,10 +170,13 @@ def issue(
         ),
         outputs=tickets.Outputs(
             intersection=intersection,
+            scores=scores,
             answers=answers,
             answer_columns=features(declared, answer_columns or "", "answer_columns"),
         ),
-        floor=tickets.Floor(key_bits=key_bits, min_intersection=min_intersection),
+        floor=tickets.Floor(
+            key_bits=key_bits, min_intersection=min_intersection, min_leaf_rows=min_leaf_rows, first_tree=first_tree
+        ),
         approval=approval,
     )
     text = tickets.issue(grant, tickets.load_ticket_key(party.gateway.ticket_key))

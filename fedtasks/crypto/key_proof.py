@@ -54,7 +54,7 @@ def verify_key_proof(public: PublicKey, proof: bytes) -> None:
     Source: as `prove_key`.
     """
     n = gmpy2.mpz(public.n)
-    if gmpy2.gcd(n, _small_primes()) != 1:
+    if has_small_factor(public.n):
         raise KeyInvalid("the modulus has a small factor")
     if len(proof) != N_ROOTS * public.key_bytes:
         raise KeyInvalid(f"the key's proof has {len(proof)} bytes instead of {N_ROOTS * public.key_bytes}")
@@ -64,6 +64,11 @@ def verify_key_proof(public: PublicKey, proof: bytes) -> None:
         found = gmpy2.mpz.from_bytes(root.tobytes())
         if found >= n or gmpy2.gcd(expected, n) != 1 or gmpy2.powmod(found, public.e, n) != expected:
             raise KeyInvalid("the key's proof does not hold: the key may have been made to leak ids")
+
+
+def has_small_factor(n: int) -> bool:
+    """Whether a prime below 2**16 divides `n`."""
+    return bool(gmpy2.gcd(n, _small_primes()) != 1)
 
 
 def _challenges(public: PublicKey) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:

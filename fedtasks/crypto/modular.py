@@ -228,17 +228,47 @@ class Ring:
             raise ValueError(f"a segment is not between 0 and {n_segments - 1}")
         order = np.argsort(segments, kind="stable")
         counts = np.bincount(segments.astype(np.int64) + 1, minlength=n_segments + 1)
-        starts = np.cumsum(counts)
-        pieces = np.maximum(-(-counts[1:] // _CHAIN_ROWS), 1)
+        return self.products(values, order, np.cumsum(counts))
+
+    def products(self, values: Words, order: Indices, starts: Indices) -> Words:
+        """Multiply the rows that each segment names; a row may be named by many.
+
+        Parameters
+        ----------
+        order
+            Numbers of rows, segment after segment.
+        starts
+            Where each segment begins in `order`, and where the last one ends.
+
+        Returns
+        -------
+        ndarray
+            One residue per segment, one for an empty one.
+
+        Notes
+        -----
+        Cost: a multiplication for each number in `order`. Time depends on `order` and `starts`.
+        """
+        values, order, starts = self._checked(values), np.ascontiguousarray(order), np.ascontiguousarray(starts)
+        counts = np.diff(starts)
+        if len(counts) and (counts.min() < 0 or starts[0] < 0 or starts[-1] > len(order)):
+            raise ValueError("segments are not one behind the other")
+        if len(order) and not 0 <= int(order.min()) <= int(order.max()) < len(values):
+            raise ValueError(f"a row is not between 0 and {len(values) - 1}")
+        return self._products(values, order, starts)
+
+    def _products(self, values: Words, order: Indices, starts: Indices) -> Words:
+        counts = np.diff(starts)
+        pieces = np.maximum(-(-counts // _CHAIN_ROWS), 1)
         if pieces.max(initial=1) == 1:
             return self._chains(values, order, starts)
         # Cut every segment into pieces of equal length; their products make up segments of their own.
         first = np.concatenate([[0], np.cumsum(pieces)])
         piece = np.arange(first[-1]) - np.repeat(first[:-1], pieces)
-        lengths, begins = np.repeat(counts[1:], pieces), np.repeat(starts[:-1], pieces)
+        lengths, begins = np.repeat(counts, pieces), np.repeat(starts[:-1], pieces)
         of_piece = begins + piece * lengths // np.repeat(pieces, pieces)
         partial = self._chains(values, order, np.concatenate([of_piece, starts[-1:]]))
-        return self.segmented_product(partial, np.repeat(np.arange(n_segments), pieces), n_segments)
+        return self._products(partial, np.arange(len(partial)), first)
 
     def fixed_base(self, base: int, exponent_bits: int) -> FixedBase:
         """Prepare powers of one base to many exponents."""

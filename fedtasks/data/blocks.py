@@ -14,33 +14,48 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from fedtasks.config import FeatureType
+from fedtasks.config import FeatureType, LabelKind
 from fedtasks.data.storage import Manifest, RunStorage, filesystem, write_atomically
+from fedtasks.data.tables import LABEL_TYPES
 from fedtasks.errors import ConfigError, DataCorrupt
 
 TASK = "align"
 TAG_BYTES = 16
-TAG, SPLIT, LABEL = "tag", "split", "label"
+TAG, SPLIT, LABEL, WEIGHT = "tag", "split", "label", "weight"
 TRAIN, TEST = "train", "test"
 
 _ARROW = {FeatureType.NUMERIC: pa.float64(), FeatureType.CATEGORICAL: pa.string()}
 
 
-def block_schema(features: Mapping[str, FeatureType], *, has_label: bool) -> pa.Schema:
-    """Return the columns of a block: tag, split, the features as declared, and the label at the leader.
+def block_schema(
+    features: Mapping[str, FeatureType], *, label: LabelKind | None = None, has_weight: bool = False
+) -> pa.Schema:
+    """Return the columns of a block: tag, split, the features as declared, and label and weight at the leader.
+
+    Parameters
+    ----------
+    features
+        Column → type.
+    label
+        What kind of label there is: 0 or 1 (``int8``), the place among the classes (``int16``), or a number
+        (``float64``); None without one.
+    has_weight
+        Whether rows have weights (``float64``). Only then no feature can be called so.
 
     Raises
     ------
     ConfigError
         A feature has a name that blocks need for themselves.
     """
-    for name in (TAG, SPLIT, LABEL):
+    for name in (TAG, SPLIT, LABEL, *([WEIGHT] if has_weight else [])):
         if name in features:
             raise ConfigError(f"a feature cannot be called `{name}`; rename the column", field="features")
     fields = [pa.field(TAG, pa.binary(TAG_BYTES), nullable=False), pa.field(SPLIT, pa.string(), nullable=False)]
     fields += [pa.field(name, _ARROW[kind]) for name, kind in features.items()]
-    if has_label:
-        fields.append(pa.field(LABEL, pa.int8(), nullable=False))
+    if label is not None:
+        fields.append(pa.field(LABEL, LABEL_TYPES[label], nullable=False))
+    if has_weight:
+        fields.append(pa.field(WEIGHT, pa.float64(), nullable=False))
     return pa.schema(fields)
 
 
@@ -102,15 +117,30 @@ def publish_blocks(
     attempt: int,
     *,
     features: Mapping[str, FeatureType],
-    has_label: bool,
+    label: LabelKind | None = None,
+    classes: Sequence[str] = (),
+    has_weight: bool = False,
     learnt: Sequence[str] = (),
 ) -> Blocks:
-    """Publish the blocks that were written into the attempt's folder; `learnt` are the partitions that are new."""
+    """Publish the blocks that were written into the attempt's folder.
+
+    Parameters
+    ----------
+    features, label, has_weight
+        As `block_schema` was given them.
+    classes
+        The texts of the label's classes, if it has such.
+    learnt
+        The partitions that are new.
+    """
     folder = storage.attempt(TASK, attempt)
     rows, order = order_digest(folder)
     facts = {
         "features": {name: kind.value for name, kind in features.items()},
-        "has_label": has_label,
+        "has_label": label is not None,
+        "label": label.value if label else None,
+        "classes": list(classes),
+        "has_weight": has_weight,
         "row_order": order,
         "learnt": list(learnt),
     }
@@ -136,6 +166,8 @@ def write_blocks(
     table: pa.Table,
     features: Mapping[str, FeatureType],
     *,
+    label: LabelKind = LabelKind.BINARY,
+    classes: Sequence[str] = (),
     seed: int = 0,
     test_fraction: float = 0.25,
     rows_per_block: int = 100_000,
@@ -145,16 +177,20 @@ def write_blocks(
     Parameters
     ----------
     table
-        Columns ``tag`` and the features, and ``label`` (0 or 1) at the leader; any row order.
+        Columns ``tag`` and the features, and at the leader ``label`` as `label` says and maybe ``weight``, unless a
+        feature is called so; any row order.
     features
         Column → type, in the order that models see them.
+    label, classes
+        What kind of label it is, if there is one, and the texts of its classes.
     seed, test_fraction
         See `split_of`.
     rows_per_block
         About how many rows one file holds.
     """
-    has_label = LABEL in table.column_names
-    schema = block_schema(features, has_label=has_label)
+    kind = label if LABEL in table.column_names else None
+    has_weight = WEIGHT in table.column_names and WEIGHT not in features
+    schema = block_schema(features, label=kind, has_weight=has_weight)
     folder = storage.attempt(TASK, attempt)
     split = split_of(table.column(TAG), seed=seed, test_fraction=test_fraction)
     table = table.append_column(SPLIT, split)
@@ -162,7 +198,8 @@ def write_blocks(
     numbers = block_of(table.column(TAG), count)
     for number in np.unique(numbers):
         write_block(folder, int(number), table.filter(pa.array(numbers == number)), schema)
-    return publish_blocks(storage, attempt, features=features, has_label=has_label)
+    classes = classes if kind is not None else ()
+    return publish_blocks(storage, attempt, features=features, label=kind, classes=classes, has_weight=has_weight)
 
 
 class Blocks:
@@ -172,6 +209,21 @@ class Blocks:
     ----------
     manifest
         What `align` published; see `open`.
+
+    Attributes
+    ----------
+    features
+        Column → type, in the order that models see them.
+    has_label, label, classes
+        Whether there is a label, of which kind, and the texts of its classes: label ``i`` is ``classes[i]``.
+    has_weight
+        Whether rows have weights.
+    order_digest
+        SHA-256 (hex) over the tags in row order.
+    learnt
+        The partitions that were new.
+    n_rows
+        How many rows there are.
     """
 
     def __init__(self, manifest: Manifest) -> None:
@@ -181,6 +233,11 @@ class Blocks:
                 name: FeatureType(kind) for name, kind in manifest.facts["features"].items()
             }
             self.has_label = bool(manifest.facts["has_label"])
+            # Before there were other kinds, a manifest told of none.
+            kind = manifest.facts.get("label", LabelKind.BINARY.value)
+            self.label: LabelKind | None = LabelKind(kind) if self.has_label else None
+            self.classes: tuple[str, ...] = tuple(manifest.facts.get("classes", ()))
+            self.has_weight = bool(manifest.facts.get("has_weight", False))
             self.order_digest = str(manifest.facts["row_order"])
             self.learnt: tuple[str, ...] = tuple(manifest.facts.get("learnt", ()))
         except (KeyError, ValueError):
@@ -205,7 +262,7 @@ class Blocks:
     @property
     def schema(self) -> pa.Schema:
         """Columns of every block."""
-        return block_schema(self.features, has_label=self.has_label)
+        return block_schema(self.features, label=self.label, has_weight=self.has_weight)
 
     def table(self, split: str | None = None) -> pa.Table:
         """Return all rows, or those of one split, in row order."""

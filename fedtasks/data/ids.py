@@ -1,4 +1,4 @@
-"""Ids and labels of a dataset: normal form, and checks that name the row and never the id."""
+"""Ids, labels and weights of a dataset: normal form, and checks that name the row and never the id."""
 
 from __future__ import annotations
 
@@ -30,6 +30,10 @@ class Place:
 
     def __str__(self) -> str:
         return f"row {self.row} of {self.file}"
+
+    def after(self, rows: int) -> Place:
+        """Return the place that is so many rows further down."""
+        return Place(self.file, self.row + rows)
 
 
 def normalise(
@@ -120,8 +124,89 @@ def label_bits(text: pa.Array, dataset: Dataset) -> pa.Array:
     return pc.is_in(text, value_set=pa.array(_positive(dataset), pa.string())).cast(pa.int8())
 
 
+def label_indices(text: pa.Array, dataset: Dataset, first: Place) -> pa.Array:
+    """Return the place of each label among the declared classes (``int16``).
+
+    Parameters
+    ----------
+    text
+        Labels as `label_text` gives them.
+    first
+        Where the first row stands, for the error.
+
+    Raises
+    ------
+    LabelInvalid
+        A row has no label or one that is not declared; names the first such row and never the value.
+    """
+    indices = pc.index_in(text, value_set=pa.array(dataset.label_classes, pa.string()))
+    unknown = pc.index(pc.is_valid(indices), False).as_py()
+    if unknown >= 0:
+        _require_label(text.slice(unknown, 1), dataset, first.after(unknown))
+        problem = f"found a class that is none of the {len(dataset.label_classes)} declared"
+        remedy = "add it to `label_classes`, or correct the row"
+        raise LabelInvalid(f"column `{dataset.label}`: {problem}; {remedy}", where=str(first.after(unknown)))
+    return indices.cast(pa.int16())
+
+
+def label_numbers(numbers: pa.Array, dataset: Dataset, first: Place) -> pa.Array:
+    """Return the labels of rows that all must have a number (``float64``).
+
+    Raises
+    ------
+    LabelInvalid
+        A row has none; names the first such row.
+    """
+    _require_label(numbers, dataset, first)
+    return numbers
+
+
+def weights(numbers: pa.Array, dataset: Dataset, first: Place) -> pa.Array:
+    """Return the weights of rows that all must have one (``float64``).
+
+    Raises
+    ------
+    ColumnType
+        A weight is missing, zero or negative; names the first such row.
+    """
+    wrong = pc.index(pc.fill_null(pc.greater(numbers, 0.0), False), False).as_py()
+    if wrong >= 0:
+        problem = (
+            "found a weight that is missing" if not numbers[wrong].is_valid else "found a weight that is not above 0"
+        )
+        remedy = "give each row a number above 0, or leave the row out"
+        raise ColumnType(f"column `{dataset.weight}`: {problem}; {remedy}", where=str(first.after(wrong)))
+    return numbers
+
+
+def _require_label(labels: pa.Array, dataset: Dataset, first: Place) -> None:
+    missing = pc.index(pc.is_valid(labels), False).as_py()
+    if missing >= 0:
+        text = f"column `{dataset.label}`: found a row without a label; give it one, or leave the row out"
+        raise LabelInvalid(text, where=str(first.after(missing)))
+
+
+def check_label_varies(dataset: Dataset, least: str | None, most: str | None) -> None:
+    """Refuse a label that is the same in every row.
+
+    Parameters
+    ----------
+    least, most
+        The first and the last of the values as texts in any order; None of no rows.
+
+    Raises
+    ------
+    LabelInvalid
+        They are one.
+    """
+    if least == most:
+        found = "no rows" if least is None else "only one value"
+        text = f"column `{dataset.label}`: {found} found, at least two are needed; declare a column that differs"
+        raise LabelInvalid(text, where=dataset.uri)
+
+
 def check_label(dataset: Dataset, counts: Mapping[str | None, int]) -> None:
-    """Refuse a label that is not one of two classes in every row.
+    """Refuse a binary label that is not one of two classes in every row.
 
     Parameters
     ----------

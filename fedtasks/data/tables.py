@@ -19,14 +19,17 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pyarrow.types as pt
 
-from fedtasks.config import PARTITION, Dataset, FeatureType, Format, IdType
-from fedtasks.data.ids import Place, label_bits, label_text, normalise
+from fedtasks.config import PARTITION, Dataset, FeatureType, Format, IdType, LabelKind
+from fedtasks.data.ids import Place, label_bits, label_indices, label_numbers, label_text, normalise, weights
 from fedtasks.data.storage import filesystem
 from fedtasks.errors import ColumnMissing, ColumnType, DataMissing, FileInvalid
 
 ID = "__id__"
 """Name of the normalised id among the columns of `read_rows`; a feature may well be called ``id``."""
-LABEL = "label"
+LABEL, WEIGHT = "label", "weight"
+
+LABEL_TYPES = {LabelKind.BINARY: pa.int8(), LabelKind.CLASSES: pa.int16(), LabelKind.NUMBER: pa.float64()}
+"""What a label is in memory: 0 or 1, the place among the declared classes, or the number itself."""
 
 _BATCH_ROWS = 8192
 _SEPARATOR = "\x1f"
@@ -98,14 +101,21 @@ def list_parts(dataset: Dataset, partitions: Sequence[str] = ()) -> list[Part]:
 def read_ids(dataset: Dataset, part: Part) -> Iterator[pa.RecordBatch]:
     """Yield ``file`` (index), ``row``, ``id`` (normalised, null when absent) and ``label`` (text) of every row.
 
+    Labels of any kind but binary, and weights, are checked as by `read_rows`: what is wrong with them shows before
+    anything crosses.
+
     Raises
     ------
     ColumnType, FileInvalid
         As `list_parts`, for what only reading can tell.
+    LabelInvalid
+        As `read_rows`.
     """
-    columns = [*dataset.id_columns, *([dataset.label] if dataset.label else [])]
+    columns = [*dataset.id_columns, *(name for name in (dataset.label, dataset.weight) if name)]
     for batch, first in _read(dataset, part, columns):
-        labels = label_text(batch.column(dataset.label)) if dataset.label else pa.nulls(batch.num_rows, pa.string())
+        if dataset.weight:
+            _weights(dataset, batch, first)
+        labels = _label_texts(dataset, batch, first) if dataset.label else pa.nulls(batch.num_rows, pa.string())
         yield pa.RecordBatch.from_pydict(
             {
                 "file": pa.repeat(pa.scalar(part.index, pa.int32()), batch.num_rows),
@@ -122,19 +132,23 @@ def rows_schema(dataset: Dataset) -> pa.Schema:
     for name, kind in dataset.features.items():
         fields.append(pa.field(name, pa.float64() if kind is FeatureType.NUMERIC else pa.string()))
     if dataset.label:
-        fields.append(pa.field(LABEL, pa.int8()))
+        fields.append(pa.field(LABEL, LABEL_TYPES[dataset.label_kind]))
+    if dataset.weight:
+        fields.append(pa.field(WEIGHT, pa.float64()))
     return pa.schema(fields)
 
 
 def read_rows(dataset: Dataset, part: Part) -> Iterator[pa.RecordBatch]:
-    """Yield id, features and label of every row, as `rows_schema` says.
+    """Yield id, features, label and weight of every row, as `rows_schema` says.
 
     A numeric feature is null where the value is missing or NaN, a categorical one where it is missing or empty.
 
     Raises
     ------
     ColumnType, FileInvalid
-        As `read_ids`; an infinite number is refused too.
+        As `read_ids`; an infinite number is refused too, and a weight that is not above 0.
+    LabelInvalid
+        A label is missing or not among the declared classes; of a binary one only `check_label` can tell.
     """
     for batch, first in _read(dataset, part, list(_declared(dataset))):
         arrays = [ids_of(dataset, batch, first)]
@@ -142,7 +156,9 @@ def read_rows(dataset: Dataset, part: Part) -> Iterator[pa.RecordBatch]:
             convert = _numbers if kind is FeatureType.NUMERIC else _categories
             arrays.append(convert(batch.column(name), name, first))
         if dataset.label:
-            arrays.append(label_bits(label_text(batch.column(dataset.label)), dataset))
+            arrays.append(_labels(dataset, batch, first))
+        if dataset.weight:
+            arrays.append(_weights(dataset, batch, first))
         yield pa.RecordBatch.from_arrays(arrays, schema=rows_schema(dataset))
 
 
@@ -206,7 +222,10 @@ def _declared(dataset: Dataset) -> dict[str, str]:
     for name, kind in dataset.features.items():
         declared[name] = "numbers" if kind is FeatureType.NUMERIC else "text, whole numbers or true/false"
     if dataset.label:
-        declared[dataset.label] = "text, numbers or true/false"
+        is_number = dataset.label_kind is LabelKind.NUMBER
+        declared[dataset.label] = "numbers" if is_number else "text, numbers or true/false"
+    if dataset.weight:
+        declared[dataset.weight] = "numbers"
     return declared
 
 
@@ -328,6 +347,27 @@ def _is_number(value: pa.Scalar) -> bool:
     except pa.ArrowInvalid:
         return False
     return True
+
+
+def _labels(dataset: Dataset, batch: pa.RecordBatch, first: Place) -> pa.Array:
+    column = batch.column(dataset.label)
+    match dataset.label_kind:
+        case LabelKind.BINARY:
+            return label_bits(label_text(column), dataset)
+        case LabelKind.CLASSES:
+            return label_indices(label_text(column), dataset, first)
+        case LabelKind.NUMBER:
+            return label_numbers(_numbers(column, str(dataset.label), first), dataset, first)
+
+
+def _label_texts(dataset: Dataset, batch: pa.RecordBatch, first: Place) -> pa.Array:
+    if dataset.label_kind is LabelKind.BINARY:
+        return label_text(batch.column(dataset.label))
+    return _labels(dataset, batch, first).cast(pa.string())  # one text for one number, however it is written
+
+
+def _weights(dataset: Dataset, batch: pa.RecordBatch, first: Place) -> pa.Array:
+    return weights(_numbers(batch.column(dataset.weight), str(dataset.weight), first), dataset, first)
 
 
 def _categories(column: pa.Array, name: str, first: Place) -> pa.Array:

@@ -42,6 +42,8 @@ START_TIMEOUT_S = 2 * TIMEOUT_S
 """How long the peer may take to start its DAG run."""
 _UNBOUNDED = {"key_bits_min": tickets.MIN_KEY_BITS, "min_intersection": 1}
 """Floors that every run keeps without naming them."""
+_OF_TREES = ("trees", "min_leaf_rows", "first_tree")
+"""Settings by which a step with trees is known: it has to name those that the ticket bounds."""
 COUNTED = ("ids_blinded",)
 """What a task may charge to its run's ticket; each has a limit over the ticket's life and one per day."""
 
@@ -417,9 +419,13 @@ def request_of(
         columns=dataset.columns if dataset else (),
         holder_role="leader" if config.get("leader") == holder else "follower",
         epochs=_setting(config, "epochs", max, "limits.epochs", grant.limits.epochs),
-        key_bits=_setting(config, "key_bits_min", min, "floor.key_bits", floor.key_bits),
+        key_bits=_shortest_key(config, floor.key_bits),
         min_intersection=_setting(config, "min_intersection", min, "floor.min_intersection", floor.min_intersection),
-        learns=_learns(config),
+        learns=_most(config, "learns", tickets.INTERSECTIONS, unnamed=tickets.INTERSECTIONS[-1]),
+        trees=_setting(config, "trees", max, "limits.trees", grant.limits.trees),
+        min_leaf_rows=_min_leaf_rows(config, floor.min_leaf_rows),
+        first_tree=_first_tree(config, floor.first_tree),
+        scores=_most(config, "scores", tickets.SCORES, unnamed=tickets.SCORES[0]),
     )
 
 
@@ -433,7 +439,7 @@ def _setting(
     FloorViolated
         The ticket bounds it and no step names it: a default could differ between the two sides.
     """
-    values = [group[name] for group in _groups(config) if isinstance(group.get(name), int)]
+    values = _whole_numbers(config, name)
     if values:
         return worst(values)
     if bound is not None and bound > _UNBOUNDED.get(name, -1):
@@ -441,12 +447,43 @@ def _setting(
     return None
 
 
-def _learns(config: Mapping[str, Any]) -> str:
-    """Return the most that any step lets somebody learn of the intersection; a value that nobody knows is the most."""
-    most = tickets.INTERSECTIONS[-1]
-    values = [group["learns"] for group in _groups(config) if "learns" in group] or [most]
-    unknown = [value for value in values if value not in tickets.INTERSECTIONS]
-    return plain_text(str(unknown[0]), 64) if unknown else max(values, key=tickets.INTERSECTIONS.index)
+def _shortest_key(config: Mapping[str, Any], bound: int) -> int | None:
+    """Return the bits of the shortest key; no step needs to name one of Paillier, since few have one."""
+    rsa = _setting(config, "key_bits_min", min, "floor.key_bits", bound)
+    return min((*_whole_numbers(config, "key_bits"), *([] if rsa is None else [rsa])), default=None)
+
+
+def _min_leaf_rows(config: Mapping[str, Any], bound: int) -> int | None:
+    if bound > 1:
+        _require_of_trees(config, "min_leaf_rows", bound)
+    return min(_whole_numbers(config, "min_leaf_rows"), default=None)
+
+
+def _first_tree(config: Mapping[str, Any], bound: str) -> str:
+    if bound != tickets.FIRST_TREES[-1]:
+        _require_of_trees(config, "first_tree", bound)
+    # Where it is bounded and nobody names it, there are no trees.
+    return _most(config, "first_tree", tickets.FIRST_TREES, unnamed=tickets.FIRST_TREES[0])
+
+
+def _require_of_trees(config: Mapping[str, Any], name: str, bound: int | str) -> None:
+    """Raise `FloorViolated` unless every step with trees names a setting that the ticket bounds."""
+    for group in _groups(config):
+        if any(setting in group for setting in _OF_TREES) and not isinstance(group.get(name), type(bound)):
+            asked = f"`{name}` is not named in the settings of a step with trees"
+            raise FloorViolated(clause=f"floor.{name}", asked=asked, allowed=bound)
+
+
+def _most(config: Mapping[str, Any], name: str, known: tuple[str, ...], *, unnamed: str) -> str:
+    """Return the most that any step asks for, of choices from least to most; one that nobody knows is the most."""
+    values = [group[name] for group in _groups(config) if name in group] or [unnamed]
+    unknown = [value for value in values if value not in known]
+    return plain_text(str(unknown[0]), 64) if unknown else max(values, key=known.index)
+
+
+def _whole_numbers(config: Mapping[str, Any], name: str) -> list[int]:
+    """Return what the steps that have a setting say; anything but a whole number is refused by the step itself."""
+    return [group[name] for group in _groups(config) if isinstance(group.get(name), int)]
 
 
 def _groups(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:

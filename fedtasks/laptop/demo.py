@@ -257,9 +257,9 @@ def compare(bank: LocalParty, shop: LocalParty, run_id: str) -> list[Comparison]
     """Train the bank alone and both pooled on the very rows of the run; only a demo may see both sides."""
     with stderr_to(bank.folder.parent / "compare.log"):
         from fedtasks.models.evaluation import evaluate
+        from fedtasks.models.halves import private_seed
         from fedtasks.models.split_nn.joint import train_alone, train_pooled
         from fedtasks.models.split_nn.settings import TrainSettings
-        from fedtasks.models.split_nn.steps import initial_seed
 
     with bank.client() as client:
         answer = client.get_run(run_id=run_id)
@@ -267,7 +267,7 @@ def compare(bank: LocalParty, shop: LocalParty, run_id: str) -> list[Comparison]
     storages = [RunStorage(party.party().storage, run_id) for party in (bank, shop)]
     ours, theirs = (Blocks.open(storage).table() for storage in storages)
     # The same initial weights too: what is left between federated and pooled is the exchange.
-    seeds = (initial_seed(storages[0], "train"), initial_seed(storages[1], "train"))
+    seeds = (private_seed(storages[0], "train"), private_seed(storages[1], "train"))
     federated = {metric.name: metric.value for metric in answer.metrics if metric.task == "evaluate"}
     rows = []
     for name, fitted in (

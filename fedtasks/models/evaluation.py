@@ -1,15 +1,44 @@
-"""How well scores predict a binary label."""
+"""How well scores predict a label."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
 from sklearn import metrics
 
+from fedtasks.config import LabelKind
 from fedtasks.errors import LabelInvalid, TrainingDiverged
 
 THRESHOLD = 0.5
 MIN_BIN_ROWS = 10
+
+
+def quality(kind: LabelKind, labels: npt.ArrayLike, scores: npt.ArrayLike) -> dict[str, float]:
+    """Return the quality of scores of a label of any kind: see `evaluate`, `evaluate_classes`, `evaluate_numbers`."""
+    of_kind = {
+        LabelKind.BINARY: evaluate,
+        LabelKind.CLASSES: evaluate_classes,
+        LabelKind.NUMBER: evaluate_numbers,
+    }
+    return of_kind[kind](labels, scores)
+
+
+def is_at_least_as_good(found: Mapping[str, float], champion: Mapping[str, float], tolerance: float) -> bool:
+    """Whether a model is no worse than the one in use: by AUC, else by accuracy, else by the root mean squared error.
+
+    Parameters
+    ----------
+    found, champion
+        From `quality`, of the same rows.
+    tolerance
+        How much worse it may be: a difference of AUC or accuracy, or a share of the error.
+    """
+    for name in ("auc", "accuracy"):
+        if name in champion:
+            return found[name] >= champion[name] - tolerance
+    return found["rmse"] <= champion["rmse"] * (1 + tolerance)
 
 
 def evaluate(labels: npt.ArrayLike, scores: npt.ArrayLike) -> dict[str, float]:
@@ -44,6 +73,53 @@ def evaluate(labels: npt.ArrayLike, scores: npt.ArrayLike) -> dict[str, float]:
         "accuracy": float(np.mean(predicted == (truth == 1))),
         "f1": float(metrics.f1_score(truth, predicted, zero_division=0.0)),
         "log_loss": float(metrics.log_loss(truth, probability)),
+    }
+
+
+def evaluate_classes(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> dict[str, float]:
+    """Return the quality of probabilities of several classes.
+
+    Parameters
+    ----------
+    labels
+        Shape ``(n,)``, numbers of classes.
+    probabilities
+        Shape ``(n, classes)``.
+
+    Returns
+    -------
+    dict
+        ``accuracy`` (the likeliest class is the label), ``f1`` (mean over the classes that occur) and ``log_loss``.
+    """
+    truth, values = np.asarray(labels), _finite(probabilities)
+    if not len(truth):
+        raise LabelInvalid("there is no row to measure on")
+    predicted = values.argmax(axis=1)
+    of_label = np.clip(values[np.arange(len(truth)), truth], np.finfo(np.float64).eps, 1)
+    return {
+        "accuracy": float(np.mean(predicted == truth)),
+        "f1": float(metrics.f1_score(truth, predicted, average="macro", labels=np.unique(truth), zero_division=0.0)),
+        "log_loss": float(-np.mean(np.log(of_label))),
+    }
+
+
+def evaluate_numbers(labels: npt.ArrayLike, predictions: npt.ArrayLike) -> dict[str, float]:
+    """Return the quality of predicted numbers.
+
+    Returns
+    -------
+    dict
+        ``rmse`` (root mean squared error), ``mae`` (mean absolute error) and ``r2`` (share of the variance that is
+        explained; 0 where there is none).
+    """
+    truth, values = np.asarray(labels, dtype=np.float64), _finite(predictions)
+    if not len(truth):
+        raise LabelInvalid("there is no row to measure on")
+    squared, variance = float(np.mean((values - truth) ** 2)), float(np.var(truth))
+    return {
+        "rmse": squared**0.5,
+        "mae": float(np.mean(np.abs(values - truth))),
+        "r2": 1 - squared / variance if variance > 0 else 0.0,
     }
 
 
@@ -93,11 +169,16 @@ def auc(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
 def _checked(labels: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     truth = np.asarray(labels)
     # float32 neighbours stay distinct in float64, and sums over many rows stay exact enough.
+    values = _finite(scores)
+    check_labels(truth)
+    return truth, values
+
+
+def _finite(scores: npt.ArrayLike) -> np.ndarray:
     values = np.asarray(scores, dtype=np.float64)
     if not np.all(np.isfinite(values)):
         raise TrainingDiverged("a score is not a finite number")
-    check_labels(truth)
-    return truth, values
+    return values
 
 
 def check_labels(labels: np.ndarray) -> None:

@@ -11,15 +11,14 @@ from fedtasks.data.blocks import Blocks
 from fedtasks.data.storage import read_json
 from fedtasks.errors import ProtocolViolated
 from fedtasks.link.link import Link
+from fedtasks.models.evaluation import is_at_least_as_good
+from fedtasks.models.results import SCORES
 from fedtasks.models.settings import PublishSettings
 from fedtasks.settings import build
 from fedtasks.tasks import Outcome, TaskContext, facts_of
 from fedtasks.wire.v1.model_pb2 import ModelVersion
 
 log = logging.getLogger(__name__)
-
-SCORES = "scores.json"
-"""What task ``evaluate`` publishes at the leader: metric → value, the champion's with the prefix ``champion_``."""
 
 _MESSAGE = "publication"
 
@@ -81,7 +80,9 @@ def _metrics(context: TaskContext, settings: PublishSettings) -> dict[str, float
 
 
 def _is_better(metrics: Mapping[str, float], tolerance: float) -> bool:
-    return "champion_auc" not in metrics or metrics["auc"] >= metrics["champion_auc"] - tolerance
+    prefix = "champion_"
+    champion = {name.removeprefix(prefix): value for name, value in metrics.items() if name.startswith(prefix)}
+    return not champion or is_at_least_as_good(metrics, champion, tolerance)
 
 
 def _next_version(context: TaskContext, settings: PublishSettings, trained: Mapping[str, Any]) -> int:

@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from fedtasks.config import check_name
 from fedtasks.errors import ConfigError
+
+FRESH, CHAMPION = "fresh", "champion"
+"""What training goes on from: nothing, or the version in use; else a version such as ``v3``."""
+
+_START = re.compile(rf"{FRESH}|{CHAMPION}|v[1-9][0-9]{{0,8}}")
+
+
+def check_start(start_from: str, model: str) -> None:
+    """Raise `ConfigError` unless `start_from` says where training goes on from, and `model` whose version that is."""
+    if not _START.fullmatch(start_from):
+        raise ConfigError(f"`{start_from}` is none of: fresh, champion, v1, v2, …", field="start_from")
+    if start_from != FRESH and not model:
+        raise ConfigError(f"name the model whose {start_from} it is", field="model")
 
 
 @dataclass(frozen=True)
@@ -17,7 +31,7 @@ class PublishSettings:
     model
         Name in both registries.
     tolerance
-        By how much the new model's AUC may be below that of the one in use.
+        By how much the new model may be worse than the one in use: see `evaluation.is_at_least_as_good`.
     model_task, evaluate_task
         The tasks that trained and measured it.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +14,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812 - what everybody calls it
 from pyspark.sql.pandas.types import from_arrow_schema
 
-from fedtasks.config import Dataset
+from fedtasks.config import Dataset, LabelKind
 from fedtasks.data import blocks
 from fedtasks.data.blocks import LABEL, SPLIT, TAG, TAG_BYTES, TEST, TRAIN, block_schema, n_blocks, split_of
 from fedtasks.data.storage import Manifest, make_private, read_bytes, remove, write_atomically
@@ -29,15 +29,37 @@ from fedtasks.settings import build
 from fedtasks.tasks import Outcome, TaskContext, facts_of
 
 _FILE, _ROW, _NEW = "__file__", "__row__", "__new__"
+_COUNTS = pa.schema(
+    [
+        *((name, pa.int64()) for name in ("people", "rows_new", "rows_train", "rows_test")),
+        *((name, pa.float64()) for name in ("label_least", "label_most")),
+    ]
+)
+_CONSTANT = {
+    LabelKind.BINARY: "are of one class",
+    LabelKind.CLASSES: "are of one class",
+    LabelKind.NUMBER: "have one number",
+}
 
 
 @dataclass(frozen=True)
 class _Counts:
+    """What blocks hold.
+
+    Parameters
+    ----------
+    people, rows_new, rows_train, rows_test
+        How many.
+    label_least, label_most
+        The range of the labels for training; None without any.
+    """
+
     people: int
     rows_new: int
     rows_train: int
     rows_test: int
-    train_positives: int
+    label_least: float | None
+    label_most: float | None
 
 
 @dataclass(frozen=True)
@@ -66,7 +88,7 @@ def run(context: TaskContext) -> Outcome:
     DataMissing, DataCorrupt
         Task `psi` has not published, its files have changed, or the dataset has changed since.
     LabelInvalid
-        At the leader, the rows for training are all of one class, and there is no model to go on from.
+        At the leader, the rows for training all have the same label, and there is no model to go on from.
     RowOrderDiffers
         The other half has other rows or another order.
 
@@ -77,7 +99,7 @@ def run(context: TaskContext) -> Outcome:
     """
     settings = build(AlignSettings, context.config.settings, path="settings")
     dataset = context.dataset
-    block_schema(dataset.features, has_label=dataset.label is not None)  # refuses names that blocks need
+    _schema(dataset)  # refuses names that blocks need
     people = context.storage.published(settings.psi_task)
     if people.facts["learns"] != Learns.BOTH.value:
         text = f"`{people.facts['learns']}` in task `{settings.psi_task}`: alignment needs `learns: both`"
@@ -107,7 +129,9 @@ def run(context: TaskContext) -> Outcome:
         context.storage,
         context.config.attempt,
         features=dataset.features,
-        has_label=dataset.label is not None,
+        label=_label_kind(dataset),
+        classes=dataset.label_classes,
+        has_weight=dataset.weight is not None,
         learnt=since.learnt,
     )
     context.report({"phase": "aligning", "done": people.rows, "of": people.rows})
@@ -115,6 +139,14 @@ def run(context: TaskContext) -> Outcome:
     if settings.rows is Rows.NEW:
         found["rows_new"] = counts.rows_new
     return Outcome(counts=found, digests={"row_order": order})
+
+
+def _label_kind(dataset: Dataset) -> LabelKind | None:
+    return dataset.label_kind if dataset.label is not None else None
+
+
+def _schema(dataset: Dataset) -> pa.Schema:
+    return block_schema(dataset.features, label=_label_kind(dataset), has_weight=dataset.weight is not None)
 
 
 def _since(context: TaskContext, settings: AlignSettings, partitions: Sequence[str]) -> _Since:
@@ -173,7 +205,7 @@ def _mark_new(rows: DataFrame, link: Link, count: int, scratch: str) -> DataFram
 
 
 def _write(rows: DataFrame, count: int, folder: str, dataset: Dataset, settings: AlignSettings) -> _Counts:
-    schema = block_schema(dataset.features, has_label=dataset.label is not None)
+    schema = _schema(dataset)
 
     def write(number: int, batches: Batches) -> Batches:
         table = pa.Table.from_batches(batches)
@@ -185,7 +217,7 @@ def _write(rows: DataFrame, count: int, folder: str, dataset: Dataset, settings:
             table = table.filter(pc.or_(is_test, table.column(_NEW)))
         blocks.write_block(folder, number, table, schema)
         train = table.filter(pc.equal(table.column(SPLIT), TRAIN))
-        positives = train.column(LABEL) if dataset.label else pa.array([0])
+        labels = pc.min_max(train.column(LABEL)).as_py() if dataset.label else {"min": None, "max": None}
         yield pa.RecordBatch.from_pylist(
             [
                 {
@@ -193,14 +225,20 @@ def _write(rows: DataFrame, count: int, folder: str, dataset: Dataset, settings:
                     "rows_new": rows_new,
                     "rows_train": train.num_rows,
                     "rows_test": table.num_rows - train.num_rows,
-                    "train_positives": pc.sum(positives).as_py() or 0,
+                    "label_least": labels["min"],
+                    "label_most": labels["max"],
                 }
-            ]
+            ],
+            schema=_COUNTS,
         )
 
-    names = [field.name for field in fields(_Counts)]
-    found = collect(by_shard(rows, count, F.col(TAG), write, ", ".join(f"{name} long" for name in names)))
-    return _Counts(*(sum(row[name] for row in found) for name in names))
+    found = collect(by_shard(rows, count, F.col(TAG), write, from_arrow_schema(_COUNTS)))
+    labels = {name: [row[name] for row in found if row[name] is not None] for name in ("label_least", "label_most")}
+    return _Counts(
+        **{name: sum(row[name] for row in found) for name in ("people", "rows_new", "rows_train", "rows_test")},
+        label_least=min(labels["label_least"], default=None),
+        label_most=max(labels["label_most"], default=None),
+    )
 
 
 def _check(context: TaskContext, settings: AlignSettings, people: Manifest, counts: _Counts, since: _Since) -> None:
@@ -212,11 +250,11 @@ def _check(context: TaskContext, settings: AlignSettings, people: Manifest, coun
         )
     if settings.rows is Rows.NEW and since.version:
         return  # what is new since then may be of one class, or nothing
-    if context.is_leader and context.dataset.label is not None and counts.train_positives in (0, counts.rows_train):
-        raise LabelInvalid(
-            f"column `{context.dataset.label}`: all {counts.rows_train} rows for training are of one class",
-            where=context.dataset.uri,
-        )
+    dataset = context.dataset
+    if context.is_leader and dataset.label is not None and counts.label_least == counts.label_most:
+        alike = f"all {counts.rows_train} rows for training {_CONSTANT[dataset.label_kind]}"
+        remedy = "share more people, keep fewer for the test (`test_fraction`), or declare a label that differs"
+        raise LabelInvalid(f"column `{dataset.label}`: {alike}; {remedy}", where=dataset.uri)
 
 
 def _compare(link: Link, rows: int, order: str) -> None:

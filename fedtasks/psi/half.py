@@ -19,9 +19,10 @@ from pyspark import StorageLevel
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812 - what everybody calls it
 
+from fedtasks.config import LabelKind
 from fedtasks.crypto.scheme import Client, RsaClient
 from fedtasks.data.blocks import TAG_BYTES
-from fedtasks.data.ids import check_ids, check_label
+from fedtasks.data.ids import check_ids, check_label, check_label_varies
 from fedtasks.data.storage import (
     copy_in,
     copy_out,
@@ -40,7 +41,7 @@ from fedtasks.link.link import Link
 from fedtasks.psi import stages
 from fedtasks.psi.files import RowFile, check_size
 from fedtasks.psi.settings import PsiSettings
-from fedtasks.psi.spark import count_ids, count_labels, dataset_ids, distinct_ids, move, spark_session
+from fedtasks.psi.spark import count_ids, count_labels, dataset_ids, distinct_ids, label_range, move, spark_session
 from fedtasks.psi.stages import TaggedShard
 from fedtasks.psi.tag_table import CrossedSets, TagTable, set_digest
 from fedtasks.tasks import Outcome, TaskContext
@@ -169,8 +170,10 @@ class Half:
 
     def _divided(self, spark: SparkSession, table: TagTable | None, people: DataFrame, n_rows: int) -> DividedIds:
         dataset = self.context.dataset
-        if dataset.label is not None:
+        if dataset.label is not None and dataset.label_kind is LabelKind.BINARY:
             check_label(dataset, count_labels(people))
+        elif dataset.label is not None:
+            check_label_varies(dataset, *label_range(people))
         ids = people.select("id")
         n_ids = ids.count()
         generation, n_padding, new = table.generation() if table else Generation(), 0, ids

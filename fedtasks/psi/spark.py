@@ -183,8 +183,18 @@ def count_labels(ids: DataFrame) -> dict[str | None, int]:
     return {row[LABEL]: row["count"] for row in collect(ids.groupBy(LABEL).count().limit(3))}
 
 
+def label_range(ids: DataFrame) -> tuple[str | None, str | None]:
+    """Return the first and the last label in the order of texts: one and the same if the label never differs."""
+    (found,) = collect(ids.agg(F.min(LABEL).alias("least"), F.max(LABEL).alias("most")))
+    return found["least"], found["most"]
+
+
 def by_shard(
-    frame: DataFrame, n_shards: int, order: Column, function: Callable[[int, Batches], Batches], schema: str
+    frame: DataFrame,
+    n_shards: int,
+    order: Column,
+    function: Callable[[int, Batches], Batches],
+    schema: str | StructType,
 ) -> DataFrame:
     """Give the rows of each ``shard`` to one call of `function`, in the given order."""
 

@@ -10,12 +10,13 @@ from typing import Any
 
 from fedtasks.errors import TicketError
 from fedtasks.store import DAY_MS, RunRow, Store, TicketRow
-from fedtasks.tickets import Grant, Limits, peek
+from fedtasks.tickets import FIRST_TREES, SCORES, Grant, Limits, peek
 
 EXPIRES_SOON_MS = 7 * DAY_MS
 """With less time left, a ticket's end is told of."""
 
 _PER_DAY = "_per_day"
+_OF_ONE_RUN = ("epochs", "trees")
 
 
 def ticket_state(row: TicketRow, grant: Grant, now_ms: int) -> str:
@@ -73,7 +74,8 @@ def ticket_report(store: Store, row: TicketRow, now_ms: int) -> dict[str, Any]:
         "valid_from_ms": grant.not_before_s * 1000,
         "expires_ms": grant.expires_s * 1000,
         "limits": list(_budgets(store, row, grant, now_ms)),
-        "floor": asdict(grant.floor),
+        # A first tree of both demands nothing, and would read as if it did.
+        "floor": {name: value for name, value in asdict(grant.floor).items() if value != FIRST_TREES[-1]},
         "outputs": {name: value for name, value in asdict(grant.outputs).items() if value},
         "approval": grant.approval,
         "synced": row.synced,
@@ -93,7 +95,7 @@ def _budgets(store: Store, row: TicketRow, grant: Grant, now_ms: int) -> Iterato
         if limit is None:
             continue
         spent = today.get(name.removesuffix(_PER_DAY), 0) if name.endswith(_PER_DAY) else used.get(name, 0)
-        yield {"clause": f"limits.{name}", "limit": limit, "used": None if name == "epochs" else spent}
+        yield {"clause": f"limits.{name}", "limit": limit, "used": None if name in _OF_ONE_RUN else spent}
 
 
 def rights(grant: Grant, run: RunRow, party: str) -> list[dict[str, Any]]:
@@ -103,9 +105,10 @@ def rights(grant: Grant, run: RunRow, party: str) -> list[dict[str, Any]]:
     clause = f"ticket {grant.ticket_id}, outputs"
     sees_people = {"both": "both", "client": _client(config, run, party), "size": "nobody: only how many"}
     people = sees_people[_learns(config, grant)]
+    scores = "both" if _both_learn_scores(config, grant) else leader
     return [
         {"what": "metrics", "may": party == leader, "who": leader, "clause": f"{clause}.metrics"},
-        {"what": "scores", "may": party == leader, "who": leader, "clause": f"{clause}.scores"},
+        {"what": "scores", "may": scores in ("both", party), "who": scores, "clause": f"{clause}.scores"},
         {"what": "own half", "may": True, "who": party, "clause": ""},
         {"what": "people", "may": people in ("both", party), "who": people, "clause": f"{clause}.intersection"},
     ]
@@ -115,6 +118,12 @@ def _learns(config: Mapping[str, Any], grant: Grant) -> str:
     """Who learns which people are shared: the run's own setting, which is never more than the ticket's."""
     asked = [group["learns"] for group in _groups(config) if group.get("learns") in ("both", "client", "size")]
     return str(asked[0]) if asked else grant.outputs.intersection
+
+
+def _both_learn_scores(config: Mapping[str, Any], grant: Grant) -> bool:
+    """Whether a step says that both learn the scores of rows; a ticket that says so leaves the choice to the run."""
+    most = SCORES[-1]
+    return grant.outputs.scores == most and any(group.get("scores") == most for group in _groups(config))
 
 
 def _client(config: Mapping[str, Any], run: RunRow, party: str) -> str:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fedtasks.config import FeatureType, IdType, Normalisation
+from fedtasks.config import FeatureType, IdType, LabelKind, Normalisation
 from fedtasks.data.blocks import Blocks
 from tests.integration.psi_case import Case, bank, codes, shop
 from tests.integration.psi_halves import FOLLOWER, LEADER, Ended
@@ -182,6 +182,94 @@ def test_psi_with_a_wrong_dataset_says_what_and_where(
     ended = case.run("psi")
 
     assert codes(ended) == {LEADER: code, FOLLOWER: "PEER_FAILED"}
+    assert said in ended[LEADER].detail
+
+
+GRADES = ("low", "middle", "high")
+KINDS: dict[LabelKind, dict[str, Any]] = {
+    LabelKind.BINARY: {"label_positive": "high"},
+    LabelKind.CLASSES: {"label_kind": LabelKind.CLASSES, "label_classes": GRADES, "label_positive": None},
+    LabelKind.NUMBER: {"label_kind": LabelKind.NUMBER, "label_positive": None},
+}
+
+
+@pytest.mark.parametrize("kind", list(LabelKind))
+def test_align_with_labels_of_any_kind_and_weights_brings_both_in_row_order(case: Case, kind: LabelKind) -> None:
+    ids = [f"p{number}" for number in range(80)]
+    values: dict[LabelKind, list[Any]] = {
+        LabelKind.BINARY: [GRADES[number % 2 * 2] for number in range(80)],
+        LabelKind.CLASSES: [GRADES[number * 7 % 3] for number in range(80)],
+        LabelKind.NUMBER: [round(number * 0.7 - 20, 1) for number in range(80)],
+    }
+    expected = {
+        LabelKind.BINARY: [number % 2 for number in range(80)],
+        LabelKind.CLASSES: [number * 7 % 3 for number in range(80)],
+        LabelKind.NUMBER: values[LabelKind.NUMBER],
+    }
+    weights = [0.5 + number for number in range(80)]
+    # One row that repeats a person, whose label and weight must go with it.
+    rows = bank([*ids, "p30"], Status=[*values[kind], values[kind][0]], exposure=[*weights, 999.0])
+    case.give(LEADER, rows, weight="exposure", csv=kind is LabelKind.NUMBER, **KINDS[kind])
+    case.give(FOLLOWER, shop(ids[20:]))
+
+    for task in ("psi", "align"):
+        ended = case.run(task, **({"rows_per_block": 25} if task == "align" else {}))
+        assert codes(ended) == {LEADER: "", FOLLOWER: ""}, ended
+
+    opened, theirs = Blocks.open(case.storage(LEADER)), Blocks.open(case.storage(FOLLOWER))
+    assert (opened.label, opened.classes, opened.has_weight) == (kind, KINDS[kind].get("label_classes", ()), True)
+    assert (theirs.label, theirs.classes, theirs.has_weight) == (None, (), False)
+    table, people = opened.table(), case.people(LEADER)
+    numbers = [ids.index(people[tag]) for tag in table["tag"].to_pylist()]
+    assert len(numbers) == 60
+    assert table["label"].to_pylist() == [expected[kind][number] for number in numbers]
+    assert table["weight"].to_pylist() == [weights[number] for number in numbers]
+
+
+@pytest.mark.parametrize(
+    ("kind", "columns", "code", "said", "row"),
+    [
+        (LabelKind.CLASSES, {"Status": ["low", "odd", "high"]}, "DATA_LABEL_INVALID", "none of the 3 declared", 2),
+        (LabelKind.CLASSES, {"Status": ["low"] * 3}, "DATA_LABEL_INVALID", "`Status`: only one value found", 0),
+        (LabelKind.NUMBER, {"Status": [1.0, 2.0, None]}, "DATA_LABEL_INVALID", "`Status`: found a row without", 3),
+        (LabelKind.NUMBER, {"Status": [1.0] * 3}, "DATA_LABEL_INVALID", "`Status`: only one value found", 0),
+        (LabelKind.NUMBER, {"Status": [1, 2, 3], "w": [1, 0, 2]}, "DATA_COLUMN_TYPE", "`w`: found a weight that", 2),
+    ],
+)
+def test_psi_with_labels_or_weights_that_no_model_can_use_fails_before_ids_cross(
+    case: Case, kind: LabelKind, columns: dict[str, list[Any]], code: str, said: str, row: int
+) -> None:
+    rows = bank(["a", "b", "c"], **{"w": [1, 1, 1], **columns})
+    case.give(LEADER, rows, weight="w", **KINDS[kind])
+    case.give(FOLLOWER, shop(["a", "c"]))
+
+    ended = case.run("psi")
+
+    assert codes(ended) == {LEADER: code, FOLLOWER: "PEER_FAILED"}
+    assert said in ended[LEADER].detail
+    assert ended[LEADER].where.startswith(f"row {row} of file://" if row else "file://")
+    assert case.halves.accounts[FOLLOWER].uses == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "common", "other", "said"),
+    [
+        (LabelKind.CLASSES, "middle", "low", "rows for training are of one class; share more people"),
+        (LabelKind.NUMBER, 0.5, 7.0, "rows for training have one number; share more people"),
+    ],
+)
+def test_align_with_one_label_in_training_names_column_and_remedy(
+    case: Case, kind: LabelKind, common: Any, other: Any, said: str
+) -> None:
+    ids = [f"p{number}" for number in range(40)]
+    case.give(LEADER, bank(ids, Status=[common] * 39 + [other]), **KINDS[kind])
+    case.give(FOLLOWER, shop(ids[:30]))
+    case.run("psi")
+
+    ended = case.run("align")
+
+    assert codes(ended) == {LEADER: "DATA_LABEL_INVALID", FOLLOWER: "PEER_FAILED"}
+    assert "column `Status`: all" in ended[LEADER].detail
     assert said in ended[LEADER].detail
 
 

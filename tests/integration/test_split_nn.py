@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fedtasks.config import FeatureType
-from fedtasks.data.blocks import LABEL, TAG, TEST, Blocks, write_blocks
+from fedtasks.config import FeatureType, LabelKind
+from fedtasks.data.blocks import LABEL, TAG, TEST, WEIGHT, Blocks, write_blocks
 from fedtasks.data.storage import RunStorage, local_path, read_json, write_json
 from fedtasks.errors import (
     ConfigDiffers,
@@ -163,6 +163,8 @@ def write_party(
     seed: int = 0,
     labels: np.ndarray | None = None,
     test_fraction: float = 0.25,
+    kind: LabelKind = LabelKind.BINARY,
+    weights: np.ndarray | None = None,
 ) -> Blocks:
     """Write one party's blocks: people whose label depends on both parties' features."""
     rng = np.random.default_rng(seed)
@@ -173,13 +175,14 @@ def write_party(
     if role == "leader":
         label = pa.array((risk > 0.3).astype(np.int8) if labels is None else labels)
         columns = {"age": pa.array(age), "home": pa.array(home.tolist()), LABEL: label}
+        columns |= {} if weights is None else {WEIGHT: pa.array(weights)}
     else:
         known = [None if missing else value for missing, value in zip(rng.random(n) < 0.1, income, strict=True)]
         columns = {"income": pa.array(known, pa.float64()), "job": pa.array(job.tolist())}
     table = pa.table({TAG: pa.array(tags, pa.binary(16)), **columns})
     storage = RunStorage(f"file://{root}/{role}", RUN)
     write_json(f"{storage.folder('train')}/initial-seed.json", SEEDS[role])
-    return write_blocks(storage, 1, table, FEATURES[role], rows_per_block=100, test_fraction=test_fraction)
+    return write_blocks(storage, 1, table, FEATURES[role], label=kind, rows_per_block=100, test_fraction=test_fraction)
 
 
 def contexts(root: Path, task: str, *, attempt: int = 1, settings: object = SETTINGS) -> tuple[Context, Context]:
@@ -200,7 +203,7 @@ def model_bytes(root: Path) -> dict[str, bytes]:
     for role in ROLES:
         storage = RunStorage(f"file://{root}/{role}", RUN)
         variables = local_path(storage.published("train").uri) / "model" / "variables"
-        last = local_path(storage.folder("train")) / "checkpoints" / f"epoch-{SETTINGS.epochs:06d}.npz"
+        last = local_path(storage.folder("train")) / "checkpoints" / f"step-{SETTINGS.epochs:06d}.npz"
         for file in (variables / "variables.data-00000-of-00001", last):
             found[f"{role}/{file.name}"] = file.read_bytes()
     return found
@@ -247,7 +250,7 @@ def test_halves_trained_over_a_link_equal_the_joint_network(trained: Any) -> Non
     assert joint.follower is not None
     for role, half in (("leader", joint.leader), ("follower", joint.follower)):
         last = local_path(RunStorage(f"file://{root}/{role}", RUN).folder("train")) / "checkpoints"
-        with np.load(io.BytesIO((last / f"epoch-{SETTINGS.epochs:06d}.npz").read_bytes()[32:])) as arrays:
+        with np.load(io.BytesIO((last / f"step-{SETTINGS.epochs:06d}.npz").read_bytes()[32:])) as arrays:
             for index, weight in enumerate(half.weights):
                 np.testing.assert_allclose(arrays[f"v{index:03d}"], weight.numpy(), rtol=0, atol=1e-5)
     saved = {role: SavedHalf(RunStorage(f"file://{root}/{role}", RUN).published("train"), role) for role in ROLES}
@@ -323,6 +326,36 @@ def test_train_with_one_class_raises_before_anything_is_sent(tmp_path: Path) -> 
     assert leader.facts == {}
     with pytest.raises(DataMissing):
         leader.storage.published("train")
+
+
+@pytest.mark.parametrize("kind", [LabelKind.CLASSES, LabelKind.NUMBER])
+@pytest.mark.parametrize("algorithm", [steps.train, steps.evaluate])
+def test_label_that_is_not_binary_is_refused_naming_who_can(tmp_path: Path, kind: LabelKind, algorithm: Any) -> None:
+    blocks = write_party(tmp_path, "leader", labels=np.arange(240) % 2, kind=kind)
+    settings: object = SETTINGS if algorithm is steps.train else EvaluateSettings()
+    leader = Context(tmp_path, "leader", "train", settings=settings)
+    with pytest.raises(LabelInvalid, match=r"a binary label; .* `train_secureboost`"):
+        algorithm(leader)
+    assert leader.facts == {}
+    with pytest.raises(LabelInvalid, match="a binary label"):
+        train_pooled(blocks.table(), blocks.table(), SETTINGS)
+
+
+def test_train_with_weights_warns_once_and_does_as_without(
+    trained: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root, _, _, expected = trained
+    write_party(tmp_path, "leader", weights=np.linspace(0.1, 9, 240))
+    write_party(tmp_path, "follower")
+    with caplog.at_level(logging.WARNING, logger="fedtasks"):
+        ended = run_both(steps.train, *contexts(tmp_path, "train"))
+    assert ended == expected
+    assert model_bytes(tmp_path) == model_bytes(root)
+    assert caplog.text.count("weights, which the split network does not use") == 1
+    tables = {role: Blocks.open(RunStorage(f"file://{tmp_path}/{role}", RUN)).table() for role in ROLES}
+    joint = train_pooled(tables["leader"], tables["follower"], replace(SETTINGS, epochs=1))
+    plain = train_pooled(tables["leader"].drop_columns(WEIGHT), tables["follower"], replace(SETTINGS, epochs=1))
+    np.testing.assert_array_equal(joint.scores, plain.scores)
 
 
 def test_train_with_a_label_on_both_sides_raises(tmp_path: Path) -> None:

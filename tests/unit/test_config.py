@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from fedtasks.config import Dataset, Event, FeatureType, Normalisation, Party, digest, load_party, read_secret
+from fedtasks.config import (
+    Dataset,
+    Event,
+    FeatureType,
+    IdType,
+    LabelKind,
+    Normalisation,
+    Party,
+    digest,
+    load_party,
+    read_secret,
+)
 from fedtasks.errors import ConfigError, PeerUnknown
 
 GOOD = """\
@@ -144,6 +157,9 @@ def test_load_party_without_a_path_takes_the_environment(
         ("id: person", "id: 'person,person'", 24, "names a column twice"),
         ("{age: numeric, region: categorical}", "{}", 25, "declare at least one feature"),
         ("age: numeric", "age: number", 25, "`number` is not one of: numeric, categorical"),
+        ("label: repaid", "label_kind: binary\n    weight: w", 27, "name the label's column in `label`"),
+        ('label_positive: "1"', "label_kind: classes", 22, "list the 2–1000 values"),
+        ('label_positive: "1"', "label_kind: rank", 27, "`rank` is not one of: binary, classes, number"),
         ("psi_key: keys/psi.key", "store: {url: 'mysql://x/y'}", 15, "is neither sqlite nor postgresql"),
         ("psi_key: keys/psi.key", "store: {url: 'postgresql://a:pw@x/y'}", 15, "put the password into a file"),
     ],
@@ -192,10 +208,86 @@ def test_schema_digest_ignores_where_the_file_is() -> None:
         replace(DATASET, features={"age": FeatureType.NUMERIC, "sex": FeatureType.CATEGORICAL}),
         replace(DATASET, normalise=(Normalisation.TRIM,)),
         replace(DATASET, label="repaid"),
+        replace(DATASET, label="repaid", label_kind=LabelKind.NUMBER),
+        replace(DATASET, label="repaid", label_kind=LabelKind.CLASSES, label_classes=("a", "b")),
+        replace(DATASET, label="repaid", label_kind=LabelKind.CLASSES, label_classes=("b", "a")),
+        replace(DATASET, label="repaid", weight="exposure"),
     ],
 )
 def test_schema_digest_changes_with_what_a_ticket_pins(changed: Dataset) -> None:
     assert changed.schema_digest != DATASET.schema_digest
+
+
+@pytest.mark.parametrize(
+    ("dataset", "expected"),
+    [
+        (
+            replace(DATASET, label="repaid", label_positive="1"),
+            "3b9b19f8427b29dc5b99c0ed8d6c265c55310dbe11607b13a89c92cacaf58917",
+        ),
+        (
+            replace(DATASET, id="id,day", id_type=IdType.INTEGER),
+            "c09f4160ebe12b35228f6ee79ed304ade42a7ffbe95ff8f0fe30653d3776205a",
+        ),
+    ],
+)
+def test_schema_digest_of_what_was_possible_before_labels_had_kinds_stays(dataset: Dataset, expected: str) -> None:
+    # Tickets hold these digests: another one would make every ticket void.
+    assert dataset.schema_digest == expected
+
+
+def test_load_party_knows_kinds_of_labels_and_weights(load: Load) -> None:
+    text = GOOD.replace(
+        'label_positive: "1"', "label_kind: classes\n    label_classes: [low, high]\n    weight: exposure"
+    )
+    (dataset,) = load(text).datasets
+    assert (dataset.label_kind, dataset.label_classes, dataset.weight) == (
+        LabelKind.CLASSES,
+        ("low", "high"),
+        "exposure",
+    )
+    assert load(GOOD).datasets[0].label_kind is LabelKind.BINARY
+
+
+CLASSES = {"label": "y", "label_kind": LabelKind.CLASSES}
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "words"),
+    [
+        ({"label_kind": LabelKind.NUMBER}, "label_kind", "name its column in `label`"),
+        ({"label_classes": ("a", "b")}, "label_classes", "only for a label with `label_kind: classes`"),
+        ({"label": "y", "label_classes": ("a", "b")}, "label_classes", "leave it out"),
+        ({"label": "y", "label_kind": LabelKind.NUMBER, "label_positive": "1"}, "label_positive", "leave it out"),
+        ({**CLASSES, "label_classes": ("a", "b"), "label_positive": "a"}, "label_positive", "of kind `classes`"),
+        (CLASSES, "label_classes", "0 classes are declared; list the 2–1000 values"),
+        ({**CLASSES, "label_classes": ("a",)}, "label_classes", "1 classes are declared"),
+        ({**CLASSES, "label_classes": tuple(f"c{n}" for n in range(1001))}, "label_classes", "1001 classes"),
+        ({**CLASSES, "label_classes": ("a", "b", "a")}, "label_classes", "`a` stands twice"),
+        ({**CLASSES, "label_classes": ("a", " b")}, "label_classes", "has spaces around it"),
+        ({**CLASSES, "label_classes": ("a", "")}, "label_classes", "is empty"),
+        ({"weight": "w"}, "weight", "only rows with a label have weights"),
+        ({"label": "y", "weight": "y"}, "weight", "`y` is the label; name a column of its own"),
+        ({"label": "y", "weight": "person"}, "weight", "`person` is the id"),
+        ({"label": "y", "weight": "age"}, "weight", "`age` is a feature"),
+        ({"label": "y", "weight": ""}, "weight", "is no column"),
+        (
+            {"label": "y", "weight": "w", "features": {"weight": FeatureType.NUMERIC}},
+            "features",
+            "cannot be called `weight`",
+        ),
+    ],
+)
+def test_dataset_with_a_wrong_label_or_weight_names_field_and_remedy(
+    fields: dict[str, Any], field: str, words: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(words)) as caught:
+        replace(DATASET, **fields)
+    assert caught.value.fields["field"] == field
+
+
+def test_dataset_without_weights_may_call_a_feature_so() -> None:
+    assert replace(DATASET, label="y", features={"weight": FeatureType.NUMERIC}).weight is None
 
 
 def test_digest_is_sha256_of_canonical_json() -> None:

@@ -30,8 +30,10 @@ from fedtasks.errors import (
 )
 from fedtasks.tickets import (
     APPROVALS,
+    FIRST_TREES,
     INTERSECTIONS,
     ROLES,
+    SCORES,
     DatasetScope,
     Floor,
     Grant,
@@ -70,10 +72,12 @@ GRANT = Grant(
     roles=("follower", "client"),
     not_before_s=1000,
     expires_s=2000,
-    limits=Limits(runs=3, epochs=10),
-    floor=Floor(key_bits=3072, min_intersection=50),
+    limits=Limits(runs=3, epochs=10, trees=20),
+    floor=Floor(key_bits=3072, min_intersection=50, min_leaf_rows=30, first_tree="leader"),
 )
-REQUEST = Request("shop", "credit_retrain", "loans", SCHEMA, ("age",), "follower", 10, 3072, 50)
+REQUEST = Request(
+    "shop", "credit_retrain", "loans", SCHEMA, ("age",), "follower", 10, 3072, 50, trees=20, min_leaf_rows=30
+)
 TOKEN = issue(GRANT, GRANTOR)
 
 
@@ -119,8 +123,13 @@ def grants(draw: st.DrawFn) -> Grant:
         not_before_s=not_before_s,
         expires_s=not_before_s + draw(st.integers(1, 2**33)),
         limits=Limits(*(draw(limits) for _ in dataclasses.fields(Limits))),
-        outputs=Outputs(draw(st.sampled_from(INTERSECTIONS))),
-        floor=Floor(draw(st.integers(2048, 8192)), draw(st.integers(1, 2**40))),
+        outputs=Outputs(draw(st.sampled_from(INTERSECTIONS)), scores=draw(st.sampled_from(SCORES))),
+        floor=Floor(
+            draw(st.integers(2048, 8192)),
+            draw(st.integers(1, 2**40)),
+            draw(st.integers(1, 2**40)),
+            draw(st.sampled_from(FIRST_TREES)),
+        ),
         approval=draw(st.sampled_from(APPROVALS)),
     )
 
@@ -246,11 +255,15 @@ def test_ticket_with_detached_payload_is_refused() -> None:
         {"datasets": []},
         {"datasets": [{"name": "loans", "schema_digest": SCHEMA, "columns": ["age"], "rows": 5}]},
         {"limits": {"runs": 0}},
-        {"limits": {"trees": 3}},
+        {"limits": {"rows": 3}},
+        {"limits": {"trees": 0}},
         {"limits": {"ids_blinded": 0}},
         {"limits": {"ids_blinded_per_day": "9"}},
         {"floor": {"key_bits": 1024}},
+        {"floor": {"min_leaf_rows": 0}},
+        {"floor": {"first_tree": "follower"}},
         {"outputs": {"intersection": "everyone"}},
+        {"outputs": {"scores": "follower"}},
         {"approval": "never"},
     ],
     ids=lambda change: json.dumps(change)[:40],
@@ -382,7 +395,9 @@ def test_request_at_every_limit_is_allowed() -> None:
 
 
 def test_request_whose_numbers_are_not_known_yet_is_allowed() -> None:
-    open_request = dataclasses.replace(REQUEST, epochs=None, key_bits=None, min_intersection=None)
+    open_request = dataclasses.replace(
+        REQUEST, epochs=None, trees=None, key_bits=None, min_intersection=None, min_leaf_rows=None
+    )
     check(GRANT, open_request, 1500)
 
 
@@ -397,6 +412,11 @@ def test_request_whose_numbers_are_not_known_yet_is_allowed() -> None:
         ({"columns": ("age", "income")}, TicketScope, "datasets.loans.columns", "1 other", "age amount"),
         ({"holder_role": "leader"}, TicketScope, "roles", "leader", "follower client"),
         ({"epochs": 11}, TicketScope, "limits.epochs", "11", "10"),
+        ({"trees": 21}, TicketScope, "limits.trees", "21", "20"),
+        ({"scores": "both"}, TicketScope, "outputs.scores", "both", "leader"),
+        ({"min_leaf_rows": 29}, FloorViolated, "floor.min_leaf_rows", "29", "30"),
+        ({"first_tree": "both"}, FloorViolated, "floor.first_tree", "both", "leader"),
+        ({"first_tree": ""}, FloorViolated, "floor.first_tree", "", "leader"),
         ({"key_bits": 2048}, FloorViolated, "floor.key_bits", "2048", "3072"),
         ({"min_intersection": 49}, FloorViolated, "floor.min_intersection", "49", "50"),
         ({"learns": "everyone"}, TicketScope, "outputs.intersection", "everyone", "size client both"),
@@ -427,10 +447,38 @@ def test_request_to_learn_is_bounded_by_the_ticket(granted: str, covered: set[st
     assert set(caught.value.fields["allowed"].split()) == covered
 
 
+@pytest.mark.parametrize(("granted", "covered"), [("leader", {"leader"}), ("both", {"leader", "both"})])
+@pytest.mark.parametrize("scores", ["leader", "both", "follower", ""])
+def test_request_to_learn_scores_is_bounded_by_the_ticket(granted: str, covered: set[str], scores: str) -> None:
+    grant = dataclasses.replace(GRANT, outputs=Outputs(scores=granted))
+    request = dataclasses.replace(REQUEST, scores=scores)
+    if scores in covered:
+        check(grant, request, 1500)
+        return
+    with pytest.raises(TicketScope) as caught:
+        check(grant, request, 1500)
+    assert caught.value.fields["clause"] == "outputs.scores"
+    assert set(caught.value.fields["allowed"].split()) == covered
+
+
 def test_ticket_of_before_ids_were_counted_limits_none_of_them() -> None:
     claims = claims_of(TOKEN)
-    claims["limits"] = {"runs": 3, "epochs": 10}
+    claims["limits"] = {"runs": 3, "epochs": 10, "trees": 20}
     assert read(signed(HEADER, json.dumps(claims).encode()), GRANTOR.public_key()) == GRANT
+
+
+def test_ticket_of_before_there_were_trees_demands_nothing_of_them() -> None:
+    claims = claims_of(TOKEN)
+    claims["limits"] = {"runs": 3, "concurrent_runs": 1, "epochs": 10}
+    claims["floor"] = {"key_bits": 3072, "min_intersection": 50}
+    claims["outputs"] = {"intersection": "both", "metrics": "leader", "scores": "leader"}
+    old = read(signed(HEADER, json.dumps(claims).encode()), GRANTOR.public_key())
+    assert old == dataclasses.replace(
+        GRANT, limits=Limits(runs=3, epochs=10), floor=Floor(key_bits=3072, min_intersection=50)
+    )
+    check(old, dataclasses.replace(REQUEST, trees=10_000, min_leaf_rows=1, first_tree="both"), 1500)
+    with pytest.raises(TicketScope, match=r"outputs\.scores"):
+        check(old, dataclasses.replace(REQUEST, scores="both"), 1500)
 
 
 def test_request_for_a_column_outside_the_ticket_hides_its_name_from_the_holder() -> None:
@@ -486,7 +534,10 @@ def test_grant_with_a_wrong_field_names_it(change: dict[str, Any], field: str) -
         (lambda: Floor(key_bits=2047), "key_bits"),
         (lambda: Floor(min_intersection=0), "min_intersection"),
         (lambda: Outputs(intersection="holder"), "intersection"),
-        (lambda: Outputs(scores="both"), "scores"),
+        (lambda: Outputs(scores="follower"), "scores"),
+        (lambda: Limits(trees=0), "trees"),
+        (lambda: Floor(min_leaf_rows=0), "min_leaf_rows"),
+        (lambda: Floor(first_tree="follower"), "first_tree"),
     ],
 )
 def test_part_of_a_grant_with_a_wrong_field_names_it(build: Any, field: str) -> None:

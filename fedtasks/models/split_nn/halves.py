@@ -15,13 +15,13 @@ import tensorflow as tf
 from fedtasks.config import digest
 from fedtasks.data.storage import Manifest, filesystem, read_bytes, read_json, write_atomically, write_json
 from fedtasks.errors import ConfigError, DataCorrupt
+from fedtasks.models.halves import pairing
 from fedtasks.models.split_nn.encoder import Encoder
 from fedtasks.models.split_nn.network import FollowerHalf, LeaderHalf
 from fedtasks.models.split_nn.settings import TrainSettings
 from fedtasks.settings import build, to_plain
 
 MODEL, CARD, WEIGHTS = "model", "model.json", "weights.npz"
-LEADER, FOLLOWER = "leader", "follower"
 EMBEDDING, PROBABILITY = "embedding", "probability"
 
 
@@ -52,9 +52,8 @@ class ModelCard:
 
     @property
     def pairing(self) -> str:
-        """SHA-256 (hex) over both halves' digests: equal on both sides, different for halves of different runs."""
-        own_first = (self.digest, self.peer_digest)
-        return digest(own_first if self.role == LEADER else own_first[::-1])
+        """See `fedtasks.models.halves.pairing`."""
+        return pairing(self.role, self.digest, self.peer_digest)
 
 
 def half_digest(encoder: Encoder, half: LeaderHalf | FollowerHalf) -> str:

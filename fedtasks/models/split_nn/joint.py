@@ -14,11 +14,13 @@ import pyarrow.compute as pc
 import tensorflow as tf
 
 from fedtasks.config import FeatureType
-from fedtasks.data.blocks import LABEL, SPLIT, TAG, TEST, TRAIN
+from fedtasks.data.blocks import LABEL, SPLIT, TAG, TEST, TRAIN, WEIGHT
+from fedtasks.errors import LabelInvalid
 from fedtasks.models.split_nn.batches import batches
 from fedtasks.models.split_nn.encoder import Encoder
 from fedtasks.models.split_nn.network import FollowerHalf, LeaderHalf
 from fedtasks.models.split_nn.settings import TrainSettings
+from fedtasks.models.split_nn.steps import NOT_BINARY
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,11 @@ def _fit(step: Callable[[np.ndarray], object], n_rows: int, settings: TrainSetti
 
 def _split(table: pa.Table) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
     """Return the matrices of the train and the test rows, and the labels of either."""
-    names = [name for name in table.column_names if name not in (TAG, SPLIT, LABEL)]
+    if LABEL in table.column_names and table.schema.field(LABEL).type != pa.int8():
+        raise LabelInvalid(NOT_BINARY)
+    # A feature may be called like the weight, which is not used here; but only a feature may be null.
+    others = {TAG, SPLIT, LABEL, *(field.name for field in table.schema if field.name == WEIGHT and not field.nullable)}
+    names = [name for name in table.column_names if name not in others]
     features = {
         name: FeatureType.NUMERIC if pa.types.is_floating(table.schema.field(name).type) else FeatureType.CATEGORICAL
         for name in names

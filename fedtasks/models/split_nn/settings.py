@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 
 from fedtasks.errors import ConfigError
+from fedtasks.models.settings import FRESH, check_start
 from fedtasks.settings import check_limits, within
-
-FRESH, CHAMPION = "fresh", "champion"
-_START = re.compile(rf"{FRESH}|{CHAMPION}|v[1-9][0-9]{{0,8}}")
 
 
 @dataclass(frozen=True)
@@ -62,10 +59,7 @@ class TrainSettings:
     warm_learning_rate: float = 0.0005
 
     def __post_init__(self) -> None:
-        if not _START.fullmatch(self.start_from):
-            raise ConfigError(f"`{self.start_from}` is none of: fresh, champion, v1, v2, …", field="start_from")
-        if self.start_from != FRESH and not self.model:
-            raise ConfigError(f"name the model whose {self.start_from} it is", field="model")
+        check_start(self.start_from, self.model)
         check_limits(self)
         for name in ("learning_rate", "warm_learning_rate"):
             if not getattr(self, name) > 0:

@@ -9,30 +9,24 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from fedtasks.errors import ProtocolViolated, TrainingDiverged
 from fedtasks.link.link import Link, Payload
+from fedtasks.models.checkpoint import Checkpoints, agree
 from fedtasks.models.evaluation import auc
+from fedtasks.models.progress import Report
 from fedtasks.models.split_nn.batches import batches, n_batches
-from fedtasks.models.split_nn.checkpoint import Checkpoints
 from fedtasks.models.split_nn.network import FollowerHalf, Half, LeaderHalf
 from fedtasks.models.split_nn.settings import TrainSettings
 
 log = logging.getLogger(__name__)
 
-HELD, ACTIVATION, GRADIENT = "checkpoints", "activation", "gradient"
+ACTIVATION, GRADIENT = "activation", "gradient"
 _REPORT_EVERY_S = 2.0
-
-
-class Report(Protocol):
-    """Where progress and metrics go, such as `TaskContext.report`."""
-
-    def __call__(self, progress: Mapping[str, Any] | None = None, *, step: int = 0, **metrics: float) -> None:
-        """Show `progress` and store `metrics` at `step`."""
 
 
 class Progress:
@@ -163,8 +157,7 @@ def _epochs(
     half: Half, link: Link, settings: TrainSettings, checkpoints: Checkpoints, one_epoch: Callable[[int], None]
 ) -> None:
     """Go on from the newest joint checkpoint and train to the end."""
-    start = _agree(link, checkpoints)
-    checkpoints.discard_after(start)
+    start = agree(link, checkpoints)
     if start:
         log.info("going on after epoch %d of %d, of which both halves hold a checkpoint", start, settings.epochs)
         for variable, value in zip(half.state, checkpoints.load(start), strict=True):
@@ -174,16 +167,6 @@ def _epochs(
         finished = epoch + 1
         if finished % settings.checkpoint_every_epochs == 0 or finished == settings.epochs:
             checkpoints.save(finished, [variable.numpy() for variable in half.state])
-
-
-def _agree(link: Link, checkpoints: Checkpoints) -> int:
-    """Return after how many epochs both halves hold a checkpoint; 0, the beginning, both hold always."""
-    own = {0, *checkpoints.complete()}
-    link.send(HELD, np.array(sorted(own), dtype=np.int64))
-    theirs = link.receive(HELD)
-    if not isinstance(theirs, np.ndarray) or theirs.dtype != np.int64 or theirs.ndim != 1:
-        raise ProtocolViolated("the other half did not send the epochs of its checkpoints")
-    return max(own & {0, *theirs.tolist()})
 
 
 def array_of(payload: Payload, shape: tuple[int, int], name: str) -> np.ndarray:

@@ -135,6 +135,10 @@ def grant_outputs(intersection: str) -> Callable[[Pair], object]:
     return lambda pair: grant_ticket(pair.shop, pair.bank, outputs=outputs)
 
 
+def config_of(**steps: object) -> str:
+    return json.dumps({**json.loads(shared_config()), "steps": steps})
+
+
 CASES = {
     "no ticket": (lambda pair: None, {}, "TICKET_MISSING", "ticket"),
     "not accepted": (
@@ -176,6 +180,24 @@ CASES = {
         {"config_json": shared_config(learns=["size"])},
         "TICKET_SCOPE",
         "outputs.intersection",
+    ),
+    "both would learn the scores": (
+        lambda pair: grant_ticket(pair.shop, pair.bank),
+        {"config_json": config_of(predict={"scores": "both"})},
+        "TICKET_SCOPE",
+        "outputs.scores",
+    ),
+    "one tree too many": (
+        lambda pair: grant_ticket(pair.shop, pair.bank, limits=tickets.Limits(trees=20)),
+        {"config_json": config_of(train={"trees": 21})},
+        "TICKET_SCOPE",
+        "limits.trees",
+    ),
+    "leaves of any size": (
+        lambda pair: grant_ticket(pair.shop, pair.bank, floor=tickets.Floor(min_leaf_rows=30)),
+        {"config_json": config_of(train={"trees": 20})},
+        "FLOOR_VIOLATED",
+        "floor.min_leaf_rows",
     ),
     "one run too many": (exhausted, {}, "TICKET_EXHAUSTED", "limits.runs"),
     "too many at once": (busy, {}, "TICKET_BUSY", "limits.concurrent_runs"),

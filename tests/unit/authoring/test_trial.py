@@ -14,7 +14,7 @@ from fedtasks.authoring import trial
 from fedtasks.authoring.plan import plan_of
 from fedtasks.authoring.sample import Pair, sample_pair
 from fedtasks.authoring.trial import Tried, try_out
-from fedtasks.config import Dataset, FeatureType, IdType
+from fedtasks.config import Dataset, FeatureType, IdType, LabelKind
 from fedtasks.errors import ConfigError, DataMissing, DeadlinePassed, ProcessFailed, ReceiptsDiffer
 from tests.unit.authoring.conftest import Write
 
@@ -144,3 +144,20 @@ def test_pair_as_declared_has_the_declared_columns(tmp_path: Path) -> None:
     assert len(ids["acme"]) == len(ids["globex"]) == 110
     assert len(ids["acme"] & ids["globex"]) == 50
     assert {row["label"] for row in rows["acme"]} == {0, 1}
+
+
+@pytest.mark.parametrize(("kind", "classes"), [(LabelKind.CLASSES, ("a", "b", "c")), (LabelKind.NUMBER, ())])
+def test_pair_as_declared_has_labels_of_the_declared_kind_and_weights(
+    tmp_path: Path, kind: LabelKind, classes: tuple[str, ...]
+) -> None:
+    from fedtasks.authoring.sample import pair_as_declared
+    from fedtasks.data.tables import list_parts, read_rows
+
+    features = {"balance": FeatureType.NUMERIC}
+    declared: dict[str, Any] = {"label": "grade", "label_kind": kind, "label_classes": classes, "weight": "exposure"}
+    own = Dataset(name="accounts", uri="hdfs://nowhere/data", id="number", features=features, **declared)
+    (made,) = pair_as_declared(tmp_path, own, "acme", "globex", shared=50).parties["acme"].datasets
+    rows = [row for part in list_parts(made) for batch in read_rows(made, part) for row in batch.to_pylist()]
+    found = {row["label"] for row in rows}
+    assert found == {0, 1, 2} if classes else len(found) > 50
+    assert len({row["weight"] for row in rows}) > 10

@@ -27,6 +27,14 @@ def test_ticket_issue_signs_what_was_asked(run: Run, met: tuple[str, str]) -> No
         "7",
         "--epochs",
         "9",
+        "--trees",
+        "50",
+        "--min-leaf-rows",
+        "30",
+        "--first-tree",
+        "leader",
+        "--scores",
+        "both",
         "--ids-blinded",
         "5000000",
         "--ids-blinded-per-day",
@@ -50,10 +58,10 @@ def test_ticket_issue_signs_what_was_asked(run: Run, met: tuple[str, str]) -> No
     assert grant.datasets == (tickets.DatasetScope("customers", shop.dataset("customers").schema_digest, ("age",)),)
     assert grant.expires_s - grant.not_before_s == 2 * 86_400
     assert grant.limits == tickets.Limits(
-        runs=3, concurrent_runs=2, epochs=9, ids_blinded=5_000_000, ids_blinded_per_day=100_000
+        runs=3, concurrent_runs=2, epochs=9, trees=50, ids_blinded=5_000_000, ids_blinded_per_day=100_000
     )
-    assert grant.outputs == tickets.Outputs(intersection="client")
-    assert grant.floor == tickets.Floor(key_bits=4096, min_intersection=7)
+    assert grant.outputs == tickets.Outputs(intersection="client", scores="both")
+    assert grant.floor == tickets.Floor(key_bits=4096, min_intersection=7, min_leaf_rows=30, first_tree="leader")
     assert (decision.actor, decision.action, decision.detail["ticket"]) == ("shop", "ticket.issued", grant.ticket_id)
 
 
@@ -66,6 +74,8 @@ def test_ticket_issue_signs_what_was_asked(run: Run, met: tuple[str, str]) -> No
         ({"--role": "king"}, "CONFIG_INVALID"),
         ({"--key-bits": "1024"}, "CONFIG_INVALID"),
         ({"--intersection": "signer"}, "CONFIG_INVALID"),
+        ({"--scores": "follower"}, "CONFIG_INVALID"),
+        ({"--first-tree": "follower"}, "CONFIG_INVALID"),
     ],
 )
 def test_ticket_issue_with_a_wrong_value_stores_nothing(

@@ -172,6 +172,29 @@ def test_segmented_product_with_a_wrong_segment_is_refused(kernel: str, segments
         ring.segmented_product(enter(ring, [1, 2]), np.array(segments), 5)
 
 
+@pytest.mark.parametrize("n_rows", [1, 9, 700])
+def test_products_may_name_a_row_more_than_once(kernel: str, n_rows: int) -> None:
+    ring = Ring(modulus(1024), kernel)
+    numbers = operands(ring.n, n_rows + 1, seed=3)[1:]
+    source = random.Random(4)
+    segments = [[source.randrange(n_rows) for _ in range(length)] for length in (0, 1, 5, 600, 0, 255, 257)]
+    order = np.array([row for segment in segments for row in segment])
+    starts = np.cumsum([0, *map(len, segments)])
+    expected = [math.prod(numbers[row] for row in segment) % ring.n for segment in segments]
+
+    assert leave(ring, ring.products(enter(ring, numbers), order, starts)) == expected
+
+
+@pytest.mark.parametrize(
+    ("order", "starts"), [([0, 2], [0, 2]), ([-1], [0, 1]), ([0, 1], [0, 3]), ([0, 1], [1, 0]), ([0, 1], [-1, 2])]
+)
+def test_products_of_rows_that_are_not_there_are_refused(kernel: str, order: list[int], starts: list[int]) -> None:
+    ring = Ring(modulus(1024), kernel)
+
+    with pytest.raises(ValueError, match=r"row|segments"):
+        ring.products(enter(ring, [1, 2]), np.array(order), np.array(starts))
+
+
 @pytest.mark.parametrize("bits", [1, 5, 8, 63, 333])
 def test_fixed_base_equals_python(kernel: str, bits: int) -> None:
     ring = Ring(modulus(1536), kernel)

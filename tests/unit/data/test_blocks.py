@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import re
 from pathlib import Path
@@ -9,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fedtasks.config import FeatureType
+from fedtasks.config import FeatureType, LabelKind
 from fedtasks.data.blocks import Blocks, block_of, block_schema, n_blocks, split_of, tag_array, write_blocks
 from fedtasks.data.storage import RunStorage, local_path
 from fedtasks.errors import ConfigError, DataCorrupt, DataMissing
@@ -130,7 +131,61 @@ def test_blocks_of_no_rows_can_be_read(storage: RunStorage, rows: pa.Table) -> N
 @pytest.mark.parametrize("name", ["tag", "split", "label"])
 def test_block_schema_with_a_feature_of_a_reserved_name_is_refused(name: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(f"`{name}`")):
-        block_schema({name: FeatureType.NUMERIC}, has_label=False)
+        block_schema({name: FeatureType.NUMERIC})
+
+
+def test_block_schema_has_no_feature_called_weight_beside_weights() -> None:
+    features = {"weight": FeatureType.NUMERIC}
+    assert block_schema(features, label=LabelKind.BINARY).field("weight").nullable
+    with pytest.raises(ConfigError, match="`weight`; rename the column"):
+        block_schema(features, label=LabelKind.BINARY, has_weight=True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "classes", "values", "type"),
+    [
+        (LabelKind.BINARY, (), [number % 2 for number in range(N)], "int8"),
+        (LabelKind.CLASSES, ("a", "b", "c"), [number % 3 for number in range(N)], "int16"),
+        (LabelKind.NUMBER, (), [number / 7 for number in range(N)], "double"),
+    ],
+)
+def test_blocks_with_labels_of_any_kind_and_weights_keep_them_in_row_order(
+    storage: RunStorage, rows: pa.Table, kind: LabelKind, classes: tuple[str, ...], values: list[float], type: str
+) -> None:
+    weights = [1.0 + number for number in range(N)]
+    given = rows.set_column(3, "label", pa.array(values)).append_column("weight", pa.array(weights))
+    write_blocks(storage, 1, given, FEATURES, label=kind, classes=classes, rows_per_block=90)
+
+    blocks = Blocks.open(storage)
+
+    assert (blocks.label, blocks.classes, blocks.has_weight, blocks.has_label) == (kind, classes, True, True)
+    table = blocks.table()
+    assert table.schema.names[-2:] == ["label", "weight"]
+    assert [str(kind) for kind in table.schema.types[-2:]] == [type, "double"]
+    expected = given.sort_by("tag")
+    for name in ("label", "weight"):
+        assert table[name].to_pylist() == expected[name].to_pylist()
+
+
+def test_blocks_with_a_feature_called_weight_have_no_weights(storage: RunStorage, rows: pa.Table) -> None:
+    given = rows.rename_columns(["tag", "weight", "Home", "label", "Price"])
+    blocks = write_blocks(storage, 1, given, {"weight": FeatureType.NUMERIC})
+    assert not blocks.has_weight
+    assert blocks.table()["weight"].to_pylist() == given.sort_by("tag")["weight"].to_pylist()
+
+
+@pytest.mark.parametrize("has_label", [True, False])
+def test_blocks_from_before_labels_had_kinds_are_binary(storage: RunStorage, rows: pa.Table, has_label: bool) -> None:
+    given = rows if has_label else rows.drop_columns("label")
+    write_blocks(storage, 1, given, FEATURES)
+    manifest = storage.published("align")
+    facts = {name: fact for name, fact in manifest.facts.items() if name not in ("label", "classes", "has_weight")}
+
+    blocks = Blocks(dataclasses.replace(manifest, facts=facts))
+
+    assert (blocks.has_label, blocks.classes, blocks.has_weight) == (has_label, (), False)
+    assert blocks.label is (LabelKind.BINARY if has_label else None)
+    assert blocks.table().num_rows == N
 
 
 def test_open_of_a_changed_block_names_the_file(storage: RunStorage, rows: pa.Table) -> None:

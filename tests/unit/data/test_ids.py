@@ -7,15 +7,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedtasks.config import Dataset, FeatureType, IdType, Normalisation
+from fedtasks.config import Dataset, FeatureType, IdType, LabelKind, Normalisation
 from fedtasks.data.ids import (
     IdCounts,
     Place,
     check_ids,
     check_label,
+    check_label_varies,
     label_bits,
+    label_indices,
+    label_numbers,
     label_text,
     normalise,
+    weights,
 )
 from fedtasks.errors import ColumnType, IdNull, LabelInvalid
 
@@ -130,3 +134,68 @@ def test_check_label_of_what_is_no_two_class_label_is_refused(
 @pytest.mark.parametrize(("counts", "positive"), [({"a": 1, "b": 9}, "a"), ({"0": 1, "1": 1}, None)])
 def test_check_label_of_two_classes_passes(counts: dict[str | None, int], positive: str | None) -> None:
     check_label(dataset(label="y", label_positive=positive), counts)
+
+
+def of_classes(*classes: str) -> Dataset:
+    return dataset(label="y", label_kind=LabelKind.CLASSES, label_classes=classes)
+
+
+@pytest.mark.parametrize(
+    ("values", "classes", "expected"),
+    [
+        (["low", " high ", "low"], ("high", "low"), [1, 0, 1]),
+        ([3, 1, 2], ("1", "2", "3"), [2, 0, 1]),
+        ([2.0, 1.0], ("1", "2"), [1, 0]),
+        ([True, False], ("false", "true"), [1, 0]),
+        ([], ("a", "b"), []),
+        (["c999", "c0"], tuple(f"c{number}" for number in range(1000)), [999, 0]),
+    ],
+)
+def test_label_indices_are_places_among_the_declared_classes(
+    values: list[object], classes: tuple[str, ...], expected: list[int]
+) -> None:
+    found = label_indices(label_text(pa.array(values)), of_classes(*classes), FIRST)
+    assert found.type == pa.int16()
+    assert found.to_pylist() == expected
+
+
+@pytest.mark.parametrize(
+    ("values", "row", "said"),
+    [
+        (["a", "secret", None], 12, "none of the 2 declared; add it to `label_classes`"),
+        (["a", "b", None], 13, "a row without a label; give it one"),
+        (["a", " ", "b"], 12, "a row without a label"),
+    ],
+)
+def test_label_indices_of_no_declared_class_name_the_row_and_never_the_value(
+    values: list[object], row: int, said: str
+) -> None:
+    with pytest.raises(LabelInvalid, match=said) as caught:
+        label_indices(label_text(pa.array(values)), of_classes("a", "b"), Place("f.csv", 11))
+    assert caught.value.where == f"row {row} of f.csv"
+    assert "`y`" in caught.value.detail
+    assert "secret" not in str(caught.value)
+
+
+def test_label_numbers_with_one_missing_name_the_row() -> None:
+    declared = dataset(label="y", label_kind=LabelKind.NUMBER)
+    assert label_numbers(pa.array([0.0, -1.5]), declared, FIRST).to_pylist() == [0.0, -1.5]
+    with pytest.raises(LabelInvalid, match="`y`: found a row without a label") as caught:
+        label_numbers(pa.array([1.0, None]), declared, Place("f.csv", 11))
+    assert caught.value.where == "row 12 of f.csv"
+
+
+@pytest.mark.parametrize(("wrong", "said"), [(None, "is missing"), (0.0, "is not above 0"), (-1.0, "is not above 0")])
+def test_weights_that_are_not_above_zero_name_the_row(wrong: float | None, said: str) -> None:
+    declared = dataset(label="y", weight="w")
+    assert weights(pa.array([1e-9, 3.0]), declared, FIRST).to_pylist() == [1e-9, 3.0]
+    with pytest.raises(ColumnType, match=f"`w`: found a weight that {said}") as caught:
+        weights(pa.array([0.5, wrong, 0.0]), declared, Place("f.csv", 11))
+    assert caught.value.where == "row 12 of f.csv"
+
+
+def test_check_label_varies_refuses_what_is_the_same_everywhere() -> None:
+    check_label_varies(dataset(label="y"), "1.0", "2.0")
+    for value, said in (("1.0", "only one value"), (None, "no rows")):
+        with pytest.raises(LabelInvalid, match=f"`y`: {said} found, at least two"):
+            check_label_varies(dataset(label="y"), value, value)

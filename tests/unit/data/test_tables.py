@@ -7,9 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fedtasks.config import Dataset, FeatureType, Format, IdType
-from fedtasks.data.tables import ID, list_parts, read_ids, read_rows
-from fedtasks.errors import ColumnMissing, ColumnType, DataMissing, FedtasksError, FileInvalid
+from fedtasks.config import Dataset, FeatureType, Format, IdType, LabelKind
+from fedtasks.data.tables import ID, list_parts, read_ids, read_rows, rows_schema
+from fedtasks.errors import ColumnMissing, ColumnType, DataMissing, FedtasksError, FileInvalid, LabelInvalid
 
 FEATURES = {"age": FeatureType.NUMERIC, "home": FeatureType.CATEGORICAL}
 
@@ -70,6 +70,79 @@ def test_parquet_rows_have_the_declared_types_and_missing_values(tmp_path: Path)
     ]
 
 
+CLASSES = {"label": "y", "label_kind": LabelKind.CLASSES, "label_classes": ("good", "fair", "bad")}
+NUMBER = {"label": "y", "label_kind": LabelKind.NUMBER}
+
+
+def labels(dataset: Dataset) -> list[tuple[Any, ...]]:
+    """Label and weight of each row."""
+    return [(row["label"], row["weight"]) for row in rows(dataset)]
+
+
+def texts(dataset: Dataset) -> list[str]:
+    batches = [batch for part in list_parts(dataset) for batch in read_ids(dataset, part)]
+    return [text for batch in batches for text in batch["label"].to_pylist()]
+
+
+def test_csv_labels_of_every_kind_have_weights(tmp_path: Path) -> None:
+    header = "id,age,home,y,w\n"
+    classes = csv(tmp_path / "a.csv", f"{header}a,1,x,bad ,1\nb,1,x,good,.5\n", weight="w", **CLASSES)
+    assert labels(classes) == [(2, 1.0), (0, 0.5)]
+    number = csv(tmp_path / "b.csv", f"{header}a,1,x,1e1,1\nb,1,x, -2.5 ,3\nc,1,x,10,1\n", weight="w", **NUMBER)
+    assert labels(number) == [(10.0, 1.0), (-2.5, 3.0), (10.0, 1.0)]
+    assert texts(number) == ["10", "-2.5", "10"]
+    binary = csv(tmp_path / "c.csv", f"{header}a,1,x,1,1\nb,1,x,0,2\n", weight="w", label="y")
+    assert labels(binary) == [(1, 1.0), (0, 2.0)]
+
+
+def test_parquet_labels_and_weights_have_the_declared_types(tmp_path: Path) -> None:
+    columns: dict[str, Any] = {"id": ["a", "b", "c"], "age": [1, 2, 3], "home": ["x"] * 3, "weight": [1, 2, 3]}
+    texts = pa.array(["fair", "bad", "good"]).dictionary_encode()
+    classes = parquet(tmp_path / "a.parquet", pa.table(columns | {"y": texts}), weight="weight", **CLASSES)
+    assert labels(classes) == [(1, 1.0), (2, 2.0), (0, 3.0)]
+    assert rows_schema(classes).field("label").type == pa.int16()
+    number = parquet(tmp_path / "b.parquet", pa.table(columns | {"y": [7, 8, 9]}), weight="weight", **NUMBER)
+    assert labels(number) == [(7.0, 1.0), (8.0, 2.0), (9.0, 3.0)]
+    assert [str(rows_schema(number).field(name).type) for name in ("label", "weight")] == ["double", "double"]
+
+
+@pytest.mark.parametrize(
+    ("value", "declared", "error", "said"),
+    [
+        ("secret,1", CLASSES, LabelInvalid, "none of the 3 declared; add it to `label_classes`"),
+        (",1", CLASSES, LabelInvalid, "`y`: found a row without a label"),
+        (",1", NUMBER, LabelInvalid, "`y`: found a row without a label"),
+        ("NaN,1", NUMBER, LabelInvalid, "`y`: found a row without a label"),
+        ("-inf,1", NUMBER, ColumnType, "`y`: found an infinite number"),
+        ("secret,1", NUMBER, ColumnType, "`y`: found text that is not a number"),
+        ("1,", NUMBER, ColumnType, "`w`: found a weight that is missing; give each row a number above 0"),
+        ("1,nan", NUMBER, ColumnType, "`w`: found a weight that is missing"),
+        ("1,inf", NUMBER, ColumnType, "`w`: found an infinite number"),
+        ("1,0", NUMBER, ColumnType, "`w`: found a weight that is not above 0"),
+        ("1,-3", NUMBER, ColumnType, "`w`: found a weight that is not above 0"),
+        ("1,secret", NUMBER, ColumnType, "`w`: found text that is not a number"),
+    ],
+)
+def test_label_or_weight_that_no_model_can_use_names_the_row_as_ids_are_read(
+    tmp_path: Path, value: str, declared: dict[str, Any], error: type[FedtasksError], said: str
+) -> None:
+    right = "good,1" if declared is CLASSES else "2,1"
+    lines = "".join(f"p{number},{number},x,{right}\n" for number in range(20_000))
+    dataset = csv(tmp_path / "a.csv", f"id,age,home,y,w\n{lines}q,1,x,{value}\n", weight="w", **declared)
+    for read in (rows, ids):
+        with pytest.raises(error) as caught:
+            read(dataset)
+        assert said in caught.value.detail
+        assert caught.value.where == f"row 20001 of {dataset.uri}"
+        assert "secret" not in str(caught.value)
+
+
+def test_feature_called_weight_is_one_where_rows_have_none(tmp_path: Path) -> None:
+    features = {"weight": FeatureType.NUMERIC}
+    dataset = csv(tmp_path / "a.csv", "id,weight,y\na,,1\nb,-1,0\n", features=features, label="y")
+    assert labels(dataset) == [(1, None), (0, -1.0)]
+
+
 def test_parquet_column_of_no_type_is_all_missing(tmp_path: Path) -> None:
     table = pa.table({"id": ["a", "b"], "age": pa.nulls(2), "home": pa.nulls(2)})
     assert rows(parquet(tmp_path / "a.parquet", table))[1] == {ID: "b", "age": None, "home": None}
@@ -126,6 +199,8 @@ def test_missing_column_is_named_with_those_there_are(tmp_path: Path) -> None:
         ("age", ["1", "2"], {}, "`age`: found string, expected numbers"),
         ("home", [1.5, 2.0], {}, "`home`: found double, expected text, whole numbers or true/false"),
         ("y", [[1], [0]], {"label": "y"}, "`y`: found list"),
+        ("y", ["1", "2"], {"label": "y", "label_kind": LabelKind.NUMBER}, "`y`: found string, expected numbers"),
+        ("w", ["1", "2"], {"label": "home", "features": {"age": FeatureType.NUMERIC}, "weight": "w"}, "`w`: found str"),
     ],
 )
 def test_parquet_column_of_another_type_names_both_types(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fedtasks.errors import DataCorrupt
-from fedtasks.models.split_nn.checkpoint import Checkpoints
+from fedtasks.models.checkpoint import Checkpoints
 
 STATE: list[np.ndarray] = [np.arange(6, dtype=np.float32).reshape(2, 3), np.array(7, dtype=np.int64)]
 
@@ -47,11 +47,11 @@ def test_checkpoint_that_is_damaged_is_ignored_with_a_warning(
     checkpoints = Checkpoints(f"file://{tmp_path}", "one")
     checkpoints.save(1, STATE)
     checkpoints.save(2, STATE)
-    file = tmp_path / "epoch-000002.npz"
+    file = tmp_path / "step-000002.npz"
     file.write_bytes(damage(file.read_bytes()))
     with caplog.at_level(logging.WARNING, logger="fedtasks"):
         assert checkpoints.complete() == [1]
-    assert "epoch-000002.npz" in caplog.text
+    assert "step-000002.npz" in caplog.text
     with pytest.raises(DataCorrupt):
         checkpoints.load(2)
 

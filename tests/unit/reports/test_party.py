@@ -26,6 +26,7 @@ from fedtasks.store import (
     TicketRequestRow,
     TicketRow,
 )
+from fedtasks.tickets import Floor, Limits, Outputs
 from tests.unit.reports.conftest import NOW_MS, RUN_ID, make_run, put_ticket
 
 
@@ -146,6 +147,23 @@ def test_ticket_counts_what_is_used_in_all_and_in_a_day(store: Store) -> None:
         "limits.ids_blinded": (1000, 70),
         "limits.ids_blinded_per_day": (100, 0),
     }
+
+
+def test_ticket_shows_what_it_says_of_trees_and_nothing_that_demands_nothing(store: Store) -> None:
+    put_ticket(store, granted=True, ticket_id="t-1")
+    put_ticket(
+        store,
+        granted=True,
+        ticket_id="t-2",
+        limits=Limits(concurrent_runs=None, trees=9),
+        floor=Floor(min_leaf_rows=30, first_tree="leader"),
+        outputs=Outputs(scores="both"),
+    )
+    plain, bounded = sorted(ticket_reports(store, "bank", NOW_MS)["granted"], key=lambda ticket: ticket["ticket_id"])
+    assert plain["floor"] == {"key_bits": 2048, "min_intersection": 1, "min_leaf_rows": 1}
+    assert bounded["floor"] == {**plain["floor"], "min_leaf_rows": 30, "first_tree": "leader"}
+    assert bounded["limits"] == [{"clause": "limits.trees", "limit": 9, "used": None}]
+    assert (plain["outputs"]["scores"], bounded["outputs"]["scores"]) == ("leader", "both")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What one half writes after an epoch, so that both can go on from the newest that both hold."""
+"""What one half writes after a step, such as an epoch or a tree, so that both go on from the newest that both hold."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from fedtasks.data.storage import filesystem, read_bytes, remove, write_atomically
-from fedtasks.errors import DataCorrupt
+from fedtasks.errors import DataCorrupt, ProtocolViolated
+from fedtasks.link.link import Link
 
 log = logging.getLogger(__name__)
 
-_NAME = re.compile(r"epoch-(\d{6})\.npz")
+_NAME = re.compile(r"step-(\d{6})\.npz")
 _DIGEST_BYTES = 32
+_HELD = "checkpoints"
 
 
 class Checkpoints:
@@ -37,25 +39,25 @@ class Checkpoints:
         self._identity = identity
         self._keep = keep
 
-    def save(self, epoch: int, state: Sequence[np.ndarray]) -> None:
-        """Write the state after `epoch` epochs, then remove the oldest ones."""
+    def save(self, step: int, state: Sequence[np.ndarray]) -> None:
+        """Write the state after `step` steps, then remove the oldest ones."""
         content = io.BytesIO()
         arrays = {f"v{index:03d}": value for index, value in enumerate(state)}
         np.savez(content, allow_pickle=False, identity=np.array(self._identity), **arrays)
         payload = content.getvalue()
-        write_atomically(self._path(epoch), hashlib.sha256(payload).digest() + payload)
+        write_atomically(self._path(step), hashlib.sha256(payload).digest() + payload)
         for old in self._found()[: -self._keep]:
             remove(self._path(old))
 
-    def load(self, epoch: int) -> list[np.ndarray]:
-        """Read the state after `epoch` epochs.
+    def load(self, step: int) -> list[np.ndarray]:
+        """Read the state after `step` steps.
 
         Raises
         ------
         DataCorrupt
             The file is damaged, or belongs to another identity.
         """
-        path = self._path(epoch)
+        path = self._path(step)
         content = read_bytes(path)
         payload = content[_DIGEST_BYTES:]
         if hashlib.sha256(payload).digest() != content[:_DIGEST_BYTES]:
@@ -66,25 +68,25 @@ class Checkpoints:
             return [arrays[name] for name in sorted(arrays.files) if name != "identity"]
 
     def complete(self) -> list[int]:
-        """Return the epochs whose checkpoints can be used; warns of the others."""
+        """Return the steps whose checkpoints can be used; warns of the others."""
         usable = []
-        for epoch in self._found():
+        for step in self._found():
             try:
-                self.load(epoch)
+                self.load(step)
             except DataCorrupt as error:
                 log.warning("a checkpoint is ignored: %s", error)
             else:
-                usable.append(epoch)
+                usable.append(step)
         return usable
 
-    def discard_after(self, epoch: int) -> None:
-        """Remove what is newer than `epoch`.
+    def discard_after(self, step: int) -> None:
+        """Remove what is newer than `step`.
 
         Both halves do so once they have agreed where to go on; a newer one left behind could later be paired with a
         state of the peer that does not belong to it.
         """
         for found in self._found():
-            if found > epoch:
+            if found > step:
                 remove(self._path(found))
 
     def _found(self) -> list[int]:
@@ -94,5 +96,20 @@ class Checkpoints:
         names = (found.rpartition("/")[2] for found in fs.ls(path, detail=False))
         return sorted(int(match[1]) for match in map(_NAME.fullmatch, names) if match)
 
-    def _path(self, epoch: int) -> str:
-        return f"{self._uri}/epoch-{epoch:06d}.npz"
+    def _path(self, step: int) -> str:
+        return f"{self._uri}/step-{step:06d}.npz"
+
+
+def agree(link: Link, checkpoints: Checkpoints) -> int:
+    """Return after how many steps both halves hold a checkpoint; 0, the beginning, both hold always.
+
+    Newer ones are removed on both sides.
+    """
+    own = {0, *checkpoints.complete()}
+    link.send(_HELD, np.array(sorted(own), dtype=np.int64))
+    theirs = link.receive(_HELD)
+    if not isinstance(theirs, np.ndarray) or theirs.dtype != np.int64 or theirs.ndim != 1:
+        raise ProtocolViolated("the other half did not send the steps of its checkpoints")
+    newest = max(own & {0, *theirs.tolist()})
+    checkpoints.discard_after(newest)
+    return newest

@@ -1,0 +1,74 @@
+"""What becomes of scores: files of this party, and figures for its store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from fedtasks.config import LabelKind
+from fedtasks.data.blocks import LABEL, TAG
+from fedtasks.data.storage import write_atomically, write_json
+from fedtasks.models import evaluation
+from fedtasks.settings import to_plain
+from fedtasks.tasks import TaskContext
+
+SCORES, PREDICTIONS = "scores.json", "predictions.parquet"
+SCORE = "score"
+
+
+def progress(done: int, of: int, phase: str = "evaluate") -> dict[str, object]:
+    """Return what a task that goes through rows reports."""
+    return {"phase": phase, "done": done, "of": of}
+
+
+def write_evaluation(
+    context: TaskContext,
+    table: pa.Table,
+    scores: np.ndarray,
+    champion: np.ndarray | None = None,
+    *,
+    kind: LabelKind = LabelKind.BINARY,
+    classes: Sequence[str] = (),
+) -> None:
+    """Measure scores of labelled rows, report the figures, and write both.
+
+    Parameters
+    ----------
+    table
+        The rows, with tag and label.
+    scores
+        Shape ``(n,)``, or ``(n, classes)`` for several classes.
+    champion
+        Those of the version in use, of the same rows.
+    kind, classes
+        What is predicted.
+    """
+    labels = table[LABEL].to_numpy()
+    quality = evaluation.quality(kind, labels, scores)
+    if champion is not None:
+        quality |= {f"champion_{name}": value for name, value in evaluation.quality(kind, labels, champion).items()}
+    if kind is LabelKind.BINARY:
+        for number, counts in enumerate(evaluation.bins(labels, scores)):
+            context.report(None, step=number, **{f"bin.{name}": value for name, value in counts.items()})
+    context.report(progress(table.num_rows, table.num_rows), step=0, **quality)
+    write_predictions(context, table, scores, classes)
+    write_json(f"{context.folder}/{SCORES}", to_plain(quality))
+
+
+def write_predictions(context: TaskContext, table: pa.Table, scores: np.ndarray, classes: Sequence[str] = ()) -> None:
+    """Write scores beside tags, with the label where there is one; of several classes, the likeliest one too."""
+    columns: dict[str, pa.Array] = {TAG: table[TAG]}
+    if scores.ndim == 2:
+        columns["class"] = pa.array(np.array(classes, dtype=object)[scores.argmax(axis=1)], pa.string())
+        flat = pa.array(np.ascontiguousarray(scores).ravel())
+        columns[SCORE] = pa.FixedSizeListArray.from_arrays(flat, scores.shape[1])
+    else:
+        columns[SCORE] = pa.array(scores)
+    if LABEL in table.column_names:
+        columns[LABEL] = table[LABEL]
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table(columns), sink, compression="zstd")
+    write_atomically(f"{context.folder}/{PREDICTIONS}", sink.getvalue().to_pybytes())

@@ -1,0 +1,200 @@
+"""The leader's side of training: it encrypts gradients, reads the sums, and chooses the splits."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fedtasks.errors import TrainingDiverged
+from fedtasks.link.link import Link
+from fedtasks.models.checkpoint import Checkpoints, agree
+from fedtasks.models.progress import Report
+from fedtasks.models.secureboost import messages, sampling
+from fedtasks.models.secureboost.cipher import OwnerCipher
+from fedtasks.models.secureboost.frontier import Mask, to_bits
+from fedtasks.models.secureboost.gain import Floats, Gradients
+from fedtasks.models.secureboost.grower import TreeGrower
+from fedtasks.models.secureboost.halves import Tree
+from fedtasks.models.secureboost.messages import receive_message
+from fedtasks.models.secureboost.objective import Objective
+from fedtasks.models.secureboost.offers import PeerOffers
+from fedtasks.models.secureboost.settings import LEADER_ALONE, TrainSettings
+from fedtasks.models.secureboost.sums import BinnedRows
+from fedtasks.settings import build, to_plain
+from fedtasks.wire.v1.secureboost_pb2 import SplitOffer, TreeStart
+
+log = logging.getLogger(__name__)
+
+
+class Leader:
+    """Grows trees, with a follower or, as the first one by default, alone.
+
+    Parameters
+    ----------
+    rows
+        The own train rows.
+    labels, weights
+        Of the same rows.
+    objective
+        What is predicted.
+    settings
+        As the follower's.
+    raw
+        Raw scores that training goes on from, shape ``(n, width)``.
+    trees
+        Those of the model that training goes on from.
+
+    Attributes
+    ----------
+    trees
+        Those of the model so far.
+
+    Notes
+    -----
+    Reveals: to the follower, which rows are in which node that may be split further, and at its own splits which of its
+    candidates were chosen; where rows are sampled, which. Gradients only encrypted; leaves and scores never.
+    """
+
+    def __init__(
+        self,
+        rows: BinnedRows,
+        labels: np.ndarray,
+        weights: Floats,
+        objective: Objective,
+        settings: TrainSettings,
+        raw: Floats,
+        trees: Sequence[Tree] = (),
+    ) -> None:
+        self._rows = rows
+        self._columns = rows.binner.columns
+        self._labels, self._weights = labels, weights
+        self._objective = objective
+        self._settings = settings
+        self._candidates = rows.candidates()
+        self._raw = raw
+        self._first_tree = len(trees)
+        self._n_peer_splits = sum(node.peer_split is not None for tree in trees for node in tree.nodes)
+        self._is_held_out = sampling.validation_rows(rows.n_rows, settings)
+        self.trees = list(trees)
+
+    def train(
+        self,
+        link: Link,
+        make_cipher: Callable[[], OwnerCipher],
+        checkpoints: Checkpoints,
+        report: Report,
+    ) -> int:
+        """Grow all trees; return how many rounds the model has gained.
+
+        Raises
+        ------
+        TrainingDiverged
+            A score is not finite.
+        ProtocolViolated
+            The follower sent what it must not, or sums that are not those of its rows.
+        """
+        width = self._objective.width
+        state = _State(self._raw.copy(), self._raw.copy(), [], [])
+        grown = agree(link, checkpoints)
+        if grown:
+            state = _State.load(checkpoints.load(grown))
+            self.trees += state.trees
+            self._n_peer_splits += sum(node.peer_split is not None for tree in state.trees for node in tree.nodes)
+            log.info("going on after %d trees, of which both halves hold a checkpoint", grown)
+        cipher = make_cipher()
+        try:
+            link.send(messages.KEY, cipher.key())
+            self._link, self._cipher = link, cipher
+            self._n_offered = receive_message(link, messages.OFFER, SplitOffer).candidates
+            while grown < self._settings.trees * width and not self._is_enough(state.losses):
+                if grown % width == 0:
+                    state.start = state.raw.copy()
+                tree, values = self._tree(self._first_tree + grown, state.start, grown % width, report)
+                self.trees.append(tree)
+                state.trees.append(tree)
+                state.raw[:, tree.output] += values
+                grown += 1
+                if grown % width == 0:
+                    self._finish_round(grown // width, state, report)
+                checkpoints.save(grown, state.arrays())
+            rounds = self._best(state.losses) if self._settings.early_stopping_rounds else grown // width
+            del self.trees[self._first_tree + rounds * width :]
+            link.send(messages.START, TreeStart(tree=len(self.trees), end=True))
+            return rounds
+        finally:
+            cipher.close()
+
+    # ------------------------------------------------------------------------------------------------ rounds
+    def _finish_round(self, number: int, state: _State, report: Report) -> None:
+        if not np.isfinite(state.raw).all():
+            raise TrainingDiverged(f"a score is not finite after round {number}")
+        losses = self._objective.loss(self._labels, state.raw)
+        found = {"loss": self._mean(losses, ~self._is_held_out)}
+        if self._is_held_out.any():
+            found["validation_loss"] = self._mean(losses, self._is_held_out)
+            state.losses.append(found["validation_loss"])
+        progress = {"phase": "train", "done": number, "of": self._settings.trees, "loss": found["loss"]}
+        report(progress, step=number, **found)
+
+    def _mean(self, losses: Floats, rows: Mask) -> float:
+        return float(np.average(losses[rows], weights=self._weights[rows]))
+
+    def _best(self, losses: Sequence[float]) -> int:
+        """Return the number of the best round, from 1."""
+        return int(np.argmin(losses)) + 1
+
+    def _is_enough(self, losses: Sequence[float]) -> bool:
+        patience = self._settings.early_stopping_rounds
+        return bool(patience and losses and len(losses) - self._best(losses) >= patience)
+
+    def _tree(self, number: int, raw: Floats, output: int, report: Report) -> tuple[Tree, Floats]:
+        """Grow one tree; return it and what it adds to each row's raw score."""
+        first, second = (each[:, output] * self._weights for each in self._objective.derivatives(self._labels, raw))
+        bag, counts = sampling.bag(number, np.abs(first), ~self._is_held_out, self._settings)
+        counts = np.where(bag, counts, 0.0)
+        gradients = Gradients.of(first * counts, second * counts, self._cipher.precision)
+        columns = sampling.columns(number, len(self._columns), sampling.LEADER, self._settings)
+        grower = TreeGrower(self._rows, self._candidates, columns, gradients, bag, self._settings, self._n_peer_splits)
+        is_alone = number < self._objective.width and self._settings.first_tree == LEADER_ALONE
+        grower.grow(self._begin(number, None if is_alone else gradients, bag, report))
+        self._n_peer_splits = grower.n_peer_splits
+        return Tree(output, tuple(sorted(grower.nodes, key=lambda node: node.number))), grower.values
+
+    def _begin(self, number: int, gradients: Gradients | None, bag: Mask, report: Report) -> PeerOffers | None:
+        """Tell the follower of a tree, and send it the gradients unless it takes no part."""
+        bits = b"" if gradients is None or bag.all() else to_bits(bag)
+        self._link.send(messages.START, TreeStart(tree=number, federated=gradients is not None, bag=bits))
+        rows = np.flatnonzero(bag)
+        if gradients is not None:
+            for start in range(0, len(rows), messages.ROWS_AT_ONCE):
+                some = rows[start : start + messages.ROWS_AT_ONCE]
+                self._link.send(messages.GRADIENTS, self._cipher.encrypt(gradients.first[some], gradients.second[some]))
+                report({"phase": "gradients", "tree": number + 1, "done": start + len(some), "of": len(rows)})
+        # While the follower adds up, there is time to draw what the next tree needs.
+        if number + 1 < self._first_tree + self._settings.trees * self._objective.width:
+            self._cipher.prepare(len(rows))
+        return None if gradients is None else PeerOffers(self._link, self._cipher, self._n_offered)
+
+
+@dataclass
+class _State:
+    """What a checkpoint holds: raw scores now and at the start of the round, new trees, losses on held-out rows."""
+
+    raw: Floats
+    start: Floats
+    trees: list[Tree]
+    losses: list[float]
+
+    def arrays(self) -> list[np.ndarray]:
+        plain = json.dumps({"trees": to_plain(self.trees), "losses": self.losses})
+        return [self.raw, self.start, np.frombuffer(plain.encode(), dtype=np.uint8)]
+
+    @classmethod
+    def load(cls, arrays: Sequence[np.ndarray]) -> _State:
+        raw, start, encoded = arrays
+        plain = json.loads(encoded.tobytes())
+        return cls(raw, start, [build(Tree, each) for each in plain["trees"]], plain["losses"])

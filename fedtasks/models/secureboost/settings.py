@@ -1,0 +1,157 @@
+"""What both halves of boosted trees must agree on before they train, evaluate or predict."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fedtasks.errors import ConfigError
+from fedtasks.models.settings import FRESH, check_start
+from fedtasks.settings import check_limits, within
+
+LEADER_ALONE, BOTH = "leader", "both"
+UNKNOWN_ERROR, UNKNOWN_MISSING = "error", "missing"
+
+
+def _choose(value: str, field: str, *known: str) -> None:
+    if value not in known:
+        raise ConfigError(f"`{value}` is not one of: {', '.join(known)}", field=field)
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """Settings of task ``train``, equal on both sides. What is predicted follows from the label's kind.
+
+    Parameters
+    ----------
+    trees
+        Boosting rounds: one tree each, or one for each class.
+    depth
+        Most splits between root and leaf.
+    bins
+        Most bins of a numeric feature.
+    learning_rate
+        What each tree's leaves are multiplied by.
+    reg_lambda, gamma, min_child_weight
+        As in XGBoost: what is added to a leaf's sum of second derivatives, what a split must gain, and the least sum of
+        second derivatives on either side of it.
+    min_leaf_rows
+        Fewest rows on either side of a split: fewer would say too much about few people.
+    first_tree
+        Whose features the first round uses: ``leader``, the label holder's alone, or ``both``. Rows that the first
+        trees put together are much alike in their labels, and the follower sees which rows a split puts together.
+    key_bits
+        Length of the Paillier key.
+    subsample, colsample
+        Share of the rows and of each party's features that a tree is grown from.
+    goss_top, goss_other
+        Gradient-based one-side sampling: the share of rows with the largest gradients that a tree is grown from, and
+        the share of all rows that is taken of the others, at random. By default all rows are used.
+    validation_fraction, early_stopping_rounds
+        Share of the train rows that trees are not grown from, and after how many rounds without a lower loss on them
+        training ends; the model keeps the rounds up to the best one. By default neither is done.
+    seed
+        Decides which rows and features are drawn.
+    model, start_from, warm_trees
+        The model that more trees are added to, where `start_from` names a version of it (``champion``, ``v3``; by
+        default ``fresh``), and how many rounds that adds; never more than `trees`.
+    """
+
+    trees: int = within(20, 1, 10_000)
+    depth: int = within(4, 1, 10)
+    bins: int = within(32, 2, 1024)
+    learning_rate: float = 0.3
+    reg_lambda: float = within(1.0, 0)
+    gamma: float = within(0.0, 0)
+    min_child_weight: float = within(1.0, 0)
+    min_leaf_rows: int = within(20, 1, privacy=True)
+    first_tree: str = within(LEADER_ALONE, privacy=True)
+    key_bits: int = within(2048, 2048, 4096, privacy=True)
+    subsample: float = within(1.0, 0, 1)
+    colsample: float = within(1.0, 0, 1)
+    goss_top: float = within(0.0, 0, 1)
+    goss_other: float = within(0.0, 0, 1)
+    validation_fraction: float = within(0.0, 0, 0.9)
+    early_stopping_rounds: int = within(0, 0)
+    seed: int = within(0, 0)
+    model: str = ""
+    start_from: str = FRESH
+    warm_trees: int = within(5, 1)
+
+    def __post_init__(self) -> None:
+        check_limits(self)
+        check_start(self.start_from, self.model)
+        _choose(self.first_tree, "first_tree", LEADER_ALONE, BOTH)
+        for name in ("learning_rate", "subsample", "colsample"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"must be positive, found {getattr(self, name)}", field=name)
+        if self.key_bits % 1024:
+            raise ConfigError(f"{self.key_bits} is not 2048, 3072 or 4096", field="key_bits")
+        if (self.goss_top > 0) != (self.goss_other > 0) or self.goss_top + self.goss_other > 1:
+            raise ConfigError("set both `goss_top` and `goss_other`, together at most 1", field="goss_other")
+        if self.goss_top and self.subsample < 1:
+            raise ConfigError("choose one: `subsample` draws rows too", field="goss_top")
+        if (self.early_stopping_rounds > 0) != (self.validation_fraction > 0):
+            raise ConfigError(
+                "set both `validation_fraction` and `early_stopping_rounds`, or neither", field="early_stopping_rounds"
+            )
+
+
+@dataclass(frozen=True)
+class EvaluateSettings:
+    """Settings of task ``evaluate``, equal on both sides.
+
+    Parameters
+    ----------
+    model_task
+        The task whose published halves are evaluated.
+    batch_size
+        Rows of one message.
+    model
+        The model whose version in use is measured on the same rows; by default there is none.
+    unknown
+        What to do with a category that no train row had: ``error``, or ``missing`` to treat it as no value.
+    scores
+        Who learns the scores of rows: ``leader``, or ``both``, which the ticket must allow.
+    """
+
+    model_task: str = "train"
+    batch_size: int = within(8192, 1)
+    model: str = ""
+    unknown: str = UNKNOWN_ERROR
+    scores: str = within(LEADER_ALONE, privacy=True)
+
+    def __post_init__(self) -> None:
+        check_limits(self)
+        _choose(self.unknown, "unknown", UNKNOWN_ERROR, UNKNOWN_MISSING)
+        _choose(self.scores, "scores", LEADER_ALONE, BOTH)
+
+
+@dataclass(frozen=True)
+class PredictSettings:
+    """Settings of task ``predict``, equal on both sides.
+
+    Parameters
+    ----------
+    model
+        The model whose halves score the run's shared people; by default what `model_task` of this run has trained.
+    version
+        Which version of it; by default the one in use.
+    model_task
+        The task that trained it.
+    batch_size, unknown, scores
+        See `EvaluateSettings`.
+    """
+
+    model: str = ""
+    version: int = within(0, 0)
+    model_task: str = "train"
+    batch_size: int = within(8192, 1)
+    unknown: str = UNKNOWN_ERROR
+    scores: str = within(LEADER_ALONE, privacy=True)
+
+    def __post_init__(self) -> None:
+        check_limits(self)
+        _choose(self.unknown, "unknown", UNKNOWN_ERROR, UNKNOWN_MISSING)
+        _choose(self.scores, "scores", LEADER_ALONE, BOTH)
+        if self.version and not self.model:
+            raise ConfigError("name the model whose version it is", field="model")
