@@ -100,6 +100,11 @@ bench-kernel: setup ## Measure the kernels of batch arithmetic side by side, on 
 bench-online: setup ## Measure live lookups; TAGS= sets how many tags each side has.
 	@TAGS=$(or $(TAGS),1000000) $(BIN)/python tests/benchmarks/bench_online.py
 
+.PHONY: bench-trees
+bench-trees: setup ## Measure boosted trees; DATASET= is synthetic, or credit_default or mnist from folder DATA=.
+	@DATASET=$(or $(DATASET),synthetic) DATA=$(DATA) DEPTH=$(or $(DEPTH),3) TREES=$(or $(TREES),5) BINS=$(or $(BINS),32) \
+		KEY_BITS=$(or $(KEY_BITS),2048) $(BIN)/python tests/benchmarks/bench_trees.py
+
 .PHONY: bench-pages
 bench-pages: setup ## Measure the pages' answers; RUNS= sets how many runs the store has.
 	@RUNS=$(or $(RUNS),10000) $(BIN)/python tests/benchmarks/bench_pages.py

@@ -185,7 +185,7 @@ def _java(_: Party) -> Iterator[Finding]:
     if find_spec("pyspark") is None:
         yield Finding("Spark", Verdict.NOTE, "not installed here; only workers need it")
         return
-    from fedtasks.psi import class_archive
+    from fedtasks.spark import class_archive
 
     if class_archive.archive().exists():
         yield Finding("Spark", Verdict.OK, f"pyspark {_installed('pyspark')}, prepared for a fast start")

@@ -16,7 +16,7 @@ from fedtasks.errors import ConfigError
 
 T = TypeVar("T")
 
-_LIMITS, _PRIVACY = "limits", "privacy"
+_LIMITS, _CHOICES, _PRIVACY = "limits", "choices", "privacy"
 _WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 
 
@@ -160,7 +160,14 @@ def _convert_dataclass(kind: type, value: object, lines: Lines, path: str) -> ob
         raise lines.error(place, error.detail) from None
 
 
-def within(default: Any, least: float | None = None, most: float | None = None, *, privacy: bool = False) -> Any:
+def within(
+    default: Any,
+    least: float | None = None,
+    most: float | None = None,
+    *,
+    choices: tuple[str, ...] = (),
+    privacy: bool = False,
+) -> Any:
     """Declare a field of a settings dataclass by its default and limits, which `check_limits` and forms keep.
 
     Parameters
@@ -169,16 +176,25 @@ def within(default: Any, least: float | None = None, most: float | None = None, 
         Its default.
     least, most
         Its limits; None is no limit.
+    choices
+        The only values that it may have; none given is no limit.
     privacy
         Whether it decides what the peer may learn, so that a ticket may bound it.
     """
-    return dataclasses.field(default=default, metadata={_LIMITS: (least, most), _PRIVACY: privacy})
+    metadata = {_LIMITS: (least, most), _CHOICES: choices, _PRIVACY: privacy}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def limits_of(field: dataclasses.Field[Any]) -> tuple[float | None, float | None]:
     """Return the limits that a field was declared `within`."""
     least, most = field.metadata.get(_LIMITS, (None, None))
     return least, most
+
+
+def choices_of(field: dataclasses.Field[Any]) -> tuple[str, ...]:
+    """Return the only values that a field may have; none for any."""
+    choices: tuple[str, ...] = field.metadata.get(_CHOICES, ())
+    return choices
 
 
 def decides_privacy(field: dataclasses.Field[Any]) -> bool:
@@ -189,7 +205,9 @@ def decides_privacy(field: dataclasses.Field[Any]) -> bool:
 def check_limits(settings: Any) -> None:
     """Raise `ConfigError` naming the first field of a dataclass that is beyond its limits."""
     for field in dataclasses.fields(settings):
-        value, (least, most) = getattr(settings, field.name), limits_of(field)
+        value, (least, most), choices = getattr(settings, field.name), limits_of(field), choices_of(field)
+        if choices and value not in choices:
+            raise ConfigError(f"`{value}` is not one of: {', '.join(choices)}", field=field.name)
         if (least is None or value >= least) and (most is None or value <= most):
             continue
         allowed = f"less than {least}" if most is None else f"not between {least} and {most}"

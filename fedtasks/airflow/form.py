@@ -21,8 +21,16 @@ from airflow.sdk import Param
 
 from fedtasks.airflow.steps import Step
 from fedtasks.config import Party
-from fedtasks.errors import ConfigDiffers, DataNotLanded, FedtasksError, FloorViolated, ModelTaken, TicketMissing
-from fedtasks.settings import decides_privacy, limits_of
+from fedtasks.errors import (
+    ConfigDiffers,
+    DataNotLanded,
+    FedtasksError,
+    FloorViolated,
+    ModelTaken,
+    TicketMissing,
+    TicketScope,
+)
+from fedtasks.settings import choices_of, decides_privacy, limits_of
 
 WAIT = "wait_minutes"
 """The field that says how long a half waits for the other."""
@@ -39,6 +47,10 @@ REFUSALS: Mapping[str, type[FedtasksError]] = {
     "partition": DataNotLanded,
     "key_bits_min": FloorViolated,
     "min_intersection": FloorViolated,
+    "key_bits": FloorViolated,
+    "min_leaf_rows": FloorViolated,
+    "first_tree": FloorViolated,
+    "scores": TicketScope,
     "model": ModelTaken,
 }
 """With what a run is refused whose value in this field or setting will not do; Airflow itself cannot look at it."""
@@ -146,6 +158,8 @@ def _field(step: Step, declared: Field[Any], section: str | None = None) -> tupl
     """Make the field of one setting."""
     value = step.default(declared)
     schema = _schema(typing.get_type_hints(step.declaration)[declared.name], value)
+    if choices_of(declared):
+        schema = {"type": "string", "enum": list(choices_of(declared))}
     least, most = limits_of(declared)
     limits = {"minimum": least, "maximum": most}
     schema |= {name: limit for name, limit in limits.items() if limit is not None and abs(limit) <= _EXACT}

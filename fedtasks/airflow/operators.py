@@ -31,6 +31,7 @@ from fedtasks.airflow.triggers import MeetingTrigger
 from fedtasks.config import Party, digest
 from fedtasks.errors import DeadlinePassed, FedtasksError, RunUnknown
 from fedtasks.halves import half_name
+from fedtasks.reports.runs import BIN, IMPORTANCE
 from fedtasks.settings import to_plain
 
 if TYPE_CHECKING:
@@ -531,6 +532,7 @@ class CloseRunOperator(MeetingOperator):
             "metrics": {
                 f"{metric.task}.{metric.name}": metric.value
                 for metric in sorted(answer.metrics, key=lambda metric: int(metric.step))
+                if not metric.name.startswith((BIN, IMPORTANCE))
             },
         }
         self.log.info("Receipts agree: %s", json.dumps(summary, sort_keys=True))

@@ -134,8 +134,9 @@ class Step:
         """
         whole = params.get(self.name) or {}
         defaults = {declared.name: self.default(declared) for declared in self.declared}
-        single = {name: params.get(f"{self.name}.{name}", default) for name, default in defaults.items()}
-        changed = {name: value for name, value in single.items() if value != defaults[name]}
+        single = {name: params.get(f"{self.name}.{name}") for name in defaults}
+        # A field that was cleared is None: nobody has changed it.
+        changed = {name: value for name, value in single.items() if value is not None and value != defaults[name]}
         return {**self.settings, **changed, **whole}
 
     def check(self, settings: Mapping[str, Any]) -> None:
@@ -225,8 +226,8 @@ def train_secureboost(**settings: Any) -> Step:
     What decides privacy is always named, so that a ticket can bound it.
     """
     named = {"trees": 20, "first_tree": "leader", "key_bits": 2048, "min_leaf_rows": 20, **settings}
-    entry = "spark_jobs/train_secureboost.py"
-    return Step("train", entry, Launcher.SPARK, named, (), f"{_TREES}:TrainSettings", needs_label=True)
+    entry, declaration = "fedtasks.models.secureboost.steps:train", f"{_TREES}:TrainSettings"
+    return Step("train", entry, settings=named, settings_type=declaration, needs_label=True)
 
 
 def evaluate_secureboost(**settings: Any) -> Step:

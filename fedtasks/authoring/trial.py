@@ -141,7 +141,7 @@ def _spark(steps: Sequence[Step], pair: Pair, folder: Path) -> Iterator[str]:
         missing = ""
         if any(step.launcher is Launcher.SPARK for step in steps):
             try:
-                from fedtasks.psi.spark import spark_session
+                from fedtasks.spark.session import spark_session
             except ImportError:
                 missing = "Spark is not installed here: install fedtasks[spark]"
             else:

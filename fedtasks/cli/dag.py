@@ -160,9 +160,12 @@ def _settings(conf: str) -> Mapping[str, Any]:
 
 def _told(step: Mapping[str, Any]) -> str:
     """Say what a step ended with, on one line."""
+    from fedtasks.reports.runs import BIN, IMPORTANCE
+
     if step["left_out"]:
         return str(step["left_out"])
     facts = {**step["outcome"].get("counts", {}), **step["outcome"].get("values", {})}
     for party, metrics in step["metrics"].items():
-        facts |= {f"{party}.{name}": round(value, 3) for name, value in metrics.items()}
+        figures = {name: value for name, value in metrics.items() if not name.startswith((BIN, IMPORTANCE))}
+        facts |= {f"{party}.{name}": round(value, 3) for name, value in figures.items()}
     return " ".join(f"{name}={json.dumps(value)}" for name, value in facts.items()) or "nothing to count"

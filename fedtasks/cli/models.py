@@ -39,7 +39,7 @@ _COLUMNS = {
     "from": "parent",
     "peer": "peer",
     "data up to": "partition",
-    "AUC": "auc",
+    "quality": "quality",
     "published": "published",
 }
 
@@ -99,7 +99,8 @@ def _change(name: str, version: int, reason: str, party: Path, as_json: bool, *,
 
 
 def _summary(row: ModelRow) -> dict[str, Any]:
-    auc = (row.metrics or {}).get("auc")
+    metrics = row.metrics or {}
+    first = next((name for name in ("auc", "accuracy", "rmse") if name in metrics), None)
     return {
         "model": row.model,
         "version": row.version,
@@ -107,6 +108,6 @@ def _summary(row: ModelRow) -> dict[str, Any]:
         "parent": row.parent,
         "peer": row.peer,
         "partition": row.partition,
-        "auc": auc,
+        "quality": f"{first} {metrics[first]:.3f}" if first else None,
         "published": moment(row.published_ms),
     }

@@ -26,6 +26,9 @@ LOOK_EVERY_S = 0.5
 PATIENCE_S = 120.0
 """How long a store that cannot be reached is waited for."""
 
+MOST_IMPORTANT = 10
+"""How many features are told of."""
+
 _SIGNS = {"waiting": "⏳", "running": "▶", "succeeded": "✔", "failed": "✘"}
 _FACTS = {"Ticket": "ticket_id", "DAG run": "dag_run_id", "Reason": "reason"}
 
@@ -106,6 +109,8 @@ def _parts(report: Mapping[str, Any]) -> Iterator[RenderableType]:
         yield _table(columns, map(_ledger_line, report["ledger"]))
     if report["metrics"]:
         yield _table(["Metric", "Last value"], report["metrics"].items())
+    if report["importance"]:
+        yield Text(_importance(report["importance"]))
     if report["rights"]:
         rows = [(right["what"], "✔ yes" if right["may"] else "✘ no", _clause(right)) for right in report["rights"]]
         yield _table(["Results", "May be seen here", "Because"], rows)
@@ -163,6 +168,14 @@ def _bar(half: Mapping[str, Any] | None) -> RenderableType:
 def _ledger_line(entry: Mapping[str, Any]) -> tuple[object, ...]:
     rows = f"{entry['items']:,}" if entry["items"] else ""
     return entry["what"], entry["task"], entry["learns"], rows, size(entry["bytes"])
+
+
+def _importance(features: Sequence[Mapping[str, Any]]) -> str:
+    """Say in one line which features count most."""
+    by = "gain" if "gain" in features[0] else "splits"
+    told = [f"{each['feature']} {each[by]:,.4g}" for each in features[:MOST_IMPORTANT]]
+    more = [f"{len(features) - len(told)} more"] if len(features) > len(told) else []
+    return f"Features by {by}: {' · '.join([*told, *more])}"
 
 
 def _clause(right: Mapping[str, Any]) -> str:

@@ -118,7 +118,10 @@ def _print_refusals(store: Store, party: str, pipeline: str, peer: str, limit: i
 
 @run_app.command("show", epilog=examples("run show credit_retrain.2026-11-21.1"))
 def run_show(run_id: RunId, as_json: AsJson = False, party_file: PartyFile = PARTY) -> None:
-    """Show both sides of a run: how it stands, task by task, what left the house, results and receipts."""
+    """Show both sides of a run: how it stands, task by task, what left the house, results and receipts.
+
+    Of trees it tells the ten features that count most; with --json, up to fifty.
+    """
     from fedtasks.cli.run_view import run_view
     from fedtasks.reports.runs import run_report
 

@@ -370,16 +370,15 @@ class FixedBase:
 
     def _digits(self, exponents: Bytes) -> Bytes:
         n_windows = len(self._table) >> WINDOW_BITS
-        bits = np.unpackbits(exponents[:, ::-1], axis=1, bitorder="little")
-        if bits[:, self.exponent_bits :].any():
+        if self.exponent_bits % 8 and (exponents[:, 0] >> (self.exponent_bits % 8)).any():
             raise ValueError(f"an exponent has more than {self.exponent_bits} bits")
-        padded = np.zeros((len(bits), n_windows * WINDOW_BITS), dtype=np.uint8)
-        kept = min(bits.shape[1], padded.shape[1])
-        padded[:, :kept] = bits[:, :kept]
-        weights = (1 << np.arange(WINDOW_BITS)).astype(np.uint8)
-        return np.ascontiguousarray(
-            (padded.reshape(len(bits), n_windows, WINDOW_BITS) * weights).sum(2, dtype=np.uint8)
-        )
+        first = np.arange(n_windows) * WINDOW_BITS
+        # A window lies in two neighbouring bytes, of which the last one's neighbour is nothing.
+        low = np.zeros((len(exponents), exponents.shape[1] + 1), dtype=np.uint16)
+        low[:, :-1] = exponents[:, ::-1]
+        pairs = low[:, first // 8] | low[:, first // 8 + 1] << 8
+        digits = pairs >> (first % 8).astype(np.uint16) & ((1 << WINDOW_BITS) - 1)
+        return np.ascontiguousarray(digits, dtype=np.uint8)
 
 
 class CrtRing(Ring):

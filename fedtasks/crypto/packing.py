@@ -94,8 +94,10 @@ class Slots:
         Raises
         ------
         ProtocolViolated
-            A plaintext is none of ours.
+            A plaintext is none of ours, or there are more or fewer than that.
         """
+        if len(packed) != -(-n_sums // self.per_plaintext):
+            raise ProtocolViolated(f"{len(packed)} packed ciphertexts for {n_sums} sums")
         public = private.public
         # Half of each slot's range is added, so that no slot is negative and none borrows from its neighbour.
         offset = sum(1 << (self.bits * place + self.bits - 1) for place in range(self.per_plaintext))

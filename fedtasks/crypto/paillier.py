@@ -25,7 +25,7 @@ from phe import paillier
 from fedtasks.crypto.kernels import Bytes, Words
 from fedtasks.crypto.key_proof import has_small_factor
 from fedtasks.crypto.modular import CrtRing, FixedBase, Ring
-from fedtasks.errors import KeyInvalid, KeyWeak
+from fedtasks.errors import KeyInvalid, KeyWeak, ProtocolViolated
 
 MIN_BITS = 2048
 MAX_BITS = 4096
@@ -255,7 +255,10 @@ def verify_proof(public: PublicKey, proof: bytes) -> None:
     ring, challenges = Ring(public.n), _challenges(public)
     if len(proof) != challenges.size:
         raise KeyInvalid(f"the key's proof has {len(proof)} bytes instead of {challenges.size}")
-    roots = ring.enter(np.frombuffer(proof, dtype=np.uint8).reshape(challenges.shape))
+    try:
+        roots = ring.enter(np.frombuffer(proof, dtype=np.uint8).reshape(challenges.shape))
+    except ProtocolViolated as error:
+        raise KeyInvalid(f"the key's proof is none: {error.detail}") from error
     if not np.array_equal(ring.leave(ring.power(roots, public.n)), challenges):
         raise KeyInvalid("the key's proof does not hold: the key may have been made to see behind masks")
 
@@ -281,20 +284,21 @@ class Masks:
 
     def take(self, n_rows: int) -> Words:
         """Return so many, which belong to the caller."""
-        self.prepare(n_rows)
-        found = [np.empty((0, 0), dtype=np.uint64)]
+        parts: list[Words] = []
         left = n_rows
-        while left > 0:
-            if not self._ready:
-                self.prepare(left)
-            found.append(self._ready.pop(0).result())
-            left -= len(found[-1])
-        masks = np.concatenate(found[1:]) if n_rows else self._make.result()(0)
-        if left < 0:
-            rest: Future[Words] = Future()
-            rest.set_result(masks[n_rows:])
-            self._ready.insert(0, rest)
+        while left > 0 or not parts:
+            self.prepare(max(left, 1))
+            parts.append(self._ready.pop(0).result())
+            left -= len(parts[-1])
+        masks = np.concatenate(parts)
+        rest: Future[Words] = Future()
+        rest.set_result(masks[n_rows:])
+        self._ready.insert(0, rest)
         return masks[:n_rows]
+
+    def close(self) -> None:
+        """Make no more."""
+        self._thread.shutdown(wait=True, cancel_futures=True)
 
     def __enter__(self) -> Self:
         return self
@@ -302,7 +306,7 @@ class Masks:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._thread.shutdown(wait=True, cancel_futures=True)
+        self.close()
 
     def _batch(self) -> Words:
         return self._make.result()(_BATCH)

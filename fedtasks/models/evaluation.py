@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
-from sklearn import metrics
 
 from fedtasks.config import LabelKind
 from fedtasks.errors import LabelInvalid, TrainingDiverged
@@ -64,6 +63,8 @@ def evaluate(labels: npt.ArrayLike, scores: npt.ArrayLike) -> dict[str, float]:
     TrainingDiverged
         A score is not a finite number.
     """
+    from sklearn import metrics  # training goes without
+
     truth, probability = _checked(labels, scores)
     false_rate, true_rate, _ = metrics.roc_curve(truth, probability, drop_intermediate=False)
     predicted = probability >= THRESHOLD
@@ -91,6 +92,8 @@ def evaluate_classes(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> dic
     dict
         ``accuracy`` (the likeliest class is the label), ``f1`` (mean over the classes that occur) and ``log_loss``.
     """
+    from sklearn import metrics  # training goes without
+
     truth, values = np.asarray(labels), _finite(probabilities)
     if not len(truth):
         raise LabelInvalid("there is no row to measure on")
@@ -163,6 +166,8 @@ def bins(labels: npt.ArrayLike, scores: npt.ArrayLike, *, most: int = 100) -> li
 
 def auc(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
     """Return the area under the ROC curve; scores may be of any range. Raises as `evaluate`."""
+    from sklearn import metrics  # training goes without
+
     return float(metrics.roc_auc_score(*_checked(labels, scores)))
 
 

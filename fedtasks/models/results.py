@@ -59,10 +59,11 @@ def write_evaluation(
 
 
 def write_predictions(context: TaskContext, table: pa.Table, scores: np.ndarray, classes: Sequence[str] = ()) -> None:
-    """Write scores beside tags, with the label where there is one; of several classes, the likeliest one too."""
+    """Write scores beside tags, with the label where there is one; of classes that are known, the likeliest one too."""
     columns: dict[str, pa.Array] = {TAG: table[TAG]}
     if scores.ndim == 2:
-        columns["class"] = pa.array(np.array(classes, dtype=object)[scores.argmax(axis=1)], pa.string())
+        if classes:
+            columns["class"] = pa.array(np.array(classes, dtype=object)[scores.argmax(axis=1)], pa.string())
         flat = pa.array(np.ascontiguousarray(scores).ravel())
         columns[SCORE] = pa.FixedSizeListArray.from_arrays(flat, scores.shape[1])
     else:

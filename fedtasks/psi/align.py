@@ -23,9 +23,10 @@ from fedtasks.errors import ConfigError, DataCorrupt, LabelInvalid, ProtocolViol
 from fedtasks.link.link import Link
 from fedtasks.psi.files import RowFile
 from fedtasks.psi.settings import AlignSettings, Learns, Rows
-from fedtasks.psi.spark import Batches, by_shard, collect, each, new_file, spark_session
 from fedtasks.psi.stages import read_pairs, read_tags, write_rows
 from fedtasks.settings import build
+from fedtasks.spark.jobs import Batches, by_shard, collect, each, new_file
+from fedtasks.spark.session import spark_session
 from fedtasks.tasks import Outcome, TaskContext, facts_of
 
 _FILE, _ROW, _NEW = "__file__", "__row__", "__new__"

@@ -41,9 +41,10 @@ from fedtasks.link.link import Link
 from fedtasks.psi import stages
 from fedtasks.psi.files import RowFile, check_size
 from fedtasks.psi.settings import PsiSettings
-from fedtasks.psi.spark import count_ids, count_labels, dataset_ids, distinct_ids, label_range, move, spark_session
+from fedtasks.psi.spark import count_ids, count_labels, dataset_ids, distinct_ids, label_range, move
 from fedtasks.psi.stages import TaggedShard
 from fedtasks.psi.tag_table import CrossedSets, TagTable, set_digest
+from fedtasks.spark.session import spark_session
 from fedtasks.tasks import Outcome, TaskContext
 
 log = logging.getLogger(__name__)

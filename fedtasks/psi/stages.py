@@ -39,7 +39,7 @@ from fedtasks.psi.files import (
     rebatch,
     to_column,
 )
-from fedtasks.psi.spark import Batches, by_shard, carried, collect, each, new_file
+from fedtasks.spark.jobs import Batches, by_shard, carried, collect, each, new_file
 
 PAIRS = "tag binary, id string"
 _ROW = "row binary"

@@ -28,8 +28,9 @@ from fedtasks.data.storage import MANIFEST, filesystem, make_private, read_json,
 from fedtasks.data.tag_files import Generation, TagFiles, read_tags
 from fedtasks.errors import DataMissing
 from fedtasks.psi.files import RowFile
-from fedtasks.psi.spark import Batches, by_shard, collect, each, move, new_file
+from fedtasks.psi.spark import move
 from fedtasks.psi.stages import PAIRS, bucket_of
+from fedtasks.spark.jobs import Batches, by_shard, collect, each, new_file
 
 _KEPT = 2
 """Generations and sets that stay: one may be read, or be what the peer holds, while the next is made."""

@@ -54,6 +54,15 @@ _KNOWN = {
     "embedding": ("embeddings of test rows", "for each test row what the own features say, as a vector"),
     "model digest": ("digest of the own half", "nothing of the model"),
     "publication": ("the next version's number, and whether it is better", "that, once a run"),
+    "encryption key": ("public key for gradients, and its proof", "the key, which is public"),
+    "candidate splits": ("how many splits are offered", "that number"),
+    "next tree": ("the next tree's number and which rows it is grown from", "that"),
+    "encrypted gradients": ("encrypted gradients", "nothing: it cannot decrypt them"),
+    "chosen splits": ("how nodes of a tree are split", "which rows are in which node that goes on, so which are alike"),
+    "own splits": ("rows on either side of own splits", "which rows lie on which side of a threshold it does not know"),
+    "encrypted sums": ("sums of its gradients", "the sum on one side of each candidate split, without order or name"),
+    "leaves left over": ("leaves that own splits leave over", "for each row and tree which leaves are possible"),
+    "scores of rows": ("scores", "the score of each row"),
     "checkpoints": ("which checkpoints are held", "that"),
 }
 _WANTED = " wanted"

@@ -1,4 +1,4 @@
-"""How good a model is, as curves over the bins of its scores, for whoever may see it."""
+"""How good a model is, in figures and as curves over the bins of its scores, for whoever may see it; and by what."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from itertools import accumulate, pairwise
 from typing import Any
 
 from fedtasks.errors import RunUnknown
-from fedtasks.reports.runs import BIN, last_metrics, run_rights
+from fedtasks.reports.runs import BIN, TRAIN, importance_of, last_metrics, run_rights
 from fedtasks.store import MetricRow, Store
 
 EVALUATE = "evaluate"
@@ -35,7 +35,13 @@ class Bin:
 
 
 def results_report(store: Store, party: str, run_id: str) -> dict[str, Any]:
-    """Return how good a run's model is, or the ``reason`` why it cannot be said here.
+    """Return how good a run's model is, or the ``reason`` why it cannot be said here, and what it goes by.
+
+    Returns
+    -------
+    dict
+        What `curves` finds, if the label is binary; the figures of the task ``evaluate``, and as ``champion`` those of
+        the version in use, or None; or ``reason``. In any case ``importance``, of which either side sees its own.
 
     Raises
     ------
@@ -45,19 +51,20 @@ def results_report(store: Store, party: str, run_id: str) -> dict[str, Any]:
     run = store.run(run_id)
     if run is None:
         raise RunUnknown(f"run `{run_id}` is not known to {party}")
+    importance = importance_of(store.metrics(run_id, TRAIN), run, party)
     right = next((right for right in run_rights(store, run, party) if right["what"] == "metrics"), None)
     if right is not None and not right["may"]:
-        return {"reason": f"{right['who']} keeps the metrics ({right['clause']})", **right}
+        return {"reason": f"{right['who']} keeps the metrics ({right['clause']})", **right, "importance": importance}
     rows = store.metrics(run_id, EVALUATE)
     scalars = {name.partition(".")[2]: value for name, value in last_metrics(rows).items()}
     bins = bins_of(rows)
     if not bins and not scalars:
         ended = run.state != "running"
         why = "this run has reported no evaluation" if ended else "results come when the task `evaluate` is done"
-        return {"reason": why}
+        return {"reason": why, "importance": importance}
     champion = {name.removeprefix(_CHAMPION): scalars[name] for name in scalars if name.startswith(_CHAMPION)}
     own = {name: value for name, value in scalars.items() if not name.startswith(_CHAMPION)}
-    return {**(curves(bins) if bins else {}), **own, "champion": champion or None}
+    return {**(curves(bins) if bins else {}), **own, "champion": champion or None, "importance": importance}
 
 
 def bins_of(rows: Iterable[MetricRow]) -> list[Bin]:

@@ -23,6 +23,9 @@ FEW = 10
 BIN = "bin."
 """How the metrics begin that hold the bins of a model's scores."""
 
+TRAIN, IMPORTANCE = "train", "importance."
+"""The task that reports how important features are, and how those metrics begin."""
+
 
 def status_report(status: Status) -> dict[str, Any]:
     """Return a status as plain values, with its icon, its word and all of it in one sentence."""
@@ -42,7 +45,7 @@ def run_report(store: Store, party: str, run_id: str) -> dict[str, Any]:
     if run is None:
         raise RunUnknown(f"run `{run_id}` is not known to {party}")
     own, peer = store.halves(run_id, True), store.halves(run_id, False)
-    sent, received = store.bytes_of(run_id)
+    metrics, (sent, received) = store.metrics(run_id), store.bytes_of(run_id)
     counts = counts_of(own)
     return {
         **summary(run, party),
@@ -53,7 +56,8 @@ def run_report(store: Store, party: str, run_id: str) -> dict[str, Any]:
         "bytes_sent": sent,
         "bytes_received": received,
         "ledger": [asdict(entry) for entry in ledger(store.disclosures(run_id), sent, counts)],
-        "metrics": last_metrics(store.metrics(run_id)),
+        "metrics": last_metrics(metrics),
+        "importance": importance_of(metrics, run, party),
         "rights": run_rights(store, run, party),
         "approval": _approval(store, run),
         "receipts": {"own": run.receipt, "peer": run.peer_receipt, "agree": run.state == "succeeded"},
@@ -136,6 +140,9 @@ def sides(halves: Iterable[HalfRow]) -> tuple[list[HalfRow], list[HalfRow]]:
     return [half for half in rows if half.own], [half for half in rows if not half.own]
 
 
+_APART = (BIN, IMPORTANCE)
+"""What has a place of its own in reports, and would bury the other metrics."""
+
 _STORED = {State.DONE: "succeeded", State.FAILED: "failed"}
 
 
@@ -190,10 +197,10 @@ def steps_of(run: RunRow) -> list[str]:
 
 
 def last_metrics(rows: Iterable[MetricRow]) -> dict[str, float | None]:
-    """Return the last value of each metric but the bins of scores, as ``task.name``; None where it is no number."""
+    """Return the last value of each metric that stands for itself, as ``task.name``; None where it is no number."""
     found: dict[str, float | None] = {}
     for row in rows:
-        if not row.name.startswith(BIN):
+        if not row.name.startswith(_APART):
             found[f"{row.task}.{row.name}"] = number(row.value)
     return found
 
@@ -202,9 +209,30 @@ def series(rows: Iterable[MetricRow]) -> dict[str, list[list[float | int | None]
     """Return the curves of metrics: ``task.name`` to points of step, value (None where it is no number) and time."""
     found: dict[str, list[list[float | int | None]]] = {}
     for row in rows:
-        if not row.name.startswith(BIN):
+        if not row.name.startswith(_APART):
             found.setdefault(f"{row.task}.{row.name}", []).append([row.step, number(row.value), row.at_ms])
     return found
+
+
+def importance_of(rows: Iterable[MetricRow], run: RunRow, party: str) -> list[dict[str, Any]]:
+    """Return the features that a run's trees split on, the most important first; empty without trees.
+
+    Returns
+    -------
+    list of dict
+        ``feature`` and ``gain``, what its splits gained in all, at the leader, which knows the peer's features by
+        number alone; or at the follower, which sees its own, ``splits``, how many there are.
+    """
+    is_leader = json.loads(run.config_json).get("leader") == party
+    found = sorted(
+        (-row.value, row.name.removeprefix(IMPORTANCE))
+        for row in rows
+        if row.task == TRAIN and row.name.startswith(IMPORTANCE) and math.isfinite(row.value)
+    )
+    return [
+        {"feature": name, "gain": -value} if is_leader else {"feature": name, "splits": int(-value)}
+        for value, name in found
+    ]
 
 
 def number(value: float) -> float | None:

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from fedtasks import config
+from fedtasks.models.secureboost.settings import EvaluateSettings, PredictSettings, TrainSettings
+from fedtasks.settings import decides_privacy
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -25,6 +27,8 @@ SECTIONS = (
     config.Hdfs,
     config.Notify,
 )
+
+TREES = (TrainSettings, EvaluateSettings, PredictSettings)
 
 
 def name_of(path: Path) -> str:
@@ -58,6 +62,17 @@ def test_party_page_documents_every_field(section: type) -> None:
     table = part.partition("<!-- ")[0]
     documented = re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
     assert sorted(documented) == sorted(field.name for field in dataclasses.fields(section))
+
+
+@pytest.mark.parametrize("declared", TREES, ids=lambda declared: declared.__name__)
+def test_page_of_trees_documents_every_setting_its_default_and_whether_it_decides_privacy(declared: type) -> None:
+    text = (ROOT / "docs" / "secureboost.md").read_text(encoding="utf-8")
+    table = text.partition(f"<!-- {declared.__name__} -->")[2].partition("\n#")[0]
+    documented = re.findall(r"^\| `(\w+)`( ●)? \| (.*?) \|", table, re.MULTILINE)
+    assert documented == [
+        (field.name, " ●" if decides_privacy(field) else "", str(field.default) or "–")
+        for field in dataclasses.fields(declared)
+    ]
 
 
 def test_adrs_are_numbered_without_a_gap_and_short() -> None:

@@ -18,7 +18,7 @@ OWNERS = {
     "gmpy2": {"crypto"},
     "sqlalchemy": {"store"},
     "airflow": {"airflow"},
-    "pyspark": {"psi"},
+    "pyspark": {"models", "psi", "spark"},
 }
 
 

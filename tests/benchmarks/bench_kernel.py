@@ -26,6 +26,7 @@ from fedtasks.crypto import blind_rsa, ristretto
 from fedtasks.crypto.kernels import available_kernels, using
 from fedtasks.crypto.keys import PUBLIC_EXPONENT, PrivateKey
 from fedtasks.crypto.modular import Ring
+from fedtasks.crypto.paillier import PrivateKey as Paillier
 
 ROUNDS = int(os.environ.get("ROUNDS", "7"))
 ROUND_S = 0.2
@@ -109,6 +110,15 @@ def operations(keys: dict[int, PrivateKey]) -> dict[str, Work]:
     # A histogram of a column with 32 bins, of which the first holds half of all rows.
     bins = np.maximum(np.random.default_rng(1).integers(-32, 32, 4096), 0)
     found["segmented_product_4096_per_s"] = counted(4096, lambda: wide.segmented_product(left, bins, 32))
+    paillier = Paillier(keys[2048].p, keys[2048].q)
+    masks, numbers = paillier.masks(), np.zeros((256, 16), dtype=np.uint8)
+
+    def encrypt() -> np.ndarray:
+        return paillier.public.ring.multiply(paillier.public.plain(numbers), masks(len(numbers)))
+
+    ciphertexts = encrypt()
+    found["paillier2048_encrypt_per_s"] = counted(256, encrypt)
+    found["paillier2048_decrypt_per_s"] = counted(256, lambda: paillier.decrypt(ciphertexts))
     elements, by = ristretto.multiply_base(ristretto.random_scalars(512)), ristretto.random_scalars(512)
     found["ristretto_mul_per_s"] = counted(512, lambda: ristretto.multiply(elements, by))
     return found

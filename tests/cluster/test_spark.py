@@ -15,7 +15,8 @@ import pytest
 from fedtasks.config import Party, Spark
 from fedtasks.data.storage import read_bytes, write_atomically
 from fedtasks.errors import DataMissing
-from fedtasks.psi.spark import collect, each, spark_session
+from fedtasks.spark.jobs import collect, each
+from fedtasks.spark.session import spark_session
 from tests.cluster.hdfs import HdfsCluster
 from tests.cluster.spark import ROOT, SparkCluster
 from tests.integration.psi_halves import make_party
@@ -31,7 +32,7 @@ DRIVER = """
 import sys, time
 from pathlib import Path
 from fedtasks.config import Spark
-from fedtasks.psi.spark import spark_session
+from fedtasks.spark.session import spark_session
 from tests.integration.psi_halves import make_party
 from dataclasses import replace
 folder, master, name = sys.argv[1:]

@@ -1,27 +1,37 @@
-"""docs/your-own-dag.md: its snippets are files, its commands work in its order, from an empty folder."""
+"""docs/your-own-dag.md and docs/secureboost.md: snippets are files that run, commands work in their order."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import runpy
 import subprocess
 import sys
 from datetime import timedelta
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from fedtasks.authoring.pytest_plugin import RunBoth
+from fedtasks.config import LabelKind
+from fedtasks.models.secureboost.settings import TrainSettings
+from fedtasks.settings import to_plain
 from tests.dags.test_dags import load
+from tests.unit.models.boosting import Problem, train_both
 
 ROOT = Path(__file__).parents[2]
-GUIDE = (ROOT / "docs" / "your-own-dag.md").read_text(encoding="utf-8")
+GUIDE, TREES = ((ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("your-own-dag.md", "secureboost.md"))
 SNIPPETS = ROOT / "docs" / "snippets"
-DAGS = sorted(path for path in SNIPPETS.glob("*.py") if not path.name.startswith("test_"))
+SCORER = SNIPPETS / "score_outside.py"
+DAGS = sorted(path for path in SNIPPETS.glob("*.py") if not path.name.startswith("test_") and path != SCORER)
 
 
-def test_guide_shows_every_snippet_as_it_is() -> None:
-    shown = dict(re.findall(r"<!-- (docs/snippets/\w+\.py) -->\n```python\n(.*?)```", GUIDE, re.DOTALL))
+def test_guides_show_every_snippet_as_it_is() -> None:
+    shown = dict(re.findall(r"<!-- (docs/snippets/\w+\.py) -->\n```python\n(.*?)```", GUIDE + TREES, re.DOTALL))
     assert shown == {f"docs/snippets/{path.name}": path.read_text(encoding="utf-8") for path in SNIPPETS.glob("*.py")}
 
 
@@ -68,11 +78,38 @@ def test_snippet_of_a_test_passes(tmp_path: Path) -> None:
     assert "1 passed" in done.stdout, done.stdout + done.stderr
 
 
+def people(seed: int, texts: list[str | None]) -> pa.Table:
+    """Features of 200 people, some without a value."""
+    rng = np.random.default_rng(seed)
+    numbers = rng.normal(size=200)
+    missing = rng.random(200) < 0.1
+    return pa.table(
+        {f"number{seed}": pa.array(numbers, mask=missing), f"text{seed}": pa.array(rng.choice(texts, 200), pa.string())}
+    )
+
+
+@pytest.mark.parametrize("kind", LabelKind, ids=lambda kind: kind.value)
+def test_scorer_of_the_guide_scores_as_both_halves_do(kind: LabelKind, tmp_path: Path) -> None:
+    raw_scores = runpy.run_path(str(SCORER))["raw_scores"]
+    leader, follower = people(1, ["a", "b", "c", None]), people(2, ["x", "y", None])
+    rng = np.random.default_rng(3)
+    sums = pc.add(pc.fill_null(leader["number1"], -1.0), pc.fill_null(follower["number2"], 1.0)).to_numpy()
+    found = sums + np.array([text == "x" for text in follower["text2"].to_pylist()]) + rng.normal(size=200) / 4
+    labels = found if kind is LabelKind.NUMBER else np.digitize(found, [0.0, 1.0][: 1 + (kind is LabelKind.CLASSES)])
+    problem = Problem(leader, follower, labels, np.ones(200), kind, 3 if kind is LabelKind.CLASSES else 0)
+    trained = train_both(problem, TrainSettings(trees=4, depth=3, min_leaf_rows=3), tmp_path)
+    halves = [json.loads(json.dumps(to_plain(half))) for half in (trained.leader, trained.follower)]
+    assert {split["condition"]["feature"] for split in halves[1]["splits"]} == {"number2", "text2"}
+    rows = [{**one, **two} for one, two in zip(leader.to_pylist(), follower.to_pylist(), strict=True)]
+    assert [raw_scores(*halves, row) for row in rows] == trained.raw(problem).tolist()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "conf"),
     [
         (SNIPPETS / "credit_model.py", {"train.epochs": 2}),
+        (SNIPPETS / "credit_trees.py", {"train.trees": 2}),
         (ROOT / "dags" / "offline_psi.py", {"psi.shards": 2}),
         (ROOT / "dags" / "train_split_nn.py", {"train.epochs": 2}),
     ],
@@ -85,4 +122,5 @@ def test_both_halves_of_a_whole_pipeline_run_on_sample_data(
     assert ended["bank"] == ended["shop"]
     assert ended["bank"]["psi"]["counts"]["people_shared"] == 300
     if "train" in ended["bank"]:
-        assert ended["bank"]["train"]["counts"]["epochs"] == 2
+        counts = ended["bank"]["train"]["counts"]
+        assert counts.get("epochs", counts.get("trees")) == 2

@@ -12,6 +12,7 @@ from fedtasks.laptop.party import LocalParty
 from tests.proxy import Proxy
 
 NIGHTLY = "offline_psi"
+TREES, PREDICT = "train_secureboost", "predict_secureboost"
 MISSING = "missing_there"
 BROKEN = "broken_there"
 
@@ -36,7 +37,7 @@ def make_dags(folder: Path) -> tuple[Path, Path]:
     bank, shop = folder / "bank-dags", folder / "shop-dags"
     for one in (bank, shop):
         one.mkdir()
-        for name in (PIPELINE, NIGHTLY):
+        for name in (PIPELINE, NIGHTLY, TREES, PREDICT):
             (one / f"{name}.py").write_text((DAGS / f"{name}.py").read_text())
     for name in (MISSING, BROKEN):
         (bank / f"{name}.py").write_text(_renamed(declaration, name))
@@ -62,7 +63,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     file.write_text(file.read_text().replace(bank.listen, proxy.address))
     try:
         start((bank, shop))
-        grant(bank, shop, (PIPELINE, NIGHTLY, MISSING, BROKEN))
+        grant(bank, shop, (PIPELINE, NIGHTLY, MISSING, BROKEN, TREES, PREDICT))
         yield World(bank, shop, proxy)
     finally:
         stop((bank, shop))

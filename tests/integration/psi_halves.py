@@ -165,7 +165,7 @@ def make_party(
 
 def _serve(control: Connection, party: Party) -> None:
     from fedtasks.psi import align, offline
-    from fedtasks.psi.spark import spark_session
+    from fedtasks.spark.session import spark_session
 
     algorithms: dict[str, Callable[[TaskContext], Outcome]] = {"psi": offline.run, "align": align.run}
     with spark_session(party, "test", f"{party.storage}/spark"):

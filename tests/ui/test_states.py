@@ -144,6 +144,48 @@ def test_threshold_slider_counts_as_the_bins_do(peer_seen: Store, visitor: Visit
         )
 
 
+@pytest.mark.parametrize(
+    ("figures", "tile"),
+    [
+        ({"accuracy": 0.81, "f1": 0.7, "log_loss": 0.42}, "accuracy 0.81 · log loss 0.42"),
+        ({"rmse": 120.46, "mae": 90.0, "r2": 0.4}, "RMSE 120.5 · R² 0.4"),
+    ],
+    ids=["classes", "number"],
+)
+def test_run_page_of_another_label_shows_figures_and_no_curves(
+    peer_seen: Store, visitor: Visitor, figures: dict[str, float], tile: str
+) -> None:
+    trees = [{"feature": "income", "gain": 40.5}, {"feature": "peer feature 2", "gain": 10.0}]
+    found = {**figures, "champion": {name: value / 2 for name, value in figures.items()}, "importance": trees}
+    visitor.page.route("**/api/results?*", lambda route: route.fulfill(json=found))
+    page = run_page(visitor, "done")
+    expect(page.get_by_text(tile).first).to_be_visible()
+    for name in figures:
+        expect(page.get_by_text(f"champion's {name}", exact=True)).to_be_visible()
+    for name in ("ROC", "K-S", "Lift"):
+        expect(page.get_by_role("figure", name=name)).to_have_count(0)
+    expect(page.get_by_role("slider")).to_have_count(0)
+    assert "undefined" not in page.locator("body").inner_text()
+    features = page.get_by_role("region", name="Which features count")
+    expect(features.get_by_role("rowheader")).to_have_text(["income", "peer feature 2"])
+    expect(features.get_by_role("img")).to_have_count(2)
+    expect(page.get_by_text("numbers that only the peer can read")).to_be_visible()
+    visitor.require_accessible()
+    features.scroll_into_view_if_needed()
+    visitor.picture(f"federated-{'-'.join(figures)}")
+
+
+def test_run_page_of_a_follower_shows_the_splits_of_its_own_features(peer_seen: Store, visitor: Visitor) -> None:
+    found = {"reason": "shop keeps the metrics (ticket t)", "importance": [{"feature": "visits", "splits": 12}]}
+    visitor.page.route("**/api/results?*", lambda route: route.fulfill(json=found))
+    page = run_page(visitor, "done")
+    expect(page.get_by_text("Shop keeps the metrics (ticket t).")).to_be_visible()
+    row = page.get_by_role("region", name="Which features count").get_by_role("row").last
+    expect(row.get_by_role("rowheader")).to_have_text("visits")
+    expect(row.get_by_role("cell").first).to_have_text("12")
+    visitor.require_accessible()
+
+
 # ------------------------------------------------------------------------------------------------- tasks and partitions
 def test_task_page_tells_progress_pace_and_both_halves(peer_seen: Store, visitor: Visitor) -> None:
     page = visitor.open("progress", dag_id=PIPELINE, run_id="running", task_id="train", map_index="{MAP_INDEX}")

@@ -27,8 +27,8 @@ MAX_BINS = 1024
 
 LARGEST = float(np.finfo(np.float64).max)
 
-_SAMPLE_ROWS = 1_000_000
-_BATCH_ROWS = 100_000
+_SAMPLE_VALUES = 1 << 25
+_BATCH_VALUES = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -114,13 +114,15 @@ class Binner:
     columns: tuple[Column, ...]
 
     @classmethod
-    def fit(cls, blocks: Blocks, split: str, n_bins: int) -> Binner:
+    def fit(cls, blocks: Blocks, split: str, n_bins: int, *, may_be_empty: bool = False) -> Binner:
         """Learn edges and values from the rows of one split.
 
         Parameters
         ----------
         n_bins
             The most bins of a numeric column; a categorical one has as many as it has values.
+        may_be_empty
+            Whether a column may have no value at all, as a day's new rows may; no split is on it then.
 
         Raises
         ------
@@ -131,14 +133,16 @@ class Binner:
 
         Notes
         -----
-        Cost: quantiles are exact up to a million rows, else taken from about as many at equal distances.
+        Cost: quantiles are exact while all values together are no more than some 30 million; of more, rows at equal
+        distances are taken.
         """
-        step = -(-blocks.n_rows // _SAMPLE_ROWS)
+        n_columns = max(len(blocks.features), 1)
+        step = max(-(-blocks.n_rows * n_columns // _SAMPLE_VALUES), 1)
         sampled: dict[str, list[np.ndarray]] = {name: [] for name in blocks.features}
         known: dict[str, set[str]] = {name: set() for name in blocks.features}
         missing = dict.fromkeys(blocks.features, False)
         start = 0
-        for batch in blocks.batches(_BATCH_ROWS, split):
+        for batch in blocks.batches(max(_BATCH_VALUES // n_columns, 1), split):
             for name, kind in blocks.features.items():
                 if kind is FeatureType.NUMERIC:
                     values = numeric(batch, name)
@@ -153,6 +157,9 @@ class Binner:
             raise IntersectionEmpty("there is no train row")
         columns: list[Column] = []
         for name, kind in blocks.features.items():
+            is_empty = not known[name] and all(np.isnan(each).all() for each in sampled[name])
+            if is_empty and not may_be_empty:
+                raise ColumnEmpty(f"feature `{name}` has no value in any train row", where=name)
             if kind is FeatureType.NUMERIC:
                 columns.append(_fit_numeric(name, np.concatenate(sampled[name]), n_bins, missing[name]))
             else:
@@ -182,8 +189,6 @@ class Binner:
 
 def _fit_numeric(name: str, values: np.ndarray, n_bins: int, has_missing: bool) -> NumericColumn:
     distinct, counts = np.unique(values[~np.isnan(values)], return_counts=True)
-    if not distinct.size:
-        raise ColumnEmpty(f"feature `{name}` has no value in any train row", where=name)
     if len(distinct) > n_bins:
         # Each edge lies behind the value at which a quantile is reached.
         reached = np.cumsum(counts)
@@ -200,8 +205,6 @@ def _fit_numeric(name: str, values: np.ndarray, n_bins: int, has_missing: bool) 
 
 
 def _fit_categorical(name: str, values: set[str], has_missing: bool) -> CategoricalColumn:
-    if not values:
-        raise ColumnEmpty(f"feature `{name}` has no value in any train row", where=name)
     if len(values) > MAX_BINS:
         raise ColumnType(
             f"feature `{name}` has {len(values)} categories, at most {MAX_BINS} are allowed; group the rare ones",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Protocol
 
 import numpy as np
@@ -63,6 +63,12 @@ class SumCipher(Protocol):
     def enter(self, rows: Bytes) -> np.ndarray:
         """Take ciphertexts from the wire."""
 
+    def leave(self, sums: np.ndarray) -> Bytes:
+        """Return rows for other processes of this party alone: nothing hides what they are sums of."""
+
+    def maker(self) -> Callable[[], SumCipher]:
+        """Return what makes the same in another process; it can be pickled."""
+
     def add(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """Add row by row."""
 
@@ -110,7 +116,7 @@ class PaillierOwner:
 
     def close(self) -> None:
         """Draw no more randomness."""
-        self._masks.__exit__(None, None, None)
+        self._masks.close()
 
 
 class PaillierSums:
@@ -125,6 +131,7 @@ class PaillierSums:
     """
 
     def __init__(self, modulus: int, n_rows: int) -> None:
+        self._n_rows = n_rows
         self._public = PublicKey(modulus)
         self._slots = Slots.of(n_rows, self._public.bits)
         self._ring = self._public.ring
@@ -148,14 +155,17 @@ class PaillierSums:
         verify_proof(found._public, key.proof)
         return found
 
-    @property
-    def modulus(self) -> int:
-        """The key's modulus."""
-        return self._public.n
-
     def enter(self, rows: Bytes) -> np.ndarray:
         """Take ciphertexts as residues modulo n²."""
         return self._ring.enter(rows)
+
+    def leave(self, sums: np.ndarray) -> Bytes:
+        """Return residues as rows of bytes."""
+        return self._ring.leave(sums)
+
+    def maker(self) -> Callable[[], SumCipher]:
+        """Return what makes the same under a key that has been checked."""
+        return partial(PaillierSums, self._public.n, self._n_rows)
 
     def add(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """Multiply residues."""

@@ -140,6 +140,8 @@ class TreeGrower:
                 done = LeaderNode(node.number, node.n_bag, condition=condition, gain=choice.gain)
             self.nodes.append(done)
             children.append((node.split(left, self._bag), decision.grow))
+        if next(answers, None) is not None:
+            raise ProtocolViolated("the follower speaks of splits that were not chosen")
         pairs = pairs_of(children, self._settings.min_leaf_rows)
         growing = {node.number for pair in pairs for node in pair.growing}
         for sides, _ in children:

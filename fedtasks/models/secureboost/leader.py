@@ -93,10 +93,18 @@ class Leader:
         Raises
         ------
         TrainingDiverged
-            A score is not finite.
+            The loss is not finite, from the beginning or after a round.
         ProtocolViolated
             The follower sent what it must not, or sums that are not those of its rows.
         """
+        # What overflows shows in the loss.
+        with np.errstate(over="ignore", invalid="ignore"):
+            return self._train(link, make_cipher, checkpoints, report)
+
+    def _train(
+        self, link: Link, make_cipher: Callable[[], OwnerCipher], checkpoints: Checkpoints, report: Report
+    ) -> int:
+        self._losses(self._raw, 0)
         width = self._objective.width
         state = _State(self._raw.copy(), self._raw.copy(), [], [])
         grown = agree(link, checkpoints)
@@ -130,9 +138,7 @@ class Leader:
 
     # ------------------------------------------------------------------------------------------------ rounds
     def _finish_round(self, number: int, state: _State, report: Report) -> None:
-        if not np.isfinite(state.raw).all():
-            raise TrainingDiverged(f"a score is not finite after round {number}")
-        losses = self._objective.loss(self._labels, state.raw)
+        losses = self._losses(state.raw, number)
         found = {"loss": self._mean(losses, ~self._is_held_out)}
         if self._is_held_out.any():
             found["validation_loss"] = self._mean(losses, self._is_held_out)
@@ -140,7 +146,13 @@ class Leader:
         progress = {"phase": "train", "done": number, "of": self._settings.trees, "loss": found["loss"]}
         report(progress, step=number, **found)
 
-    def _mean(self, losses: Floats, rows: Mask) -> float:
+    def _losses(self, raw: Floats, number: int) -> Floats:
+        losses = self._objective.loss(self._labels, raw)
+        if not (np.isfinite(raw).all() and np.isfinite(self._mean(losses, slice(None)))):
+            raise TrainingDiverged(f"the loss is not finite after {number} rounds; are labels or weights too large?")
+        return losses
+
+    def _mean(self, losses: Floats, rows: Mask | slice) -> float:
         return float(np.average(losses[rows], weights=self._weights[rows]))
 
     def _best(self, losses: Sequence[float]) -> int:

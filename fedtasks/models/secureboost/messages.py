@@ -13,8 +13,9 @@ from fedtasks.link.link import Link
 
 M = TypeVar("M", bound=Message)
 
-KEY, OFFER, START, GRADIENTS = "key", "offer", "tree", "gradients"
-SPLITS, SUMS, SEALED = "splits", "sums", "sealed sums"
+KEY, OFFER, START, GRADIENTS = "encryption key", "candidate splits", "next tree", "encrypted gradients"
+SPLITS, SUMS, SEALED = "chosen splits", "own splits", "encrypted sums"
+LEAVES, SCORES = "leaves left over", "scores of rows"
 
 ROWS_AT_ONCE = 8192
 """So many ciphertexts, four megabytes, make one message."""

@@ -13,6 +13,7 @@ from fedtasks.errors import LabelInvalid
 Floats = npt.NDArray[np.float64]
 
 _LEAST_HESSIAN = 1e-16
+_LARGEST_LOG_ODDS = 500.0
 _LEAST_PROBABILITY = 1e-15
 
 
@@ -57,7 +58,7 @@ class Logistic:
 
     def predict(self, raw: Floats) -> Floats:
         """Return probabilities of label 1."""
-        return np.asarray(1 / (1 + np.exp(-raw[:, 0])))
+        return np.asarray(1 / (1 + np.exp(-np.clip(raw[:, 0], -_LARGEST_LOG_ODDS, None))))
 
     def loss(self, labels: np.ndarray, raw: Floats) -> Floats:
         """Return -log of the label's probability."""
@@ -127,18 +128,25 @@ def objective_of(kind: LabelKind, n_classes: int = 0) -> Objective:
     return Logistic() if kind is LabelKind.BINARY else Squared()
 
 
-def check_labels(kind: LabelKind, labels: np.ndarray) -> None:
+def check_labels(kind: LabelKind, labels: np.ndarray, *, may_be_alike: bool) -> None:
     """Refuse labels of which nothing can be learnt.
+
+    Parameters
+    ----------
+    may_be_alike
+        Whether they may all be equal, or none: a day's new rows may.
 
     Raises
     ------
     LabelInvalid
         There are none, a number is not finite, or all are equal.
     """
-    if not len(labels):
-        raise LabelInvalid("there is no train row")
     if kind is LabelKind.NUMBER and not np.all(np.isfinite(labels)):
         raise LabelInvalid(f"the label of {int(np.sum(~np.isfinite(labels)))} train rows is not a finite number")
+    if may_be_alike:
+        return
+    if not len(labels):
+        raise LabelInvalid("there is no train row")
     if labels.min() == labels.max():
         what = "have the same label" if kind is LabelKind.NUMBER else f"are of one class, {labels[0]}"
         raise LabelInvalid(f"all {len(labels)} train rows {what}; nothing can be learnt")

@@ -12,11 +12,6 @@ LEADER_ALONE, BOTH = "leader", "both"
 UNKNOWN_ERROR, UNKNOWN_MISSING = "error", "missing"
 
 
-def _choose(value: str, field: str, *known: str) -> None:
-    if value not in known:
-        raise ConfigError(f"`{value}` is not one of: {', '.join(known)}", field=field)
-
-
 @dataclass(frozen=True)
 class TrainSettings:
     """Settings of task ``train``, equal on both sides. What is predicted follows from the label's kind.
@@ -64,7 +59,7 @@ class TrainSettings:
     gamma: float = within(0.0, 0)
     min_child_weight: float = within(1.0, 0)
     min_leaf_rows: int = within(20, 1, privacy=True)
-    first_tree: str = within(LEADER_ALONE, privacy=True)
+    first_tree: str = within(LEADER_ALONE, choices=(LEADER_ALONE, BOTH), privacy=True)
     key_bits: int = within(2048, 2048, 4096, privacy=True)
     subsample: float = within(1.0, 0, 1)
     colsample: float = within(1.0, 0, 1)
@@ -80,7 +75,6 @@ class TrainSettings:
     def __post_init__(self) -> None:
         check_limits(self)
         check_start(self.start_from, self.model)
-        _choose(self.first_tree, "first_tree", LEADER_ALONE, BOTH)
         for name in ("learning_rate", "subsample", "colsample"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"must be positive, found {getattr(self, name)}", field=name)
@@ -117,13 +111,11 @@ class EvaluateSettings:
     model_task: str = "train"
     batch_size: int = within(8192, 1)
     model: str = ""
-    unknown: str = UNKNOWN_ERROR
-    scores: str = within(LEADER_ALONE, privacy=True)
+    unknown: str = within(UNKNOWN_ERROR, choices=(UNKNOWN_ERROR, UNKNOWN_MISSING))
+    scores: str = within(LEADER_ALONE, choices=(LEADER_ALONE, BOTH), privacy=True)
 
     def __post_init__(self) -> None:
         check_limits(self)
-        _choose(self.unknown, "unknown", UNKNOWN_ERROR, UNKNOWN_MISSING)
-        _choose(self.scores, "scores", LEADER_ALONE, BOTH)
 
 
 @dataclass(frozen=True)
@@ -146,12 +138,10 @@ class PredictSettings:
     version: int = within(0, 0)
     model_task: str = "train"
     batch_size: int = within(8192, 1)
-    unknown: str = UNKNOWN_ERROR
-    scores: str = within(LEADER_ALONE, privacy=True)
+    unknown: str = within(UNKNOWN_ERROR, choices=(UNKNOWN_ERROR, UNKNOWN_MISSING))
+    scores: str = within(LEADER_ALONE, choices=(LEADER_ALONE, BOTH), privacy=True)
 
     def __post_init__(self) -> None:
         check_limits(self)
-        _choose(self.unknown, "unknown", UNKNOWN_ERROR, UNKNOWN_MISSING)
-        _choose(self.scores, "scores", LEADER_ALONE, BOTH)
         if self.version and not self.model:
             raise ConfigError("name the model whose version it is", field="model")

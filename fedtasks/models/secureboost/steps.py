@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -19,8 +20,9 @@ from fedtasks.models import evaluation
 from fedtasks.models.checkpoint import Checkpoints
 from fedtasks.models.halves import LEADER, exchange_digest, open_labelled, private_seed, role_of, start_of, version_of
 from fedtasks.models.results import progress, write_evaluation, write_predictions
-from fedtasks.models.secureboost.bins import Binner
-from fedtasks.models.secureboost.cipher import PaillierOwner, PaillierSums
+from fedtasks.models.secureboost import messages
+from fedtasks.models.secureboost.bins import Binner, Candidates
+from fedtasks.models.secureboost.cipher import PaillierOwner, PaillierSums, SumCipher
 from fedtasks.models.secureboost.follower import Follower
 from fedtasks.models.secureboost.halves import FORMAT, FollowerHalf, LeaderHalf
 from fedtasks.models.secureboost.leader import Leader
@@ -28,12 +30,12 @@ from fedtasks.models.secureboost.messages import receive_bytes
 from fedtasks.models.secureboost.objective import check_labels, objective_of
 from fedtasks.models.secureboost.settings import (
     BOTH,
-    UNKNOWN_ERROR,
+    UNKNOWN_MISSING,
     EvaluateSettings,
     PredictSettings,
     TrainSettings,
 )
-from fedtasks.models.secureboost.sums import BinnedRows, LocalSums, Scratch
+from fedtasks.models.secureboost.sums import BinnedRows, EncryptedSums, LocalSums, Scratch
 from fedtasks.models.settings import FRESH
 from fedtasks.settings import build, to_plain
 from fedtasks.tasks import Outcome, TaskContext, facts_of
@@ -41,7 +43,6 @@ from fedtasks.tasks import Outcome, TaskContext, facts_of
 log = logging.getLogger(__name__)
 
 MODEL, IMPORTANCE = "model.json", "importance.json"
-_LEAVES, _SCORES = "leaves", "scores"
 _BATCH_ROWS = 8192
 _MOST_IMPORTANT = 50
 
@@ -103,16 +104,17 @@ def _lead(
     kind, classes = LabelKind(blocks.label), blocks.classes
     labels, weights = _labels(blocks)
     objective = objective_of(kind, len(classes))
-    if before is None:
-        check_labels(kind, labels)
-    elif (before.label_kind, before.classes) != (kind, classes):
+    check_labels(kind, labels, may_be_alike=before is not None)
+    if before and (before.label_kind, before.classes) != (kind, classes):
         raise LabelInvalid(f"version {parent} of `{settings.model}` predicts another label; start from `{FRESH}`")
     with Scratch() as scratch:
         rows = _binned(blocks, settings, scratch, before)
         checkpoints = _checkpoints(context, settings, blocks, rows.binner, before)
         with context.open_link(_facts(settings, blocks, before, parent)) as link:
             if before:
-                raw = _score(link, before, blocks.batches(_BATCH_ROWS, TRAIN), len(labels))
+                # A value that is new to the version is nothing to it; the trees that are added know it.
+                batches = blocks.batches(_BATCH_ROWS, TRAIN)
+                raw = _score(link, before, batches, len(labels), UNKNOWN_MISSING)
             else:
                 raw = np.tile(objective.base(labels, weights), (len(labels), 1))
             base = before.base if before else tuple(raw[0].tolist())
@@ -134,7 +136,7 @@ def _lead(
 def _follow(
     context: TaskContext, settings: TrainSettings, blocks: Blocks, before: FollowerHalf | None, parent: int
 ) -> tuple[FollowerHalf, int]:
-    with Scratch() as scratch:
+    with Scratch() as scratch, ExitStack() as stack:
         rows = _binned(blocks, settings, scratch, before)
         checkpoints = _checkpoints(context, settings, blocks, rows.binner, before)
         features = _numbered(rows.binner, before, private_seed(context.storage, context.config.task))
@@ -142,13 +144,13 @@ def _follow(
         with context.open_link(_facts(settings, blocks, before, parent)) as link:
             splits, n_trees = (before.splits, before.n_trees) if before else ((), 0)
             if before:
-                _send_leaves(link, before, blocks.batches(_BATCH_ROWS, TRAIN))
+                _send_leaves(link, before, blocks.batches(_BATCH_ROWS, TRAIN), UNKNOWN_MISSING)
             if rows.n_rows:
                 follower = Follower(rows, settings, numbers, splits=splits, first_tree=n_trees)
                 n_trees = follower.train(
                     link,
                     lambda key: PaillierSums.of(key, rows.n_rows, settings),
-                    lambda cipher: LocalSums(rows, follower.candidates, cipher, scratch),
+                    lambda cipher: _sums(context, stack, rows, follower.candidates, cipher, scratch),
                     checkpoints,
                     context.report,
                 )
@@ -162,6 +164,22 @@ def _follow(
             return half.paired(exchange_digest(link, half.own_digest)), rows.n_rows
 
 
+def _sums(
+    context: TaskContext,
+    stack: ExitStack,
+    rows: BinnedRows,
+    candidates: Candidates,
+    cipher: SumCipher,
+    scratch: Scratch,
+) -> EncryptedSums:
+    """Return what adds up the follower's ciphertexts: threads on one machine, Spark's executors on a cluster."""
+    if context.party.spark.master.startswith("local"):
+        return LocalSums(rows, candidates, cipher, scratch)
+    from fedtasks.models.secureboost.spark import spark_sums  # one machine needs no Spark
+
+    return stack.enter_context(spark_sums(context, rows, candidates, cipher))
+
+
 def _facts(settings: TrainSettings, blocks: Blocks, before: SavedHalf | None, parent: int) -> dict[str, str]:
     start_from = f"v{parent} {before.pairing}" if before else FRESH
     return facts_of(settings, row_order=blocks.order_digest, start_from=start_from)
@@ -170,7 +188,7 @@ def _facts(settings: TrainSettings, blocks: Blocks, before: SavedHalf | None, pa
 def _binned(blocks: Blocks, settings: TrainSettings, scratch: Scratch, before: SavedHalf | None) -> BinnedRows:
     # A day without new people adds nothing to a model that there is.
     is_empty = before is not None and not any(True for _ in blocks.batches(1, TRAIN))
-    binner = Binner(()) if is_empty else Binner.fit(blocks, TRAIN, settings.bins)
+    binner = Binner(()) if is_empty else Binner.fit(blocks, TRAIN, settings.bins, may_be_empty=before is not None)
     return BinnedRows.of(blocks, TRAIN, binner, scratch)
 
 
@@ -247,6 +265,8 @@ def evaluate(context: TaskContext) -> Outcome:
     for each in (half, champion):
         if isinstance(each, LeaderHalf) and (each.label_kind, each.classes) != (blocks.label, blocks.classes):
             raise LabelInvalid("the model predicts another label than the dataset has")
+    if not table.num_rows:
+        raise LabelInvalid("there is no test row; raise `test_fraction` of the step `align`")
     if context.is_leader and blocks.label is LabelKind.BINARY:
         evaluation.check_labels(table[LABEL].to_numpy())
     facts = {"row_order": blocks.order_digest, "model": half.pairing, "champion": champion.pairing if champion else ""}
@@ -256,7 +276,7 @@ def evaluate(context: TaskContext) -> Outcome:
             batches = _reported(context, "evaluate", table.to_batches(settings.batch_size), table.num_rows)
             scores.append(_predicted(link, each, batches, table.num_rows, settings.unknown))
         if settings.scores == BOTH:
-            scores[0] = _share_scores(link, scores[0], table.num_rows)
+            scores[0] = _share_scores(link, half, scores[0], table.num_rows)
     if isinstance(half, LeaderHalf):
         write_evaluation(context, table, *scores, kind=half.label_kind, classes=half.classes)
     elif settings.scores == BOTH:
@@ -303,7 +323,7 @@ def predict(context: TaskContext) -> Outcome:
         batches = _reported(context, "predict", blocks.batches(settings.batch_size), blocks.n_rows)
         scores = _predicted(link, half, batches, blocks.n_rows, settings.unknown)
         if settings.scores == BOTH:
-            scores = _share_scores(link, scores, blocks.n_rows)
+            scores = _share_scores(link, half, scores, blocks.n_rows)
     if isinstance(half, LeaderHalf) or settings.scores == BOTH:
         tags = [batch.select([TAG]) for batch in blocks.batches(settings.batch_size)]
         table = pa.Table.from_batches(tags, pa.schema([blocks.schema.field(TAG)]))
@@ -350,32 +370,28 @@ def _predicted(link: Link, half: SavedHalf, batches: Iterable[pa.RecordBatch], n
     return np.empty(0)
 
 
-def _score(
-    link: Link, half: LeaderHalf, batches: Iterable[pa.RecordBatch], n_rows: int, unknown: str = UNKNOWN_ERROR
-) -> np.ndarray:
+def _score(link: Link, half: LeaderHalf, batches: Iterable[pa.RecordBatch], n_rows: int, unknown: str) -> np.ndarray:
     """Return raw scores: what the follower's splits leave over arrives batch by batch."""
     raw = np.empty((n_rows, len(half.base)))
     done = 0
     for batch in batches:
-        leaves = receive_bytes(link, _LEAVES, batch.num_rows)
+        leaves = receive_bytes(link, messages.LEAVES, batch.num_rows)
         raw[done : done + batch.num_rows] = half.raw(half.columns(batch, unknown), leaves)
         done += batch.num_rows
     return raw
 
 
-def _send_leaves(
-    link: Link, half: FollowerHalf, batches: Iterable[pa.RecordBatch], unknown: str = UNKNOWN_ERROR
-) -> None:
+def _send_leaves(link: Link, half: FollowerHalf, batches: Iterable[pa.RecordBatch], unknown: str) -> None:
     for batch in batches:
-        link.send(_LEAVES, half.allowed(half.columns(batch, unknown)))
+        link.send(messages.LEAVES, half.allowed(half.columns(batch, unknown)))
 
 
-def _share_scores(link: Link, scores: np.ndarray, n_rows: int) -> np.ndarray:
+def _share_scores(link: Link, half: SavedHalf, scores: np.ndarray, n_rows: int) -> np.ndarray:
     """Let the follower have the leader's scores; return them on either side."""
-    if scores.size or not n_rows:
-        link.send(_SCORES, scores)
+    if isinstance(half, LeaderHalf):
+        link.send(messages.SCORES, scores)
         return scores
-    theirs = link.receive(_SCORES)
+    theirs = link.receive(messages.SCORES)
     if not isinstance(theirs, np.ndarray) or theirs.dtype != np.float64 or theirs.shape[:1] != (n_rows,):
         raise ProtocolViolated(f"expected {n_rows} scores")
     return theirs

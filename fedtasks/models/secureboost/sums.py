@@ -23,8 +23,8 @@ Slots = npt.NDArray[np.int32]
 
 BLOCK_ROWS = 1 << 16
 _READ_ROWS = 1 << 16
-_SUMS_AT_ONCE = 1 << 19
-"""So many sums of ciphertexts, a third of a gigabyte, are held at a time."""
+_SUMS_AT_ONCE = 1 << 17
+"""So many sums of ciphertexts, some eighty megabytes, are held at a time."""
 
 
 class Scratch:
@@ -42,7 +42,7 @@ class Scratch:
         file = Path(self._folder.name, f"{self._made}.array")
         found = np.memmap(file, dtype=dtype, mode="w+", shape=shape)
         file.unlink()  # the mapping keeps it, nobody else sees it
-        return found
+        return found.view(np.ndarray)
 
     def __enter__(self) -> Self:
         return self

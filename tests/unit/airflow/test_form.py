@@ -10,11 +10,22 @@ from typing import Any
 import pytest
 
 from fedtasks.airflow import form
-from fedtasks.airflow.steps import Step, align, evaluate, intersect, intersect_by_shard, train_split_nn
+from fedtasks.airflow.steps import (
+    Step,
+    align,
+    evaluate,
+    evaluate_secureboost,
+    intersect,
+    intersect_by_shard,
+    predict_secureboost,
+    train_secureboost,
+    train_split_nn,
+)
 from fedtasks.errors import ConfigError
+from fedtasks.models.secureboost import settings as trees
 from fedtasks.models.split_nn.settings import TrainSettings
 from fedtasks.psi.settings import AlignSettings, PsiSettings
-from fedtasks.settings import check_limits, within
+from fedtasks.settings import check_limits, choices_of, within
 
 PRIVACY = "Privacy: as the ticket says, or stricter"
 
@@ -44,6 +55,7 @@ class Settings:
     secret: int = within(8, 4, privacy=True)
     start_from: str = "fresh"
     colour: Colour = Colour.RED
+    shape: str = within("round", choices=("round", "square"))
     widths: tuple[int, ...] = (4, 2)
     limit: int | None = None
 
@@ -51,6 +63,7 @@ class Settings:
         check_limits(self)
 
 
+TREES = (train_secureboost(), evaluate_secureboost(), predict_secureboost())
 STEP = Step("own", "module:run", settings={"rounds": 5}, settings_type=f"{__name__}:Settings")
 
 
@@ -90,7 +103,27 @@ def test_every_other_field_has_a_section_and_what_a_ticket_bounds_is_in_one() ->
     }
 
 
-@pytest.mark.parametrize("step", [intersect(), align(), train_split_nn(), evaluate(), STEP], ids=lambda step: step.name)
+def test_form_of_trees_offers_choices_and_groups_what_a_ticket_bounds() -> None:
+    made = form_of(*TREES)
+    assert [name for name, schema in made.items() if schema.get("section") == PRIVACY] == [
+        "train.min_leaf_rows",
+        "train.first_tree",
+        "train.key_bits",
+        "evaluate.scores",
+        "predict.scores",
+    ]
+    for name in ("train.first_tree", "evaluate.scores", "predict.scores"):
+        chosen = made[name]
+        assert (chosen["type"], chosen["enum"], chosen["default"]) == ("string", ["leader", "both"], "leader")
+    assert (made["predict.unknown"]["enum"], made["predict.unknown"]["default"]) == (["error", "missing"], "error")
+    assert (made["train.key_bits"]["minimum"], made["train.key_bits"]["maximum"]) == (2048, 4096)
+    assert "section" not in made["train.start_from"]
+    assert "enum" not in made["train.model"]
+
+
+@pytest.mark.parametrize(
+    "step", [intersect(), align(), train_split_nn(), evaluate(), STEP, *TREES], ids=lambda step: step.entry
+)
 def test_every_setting_is_a_field_with_a_text(step: Step) -> None:
     made = form_of(step)
     own = {name for name in made if name.startswith(f"{step.name}.")}
@@ -109,13 +142,14 @@ def test_field_says_type_limits_default_and_meaning() -> None:
     assert rounds["text"] == "How often, and how fast."
     assert (made["own.secret"]["minimum"], made["own.pace"]["type"]) == (4, "number")
     assert (made["own.colour"]["enum"], made["own.colour"]["default"]) == (["red", "blue"], "red")
+    assert (made["own.shape"]["enum"], made["own.shape"]["default"]) == (["round", "square"], "round")
     assert (made["own.widths"]["type"], made["own.widths"]["items"]) == ("array", {"type": "integer"})
     assert made["own.limit"]["type"] == ["null", "integer"]
     assert made["own.rounds"]["title"] == "Rounds"
 
 
 def test_field_says_with_which_code_and_remedy_its_value_may_be_refused() -> None:
-    made = form_of(intersect(), align())
+    made = form_of(intersect(), align(), *TREES)
     refused = {name: name.rpartition(".")[2] for name in made if "If refused" in made[name]["text"]}
     assert set(refused.values()) == set(form.REFUSALS)
     for name, setting in refused.items():
@@ -155,20 +189,37 @@ def test_only_what_differs_enters_the_shared_configuration(params: dict[str, Any
 
 
 def test_form_as_it_is_changes_nothing() -> None:
-    steps = (intersect(key_bits_min=3072), align(), train_split_nn(epochs=9), evaluate(), STEP)
-    params = {name: schema["default"] for name, schema in form_of(*steps).items()}
-    assert [step.settings_with(params) for step in steps] == [dict(step.settings) for step in steps]
+    networks = (intersect(key_bits_min=3072), align(), train_split_nn(epochs=9), evaluate(), STEP)
+    for steps in (networks, TREES):
+        params = {name: schema["default"] for name, schema in form_of(*steps).items()}
+        assert [step.settings_with(params) for step in steps] == [dict(step.settings) for step in steps]
 
 
 @pytest.mark.parametrize(
     ("settings", "field"),
-    [({"rounds": 0}, "rounds"), ({"colour": "green"}, "colour"), ({"unknown": 1}, "unknown"), ({"pace": "x"}, "pace")],
+    [
+        ({"rounds": 0}, "rounds"),
+        ({"colour": "green"}, "colour"),
+        ({"shape": "flat"}, "shape"),
+        ({"unknown": 1}, "unknown"),
+        ({"pace": "x"}, "pace"),
+    ],
 )
 def test_settings_that_a_half_would_refuse_are_refused_when_the_run_is_asked_for(
     settings: dict[str, Any], field: str
 ) -> None:
     with pytest.raises(ConfigError, match=f"own.{field}"):
         STEP.check(settings)
+
+
+@pytest.mark.parametrize("declared", [trees.TrainSettings, trees.EvaluateSettings, trees.PredictSettings])
+def test_choices_of_trees_are_kept(declared: Any) -> None:
+    chosen = [field.name for field in fields(declared) if choices_of(field)]
+    assert chosen
+    for name in chosen:
+        with pytest.raises(ConfigError, match="`x` is not one of: ") as caught:
+            declared(**{name: "x"})
+        assert caught.value.fields["field"] == name
 
 
 @pytest.mark.parametrize("declared", [PsiSettings, AlignSettings, TrainSettings])

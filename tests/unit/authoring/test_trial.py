@@ -101,7 +101,7 @@ def test_steps_without_spark_are_left_out_with_the_reason(
 ) -> None:
     import sys
 
-    monkeypatch.setitem(sys.modules, "fedtasks.psi.spark", None)
+    monkeypatch.setitem(sys.modules, "fedtasks.spark.session", None)
     blocks = write("\n@fed.task\ndef count(link, config, data):\n    return {'rows': data.blocks.rows}\n", "blocks")
     steps = [
         Step("psi", "spark_jobs/psi.py", Launcher.SPARK),

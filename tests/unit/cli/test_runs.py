@@ -112,6 +112,23 @@ def test_run_show_tells_both_lanes_what_left_the_house_and_results(run: Run, run
         assert words in shown
 
 
+def test_run_show_tells_the_ten_features_that_count_most_and_json_all(
+    run: Run, store: Store, run_id: str, party_file: str
+) -> None:
+    assert "Features by" not in run("run", "show", run_id, "--party", party_file).out
+    splits = {f"importance.f{number}": float(number) for number in range(1, 13)}
+    store.add_metrics([MetricRow(run_id, "train", name, 0, value, 0) for name, value in splits.items()])
+    shown = " ".join(run("run", "show", run_id, "--party", party_file).out.split())
+    assert (
+        "Features by splits: f12 12 · f11 11 · f10 10 · f9 9 · f8 8 · f7 7 · f6 6 · f5 5 · f4 4 · f3 3 · 2 more"
+        in shown
+    )
+    assert "importance." not in shown
+    report = run("run", "show", run_id, "--json", "--party", party_file).json()
+    assert [each["splits"] for each in report["importance"]] == list(range(12, 0, -1))
+    assert list(report["metrics"]) == ["train.auc"]
+
+
 def test_run_show_tells_rights_and_approval(run: Run, store: Store, met: tuple[str, str], ticket_id: str) -> None:
     run("ticket", "accept", "t", "--party", met[0])
     config = json.dumps({"leader": "bank", "steps": {}})

@@ -10,12 +10,15 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fedtasks.config import LabelKind
+from fedtasks.crypto.packing import Slots
+from fedtasks.models.secureboost import messages, sums
 from fedtasks.models.secureboost.settings import TrainSettings
-from tests.unit.models.boosting import Problem, as_plain, boost_plainly, train_both
+from tests.unit.models.boosting import PRECISION, Problem, as_plain, boost_plainly, train_both
 
 SMALL = TrainSettings(trees=3, depth=3, bins=6, min_leaf_rows=2, min_child_weight=0.0, reg_lambda=1.0)
 PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -121,3 +124,50 @@ def test_trees_equal_those_on_pooled_rows_split_by_split(
     assert as_plain(trained) == trees[:n_kept]
     if n_kept == len(trees):
         np.testing.assert_allclose(trained.raw(case), raw, rtol=0, atol=1e-9 * (1 + np.abs(raw).max()))
+
+
+MIXED = (["normal", "text", "sparse"], ["few", "normal", "text", "constant"])
+
+
+@pytest.mark.parametrize(("block_rows", "sums_at_once"), [(7, 1), (16, 40), (1 << 16, 1), (1, 1 << 19)])
+def test_trees_from_several_blocks_and_few_sums_at_once_equal_those_on_pooled_rows(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, block_rows: int, sums_at_once: int
+) -> None:
+    monkeypatch.setattr(sums, "BLOCK_ROWS", block_rows)
+    monkeypatch.setattr(sums, "_SUMS_AT_ONCE", sums_at_once)
+    monkeypatch.setattr(messages, "ROWS_AT_ONCE", 19)
+    case = problem(4, MIXED, 80, missing=0.2, label=LabelKind.CLASSES)
+    config = replace(SMALL, depth=4, subsample=0.8)
+    trained = train_both(case, config, tmp_path)
+    assert as_plain(trained) == boost_plainly(case, config)[0]
+    assert trained.follower.splits
+
+
+@pytest.mark.parametrize(("n", "seed", "label"), [(100, 1, LabelKind.NUMBER), (120, 2, LabelKind.BINARY)])
+def test_trees_under_a_real_key_equal_those_without_encryption(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, n: int, seed: int, label: LabelKind
+) -> None:
+    monkeypatch.setattr(sums, "BLOCK_ROWS", 50)
+    monkeypatch.setattr(messages, "ROWS_AT_ONCE", 64)
+    assert Slots.of(n, SMALL.key_bits).precision == PRECISION  # or else rounding differs
+    case = problem(seed, MIXED, n, missing=0.2, label=label, weighted=True)
+    real, plain = (train_both(case, SMALL, tmp_path / str(way), encrypted=way) for way in (True, False))
+    assert real.leader.trees == plain.leader.trees
+    assert real.follower.splits == plain.follower.splits
+    assert real.follower.splits
+
+
+@pytest.mark.parametrize(
+    "kinds", [(["normal"], ["constant"]), (["constant"], ["normal"]), (["constant"], ["constant"])]
+)
+def test_party_whose_columns_allow_no_split_takes_part(tmp_path: Path, kinds: tuple[list[str], list[str]]) -> None:
+    case = problem(1, kinds, 100)
+    trained = train_both(case, SMALL, tmp_path, encrypted=True)
+    assert as_plain(trained) == boost_plainly(case, SMALL)[0]
+
+
+def test_rows_too_few_to_split_are_one_leaf(tmp_path: Path) -> None:
+    case = problem(1, (["normal"], ["normal"]), 12)
+    trained = train_both(case, replace(SMALL, min_leaf_rows=7), tmp_path)
+    assert [len(tree.nodes) for tree in trained.leader.trees] == [1] * SMALL.trees
+    assert trained.follower.splits == ()

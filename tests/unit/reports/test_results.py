@@ -9,7 +9,10 @@ from hypothesis import strategies as st
 from sklearn import metrics
 
 from fedtasks.errors import RunUnknown
+from fedtasks.reports.dag_runs import metrics_report
+from fedtasks.reports.models import compare_report
 from fedtasks.reports.results import Bin, bins_of, curves, results_report
+from fedtasks.reports.runs import run_report
 from fedtasks.store import MetricRow, Store
 from tests.unit.reports.conftest import NOW_MS, RUN_ID, make_run, put_ticket
 
@@ -104,6 +107,63 @@ def test_results_that_others_keep_say_who_and_by_which_clause(store: Store) -> N
 def test_results_that_are_not_there_say_why(store: Store, state: str, words: str) -> None:
     store.create_run(make_run(state=state))
     assert words in results_report(store, "bank", RUN_ID)["reason"]
+
+
+def put_figures(store: Store, task: str, figures: dict[str, float]) -> None:
+    store.add_metrics([MetricRow(RUN_ID, task, name, 0, value, NOW_MS) for name, value in figures.items()])
+
+
+@pytest.mark.parametrize(
+    "figures",
+    [{"accuracy": 0.9, "f1": 0.8, "log_loss": 0.3}, {"rmse": 12.5, "mae": 9.0, "r2": 0.4}],
+    ids=["classes", "number"],
+)
+def test_results_of_other_labels_are_figures_with_the_champions_and_no_curves(
+    store: Store, figures: dict[str, float]
+) -> None:
+    store.create_run(make_run())
+    put_ticket(store)
+    champion = {name: value / 2 for name, value in figures.items()}
+    put_figures(store, "evaluate", figures | {f"champion_{name}": value for name, value in champion.items()})
+    assert results_report(store, "bank", RUN_ID) == {**figures, "champion": champion, "importance": []}
+
+
+IMPORTANCE = {"importance.age": 2.0, "importance.basket": 7.0, "importance.city": 2.0, "importance.odd": float("inf")}
+
+
+def test_importance_at_the_leader_is_gain_in_descending_order(store: Store) -> None:
+    store.create_run(make_run())
+    put_ticket(store)
+    put_figures(store, "train", IMPORTANCE)
+    put_figures(store, "psi", {"importance.other": 9.0})
+    found = results_report(store, "bank", RUN_ID)
+    assert "come when" in found["reason"]  # trees are there before they are measured
+    assert found["importance"] == [
+        {"feature": "basket", "gain": 7.0},
+        {"feature": "age", "gain": 2.0},
+        {"feature": "city", "gain": 2.0},
+    ]
+    put_figures(store, "evaluate", {"auc": 0.75})
+    assert results_report(store, "bank", RUN_ID)["importance"] == found["importance"]
+
+
+def test_importance_at_the_follower_is_how_many_splits_its_own_features_have(store: Store) -> None:
+    store.create_run(make_run(config_json='{"leader": "shop", "steps": {}}'))
+    put_ticket(store)
+    put_figures(store, "train", {"importance.basket": 3.0, "importance.visits": 5.0})
+    found = results_report(store, "bank", RUN_ID)
+    assert found["reason"].startswith("shop keeps the metrics")
+    assert found["importance"] == [{"feature": "visits", "splits": 5}, {"feature": "basket", "splits": 3}]
+
+
+def test_importance_is_in_no_list_of_metrics(store: Store) -> None:
+    store.create_run(make_run())
+    put_figures(store, "train", IMPORTANCE | {"loss": 0.5})
+    report = run_report(store, "bank", RUN_ID)
+    assert report["metrics"] == {"train.loss": 0.5}
+    assert [each["feature"] for each in report["importance"]] == ["basket", "age", "city"]
+    assert list(metrics_report(store, RUN_ID, "", -1)["series"]) == ["train.loss"]
+    assert compare_report(store, "credit", 1)["partitions"][0]["metrics"] == {"train.loss": 0.5}
 
 
 def test_results_of_an_unknown_run_are_refused(store: Store) -> None:

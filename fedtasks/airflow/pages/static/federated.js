@@ -56,7 +56,7 @@ class RunPage {
     this.status.show(run.status);
     for (const each of this.parts) each.show(run);
     this.timeline.update(run);
-    const evaluated = JSON.stringify([run.state, run.metrics]);
+    const evaluated = JSON.stringify([run.state, run.metrics, run.importance]);
     if (evaluated !== this.evaluated) {
       this.found = await get("results", run_of);
       this.evaluated = evaluated;
@@ -150,7 +150,7 @@ function whyNoCurves(run) {
   const right = run.rights.find(({ what }) => what === "metrics");
   if (right && !right.may) return `${right.who} keeps the metrics (${right.clause}); this side has no curves.`;
   return run.state === "running"
-    ? "The curves start after the first two epochs."
+    ? "The curves start after the first two epochs or rounds."
     : "No task of this run has reported curves.";
 }
 

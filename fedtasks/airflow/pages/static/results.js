@@ -1,7 +1,7 @@
-/** How good a model is: its curves, and what a threshold on its scores means. */
+/** How good a model is: its figures, its curves, what a threshold on its scores means, and which features count. */
 
 import { LineChart } from "./charts.js";
-import { empty, facts, fill, h, table } from "./dom.js";
+import { empty, facts, fill, h, svg, table } from "./dom.js";
 import { count, figure, share } from "./words.js";
 
 const UNIT = [0, 1];
@@ -25,26 +25,71 @@ const CURVES = [
   ["Precision and recall", { x: "recall", lines: ["precision"], range: UNIT }, (found) => columns(found.pr)],
 ];
 const TOLD = new Set(["bins", "roc", "ks_curve", "lift", "gain", "pr", "champion", "positives", "negatives"]);
+/** What names a model's quality in one line: of a label of two classes, of a number, of several classes. */
+const HEADLINES = [
+  { auc: "AUC", ks: "K-S" },
+  { rmse: "RMSE", r2: "R²" },
+  { accuracy: "accuracy", log_loss: "log loss" },
+];
+const BAR = 10;
 
-/** Show results, or the reason why there are none to see. */
+/** Show results, or the reason why there are none to see; and what the model goes by. */
 export function results(found) {
-  if (found.reason) return [empty(`${capital(found.reason)}.`)];
-  return [
-    facts(scalars(found)),
-    found.bins ? threshold(found.bins) : empty("This run reported no distribution of scores, so there are no curves."),
-    found.roc ? h("div", { className: "charts" }, ...CURVES.map((curve) => drawn(curve, found))) : null,
-    found.bins && !found.roc ? empty("All test rows have the same label: there is nothing to tell apart.") : null,
-  ];
+  const features = found.importance?.length ? importance(found.importance) : null;
+  if (found.reason) return [empty(`${capital(found.reason)}.`), features];
+  return [facts(scalars(found)), scoreParts(found), features];
 }
 
 /** Name the metrics of a run in one line. */
 export function quality(found) {
-  return [
-    found.auc !== undefined ? `AUC ${figure(found.auc)}` : "",
-    found.ks !== undefined ? `K-S ${figure(found.ks)}` : "",
-  ]
-    .filter(Boolean)
+  const names = HEADLINES.find((each) => Object.keys(each).some((name) => found[name] !== undefined)) ?? {};
+  return Object.entries(names)
+    .filter(([name]) => found[name] !== undefined)
+    .map(([name, word]) => `${word} ${figure(found[name])}`)
     .join(" · ");
+}
+
+/** What depends on how scores are spread, which only labels of two classes have. */
+function scoreParts(found) {
+  if (!found.bins)
+    return found.auc === undefined
+      ? empty("Curves and a threshold are there for a label of two classes only.")
+      : empty("This run reported no distribution of scores, so there are no curves.");
+  return [
+    threshold(found.bins),
+    found.roc
+      ? h("div", { className: "charts" }, ...CURVES.map((curve) => drawn(curve, found)))
+      : empty("All test rows have the same label: there is nothing to tell apart."),
+  ];
+}
+
+/** Show which features count most, each with its number and a bar. */
+function importance(features) {
+  const by = features[0].gain === undefined ? "splits" : "gain";
+  const most = Math.max(...features.map((each) => each[by]));
+  const rows = features.map((each) => [each.feature, figure(each[by]), bar(most > 0 ? each[by] / most : 0)]);
+  const told =
+    by === "gain"
+      ? "Gain is how much all splits on a feature improved the loss. The peer's features are numbers that only the " +
+        "peer can read."
+      : "So many splits use each feature of this side. What they gained, and the label holder's own features, only " +
+        "the label holder sees.";
+  return h(
+    "div",
+    { className: "importance" },
+    h("h3", {}, "Which features count"),
+    h("p", { className: "quiet" }, told),
+    table("Which features count", ["feature", by, "beside the first"], rows),
+  );
+}
+
+function bar(share) {
+  const width = `${(100 * share).toFixed(1)}%`;
+  return svg(
+    "svg",
+    { width: "100%", height: BAR, role: "img", "aria-label": `${Math.round(100 * share)} % of the first` },
+    svg("rect", { class: "work", width, height: BAR }),
+  );
 }
 
 function scalars(found) {

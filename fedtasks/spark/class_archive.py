@@ -54,7 +54,7 @@ def make() -> Path:
         raise ConfigError(f"the archive cannot be written: {error.strerror}", where=str(target.parent)) from error
     with scratch as folder:
         partial = Path(folder) / target.name
-        command = [sys.executable, "-m", "fedtasks.psi.class_archive", str(partial)]
+        command = [sys.executable, "-m", "fedtasks.spark.class_archive", str(partial)]
         environment = os.environ | {"PYSPARK_PYTHON": sys.executable}
         try:
             done = subprocess.run(
@@ -75,7 +75,8 @@ def _record(target: Path) -> None:
     from pyspark.sql import SparkSession
     from pyspark.sql import functions as F  # noqa: N812 - what everybody calls it
 
-    from fedtasks.psi.spark import Batches, by_shard, local_conf
+    from fedtasks.spark.jobs import Batches, by_shard
+    from fedtasks.spark.session import local_conf
 
     def same(_: int, batches: Batches) -> Batches:
         yield from batches

@@ -1,0 +1,12 @@
+"""Train boosted trees with the shop, from ready-made steps."""
+
+from __future__ import annotations
+
+from fedtasks.airflow.pipeline import FederatedDag, align, evaluate_secureboost, intersect, train_secureboost
+
+FederatedDag(
+    "credit_trees",
+    peer="shop",
+    steps=[intersect(min_intersection=100), align(), train_secureboost(trees=40), evaluate_secureboost()],
+    doc_md=__doc__,
+)

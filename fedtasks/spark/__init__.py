@@ -1,0 +1,1 @@
+"""Spark: its session, and what its jobs have in common."""
