@@ -182,10 +182,15 @@ class TaskContext:
         """
         self._client.count_use(self.config.run_id, self.config.half, self.config.attempt, kind, amount)
 
-    def model(self, name: str, version: int = 0) -> worker_pb2.GetModelResponse:
+    def model(self, name: str, version: int = 0, *, of_another: bool = False) -> worker_pb2.GetModelResponse:
         """Return a version of a model, by default the one in use before this run, as the own registry has it.
 
         What this run itself has published does not count: a task that is cleared does again what it did.
+
+        Parameters
+        ----------
+        of_another
+            Whether another pipeline may have trained it, which is so for whoever only uses it.
 
         Raises
         ------
@@ -194,12 +199,16 @@ class TaskContext:
         """
         found = self._client.get_model(name, version)
         pipeline, _, _ = found.version.run_id.partition(".")
-        if pipeline and pipeline != self.config.run_id.partition(".")[0]:
+        if pipeline and pipeline != self.config.run_id.partition(".")[0] and not of_another:
             raise ModelTaken(f"`{name}` belongs to pipeline {pipeline}", model=name)
         if version or found.version.run_id != self.config.run_id:
             return found
         parent = found.version.parent
-        return self.model(name, parent) if parent else worker_pb2.GetModelResponse(newest=found.newest)
+        return (
+            self.model(name, parent, of_another=of_another)
+            if parent
+            else worker_pb2.GetModelResponse(newest=found.newest)
+        )
 
     def publish_model(
         self, version: model_pb2.ModelVersion, consumed: Mapping[str, Sequence[str]], metrics: Mapping[str, float]

@@ -315,7 +315,7 @@ class TrialContext(TaskContext):
         """Keep the last value of each metric."""
         self.metrics |= metrics
 
-    def model(self, name: str, version: int = 0) -> worker_pb2.GetModelResponse:
+    def model(self, name: str, version: int = 0, *, of_another: bool = False) -> worker_pb2.GetModelResponse:
         """Know of no model: a trial is the first run of its pipeline."""
         return worker_pb2.GetModelResponse()
 

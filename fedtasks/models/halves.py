@@ -74,15 +74,19 @@ def start_of(context: TaskContext, start_from: str, model: str) -> tuple[int, Ma
     return parent, half
 
 
-def version_of(context: TaskContext, model: str, task: str, number: int = 0) -> tuple[int, Manifest | None]:
+def version_of(
+    context: TaskContext, model: str, task: str, number: int = 0, *, of_another: bool = False
+) -> tuple[int, Manifest | None]:
     """Return a version of a model, by default the one in use, and what holds its own half.
 
     Parameters
     ----------
     task
         The task of its run that has trained it.
+    of_another
+        See `TaskContext.model`.
     """
-    found = context.model(model, number)
+    found = context.model(model, number, of_another=of_another)
     if not found.HasField("version"):
         return 0, None
     version = found.version

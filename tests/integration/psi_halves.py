@@ -121,7 +121,7 @@ class HalfContext(TaskContext):
     def report(self, progress: Mapping[str, Any] | None = None, *, step: int = 0, **metrics: float) -> None:
         self.progress.append(progress or {})
 
-    def model(self, name: str, version: int = 0) -> worker_pb2.GetModelResponse:
+    def model(self, name: str, version: int = 0, *, of_another: bool = False) -> worker_pb2.GetModelResponse:
         """Return what a test wrote as the version in use."""
         try:
             consumed = read_json(f"{self.party.storage}/{name}.json")

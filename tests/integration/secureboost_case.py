@@ -119,7 +119,7 @@ def run(
 def registry(root: Path, role: str) -> Callable[..., worker_pb2.GetModelResponse]:
     """Return a registry in which what the first run has trained is version 1 of every model, and nothing else is."""
 
-    def model(name: str, version: int = 0) -> worker_pb2.GetModelResponse:
+    def model(name: str, version: int = 0, *, of_another: bool = False) -> worker_pb2.GetModelResponse:
         if version > 1:
             return worker_pb2.GetModelResponse()
         facts = RunStorage(f"file://{root}/{role}", RUN).published("train").facts

@@ -48,7 +48,7 @@ class Registered(Context):
         self.dataset = SimpleNamespace(name="people")
         self.store = stores[role]
 
-    def model(self, name: str, version: int = 0) -> worker_pb2.GetModelResponse:
+    def model(self, name: str, version: int = 0, *, of_another: bool = False) -> worker_pb2.GetModelResponse:
         models = self.store.models
         row = models.version(name, version) if version else models.champion(name)
         newest = max((known.version for known in models.versions(name)), default=0)

@@ -41,3 +41,7 @@ def test_model_in_use_before_a_run_is_the_parent_of_what_the_run_has_published()
 def test_model_of_another_pipeline_is_refused() -> None:
     with pytest.raises(ModelTaken):
         context("other.day4.1").model("credit")
+
+
+def test_model_of_another_pipeline_may_be_used() -> None:
+    assert context("other.day4.1").model("credit", of_another=True).version.version == 3

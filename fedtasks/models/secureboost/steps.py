@@ -312,7 +312,7 @@ def predict(context: TaskContext) -> Outcome:
     settings = build(PredictSettings, context.config.settings)
     blocks = Blocks.open(context.storage)
     if settings.model:
-        version, trained = version_of(context, settings.model, settings.model_task, settings.version)
+        version, trained = version_of(context, settings.model, settings.model_task, settings.version, of_another=True)
         if trained is None:
             raise ModelUnknown(model=settings.model, version=settings.version or "in use")
     else:
