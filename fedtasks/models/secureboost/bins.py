@@ -189,19 +189,37 @@ class Binner:
 
 def _fit_numeric(name: str, values: np.ndarray, n_bins: int, has_missing: bool) -> NumericColumn:
     distinct, counts = np.unique(values[~np.isnan(values)], return_counts=True)
-    if len(distinct) > n_bins:
-        # Each edge lies behind the value at which a quantile is reached.
-        reached = np.cumsum(counts)
-        ends = np.unique(np.searchsorted(reached, reached[-1] * np.arange(1, n_bins) / n_bins, side="left"))
-        ends = ends[ends < len(distinct) - 1]
-    else:
-        ends = np.arange(len(distinct) - 1)
+    ends = _ends(counts, n_bins)
     low, high = distinct[ends], distinct[ends + 1]
     with np.errstate(over="ignore", invalid="ignore"):
         middle = low + (high - low) / 2
     # Between neighbours there may be nothing, and the largest numbers are further apart than any number.
     edges = np.where((middle >= low) & (middle < high), middle, low)
     return NumericColumn(name, tuple(edges.tolist()), has_missing)
+
+
+def _ends(counts: npt.NDArray[np.int64], n_bins: int) -> npt.NDArray[np.int64]:
+    """Return behind which values bins end, of values that so many rows have each.
+
+    A value that fills a bin has one of its own; the others share the rest about equally.
+    """
+    if len(counts) <= n_bins:
+        return np.arange(len(counts) - 1)
+    alone = np.zeros(len(counts), dtype=bool)
+    while (shared := n_bins - int(alone.sum())) > 0:
+        more = ~alone & (counts >= counts[~alone].sum() / shared)
+        if not more.any():
+            break
+        alone |= more
+    others = np.where(alone, 0, counts)
+    middle = np.cumsum(others) - others / 2
+    for bins in range(max(shared, 1), 0, -1):
+        number = middle * bins // max(others.sum(), 1)
+        ends = np.flatnonzero(alone[:-1] | alone[1:] | (number[:-1] != number[1:]))
+        if len(ends) < n_bins:
+            return ends
+    # So many values of their own stand between others that these cannot all have bins.
+    return ends[np.linspace(0, len(ends) - 1, n_bins - 1).astype(np.int64)]
 
 
 def _fit_categorical(name: str, values: set[str], has_missing: bool) -> CategoricalColumn:
