@@ -49,6 +49,7 @@ from fedtasks.data.blocks import (
     TASK,
     TEST,
     TRAIN,
+    Blocks,
     block_of,
     block_schema,
     n_blocks,
@@ -60,6 +61,7 @@ from fedtasks.data.storage import RunStorage, read_json
 from fedtasks.errors import ConfigError
 from fedtasks.models.evaluation import evaluate
 from fedtasks.models.results import SCORES
+from fedtasks.models.secureboost.bins import MAX_BINS, Binner, NumericColumn
 from fedtasks.models.secureboost.settings import EvaluateSettings, TrainSettings
 from fedtasks.settings import build, to_plain
 from fedtasks.wire.v1 import run_pb2
@@ -320,11 +322,43 @@ def measure_xgboost(data: Data, settings: TrainSettings) -> dict[str, float]:
         xgboost.DMatrix(values[rows], data.labels[rows], feature_types=kinds, enable_categorical=True, nthread=2)
         for rows in (~is_test, is_test)
     )
+    return quality_of_xgboost(train, test, settings, settings.bins)
+
+
+def measure_xgboost_on_bins(leader: Blocks, follower: Blocks, settings: TrainSettings) -> dict[str, float]:
+    """Train on the bins that both halves use, so that both sides choose among the same splits."""
+    parts: dict[str, list[np.ndarray]] = {TRAIN: [], TEST: []}
+    kinds = []
+    for blocks in (leader, follower):
+        binner = Binner.fit(blocks, TRAIN, settings.bins)
+        for split, columns in parts.items():
+            for column, numbers in zip(binner.columns, binner.numbers(blocks.table(split)), strict=True):
+                missing = numbers == (
+                    len(column.edges) + 1 if isinstance(column, NumericColumn) else len(column.values)
+                )
+                columns.append(np.where(missing, np.nan, numbers).astype(np.float32))
+        kinds += ["q" if isinstance(column, NumericColumn) else "c" for column in binner.columns]
+    train, test = (
+        xgboost.DMatrix(
+            np.stack(columns, axis=1),
+            leader.table(split)[LABEL].to_numpy(),
+            feature_types=kinds,
+            enable_categorical=True,
+            nthread=2,
+        )
+        for split, columns in parts.items()
+    )
+    return quality_of_xgboost(train, test, settings, MAX_BINS)
+
+
+def quality_of_xgboost(
+    train: xgboost.DMatrix, test: xgboost.DMatrix, settings: TrainSettings, bins: int
+) -> dict[str, float]:
     parameters = {
         "objective": "binary:logistic",
         "tree_method": "hist",
         "max_depth": settings.depth,
-        "max_bin": settings.bins,
+        "max_bin": bins,
         "eta": settings.learning_rate,
         "lambda": settings.reg_lambda,
         "gamma": settings.gamma,
@@ -334,7 +368,7 @@ def measure_xgboost(data: Data, settings: TrainSettings) -> dict[str, float]:
         "nthread": 2,
     }
     booster = xgboost.train(parameters, train, settings.trees)
-    return evaluate(data.labels[is_test], booster.predict(test))
+    return evaluate(test.get_label().astype(np.int64), booster.predict(test))
 
 
 # --------------------------------------------------------------------------------------------------------------- main
@@ -379,7 +413,9 @@ def main() -> None:
         trained = run((bank, shop), gateways, run_id, "train", config)
         log(f"trained in {trained.wall_s:.1f} s; evaluating …")
         evaluated = run((bank, shop), gateways, run_id, "evaluate", config)
-        ours = read_json(RunStorage(bank.party.storage, run_id).published("evaluate").path(SCORES))
+        storages = [RunStorage(party.party.storage, run_id) for party in (bank, shop)]
+        ours = read_json(storages[0].published("evaluate").path(SCORES))
+        same_bins = measure_xgboost_on_bins(*(Blocks.open(each) for each in storages), settings)
     theirs = measure_xgboost(data, settings)
     leader, follower = trained.usages["bank"], trained.usages["shop"]
     up, down = (sum(trained.sent[party].values()) for party in ("bank", "shop"))
@@ -388,7 +424,7 @@ def main() -> None:
         print(f"{party:12}{usage.cpu_s:10.1f}{usage.peak_mb:10.0f}{n_bytes / 1e6:10.1f}")
     print(f"{'gateways':12}{trained.gateways_cpu_s:10.1f}")
     print(f"\n{'':12}{'AUC':>10}{'KS':>10}{'accuracy':>10}")
-    for model, quality in (("two parties", ours), ("XGBoost", theirs)):
+    for model, quality in (("two parties", ours), ("XGBoost", theirs), ("  same bins", same_bins)):
         print(f"{model:12}{quality['auc']:10.4f}{quality['ks']:10.4f}{quality['accuracy']:10.4f}")
     figures = {
         "benchmark": "trees",
@@ -420,6 +456,7 @@ def main() -> None:
         "auc_test_xgboost": round(theirs["auc"], 5),
         "ks_test_xgboost": round(theirs["ks"], 5),
         "acc_test_xgboost": round(theirs["accuracy"], 5),
+        "auc_test_xgboost_same_bins": round(same_bins["auc"], 5),
         "cores": os.cpu_count(),
     }
     print(json.dumps(figures))

@@ -16,9 +16,10 @@ from sklearn import datasets
 from fedtasks.config import LabelKind
 from fedtasks.crypto.packing import Slots
 from fedtasks.models import evaluation
+from fedtasks.models.secureboost.bins import Binner
 from fedtasks.models.secureboost.settings import TrainSettings
 from tests.unit.models import boosting
-from tests.unit.models.boosting import NullOwner, Problem, Trained, as_plain, boost_plainly, train_both
+from tests.unit.models.boosting import NullOwner, Problem, Rows, Trained, as_plain, boost_plainly, train_both
 
 SETTINGS = TrainSettings(trees=10, depth=3, bins=32, min_leaf_rows=1, first_tree="both")
 FEW = replace(SETTINGS, trees=2, bins=12, min_leaf_rows=5, first_tree="leader")
@@ -141,3 +142,26 @@ def test_quality_is_that_of_xgboost_on_pooled_rows(name: str, tmp_path: Path) ->
     expected = case.quality(booster.predict(xgboost.DMatrix(pooled[1])).astype(float))
     # Better is no fault: both cut columns in their own way.
     assert found > expected - 0.03
+
+
+def test_scores_are_those_of_xgboost_where_both_choose_among_the_same_splits(tmp_path: Path) -> None:
+    case = world(*WORLDS["cancer"]).train
+    found = train_both(case, SETTINGS, tmp_path).raw(case)[:, 0]
+    bins = [
+        numbers
+        for side in (case.leader, case.follower)
+        for numbers in Binner.fit(Rows(side), "train", SETTINGS.bins).numbers(side)  # type: ignore[arg-type]
+    ]
+    parameters = {
+        "objective": "binary:logistic",
+        "tree_method": "hist",
+        "eta": SETTINGS.learning_rate,
+        "max_depth": SETTINGS.depth,
+        "max_bin": 256,
+        "lambda": SETTINGS.reg_lambda,
+        "min_child_weight": SETTINGS.min_child_weight,
+        "nthread": 1,
+    }
+    pooled = xgboost.DMatrix(np.stack(bins, axis=1).astype(float), case.labels)
+    booster = xgboost.train(parameters, pooled, SETTINGS.trees)
+    np.testing.assert_allclose(found, booster.predict(pooled, output_margin=True), rtol=0, atol=1e-4)
