@@ -134,9 +134,9 @@ def test_rollback_while_the_peer_is_away_changes_neither_side(published: Pair) -
 
 def test_commands_show_the_models_and_roll_back_on_both_sides(published: Pair) -> None:
     rows = listed(published.shop, "models")
-    assert [(row["version"], row["in_use"], row["parent"], row["auc"]) for row in rows] == [
-        (1, False, None, 0.8),
-        (2, True, 1, 0.8),
+    assert [(row["version"], row["in_use"], row["parent"], row["quality"]) for row in rows] == [
+        (1, False, None, "auc 0.800"),
+        (2, True, 1, "auc 0.800"),
     ]
     said = command(published.bank, "models", "rollback", "credit", "1", "--reason", "a test")
     assert said == "Version 1 of credit is in use on both sides\n"
