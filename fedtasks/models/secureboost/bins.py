@@ -316,7 +316,7 @@ class Candidates:
         self._sum_of: list[np.ndarray] = []
         # A chain adds one bin after another: for each place the place before it (or -1), its bin, and its distance.
         self._chain: list[tuple[int, int, int]] = []
-        inner: list[tuple[int, int, bool]] = []
+        inner: list[tuple[int, int]] = []
         self.n_sums = 0
         for number, (column, most) in enumerate(zip(columns, frequent, strict=True)):
             sum_of = np.full(column.n_bins, -1, dtype=np.int64)
@@ -329,9 +329,8 @@ class Candidates:
                 self.splits.append(split)
                 inner.append(found)
         self._column = np.array([split.column for split in self.splits], dtype=np.int64)
-        self._base = np.array([base for base, _, _ in inner], dtype=np.int64)
-        self._extra = np.array([extra for _, extra, _ in inner], dtype=np.int64)
-        self.inner_is_left = np.array([is_left for _, _, is_left in inner], dtype=bool)
+        self._base = np.array([base for base, _ in inner], dtype=np.int64)
+        self._extra = np.array([extra for _, extra in inner], dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self.splits)
@@ -390,7 +389,7 @@ class Candidates:
 
     def _add_numeric(
         self, number: int, column: Column, most: int, sum_of: np.ndarray
-    ) -> Iterator[tuple[Split, tuple[int, int, bool]]]:
+    ) -> Iterator[tuple[Split, tuple[int, int]]]:
         last = column.n_bins - 1 - column.has_missing
         missing = int(sum_of[-1]) if column.has_missing else -1
         most_is_missing = column.has_missing and most == last + 1
@@ -401,17 +400,17 @@ class Candidates:
                 is_left = not missing_left if most_is_missing else most > edge
                 base = below[edge] if is_left else above.get(edge + 1, -1)
                 extra = missing if not most_is_missing and is_left == missing_left else -1
-                yield Split(number, edge, missing_left), (base, extra, is_left)
+                yield Split(number, edge, missing_left), (base, extra)
 
     def _add_categorical(
         self, number: int, column: Column, most: int, sum_of: np.ndarray
-    ) -> Iterator[tuple[Split, tuple[int, int, bool]]]:
+    ) -> Iterator[tuple[Split, tuple[int, int]]]:
         others = [each for each in range(column.n_bins) if each != most]
         rest = self._add_chain(others, sum_of)
         # Of two bins, the second one's split is the first one's.
         for each in range(column.n_bins if column.n_bins > 2 else column.n_bins - 1):
             split = Split(number, each, column.has_missing and each == column.n_bins - 1)
             if each == most:
-                yield split, (rest[others[-1]], -1, False)
+                yield split, (rest[others[-1]], -1)
             else:
-                yield split, (-1, int(sum_of[each]), True)
+                yield split, (-1, int(sum_of[each]))
