@@ -14,6 +14,7 @@ import gmpy2
 import numpy as np
 
 from fedtasks.crypto.blind_rsa import blind_sign
+from fedtasks.crypto.kernels import Bytes
 from fedtasks.crypto.keys import PrivateKey, PublicKey
 from fedtasks.errors import KeyInvalid
 
@@ -71,15 +72,20 @@ def has_small_factor(n: int) -> bool:
     return bool(gmpy2.gcd(n, _small_primes()) != 1)
 
 
-def _challenges(public: PublicKey) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
+def _challenges(public: PublicKey) -> Bytes:
+    return challenges(_DOMAIN, public.der, public.n, N_ROOTS)
+
+
+def challenges(domain: bytes, key: bytes, n: int, count: int) -> Bytes:
+    """Return numbers modulo `n` that a key itself determines, one big-endian row each."""
+    width = (n.bit_length() + 7) // 8
     # 16 bytes more than the modulus make the reduction uniform.
     rows = [
-        int.from_bytes(hashlib.shake_256(_DOMAIN + bytes([index]) + public.der).digest(public.key_bytes + 16))
-        % public.n
-        for index in range(N_ROOTS)
+        int.from_bytes(hashlib.shake_256(domain + bytes([index]) + key).digest(width + 16)) % n
+        for index in range(count)
     ]
-    raw = b"".join(row.to_bytes(public.key_bytes) for row in rows)
-    return np.frombuffer(raw, dtype=np.uint8).reshape(N_ROOTS, public.key_bytes)
+    raw = b"".join(row.to_bytes(width) for row in rows)
+    return np.frombuffer(raw, dtype=np.uint8).reshape(count, width)
 
 
 @cache

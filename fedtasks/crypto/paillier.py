@@ -8,7 +8,6 @@ Keys are those of `phe`, and what is encrypted here decrypts there.
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,7 +22,7 @@ import numpy.typing as npt
 from phe import paillier
 
 from fedtasks.crypto.kernels import Bytes, Words
-from fedtasks.crypto.key_proof import has_small_factor
+from fedtasks.crypto.key_proof import challenges, has_small_factor
 from fedtasks.crypto.modular import CrtRing, FixedBase, Ring
 from fedtasks.errors import KeyInvalid, KeyWeak, ProtocolViolated
 
@@ -252,14 +251,14 @@ def verify_proof(public: PublicKey, proof: bytes) -> None:
     """
     if has_small_factor(public.n):
         raise KeyInvalid("the modulus has a small factor")
-    ring, challenges = Ring(public.n), _challenges(public)
-    if len(proof) != challenges.size:
-        raise KeyInvalid(f"the key's proof has {len(proof)} bytes instead of {challenges.size}")
+    ring, expected = Ring(public.n), _challenges(public)
+    if len(proof) != expected.size:
+        raise KeyInvalid(f"the key's proof has {len(proof)} bytes instead of {expected.size}")
     try:
-        roots = ring.enter(np.frombuffer(proof, dtype=np.uint8).reshape(challenges.shape))
+        roots = ring.enter(np.frombuffer(proof, dtype=np.uint8).reshape(expected.shape))
     except ProtocolViolated as error:
         raise KeyInvalid(f"the key's proof is none: {error.detail}") from error
-    if not np.array_equal(ring.leave(ring.power(roots, public.n)), challenges):
+    if not np.array_equal(ring.leave(ring.power(roots, public.n)), expected):
         raise KeyInvalid("the key's proof does not hold: the key may have been made to see behind masks")
 
 
@@ -338,12 +337,4 @@ def _prime(bits: int) -> int:
 
 
 def _challenges(public: PublicKey) -> Bytes:
-    width = (public.bits + 7) // 8
-    domain = _PROOF_DOMAIN + public.n.to_bytes(width, "big")
-    # 16 bytes more than the modulus make the reduction uniform.
-    numbers = (
-        int.from_bytes(hashlib.shake_256(domain + bytes([index])).digest(width + 16), "big") % public.n
-        for index in range(N_ROOTS)
-    )
-    raw = b"".join(number.to_bytes(width, "big") for number in numbers)
-    return np.frombuffer(raw, dtype=np.uint8).reshape(N_ROOTS, width)
+    return challenges(_PROOF_DOMAIN, public.n.to_bytes((public.bits + 7) // 8, "big"), public.n, N_ROOTS)

@@ -268,8 +268,10 @@ class Blocks:
         """Return all rows, or those of one split, in row order."""
         return pa.Table.from_batches(self._filtered(100_000, split), self.schema)
 
-    def batches(self, rows: int, split: str | None = None) -> Iterator[pa.RecordBatch]:
-        """Yield the rows in order, `rows` at a time (the last batch may be shorter).
+    def batches(
+        self, rows: int, split: str | None = None, *, columns: Sequence[str] | None = None
+    ) -> Iterator[pa.RecordBatch]:
+        """Yield the rows in order, `rows` at a time (the last batch may be shorter), by default all their columns.
 
         Notes
         -----
@@ -277,7 +279,7 @@ class Blocks:
         """
         waiting: list[pa.RecordBatch] = []
         held = 0
-        for batch in self._filtered(rows, split):
+        for batch in self._filtered(rows, split, columns):
             waiting.append(batch)
             held += batch.num_rows
             if held >= rows:
@@ -288,12 +290,15 @@ class Blocks:
         if held:
             yield pa.concat_batches(waiting)
 
-    def _filtered(self, rows: int, split: str | None) -> Iterator[pa.RecordBatch]:
+    def _filtered(self, rows: int, split: str | None, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         if split not in (None, TRAIN, TEST):
             raise ConfigError(f"`{split}` is not one of: {TRAIN}, {TEST}", field="split")
+        kept = self.schema.names if columns is None else list(columns)
+        schema = pa.schema([self.schema.field(name) for name in kept])
+        read = kept if split is None else list(dict.fromkeys([*kept, SPLIT]))
         for entry in self._manifest.files:
             fs, path = filesystem(self._manifest.path(entry.name))
             with fs.open(path, "rb") as file:
-                for batch in pq.ParquetFile(file).iter_batches(batch_size=rows):
-                    aligned = pa.RecordBatch.from_arrays(batch.columns, schema=self.schema)
-                    yield aligned if split is None else aligned.filter(pc.equal(aligned.column(SPLIT), split))
+                for batch in pq.ParquetFile(file).iter_batches(batch_size=rows, columns=read):
+                    chosen = batch if split is None else batch.filter(pc.equal(batch.column(SPLIT), split))
+                    yield pa.RecordBatch.from_arrays([chosen.column(name) for name in kept], schema=schema)

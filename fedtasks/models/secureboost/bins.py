@@ -17,7 +17,8 @@ import pyarrow.compute as pc
 
 from fedtasks.config import FeatureType
 from fedtasks.data.blocks import Blocks
-from fedtasks.errors import CategoryUnknown, ColumnEmpty, ColumnMissing, ColumnType, IntersectionEmpty
+from fedtasks.errors import CategoryUnknown, ColumnEmpty, ColumnType, IntersectionEmpty
+from fedtasks.models.columns import numbers_of, texts_of
 
 BinNumbers: TypeAlias = npt.NDArray[np.uint16]
 Add: TypeAlias = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -149,7 +150,7 @@ class Binner:
                     missing[name] |= bool(np.isnan(values).any())
                     sampled[name].append(values[-start % step :: step])
                 else:
-                    texts = categorical(batch, name)
+                    texts = texts_of(batch, name)
                     missing[name] |= texts.null_count > 0
                     known[name].update(pc.unique(texts.drop_null()).to_pylist())
             start += batch.num_rows
@@ -181,7 +182,7 @@ class Binner:
         """
         return [
             column.numbers(
-                numeric(rows, column.name) if isinstance(column, NumericColumn) else categorical(rows, column.name)
+                numeric(rows, column.name) if isinstance(column, NumericColumn) else texts_of(rows, column.name)
             )
             for column in self.columns
         ]
@@ -238,27 +239,7 @@ def unknown_category(feature: str, row: int) -> CategoryUnknown:
 
 def numeric(rows: pa.Table | pa.RecordBatch, name: str) -> np.ndarray:
     """Return a numeric column, NaN where there is no value; an infinity is the largest number there is."""
-    column = _column(rows, name)
-    if not (pa.types.is_floating(column.type) or pa.types.is_integer(column.type)):
-        raise ColumnType(f"feature `{name}` is numeric; found {column.type}", where=name)
-    filled = pc.fill_null(column.cast(pa.float64()), float("nan"))
-    values = np.asarray(filled.to_numpy(zero_copy_only=False), dtype=np.float64)
-    return np.clip(values, -LARGEST, LARGEST)
-
-
-def categorical(rows: pa.Table | pa.RecordBatch, name: str) -> pa.Array:
-    """Return a categorical column."""
-    column = _column(rows, name)
-    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
-        raise ColumnType(f"feature `{name}` is categorical, so text is expected; found {column.type}", where=name)
-    return column.cast(pa.string())
-
-
-def _column(rows: pa.Table | pa.RecordBatch, name: str) -> pa.Array:
-    if name not in rows.schema.names:
-        raise ColumnMissing(f"feature `{name}` is missing", where=name)
-    column = rows.column(name)
-    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    return np.clip(numbers_of(rows, name), -LARGEST, LARGEST)
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,13 @@ import pyarrow.compute as pc
 
 from fedtasks.config import LabelKind, digest
 from fedtasks.errors import ProtocolViolated
+from fedtasks.models.columns import texts_of
 from fedtasks.models.halves import pairing
 from fedtasks.models.secureboost.bins import (
     LARGEST,
     Column,
     NumericColumn,
     Split,
-    categorical,
     numeric,
     unknown_category,
 )
@@ -120,7 +120,7 @@ class Columns:
     def texts(self, name: str) -> pa.Array:
         """Return a categorical column; raises `ColumnMissing`, `ColumnType` or `CategoryUnknown`."""
         if name not in self._texts:
-            texts = categorical(self._rows, name)
+            texts = texts_of(self._rows, name)
             known = pc.is_in(texts, value_set=pa.array([*self._values[name], None], pa.string()))
             if not pc.all(known).as_py() and len(texts):
                 if self._unknown == UNKNOWN_ERROR:

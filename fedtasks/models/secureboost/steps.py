@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from fedtasks.config import LabelKind, digest
-from fedtasks.data.blocks import LABEL, TAG, TEST, TRAIN, WEIGHT, Blocks
+from fedtasks.data.blocks import LABEL, SPLIT, TAG, TEST, TRAIN, WEIGHT, Blocks
 from fedtasks.data.storage import Manifest, read_json, write_json
 from fedtasks.errors import ConfigError, DataCorrupt, LabelInvalid, ModelUnknown, ProtocolViolated
 from fedtasks.link.link import Link
@@ -187,7 +187,7 @@ def _facts(settings: TrainSettings, blocks: Blocks, before: SavedHalf | None, pa
 
 def _binned(blocks: Blocks, settings: TrainSettings, scratch: Scratch, before: SavedHalf | None) -> BinnedRows:
     # A day without new people adds nothing to a model that there is.
-    is_empty = before is not None and not any(True for _ in blocks.batches(1, TRAIN))
+    is_empty = before is not None and not any(True for _ in blocks.batches(_BATCH_ROWS, TRAIN, columns=[SPLIT]))
     binner = Binner(()) if is_empty else Binner.fit(blocks, TRAIN, settings.bins, may_be_empty=before is not None)
     return BinnedRows.of(blocks, TRAIN, binner, scratch)
 
@@ -231,7 +231,7 @@ def _numbered(binner: Binner, before: FollowerHalf | None, seed: int) -> tuple[s
 def _labels(blocks: Blocks) -> tuple[np.ndarray, np.ndarray]:
     """Return labels and weights of the train rows."""
     kept = [LABEL, WEIGHT] if blocks.has_weight else [LABEL]
-    batches = [batch.select(kept) for batch in blocks.batches(_BATCH_ROWS, TRAIN)]
+    batches = blocks.batches(_BATCH_ROWS, TRAIN, columns=kept)
     table = pa.Table.from_batches(batches, pa.schema([blocks.schema.field(name) for name in kept]))
     labels = table[LABEL].to_numpy().astype(np.float64 if blocks.label is LabelKind.NUMBER else np.int64)
     return labels, table[WEIGHT].to_numpy() if blocks.has_weight else np.ones(len(labels))
@@ -325,7 +325,7 @@ def predict(context: TaskContext) -> Outcome:
         if settings.scores == BOTH:
             scores = _share_scores(link, half, scores, blocks.n_rows)
     if isinstance(half, LeaderHalf) or settings.scores == BOTH:
-        tags = [batch.select([TAG]) for batch in blocks.batches(settings.batch_size)]
+        tags = blocks.batches(settings.batch_size, columns=[TAG])
         table = pa.Table.from_batches(tags, pa.schema([blocks.schema.field(TAG)]))
         write_predictions(context, table, scores, half.classes if isinstance(half, LeaderHalf) else ())
     context.storage.publish(

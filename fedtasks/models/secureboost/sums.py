@@ -11,9 +11,8 @@ from typing import Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.compute as pc
 
-from fedtasks.data.blocks import Blocks
+from fedtasks.data.blocks import SPLIT, Blocks
 from fedtasks.models.secureboost.bins import Binner, BinNumbers, Candidates
 from fedtasks.models.secureboost.cipher import SumCipher
 
@@ -71,7 +70,7 @@ class BinnedRows:
     @classmethod
     def of(cls, blocks: Blocks, split: str, binner: Binner, scratch: Scratch) -> Self:
         """Read the rows of one split."""
-        n_rows = sum(int(pc.sum(pc.equal(batch["split"], split)).as_py() or 0) for batch in blocks.batches(_READ_ROWS))
+        n_rows = sum(batch.num_rows for batch in blocks.batches(_READ_ROWS, split, columns=[SPLIT]))
         numbers = scratch.array((len(binner.columns), n_rows), np.uint16)
         start = 0
         for batch in blocks.batches(_READ_ROWS, split):

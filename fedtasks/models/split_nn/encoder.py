@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 import tensorflow as tf
 
 from fedtasks.config import FeatureType
-from fedtasks.errors import ColumnMissing, ColumnType, IntersectionEmpty
+from fedtasks.errors import IntersectionEmpty
+from fedtasks.models.columns import numbers_of, texts_of
 
 # A value further out than this says no more than "extreme"; unclipped, a single one can throw the training off.
 CLIP = 5.0
@@ -74,7 +75,7 @@ class Encoder:
         numeric, categorical = [], []
         for name, kind in features.items():
             if kind is FeatureType.NUMERIC:
-                numeric.append(_fit_numeric(name, _numeric(table, name)))
+                numeric.append(_fit_numeric(name, numbers_of(table, name)))
             else:
                 categorical.append(_fit_categorical(name, _strings(table, name)))
         return cls(tuple(numeric), tuple(categorical))
@@ -116,7 +117,7 @@ class Encoder:
             Names the column.
         """
         names = self.input_names
-        raw = {names[column.name]: tf.constant(_numeric(table, column.name), tf.float64) for column in self.numeric}
+        raw = {names[column.name]: tf.constant(numbers_of(table, column.name), tf.float64) for column in self.numeric}
         texts = {
             names[column.name]: tf.constant(_strings(table, column.name), tf.string) for column in self.categorical
         }
@@ -167,23 +168,5 @@ def _fit_categorical(name: str, values: list[str]) -> CategoricalColumn:
     return CategoricalColumn(name, tuple(str(value) for value in frequent if value))
 
 
-def _numeric(table: pa.Table | pa.RecordBatch, name: str) -> np.ndarray:
-    column = pc.fill_null(_cast(table, name, pa.float64()), float("nan"))
-    return np.asarray(column.to_numpy(zero_copy_only=False), dtype=np.float64)
-
-
 def _strings(table: pa.Table | pa.RecordBatch, name: str) -> list[str]:
-    return list(pc.fill_null(_cast(table, name, pa.string()), "").to_pylist())
-
-
-def _cast(table: pa.Table | pa.RecordBatch, name: str, kind: pa.DataType) -> pa.Array:
-    if name not in table.schema.names:
-        raise ColumnMissing(f"feature `{name}` is missing", where=name)
-    column = table.column(name)
-    if isinstance(column, pa.ChunkedArray):
-        column = column.combine_chunks()
-    if pa.types.is_string(kind) and not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
-        raise ColumnType(f"feature `{name}` is categorical, so text is expected; found {column.type}", where=name)
-    if pa.types.is_floating(kind) and not (pa.types.is_floating(column.type) or pa.types.is_integer(column.type)):
-        raise ColumnType(f"feature `{name}` is numeric; found {column.type}", where=name)
-    return column.cast(kind)
+    return list(pc.fill_null(texts_of(table, name), "").to_pylist())

@@ -88,6 +88,8 @@ def test_batches_of_any_size_are_full_and_equal_the_table(
     assert all(batch.num_rows == size for batch in batches[:-1])
     assert 0 < batches[-1].num_rows <= size
     assert pa.Table.from_batches(batches).equals(blocks.table(split))
+    some = list(blocks.batches(size, split, columns=["label", "tag"]))
+    assert pa.Table.from_batches(some).equals(blocks.table(split).select(["label", "tag"]))
 
 
 def test_batches_of_an_unknown_split_are_refused(storage: RunStorage, rows: pa.Table) -> None:

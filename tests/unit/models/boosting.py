@@ -89,7 +89,9 @@ class Rows:
             for name, kind in zip(table.schema.names, table.schema.types, strict=True)
         }
 
-    def batches(self, rows: int, split: str | None = None) -> Iterator[pa.RecordBatch]:
+    def batches(
+        self, rows: int, split: str | None = None, *, columns: Sequence[str] | None = None
+    ) -> Iterator[pa.RecordBatch]:
         column = pa.array(["train"] * self.n_rows, pa.string())
         yield from self.table.append_column("split", column).to_batches(rows)
 

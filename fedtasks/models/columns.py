@@ -1,0 +1,40 @@
+"""Feature columns of raw rows, as every algorithm takes them."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from fedtasks.errors import ColumnMissing, ColumnType
+
+
+def numbers_of(rows: pa.Table | pa.RecordBatch, name: str) -> npt.NDArray[np.float64]:
+    """Return a numeric column, NaN where there is no value.
+
+    Raises
+    ------
+    ColumnMissing, ColumnType
+        Names the column.
+    """
+    column = _column(rows, name)
+    if not (pa.types.is_floating(column.type) or pa.types.is_integer(column.type)):
+        raise ColumnType(f"feature `{name}` is numeric; found {column.type}", where=name)
+    filled = pc.fill_null(column.cast(pa.float64()), float("nan"))
+    return np.asarray(filled.to_numpy(zero_copy_only=False), dtype=np.float64)
+
+
+def texts_of(rows: pa.Table | pa.RecordBatch, name: str) -> pa.Array:
+    """Return a categorical column as text, null where there is no value; raises as `numbers_of`."""
+    column = _column(rows, name)
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        raise ColumnType(f"feature `{name}` is categorical, so text is expected; found {column.type}", where=name)
+    return column.cast(pa.string())
+
+
+def _column(rows: pa.Table | pa.RecordBatch, name: str) -> pa.Array:
+    if name not in rows.schema.names:
+        raise ColumnMissing(f"feature `{name}` is missing", where=name)
+    column = rows.column(name)
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
