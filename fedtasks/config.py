@@ -6,9 +6,7 @@ The only module that reads the environment: ``FEDTASKS_PARTY`` names the file wh
 from __future__ import annotations
 
 import enum
-import hashlib
 import ipaddress
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -16,8 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
+from fedtasks.dataclass_io import build, read_yaml, to_plain
+from fedtasks.digests import digest
 from fedtasks.errors import ConfigError, PeerUnknown
-from fedtasks.settings import build, read_yaml, to_plain
 
 PARTY_VARIABLE = "FEDTASKS_PARTY"
 """The variable of the environment that names party.yaml."""
@@ -555,13 +554,3 @@ def read_secret(path: Path) -> str:
     if not text:
         raise ConfigError("the secret is empty", where=str(path))
     return text
-
-
-def canonical(value: object) -> str:
-    """Write a value as canonical JSON: sorted keys, no spaces, no escapes but JSON's own."""
-    return json.dumps(to_plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-
-
-def digest(value: object) -> str:
-    """SHA-256 (hex) of a value's canonical JSON."""
-    return hashlib.sha256(canonical(value).encode()).hexdigest()

@@ -19,9 +19,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from fedtasks import __version__
+from fedtasks.checks import Finding, Verdict, wrong
 from fedtasks.config import Dataset, Party, load_party, read_secret, split_address
 from fedtasks.errors import ConfigError, FedtasksError, KeyInvalid, PeerDagBroken, PeerDagMissing, PeerPaused
-from fedtasks.findings import Finding, Verdict, wrong
 
 EXPIRES_SOON_DAYS = 30
 JAVA = 17

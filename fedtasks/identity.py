@@ -24,8 +24,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fedtasks import tickets
 from fedtasks.config import Peer, check_name, split_address
+from fedtasks.dataclass_io import build, read_yaml
 from fedtasks.errors import ConfigError, PeerIdentity
-from fedtasks.settings import build, read_yaml
 
 AUTHORITY_KEY, AUTHORITY = "authority.key", "authority.pem"
 CERTIFICATE_KEY, CERTIFICATE = "gateway.key", "gateway.pem"

@@ -13,7 +13,7 @@ from airflow.sdk import Param
 from fedtasks.airflow.hook import FedtasksHook
 from fedtasks.airflow.operators import MeetingOperator, airflow_errors, is_final, run_id_of
 from fedtasks.errors import ApprovalExpired, ApprovalRejected, FedtasksError
-from fedtasks.halves import APPROVE
+from fedtasks.names import APPROVE
 from fedtasks.reports.markdown import escape
 
 if TYPE_CHECKING:

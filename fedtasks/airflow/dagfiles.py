@@ -20,10 +20,10 @@ from typing import Any
 
 import yaml
 
-from fedtasks.airflow.steps import Step
 from fedtasks.config import PARTY_VARIABLE
+from fedtasks.dataclass_io import build, to_plain
 from fedtasks.errors import ConfigError, FedtasksError, ProcessFailed
-from fedtasks.settings import build, to_plain
+from fedtasks.pipeline.step import Step
 
 HEAVY = ("tensorflow", "keras", "pyspark", "grpc", "pyarrow", "numpy", "pandas", "fsspec", "gmpy2")
 """What a DAG file should import inside functions only: Airflow parses it every few seconds."""
@@ -159,7 +159,7 @@ def _declared(dag: Any) -> Declared | None:
 
     from fedtasks.airflow.operators import OPEN_RUN, OpenRunOperator
     from fedtasks.airflow.pipeline import party_here
-    from fedtasks.airflow.shared import initiate
+    from fedtasks.pipeline.shared import initiate
 
     opening = dag.task_dict.get(OPEN_RUN)
     if not isinstance(opening, OpenRunOperator):

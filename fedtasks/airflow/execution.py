@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from fedtasks import guard
+from fedtasks import supervisor
 from fedtasks.errors import FedtasksError, ProcessFailed, from_code
 from fedtasks.wire.v1 import run_pb2
 
@@ -66,7 +66,7 @@ async def run_process(
         What `stop_reason` returned, or what ended `meetings`; nothing of the command runs any more.
     """
     process = await asyncio.create_subprocess_exec(
-        *guard.command(argv, grace_s=GRACE_S),
+        *supervisor.command(argv, grace_s=GRACE_S),
         cwd=cwd,
         env=environment(),
         stdin=asyncio.subprocess.DEVNULL,
@@ -137,7 +137,7 @@ def read_outcome(folder: Path, exit_code: int) -> dict[str, Any]:
     FedtasksError
         The half's own failure, or `ProcessFailed` when it ended without saying why.
     """
-    from fedtasks.tasks import FAILURE, OUTCOME  # grpc and file systems: never when a DAG file is parsed
+    from fedtasks.runtime.context import FAILURE, OUTCOME  # grpc and file systems: never when a DAG file is parsed
 
     outcome, failure = folder / OUTCOME, folder / FAILURE
     if exit_code == 0 and outcome.exists():

@@ -26,12 +26,12 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, overload
 
 from fedtasks.airflow.schedules import daily, when_landed
-from fedtasks.airflow.steps import Step
 from fedtasks.errors import ConfigError
+from fedtasks.pipeline.step import Step
 
 if TYPE_CHECKING:
-    from fedtasks.custom import Config, Data
     from fedtasks.link.link import Link
+    from fedtasks.runtime.function import Config, Data
 
 __all__ = ["Task", "daily", "task", "when_landed"]
 

@@ -19,8 +19,8 @@ from typing import Any
 
 from airflow.sdk import Param
 
-from fedtasks.airflow.steps import Step
 from fedtasks.config import Party
+from fedtasks.dataclass_io import choices_of, decides_privacy, limits_of
 from fedtasks.errors import (
     ConfigDiffers,
     DataNotLanded,
@@ -30,7 +30,7 @@ from fedtasks.errors import (
     TicketMissing,
     TicketScope,
 )
-from fedtasks.settings import choices_of, decides_privacy, limits_of
+from fedtasks.pipeline.step import Step
 
 WAIT = "wait_minutes"
 """The field that says how long a half waits for the other."""

@@ -13,7 +13,7 @@ from fedtasks.airflow.operators import MeetingOperator, airflow_errors, peer_nam
 from fedtasks.airflow.triggers import MeetingTrigger
 from fedtasks.config import load_party
 from fedtasks.errors import DataNotLanded, DeadlinePassed, FedtasksError
-from fedtasks.halves import DATA
+from fedtasks.names import DATA
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

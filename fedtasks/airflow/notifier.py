@@ -11,7 +11,7 @@ from airflow.sdk import BaseNotifier
 from fedtasks.airflow.hook import FedtasksHook
 from fedtasks.config import Event
 from fedtasks.errors import ConfigError
-from fedtasks.notices import Notice, post
+from fedtasks.webhook import Notice, post
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

@@ -25,14 +25,16 @@ from airflow.sdk.exceptions import (
 
 from fedtasks.airflow.form import WAIT
 from fedtasks.airflow.hook import FedtasksHook
-from fedtasks.airflow.shared import check_shared, initiate, partition_of
-from fedtasks.airflow.steps import Step, shards_of
+from fedtasks.airflow.schedules import partition_of
 from fedtasks.airflow.triggers import MeetingTrigger
-from fedtasks.config import Party, digest
+from fedtasks.config import Party
+from fedtasks.dataclass_io import to_plain
+from fedtasks.digests import digest
 from fedtasks.errors import DeadlinePassed, FedtasksError, RunUnknown
-from fedtasks.halves import half_name
+from fedtasks.names import half_name
+from fedtasks.pipeline.shared import check_shared, initiate
+from fedtasks.pipeline.step import Step, shards_of
 from fedtasks.reports.runs import BIN, IMPORTANCE
-from fedtasks.settings import to_plain
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -416,7 +418,7 @@ class FederatedTaskOperator(MeetingOperator):
         return outcome
 
     def _config(self, hook: FedtasksHook, meeting: run_pb2.Meeting) -> dict[str, Any]:
-        from fedtasks.tasks import TaskConfig
+        from fedtasks.runtime.context import TaskConfig
 
         shared = json.loads(meeting.run.config_json)
         config = TaskConfig(

@@ -26,7 +26,10 @@ from fedtasks.airflow.operators import (
     ShardsOperator,
 )
 from fedtasks.airflow.schedules import Schedule
-from fedtasks.airflow.steps import (
+from fedtasks.config import Party, check_name, load_party
+from fedtasks.errors import ConfigError
+from fedtasks.names import APPROVE, DATA
+from fedtasks.pipeline.step import (
     SHARDS,
     Launcher,
     Stage,
@@ -41,9 +44,6 @@ from fedtasks.airflow.steps import (
     train_secureboost,
     train_split_nn,
 )
-from fedtasks.config import Party, check_name, load_party
-from fedtasks.errors import ConfigError
-from fedtasks.halves import APPROVE, DATA
 
 __all__ = [
     "FederatedDag",

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import Any, ClassVar
+from datetime import UTC, timedelta
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import Asset, CronPartitionTimetable, PartitionedAssetTimetable
 
 from fedtasks.config import Party
 from fedtasks.errors import ConfigError
-from fedtasks.halves import asset_uri
+from fedtasks.names import asset_uri
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
 
 DATA_WAIT = timedelta(hours=6)
 """How long a run waits by default for the data of its day."""
@@ -74,3 +77,10 @@ def daily(at: str = "03:00", wait: timedelta = DATA_WAIT) -> Daily:
 def when_landed() -> WhenLanded:
     """Begin as soon as both sides have landed the same partition."""
     return WhenLanded()
+
+
+def partition_of(context: Context) -> str:
+    """Return the partition: the DAG run's key, else the form's, else the UTC day on which the DAG run was due."""
+    dag_run = context["dag_run"]
+    day = dag_run.run_after.astimezone(UTC).date().isoformat()  # and not today, which a retry may see change
+    return str(dag_run.partition_key or context["params"].get("partition") or day)

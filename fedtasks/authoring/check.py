@@ -10,10 +10,10 @@ from pathlib import Path
 
 from fedtasks import tickets
 from fedtasks.airflow.dagfiles import Declared, declared_in
-from fedtasks.airflow.steps import Launcher, Step, spark_job
+from fedtasks.checks import Finding, Verdict, wrong
 from fedtasks.config import Party, load_party
 from fedtasks.errors import ConfigError, FedtasksError, TicketError, TicketMissing, TicketNotAccepted, TicketRevoked
-from fedtasks.findings import Finding, Verdict, wrong
+from fedtasks.pipeline.step import Launcher, Step, spark_job
 
 PARSE_S = 1.0
 """How much processor time a DAG file may take: Airflow parses it every few seconds."""
@@ -114,7 +114,7 @@ def _ticket(declared: Declared, party: Party) -> Iterator[Finding]:
 
 def _held(declared: Declared, party: Party, peer: str) -> Iterator[tuple[str, FedtasksError | None]]:
     """Yield each ticket held that names the pipeline, and what it refuses."""
-    from fedtasks.gateway.desk import request_of
+    from fedtasks.gateway.admission import request_of
     from fedtasks.store import Store
 
     with Store.open(party.store.url, party.store.password_file) as store:

@@ -18,12 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from fedtasks.airflow.dagfiles import Declared
-from fedtasks.airflow.steps import Launcher, Step, shards_of, spark_job
 from fedtasks.authoring.sample import BANK, SHARED, SHOP, Pair, pair_as_declared, sample_pair
 from fedtasks.config import Party, load_party
 from fedtasks.crypto.scheme import generate_key
 from fedtasks.crypto.schemes import Scheme
-from fedtasks.custom import algorithm_at
+from fedtasks.dataclass_io import to_plain
 from fedtasks.errors import (
     ConfigError,
     DataMissing,
@@ -36,8 +35,9 @@ from fedtasks.errors import (
 from fedtasks.link.endpoint import Sent
 from fedtasks.link.link import Link
 from fedtasks.link.memory import MemoryLink, memory_pair
-from fedtasks.settings import to_plain
-from fedtasks.tasks import Algorithm, TaskConfig, TaskContext
+from fedtasks.pipeline.step import Launcher, Step, shards_of, spark_job
+from fedtasks.runtime.context import Algorithm, TaskConfig, TaskContext
+from fedtasks.runtime.function import algorithm_at
 from fedtasks.wire.v1 import model_pb2, worker_pb2
 
 DEADLINE_S = 120.0

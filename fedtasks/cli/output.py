@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from fedtasks.checks import Finding, Verdict
 from fedtasks.config import Dataset, Party, load_party
 from fedtasks.errors import ConfigError, FedtasksError
-from fedtasks.findings import Finding, Verdict
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -92,8 +92,8 @@ def psi_serve(
     """
     from fedtasks import tickets
     from fedtasks.link.client import GatewayClient
-    from fedtasks.psi.lookups import Answerer, Refresher
-    from fedtasks.psi.online_tables import load_tags
+    from fedtasks.online.lookups import Answerer, Refresher
+    from fedtasks.online.tables import load_tags
     from fedtasks.store import Store
     from fedtasks.wire.v1 import worker_pb2
 
@@ -151,10 +151,10 @@ def psi_stream(
     lets them out), `unmatched`, `sent` (the peer answers nothing), `untagged` (no intersection has seen the id yet;
     nothing was sent) or `invalid`. A file is gone on with where it was left.
     """
-    from fedtasks.data.live import Position, read_file, read_stream
     from fedtasks.link.client import GatewayClient
-    from fedtasks.psi.lookups import Asker, Refresher
-    from fedtasks.psi.online_tables import load_tags
+    from fedtasks.online.lookups import Asker, Refresher
+    from fedtasks.online.sources import Position, read_file, read_stream
+    from fedtasks.online.tables import load_tags
     from fedtasks.store import Store
 
     if source is None and (follow or position):

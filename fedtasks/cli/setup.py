@@ -207,8 +207,8 @@ def peer_preflight(
     party_file: PartyFile = PARTY,
 ) -> None:
     """Ask a peer whether a run could start now, and start none; exit code 1 if it could not."""
+    from fedtasks.checks import Finding, Verdict
     from fedtasks.errors import from_code
-    from fedtasks.findings import Finding, Verdict
     from fedtasks.link.client import GatewayClient
 
     with GatewayClient.of(load_party(party_file), patience_s=PATIENCE_S) as client:

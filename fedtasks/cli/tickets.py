@@ -27,8 +27,8 @@ from fedtasks.cli.output import (
     tell,
 )
 from fedtasks.config import Party, load_party
+from fedtasks.dataclass_io import to_plain
 from fedtasks.errors import FedtasksError, TicketInvalid, TicketMissing, TicketRevoked
-from fedtasks.settings import to_plain
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -345,14 +345,14 @@ def revoke(
 ) -> None:
     """Withdraw a ticket that this party granted; runs under it end on both sides."""
     from fedtasks import tickets
-    from fedtasks.gateway.ticketbook import TicketBook
-    from fedtasks.store import now_ms
+    from fedtasks.clock import now_ms
+    from fedtasks.gateway.tickets import Tickets
 
     party = load_party(party_file)
     with open_store(party) as store:
         _find(store, party, ticket_id)
         key = tickets.load_ticket_key(party.gateway.ticket_key)
-        TicketBook(party, store, key, now_ms).revoke(ticket_id, reason, party.name)
+        Tickets(party, store, key, now_ms).revoke(ticket_id, reason, party.name)
     tell({"ticket_id": ticket_id, "reason": reason}, f"Ticket {ticket_id} is revoked.", as_json=as_json)
 
 

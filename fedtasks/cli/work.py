@@ -20,8 +20,8 @@ def task_run(
     config: Annotated[Path, typer.Argument(help="The task's configuration, JSON.")],
 ) -> None:
     """Run one half of a task; its outcome or failure appears beside CONFIG. Operators call this."""
-    from fedtasks.custom import algorithm_at
-    from fedtasks.tasks import run
+    from fedtasks.runtime.context import run
+    from fedtasks.runtime.function import algorithm_at
 
     raise typer.Exit(run(algorithm_at(entry), config))
 

@@ -20,8 +20,8 @@ import pyarrow.parquet as pq
 import pyarrow.types as pt
 
 from fedtasks.config import PARTITION, Dataset, FeatureType, Format, IdType, LabelKind
-from fedtasks.data.ids import Place, label_bits, label_indices, label_numbers, label_text, normalise, weights
 from fedtasks.data.storage import filesystem
+from fedtasks.data.values import Place, label_bits, label_indices, label_numbers, label_text, normalise, weights
 from fedtasks.errors import ColumnMissing, ColumnType, DataMissing, FileInvalid
 
 ID = "__id__"

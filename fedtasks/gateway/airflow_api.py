@@ -13,7 +13,7 @@ import httpx
 
 from fedtasks.config import Airflow, read_secret
 from fedtasks.errors import AirflowUnreachable, PeerDagBroken, PeerDagMissing, PeerPaused
-from fedtasks.halves import airflow_task
+from fedtasks.names import airflow_task
 
 log = logging.getLogger(__name__)
 

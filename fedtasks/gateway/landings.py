@@ -9,17 +9,17 @@ from collections.abc import Callable, Mapping
 from fedtasks.config import NAME, Party, check_partition
 from fedtasks.errors import ConfigError, FedtasksError, TicketScope
 from fedtasks.gateway.airflow_api import AirflowApi
-from fedtasks.gateway.messages import plain_text
-from fedtasks.gateway.peers import PeerConnection
-from fedtasks.gateway.ticketbook import TicketBook
-from fedtasks.halves import asset_uri
+from fedtasks.gateway.control_stream import PeerConnection
+from fedtasks.gateway.tickets import Tickets
+from fedtasks.names import asset_uri
 from fedtasks.store import LandingRow, Store
+from fedtasks.text import plain_text
 from fedtasks.wire.v1 import peer_pb2, worker_pb2
 
 log = logging.getLogger(__name__)
 
 
-class LandingBook:
+class Landings:
     """What has landed here and at the peers, and who knows of it.
 
     Notes
@@ -32,7 +32,7 @@ class LandingBook:
         self,
         party: Party,
         store: Store,
-        ticket_book: TicketBook,
+        ticket_book: Tickets,
         airflow: AirflowApi,
         connections: Mapping[str, PeerConnection],
         clock: Callable[[], int],

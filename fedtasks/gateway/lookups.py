@@ -31,10 +31,10 @@ from fedtasks.errors import (
     TicketScope,
     from_code,
 )
-from fedtasks.gateway.messages import plain_text
-from fedtasks.gateway.peers import PeerConnection
-from fedtasks.gateway.ticketbook import TicketBook
+from fedtasks.gateway.control_stream import PeerConnection
+from fedtasks.gateway.tickets import Tickets
 from fedtasks.store import Store
+from fedtasks.text import plain_text
 from fedtasks.wire.v1 import lookup_pb2, peer_pb2, worker_pb2
 
 log = logging.getLogger(__name__)
@@ -128,7 +128,7 @@ class Lookups:
         self,
         party: Party,
         store: Store,
-        ticket_book: TicketBook,
+        ticket_book: Tickets,
         connections: Mapping[str, PeerConnection],
         clock: Callable[[], int],
     ) -> None:

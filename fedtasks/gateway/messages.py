@@ -8,6 +8,7 @@ from typing import Any
 
 from fedtasks.errors import FedtasksError, from_code
 from fedtasks.store import ApprovalRow, HalfRow, RunRow
+from fedtasks.text import plain_text
 from fedtasks.wire.v1 import failure_pb2, run_pb2
 
 STATES = {
@@ -17,13 +18,6 @@ STATES = {
     "failed": run_pb2.STATE_FAILED,
 }
 STATE_NAMES = {value: name for name, value in STATES.items()}
-
-MAX_TEXT = 500
-
-
-def plain_text(text: str, limit: int = MAX_TEXT) -> str:
-    """Keep what may be shown of a text from elsewhere: printable, on one line, at most `limit` characters."""
-    return "".join(sign if sign.isprintable() else " " for sign in text)[:limit]
 
 
 def failure_row(error: FedtasksError, party: str, task: str, at_ms: int) -> dict[str, Any]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fedtasks.gateway.messages import plain_text
 from fedtasks.reports.markdown import escape
 from fedtasks.reports.status import State, Status, counts_of, refusal_sentence, sentence
 from fedtasks.store import HalfRow, RefusalRow
+from fedtasks.text import plain_text
 
 MAX_NOTE = 1000
 """So many characters Airflow takes."""

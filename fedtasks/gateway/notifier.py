@@ -7,15 +7,16 @@ import logging
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
+from fedtasks.clock import DAY_MS
 from fedtasks.config import Event, Party
 from fedtasks.errors import FedtasksError, RunCancelled
 from fedtasks.gateway.airflow_api import AirflowApi
-from fedtasks.halves import APPROVE
-from fedtasks.notices import Notice, post
+from fedtasks.names import APPROVE
 from fedtasks.reports.runs import status_now
 from fedtasks.reports.status import refusal_sentence, sentence
 from fedtasks.reports.tickets import EXPIRES_SOON_MS, readable
-from fedtasks.store import DAY_MS, Store
+from fedtasks.store import Store
+from fedtasks.webhook import Notice, post
 
 log = logging.getLogger(__name__)
 

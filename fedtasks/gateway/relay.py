@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 import grpc
 
 from fedtasks.errors import AttemptStale, FedtasksError, ProtocolViolated
-from fedtasks.gateway.peers import PeerConnection
+from fedtasks.gateway.control_stream import PeerConnection
 
 log = logging.getLogger(__name__)
 

@@ -6,37 +6,32 @@ import asyncio
 import contextlib
 import logging
 import signal
-import time
 from collections.abc import Callable
 
 import grpc
 
+from fedtasks.clock import now_ms
 from fedtasks.config import Party, read_secret
 from fedtasks.errors import FedtasksError, PortInUse
+from fedtasks.gateway.admission import Admission
 from fedtasks.gateway.airflow_api import AirflowApi
-from fedtasks.gateway.caretaker import Caretaker
 from fedtasks.gateway.changes import Changes
-from fedtasks.gateway.desk import Desk
-from fedtasks.gateway.landings import LandingBook
+from fedtasks.gateway.control_stream import KEEPALIVE, PeerConnection
+from fedtasks.gateway.landings import Landings
 from fedtasks.gateway.lookups import Lookups
+from fedtasks.gateway.models import Models
 from fedtasks.gateway.notifier import Notifier
-from fedtasks.gateway.peerbook import PeerBook
-from fedtasks.gateway.peers import KEEPALIVE, PeerConnection
-from fedtasks.gateway.registry import ModelBook
+from fedtasks.gateway.preflight import Preflights
+from fedtasks.gateway.reconciler import Reconciler
 from fedtasks.gateway.relay import Relay, SessionKey
-from fedtasks.gateway.runbook import RunBook
+from fedtasks.gateway.runs import Runs
 from fedtasks.gateway.services import PeerService, SecretInterceptor, WorkerService, session_handler
-from fedtasks.gateway.ticketbook import TicketBook
+from fedtasks.gateway.tickets import Tickets
 from fedtasks.store import Store
 from fedtasks.tickets import load_ticket_key
 from fedtasks.wire.v1 import peer_pb2_grpc, worker_pb2_grpc
 
 log = logging.getLogger(__name__)
-
-
-def now_ms() -> int:
-    """Milliseconds since the epoch."""
-    return time.time_ns() // 1_000_000
 
 
 class Gateway:
@@ -77,21 +72,21 @@ class Gateway:
     ) -> None:
         party = self._party
         key = load_ticket_key(party.gateway.ticket_key)
-        ticket_book = TicketBook(party, store, key, self._clock)
+        ticket_book = Tickets(party, store, key, self._clock)
         changes = Changes(asyncio.get_running_loop())
         peer_keys = {peer.name: peer.ticket_key for peer in party.peers}
-        runs = RunBook(store, party.name, key, peer_keys, self._clock, changes.notify, ticket_book.in_force)
+        runs = Runs(store, party.name, key, peer_keys, self._clock, changes.notify, ticket_book.in_force)
         connections: dict[str, PeerConnection] = {}
 
         async def count(session: SessionKey, sent: int, received: int) -> None:
             await asyncio.to_thread(store.add_bytes, *session, sent, received)
 
         relay = Relay(connections, count)
-        desk = Desk(party, store, runs, airflow, connections, ticket_book, self._clock)
+        desk = Admission(party, store, runs, airflow, connections, ticket_book, self._clock)
         lookups = Lookups(party, store, ticket_book, connections, self._clock)
-        models = ModelBook(party, store, runs, ticket_book, connections, self._clock)
-        landings = LandingBook(party, store, ticket_book, airflow, connections, self._clock)
-        peer_book = PeerBook(party, store, ticket_book, airflow, connections, self._clock)
+        models = Models(party, store, runs, ticket_book, connections, self._clock)
+        landings = Landings(party, store, ticket_book, airflow, connections, self._clock)
+        peer_book = Preflights(party, store, ticket_book, airflow, connections, self._clock)
         peers = PeerService(party, runs, desk, ticket_book, lookups, models, landings, peer_book, relay, connections)
         for peer in party.peers:
             connections[peer.name] = PeerConnection(party, peer, peers.answer, self._clock, lambda _: changes.notify())
@@ -125,7 +120,7 @@ class Gateway:
         if party.gateway.listen is not None:
             await stack.enter_async_context(self._listen_for_peers(peers, party.gateway.listen))
         notifier = Notifier(party, store, airflow, self._clock)
-        caretaker = Caretaker(
+        caretaker = Reconciler(
             party.name, store, runs, landings, peer_book, notifier, relay, airflow, connections, changes, self._clock
         )
         async with asyncio.TaskGroup() as tasks:

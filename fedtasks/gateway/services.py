@@ -18,21 +18,22 @@ from cryptography import x509
 from fedtasks import __version__
 from fedtasks.config import Party
 from fedtasks.errors import FedtasksError, PeerIdentity, PeerUnknown, RunCancelled, SecretRejected, from_code
+from fedtasks.gateway.admission import Admission
 from fedtasks.gateway.changes import Changes
-from fedtasks.gateway.desk import Desk
-from fedtasks.gateway.landings import LandingBook
+from fedtasks.gateway.control_stream import PeerConnection
+from fedtasks.gateway.landings import Landings
 from fedtasks.gateway.lookups import Lookups
-from fedtasks.gateway.messages import failure_message, failure_row, half_message, plain_text, run_message
+from fedtasks.gateway.messages import failure_message, failure_row, half_message, run_message
+from fedtasks.gateway.models import Models
 from fedtasks.gateway.notes import not_needed, refused
-from fedtasks.gateway.peerbook import PeerBook
-from fedtasks.gateway.peers import PeerConnection
-from fedtasks.gateway.registry import ModelBook
+from fedtasks.gateway.preflight import Preflights
 from fedtasks.gateway.relay import Relay, SessionKey
-from fedtasks.gateway.runbook import RunBook
-from fedtasks.gateway.ticketbook import TicketBook
+from fedtasks.gateway.runs import Runs
+from fedtasks.gateway.tickets import Tickets
 from fedtasks.identity import common_name, leaf_belongs_to
 from fedtasks.link.status import to_abort
 from fedtasks.store import DisclosureRow, MetricRow, Store
+from fedtasks.text import plain_text
 from fedtasks.wire.v1 import peer_pb2, peer_pb2_grpc, run_pb2, worker_pb2, worker_pb2_grpc
 
 log = logging.getLogger(__name__)
@@ -90,13 +91,13 @@ class WorkerService(worker_pb2_grpc.WorkerGatewayServicer):
         self,
         party: Party,
         store: Store,
-        runs: RunBook,
-        desk: Desk,
-        ticket_book: TicketBook,
+        runs: Runs,
+        desk: Admission,
+        ticket_book: Tickets,
         lookups: Lookups,
-        models: ModelBook,
-        landings: LandingBook,
-        peer_book: PeerBook,
+        models: Models,
+        landings: Landings,
+        peer_book: Preflights,
         relay: Relay,
         connections: Mapping[str, PeerConnection],
         changes: Changes,
@@ -344,13 +345,13 @@ class PeerService(peer_pb2_grpc.PeerGatewayServicer):
     def __init__(
         self,
         party: Party,
-        runs: RunBook,
-        desk: Desk,
-        ticket_book: TicketBook,
+        runs: Runs,
+        desk: Admission,
+        ticket_book: Tickets,
         lookups: Lookups,
-        models: ModelBook,
-        landings: LandingBook,
-        peer_book: PeerBook,
+        models: Models,
+        landings: Landings,
+        peer_book: Preflights,
         relay: Relay,
         connections: Mapping[str, PeerConnection],
     ) -> None:

@@ -22,11 +22,11 @@ from rich.console import Console
 from fedtasks.data.blocks import TAG, TRAIN, Blocks, split_of
 from fedtasks.data.storage import RunStorage
 from fedtasks.data.tag_files import TagFiles, find_key
+from fedtasks.dataclass_io import build
 from fedtasks.errors import ProcessFailed
 from fedtasks.laptop import demo, people
 from fedtasks.laptop.party import LocalParty
 from fedtasks.psi.settings import AlignSettings
-from fedtasks.settings import build
 from fedtasks.store import ModelRow, RunRow, Store
 
 PIPELINE = "daily_retrain"

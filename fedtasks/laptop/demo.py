@@ -21,11 +21,11 @@ from rich.text import Text
 from fedtasks.config import read_secret
 from fedtasks.data.blocks import Blocks
 from fedtasks.data.storage import RunStorage
+from fedtasks.dataclass_io import build
 from fedtasks.errors import ConfigError, ProcessFailed
 from fedtasks.laptop import people
 from fedtasks.laptop.party import LocalParty
 from fedtasks.laptop.ports import free_ports
-from fedtasks.settings import build
 from fedtasks.wire.v1.run_pb2 import STATE_RUNNING
 from fedtasks.wire.v1.worker_pb2 import GetRunResponse
 
@@ -257,9 +257,9 @@ def compare(bank: LocalParty, shop: LocalParty, run_id: str) -> list[Comparison]
     """Train the bank alone and both pooled on the very rows of the run; only a demo may see both sides."""
     with stderr_to(bank.folder.parent / "compare.log"):
         from fedtasks.models.evaluation import evaluate
-        from fedtasks.models.halves import private_seed
         from fedtasks.models.split_nn.joint import train_alone, train_pooled
         from fedtasks.models.split_nn.settings import TrainSettings
+        from fedtasks.models.versions import private_seed
 
     with bank.client() as client:
         answer = client.get_run(run_id=run_id)

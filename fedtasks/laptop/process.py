@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from fedtasks import guard
+from fedtasks import supervisor
 from fedtasks.errors import ProcessFailed
 
 _TAIL_BYTES = 4000
@@ -49,7 +49,7 @@ class Process:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
             self._child = subprocess.Popen(
-                guard.command(self.argv, grace_s=self._grace_s),
+                supervisor.command(self.argv, grace_s=self._grace_s),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

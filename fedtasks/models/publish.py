@@ -9,13 +9,13 @@ from typing import Any
 
 from fedtasks.data.blocks import Blocks
 from fedtasks.data.storage import read_json
+from fedtasks.dataclass_io import build
 from fedtasks.errors import ProtocolViolated
 from fedtasks.link.link import Link
 from fedtasks.models.evaluation import is_at_least_as_good
 from fedtasks.models.results import SCORES
 from fedtasks.models.settings import PublishSettings
-from fedtasks.settings import build
-from fedtasks.tasks import Outcome, TaskContext, facts_of
+from fedtasks.runtime.context import Outcome, TaskContext, facts_of
 from fedtasks.wire.v1.model_pb2 import ModelVersion
 
 log = logging.getLogger(__name__)

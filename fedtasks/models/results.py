@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 from fedtasks.config import LabelKind
 from fedtasks.data.blocks import LABEL, TAG
 from fedtasks.data.storage import write_atomically, write_json
+from fedtasks.dataclass_io import to_plain
 from fedtasks.models import evaluation
-from fedtasks.settings import to_plain
-from fedtasks.tasks import TaskContext
+from fedtasks.runtime.context import TaskContext
 
 SCORES, PREDICTIONS = "scores.json", "predictions.parquet"
 SCORE = "score"

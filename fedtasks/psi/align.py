@@ -17,17 +17,17 @@ from pyspark.sql.pandas.types import from_arrow_schema
 from fedtasks.config import Dataset, LabelKind
 from fedtasks.data import blocks
 from fedtasks.data.blocks import LABEL, SPLIT, TAG, TAG_BYTES, TEST, TRAIN, block_schema, n_blocks, split_of
+from fedtasks.data.row_files import RowFile
 from fedtasks.data.storage import Manifest, make_private, read_bytes, remove, write_atomically
 from fedtasks.data.tables import ID, Part, list_parts, read_rows, rows_schema
+from fedtasks.dataclass_io import build
 from fedtasks.errors import ConfigError, DataCorrupt, LabelInvalid, ProtocolViolated, RowOrderDiffers
 from fedtasks.link.link import Link
-from fedtasks.psi.files import RowFile
 from fedtasks.psi.settings import AlignSettings, Learns, Rows
 from fedtasks.psi.stages import read_pairs, read_tags, write_rows
-from fedtasks.settings import build
+from fedtasks.runtime.context import Outcome, TaskContext, facts_of
 from fedtasks.spark.jobs import Batches, by_shard, collect, each, new_file
 from fedtasks.spark.session import spark_session
-from fedtasks.tasks import Outcome, TaskContext, facts_of
 
 _FILE, _ROW, _NEW = "__file__", "__row__", "__new__"
 _COUNTS = pa.schema(

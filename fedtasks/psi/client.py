@@ -8,11 +8,11 @@ from typing import Any
 from pyspark.sql import SparkSession
 
 from fedtasks.crypto.scheme import Client, open_client
+from fedtasks.data.row_files import RowFile, answers_bytes
 from fedtasks.data.storage import read_json, write_json
 from fedtasks.errors import DataMissing, ProtocolViolated
 from fedtasks.link.link import Link
 from fedtasks.psi import stages
-from fedtasks.psi.files import RowFile, answers_bytes
 from fedtasks.psi.half import (
     DividedIds,
     Half,
@@ -28,7 +28,7 @@ from fedtasks.psi.half import (
 from fedtasks.psi.settings import Learns
 from fedtasks.psi.stages import BlindedShard
 from fedtasks.psi.tag_table import set_digest
-from fedtasks.tasks import Outcome
+from fedtasks.runtime.context import Outcome
 
 
 class ClientHalf(Half):

@@ -22,7 +22,7 @@ from pyspark.sql import functions as F  # noqa: N812 - what everybody calls it
 from fedtasks.config import LabelKind
 from fedtasks.crypto.scheme import Client, RsaClient
 from fedtasks.data.blocks import TAG_BYTES
-from fedtasks.data.ids import check_ids, check_label, check_label_varies
+from fedtasks.data.row_files import RowFile, check_size
 from fedtasks.data.storage import (
     copy_in,
     copy_out,
@@ -36,16 +36,16 @@ from fedtasks.data.storage import (
 )
 from fedtasks.data.tables import Part, list_parts
 from fedtasks.data.tag_files import PADDING, Generation
+from fedtasks.data.values import check_ids, check_label, check_label_varies
 from fedtasks.errors import DataMissing, FedtasksError, IntersectionEmpty, KeyWeak, ProtocolViolated
 from fedtasks.link.link import Link
 from fedtasks.psi import stages
-from fedtasks.psi.files import RowFile, check_size
 from fedtasks.psi.settings import PsiSettings
 from fedtasks.psi.spark import count_ids, count_labels, dataset_ids, distinct_ids, label_range, move
 from fedtasks.psi.stages import TaggedShard
 from fedtasks.psi.tag_table import CrossedSets, TagTable, set_digest
+from fedtasks.runtime.context import Outcome, TaskContext
 from fedtasks.spark.session import spark_session
-from fedtasks.tasks import Outcome, TaskContext
 
 log = logging.getLogger(__name__)
 

@@ -18,14 +18,14 @@ ids are cut into shards by their value, so that neither says where the other was
 
 from __future__ import annotations
 
+from fedtasks.dataclass_io import build
 from fedtasks.errors import ConfigError
 from fedtasks.link.link import Link
 from fedtasks.psi.client import ClientHalf
 from fedtasks.psi.settings import Learns, PsiSettings
 from fedtasks.psi.signer import SignerHalf
 from fedtasks.psi.size import SizeClientHalf, SizeSignerHalf
-from fedtasks.settings import build
-from fedtasks.tasks import Outcome, TaskContext, facts_of
+from fedtasks.runtime.context import Outcome, TaskContext, facts_of
 
 
 def run(context: TaskContext) -> Outcome:
@@ -34,7 +34,7 @@ def run(context: TaskContext) -> Outcome:
     Raises
     ------
     DataError
-        The own dataset is not what was declared; see `fedtasks.data.tables` and `fedtasks.data.ids`.
+        The own dataset is not what was declared; see `fedtasks.data.tables` and `fedtasks.data.values`.
     IntersectionEmpty
         The halves share fewer people than `min_intersection`; raised on both sides.
     TicketExhausted, TicketRateLimited

@@ -6,8 +6,8 @@ import enum
 from dataclasses import dataclass
 
 from fedtasks.crypto.schemes import Scheme
+from fedtasks.dataclass_io import check_limits, within
 from fedtasks.errors import ConfigError
-from fedtasks.settings import check_limits, within
 
 _MAX_SHARDS = 10_000
 
@@ -45,11 +45,11 @@ class PsiSettings:
 
     scheme: Scheme = Scheme.BLIND_RSA
     signer: str = ""
-    learns: Learns = within(Learns.BOTH, privacy=True)
-    key_bits_min: int = within(2048, 2048, 8192, privacy=True)
+    learns: Learns = within(Learns.BOTH, privacy=True, clause="outputs.intersection")
+    key_bits_min: int = within(2048, 2048, 8192, privacy=True, clause="floor.key_bits")
     shards: int = within(2, 1, _MAX_SHARDS)
-    pad_rows: int = within(1, 1, 2**40, privacy=True)
-    min_intersection: int = within(1, 0, 2**62, privacy=True)
+    pad_rows: int = within(1, 1, 2**40, privacy=True, clause="floor.pad_rows")
+    min_intersection: int = within(1, 0, 2**62, privacy=True, clause="floor.min_intersection")
 
     def __post_init__(self) -> None:
         check_limits(self)

@@ -12,16 +12,16 @@ from pyspark.sql import SparkSession
 from fedtasks.crypto.scheme import Signer, load_signer
 from fedtasks.crypto.schemes import Scheme
 from fedtasks.data.blocks import TAG_BYTES
+from fedtasks.data.row_files import RowFile
 from fedtasks.data.storage import read_json, write_json
 from fedtasks.errors import ConfigError, DataMissing, KeyInvalid, ProtocolViolated
 from fedtasks.link.link import Link
 from fedtasks.psi import stages
-from fedtasks.psi.files import RowFile
 from fedtasks.psi.half import Half, announce, announced, check_key_bits, receive, send, tag_bytes, total
 from fedtasks.psi.settings import Learns
 from fedtasks.psi.stages import TaggedShard
 from fedtasks.psi.tag_table import CrossedSets, set_digest
-from fedtasks.tasks import Outcome
+from fedtasks.runtime.context import Outcome
 
 
 class SignerHalf(Half):

@@ -9,17 +9,17 @@ from pyspark.sql import DataFrame, SparkSession
 from fedtasks.crypto import cardinality
 from fedtasks.crypto.cardinality import ELEMENT_BYTES
 from fedtasks.data.blocks import TAG_BYTES
+from fedtasks.data.row_files import RowFile
 from fedtasks.data.storage import read_json, write_json
 from fedtasks.errors import DataMissing, ProtocolViolated
 from fedtasks.link.link import Link
 from fedtasks.psi import stages
 from fedtasks.psi.client import ClientHalf, plain
-from fedtasks.psi.files import RowFile
 from fedtasks.psi.half import DividedIds, announce, announced, receive, send, tag_bytes, total
 from fedtasks.psi.signer import SignerHalf, size_of
 from fedtasks.psi.stages import BlindedShard
 from fedtasks.psi.tag_table import set_digest
-from fedtasks.tasks import Outcome
+from fedtasks.runtime.context import Outcome
 
 
 class SizeClientHalf(ClientHalf):

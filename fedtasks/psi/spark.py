@@ -8,9 +8,9 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812 - what everybody calls it
 
 from fedtasks.config import Dataset
-from fedtasks.data.ids import IdCounts, Place
 from fedtasks.data.storage import filesystem, rename
 from fedtasks.data.tables import LABEL, Part, read_ids
+from fedtasks.data.values import IdCounts, Place
 from fedtasks.spark.jobs import collect, each
 
 _IDS = "file int, row long, id string, label string"

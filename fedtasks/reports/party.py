@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import Any
 
+from fedtasks.clock import DAY_MS
 from fedtasks.config import Dataset, Party
 from fedtasks.errors import ConfigError
 from fedtasks.identity import valid_until
 from fedtasks.reports.dag_runs import failure_report
 from fedtasks.reports.runs import summaries
 from fedtasks.reports.tickets import EXPIRES_SOON_MS, readable, ticket_reports
-from fedtasks.store import DAY_MS, Store
+from fedtasks.store import Store
 
 RECENT = 10
 SILENT_MS = 60_000

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from fedtasks.errors import from_code
-from fedtasks.halves import APPROVE, DATA
+from fedtasks.names import APPROVE, DATA
 from fedtasks.store import HalfRow, RefusalRow, RunRow
 
 

@@ -8,8 +8,9 @@ from contextlib import suppress
 from dataclasses import asdict, fields
 from typing import Any
 
+from fedtasks.clock import DAY_MS
 from fedtasks.errors import TicketError
-from fedtasks.store import DAY_MS, RunRow, Store, TicketRow
+from fedtasks.store import RunRow, Store, TicketRow
 from fedtasks.tickets import FIRST_TREES, SCORES, Grant, Limits, peek
 
 EXPIRES_SOON_MS = 7 * DAY_MS

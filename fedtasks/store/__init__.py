@@ -1,8 +1,8 @@
 """Where a gateway keeps its state, so that it can be restarted at any moment: PostgreSQL, or SQLite on a laptop."""
 
 from fedtasks.store.landings import Landings
+from fedtasks.store.models import ModelRegistry
 from fedtasks.store.peers import Peers
-from fedtasks.store.registry import ModelRegistry
 from fedtasks.store.rows import (
     ApprovalRow,
     AuditRow,
@@ -18,11 +18,10 @@ from fedtasks.store.rows import (
     TicketRequestRow,
     TicketRow,
 )
-from fedtasks.store.store import DAY_MS, Store, check_chain, now_ms
+from fedtasks.store.store import Store, check_chain
 from fedtasks.store.tags import TagTables
 
 __all__ = [
-    "DAY_MS",
     "ApprovalRow",
     "AuditRow",
     "DisclosureRow",
@@ -42,5 +41,4 @@ __all__ = [
     "TicketRequestRow",
     "TicketRow",
     "check_chain",
-    "now_ms",
 ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import fields, replace
@@ -32,7 +31,9 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
-from fedtasks.config import digest
+from fedtasks.clock import DAY_MS, now_ms
+from fedtasks.dataclass_io import to_plain
+from fedtasks.digests import digest
 from fedtasks.errors import (
     AttemptStale,
     DataCorrupt,
@@ -41,13 +42,12 @@ from fedtasks.errors import (
     TicketMissing,
     TicketRateLimited,
 )
-from fedtasks.settings import to_plain
 from fedtasks.store import engine as database
 from fedtasks.store import schema
 from fedtasks.store.approvals import Approvals, Refusals
 from fedtasks.store.landings import Landings
+from fedtasks.store.models import ModelRegistry
 from fedtasks.store.peers import Peers
-from fedtasks.store.registry import ModelRegistry
 from fedtasks.store.rows import ApprovalRow, AuditRow, DisclosureRow, HalfRow, MetricRow, RunRow, TicketRow
 from fedtasks.store.tags import TagTables
 
@@ -56,16 +56,8 @@ T = TypeVar("T")
 GENESIS = "0" * 64
 """What the first audit row names as the digest before it."""
 
-DAY_MS = 86_400_000
-"""A day; also the window of a limit per day."""
-
 _ENDED = ("succeeded", "failed")
 _CHANGEABLE = frozenset(field.name for field in fields(RunRow)) - {"run_id", "version"}
-
-
-def now_ms() -> int:
-    """Milliseconds since the epoch."""
-    return time.time_ns() // 1_000_000
 
 
 class Store:

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from fedtasks import config
+from fedtasks.dataclass_io import decides_privacy
 from fedtasks.models.secureboost.settings import EvaluateSettings, PredictSettings, TrainSettings
-from fedtasks.settings import decides_privacy
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])

@@ -18,7 +18,7 @@ OWNERS = {
     "gmpy2": {"crypto"},
     "sqlalchemy": {"store"},
     "airflow": {"airflow"},
-    "pyspark": {"models", "psi", "spark"},
+    "pyspark": {"encrypted", "psi", "spark"},
 }
 
 

@@ -29,8 +29,8 @@ sys.path.insert(0, str(ROOT))
 
 from fedtasks import tickets
 from fedtasks.data.storage import write_json
-from fedtasks.psi.lookups import Asker
-from fedtasks.psi.online_tables import load_tags
+from fedtasks.online.lookups import Asker
+from fedtasks.online.tables import load_tags
 from tests.integration.gateway.parties import Member, grant_ticket, make_members, set_address
 from tests.postgres import PostgresServer
 

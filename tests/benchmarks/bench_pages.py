@@ -23,7 +23,8 @@ sys.path.insert(0, str(ROOT))
 
 from sqlalchemy import Engine
 
-from fedtasks.store import Store, now_ms, schema
+from fedtasks.clock import now_ms
+from fedtasks.store import Store, schema
 from fedtasks.store import engine as database
 from tests.integration.gateway.parties import PIPELINE, grant_ticket, make_members, set_address
 from tests.integration.pages.application import airflow_application, sign_in  # first: it gives Airflow its home

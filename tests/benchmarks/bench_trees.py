@@ -58,12 +58,12 @@ from fedtasks.data.blocks import (
     write_block,
 )
 from fedtasks.data.storage import RunStorage, read_json
+from fedtasks.dataclass_io import build, to_plain
+from fedtasks.encrypted.bins import MAX_BINS, Binner, NumericColumn
 from fedtasks.errors import ConfigError
 from fedtasks.models.evaluation import evaluate
 from fedtasks.models.results import SCORES
-from fedtasks.models.secureboost.bins import MAX_BINS, Binner, NumericColumn
 from fedtasks.models.secureboost.settings import EvaluateSettings, TrainSettings
-from fedtasks.settings import build, to_plain
 from fedtasks.wire.v1 import run_pb2
 from tests.integration.gateway.parties import PIPELINE, Member, grant_ticket, make_members, set_address
 

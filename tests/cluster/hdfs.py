@@ -14,8 +14,8 @@ from xml.sax.saxutils import escape
 
 import fsspec
 
-from fedtasks.guard import command
 from fedtasks.laptop.ports import free_ports
+from fedtasks.supervisor import command
 from tests.cluster.jars import hadoop_jars, java
 
 _DAEMON = "org.apache.hadoop.hdfs.server"

@@ -12,8 +12,8 @@ from typing import Any, Self
 
 import httpx
 
-from fedtasks.guard import command
 from fedtasks.laptop.ports import free_ports
+from fedtasks.supervisor import command
 from tests.cluster.jars import SPARK_HOME
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -12,11 +12,11 @@ import pytest
 from fedtasks.config import Spark
 from fedtasks.data.blocks import SPLIT, write_blocks
 from fedtasks.data.storage import RunStorage, filesystem, write_atomically, write_json
-from fedtasks.models.secureboost import spark as sums_by_spark
+from fedtasks.encrypted import spark as sums_by_spark
 from fedtasks.models.secureboost import steps
 from fedtasks.models.secureboost.settings import TrainSettings
+from fedtasks.runtime.context import Outcome
 from fedtasks.spark.session import running_session
-from fedtasks.tasks import Outcome
 from tests.cluster.hdfs import HdfsCluster
 from tests.cluster.spark import SparkCluster
 from tests.integration.halves import ROLES, RUN, Context, run_both
@@ -50,13 +50,13 @@ def test_trees_grown_on_the_cluster_equal_those_of_one_machine(
     monkeypatch.setattr(sums_by_spark, "BLOCK_ROWS", 60)
     fs, folder = filesystem(f"{state}/sums")
     seen: list[set[str]] = []
-    sums_of = sums_by_spark.SparkSums.of
+    sums_of = sums_by_spark.SparkHistograms.of
 
-    def watched(self: sums_by_spark.SparkSums, slots: np.ndarray, n_slots: int) -> np.ndarray:
+    def watched(self: sums_by_spark.SparkHistograms, slots: np.ndarray, n_slots: int) -> np.ndarray:
         seen.append({path.removeprefix(f"{folder}/attempt-1/") for path in fs.find(folder)})
         return sums_of(self, slots, n_slots)
 
-    monkeypatch.setattr(sums_by_spark.SparkSums, "of", watched)
+    monkeypatch.setattr(sums_by_spark.SparkHistograms, "of", watched)
     leaders, followers = run_both(steps.train, leader, follower)
 
     assert isinstance(leaders, Outcome), (leaders, followers)

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.cluster
 
 WORKER = """
 import subprocess, sys
-from fedtasks.guard import command
+from fedtasks.supervisor import command
 subprocess.run(command(sys.argv[1:], grace_s=10))
 """
 DRIVER = """

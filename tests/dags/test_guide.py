@@ -18,10 +18,10 @@ import pytest
 
 from fedtasks.authoring.pytest_plugin import RunBoth
 from fedtasks.config import LabelKind
+from fedtasks.dataclass_io import to_plain
 from fedtasks.models.secureboost.settings import TrainSettings
-from fedtasks.settings import to_plain
 from tests.dags.test_dags import load
-from tests.unit.models.boosting import Problem, train_both
+from tests.unit.models.secureboost.boosting import Problem, train_both
 
 ROOT = Path(__file__).parents[2]
 GUIDE, TREES = ((ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("your-own-dag.md", "secureboost.md"))

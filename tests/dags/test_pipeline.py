@@ -20,8 +20,8 @@ from fedtasks.airflow.pipeline import (
     intersect_by_shard,
     train_split_nn,
 )
-from fedtasks.airflow.steps import spark_job
 from fedtasks.errors import ConfigError
+from fedtasks.pipeline.step import spark_job
 
 STEPS = [intersect(), align(test_fraction=0.2), train_split_nn(epochs=20), evaluate()]
 

@@ -10,10 +10,10 @@ from types import SimpleNamespace
 from typing import Any
 
 from fedtasks.data.storage import RunStorage
+from fedtasks.dataclass_io import to_plain
 from fedtasks.errors import FedtasksError, LinkLost, PeerFailed
 from fedtasks.link.memory import MemoryLink, memory_pair
-from fedtasks.settings import to_plain
-from fedtasks.tasks import Outcome
+from fedtasks.runtime.context import Outcome
 
 RUN = "credit.2026-11-21.1"
 ROLES = ("leader", "follower")

@@ -20,7 +20,7 @@ from fedtasks.data.storage import read_json
 from fedtasks.errors import DataMissing, FedtasksError, PeerFailed
 from fedtasks.link.conversation import Conversation
 from fedtasks.link.endpoint import Endpoint
-from fedtasks.tasks import Outcome, TaskConfig, TaskContext
+from fedtasks.runtime.context import Outcome, TaskConfig, TaskContext
 from fedtasks.wire.v1 import model_pb2, worker_pb2
 
 LEADER, FOLLOWER = "bank", "shop"
@@ -179,7 +179,7 @@ def _serve(control: Connection, party: Party) -> None:
             except FedtasksError as error:
                 ended = {"code": error.code, "detail": error.detail, "where": error.where, "public": error.public}
             except Exception as error:
-                ended = {"code": "PROCESS_FAILED", "detail": repr(error)}  # as `fedtasks.tasks.run` does
+                ended = {"code": "PROCESS_FAILED", "detail": repr(error)}  # as `fedtasks.runtime.context.run` does
             finally:
                 connection.close()
             sent = context.link.bytes_sent if context.link else 0

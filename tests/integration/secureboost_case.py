@@ -20,13 +20,13 @@ from fedtasks.errors import (
     FedtasksError,
 )
 from fedtasks.models.secureboost import steps
-from fedtasks.models.secureboost.halves import FollowerHalf, LeaderHalf
+from fedtasks.models.secureboost.model import FollowerHalf, LeaderHalf
 from fedtasks.models.secureboost.settings import TrainSettings
-from fedtasks.tasks import Outcome
+from fedtasks.runtime.context import Outcome
 from fedtasks.wire.v1 import model_pb2, worker_pb2
 from tests.integration.halves import ROLES, RUN, Context, run_both
-from tests.unit.models import boosting
-from tests.unit.models.boosting import NullOwner, NullSums, Problem, as_plain, boost_plainly
+from tests.unit.models.secureboost import boosting
+from tests.unit.models.secureboost.boosting import NullOwner, NullSums, Problem, as_plain, boost_plainly
 
 SETTINGS = TrainSettings(trees=4, depth=3, bins=8, min_leaf_rows=5, learning_rate=0.5)
 SEEDS = {"leader": 11, "follower": 12}

@@ -20,10 +20,10 @@ from fedtasks.models import publish
 from fedtasks.models.evaluation import auc
 from fedtasks.models.settings import PublishSettings
 from fedtasks.models.split_nn import steps
-from fedtasks.models.split_nn.halves import SavedHalf
+from fedtasks.models.split_nn.model import SavedHalf
 from fedtasks.models.split_nn.settings import EvaluateSettings, TrainSettings
+from fedtasks.runtime.context import Outcome
 from fedtasks.store import ModelRow, RunRow, Store
-from fedtasks.tasks import Outcome
 from fedtasks.wire.v1 import model_pb2, worker_pb2
 from tests.integration import test_split_nn as split_nn
 from tests.integration.test_split_nn import ROLES, Context, run_both

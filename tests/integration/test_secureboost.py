@@ -17,6 +17,8 @@ import pytest
 from fedtasks.config import FeatureType, LabelKind
 from fedtasks.data.blocks import LABEL, TAG, TEST, TRAIN, Blocks
 from fedtasks.data.storage import local_path, read_json, write_json
+from fedtasks.dataclass_io import to_plain
+from fedtasks.encrypted.cipher import PaillierOwner, PaillierSums
 from fedtasks.errors import (
     CategoryUnknown,
     ColumnEmpty,
@@ -32,10 +34,8 @@ from fedtasks.errors import (
 )
 from fedtasks.models import evaluation
 from fedtasks.models.secureboost import steps
-from fedtasks.models.secureboost.cipher import PaillierOwner, PaillierSums
 from fedtasks.models.secureboost.settings import EvaluateSettings, PredictSettings
-from fedtasks.settings import to_plain
-from fedtasks.tasks import Outcome
+from fedtasks.runtime.context import Outcome
 from tests.integration.halves import ROLES, Context, run_both
 from tests.integration.secureboost_case import (
     CLASSES,

@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from fedtasks import tasks
 from fedtasks.data.storage import RunStorage, local_path, write_json
+from fedtasks.dataclass_io import to_plain
 from fedtasks.errors import PeerFailed, ProcessFailed
 from fedtasks.link.client import GatewayClient
 from fedtasks.models.secureboost import steps
-from fedtasks.settings import to_plain
+from fedtasks.runtime import context as tasks
 from tests.integration.gateway.parties import PIPELINE, Member, grant_ticket, make_members, set_address
 from tests.integration.gateway.test_opening import open_run, wait_for
 from tests.integration.secureboost_case import SEEDS, SETTINGS, write_party
@@ -35,7 +35,7 @@ BIG = replace(SETTINGS, trees=8)
 
 processes = multiprocessing.get_context("forkserver")
 # Whoever is forked has imported everything already.
-processes.set_forkserver_preload(["fedtasks.models.secureboost.steps", "fedtasks.tasks"])
+processes.set_forkserver_preload(["fedtasks.models.secureboost.steps", "fedtasks.runtime.context"])
 
 
 class Side:

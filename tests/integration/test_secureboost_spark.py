@@ -13,16 +13,16 @@ from pyspark.sql import SparkSession
 
 from fedtasks.config import Spark
 from fedtasks.data.storage import local_path
+from fedtasks.encrypted import histograms as sums_by_threads
+from fedtasks.encrypted import spark as sums_by_spark
+from fedtasks.encrypted.bins import Binner
+from fedtasks.encrypted.cipher import PaillierOwner, PaillierSums, SumCipher
+from fedtasks.encrypted.histograms import BinnedRows, LocalHistograms, Scratch
+from fedtasks.encrypted.spark import SparkHistograms
 from fedtasks.errors import DataCorrupt, ProtocolViolated
-from fedtasks.models.secureboost import spark as sums_by_spark
-from fedtasks.models.secureboost import sums as sums_by_threads
-from fedtasks.models.secureboost.bins import Binner
-from fedtasks.models.secureboost.cipher import PaillierOwner, PaillierSums, SumCipher
-from fedtasks.models.secureboost.spark import SparkSums
-from fedtasks.models.secureboost.sums import BinnedRows, LocalSums, Scratch
 from fedtasks.spark.session import spark_session
 from tests.integration.psi_halves import make_party
-from tests.unit.models.boosting import NullOwner, NullSums, Rows
+from tests.unit.models.secureboost.boosting import NullOwner, NullSums, Rows
 
 BLOCK_ROWS, N_ROWS, KEY_BITS = 64, 300, 2048
 
@@ -46,8 +46,8 @@ class Case:
 
     rows: BinnedRows
     keys: Keys
-    local: LocalSums
-    spark: SparkSums
+    local: LocalHistograms
+    spark: SparkHistograms
     folder: Path
 
     def begin(self, rng: np.random.Generator, share: float, columns: list[int]) -> np.ndarray:
@@ -116,8 +116,8 @@ def case(spark: SparkSession, keys: Keys, tmp_path: Path, monkeypatch: pytest.Mo
     with Scratch() as scratch:
         rows = BinnedRows.of(table, "train", Binner.fit(table, "train", 8), scratch)  # type: ignore[arg-type]
         candidates = rows.candidates()
-        local = LocalSums(rows, candidates, keys.cipher, scratch)
-        ours = SparkSums(spark, rows, candidates, keys.cipher, f"file://{folder}")
+        local = LocalHistograms(rows, candidates, keys.cipher, scratch)
+        ours = SparkHistograms(spark, rows, candidates, keys.cipher, f"file://{folder}")
         yield Case(rows, keys, local, ours, folder)
 
 

@@ -27,10 +27,10 @@ from fedtasks.errors import (
 )
 from fedtasks.models.evaluation import evaluate
 from fedtasks.models.split_nn import steps
-from fedtasks.models.split_nn.halves import SavedHalf
 from fedtasks.models.split_nn.joint import train_pooled
+from fedtasks.models.split_nn.model import SavedHalf
 from fedtasks.models.split_nn.settings import EvaluateSettings, TrainSettings
-from fedtasks.tasks import Outcome
+from fedtasks.runtime.context import Outcome
 from tests.integration.halves import ROLES, RUN, Context, run_both
 
 SETTINGS = TrainSettings(epochs=4, batch_size=32, embedding=4, hidden=(8,), top=(6,), learning_rate=0.01)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+from fedtasks.clock import now_ms
 from fedtasks.laptop.demo import PIPELINE
 from fedtasks.store import (
     DisclosureRow,
@@ -19,7 +20,6 @@ from fedtasks.store import (
     RunRow,
     Store,
     TicketRequestRow,
-    now_ms,
 )
 
 MARKUP = '<img src=x onerror="document.title=`broken in`">'

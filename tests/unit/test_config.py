@@ -20,10 +20,10 @@ from fedtasks.config import (
     LabelKind,
     Normalisation,
     Party,
-    digest,
     load_party,
     read_secret,
 )
+from fedtasks.digests import digest
 from fedtasks.errors import ConfigError, PeerUnknown
 
 GOOD = """\

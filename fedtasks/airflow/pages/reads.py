@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query
 from fedtasks.airflow.pages.own_party import OwnParty
 from fedtasks.airflow.pages.rights import READ_AUDIT, READ_PARTY, READ_RUN, READ_TASK, Readable
 from fedtasks.errors import RunUnknown
-from fedtasks.halves import half_name
+from fedtasks.names import half_name
 from fedtasks.reports.audit import audit_report, chain_report
 from fedtasks.reports.dag_runs import dag_run_report, metrics_report, task_report
 from fedtasks.reports.models import compare_report, model_reports

@@ -8,19 +8,19 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from fedtasks.dataclass_io import build, to_plain
+from fedtasks.encrypted.cipher import SumCipher
+from fedtasks.encrypted.histograms import BinnedRows, EncryptedHistograms
 from fedtasks.errors import ProtocolViolated
 from fedtasks.link.link import Link
 from fedtasks.models.checkpoint import Checkpoints, agree
 from fedtasks.models.progress import Report
 from fedtasks.models.secureboost import messages, sampling
-from fedtasks.models.secureboost.cipher import SumCipher
+from fedtasks.models.secureboost.follower_tree import FollowerTree
 from fedtasks.models.secureboost.frontier import from_bits
-from fedtasks.models.secureboost.halves import FollowerSplit
 from fedtasks.models.secureboost.messages import receive_message
-from fedtasks.models.secureboost.offerer import TreeOfferer
+from fedtasks.models.secureboost.model import FollowerSplit
 from fedtasks.models.secureboost.settings import TrainSettings
-from fedtasks.models.secureboost.sums import BinnedRows, EncryptedSums
-from fedtasks.settings import build, to_plain
 from fedtasks.wire.v1.secureboost_pb2 import EncryptionKey, SplitOffer, TreeStart
 
 log = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ class Follower:
         self,
         link: Link,
         make_cipher: Callable[[EncryptionKey], SumCipher],
-        make_sums: Callable[[SumCipher], EncryptedSums],
+        make_sums: Callable[[SumCipher], EncryptedHistograms],
         checkpoints: Checkpoints,
         report: Report,
     ) -> int:
@@ -111,7 +111,7 @@ class Follower:
                 n_rows = self._rows.n_rows
                 bag = from_bits(start.bag, n_rows) if start.bag else np.ones(n_rows, dtype=bool)
                 columns = sampling.columns(start.tree, len(self._feature_numbers), sampling.FOLLOWER, self._settings)
-                tree = TreeOfferer(
+                tree = FollowerTree(
                     start.tree,
                     self._rows,
                     self.candidates,

@@ -9,22 +9,22 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fedtasks.dataclass_io import build, to_plain
+from fedtasks.encrypted.cipher import OwnerCipher
+from fedtasks.encrypted.histograms import BinnedRows
 from fedtasks.errors import TrainingDiverged
 from fedtasks.link.link import Link
 from fedtasks.models.checkpoint import Checkpoints, agree
 from fedtasks.models.progress import Report
 from fedtasks.models.secureboost import messages, sampling
-from fedtasks.models.secureboost.cipher import OwnerCipher
+from fedtasks.models.secureboost.candidates import PeerCandidates
 from fedtasks.models.secureboost.frontier import Mask, to_bits
 from fedtasks.models.secureboost.gain import Floats, Gradients
-from fedtasks.models.secureboost.grower import TreeGrower
-from fedtasks.models.secureboost.halves import Tree
+from fedtasks.models.secureboost.leader_tree import LeaderTree
 from fedtasks.models.secureboost.messages import receive_message
+from fedtasks.models.secureboost.model import Tree
 from fedtasks.models.secureboost.objective import Objective
-from fedtasks.models.secureboost.offers import PeerOffers
 from fedtasks.models.secureboost.settings import LEADER_ALONE, TrainSettings
-from fedtasks.models.secureboost.sums import BinnedRows
-from fedtasks.settings import build, to_plain
 from fedtasks.wire.v1.secureboost_pb2 import SplitOffer, TreeStart
 
 log = logging.getLogger(__name__)
@@ -170,13 +170,13 @@ class Leader:
         counts = np.where(bag, counts, 0.0)
         gradients = Gradients.of(first * counts, second * counts, self._cipher.precision)
         columns = sampling.columns(number, len(self._columns), sampling.LEADER, self._settings)
-        grower = TreeGrower(self._rows, self._candidates, columns, gradients, bag, self._settings, self._n_peer_splits)
+        grower = LeaderTree(self._rows, self._candidates, columns, gradients, bag, self._settings, self._n_peer_splits)
         is_alone = number < self._objective.width and self._settings.first_tree == LEADER_ALONE
         grower.grow(self._begin(number, None if is_alone else gradients, bag, report))
         self._n_peer_splits = grower.n_peer_splits
         return Tree(output, tuple(sorted(grower.nodes, key=lambda node: node.number))), grower.values
 
-    def _begin(self, number: int, gradients: Gradients | None, bag: Mask, report: Report) -> PeerOffers | None:
+    def _begin(self, number: int, gradients: Gradients | None, bag: Mask, report: Report) -> PeerCandidates | None:
         """Tell the follower of a tree, and send it the gradients unless it takes no part."""
         bits = b"" if gradients is None or bag.all() else to_bits(bag)
         self._link.send(messages.START, TreeStart(tree=number, federated=gradients is not None, bag=bits))
@@ -189,7 +189,7 @@ class Leader:
         # While the follower adds up, there is time to draw what the next tree needs.
         if number + 1 < self._first_tree + self._settings.trees * self._objective.width:
             self._cipher.prepare(len(rows))
-        return None if gradients is None else PeerOffers(self._link, self._cipher, self._n_offered)
+        return None if gradients is None else PeerCandidates(self._link, self._cipher, self._n_offered)
 
 
 @dataclass

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fedtasks.dataclass_io import check_limits, within
 from fedtasks.errors import ConfigError
 from fedtasks.models.settings import FRESH, check_start
-from fedtasks.settings import check_limits, within
 
 LEADER_ALONE, BOTH = "leader", "both"
 UNKNOWN_ERROR, UNKNOWN_MISSING = "error", "missing"
@@ -51,16 +51,16 @@ class TrainSettings:
         default ``fresh``), and how many rounds that adds; never more than `trees`.
     """
 
-    trees: int = within(20, 1, 10_000)
+    trees: int = within(20, 1, 10_000, clause="limits.trees")
     depth: int = within(4, 1, 10)
     bins: int = within(32, 2, 1024)
     learning_rate: float = 0.3
     reg_lambda: float = within(1.0, 0)
     gamma: float = within(0.0, 0)
     min_child_weight: float = within(1.0, 0)
-    min_leaf_rows: int = within(20, 1, privacy=True)
-    first_tree: str = within(LEADER_ALONE, choices=(LEADER_ALONE, BOTH), privacy=True)
-    key_bits: int = within(2048, 2048, 4096, privacy=True)
+    min_leaf_rows: int = within(20, 1, privacy=True, clause="floor.min_leaf_rows")
+    first_tree: str = within(LEADER_ALONE, choices=(LEADER_ALONE, BOTH), privacy=True, clause="floor.first_tree")
+    key_bits: int = within(2048, 2048, 4096, privacy=True, clause="floor.key_bits")
     subsample: float = within(1.0, 0, 1)
     colsample: float = within(1.0, 0, 1)
     goss_top: float = within(0.0, 0, 1)
@@ -112,7 +112,7 @@ class EvaluateSettings:
     batch_size: int = within(8192, 1)
     model: str = ""
     unknown: str = within(UNKNOWN_ERROR, choices=(UNKNOWN_ERROR, UNKNOWN_MISSING))
-    scores: str = within(LEADER_ALONE, choices=(LEADER_ALONE, BOTH), privacy=True)
+    scores: str = within(LEADER_ALONE, choices=(LEADER_ALONE, BOTH), privacy=True, clause="outputs.scores")
 
     def __post_init__(self) -> None:
         check_limits(self)
@@ -139,7 +139,7 @@ class PredictSettings:
     model_task: str = "train"
     batch_size: int = within(8192, 1)
     unknown: str = within(UNKNOWN_ERROR, choices=(UNKNOWN_ERROR, UNKNOWN_MISSING))
-    scores: str = within(LEADER_ALONE, choices=(LEADER_ALONE, BOTH), privacy=True)
+    scores: str = within(LEADER_ALONE, choices=(LEADER_ALONE, BOTH), privacy=True, clause="outputs.scores")
 
     def __post_init__(self) -> None:
         check_limits(self)

@@ -11,22 +11,24 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from fedtasks.config import LabelKind, digest
+from fedtasks.config import LabelKind
 from fedtasks.data.blocks import LABEL, SPLIT, TAG, TEST, TRAIN, WEIGHT, Blocks
 from fedtasks.data.storage import Manifest, read_json, write_json
+from fedtasks.dataclass_io import build, to_plain
+from fedtasks.digests import digest
+from fedtasks.encrypted.bins import Binner, Candidates
+from fedtasks.encrypted.cipher import PaillierOwner, PaillierSums, SumCipher
+from fedtasks.encrypted.histograms import BinnedRows, EncryptedHistograms, LocalHistograms, Scratch
 from fedtasks.errors import ConfigError, DataCorrupt, LabelInvalid, ModelUnknown, ProtocolViolated
 from fedtasks.link.link import Link
 from fedtasks.models import evaluation
 from fedtasks.models.checkpoint import Checkpoints
-from fedtasks.models.halves import LEADER, exchange_digest, open_labelled, private_seed, role_of, start_of, version_of
 from fedtasks.models.results import progress, write_evaluation, write_predictions
 from fedtasks.models.secureboost import messages
-from fedtasks.models.secureboost.bins import Binner, Candidates
-from fedtasks.models.secureboost.cipher import PaillierOwner, PaillierSums, SumCipher
 from fedtasks.models.secureboost.follower import Follower
-from fedtasks.models.secureboost.halves import FORMAT, FollowerHalf, LeaderHalf
 from fedtasks.models.secureboost.leader import Leader
 from fedtasks.models.secureboost.messages import receive_bytes
+from fedtasks.models.secureboost.model import FORMAT, FollowerHalf, LeaderHalf
 from fedtasks.models.secureboost.objective import check_labels, objective_of
 from fedtasks.models.secureboost.settings import (
     BOTH,
@@ -35,10 +37,9 @@ from fedtasks.models.secureboost.settings import (
     PredictSettings,
     TrainSettings,
 )
-from fedtasks.models.secureboost.sums import BinnedRows, EncryptedSums, LocalSums, Scratch
 from fedtasks.models.settings import FRESH
-from fedtasks.settings import build, to_plain
-from fedtasks.tasks import Outcome, TaskContext, facts_of
+from fedtasks.models.versions import LEADER, exchange_digest, open_labelled, private_seed, role_of, start_of, version_of
+from fedtasks.runtime.context import Outcome, TaskContext, facts_of
 
 log = logging.getLogger(__name__)
 
@@ -149,7 +150,7 @@ def _follow(
                 follower = Follower(rows, settings, numbers, splits=splits, first_tree=n_trees)
                 n_trees = follower.train(
                     link,
-                    lambda key: PaillierSums.of(key, rows.n_rows, settings),
+                    lambda key: PaillierSums.of(key, rows.n_rows, settings.key_bits),
                     lambda cipher: _sums(context, stack, rows, follower.candidates, cipher, scratch),
                     checkpoints,
                     context.report,
@@ -171,13 +172,13 @@ def _sums(
     candidates: Candidates,
     cipher: SumCipher,
     scratch: Scratch,
-) -> EncryptedSums:
+) -> EncryptedHistograms:
     """Return what adds up the follower's ciphertexts: threads on one machine, Spark's executors on a cluster."""
     if context.party.spark.master.startswith("local"):
-        return LocalSums(rows, candidates, cipher, scratch)
-    from fedtasks.models.secureboost.spark import spark_sums  # one machine needs no Spark
+        return LocalHistograms(rows, candidates, cipher, scratch)
+    from fedtasks.encrypted.spark import spark_histograms  # one machine needs no Spark
 
-    return stack.enter_context(spark_sums(context, rows, candidates, cipher))
+    return stack.enter_context(spark_histograms(context, rows, candidates, cipher))
 
 
 def _facts(settings: TrainSettings, blocks: Blocks, before: SavedHalf | None, parent: int) -> dict[str, str]:

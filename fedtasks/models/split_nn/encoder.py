@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 import tensorflow as tf
 
 from fedtasks.config import FeatureType
+from fedtasks.data.columns import numbers_of, texts_of
 from fedtasks.errors import IntersectionEmpty
-from fedtasks.models.columns import numbers_of, texts_of
 
 # A value further out than this says no more than "extreme"; unclipped, a single one can throw the training off.
 CLIP = 5.0

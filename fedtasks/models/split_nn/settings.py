@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from fedtasks.dataclass_io import check_limits, within
 from fedtasks.errors import ConfigError
 from fedtasks.models.settings import FRESH, check_start
-from fedtasks.settings import check_limits, within
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class TrainSettings:
         never makes more passes than `epochs`.
     """
 
-    epochs: int = within(25, 1)
+    epochs: int = within(25, 1, clause="limits.epochs")
     batch_size: int = within(64, 1)
     learning_rate: float = 0.002
     embedding: int = within(16, 1)

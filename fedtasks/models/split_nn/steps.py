@@ -8,23 +8,24 @@ import numpy as np
 import pyarrow as pa
 import tensorflow as tf
 
-from fedtasks.config import LabelKind, digest
+from fedtasks.config import LabelKind
 from fedtasks.data.blocks import LABEL, TEST, TRAIN, Blocks
+from fedtasks.dataclass_io import build
+from fedtasks.digests import digest
 from fedtasks.errors import LabelInvalid
 from fedtasks.link.link import Link
 from fedtasks.models import evaluation
 from fedtasks.models.checkpoint import Checkpoints
-from fedtasks.models.halves import exchange_digest, open_labelled, private_seed, role_of, start_of, version_of
 from fedtasks.models.results import progress, write_evaluation
 from fedtasks.models.settings import FRESH
 from fedtasks.models.split_nn.batches import n_batches
 from fedtasks.models.split_nn.encoder import Encoder
-from fedtasks.models.split_nn.halves import ModelCard, SavedHalf, half_digest, save_half
+from fedtasks.models.split_nn.model import ModelCard, SavedHalf, half_digest, save_half
 from fedtasks.models.split_nn.network import FollowerHalf, LeaderHalf
 from fedtasks.models.split_nn.settings import EvaluateSettings, TrainSettings
 from fedtasks.models.split_nn.trainer import array_of, train_follower, train_leader
-from fedtasks.settings import build
-from fedtasks.tasks import Outcome, TaskContext, facts_of
+from fedtasks.models.versions import exchange_digest, open_labelled, private_seed, role_of, start_of, version_of
+from fedtasks.runtime.context import Outcome, TaskContext, facts_of
 
 log = logging.getLogger(__name__)
 

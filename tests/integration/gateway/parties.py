@@ -12,8 +12,10 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from fedtasks import identity, tickets
-from fedtasks.config import Party, digest, load_party
-from fedtasks.gateway.server import Gateway, now_ms
+from fedtasks.clock import now_ms
+from fedtasks.config import Party, load_party
+from fedtasks.digests import digest
+from fedtasks.gateway.server import Gateway
 from fedtasks.laptop.ports import free_ports
 from fedtasks.link.client import GatewayClient
 from fedtasks.store import Store, TicketRow

@@ -16,7 +16,7 @@ from fedtasks.airflow import landing, operators
 from fedtasks.airflow.hook import FedtasksHook
 from fedtasks.airflow.landing import AwaitDataOperator
 from fedtasks.data import partitions
-from fedtasks.halves import DATA
+from fedtasks.names import DATA
 from fedtasks.reports.status import sentence, status_of
 from tests.integration.gateway.conftest import Pair
 from tests.integration.gateway.parties import Member, grant_ticket

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from fedtasks import errors, tickets
-from fedtasks.gateway.server import now_ms
+from fedtasks.clock import now_ms
 from fedtasks.link.client import GatewayClient
+from fedtasks.runtime.context import TaskConfig, TaskContext
 from fedtasks.store import AuditRow
-from fedtasks.tasks import TaskConfig, TaskContext
 from fedtasks.wire.v1 import run_pb2
 from tests.integration.gateway.conftest import Pair
 from tests.integration.gateway.parties import PIPELINE, Member, grant_ticket

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from fedtasks import errors
+from fedtasks.clock import now_ms
 from fedtasks.gateway import notifier
-from fedtasks.gateway.server import now_ms
 from tests.integration.gateway.conftest import Pair
 from tests.integration.gateway.parties import PIPELINE, grant_ticket, shared_config
 from tests.integration.gateway.test_opening import open_run, wait_for

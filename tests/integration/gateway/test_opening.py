@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from fedtasks import errors, tickets
+from fedtasks.clock import now_ms
 from fedtasks.config import load_party
-from fedtasks.gateway.server import now_ms
 from fedtasks.link.client import GatewayClient
 from fedtasks.wire.v1 import run_pb2, worker_pb2
 from tests.integration.gateway.conftest import Pair

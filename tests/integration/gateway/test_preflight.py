@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fedtasks.errors import ConfigError, PeerUnknown, PeerUnreachable, TicketInvalid, TicketMissing
-from fedtasks.gateway.peerbook import MAX_OPEN_REQUESTS
+from fedtasks.gateway.preflight import MAX_OPEN_REQUESTS
 from fedtasks.store import PeerRow, TicketRequestRow
 from fedtasks.wire.v1 import ticket_pb2
 from tests.integration.gateway.conftest import Pair

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from fedtasks import errors, tickets
-from fedtasks.gateway import caretaker
-from fedtasks.gateway.server import now_ms
+from fedtasks.clock import now_ms
+from fedtasks.gateway import reconciler
 from fedtasks.link.client import GatewayClient
 from fedtasks.link.grpc_link import GrpcLink
 from fedtasks.wire.v1 import run_pb2
@@ -233,7 +233,7 @@ def test_task_that_is_to_run_again_by_itself_is_not_cleared(opened: tuple[Pair, 
         finish([bank, shop], run_id, attempt)
         bank.announce(run_id, TASK, "again", 60)
         wait_for(lambda: shop.get_run(run_id=run_id).peer[0].attempt == 2)
-        time.sleep(2 * caretaker.PASS_S)  # so that it could, not a wait for something
+        time.sleep(2 * reconciler.PASS_S)  # so that it could, not a wait for something
         assert pair.shop.airflow.cleared == []
         assert meet([bank, shop], run_id, token="again") == 2
 
@@ -346,7 +346,7 @@ def _note(member: Member, dag_run_id: str) -> str:
 def test_note_names_what_keeps_the_peers_half_from_beginning(
     opened: tuple[Pair, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(caretaker, "OBSTACLE_MS", 100)
+    monkeypatch.setattr(reconciler, "OBSTACLE_MS", 100)
     pair, run_id = opened
     pair.shop.airflow.dags[PIPELINE] = {"is_paused": True}
     with pair.bank.client() as bank:

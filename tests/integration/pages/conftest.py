@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from fedtasks.store import HalfRow, MetricRow, RunRow, now_ms
+from fedtasks.clock import now_ms
+from fedtasks.store import HalfRow, MetricRow, RunRow
 from tests.integration.gateway.conftest import Pair
 from tests.integration.gateway.parties import PIPELINE, grant_ticket, make_members, set_address
 from tests.integration.pages.application import airflow_application, sign_in

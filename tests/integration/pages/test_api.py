@@ -11,7 +11,8 @@ import tests.integration.pages.application  # noqa: F401 - gives Airflow a home 
 from fedtasks.airflow.pages.changes import change_routes
 from fedtasks.airflow.pages.own_party import OwnParty
 from fedtasks.airflow.pages.reads import read_routes
-from fedtasks.store import ModelRow, RefusalRow, now_ms
+from fedtasks.clock import now_ms
+from fedtasks.store import ModelRow, RefusalRow
 from tests.integration.gateway.parties import PIPELINE, grant_ticket
 from tests.integration.gateway.test_opening import wait_for
 from tests.integration.pages.conftest import DAG_RUN, House, make_run

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from fedtasks.airflow import fed
-from fedtasks.custom import algorithm_at
 from fedtasks.errors import ConfigError
+from fedtasks.runtime.function import algorithm_at
 
 
 @fed.task
@@ -75,7 +75,7 @@ def test_digest_follows_the_code_and_neither_its_place_nor_its_comments(tmp_path
     [
         ("nothing", "is neither"),
         ("fedtasks.nothing:run", "cannot be imported"),
-        ("fedtasks.halves:nothing", "cannot be imported"),
+        ("fedtasks.names:nothing", "cannot be imported"),
         ("/nowhere/file.py:means", "cannot be imported"),
         (f"{__file__}:test_settings_have_defaults_that_a_pipeline_changes", "cannot be imported"),
     ],

@@ -10,7 +10,11 @@ from typing import Any
 import pytest
 
 from fedtasks.airflow import form
-from fedtasks.airflow.steps import (
+from fedtasks.dataclass_io import check_limits, choices_of, within
+from fedtasks.errors import ConfigError
+from fedtasks.models.secureboost import settings as trees
+from fedtasks.models.split_nn.settings import TrainSettings
+from fedtasks.pipeline.step import (
     Step,
     align,
     evaluate,
@@ -21,11 +25,7 @@ from fedtasks.airflow.steps import (
     train_secureboost,
     train_split_nn,
 )
-from fedtasks.errors import ConfigError
-from fedtasks.models.secureboost import settings as trees
-from fedtasks.models.split_nn.settings import TrainSettings
 from fedtasks.psi.settings import AlignSettings, PsiSettings
-from fedtasks.settings import check_limits, choices_of, within
 
 PRIVACY = "Privacy: as the ticket says, or stricter"
 
@@ -224,7 +224,7 @@ def test_choices_of_trees_are_kept(declared: Any) -> None:
 
 @pytest.mark.parametrize("declared", [PsiSettings, AlignSettings, TrainSettings])
 def test_limits_of_the_algorithms_are_kept(declared: Any) -> None:
-    from fedtasks.settings import limits_of
+    from fedtasks.dataclass_io import limits_of
 
     bounded = {field.name: limits_of(field) for field in fields(declared)}
     for name, (least, most) in bounded.items():

@@ -23,7 +23,6 @@ from fedtasks.airflow.operators import (
     ShardsOperator,
     is_final,
 )
-from fedtasks.airflow.steps import Stage, Step, intersect_by_shard
 from fedtasks.errors import (
     ColumnMissing,
     DeadlinePassed,
@@ -36,6 +35,7 @@ from fedtasks.errors import (
     ProcessFailed,
     RunUnknown,
 )
+from fedtasks.pipeline.step import Stage, Step, intersect_by_shard
 from fedtasks.wire.v1 import run_pb2, worker_pb2
 from tests.unit.airflow.conftest import RUN_ID, SHARED, FakeGateway, FakeStore, make_half, make_meeting, make_run
 
@@ -403,8 +403,8 @@ def test_progress_asks_airflow_at_most_once_in_two_seconds() -> None:
 
 
 def test_federated_task_command_of_both_launchers(tmp_path: Path) -> None:
-    from fedtasks.airflow.steps import Launcher, spark_job
     from fedtasks.errors import ConfigError
+    from fedtasks.pipeline.step import Launcher, spark_job
 
     config = tmp_path / "config.json"
     assert STEP.command(config)[1:] == ["-m", "fedtasks.cli", "task", "run", "module:train", str(config)]

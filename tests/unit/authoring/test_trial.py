@@ -9,13 +9,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from fedtasks.airflow.steps import Launcher, Step, train_split_nn
 from fedtasks.authoring import trial
 from fedtasks.authoring.plan import plan_of
 from fedtasks.authoring.sample import Pair, sample_pair
 from fedtasks.authoring.trial import Tried, try_out
 from fedtasks.config import Dataset, FeatureType, IdType, LabelKind
 from fedtasks.errors import ConfigError, DataMissing, DeadlinePassed, ProcessFailed, ReceiptsDiffer
+from fedtasks.pipeline.step import Launcher, Step, train_split_nn
 from tests.unit.authoring.conftest import Write
 
 MEANS = """

@@ -93,10 +93,10 @@ def test_check_without_a_ticket_says_what_to_ask_for(run: Run, asking: str, new:
         (PIPELINE.format(settings="key_bits_min=1"), "parses", "wrong", "not between 2048 and 8192"),
         (
             "from fedtasks.airflow.pipeline import FederatedDag, Step\n"
-            'FederatedDag("a", steps=[Step("one", "fedtasks.nothing:run"), Step("two", "fedtasks.halves:nothing")])',
+            'FederatedDag("a", steps=[Step("one", "fedtasks.nothing:run"), Step("two", "fedtasks.names:nothing")])',
             "steps",
             "wrong",
-            "one: there is no module fedtasks.nothing; two: fedtasks.halves defines no nothing",
+            "one: there is no module fedtasks.nothing; two: fedtasks.names defines no nothing",
         ),
     ],
 )

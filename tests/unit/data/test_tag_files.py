@@ -111,7 +111,7 @@ def test_find_key_that_is_named_does_not_mind_the_tables_of_others(tmp_path: Pat
 
 def test_tag_files_and_online_tables_are_imported_without_spark() -> None:
     script = (
-        "import sys, fedtasks.data.tag_files, fedtasks.psi.online_tables; "
+        "import sys, fedtasks.data.tag_files, fedtasks.online.tables; "
         "sys.exit(any(name.partition('.')[0] == 'pyspark' for name in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 
 from fedtasks import errors
-from fedtasks.gateway.messages import plain_text
 from fedtasks.gateway.notes import MAX_NOTE, not_needed, refused, run_note
 from fedtasks.reports.markdown import escape
 from fedtasks.reports.status import status_of
 from fedtasks.store import HalfRow, RefusalRow, RunRow
+from fedtasks.text import plain_text
 
 RUN = RunRow(
     run_id="train.2026-11-21.1",

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from fedtasks import guard
+from fedtasks import supervisor
 from fedtasks.errors import ProcessFailed
 from fedtasks.laptop.process import Process
 from tests.processes import is_alive
@@ -85,7 +85,7 @@ def test_process_whose_parent_is_killed_ends(tmp_path: Path) -> None:
         thread.join()
         time.sleep(600)
     """)
-    with subprocess.Popen([sys.executable, "-c", parent], cwd=Path(guard.__file__).parents[1]) as running:
+    with subprocess.Popen([sys.executable, "-c", parent], cwd=Path(supervisor.__file__).parents[1]) as running:
         pids = family(log)
         assert all(is_alive(pid) for pid in pids)
         running.kill()

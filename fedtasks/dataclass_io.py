@@ -1,0 +1,237 @@
+"""Frozen dataclasses from YAML or JSON, with errors that name the line, the field and the remedy."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from fedtasks.errors import ConfigError
+
+T = TypeVar("T")
+
+_LIMITS, _CHOICES, _PRIVACY, _CLAUSE = "limits", "choices", "privacy", "clause"
+_WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+
+
+class Lines:
+    """Knows on which line of a YAML file a field stands."""
+
+    def __init__(self, source: str, root: yaml.Node | None = None) -> None:
+        self.source = source
+        self._lines: dict[str, int] = {}
+        if root is not None:
+            self._walk(root, "")
+
+    def _walk(self, node: yaml.Node, path: str) -> None:
+        self._lines[path] = node.start_mark.line + 1
+        if isinstance(node, yaml.MappingNode):
+            seen: set[str] = set()
+            for key, value in node.value:
+                child = f"{path}.{key.value}" if path else str(key.value)
+                if key.value in seen:
+                    raise ConfigError(f"`{child}` stands twice", where=f"{self.source}:{key.start_mark.line + 1}")
+                seen.add(key.value)
+                self._walk(value, child)
+                self._lines[child] = key.start_mark.line + 1
+        elif isinstance(node, yaml.SequenceNode):
+            for index, value in enumerate(node.value):
+                self._walk(value, f"{path}[{index}]")
+
+    def error(self, path: str, problem: str) -> ConfigError:
+        """Make the error for the field at `path` (its own line, or its parent's when the field is absent)."""
+        known = path
+        while known and known not in self._lines:
+            known = known.rpartition(".")[0]
+        line = self._lines.get(known)
+        where = f"{self.source}:{line}" if line else self.source
+        return ConfigError(f"`{path}`: {problem}" if path else problem, where=where)
+
+
+def read_yaml(path: Path) -> tuple[Any, Lines]:
+    """Read a YAML file together with the line of every field."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError("the file does not exist", where=str(path)) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the file cannot be read: {error}", where=str(path)) from error
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        return yaml.safe_load(text), Lines(str(path), node)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 0
+        raise ConfigError(f"not valid YAML: {error.problem}", where=f"{path}:{line}") from error
+
+
+def build(cls: type[T], value: object, lines: Lines | None = None, path: str = "") -> T:
+    """Build the dataclass `cls` from plain dicts, lists and scalars.
+
+    Parameters
+    ----------
+    cls
+        A frozen dataclass whose fields are scalars, enums, tuples, dicts of scalars, or dataclasses of the same kind.
+    value
+        What YAML or JSON gave.
+    lines
+        Where fields stand, for the error messages.
+    path
+        The field's path from the root, for the error messages.
+
+    Raises
+    ------
+    ConfigError
+        On a missing, unknown or wrongly typed field; names it and what was expected.
+    """
+    return typing.cast(T, _convert(cls, value, lines or Lines("configuration"), path))
+
+
+def _convert(kind: Any, value: object, lines: Lines, path: str) -> object:
+    origin = typing.get_origin(kind)
+    if origin in (typing.Union, types.UnionType):
+        if value is None:
+            return None
+        (kind,) = (arm for arm in typing.get_args(kind) if arm is not type(None))
+        return _convert(kind, value, lines, path)
+    if origin is tuple:
+        if not isinstance(value, Sequence) or isinstance(value, str | bytes):
+            raise lines.error(path, "expected a list")
+        item_kind = typing.get_args(kind)[0]
+        return tuple(_convert(item_kind, item, lines, f"{path}[{index}]") for index, item in enumerate(value))
+    if origin in (dict, Mapping) or origin is typing.get_origin(Mapping[str, str]):
+        if not isinstance(value, Mapping):
+            raise lines.error(path, "expected a mapping")
+        item_kind = typing.get_args(kind)[1]
+        return {str(name): _convert(item_kind, item, lines, f"{path}.{name}") for name, item in value.items()}
+    if dataclasses.is_dataclass(kind):
+        return _convert_dataclass(typing.cast(type, kind), value, lines, path)
+    if isinstance(kind, type) and issubclass(kind, enum.Enum):
+        try:
+            return kind(value)
+        except ValueError:
+            allowed = ", ".join(str(member.value) for member in kind)
+            raise lines.error(path, f"`{value}` is not one of: {allowed}") from None
+    if kind is Any or kind is object:
+        return value
+    return _convert_scalar(kind, value, lines, path)
+
+
+def _convert_scalar(kind: Any, value: object, lines: Lines, path: str) -> object:
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    if isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
+        return value
+    expected = _WORDS.get(kind, kind.__name__)
+    raise lines.error(path, f"expected {expected}, found `{value}`")
+
+
+def _convert_dataclass(kind: type, value: object, lines: Lines, path: str) -> object:
+    if not isinstance(value, Mapping):
+        raise lines.error(path, "expected a mapping")
+    hints = typing.get_type_hints(kind)
+    fields = {field.name: field for field in dataclasses.fields(kind) if field.init}
+    for name in value:
+        if name not in fields:
+            place = f"{path}.{name}" if path else str(name)
+            raise lines.error(place, f"unknown field; known are: {', '.join(fields)}")
+    arguments: dict[str, object] = {}
+    for name, field in fields.items():
+        place = f"{path}.{name}" if path else name
+        if name in value:
+            arguments[name] = _convert(hints[name], value[name], lines, place)
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise lines.error(place, "is required")
+    try:
+        return kind(**arguments)
+    except ConfigError as error:
+        if error.where:
+            raise
+        place = (
+            f"{path}.{error.fields['field']}" if path and "field" in error.fields else error.fields.get("field", path)
+        )
+        raise lines.error(place, error.detail) from None
+
+
+def within(
+    default: Any,
+    least: float | None = None,
+    most: float | None = None,
+    *,
+    choices: tuple[str, ...] = (),
+    privacy: bool = False,
+    clause: str = "",
+) -> Any:
+    """Declare a field of a settings dataclass by its default and limits, which `check_limits` and forms keep.
+
+    Parameters
+    ----------
+    default
+        Its default.
+    least, most
+        Its limits; None is no limit.
+    choices
+        The only values that it may have; none given is no limit.
+    privacy
+        Whether it decides what the peer may learn, so that a ticket must be able to bound it.
+    clause
+        The ticket's clause that bounds it, such as ``floor.min_leaf_rows``; by default there is none.
+    """
+    metadata = {_LIMITS: (least, most), _CHOICES: choices, _PRIVACY: privacy, _CLAUSE: clause}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def limits_of(field: dataclasses.Field[Any]) -> tuple[float | None, float | None]:
+    """Return the limits that a field was declared `within`."""
+    least, most = field.metadata.get(_LIMITS, (None, None))
+    return least, most
+
+
+def choices_of(field: dataclasses.Field[Any]) -> tuple[str, ...]:
+    """Return the only values that a field may have; none for any."""
+    choices: tuple[str, ...] = field.metadata.get(_CHOICES, ())
+    return choices
+
+
+def decides_privacy(field: dataclasses.Field[Any]) -> bool:
+    """Whether a field decides what the peer may learn."""
+    return bool(field.metadata.get(_PRIVACY))
+
+
+def clause_of(field: dataclasses.Field[Any]) -> str:
+    """Return the ticket's clause that bounds a field; empty if none does."""
+    return str(field.metadata.get(_CLAUSE, ""))
+
+
+def check_limits(settings: Any) -> None:
+    """Raise `ConfigError` naming the first field of a dataclass that is beyond its limits."""
+    for field in dataclasses.fields(settings):
+        value, (least, most), choices = getattr(settings, field.name), limits_of(field), choices_of(field)
+        if choices and value not in choices:
+            raise ConfigError(f"`{value}` is not one of: {', '.join(choices)}", field=field.name)
+        if (least is None or value >= least) and (most is None or value <= most):
+            continue
+        allowed = f"less than {least}" if most is None else f"not between {least} and {most}"
+        raise ConfigError(f"{value} is {allowed}", field=field.name)
+
+
+def to_plain(value: object) -> Any:
+    """Turn a dataclass back into dicts, lists and scalars that JSON can hold."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: to_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, enum.Enum):
+        return value.value
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(name): to_plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_plain(item) for item in value]
+    return value

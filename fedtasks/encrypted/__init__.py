@@ -1,0 +1,1 @@
+"""Arithmetic on what one party cannot read: bins, histograms over them, and their sums under Paillier."""

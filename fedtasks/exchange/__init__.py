@@ -1,0 +1,1 @@
+"""How two halves exchange messages and files: announced, checked, resumable."""

@@ -1,0 +1,504 @@
+"""Opens runs: asks the peer for them as the initiator, grants or refuses them as the responder."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from fedtasks import tickets
+from fedtasks.config import NAME, Party, check_partition
+from fedtasks.digests import canonical, digest
+from fedtasks.errors import (
+    AirflowUnreachable,
+    ClockSkew,
+    ConfigDiffers,
+    ConfigError,
+    FedtasksError,
+    FloorViolated,
+    PeerAirflowUnreachable,
+    PeerError,
+    PeerUnknown,
+    RunCancelled,
+    TicketBusy,
+    from_code,
+)
+from fedtasks.gateway.airflow_api import TIMEOUT_S, AirflowApi
+from fedtasks.gateway.control_stream import PeerConnection
+from fedtasks.gateway.messages import failure_row
+from fedtasks.gateway.runs import Runs
+from fedtasks.gateway.tickets import Tickets
+from fedtasks.store import ApprovalRow, RefusalRow, RunRow, Store
+from fedtasks.text import plain_text
+from fedtasks.wire.v1 import peer_pb2, worker_pb2
+
+log = logging.getLogger(__name__)
+
+OPEN_RUN = "open_run"
+"""The task that asks for a run."""
+START_TIMEOUT_S = 2 * TIMEOUT_S
+"""How long the peer may take to start its DAG run."""
+_UNBOUNDED = {"key_bits_min": tickets.MIN_KEY_BITS, "min_intersection": 1}
+"""Floors that every run keeps without naming them."""
+_OF_TREES = ("trees", "min_leaf_rows", "first_tree")
+"""Settings by which a step with trees is known: it has to name those that the ticket bounds."""
+COUNTED = ("ids_blinded",)
+"""What a task may charge to its run's ticket; each has a limit over the ticket's life and one per day."""
+
+
+class Admission:
+    """Decides whether a run may begin, once per (pipeline, partition, configuration)."""
+
+    def __init__(
+        self,
+        party: Party,
+        store: Store,
+        runs: Runs,
+        airflow: AirflowApi,
+        connections: Mapping[str, PeerConnection],
+        ticket_book: Tickets,
+        clock: Callable[[], int],
+    ) -> None:
+        self._party = party
+        self._store = store
+        self._runs = runs
+        self._airflow = airflow
+        self._connections = connections
+        self._tickets = ticket_book
+        self._clock = clock
+        self._locks: dict[tuple[str, str], asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    # ---------------------------------------------------------------------------------------------- as the initiator
+    async def open(self, request: worker_pb2.OpenRunRequest) -> worker_pb2.OpenRunResponse:
+        """Open the run that a DAG run of this side asks for, or take up the one it was started for.
+
+        Why it was refused, here or by the peer, is kept until the DAG run comes to a run after all; a run that is there
+        already tells itself what is wrong.
+        """
+        try:
+            if request.HasField("failure"):
+                raise from_code(request.failure.code, plain_text(request.failure.text))
+            response = await self._open(request)
+        except FedtasksError as error:
+            if request.config_json or request.HasField("failure"):
+                await asyncio.to_thread(self._store.refusals.put, self.refusal(request, error))
+            raise
+        await asyncio.to_thread(self._store.refusals.remove, request.dag_id, request.dag_run_id)
+        return response
+
+    def refusal(self, request: worker_pb2.OpenRunRequest, error: FedtasksError) -> RefusalRow:
+        """Describe why nothing came of a request."""
+        # What is wrong with the peer is told as this side sees it, whoever noticed.
+        of_peer = error.where and error.where == request.peer and not isinstance(error, PeerError)
+        party, now = request.peer if of_peer else self._party.name, self._clock()
+        failure = {**failure_row(error, party, OPEN_RUN, now), "text": plain_text(error.detail or error.public)}
+        return RefusalRow(request.dag_id, request.dag_run_id, request.partition, request.peer, failure, now)
+
+    async def _open(self, request: worker_pb2.OpenRunRequest) -> worker_pb2.OpenRunResponse:
+        async with self._locks[request.pipeline, request.partition]:
+            known = await asyncio.to_thread(self._store.run_by_dag, request.dag_id, request.dag_run_id)
+            if known is not None and not known.initiated:
+                await asyncio.to_thread(self._compare_steps, known, request)
+                return self._opened(known, worker_pb2.OPENING_RESUMED)
+            if known is not None and known.state == "running":
+                return self._opened(known, worker_pb2.OPENING_RESUMED)
+            check_partition(request.partition)
+            config = await asyncio.to_thread(self._complete, _parse_config(request.config_json), request)
+            request.config_json = canonical(config)
+            config_digest = digest(config)
+            history = await asyncio.to_thread(self._store.runs_of, request.pipeline, request.partition)
+            for run in history:
+                if not run.initiated or run.config_digest != config_digest or run.peer != request.peer:
+                    continue
+                if run.state == "running":
+                    return self._opened(run, worker_pb2.OPENING_ALREADY_RUNNING)
+                if run.state == "succeeded" and not request.force:
+                    return self._opened(run, worker_pb2.OPENING_ALREADY_DONE)
+            number = 1 + max((run.number for run in history), default=0)
+            return await self._ask(request, number, config_digest)
+
+    async def _ask(
+        self, request: worker_pb2.OpenRunRequest, number: int, config_digest: str
+    ) -> worker_pb2.OpenRunResponse:
+        connection = self._connections.get(request.peer)
+        if connection is None:
+            raise PeerUnknown(f"`{request.peer}` is not among the peers of {self._party.name}")
+        ticket_id = request.ticket_id or await asyncio.to_thread(self._choose_ticket, request)
+        start = peer_pb2.StartRun(
+            ticket_id=ticket_id,
+            pipeline=request.pipeline,
+            dag_id=request.dag_id,
+            steps=request.steps,
+            partition=request.partition,
+            config_json=request.config_json,
+            force=request.force,
+            reason=request.reason,
+            number=number,
+        )
+        started = (await connection.request(START_TIMEOUT_S, start_run=start)).run_started
+        row = self._row(
+            start, request.peer, config_digest, started.number, initiated=True, dag_run_id=request.dag_run_id
+        )
+        if started.run_id != row.run_id:
+            raise ConfigDiffers(field="run_id", ours=row.run_id, theirs=plain_text(started.run_id, 120))
+        if started.already_done:
+            return self._opened(row, worker_pb2.OPENING_ALREADY_DONE)
+        await asyncio.to_thread(
+            self._store.audit, self._party.name, "run.open", "noted", run_id=row.run_id, ticket=ticket_id
+        )
+        grant = self._tickets.held(request.peer, request.pipeline, ticket_id).get(ticket_id)
+        approval = _question(row, grant) if grant else None
+        row = await asyncio.to_thread(self._runs.create, row, approval)
+        return self._opened(row, worker_pb2.OPENING_STARTED)
+
+    def _complete(self, config: dict[str, Any], request: worker_pb2.OpenRunRequest) -> dict[str, Any]:
+        """Fill in the peer's dataset where the held tickets leave no choice.
+
+        Raises
+        ------
+        ConfigError
+            Naming the datasets that there are to choose from.
+        """
+        datasets = config.get("datasets")
+        if not isinstance(datasets, dict) or datasets.get(request.peer) or not self._connections.get(request.peer):
+            return config
+        grants = self._tickets.held(request.peer, request.pipeline, request.ticket_id)
+        known = sorted({scope.name for grant in grants.values() for scope in grant.datasets})
+        if len(known) > 1:
+            raise ConfigError(f"name {request.peer}'s dataset, one of: {', '.join(known)}", field="peer_dataset")
+        if not known:
+            return config  # the granting side says what is missing, and keeps the record
+        return {**config, "datasets": {**datasets, request.peer: known[0]}}
+
+    def _choose_ticket(self, request: worker_pb2.OpenRunRequest) -> str:
+        """Return the held ticket that fits best; the granting side decides and keeps the record of a refusal."""
+        dataset = json.loads(request.config_json).get("datasets", {}).get(request.peer)
+        for ticket_id, grant in self._tickets.held(request.peer, request.pipeline, request.ticket_id).items():
+            if dataset in {scope.name for scope in grant.datasets}:
+                return ticket_id
+        held = self._store.tickets(peer=request.peer, granted=False)
+        return next((row.ticket_id for row in held if row.acceptance), "")
+
+    def _compare_steps(self, run: RunRow, request: worker_pb2.OpenRunRequest) -> None:
+        """The responder's DAG must have the very steps that the initiator's has."""
+        theirs = {step["name"]: step["digest"] for step in json.loads(run.steps_json)}
+        ours = {step.name: step.digest for step in request.steps}
+        for name in (*ours, *theirs):
+            if ours.get(name) != theirs.get(name):
+                error = ConfigDiffers(
+                    field=f"steps.{plain_text(name, 64)}",
+                    ours=ours.get(name, "absent")[:12],
+                    theirs=plain_text(theirs.get(name, "absent"), 12),
+                )
+                self._runs.cancel(run.run_id, error)
+                raise error
+        if list(ours) != list(theirs):
+            error = ConfigDiffers(field="steps", ours=" ".join(ours), theirs=plain_text(" ".join(theirs)))
+            self._runs.cancel(run.run_id, error)
+            raise error
+
+    # ---------------------------------------------------------------------------------------------- as the responder
+    async def start(self, peer: str, request: peer_pb2.StartRun) -> peer_pb2.RunStarted:
+        """Grant or refuse what `peer` asks for; every decision is an audit row."""
+        facts = {
+            "peer": peer,
+            "pipeline": plain_text(request.pipeline, 64),
+            "partition": plain_text(request.partition, 64),
+        }
+        facts["ticket"] = plain_text(request.ticket_id, 64)
+        try:
+            async with self._locks[request.pipeline, request.partition]:
+                started, new = await self._decide(peer, request)
+        except FedtasksError as error:
+            clause = error.fields.get("clause", "")
+            await self._audit(peer, "run.start", "refused", **facts, code=error.code, clause=clause)
+            if isinstance(error, AirflowUnreachable):
+                raise PeerAirflowUnreachable(error.detail) from error
+            raise
+        await self._audit(peer, "run.start", "allowed", **facts, run_id=started.run_id, new=new)
+        return started
+
+    async def _decide(self, peer: str, request: peer_pb2.StartRun) -> tuple[peer_pb2.RunStarted, bool]:
+        check_partition(request.partition)
+        if not NAME.fullmatch(request.pipeline) or request.dag_id != request.pipeline:
+            raise ConfigError("the pipeline's name is not a plain name", field="pipeline")
+        config = _parse_config(request.config_json)
+        config_digest = digest(config)
+        skew_s = self._connections[peer].clock_skew_s
+        if abs(skew_s) > self._party.max_clock_skew_s:
+            raise ClockSkew(skew_s=round(skew_s), allowed_s=round(self._party.max_clock_skew_s))
+        grant = await asyncio.to_thread(self._authorise, peer, request, config)
+        history = await asyncio.to_thread(self._store.runs_of, request.pipeline, request.partition)
+        for run in history:
+            if run.initiated or run.config_digest != config_digest or run.peer != peer:
+                continue
+            if run.state == "running" and run.number >= request.number:
+                return peer_pb2.RunStarted(run_id=run.run_id, number=run.number), False
+            if run.state == "running":
+                # The initiator has given this one up already; its news has not arrived yet.
+                await asyncio.to_thread(self._runs.cancel, run.run_id, RunCancelled("the initiator began again"))
+            if run.state == "succeeded" and not request.force:
+                return peer_pb2.RunStarted(run_id=run.run_id, number=run.number, already_done=True), False
+        number = max(request.number, 1 + max((run.number for run in history), default=0))
+        await self._airflow.require_ready(request.dag_id)
+        row = self._row(request, peer, config_digest, number, initiated=False, dag_run_id="")
+        await asyncio.to_thread(self._charge, grant, row)
+        approval = await asyncio.to_thread(self._approval, row, grant)
+        row = await asyncio.to_thread(self._runs.create, row, approval)
+        await self._trigger(row)
+        return peer_pb2.RunStarted(run_id=row.run_id, number=number), True
+
+    async def _trigger(self, row: RunRow) -> None:
+        note = f"Started by {row.peer} under ticket {row.ticket_id}"
+        try:
+            await self._airflow.trigger(
+                row.dag_id, row.dag_run_id, {"fedtasks": {"run_id": row.run_id}}, row.partition, note
+            )
+        except FedtasksError as error:
+            # Nothing has left the house: the use is given back.
+            await asyncio.to_thread(self._runs.cancel, row.run_id, error)
+            await asyncio.to_thread(self._store.release_use, row.ticket_id, row.run_id)
+            raise
+
+    def _authorise(self, peer: str, request: peer_pb2.StartRun, config: Mapping[str, Any]) -> tickets.Grant:
+        """Check the ticket; returns what it grants or raises the clause that refuses."""
+        grant = self._tickets.granted(peer, request.ticket_id, request.pipeline)
+        known = {
+            dataset.name: tickets.DatasetScope(dataset.name, dataset.schema_digest, tuple(dataset.features))
+            for dataset in self._party.datasets
+        }
+        asked = request_of(config, grant, holder=peer, pipeline=request.pipeline, datasets=known)
+        tickets.check(grant, asked, self._clock() / 1000)
+        return grant
+
+    def _approval(self, row: RunRow, grant: tickets.Grant) -> ApprovalRow | None:
+        """Return what a run needs of a person; a yes to a run of the same kind counts for this one too."""
+        asked = _question(row, grant)
+        earlier = self._store.approvals.earlier(row) if asked else None
+        return replace(earlier, run_id=row.run_id, asked_ms=row.opened_ms) if earlier else asked
+
+    def _charge(self, grant: tickets.Grant, row: RunRow) -> None:
+        """Count the run against the ticket, before anything begins."""
+        concurrent = len(self._store.active_runs(row.ticket_id))
+        allowed = grant.limits.concurrent_runs
+        if allowed is not None and concurrent >= allowed:
+            raise TicketBusy(clause="limits.concurrent_runs", limit=allowed, used=concurrent)
+        self._store.count_use(row.ticket_id, row.run_id, "runs", 1, grant.limits.runs)
+
+    def count_use(self, request: worker_pb2.CountUseRequest) -> int:
+        """Charge what a task is about to do to its run's ticket; every decision is an audit row.
+
+        Either party may have granted the ticket: whoever does the work counts it in its own store.
+
+        Returns
+        -------
+        int
+            What all runs under the ticket have used.
+
+        Raises
+        ------
+        AttemptStale, RunEnded, …
+            The attempt may not speak.
+        TicketRevoked, TicketExpired, TicketExhausted, TicketRateLimited
+            With the clause; nothing was charged.
+        ConfigError
+            Nobody counts such a use.
+        """
+        facts = {name.name: value for name, value in request.ListFields()}
+        try:
+            if request.kind not in COUNTED:
+                raise ConfigError(f"`{plain_text(request.kind, 64)}` is not one of: {', '.join(COUNTED)}", field="kind")
+            if request.amount < 0:
+                raise ConfigError("a use cannot be negative", field="amount")
+            run, _half = self._runs.require_attempt(request.run_id, request.task, request.attempt)
+            facts["ticket"] = run.ticket_id
+            limits = self._tickets.in_force(run.ticket_id).limits
+            used = self._store.count_use(
+                run.ticket_id,
+                run.run_id,
+                request.kind,
+                request.amount,
+                getattr(limits, request.kind),
+                getattr(limits, f"{request.kind}_per_day"),
+            )
+        except FedtasksError as error:
+            refusal = {"code": error.code, "clause": error.fields.get("clause", "")}
+            self._store.audit(self._party.name, "use.count", "refused", **facts, **refusal)
+            raise
+        self._store.audit(self._party.name, "use.count", "allowed", **facts, used=used)
+        return used
+
+    # ------------------------------------------------------------------------------------------------------- helpers
+    def _row(
+        self, start: peer_pb2.StartRun, peer: str, config_digest: str, number: int, *, initiated: bool, dag_run_id: str
+    ) -> RunRow:
+        run_id = f"{start.pipeline}.{start.partition}.{number}"
+        steps = [{"name": step.name, "digest": step.digest} for step in start.steps]
+        return RunRow(
+            run_id=run_id,
+            pipeline=start.pipeline,
+            partition=start.partition,
+            number=number,
+            peer=peer,
+            initiated=initiated,
+            ticket_id=start.ticket_id,
+            config_digest=config_digest,
+            config_json=start.config_json,
+            steps_json=json.dumps(steps),
+            dag_id=start.dag_id,
+            dag_run_id=dag_run_id or run_id,
+            state="running",
+            failure=None,
+            peer_state="running",
+            peer_failure=None,
+            receipt="",
+            peer_receipt="",
+            version=1,
+            acked_version=0,
+            peer_version=0,
+            note="",
+            opened_ms=self._clock(),
+            closed_ms=None,
+            reason=plain_text(start.reason),
+        )
+
+    def _opened(self, run: RunRow, opening: worker_pb2.Opening) -> worker_pb2.OpenRunResponse:
+        return worker_pb2.OpenRunResponse(run=self._runs.message(run), opening=opening)
+
+    async def _audit(self, actor: str, action: str, decision: str, **detail: Any) -> None:
+        await asyncio.to_thread(lambda: self._store.audit(actor, action, decision, **detail))
+
+
+def _question(row: RunRow, grant: tickets.Grant) -> ApprovalRow | None:
+    """Return the question that a new run begins with, None if its ticket asks nobody."""
+    return ApprovalRow(row.run_id, "asked", "approval", row.opened_ms, 0) if grant.asks_for_a_person else None
+
+
+def request_of(
+    config: Mapping[str, Any],
+    grant: tickets.Grant,
+    *,
+    holder: str,
+    pipeline: str,
+    datasets: Mapping[str, tickets.DatasetScope],
+) -> tickets.Request:
+    """Read from a shared configuration what it asks of a ticket.
+
+    Parameters
+    ----------
+    config
+        The shared configuration.
+    grant
+        What the ticket says; what it bounds must be named.
+    holder, pipeline
+        Who asks, and for what.
+    datasets
+        The grantor's datasets as this side knows them.
+
+    Raises
+    ------
+    ConfigError
+        It names no dataset of the grantor's.
+    FloorViolated
+        It does not name a setting that the ticket bounds.
+    """
+    named = config.get("datasets")
+    if not isinstance(named, Mapping) or not isinstance(named.get(grant.grantor), str):
+        raise ConfigError(
+            f"the shared configuration of {pipeline} names no dataset of {grant.grantor}", field="datasets"
+        )
+    dataset = datasets.get(named[grant.grantor])
+    floor = grant.floor
+    return tickets.Request(
+        holder=holder,
+        pipeline=pipeline,
+        grantor_dataset=plain_text(named[grant.grantor], 64),
+        schema_digest=dataset.schema_digest if dataset else "",
+        columns=dataset.columns if dataset else (),
+        holder_role="leader" if config.get("leader") == holder else "follower",
+        epochs=_setting(config, "epochs", max, "limits.epochs", grant.limits.epochs),
+        key_bits=_shortest_key(config, floor.key_bits),
+        min_intersection=_setting(config, "min_intersection", min, "floor.min_intersection", floor.min_intersection),
+        learns=_most(config, "learns", tickets.INTERSECTIONS, unnamed=tickets.INTERSECTIONS[-1]),
+        trees=_setting(config, "trees", max, "limits.trees", grant.limits.trees),
+        min_leaf_rows=_min_leaf_rows(config, floor.min_leaf_rows),
+        first_tree=_first_tree(config, floor.first_tree),
+        scores=_most(config, "scores", tickets.SCORES, unnamed=tickets.SCORES[0]),
+    )
+
+
+def _setting(
+    config: Mapping[str, Any], name: str, worst: Callable[..., int], clause: str, bound: int | None
+) -> int | None:
+    """Return the value of a setting that a ticket bounds, from whichever step has it; None where nothing bounds it.
+
+    Raises
+    ------
+    FloorViolated
+        The ticket bounds it and no step names it: a default could differ between the two sides.
+    """
+    values = _whole_numbers(config, name)
+    if values:
+        return worst(values)
+    if bound is not None and bound > _UNBOUNDED.get(name, -1):
+        raise FloorViolated(clause=clause, asked=f"`{name}` is not named in any step's settings", allowed=bound)
+    return None
+
+
+def _shortest_key(config: Mapping[str, Any], bound: int) -> int | None:
+    """Return the bits of the shortest key; no step needs to name one of Paillier, since few have one."""
+    rsa = _setting(config, "key_bits_min", min, "floor.key_bits", bound)
+    return min((*_whole_numbers(config, "key_bits"), *([] if rsa is None else [rsa])), default=None)
+
+
+def _min_leaf_rows(config: Mapping[str, Any], bound: int) -> int | None:
+    if bound > 1:
+        _require_of_trees(config, "min_leaf_rows", bound)
+    return min(_whole_numbers(config, "min_leaf_rows"), default=None)
+
+
+def _first_tree(config: Mapping[str, Any], bound: str) -> str:
+    if bound != tickets.FIRST_TREES[-1]:
+        _require_of_trees(config, "first_tree", bound)
+    # Where it is bounded and nobody names it, there are no trees.
+    return _most(config, "first_tree", tickets.FIRST_TREES, unnamed=tickets.FIRST_TREES[0])
+
+
+def _require_of_trees(config: Mapping[str, Any], name: str, bound: int | str) -> None:
+    """Raise `FloorViolated` unless every step with trees names a setting that the ticket bounds."""
+    for group in _groups(config):
+        if any(setting in group for setting in _OF_TREES) and not isinstance(group.get(name), type(bound)):
+            asked = f"`{name}` is not named in the settings of a step with trees"
+            raise FloorViolated(clause=f"floor.{name}", asked=asked, allowed=bound)
+
+
+def _most(config: Mapping[str, Any], name: str, known: tuple[str, ...], *, unnamed: str) -> str:
+    """Return the most that any step asks for, of choices from least to most; one that nobody knows is the most."""
+    values = [group[name] for group in _groups(config) if name in group] or [unnamed]
+    unknown = [value for value in values if value not in known]
+    return plain_text(str(unknown[0]), 64) if unknown else max(values, key=known.index)
+
+
+def _whole_numbers(config: Mapping[str, Any], name: str) -> list[int]:
+    """Return what the steps that have a setting say; anything but a whole number is refused by the step itself."""
+    return [group[name] for group in _groups(config) if isinstance(group.get(name), int)]
+
+
+def _groups(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the settings of every step."""
+    steps = config.get("steps")
+    return [group for group in steps.values() if isinstance(group, Mapping)] if isinstance(steps, Mapping) else []
+
+
+def _parse_config(text: str) -> dict[str, Any]:
+    try:
+        config = json.loads(text)
+    except ValueError as error:
+        raise ConfigError("the shared configuration is not JSON", field="config") from error
+    if not isinstance(config, dict):
+        raise ConfigError("the shared configuration is not a JSON object", field="config")
+    return config

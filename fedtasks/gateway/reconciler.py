@@ -1,0 +1,239 @@
+"""Keeps three accounts of every run in step: ours, the peer's, and that of the own Airflow.
+
+Each pass compares and mends; nothing depends on a pass being the first or the only one, so a restart loses nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+
+from fedtasks.errors import FedtasksError, RunCancelled, RunFailed, TicketRevoked
+from fedtasks.gateway.airflow_api import TERMINAL, AirflowApi
+from fedtasks.gateway.changes import ANY, Changes
+from fedtasks.gateway.control_stream import PeerConnection
+from fedtasks.gateway.landings import Landings
+from fedtasks.gateway.notes import run_note
+from fedtasks.gateway.notifier import Notifier
+from fedtasks.gateway.preflight import Preflights
+from fedtasks.gateway.relay import Relay
+from fedtasks.gateway.runs import LIVE, MEMORY_MS, Runs
+from fedtasks.reports.runs import sides, status_now
+from fedtasks.store import HalfRow, RunRow, Store
+from fedtasks.wire.v1 import peer_pb2, worker_pb2
+
+log = logging.getLogger(__name__)
+
+PASS_S = 2.0
+"""Seconds between two passes when nothing changes."""
+
+OBSTACLE_MS = 10_000
+"""How long a half waits for one that has not begun before it is asked whether that could begin at all."""
+
+LOOK_EVERY_MS = 30_000
+"""How often that is asked again."""
+
+GRACE_MS = 10_000
+"""How long a failed run's DAG run may take to end by itself before it is failed from here."""
+
+
+class Reconciler:
+    """The gateway's own work, once per `PASS_S` and at every change."""
+
+    def __init__(
+        self,
+        party: str,
+        store: Store,
+        runs: Runs,
+        landings: Landings,
+        peer_book: Preflights,
+        notifier: Notifier,
+        relay: Relay,
+        airflow: AirflowApi,
+        connections: Mapping[str, PeerConnection],
+        changes: Changes,
+        clock: Callable[[], int],
+    ) -> None:
+        self._party = party
+        self._store = store
+        self._runs = runs
+        self._landings = landings
+        self._peers = peer_book
+        self._notifier = notifier
+        self._relay = relay
+        self._airflow = airflow
+        self._connections = connections
+        self._changes = changes
+        self._clock = clock
+        # Apart from `at_rest`: a pass may hold a row from before the run went on, and must not fail it.
+        self._settled: set[str] = set()
+        self._cleared: set[tuple[str, str, int]] = set()
+        self._looked_ms: dict[tuple[str, str], int] = {}
+        self._airflow_down = False
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        work = (
+            self._tell_peers,
+            self._look_after_runs,
+            self._look_for_obstacles,
+            self._landings.spread,
+            self._peers.look,
+            self._notifier.tell,
+        )
+        await asyncio.gather(*(self._repeat(each) for each in work))
+
+    async def _repeat(self, work: Callable[[], object]) -> None:
+        while True:
+            seen = self._changes.mark(ANY)
+            try:
+                await work()  # type: ignore[misc]
+            except FedtasksError as error:
+                log.warning("%s", error)
+            except Exception:
+                log.exception("a pass failed; the next one tries again")
+            await self._changes.wait(ANY, seen, PASS_S)
+
+    # ---------------------------------------------------------------------------------------------------- both sides
+    async def _tell_peers(self) -> None:
+        """Show every connected peer what it has not acknowledged yet."""
+        for name, connection in self._connections.items():
+            if not connection.is_connected:
+                continue
+            try:
+                await self._tell(name, connection)
+            except FedtasksError as error:
+                log.info("%s has not taken the news yet: %s", name, error)
+
+    async def _tell(self, name: str, connection: PeerConnection) -> None:
+        for ticket in await asyncio.to_thread(self._store.unsynced_tickets, name):
+            update = peer_pb2.TicketUpdate(
+                ticket_id=ticket.ticket_id,
+                grant=ticket.grant,
+                acceptance=ticket.acceptance or "",
+                revocation=ticket.revocation or "",
+            )
+            await connection.request(ticket_update=update)
+            await asyncio.to_thread(self._store.mark_ticket_synced, ticket.ticket_id, ticket)
+        for run in await asyncio.to_thread(self._store.unacked_runs, name):
+            snapshot = await asyncio.to_thread(self._runs.snapshot, run.run_id)
+            try:
+                await connection.request(run_update=snapshot)
+            except FedtasksError as error:
+                if error.code == "RUN_UNKNOWN" and run.state != "running":
+                    # The peer never entered this run: nobody there has anything to learn.
+                    await asyncio.to_thread(self._runs.acknowledged, run.run_id, snapshot.version)
+                    continue
+                if error.code == "RUN_UNKNOWN":
+                    continue
+                raise
+            await asyncio.to_thread(self._runs.acknowledged, run.run_id, snapshot.version)
+
+    # ------------------------------------------------------------------------------------------------------ own side
+    async def _look_after_runs(self) -> None:
+        await self._relay.flush()
+        now = self._clock()
+        for run in await asyncio.to_thread(lambda: self._store.runs(limit=200)):
+            if run.state != "running" and now - (run.closed_ms or 0) > MEMORY_MS:
+                continue
+            await self._check_ticket(run)
+            await self._check_sessions(run)
+            try:
+                await self._check_airflow(run)
+                await self._show(run.run_id)
+            except FedtasksError as error:
+                if not self._airflow_down:
+                    log.warning("%s", error)
+                self._airflow_down = True
+            else:
+                self._airflow_down = False
+
+    async def _check_ticket(self, run: RunRow) -> None:
+        """A revoked ticket ends its runs."""
+        ticket = await asyncio.to_thread(self._store.ticket, run.ticket_id)
+        if run.state == "running" and ticket is not None and ticket.revocation is not None:
+            error = TicketRevoked(clause="revocation", ticket=run.ticket_id)
+            await asyncio.to_thread(self._runs.cancel, run.run_id, error)
+
+    async def _check_sessions(self, run: RunRow) -> None:
+        """Sessions of an ended run or of an older attempt end, with the reason."""
+        for key in self._relay.attempts(run.run_id):
+            obstacle = await asyncio.to_thread(self._runs.obstacle, run.run_id, key.task, key.attempt)
+            if obstacle is not None:
+                self._relay.refuse(run.run_id, obstacle, key.task)
+
+    async def _check_airflow(self, run: RunRow) -> None:
+        """A DAG run that was failed or deleted ends the run; a failed run ends its DAG run."""
+        if run.state == "running":
+            self._settled.discard(run.run_id)
+        elif run.at_rest or run.run_id in self._settled:
+            return
+        state = await self._airflow.state(run.dag_id, run.dag_run_id)
+        if run.state == "running":
+            if await self._repeat_with_peer(run, state):
+                return
+            if state is None and self._clock() - run.opened_ms > GRACE_MS:
+                error: FedtasksError = RunCancelled(f"the DAG run was deleted in {self._party}'s Airflow")
+                await asyncio.to_thread(self._runs.cancel, run.run_id, error)
+            elif state == "failed":
+                await asyncio.to_thread(self._runs.cancel, run.run_id, await self._why_failed(run))
+        elif state is None or state in TERMINAL:
+            self._settled.add(run.run_id)
+            await asyncio.to_thread(self._runs.rest, run.run_id)
+        elif run.state == "failed" and self._clock() - (run.closed_ms or 0) > GRACE_MS:
+            log.warning("failing DAG run %s of %s: its run has failed", run.dag_run_id, run.dag_id)
+            await self._airflow.fail(run.dag_id, run.dag_run_id)
+
+    async def _why_failed(self, run: RunRow) -> FedtasksError:
+        """A federated task that fails says so first; if one was still alive, a person ended the run."""
+        halves = await asyncio.to_thread(self._store.halves, run.run_id, True)
+        if any(half.state in LIVE for half in halves):
+            return RunCancelled(f"the DAG run was marked failed in {self._party}'s Airflow")
+        return RunFailed(f"the DAG run failed in {self._party}'s Airflow")
+
+    async def _repeat_with_peer(self, run: RunRow, state: str | None) -> bool:
+        """When the peer repeats a task that had ended here, let it run here again; return whether one was cleared."""
+        cleared = False
+        for theirs in await asyncio.to_thread(self._store.halves, run.run_id, False):
+            own = await asyncio.to_thread(self._store.half, run.run_id, theirs.task, True)
+            if theirs.state != "waiting" or own is None or own.state in LIVE or theirs.attempt <= own.attempt:
+                continue
+            if state not in TERMINAL and await self._airflow.is_to_end(run.dag_id, run.dag_run_id, theirs.task):
+                continue  # it runs again by itself
+            key = (run.run_id, theirs.task, theirs.attempt)
+            if key not in self._cleared:
+                log.info("clearing %s of %s: %s began attempt %d", theirs.task, run.run_id, run.peer, theirs.attempt)
+                await self._airflow.clear_task(run.dag_id, run.dag_run_id, theirs.task)
+                self._cleared.add(key)
+                cleared = True
+        return cleared
+
+    async def _show(self, run_id: str) -> None:
+        """Put the status sentence into the DAG run's note if it says something new."""
+        run = await asyncio.to_thread(self._runs.run, run_id)
+        own, peer = sides(await asyncio.to_thread(self._store.halves, run_id))
+        status = await asyncio.to_thread(status_now, self._store, run, own, peer, self._party)
+        note = run_note(run_id, status, own, self._airflow.page(run.dag_id, run.dag_run_id))
+        if note != run.note:
+            await self._airflow.set_note(run.dag_id, run.dag_run_id, note)
+            await asyncio.to_thread(lambda: self._store.update_run(run_id, note=note))
+
+    async def _look_for_obstacles(self) -> None:
+        """Ask the peer of a half that waits in vain whether its DAG could run at all; the status says what is found."""
+        for run in await asyncio.to_thread(self._store.active_runs):
+            own, peer = sides(await asyncio.to_thread(self._store.halves, run.run_id))
+            place = (run.peer, run.pipeline)
+            now = self._clock()
+            connection = self._connections.get(run.peer)
+            is_due = now - self._looked_ms.get(place, 0) >= LOOK_EVERY_MS
+            if connection is None or not connection.is_connected or not is_due:
+                continue
+            if any(_waits_in_vain(half, peer, now) for half in own):
+                self._looked_ms[place] = now
+                await self._peers.preflight(worker_pb2.PreflightRequest(peer=run.peer, pipeline=run.pipeline))
+
+
+def _waits_in_vain(half: HalfRow, peer: Sequence[HalfRow], now_ms: int) -> bool:
+    has_begun = any(theirs.task == half.task for theirs in peer)
+    return half.state == "waiting" and not has_begun and now_ms - half.since_ms > OBSTACLE_MS

@@ -1,0 +1,15 @@
+"""What all algorithms have in common: the steps that measure, use and publish a model, and clauses that bound them."""
+
+from __future__ import annotations
+
+from fedtasks.tickets.clauses import Clause
+
+CLAUSES = (
+    Clause("outputs.metrics", "Who learns how good a model is: the leader", default="leader", choices=("leader",)),
+    Clause(
+        "outputs.scores",
+        "Who may learn the scores of rows: leader (who holds the label), or both",
+        default="leader",
+        choices=("leader", "both"),
+    ),
+)

@@ -1,0 +1,205 @@
+"""What the leader knows of a node's possible splits, its own and the follower's, and which one is best."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from fedtasks.encrypted.bins import Candidates
+from fedtasks.encrypted.cipher import OwnerCipher
+from fedtasks.encrypted.histograms import BinnedRows, plain_histograms
+from fedtasks.errors import ProtocolViolated
+from fedtasks.link.link import Link
+from fedtasks.models.secureboost import messages
+from fedtasks.models.secureboost.frontier import Mask, Node, Pair, from_bits, slots_of
+from fedtasks.models.secureboost.gain import Gradients, Integers, gains
+from fedtasks.models.secureboost.messages import receive_bytes, receive_message
+from fedtasks.models.secureboost.settings import TrainSettings
+from fedtasks.wire.v1.secureboost_pb2 import LevelSplits, LevelSums, NodeSplit
+
+
+@dataclass(frozen=True)
+class Offer:
+    """Splits of a node.
+
+    Parameters
+    ----------
+    first, second
+        Sums of first and second derivatives on one side of each split, shape ``(n,)``.
+    allowed
+        Which of them may be chosen; sums of others mean nothing.
+    """
+
+    first: Integers
+    second: Integers
+    allowed: Mask
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The best split of a node.
+
+    Parameters
+    ----------
+    gain
+        What it gains.
+    own
+        Number of an own candidate; None if the follower's gain more.
+    places
+        All of the follower's candidates that gain as much: which of them it is, is for the follower to say.
+    """
+
+    gain: float
+    own: int | None = None
+    places: tuple[int, ...] = ()
+
+
+def choose(
+    own: Offer, peer: Offer | None, total: tuple[int, int], units: tuple[float, float], settings: TrainSettings
+) -> Choice | None:
+    """Return the best split, an own one if the follower's best gains no more; None if none gains anything."""
+    best = _gains(own, total, units, settings)
+    place = int(best.argmax()) if best.size else -1
+    own_gain = float(best[place]) if best.size else -np.inf
+    if peer is not None and peer.allowed.size:
+        theirs = _gains(peer, total, units, settings)
+        if (peer_gain := float(theirs.max())) > own_gain:
+            return Choice(peer_gain, places=tuple(np.flatnonzero(theirs == peer_gain).tolist()))
+    return Choice(own_gain, own=place) if own_gain > -np.inf else None
+
+
+def _gains(
+    offer: Offer, total: tuple[int, int], units: tuple[float, float], settings: TrainSettings
+) -> npt.NDArray[np.float64]:
+    return np.where(offer.allowed, gains((offer.first, offer.second), total, units, settings), -np.inf)
+
+
+class LocalCandidates:
+    """The leader's splits of one tree's nodes.
+
+    Parameters
+    ----------
+    rows, candidates
+        The leader's.
+    columns
+        Which of them this tree may use.
+    gradients, bag
+        Of this tree.
+    min_leaf_rows
+        See `TrainSettings`.
+    """
+
+    def __init__(
+        self,
+        rows: BinnedRows,
+        candidates: Candidates,
+        columns: Sequence[int],
+        gradients: Gradients,
+        bag: Mask,
+        min_leaf_rows: int,
+    ) -> None:
+        self._rows, self._candidates, self._columns = rows, candidates, columns
+        self._gradients, self._bag, self._least = gradients, bag, min_leaf_rows
+        self._drawn = np.isin(candidates.columns, columns)
+        self._inner: dict[int, Integers] = {}
+
+    def of(self, pairs: Sequence[Pair]) -> dict[int, Offer]:
+        """Return the offers of the next level's nodes, by their numbers."""
+        added = (self._gradients.first, self._gradients.second)
+        slots = slots_of(pairs, self._bag)
+        sums = plain_histograms(self._rows, self._candidates, self._columns, slots, len(pairs), added)
+        inner, found = {}, {}
+        for pair, of_pair in zip(pairs, sums, strict=True):
+            here = self._candidates.accumulate(of_pair, np.zeros((1, 3), np.int64), np.add)
+            inner[pair.summed.number] = here
+            if pair.derived:
+                inner[pair.derived.number] = self._inner[pair.derived.number // 2] - here
+            for node in pair.growing:
+                first, second, counts = inner[node.number].T
+                enough = (counts >= self._least) & (node.n_bag - counts >= self._least)
+                found[node.number] = Offer(first, second, enough & self._drawn)
+        self._inner = inner
+        return found
+
+
+class PeerCandidates:
+    """The follower's splits of one tree's nodes, and the conversation about them.
+
+    Parameters
+    ----------
+    link, cipher
+        To the follower, and what decrypts its sums.
+    n_candidates
+        How many splits it offers.
+    """
+
+    def __init__(self, link: Link, cipher: OwnerCipher, n_candidates: int) -> None:
+        self._link, self._cipher, self._n = link, cipher, n_candidates
+        self._above: dict[int, Offer] = {}
+
+    def receive(self) -> LevelSums:
+        """Return what the follower says of its splits of the level above, and which sums follow."""
+        return receive_message(self._link, messages.SUMS, LevelSums)
+
+    def of(self, pairs: Sequence[Pair], answer: LevelSums) -> dict[int, Offer]:
+        """Decrypt and return the offers of the next level's nodes, by their numbers."""
+        growing = [node for pair in pairs for node in pair.growing]
+        if len(answer.allowed) != len(growing):
+            raise ProtocolViolated(f"sums of {len(answer.allowed)} nodes for {len(growing)}")
+        allowed = {node.number: from_bits(bits, self._n) for node, bits in zip(growing, answer.allowed, strict=True)}
+        sent = [np.logical_or.reduce([allowed[node.number] for node in pair.growing]) for pair in pairs]
+        expected = sum(int(mask.sum()) for mask in sent)
+        if sum(answer.sums) != expected:
+            raise ProtocolViolated(f"{sum(answer.sums)} sums for {expected} splits")
+        sums = [self._decrypt(n_sums) for n_sums in answer.sums]
+        first, second = (np.concatenate([np.empty(0, np.int64), *(each[part] for each in sums)]) for part in (0, 1))
+        found = {}
+        start = 0
+        for pair, mask in zip(pairs, sent, strict=True):
+            here = slice(start, start + int(mask.sum()))
+            start = here.stop
+            of_pair = Offer(_spread(first[here], mask), _spread(second[here], mask), mask)
+            for node in pair.growing:
+                if node is pair.derived:
+                    above = self._above[node.number // 2]
+                    rest = (above.first - of_pair.first, above.second - of_pair.second)
+                    found[node.number] = Offer(*rest, allowed[node.number])
+                else:
+                    found[node.number] = Offer(of_pair.first, of_pair.second, allowed[node.number])
+        self._above = found
+        return found
+
+    def send(self, splits: Sequence[NodeSplit]) -> None:
+        """Say how the level's nodes are split."""
+        self._link.send(messages.SPLITS, LevelSplits(nodes=splits))
+
+    def check(self, node: Node, choice: Choice, left: tuple[int, int], total: tuple[int, int]) -> None:
+        """Compare the rows that the follower sends left with the sums that it gave of them.
+
+        Raises
+        ------
+        ProtocolViolated
+            They differ: one of the two is wrong.
+        """
+        offer = self._above[node.number]
+        right = (total[0] - left[0], total[1] - left[1])
+        for place in choice.places:
+            if (int(offer.first[place]), int(offer.second[place])) in (left, right):
+                return
+        raise ProtocolViolated("the follower's sums are not those of the rows that it sends left")
+
+    def _decrypt(self, n_sums: int) -> tuple[Integers, Integers]:
+        sealed = receive_bytes(self._link, messages.SEALED, None)
+        first, second = self._cipher.decrypt(sealed, n_sums)
+        if len(first) != n_sums:
+            raise ProtocolViolated(f"{len(first)} sums instead of {n_sums}")
+        return first, second
+
+
+def _spread(values: Integers, mask: Mask) -> Integers:
+    found = np.zeros(len(mask), dtype=np.int64)
+    found[mask] = values
+    return found

@@ -1,0 +1,25 @@
+"""What private set intersection and alignment declare: kinds of steps, and clauses that bound them."""
+
+from __future__ import annotations
+
+from fedtasks.kinds import Kind
+from fedtasks.psi.settings import AlignSettings, PsiSettings
+from fedtasks.tickets.clauses import Clause, Per
+
+KINDS = (
+    Kind("psi", "fedtasks.psi.offline:run", PsiSettings, needs_spark=True),
+    Kind("align", "fedtasks.psi.align:run", AlignSettings, needs_spark=True),
+)
+
+CLAUSES = (
+    Clause("floor.min_intersection", "Fewest people that a run may ask for", default=1),
+    Clause("floor.pad_rows", "Least multiple that a run may round sizes up to with made-up ids", default=1),
+    Clause(
+        "outputs.intersection",
+        "Who may learn which people are shared: size (nobody, only how many), client, or both",
+        default="both",
+        choices=("size", "client", "both"),
+    ),
+    Clause("limits.ids_blinded", "How many blinded ids may be signed", per=Per.LIFE, counts="ids_blinded"),
+    Clause("limits.ids_blinded_per_day", "How many blinded ids may be signed", per=Per.DAY, counts="ids_blinded"),
+)

@@ -1,0 +1,19 @@
+"""Clauses that belong to no kind of step, or to several."""
+
+from __future__ import annotations
+
+from fedtasks.tickets.clauses import Clause, Per
+
+MIN_KEY_BITS = 2048
+"""No floor may be lower than this."""
+
+CLAUSES = (
+    Clause("limits.runs", "How many runs", per=Per.LIFE, counts="runs"),
+    Clause("limits.concurrent_runs", "How many runs", default=1, per=Per.NOW),
+    Clause(
+        "floor.key_bits",
+        "Shortest key, RSA or Paillier, that a run may ask for",
+        default=MIN_KEY_BITS,
+        least=MIN_KEY_BITS,
+    ),
+)

@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+import unicodedata
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedtasks.config import Dataset, FeatureType, IdType, LabelKind, Normalisation
+from fedtasks.data.values import (
+    IdCounts,
+    Place,
+    check_ids,
+    check_label,
+    check_label_varies,
+    label_bits,
+    label_indices,
+    label_numbers,
+    label_text,
+    normalise,
+    weights,
+)
+from fedtasks.errors import ColumnType, IdNull, LabelInvalid
+
+FIRST = Place("file:///people.csv", 1)
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+
+
+def normal(values: list[object], *steps: Normalisation, id_type: IdType = IdType.STRING) -> list[str | None]:
+    return list(normalise(pa.array(values), id_type, steps, name="id", first=FIRST).to_pylist())
+
+
+def dataset(**fields: object) -> Dataset:
+    plain: dict[str, object] = {"name": "d", "uri": "file:///d", "id": "id", "features": {"x": FeatureType.NUMERIC}}
+    return Dataset(**(plain | fields))  # type: ignore[arg-type]
+
+
+def test_normalise_keeps_leading_zeros_of_text() -> None:
+    assert normal(["007", " 007 "], Normalisation.TRIM) == ["007", "007"]
+    assert normal(["007", " 007 "]) == ["007", " 007 "]
+
+
+def test_normalise_goes_through_the_steps_in_the_declared_order() -> None:
+    # The ligature becomes lower-case letters, so upper must come after.
+    assert normal(["\ufb01"], Normalisation.NFKC, Normalisation.UPPER) == ["FI"]
+    assert normal(["\u0130"], Normalisation.LOWER, Normalisation.NFC) != normal(
+        ["\u0130"], Normalisation.NFC, Normalisation.UPPER
+    )
+
+
+@given(st.lists(TEXT, min_size=1))
+def test_normalise_of_unicode_forms_equals_the_standard_library(texts: list[str]) -> None:
+    for step, form in ((Normalisation.NFC, "NFC"), (Normalisation.NFKC, "NFKC")):
+        # The two libraries may know different versions of Unicode.
+        known = [text for text in texts if all(unicodedata.category(char) != "Cn" for char in text)]
+        assert normal(["a", *known], step)[1:] == [unicodedata.normalize(form, text) or None for text in known]
+
+
+@given(st.lists(TEXT, min_size=1))
+def test_normalise_twice_changes_nothing_more(texts: list[str]) -> None:
+    steps = (Normalisation.TRIM, Normalisation.NFC)
+    once = normal([*texts, "a"], *steps)
+    assert normal(list(once), *steps) == once
+
+
+def test_normalise_of_empty_text_is_no_id() -> None:
+    assert normal(["", "  ", None, "null"], Normalisation.TRIM) == [None, None, None, "null"]
+
+
+def test_normalise_of_integers_is_canonical_decimal() -> None:
+    texts = ["7", "007", "+7", " 7 ", "-07", "0", "-0", "+000", None, "", "123456789012345678901234567890"]
+    expected = ["7", "7", "7", "7", "-7", "0", "0", "0", None, None, "123456789012345678901234567890"]
+    assert normal(texts, id_type=IdType.INTEGER) == expected
+    assert normal([7, -7, 0, None], id_type=IdType.INTEGER) == ["7", "-7", "0", None]
+
+
+@given(st.lists(st.integers(), min_size=1), st.integers(0, 3))
+def test_normalise_of_any_integer_equals_python(numbers: list[int], zeros: int) -> None:
+    texts = [f"{'-' if number < 0 else ''}{'0' * zeros}{abs(number)}" for number in numbers]
+    assert normal(list(texts), id_type=IdType.INTEGER) == [str(number) for number in numbers]
+
+
+@pytest.mark.parametrize("wrong", ["1.0", "1e3", "x", "1 2", "٣", "--1", "+"])
+def test_normalise_of_no_integer_names_the_row_and_never_the_value(wrong: str) -> None:
+    with pytest.raises(ColumnType) as caught:
+        normalise(pa.array(["1", None, wrong]), IdType.INTEGER, (), name="id", first=Place("f.csv", 11))
+    assert caught.value.where == "row 13 of f.csv"
+    assert "`id`" in caught.value.detail
+    assert f"`{wrong}`" not in str(caught.value)
+
+
+def test_check_ids_with_null_ids_names_count_and_row() -> None:
+    with pytest.raises(IdNull, match=r"3 of 9 rows have no `id`, the first is row 4 of f.csv"):
+        check_ids(dataset(), IdCounts(9, 3, Place("f.csv", 4)))
+
+
+def test_check_ids_of_clean_ids_passes() -> None:
+    check_ids(dataset(), IdCounts(9))
+
+
+@pytest.mark.parametrize(
+    ("values", "positive", "expected"),
+    [
+        (["good", "bad ", None], "good", [1, 0, 0]),
+        ([1, 0, 1], None, [1, 0, 1]),
+        ([1.0, 0.0], None, [1, 0]),
+        ([True, False], None, [1, 0]),
+        ([2, 1], "2", [1, 0]),
+    ],
+)
+def test_label_bits_are_one_where_positive(values: list[object], positive: str | None, expected: list[int]) -> None:
+    assert label_bits(label_text(pa.array(values)), dataset(label="y", label_positive=positive)).to_pylist() == expected
+
+
+@pytest.mark.parametrize(
+    ("counts", "positive", "said"),
+    [
+        ({"a": 3, None: 2}, "a", "2 rows have no label"),
+        ({"a": 3}, "a", "only one value"),
+        ({}, "a", "no rows"),
+        ({"a": 1, "b": 1, "c": 1}, "a", "more than two values"),
+        ({"a": 1, "b": 1}, "c", "no row holds `c`"),
+        ({"good": 1, "bad": 1}, None, "set `label_positive`"),
+    ],
+)
+def test_check_label_of_what_is_no_two_class_label_is_refused(
+    counts: dict[str | None, int], positive: str | None, said: str
+) -> None:
+    with pytest.raises(LabelInvalid, match=said):
+        check_label(dataset(label="y", label_positive=positive), counts)
+
+
+@pytest.mark.parametrize(("counts", "positive"), [({"a": 1, "b": 9}, "a"), ({"0": 1, "1": 1}, None)])
+def test_check_label_of_two_classes_passes(counts: dict[str | None, int], positive: str | None) -> None:
+    check_label(dataset(label="y", label_positive=positive), counts)
+
+
+def of_classes(*classes: str) -> Dataset:
+    return dataset(label="y", label_kind=LabelKind.CLASSES, label_classes=classes)
+
+
+@pytest.mark.parametrize(
+    ("values", "classes", "expected"),
+    [
+        (["low", " high ", "low"], ("high", "low"), [1, 0, 1]),
+        ([3, 1, 2], ("1", "2", "3"), [2, 0, 1]),
+        ([2.0, 1.0], ("1", "2"), [1, 0]),
+        ([True, False], ("false", "true"), [1, 0]),
+        ([], ("a", "b"), []),
+        (["c999", "c0"], tuple(f"c{number}" for number in range(1000)), [999, 0]),
+    ],
+)
+def test_label_indices_are_places_among_the_declared_classes(
+    values: list[object], classes: tuple[str, ...], expected: list[int]
+) -> None:
+    found = label_indices(label_text(pa.array(values)), of_classes(*classes), FIRST)
+    assert found.type == pa.int16()
+    assert found.to_pylist() == expected
+
+
+@pytest.mark.parametrize(
+    ("values", "row", "said"),
+    [
+        (["a", "secret", None], 12, "none of the 2 declared; add it to `label_classes`"),
+        (["a", "b", None], 13, "a row without a label; give it one"),
+        (["a", " ", "b"], 12, "a row without a label"),
+    ],
+)
+def test_label_indices_of_no_declared_class_name_the_row_and_never_the_value(
+    values: list[object], row: int, said: str
+) -> None:
+    with pytest.raises(LabelInvalid, match=said) as caught:
+        label_indices(label_text(pa.array(values)), of_classes("a", "b"), Place("f.csv", 11))
+    assert caught.value.where == f"row {row} of f.csv"
+    assert "`y`" in caught.value.detail
+    assert "secret" not in str(caught.value)
+
+
+def test_label_numbers_with_one_missing_name_the_row() -> None:
+    declared = dataset(label="y", label_kind=LabelKind.NUMBER)
+    assert label_numbers(pa.array([0.0, -1.5]), declared, FIRST).to_pylist() == [0.0, -1.5]
+    with pytest.raises(LabelInvalid, match="`y`: found a row without a label") as caught:
+        label_numbers(pa.array([1.0, None]), declared, Place("f.csv", 11))
+    assert caught.value.where == "row 12 of f.csv"
+
+
+@pytest.mark.parametrize(("wrong", "said"), [(None, "is missing"), (0.0, "is not above 0"), (-1.0, "is not above 0")])
+def test_weights_that_are_not_above_zero_name_the_row(wrong: float | None, said: str) -> None:
+    declared = dataset(label="y", weight="w")
+    assert weights(pa.array([1e-9, 3.0]), declared, FIRST).to_pylist() == [1e-9, 3.0]
+    with pytest.raises(ColumnType, match=f"`w`: found a weight that {said}") as caught:
+        weights(pa.array([0.5, wrong, 0.0]), declared, Place("f.csv", 11))
+    assert caught.value.where == "row 12 of f.csv"
+
+
+def test_check_label_varies_refuses_what_is_the_same_everywhere() -> None:
+    check_label_varies(dataset(label="y"), "1.0", "2.0")
+    for value, said in (("1.0", "only one value"), (None, "no rows")):
+        with pytest.raises(LabelInvalid, match=f"`y`: {said} found, at least two"):
+            check_label_varies(dataset(label="y"), value, value)

@@ -1,0 +1,174 @@
+"""Boosted trees of two parties against a plain booster on pooled rows."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fedtasks.config import LabelKind
+from fedtasks.crypto.packing import Slots
+from fedtasks.encrypted import histograms
+from fedtasks.models.secureboost import messages
+from fedtasks.models.secureboost.settings import TrainSettings
+from tests.unit.models.secureboost.boosting import PRECISION, Problem, as_plain, boost_plainly, train_both
+
+SMALL = TrainSettings(trees=3, depth=3, bins=6, min_leaf_rows=2, min_child_weight=0.0, reg_lambda=1.0)
+PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+def column(rng: np.random.Generator, kind: str, n: int, missing: float) -> pa.Array:
+    mask = rng.random(n) < missing
+    mask[0] = False
+    if kind == "text":
+        texts = rng.choice(np.array(["a", "b", "c", "d"][: rng.integers(1, 5)]), n)
+        return pa.array(texts.tolist(), pa.string(), mask=mask)
+    values = {
+        "normal": rng.normal(size=n),
+        "few": rng.integers(0, 3, n).astype(float),
+        "sparse": np.where(rng.random(n) < 0.8, 0.0, rng.normal(size=n)),
+        "constant": np.ones(n),
+        "wild": rng.choice([-math.inf, -1e300, 0.0, 1e-300, 1e300, math.inf], n),
+    }[kind]
+    return pa.array(values, mask=mask)
+
+
+def table(rng: np.random.Generator, kinds: list[str], n: int, missing: float) -> pa.Table:
+    return pa.table({f"x{place}": column(rng, kind, n, missing) for place, kind in enumerate(kinds)})
+
+
+def problem(
+    seed: int,
+    kinds: tuple[list[str], list[str]],
+    n: int,
+    *,
+    missing: float = 0.0,
+    label: LabelKind = LabelKind.BINARY,
+    weighted: bool = False,
+) -> Problem:
+    rng = np.random.default_rng(seed)
+    leader, follower = (table(rng, each, n, missing) for each in kinds)
+    trait = rng.normal(size=n)
+    for side in (leader, follower):
+        for name in side.column_names:
+            if pa.types.is_floating(side[name].type):
+                trait += np.clip(np.nan_to_num(side[name].fill_null(0.5).to_numpy()), -2, 2)
+    weights = rng.integers(1, 9, n) / 4 if weighted else np.ones(n)
+    if label is LabelKind.NUMBER:
+        return Problem(leader, follower, trait * 1000, weights, label)
+    if label is LabelKind.CLASSES:
+        classes = np.digitize(trait, np.quantile(trait, [0.3, 0.6]))
+        return Problem(leader, follower, classes, weights, label, 3)
+    return Problem(leader, follower, (trait > np.median(trait)).astype(np.int64), weights, label)
+
+
+KINDS = st.lists(st.sampled_from(["normal", "few", "sparse", "text", "constant", "wild"]), min_size=1, max_size=3)
+SETTINGS = st.builds(
+    TrainSettings,
+    trees=st.integers(1, 3),
+    depth=st.integers(1, 4),
+    bins=st.integers(2, 9),
+    learning_rate=st.sampled_from([0.3, 1.0]),
+    reg_lambda=st.sampled_from([0.0, 1.0, 3.0]),
+    gamma=st.sampled_from([0.0, 0.05]),
+    min_child_weight=st.sampled_from([0.0, 1.0]),
+    min_leaf_rows=st.integers(1, 5),
+    first_tree=st.sampled_from(["leader", "both"]),
+    colsample=st.sampled_from([1.0, 0.5]),
+    seed=st.integers(0, 3),
+)
+SAMPLED = st.sampled_from(
+    [
+        {},
+        {"subsample": 0.6},
+        {"goss_top": 0.3, "goss_other": 0.3},
+        {"validation_fraction": 0.2, "early_stopping_rounds": 9},
+    ]
+)
+
+
+@PATIENT
+@given(
+    seed=st.integers(0, 10**6),
+    kinds=st.tuples(KINDS, KINDS),
+    n=st.integers(12, 80),
+    missing=st.sampled_from([0.0, 0.2, 0.7]),
+    label=st.sampled_from(LabelKind),
+    weighted=st.booleans(),
+    config=SETTINGS,
+    sampled=SAMPLED,
+)
+def test_trees_equal_those_on_pooled_rows_split_by_split(
+    seed: int,
+    kinds: tuple[list[str], list[str]],
+    n: int,
+    missing: float,
+    label: LabelKind,
+    weighted: bool,
+    config: TrainSettings,
+    sampled: dict[str, Any],
+) -> None:
+    config = replace(config, **sampled)
+    case = problem(seed, kinds, n, missing=missing, label=label, weighted=weighted)
+    with tempfile.TemporaryDirectory() as folder:
+        trained = train_both(case, config, Path(folder))
+    trees, raw = boost_plainly(case, config)
+    n_kept = len(trained.leader.trees)
+    assert as_plain(trained) == trees[:n_kept]
+    if n_kept == len(trees):
+        np.testing.assert_allclose(trained.raw(case), raw, rtol=0, atol=1e-9 * (1 + np.abs(raw).max()))
+
+
+MIXED = (["normal", "text", "sparse"], ["few", "normal", "text", "constant"])
+
+
+@pytest.mark.parametrize(("block_rows", "sums_at_once"), [(7, 1), (16, 40), (1 << 16, 1), (1, 1 << 19)])
+def test_trees_from_several_blocks_and_few_sums_at_once_equal_those_on_pooled_rows(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, block_rows: int, sums_at_once: int
+) -> None:
+    monkeypatch.setattr(histograms, "BLOCK_ROWS", block_rows)
+    monkeypatch.setattr(histograms, "_SUMS_AT_ONCE", sums_at_once)
+    monkeypatch.setattr(messages, "ROWS_AT_ONCE", 19)
+    case = problem(4, MIXED, 80, missing=0.2, label=LabelKind.CLASSES)
+    config = replace(SMALL, depth=4, subsample=0.8)
+    trained = train_both(case, config, tmp_path)
+    assert as_plain(trained) == boost_plainly(case, config)[0]
+    assert trained.follower.splits
+
+
+@pytest.mark.parametrize(("n", "seed", "label"), [(100, 1, LabelKind.NUMBER), (120, 2, LabelKind.BINARY)])
+def test_trees_under_a_real_key_equal_those_without_encryption(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, n: int, seed: int, label: LabelKind
+) -> None:
+    monkeypatch.setattr(histograms, "BLOCK_ROWS", 50)
+    monkeypatch.setattr(messages, "ROWS_AT_ONCE", 64)
+    assert Slots.of(n, SMALL.key_bits).precision == PRECISION  # or else rounding differs
+    case = problem(seed, MIXED, n, missing=0.2, label=label, weighted=True)
+    real, plain = (train_both(case, SMALL, tmp_path / str(way), encrypted=way) for way in (True, False))
+    assert real.leader.trees == plain.leader.trees
+    assert real.follower.splits == plain.follower.splits
+    assert real.follower.splits
+
+
+@pytest.mark.parametrize(
+    "kinds", [(["normal"], ["constant"]), (["constant"], ["normal"]), (["constant"], ["constant"])]
+)
+def test_party_whose_columns_allow_no_split_takes_part(tmp_path: Path, kinds: tuple[list[str], list[str]]) -> None:
+    case = problem(1, kinds, 100)
+    trained = train_both(case, SMALL, tmp_path, encrypted=True)
+    assert as_plain(trained) == boost_plainly(case, SMALL)[0]
+
+
+def test_rows_too_few_to_split_are_one_leaf(tmp_path: Path) -> None:
+    case = problem(1, (["normal"], ["normal"]), 12)
+    trained = train_both(case, replace(SMALL, min_leaf_rows=7), tmp_path)
+    assert [len(tree.nodes) for tree in trained.leader.trees] == [1] * SMALL.trees
+    assert trained.follower.splits == ()

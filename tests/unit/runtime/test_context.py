@@ -1,0 +1,47 @@
+"""What a task learns of models from its own gateway."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedtasks.errors import ModelTaken
+from fedtasks.runtime.context import TaskConfig, TaskContext
+from fedtasks.wire.v1 import model_pb2, worker_pb2
+
+
+class Gateway:
+    """Knows three versions, each by a run of its own and the last one in use."""
+
+    def get_model(self, model: str, version: int = 0) -> worker_pb2.GetModelResponse:
+        number = version or 3
+        parent = {1: 0, 2: 1, 3: 2}[number]
+        found = model_pb2.ModelVersion(model=model, version=number, parent=parent, run_id=f"credit.day{number}.1")
+        return worker_pb2.GetModelResponse(version=found, newest=3)
+
+
+def context(run_id: str) -> TaskContext:
+    config = TaskConfig(Path("party.yaml"), run_id, "align", 1, "shop", "bank", {})
+    gateway: Any = Gateway()
+    return TaskContext(config, None, gateway)  # type: ignore[arg-type]
+
+
+def test_model_in_use_is_what_the_registry_says() -> None:
+    found = context("credit.day4.1").model("credit")
+    assert (found.version.version, found.newest) == (3, 3)
+
+
+def test_model_in_use_before_a_run_is_the_parent_of_what_the_run_has_published() -> None:
+    assert context("credit.day3.1").model("credit").version.version == 2
+    assert context("credit.day3.1").model("credit", 3).version.version == 3
+
+
+def test_model_of_another_pipeline_is_refused() -> None:
+    with pytest.raises(ModelTaken):
+        context("other.day4.1").model("credit")
+
+
+def test_model_of_another_pipeline_may_be_used() -> None:
+    assert context("other.day4.1").model("credit", of_another=True).version.version == 3
