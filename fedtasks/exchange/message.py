@@ -1,26 +1,37 @@
 """Messages between two halves: each is declared once, and sent and received through its declaration.
 
-What a declaration says is what the receiver checks, what the ledger of a run shows, and what the documents list.
+What a declaration says is what the receiver checks, what the ledger of a run shows, and what the documents list. A
+package puts its own into the constant ``MESSAGES`` of its module ``messages``; see `fedtasks.registry`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import EllipsisType, UnionType
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, Self, TypeAlias, TypeVar
 
 import numpy as np
+import pyarrow as pa
 from google.protobuf.message import DecodeError
 from google.protobuf.message import Message as Protobuf
 
-from fedtasks.errors import ProtocolViolated
+from fedtasks.errors import FedtasksError, ProtocolViolated
 from fedtasks.link.link import Link
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
 M = TypeVar("M", bound=Protobuf)
+
+Dimension: TypeAlias = int | None | EllipsisType
+
+BOTH_WAYS = "both"
+TO_FOLLOWER = "leader → follower"
+TO_LEADER = "follower → leader"
+
+_INT64 = 2**63
 
 
 @dataclass(frozen=True)
@@ -32,32 +43,75 @@ class Message:
     name
         What the messages are called on the link.
     what
-        What they are, in words.
+        What they are, in a few words.
     learns
-        What the receiver learns of them.
+        What the receiver learns of them, in Markdown. The ledger of a run shows the first sentence, the threat model all.
+    way
+        Who sends it to whom.
+    tasks
+        In which tasks it is sent.
+    holds
+        What exactly is in it; by default what `what` says.
+    per
+        Of what there are several, each with a message under a number of its own, such as shards; by default of nothing.
     counted_as
         Which count of the run's outcome says how many rows they hold, where the link cannot know; by default none.
     """
 
-    payload: ClassVar[str] = ""
-    """What carries it, in words."""
-
     name: str
     what: str
     learns: str
+    way: str = field(default=BOTH_WAYS, kw_only=True)
+    tasks: tuple[str, ...] = field(default=(), kw_only=True)
+    holds: str = field(default="", kw_only=True)
+    per: str = field(default="", kw_only=True)
     counted_as: str = field(default="", kw_only=True)
 
-    def wrong(self, found: object) -> ProtocolViolated:
-        """Make the error for a payload that is not what was declared."""
+    payload: ClassVar[str] = ""
+
+    @property
+    def form(self) -> str:
+        """What carries it, in words."""
+        return self.payload
+
+    def numbered(self, number: int) -> Self:
+        """Return the one of a shard, or whatever else there are several of."""
+        return replace(self, name=f"{self.name}-{number:05d}")
+
+    def meaning(self, name: str) -> tuple[str, str] | None:
+        """Return what messages of a name are and what their receiver learns; None if they are not of this declaration.
+
+        Parameters
+        ----------
+        name
+            As `fedtasks.link.endpoint.Endpoint.sent` counts it: without numbers.
+        """
+        return (self.what, self.learns) if name == self.name else None
+
+    def refuse(self, found: object, expected: str = "") -> NoReturn:
+        """Raise `ProtocolViolated` for a payload that is not what was declared."""
         kind = f"{found.dtype}{found.shape}" if isinstance(found, np.ndarray) else type(found).__name__
-        return ProtocolViolated(f"message `{self.name}` is not {self.payload}: found {kind}")
+        raise ProtocolViolated(f"message `{self.name}` is not {expected or self.form}: found {kind}")
 
 
 @dataclass(frozen=True)
 class BytesMessage(Message):
-    """Plain bytes."""
+    """Plain bytes.
+
+    Parameters
+    ----------
+    width
+        They are rows of so many bytes each.
+    """
 
     payload: ClassVar[str] = "bytes"
+
+    width: int = field(default=1, kw_only=True)
+
+    @property
+    def form(self) -> str:
+        """What carries it, in words."""
+        return self.payload if self.width == 1 else f"rows of {self.width} bytes"
 
     def send(self, link: Link, content: bytes) -> None:
         """Send it."""
@@ -66,9 +120,28 @@ class BytesMessage(Message):
     def receive(self, link: Link) -> bytes:
         """Return the next one; raise `ProtocolViolated` if it is something else."""
         found = link.receive(self.name)
-        if not isinstance(found, bytes):
-            raise self.wrong(found)
+        if not isinstance(found, bytes) or len(found) % self.width:
+            self.refuse(found)
         return found
+
+
+@dataclass(frozen=True)
+class DigestMessage(Message):
+    """A SHA-256, in hexadecimal."""
+
+    payload: ClassVar[str] = "a SHA-256 in hexadecimal"
+
+    def send(self, link: Link, digest: str) -> None:
+        """Send it."""
+        link.send(self.name, digest.encode())
+
+    def receive(self, link: Link) -> str:
+        """Return the next one; raise `ProtocolViolated` if it is something else."""
+        found = link.receive(self.name)
+        digest = found.decode("ascii", errors="replace") if isinstance(found, bytes) else ""
+        if not is_sha256(digest):
+            self.refuse(found)
+        return digest
 
 
 @dataclass(frozen=True)
@@ -83,7 +156,13 @@ class JsonMessage(Message):
 
     payload: ClassVar[str] = "a JSON object"
 
-    fields: Mapping[str, type] = field(default_factory=dict, kw_only=True)
+    fields: Mapping[str, type | UnionType] = field(default_factory=dict, kw_only=True)
+
+    @property
+    def form(self) -> str:
+        """What carries it, in words."""
+        names = ", ".join(f"`{name}`" for name in self.fields)
+        return f"{self.payload} with {names}" if names else self.payload
 
     def send(self, link: Link, value: Mapping[str, Any]) -> None:
         """Send it."""
@@ -92,13 +171,37 @@ class JsonMessage(Message):
     def receive(self, link: Link) -> dict[str, Any]:
         """Return the next one; raise `ProtocolViolated` if it is something else, or lacks a field."""
         found = link.receive(self.name)
-        try:
-            value = json.loads(found) if isinstance(found, bytes) else None
-        except ValueError:
-            value = None
-        if not isinstance(value, dict) or any(type(value.get(name)) is not kind for name, kind in self.fields.items()):
-            raise self.wrong(found)
+        value = _json(found)
+        if not isinstance(value, dict) or not all(_is(value.get(name), kind) for name, kind in self.fields.items()):
+            self.refuse(found)
         return value
+
+
+@dataclass(frozen=True)
+class JsonListMessage(Message):
+    """A JSON array of fixed length.
+
+    Parameters
+    ----------
+    items
+        The type of each item.
+    """
+
+    payload: ClassVar[str] = "a JSON array"
+
+    items: tuple[type | UnionType, ...] = field(kw_only=True)
+
+    def send(self, link: Link, values: Sequence[Any]) -> None:
+        """Send it."""
+        link.send(self.name, json.dumps(values).encode())
+
+    def receive(self, link: Link) -> list[Any]:
+        """Return the next one; raise `ProtocolViolated` if it is something else."""
+        found = link.receive(self.name)
+        values = _json(found)
+        if not isinstance(values, list) or len(values) != len(self.items) or not all(map(_is, values, self.items)):
+            self.refuse(found)
+        return values
 
 
 @dataclass(frozen=True)
@@ -115,6 +218,11 @@ class ProtobufMessage(Message, Generic[M]):
 
     of: type[M] = field(kw_only=True)
 
+    @property
+    def form(self) -> str:
+        """What carries it, in words."""
+        return f"protobuf `{self.of.DESCRIPTOR.name}`"
+
     def send(self, link: Link, content: M) -> None:
         """Send it."""
         link.send(self.name, content)
@@ -128,7 +236,7 @@ class ProtobufMessage(Message, Generic[M]):
                 raise DecodeError
             message.ParseFromString(found)
         except DecodeError:
-            raise ProtocolViolated(f"message `{self.name}` is not a {self.of.DESCRIPTOR.name}") from None
+            self.refuse(found)
         return message
 
 
@@ -141,20 +249,26 @@ class ArrayMessage(Message):
     dtype
         Of its items.
     shape
-        Its dimensions; None where any length will do until the receiver says more.
+        Its dimensions; None where any length will do until the receiver says more. A last ``...`` stands for one
+        dimension more, or none.
     """
 
     payload: ClassVar[str] = "an array"
 
     dtype: str = field(kw_only=True)
-    shape: tuple[int | None, ...] = field(kw_only=True)
+    shape: tuple[Dimension, ...] = field(kw_only=True)
+
+    @property
+    def form(self) -> str:
+        """What carries it, in words."""
+        return self._form(self.shape)
 
     def send(self, link: Link, values: np.ndarray) -> None:
-        """Send it."""
+        """Send it, without copying."""
         link.send(self.name, values)
 
     def receive(self, link: Link, *shape: int | None) -> npt.NDArray[Any]:
-        """Return the next one; raise `ProtocolViolated` unless it is of the declared type and of this shape.
+        """Return the next one, without copying; raise `ProtocolViolated` unless it is of this type and shape.
 
         Parameters
         ----------
@@ -162,11 +276,78 @@ class ArrayMessage(Message):
             Its dimensions where they are known; None, or left out, for as declared.
         """
         found = link.receive(self.name)
-        expected = (*shape, *self.shape[len(shape) :])
-        if not isinstance(found, np.ndarray) or found.dtype != np.dtype(self.dtype):
-            raise self.wrong(found)
-        if found.ndim != len(expected) or any(
-            known not in (None, size) for known, size in zip(expected, found.shape, strict=True)
-        ):
-            raise ProtocolViolated(f"message `{self.name}` is of shape {found.shape}, not {expected}")
+        declared = (*self.shape, *[None] * (len(shape) - len(self.shape)))
+        known = [told if told is not None else size for told, size in zip(shape, declared, strict=False)]
+        expected = (*known, *self.shape[len(shape) :])
+        if not isinstance(found, np.ndarray) or found.dtype != np.dtype(self.dtype) or not _fits(found.shape, expected):
+            self.refuse(found, self._form(expected))
         return found
+
+    def _form(self, shape: tuple[Dimension, ...]) -> str:
+        sizes = ", ".join("any" if size is None else "…" if size is ... else str(size) for size in shape)
+        return f"{self.dtype} array ({sizes})"
+
+
+@dataclass(frozen=True)
+class TableMessage(Message):
+    """A record batch of Arrow."""
+
+    payload: ClassVar[str] = "an Arrow record batch"
+
+    def send(self, link: Link, rows: pa.RecordBatch) -> None:
+        """Send it."""
+        link.send(self.name, rows)
+
+    def receive(self, link: Link, schema: pa.Schema) -> pa.RecordBatch:
+        """Return the next one; raise `ProtocolViolated` unless it has these columns, of these types and in this order."""
+        found = link.receive(self.name)
+        if not isinstance(found, pa.RecordBatch) or not found.schema.equals(schema):
+            columns = ", ".join(f"{each.name}: {each.type}" for each in schema)
+            self.refuse(found, f"{self.payload} of {columns}")
+        return found
+
+
+def refuse(link: Link, error: FedtasksError) -> NoReturn:
+    """Raise an error that the other half comes to as well."""
+    # Both must have heard all before either hangs up.
+    link.close()
+    raise error
+
+
+def is_sha256(text: str) -> bool:
+    """Say whether a text is a SHA-256 in hexadecimal."""
+    return len(text) == 64 and set(text) <= set("0123456789abcdef")
+
+
+def _json(found: object) -> object:
+    """Return the JSON value that some bytes are; None for what is none."""
+    if not isinstance(found, bytes):
+        return None
+    try:
+        return json.loads(found, parse_int=_int64, parse_constant=_no_number)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _int64(text: str) -> int:
+    number = int(text)
+    if not -_INT64 <= number < _INT64:
+        raise ValueError
+    return number
+
+
+def _no_number(text: str) -> NoReturn:
+    raise ValueError(text)
+
+
+def _is(value: object, kind: type | UnionType) -> bool:
+    # A truth value is no number here, which `isinstance` would have it.
+    return type(value) in (kind.__args__ if isinstance(kind, UnionType) else (kind,))
+
+
+def _fits(sizes: tuple[int, ...], expected: tuple[Dimension, ...]) -> bool:
+    known = tuple(size for size in expected if size is not ...)
+    more = len(sizes) - len(known)
+    if more != 0 and not (more == 1 and len(known) < len(expected)):
+        return False
+    return all(size in (None, found) for size, found in zip(known, sizes, strict=False))

@@ -11,14 +11,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from fedtasks.data.storage import filesystem, read_bytes, remove, write_atomically
-from fedtasks.errors import DataCorrupt, ProtocolViolated
+from fedtasks.errors import DataCorrupt
 from fedtasks.link.link import Link
+from fedtasks.models.messages import CHECKPOINTS
 
 log = logging.getLogger(__name__)
 
 _NAME = re.compile(r"step-(\d{6})\.npz")
 _DIGEST_BYTES = 32
-_HELD = "checkpoints"
 
 
 class Checkpoints:
@@ -106,10 +106,7 @@ def agree(link: Link, checkpoints: Checkpoints) -> int:
     Newer ones are removed on both sides.
     """
     own = {0, *checkpoints.complete()}
-    link.send(_HELD, np.array(sorted(own), dtype=np.int64))
-    theirs = link.receive(_HELD)
-    if not isinstance(theirs, np.ndarray) or theirs.dtype != np.int64 or theirs.ndim != 1:
-        raise ProtocolViolated("the other half did not send the steps of its checkpoints")
-    newest = max(own & {0, *theirs.tolist()})
+    CHECKPOINTS.send(link, np.array(sorted(own), dtype=np.int64))
+    newest = max(own & {0, *CHECKPOINTS.receive(link).tolist()})
     checkpoints.discard_after(newest)
     return newest

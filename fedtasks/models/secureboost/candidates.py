@@ -16,7 +16,6 @@ from fedtasks.link.link import Link
 from fedtasks.models.secureboost import messages
 from fedtasks.models.secureboost.frontier import Mask, Node, Pair, from_bits, slots_of
 from fedtasks.models.secureboost.gain import Gradients, Integers, gains
-from fedtasks.models.secureboost.messages import receive_bytes, receive_message
 from fedtasks.models.secureboost.settings import TrainSettings
 from fedtasks.wire.v1.secureboost_pb2 import LevelSplits, LevelSums, NodeSplit
 
@@ -47,7 +46,7 @@ class Choice:
     gain
         What it gains.
     own
-        Number of an own candidate; None if the follower's gain more.
+        Number of a local candidate; None if the follower's gain more.
     places
         All of the follower's candidates that gain as much: which of them it is, is for the follower to say.
     """
@@ -60,7 +59,7 @@ class Choice:
 def choose(
     own: Offer, peer: Offer | None, total: tuple[int, int], units: tuple[float, float], settings: TrainSettings
 ) -> Choice | None:
-    """Return the best split, an own one if the follower's best gains no more; None if none gains anything."""
+    """Return the best split, a local one if the follower's best gains no more; None if none gains anything."""
     best = _gains(own, total, units, settings)
     place = int(best.argmax()) if best.size else -1
     own_gain = float(best[place]) if best.size else -np.inf
@@ -142,7 +141,7 @@ class PeerCandidates:
 
     def receive(self) -> LevelSums:
         """Return what the follower says of its splits of the level above, and which sums follow."""
-        return receive_message(self._link, messages.SUMS, LevelSums)
+        return messages.SUMS.receive(self._link)
 
     def of(self, pairs: Sequence[Pair], answer: LevelSums) -> dict[int, Offer]:
         """Decrypt and return the offers of the next level's nodes, by their numbers."""
@@ -174,7 +173,7 @@ class PeerCandidates:
 
     def send(self, splits: Sequence[NodeSplit]) -> None:
         """Say how the level's nodes are split."""
-        self._link.send(messages.SPLITS, LevelSplits(nodes=splits))
+        messages.SPLITS.send(self._link, LevelSplits(nodes=splits))
 
     def check(self, node: Node, choice: Choice, left: tuple[int, int], total: tuple[int, int]) -> None:
         """Compare the rows that the follower sends left with the sums that it gave of them.
@@ -192,7 +191,7 @@ class PeerCandidates:
         raise ProtocolViolated("the follower's sums are not those of the rows that it sends left")
 
     def _decrypt(self, n_sums: int) -> tuple[Integers, Integers]:
-        sealed = receive_bytes(self._link, messages.SEALED, None)
+        sealed = messages.SEALED.receive(self._link)
         first, second = self._cipher.decrypt(sealed, n_sums)
         if len(first) != n_sums:
             raise ProtocolViolated(f"{len(first)} sums instead of {n_sums}")

@@ -18,10 +18,9 @@ from fedtasks.models.progress import Report
 from fedtasks.models.secureboost import messages, sampling
 from fedtasks.models.secureboost.follower_tree import FollowerTree
 from fedtasks.models.secureboost.frontier import from_bits
-from fedtasks.models.secureboost.messages import receive_message
 from fedtasks.models.secureboost.model import FollowerSplit
 from fedtasks.models.secureboost.settings import TrainSettings
-from fedtasks.wire.v1.secureboost_pb2 import EncryptionKey, SplitOffer, TreeStart
+from fedtasks.wire.v1.secureboost_pb2 import EncryptionKey, SplitOffer
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +31,7 @@ class Follower:
     Parameters
     ----------
     rows
-        The own train rows.
+        This party's train rows.
     settings
         As the leader's.
     feature_numbers
@@ -51,8 +50,8 @@ class Follower:
 
     Notes
     -----
-    Reveals: to the leader, for each node that may be split, the encrypted gradients' sums on one side of each own
-    candidate split that leaves `min_leaf_rows` on both sides, in an order drawn anew for each tree, and how many
+    Reveals: to the leader, for each node that may be split, the encrypted gradients' sums on one side of each of
+    this party's candidate splits that leaves `min_leaf_rows` on both sides, in an order drawn anew for each tree, and how many
     candidates there are; of a split that it chooses, which rows go where and the number of the feature. Never a
     threshold or a value.
     """
@@ -95,11 +94,11 @@ class Follower:
             (state,) = checkpoints.load(grown)
             self.splits = [build(FollowerSplit, each) for each in json.loads(state.tobytes())]
             log.info("going on after %d trees, of which both halves hold a checkpoint", grown)
-        cipher = make_cipher(receive_message(link, messages.KEY, EncryptionKey))
+        cipher = make_cipher(messages.KEY.receive(link))
         sums = make_sums(cipher)
-        link.send(messages.OFFER, SplitOffer(candidates=len(self.candidates)))
+        messages.OFFER.send(link, SplitOffer(candidates=len(self.candidates)))
         while True:
-            start = receive_message(link, messages.START, TreeStart)
+            start = messages.START.receive(link)
             if start.end:
                 if not self._first_tree <= start.tree <= self._first_tree + grown:
                     raise ProtocolViolated(f"the leader ends with {start.tree} trees, which it has not grown")

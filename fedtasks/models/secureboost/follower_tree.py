@@ -16,10 +16,9 @@ from fedtasks.link.link import Link
 from fedtasks.models.progress import Report
 from fedtasks.models.secureboost import messages
 from fedtasks.models.secureboost.frontier import ROOT, Mask, Node, Pair, from_bits, pairs_of, slots_of, to_bits
-from fedtasks.models.secureboost.messages import receive_bytes, receive_message
 from fedtasks.models.secureboost.model import Condition, FollowerSplit
 from fedtasks.models.secureboost.settings import TrainSettings
-from fedtasks.wire.v1.secureboost_pb2 import LevelSplits, LevelSums, NodeSplit, OwnedSplit
+from fedtasks.wire.v1.secureboost_pb2 import LevelSums, NodeSplit, OwnedSplit
 
 
 class FollowerTree:
@@ -43,7 +42,7 @@ class FollowerTree:
     Attributes
     ----------
     splits
-        The own ones that were chosen.
+        This party's splits that were chosen.
     """
 
     def __init__(
@@ -74,7 +73,7 @@ class FollowerTree:
         self._sums.begin(bag, self._columns)
         for start in range(0, len(bag), messages.ROWS_AT_ONCE):
             n_rows = min(messages.ROWS_AT_ONCE, len(bag) - start)
-            self._sums.add(receive_bytes(link, messages.GRADIENTS, n_rows, self._cipher.width))
+            self._sums.add(messages.GRADIENTS.receive(link, n_rows, self._cipher.width))
             report({"phase": "gradients", "tree": self._number + 1, "done": start + n_rows, "of": len(bag)})
 
     def grow(self, link: Link, report: Report) -> None:
@@ -90,7 +89,7 @@ class FollowerTree:
             if not frontier:
                 return
             report({"phase": "train", "tree": self._number + 1, "level": frontier[0].depth + 1})
-            chosen = receive_message(link, messages.SPLITS, LevelSplits).nodes
+            chosen = messages.SPLITS.receive(link).nodes
             if len(chosen) != len(frontier):
                 raise ProtocolViolated(f"{len(chosen)} splits for {len(frontier)} nodes")
             owned, children = [], []
@@ -127,14 +126,14 @@ class FollowerTree:
     def _answer(
         self, link: Link, pairs: Sequence[Pair], owned: Sequence[OwnedSplit], allowed: Mapping[int, Mask]
     ) -> None:
-        """Send the own splits of the level above and the sums of this one."""
+        """Send this party's splits of the level above and the sums of this one."""
         sent = [
             self._order[np.logical_or.reduce([allowed[node.number] for node in pair.growing])[self._order]]
             for pair in pairs
         ]
         ranges = at_once(len(pairs), self._candidates.n_sums)
-        link.send(
-            messages.SUMS,
+        messages.SUMS.send(
+            link,
             LevelSums(
                 splits=owned,
                 allowed=[to_bits(allowed[node.number][self._order]) for pair in pairs for node in pair.growing],
@@ -148,14 +147,14 @@ class FollowerTree:
             zero = np.repeat(self._cipher.zero, len(here), axis=0)[np.newaxis]
             inner = self._candidates.accumulate(raw, zero, self._add)
             chosen = [inner[sent[place], number] for number, place in enumerate(places)]
-            link.send(messages.SEALED, self._cipher.seal(np.concatenate(chosen)))
+            messages.SEALED.send(link, self._cipher.seal(np.concatenate(chosen)))
 
     def _add(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         width = a.shape[-1]
         return self._cipher.add(a.reshape(-1, width), b.reshape(-1, width)).reshape(a.shape)
 
     def _split(self, node: Node, split: NodeSplit, allowed: Mask) -> tuple[Mask, OwnedSplit]:
-        """Carry out an own split that the leader chose."""
+        """Carry out a split of this party that the leader chose."""
         places = np.array(split.candidates.places, dtype=np.int64)
         if not len(places) or places.max() >= len(self._order) or not allowed[self._order[places]].all():
             raise ProtocolViolated("a split that was not offered")

@@ -21,11 +21,10 @@ from fedtasks.models.secureboost.candidates import PeerCandidates
 from fedtasks.models.secureboost.frontier import Mask, to_bits
 from fedtasks.models.secureboost.gain import Floats, Gradients
 from fedtasks.models.secureboost.leader_tree import LeaderTree
-from fedtasks.models.secureboost.messages import receive_message
 from fedtasks.models.secureboost.model import Tree
 from fedtasks.models.secureboost.objective import Objective
 from fedtasks.models.secureboost.settings import LEADER_ALONE, TrainSettings
-from fedtasks.wire.v1.secureboost_pb2 import SplitOffer, TreeStart
+from fedtasks.wire.v1.secureboost_pb2 import TreeStart
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +35,7 @@ class Leader:
     Parameters
     ----------
     rows
-        The own train rows.
+        This party's train rows.
     labels, weights
         Of the same rows.
     objective
@@ -115,9 +114,9 @@ class Leader:
             log.info("going on after %d trees, of which both halves hold a checkpoint", grown)
         cipher = make_cipher()
         try:
-            link.send(messages.KEY, cipher.key())
+            messages.KEY.send(link, cipher.key())
             self._link, self._cipher = link, cipher
-            self._n_offered = receive_message(link, messages.OFFER, SplitOffer).candidates
+            self._n_offered = messages.OFFER.receive(link).candidates
             while grown < self._settings.trees * width and not self._is_enough(state.losses):
                 if grown % width == 0:
                     state.start = state.raw.copy()
@@ -131,7 +130,7 @@ class Leader:
                 checkpoints.save(grown, state.arrays())
             rounds = self._best(state.losses) if self._settings.early_stopping_rounds else grown // width
             del self.trees[self._first_tree + rounds * width :]
-            link.send(messages.START, TreeStart(tree=len(self.trees), end=True))
+            messages.START.send(link, TreeStart(tree=len(self.trees), end=True))
             return rounds
         finally:
             cipher.close()
@@ -179,12 +178,13 @@ class Leader:
     def _begin(self, number: int, gradients: Gradients | None, bag: Mask, report: Report) -> PeerCandidates | None:
         """Tell the follower of a tree, and send it the gradients unless it takes no part."""
         bits = b"" if gradients is None or bag.all() else to_bits(bag)
-        self._link.send(messages.START, TreeStart(tree=number, federated=gradients is not None, bag=bits))
+        messages.START.send(self._link, TreeStart(tree=number, federated=gradients is not None, bag=bits))
         rows = np.flatnonzero(bag)
         if gradients is not None:
             for start in range(0, len(rows), messages.ROWS_AT_ONCE):
                 some = rows[start : start + messages.ROWS_AT_ONCE]
-                self._link.send(messages.GRADIENTS, self._cipher.encrypt(gradients.first[some], gradients.second[some]))
+                ciphertexts = self._cipher.encrypt(gradients.first[some], gradients.second[some])
+                messages.GRADIENTS.send(self._link, ciphertexts)
                 report({"phase": "gradients", "tree": number + 1, "done": start + len(some), "of": len(rows)})
         # While the follower adds up, there is time to draw what the next tree needs.
         if number + 1 < self._first_tree + self._settings.trees * self._objective.width:

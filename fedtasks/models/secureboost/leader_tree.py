@@ -69,7 +69,7 @@ class LeaderTree:
         self.values: Floats = np.zeros(len(bag))
 
     def grow(self, peer: PeerCandidates | None) -> None:
-        """Grow the whole tree; without `peer` from the own columns alone."""
+        """Grow the whole tree; without `peer` from this party's columns alone."""
         root = Node.of(ROOT, np.arange(len(self._bag)), self._bag)
         pairs = [Pair(root)] if root.n_bag >= 2 * self._settings.min_leaf_rows else []
         if not pairs:

@@ -1,44 +1,97 @@
-"""What the halves call their messages, and how one is taken that may be wrong."""
+"""What the halves of boosted trees tell each other."""
 
 from __future__ import annotations
 
-from typing import TypeVar
-
-import numpy as np
-import numpy.typing as npt
-from google.protobuf.message import DecodeError, Message
-
-from fedtasks.errors import ProtocolViolated
-from fedtasks.link.link import Link
-
-M = TypeVar("M", bound=Message)
-
-KEY, OFFER, START, GRADIENTS = "encryption key", "candidate splits", "next tree", "encrypted gradients"
-SPLITS, SUMS, SEALED = "chosen splits", "own splits", "encrypted sums"
-LEAVES, SCORES = "leaves left over", "scores of rows"
+from fedtasks.exchange.message import TO_FOLLOWER, TO_LEADER, ArrayMessage, ProtobufMessage
+from fedtasks.wire.v1.secureboost_pb2 import EncryptionKey, LevelSplits, LevelSums, SplitOffer, TreeStart
 
 ROWS_AT_ONCE = 8192
 """So many ciphertexts, four megabytes, make one message."""
 
+KEY = ProtobufMessage(
+    "encryption key",
+    "public key for gradients, and its proof",
+    "the key, which is public",
+    of=EncryptionKey,
+    way=TO_FOLLOWER,
+    tasks=("train",),
+    holds="modulus of a fresh Paillier key and ten n-th roots that prove it",
+)
+OFFER = ProtobufMessage(
+    "candidate splits",
+    "how many splits are offered",
+    "that number",
+    of=SplitOffer,
+    way=TO_LEADER,
+    tasks=("train",),
+    holds="how many candidate splits the follower has",
+)
+START = ProtobufMessage(
+    "next tree",
+    "the next tree's number and which rows it is grown from",
+    "how many trees there are and in which it takes part; with row sampling, which rows each is grown from. "
+    "Gradient-based sampling prefers rows with large gradients: which rows they are then says something about their "
+    "labels",
+    of=TreeStart,
+    way=TO_FOLLOWER,
+    tasks=("train",),
+    holds="number; whether the follower takes part; a bit for each row where not all are used; or the end and how many "
+    "trees are kept",
+)
+GRADIENTS = ArrayMessage(
+    "encrypted gradients",
+    "encrypted gradients",
+    "nothing: Paillier ciphertexts, which it cannot decrypt",
+    dtype="uint8",
+    shape=(None, None),
+    way=TO_FOLLOWER,
+    tasks=("train",),
+    holds=f"one ciphertext per row, {ROWS_AT_ONCE} rows a message",
+)
+SPLITS = ProtobufMessage(
+    "chosen splits",
+    "how nodes of a tree are split",
+    "which rows are in which node that goes on, and which of its candidates gained most. **Rows of a node are alike in "
+    "their labels**, the more so the deeper it is and the fewer rows it has; nodes whose children are leaves are not told, "
+    "unless the split is the follower's",
+    of=LevelSplits,
+    way=TO_FOLLOWER,
+    tasks=("train",),
+    holds="for each node of the level: a bit for each of its rows (the leader's split), places of the best candidates (the "
+    "follower's), or neither; which sides go on",
+)
+SUMS = ProtobufMessage(
+    "own splits",
+    "rows on either side of the follower's splits",
+    "which rows lie on which side of a threshold that it does not know, and a number that stands for the feature",
+    of=LevelSums,
+    way=TO_LEADER,
+    tasks=("train",),
+    holds="for the follower's splits a bit for each row of the node and the feature's number; for each node that goes on a "
+    "bit for each allowed candidate",
+)
+SEALED = ArrayMessage(
+    "encrypted sums",
+    "sums of its gradients",
+    "decrypted, **the gradients' sums on one side of each candidate** that leaves `min_leaf_rows` on both sides, of both "
+    "children of a split. Also which and how many those are; order and names of candidates are hidden",
+    dtype="uint8",
+    shape=(None, None),
+    way=TO_LEADER,
+    tasks=("train",),
+    holds="packed and masked ciphertexts",
+)
+LEAVES = ArrayMessage(
+    "leaves left over",
+    "leaves that the follower's splits leave over",
+    "for each row and tree which leaves the follower's splits leave over. So it learns the decisions at those of its "
+    "splits that do not lie below a branch that it has ruled out itself",
+    dtype="uint8",
+    shape=(None, None),
+    way=TO_LEADER,
+    tasks=("train", "evaluate", "predict"),
+    holds="for each row of a batch and each tree with splits of the follower: a bit for each leaf of a full tree that they "
+    "leave over; in training only where it goes on from a version",
+)
 
-def receive_message(link: Link, name: str, kind: type[M]) -> M:
-    """Return the next message called `name`; raise `ProtocolViolated` unless it is of this kind."""
-    content = link.receive(name)
-    message: M = kind()
-    try:
-        if not isinstance(content, bytes):
-            raise DecodeError
-        message.ParseFromString(content)
-    except DecodeError:
-        raise ProtocolViolated(f"message `{name}` is not a {kind.DESCRIPTOR.name}") from None
-    return message
-
-
-def receive_bytes(link: Link, name: str, n_rows: int | None, width: int | None = None) -> npt.NDArray[np.uint8]:
-    """Return rows of bytes; raise `ProtocolViolated` unless there are so many of that width."""
-    found = link.receive(name)
-    if not isinstance(found, np.ndarray) or found.dtype != np.uint8 or found.ndim != 2:
-        raise ProtocolViolated(f"message `{name}` holds no rows of bytes")
-    if len(found) != (len(found) if n_rows is None else n_rows) or width not in (None, found.shape[1]):
-        raise ProtocolViolated(f"message `{name}` is of shape {found.shape}, not ({n_rows}, {width})")
-    return found
+MESSAGES = (KEY, OFFER, START, GRADIENTS, SPLITS, SUMS, SEALED, LEAVES)

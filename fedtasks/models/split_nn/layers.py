@@ -19,16 +19,15 @@ The built-in trainer is faster, since its exchange does not run inside a graph, 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from fedtasks.errors import ProtocolViolated
 from fedtasks.link.link import Link
-
-_GRADIENT = " gradient"
+from fedtasks.models.split_nn.messages import ACTIVATION, GRADIENT
 
 
 class Send(keras.layers.Layer):  # type: ignore[misc]
@@ -52,7 +51,7 @@ class Send(keras.layers.Layer):  # type: ignore[misc]
         super().__init__(name=f"send_{name}")
         self.supports_jit = False
         self._link = link
-        self._message = name
+        self._activation, self._gradient = replace(ACTIVATION, name=name), GRADIENT.of_layer(name)
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """Send `inputs`, float32 of shape ``(n, width)``; return zeros of shape ``(n, 1)``."""
@@ -75,11 +74,11 @@ class Send(keras.layers.Layer):  # type: ignore[misc]
         return (input_shape[0], 1)
 
     def _send(self, value: tf.Tensor) -> np.int64:
-        self._link.send(self._message, value.numpy())
+        self._activation.send(self._link, value.numpy())
         return np.int64(value.shape[0])
 
     def _receive(self, rows: tf.Tensor) -> np.ndarray:
-        return _rows(self._link, self._message + _GRADIENT, int(rows))
+        return self._gradient.receive(self._link, int(rows))
 
 
 class Receive(keras.layers.Layer):  # type: ignore[misc]
@@ -105,7 +104,7 @@ class Receive(keras.layers.Layer):  # type: ignore[misc]
         super().__init__(name=f"receive_{name}")
         self.supports_jit = False
         self._link = link
-        self._message = name
+        self._activation, self._gradient = replace(ACTIVATION, name=name), GRADIENT.of_layer(name)
         self._width = width
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
@@ -134,10 +133,10 @@ class Receive(keras.layers.Layer):  # type: ignore[misc]
         return (input_shape[0], self._width)
 
     def _receive(self, rows: tf.Tensor) -> np.ndarray:
-        return _rows(self._link, self._message, int(rows))
+        return self._activation.receive(self._link, int(rows), self._width)
 
     def _send(self, upstream: tf.Tensor) -> np.float32:
-        self._link.send(self._message + _GRADIENT, upstream.numpy())
+        self._gradient.send(self._link, upstream.numpy())
         return np.float32(0.0)
 
 
@@ -145,11 +144,3 @@ def follower_loss(labels: Any, outputs: tf.Tensor) -> tf.Tensor:
     """Return the loss to compile the follower's model with: always 0, it only asks `Send` for the peer's gradient."""
     del labels
     return tf.reduce_sum(outputs, axis=-1)
-
-
-def _rows(link: Link, name: str, rows: int) -> np.ndarray:
-    payload = link.receive(name)
-    if not isinstance(payload, np.ndarray) or payload.ndim != 2 or len(payload) != rows or payload.dtype != np.float32:
-        found = f"{payload.dtype}{payload.shape}" if isinstance(payload, np.ndarray) else type(payload).__name__
-        raise ProtocolViolated(f"expected `{name}` as float32 with {rows} rows, found {found}")
-    return payload

@@ -14,18 +14,18 @@ from typing import Any
 
 import numpy as np
 
-from fedtasks.errors import ProtocolViolated, TrainingDiverged
-from fedtasks.link.link import Link, Payload
+from fedtasks.errors import TrainingDiverged
+from fedtasks.link.link import Link
 from fedtasks.models.checkpoint import Checkpoints, agree
 from fedtasks.models.evaluation import auc
 from fedtasks.models.progress import Report
 from fedtasks.models.split_nn.batches import batches, n_batches
+from fedtasks.models.split_nn.messages import ACTIVATION, GRADIENT
 from fedtasks.models.split_nn.network import FollowerHalf, Half, LeaderHalf
 from fedtasks.models.split_nn.settings import TrainSettings
 
 log = logging.getLogger(__name__)
 
-ACTIVATION, GRADIENT = "activation", "gradient"
 _REPORT_EVERY_S = 2.0
 
 
@@ -106,13 +106,12 @@ def train_leader(
     def one_epoch(epoch: int) -> None:
         seen = _Seen()
         for done, rows in enumerate(batches(len(labels), epoch, settings), start=1):
-            shape = (len(rows), settings.embedding)
-            embedding = array_of(link.receive(ACTIVATION), shape, ACTIVATION)
+            embedding = ACTIVATION.receive(link, len(rows), settings.embedding)
             loss, logits, outgoing = half.step(features[rows], embedding, labels[rows])
             if not math.isfinite(float(loss)):
                 raise TrainingDiverged(f"the loss is {float(loss)} in epoch {epoch + 1}, batch {done}")
             gradient = outgoing.numpy()
-            link.send(GRADIENT, gradient)
+            GRADIENT.send(link, gradient)
             seen.add(labels[rows], float(loss), logits.numpy(), gradient)
             progress.step(epoch, done)
         progress.epoch(epoch, **seen.metrics())
@@ -145,8 +144,8 @@ def train_follower(
     def one_epoch(epoch: int) -> None:
         for done, rows in enumerate(batches(len(features), epoch, settings), start=1):
             batch = features[rows]
-            link.send(ACTIVATION, half.forward(batch).numpy())
-            half.apply(batch, array_of(link.receive(GRADIENT), (len(rows), settings.embedding), GRADIENT))
+            ACTIVATION.send(link, half.forward(batch).numpy())
+            half.apply(batch, GRADIENT.receive(link, len(rows), settings.embedding))
             progress.step(epoch, done)
         progress.epoch(epoch)
 
@@ -167,14 +166,6 @@ def _epochs(
         finished = epoch + 1
         if finished % settings.checkpoint_every_epochs == 0 or finished == settings.epochs:
             checkpoints.save(finished, [variable.numpy() for variable in half.state])
-
-
-def array_of(payload: Payload, shape: tuple[int, int], name: str) -> np.ndarray:
-    """Return `payload`; raise `ProtocolViolated` unless it is a float32 array of `shape`."""
-    if not isinstance(payload, np.ndarray) or payload.shape != shape or payload.dtype != np.float32:
-        found = f"{payload.dtype}{payload.shape}" if isinstance(payload, np.ndarray) else type(payload).__name__
-        raise ProtocolViolated(f"expected `{name}` as float32{shape}, found {found}")
-    return payload
 
 
 class _Seen:

@@ -1,0 +1,62 @@
+"""What the halves of a split network tell each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fedtasks.exchange.message import TO_FOLLOWER, TO_LEADER, ArrayMessage
+
+
+@dataclass(frozen=True)
+class GradientMessage(ArrayMessage):
+    """The gradients of activations, also of those that a layer of a user's own model sends under a name of its own."""
+
+    def of_layer(self, name: str) -> GradientMessage:
+        """Return the one that answers a layer's activations."""
+        return GradientMessage(
+            f"{name} {self.name}", self.what, self.learns, dtype=self.dtype, shape=self.shape, way=self.way
+        )
+
+    def meaning(self, name: str) -> tuple[str, str] | None:
+        """See `Message.meaning`."""
+        layer = name.removesuffix(f" {self.name}")
+        return super().meaning(name) if layer == name else (f"{self.what} of {layer}", self.learns)
+
+
+ACTIVATION = ArrayMessage(
+    "activation",
+    "activations",
+    "for each row and epoch what the follower's features say, as a vector of the width `embedding`. It carries what helps "
+    "to predict the label and may carry more; attacks that rebuild features from activations are known, above all for "
+    "whom knows the weights or related data",
+    dtype="float32",
+    shape=(None, None),
+    way=TO_LEADER,
+    tasks=("train",),
+    holds="rows of the batch × `embedding`",
+)
+GRADIENT = GradientMessage(
+    "gradient",
+    "gradients",
+    "for each train row and epoch a vector whose norm and direction depend on the label. **Label leakage is a known "
+    "attack** (Li et al., 2021): with rare positives the norm alone separates the classes well. Every run measures it as "
+    "`label_leak_auc`; look at it",
+    dtype="float32",
+    shape=(None, None),
+    way=TO_FOLLOWER,
+    tasks=("train",),
+    holds="rows of the batch × `embedding`",
+)
+EMBEDDING = ArrayMessage(
+    "embedding",
+    "embeddings of rows that are scored",
+    "for each row what the follower's features say, as a vector, as with activations. Also by the version in use where it "
+    "is compared with; nothing goes back, so the follower learns nothing of test labels",
+    dtype="float32",
+    shape=(None, None),
+    way=TO_LEADER,
+    tasks=("evaluate", "predict"),
+    holds="for each batch, its rows × `embedding`; once more by the version in use, where there is one",
+)
+
+MESSAGES = (ACTIVATION, GRADIENT, EMBEDDING)
