@@ -1,14 +1,26 @@
-"""Names that gateway, store and Airflow agree on: what the halves of a task are called, and what has landed."""
+"""Names that several rooms agree on: roles, tasks that every run has, metrics, halves, and what has landed."""
 
 from __future__ import annotations
 
 import re
+
+LEADER, FOLLOWER = "leader", "follower"
+"""The roles: who holds the label, and who does not."""
+
+OPEN_RUN, CLOSE_RUN = "open_run", "close_run"
+"""The tasks that ask for a run, and that sign and end it."""
 
 APPROVE = "approve"
 """The task at which a run waits for a person of the granting side, if its ticket asks for one."""
 
 DATA = "data"
 """The task at which a scheduled run waits until both sides have landed its partition."""
+
+TRAIN, EVALUATE = "train", "evaluate"
+"""The tasks whose metrics pages show as a model's importance and quality."""
+
+BIN, IMPORTANCE, CHAMPION = "bin.", "importance.", "champion_"
+"""What metrics begin with that are parts of a curve, figures of a feature, or of the version in use."""
 
 _SHARD = re.compile(r"(.+)\[(\d+)\]")
 

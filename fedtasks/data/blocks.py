@@ -245,7 +245,7 @@ class Blocks:
         self.n_rows = manifest.rows
 
     @classmethod
-    def open(cls, storage: RunStorage) -> Blocks:
+    def open(cls, storage: RunStorage, task: str = TASK) -> Blocks:
         """Open the blocks of a run and verify every file.
 
         Raises
@@ -255,7 +255,7 @@ class Blocks:
         DataCorrupt
             A file does not match the manifest.
         """
-        manifest = storage.published(TASK)
+        manifest = storage.published(task)
         manifest.verify()
         return cls(manifest)
 

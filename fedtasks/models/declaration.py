@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+from fedtasks.kinds import Kind
+from fedtasks.models.settings import EvaluateSettings, PredictSettings, PublishSettings
 from fedtasks.tickets.clauses import Clause
+
+KINDS = (
+    Kind("evaluate", "fedtasks.models.tasks:evaluate", EvaluateSettings, needs_label=True),
+    Kind("predict", "fedtasks.models.tasks:predict", PredictSettings),
+    Kind("publish", "fedtasks.models.tasks:publish", PublishSettings),
+)
 
 CLAUSES = (
     Clause("outputs.metrics", "Who learns how good a model is: the leader", default="leader", choices=("leader",)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -13,10 +13,14 @@ from fedtasks.data.blocks import LABEL, TAG
 from fedtasks.data.storage import write_atomically, write_json
 from fedtasks.dataclass_io import to_plain
 from fedtasks.models import evaluation
+from fedtasks.names import BIN, CHAMPION, IMPORTANCE
 from fedtasks.runtime.context import TaskContext
 
 SCORES, PREDICTIONS = "scores.json", "predictions.parquet"
 SCORE = "score"
+
+
+_MOST_IMPORTANT = 50
 
 
 def progress(done: int, of: int, phase: str = "evaluate") -> dict[str, object]:
@@ -49,10 +53,10 @@ def write_evaluation(
     labels = table[LABEL].to_numpy()
     quality = evaluation.quality(kind, labels, scores)
     if champion is not None:
-        quality |= {f"champion_{name}": value for name, value in evaluation.quality(kind, labels, champion).items()}
+        quality |= {f"{CHAMPION}{name}": value for name, value in evaluation.quality(kind, labels, champion).items()}
     if kind is LabelKind.BINARY:
         for number, counts in enumerate(evaluation.bins(labels, scores)):
-            context.report(None, step=number, **{f"bin.{name}": value for name, value in counts.items()})
+            context.report(None, step=number, **{f"{BIN}{name}": value for name, value in counts.items()})
     context.report(progress(table.num_rows, table.num_rows), step=0, **quality)
     write_predictions(context, table, scores, classes)
     write_json(f"{context.folder}/{SCORES}", to_plain(quality))
@@ -73,3 +77,10 @@ def write_predictions(context: TaskContext, table: pa.Table, scores: np.ndarray,
     sink = pa.BufferOutputStream()
     pq.write_table(pa.table(columns), sink, compression="zstd")
     write_atomically(f"{context.folder}/{PREDICTIONS}", sink.getvalue().to_pybytes())
+
+
+def report_importance(context: TaskContext, importance: Mapping[str, Mapping[str, float]]) -> None:
+    """Report the figure that features are compared by, of the most important ones; see `HalfModel.importance`."""
+    most = list(importance.items())[:_MOST_IMPORTANT]
+    if most:
+        context.report(None, step=0, **{f"{IMPORTANCE}{name}": next(iter(figures.values())) for name, figures in most})

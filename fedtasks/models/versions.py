@@ -1,49 +1,20 @@
-"""What belongs to a half of a model, whichever algorithm has trained it: its role, its pair, its version."""
+"""Where this party's halves of models are: what a task has trained, and the versions that both sides have published."""
 
 from __future__ import annotations
 
 import secrets
 
-from fedtasks.data.blocks import Blocks
 from fedtasks.data.storage import Manifest, RunStorage, read_json, write_json
-from fedtasks.digests import digest
-from fedtasks.errors import DataCorrupt, DataMissing, LabelInvalid, ModelUnknown, ProtocolViolated
-from fedtasks.link.link import Link
+from fedtasks.errors import DataCorrupt, DataMissing, ModelUnknown
+from fedtasks.models.contract import CARD, Algorithm, HalfModel, algorithms
 from fedtasks.models.settings import CHAMPION, FRESH
+from fedtasks.names import FOLLOWER, LEADER
 from fedtasks.runtime.context import TaskContext
-
-LEADER, FOLLOWER = "leader", "follower"
-
-_DIGEST = "model digest"
 
 
 def role_of(context: TaskContext) -> str:
     """Return which half this party holds."""
     return LEADER if context.is_leader else FOLLOWER
-
-
-def pairing(role: str, own: str, peer: str) -> str:
-    """Return SHA-256 (hex) over both halves' digests: equal on both sides, different for halves of different runs."""
-    return digest((own, peer) if role == LEADER else (peer, own))
-
-
-def exchange_digest(link: Link, own: str) -> str:
-    """Tell the other half the digest of the own one, and return its."""
-    link.send(_DIGEST, own.encode())
-    theirs = link.receive(_DIGEST)
-    if not isinstance(theirs, bytes) or len(theirs) != len(own):
-        raise ProtocolViolated("the other half did not send its model's digest")
-    return theirs.decode("ascii", errors="replace")
-
-
-def open_labelled(context: TaskContext) -> Blocks:
-    """Open the run's blocks; raise `LabelInvalid` unless exactly the leader's have a label."""
-    blocks = Blocks.open(context.storage)
-    if context.is_leader and not blocks.has_label:
-        raise LabelInvalid("this party is the leader, but its dataset declares no label")
-    if not context.is_leader and blocks.has_label:
-        raise LabelInvalid("this party is the follower, but its dataset declares a label too")
-    return blocks
 
 
 def private_seed(storage: RunStorage, task: str) -> int:
@@ -57,8 +28,47 @@ def private_seed(storage: RunStorage, task: str) -> int:
         return seed
 
 
+def algorithm_of(manifest: Manifest) -> Algorithm:
+    """Return the algorithm that has trained what a task published.
+
+    Raises
+    ------
+    DataCorrupt
+        The task has published no model, or one that no algorithm installed here can read.
+    """
+    name = manifest.facts.get("format")
+    if name is None:  # an earlier release wrote it only into the half itself
+        try:
+            name = read_json(manifest.path(CARD)).get("format", "")
+        except (DataMissing, AttributeError):
+            text = f"task `{manifest.task}` has published no model; name the task that trains one"
+            raise DataCorrupt(text, where=manifest.uri) from None
+    for algorithm in algorithms().values():
+        if name in (algorithm.name, *algorithm.earlier_formats):
+            return algorithm
+    known = ", ".join(algorithms())
+    raise DataCorrupt(f"a model of format `{name}`; installed here are: {known}", where=manifest.uri)
+
+
+def load_half(manifest: Manifest, role: str) -> HalfModel:
+    """Return the half that a task has published, whichever algorithm has trained it.
+
+    Raises
+    ------
+    DataCorrupt
+        A file differs from the manifest, or it is no model, or the other party's half.
+    """
+    algorithm = algorithm_of(manifest)
+    manifest.verify()
+    half = algorithm.load_half(manifest, role)
+    if half.card.role != role:
+        text = f"this is the {half.card.role}'s half, and this party is the {role}"
+        raise DataCorrupt(text, where=manifest.path(CARD))
+    return half
+
+
 def start_of(context: TaskContext, start_from: str, model: str) -> tuple[int, Manifest | None]:
-    """Return the version that training goes on from and what holds its own half; 0 and None to begin anew.
+    """Return the version that training goes on from and what holds this party's half; 0 and None to begin anew.
 
     Raises
     ------
@@ -77,7 +87,7 @@ def start_of(context: TaskContext, start_from: str, model: str) -> tuple[int, Ma
 def version_of(
     context: TaskContext, model: str, task: str, number: int = 0, *, of_another: bool = False
 ) -> tuple[int, Manifest | None]:
-    """Return a version of a model, by default the one in use, and what holds its own half.
+    """Return a version of a model, by default the one in use, and what holds this party's half; 0 and None if none.
 
     Parameters
     ----------

@@ -185,8 +185,9 @@ def spark_job(entry: str) -> Path:
 _PSI = "fedtasks.psi.settings:PsiSettings"
 _ALIGN = "fedtasks.psi.settings:AlignSettings"
 _TRAIN = "fedtasks.models.split_nn.settings:TrainSettings"
-_EVALUATE = "fedtasks.models.split_nn.settings:EvaluateSettings"
-_TREES = "fedtasks.models.secureboost.settings"
+_TREES = "fedtasks.models.secureboost.settings:TrainSettings"
+_EVALUATE = "fedtasks.models.settings:EvaluateSettings"
+_PREDICT = "fedtasks.models.settings:PredictSettings"
 _PUBLISH = "fedtasks.models.settings:PublishSettings"
 
 
@@ -211,13 +212,13 @@ def align(**settings: Any) -> Step:
 
 def train_split_nn(**settings: Any) -> Step:
     """Train a neural network whose halves stay apart; task ``train``."""
-    entry = "fedtasks.models.split_nn.steps:train"
+    entry = "fedtasks.models.split_nn.training:train"
     return Step("train", entry, settings=settings, settings_type=_TRAIN, needs_label=True)
 
 
 def evaluate(**settings: Any) -> Step:
     """Score the test rows with both halves and measure; task ``evaluate``."""
-    entry = "fedtasks.models.split_nn.steps:evaluate"
+    entry = "fedtasks.models.tasks:evaluate"
     return Step("evaluate", entry, settings=settings, settings_type=_EVALUATE, needs_label=True)
 
 
@@ -227,23 +228,23 @@ def train_secureboost(**settings: Any) -> Step:
     What decides privacy is always named, so that a ticket can bound it.
     """
     named = {"trees": 20, "first_tree": "leader", "key_bits": 2048, "min_leaf_rows": 20, **settings}
-    entry, declaration = "fedtasks.models.secureboost.steps:train", f"{_TREES}:TrainSettings"
-    return Step("train", entry, settings=named, settings_type=declaration, needs_label=True)
+    entry = "fedtasks.models.secureboost.training:train"
+    return Step("train", entry, settings=named, settings_type=_TREES, needs_label=True)
 
 
 def evaluate_secureboost(**settings: Any) -> Step:
     """Score the test rows with both halves of the trees and measure; task ``evaluate``."""
-    entry, declaration = "fedtasks.models.secureboost.steps:evaluate", f"{_TREES}:EvaluateSettings"
+    entry = "fedtasks.models.tasks:evaluate"
     named = {"scores": "leader", **settings}
-    return Step("evaluate", entry, settings=named, settings_type=declaration, needs_label=True)
+    return Step("evaluate", entry, settings=named, settings_type=_EVALUATE, needs_label=True)
 
 
 def predict_secureboost(**settings: Any) -> Step:
     """Score all shared people with both halves of the trees; task ``predict``."""
-    entry, declaration = "fedtasks.models.secureboost.steps:predict", f"{_TREES}:PredictSettings"
-    return Step("predict", entry, settings={"scores": "leader", **settings}, settings_type=declaration)
+    entry = "fedtasks.models.tasks:predict"
+    return Step("predict", entry, settings={"scores": "leader", **settings}, settings_type=_PREDICT)
 
 
 def publish(**settings: Any) -> Step:
     """Enter the trained model in both registries, and put it into use if it is no worse; task ``publish``."""
-    return Step("publish", "fedtasks.models.publish:run", settings=settings, settings_type=_PUBLISH)
+    return Step("publish", "fedtasks.models.tasks:publish", settings=settings, settings_type=_PUBLISH)

@@ -12,7 +12,8 @@ import pytest
 
 from fedtasks import config
 from fedtasks.dataclass_io import decides_privacy
-from fedtasks.models.secureboost.settings import EvaluateSettings, PredictSettings, TrainSettings
+from fedtasks.models.secureboost.settings import TrainSettings
+from fedtasks.models.settings import EvaluateSettings, PredictSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])

@@ -13,8 +13,9 @@ from fedtasks.config import Spark
 from fedtasks.data.blocks import SPLIT, write_blocks
 from fedtasks.data.storage import RunStorage, filesystem, write_atomically, write_json
 from fedtasks.encrypted import spark as sums_by_spark
-from fedtasks.models.secureboost import steps
+from fedtasks.models.secureboost import training
 from fedtasks.models.secureboost.settings import TrainSettings
+from fedtasks.models.versions import load_half
 from fedtasks.runtime.context import Outcome
 from fedtasks.spark.session import running_session
 from tests.cluster.hdfs import HdfsCluster
@@ -57,12 +58,12 @@ def test_trees_grown_on_the_cluster_equal_those_of_one_machine(
         return sums_of(self, slots, n_slots)
 
     monkeypatch.setattr(sums_by_spark.SparkHistograms, "of", watched)
-    leaders, followers = run_both(steps.train, leader, follower)
+    leaders, followers = run_both(training.train, leader, follower)
 
     assert isinstance(leaders, Outcome), (leaders, followers)
     assert leaders == followers == expected
-    trained = steps.load_half(leader.storage.published("train"), "leader")
-    following = steps.load_half(follower.storage.published("train"), "follower")
+    trained = load_half(leader.storage.published("train"), "leader")
+    following = load_half(follower.storage.published("train"), "follower")
     assert trained.trees == leader_alone.trees
     assert following.splits == follower_alone.splits != ()
     # The first tree is the leader's alone.

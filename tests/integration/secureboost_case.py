@@ -19,9 +19,11 @@ from fedtasks.data.storage import RunStorage, local_path, write_json
 from fedtasks.errors import (
     FedtasksError,
 )
-from fedtasks.models.secureboost import steps
+from fedtasks.models import tasks
+from fedtasks.models.secureboost import training
 from fedtasks.models.secureboost.model import FollowerHalf, LeaderHalf
 from fedtasks.models.secureboost.settings import TrainSettings
+from fedtasks.models.versions import load_half
 from fedtasks.runtime.context import Outcome
 from fedtasks.wire.v1 import model_pb2, worker_pb2
 from tests.integration.halves import ROLES, RUN, Context, run_both
@@ -112,7 +114,7 @@ def run(
     for role, context in zip(ROLES, (leader, follower), strict=True):
         context.party = SimpleNamespace(storage=f"file://{root}/{role}", spark=Spark())  # type: ignore[attr-defined]
         context.model = registry(root, role)  # type: ignore[attr-defined]
-    algorithm = {"train": steps.train, "evaluate": steps.evaluate, "predict": steps.predict}[task]
+    algorithm = {"train": training.train, "evaluate": tasks.evaluate, "predict": tasks.predict}[task]
     return run_both(algorithm, leader, follower, fail=fail), (leader, follower)
 
 
@@ -151,7 +153,7 @@ def model_bytes(root: Path) -> dict[str, bytes]:
 
 
 def halves_of(root: Path, run_id: str = RUN) -> tuple[LeaderHalf, FollowerHalf]:
-    leader, follower = (steps.load_half(storage_of(root, role, run_id).published("train"), role) for role in ROLES)
+    leader, follower = (load_half(storage_of(root, role, run_id).published("train"), role) for role in ROLES)
     return leader, follower
 
 

@@ -16,12 +16,13 @@ import pytest
 from fedtasks.data.blocks import TEST, Blocks, split_of
 from fedtasks.data.storage import RunStorage, read_json, write_json
 from fedtasks.errors import ConfigDiffers, ConfigError, DataMissing, FedtasksError, ModelUnknown
-from fedtasks.models import publish
+from fedtasks.models import tasks
 from fedtasks.models.evaluation import auc
-from fedtasks.models.settings import PublishSettings
-from fedtasks.models.split_nn import steps
-from fedtasks.models.split_nn.model import SavedHalf
-from fedtasks.models.split_nn.settings import EvaluateSettings, TrainSettings
+from fedtasks.models.settings import EvaluateSettings, PublishSettings
+from fedtasks.models.split_nn import training
+from fedtasks.models.split_nn.model import SplitNnHalf
+from fedtasks.models.split_nn.settings import TrainSettings
+from fedtasks.models.versions import load_half
 from fedtasks.runtime.context import Outcome
 from fedtasks.store import ModelRow, RunRow, Store
 from fedtasks.wire.v1 import model_pb2, worker_pb2
@@ -95,7 +96,7 @@ class World:
         self.stores[role].create_run(row)
 
     def run(self, task: str, run_id: str, settings: object) -> tuple[Any, Any]:
-        algorithm = {"train": steps.train, "evaluate": steps.evaluate, "publish": publish.run}[task]
+        algorithm = {"train": training.train, "evaluate": tasks.evaluate, "publish": tasks.publish}[task]
         halves = [Registered(self.stores, self.root, role, run_id, task, settings) for role in ROLES]
         return run_both(algorithm, *halves)
 
@@ -123,8 +124,10 @@ class World:
         found: dict[str, float] = read_json(manifest.path("scores.json"))
         return found
 
-    def half(self, role: str, run_id: str) -> SavedHalf:
-        return SavedHalf(RunStorage(f"file://{self.root}/{role}", run_id).published("train"), role)
+    def half(self, role: str, run_id: str) -> SplitNnHalf:
+        half = load_half(RunStorage(f"file://{self.root}/{role}", run_id).published("train"), role)
+        assert isinstance(half, SplitNnHalf)
+        return half
 
 
 @pytest.fixture
@@ -144,11 +147,11 @@ def test_days_go_on_from_the_version_in_use_and_are_measured_on_the_same_people(
     row = world.stores["follower"].models.version(MODEL, 2)
     assert row is not None
     assert (row.parent, row.own_digest) == (1, world.half("follower", "credit.d2.1").card.digest)
-    assert world.half("leader", "credit.d2.1").card.encoder == world.half("leader", "credit.d1.1").card.encoder
+    assert world.half("leader", "credit.d2.1").document.encoder == world.half("leader", "credit.d1.1").document.encoder
     blocks = {role: Blocks.open(RunStorage(f"file://{world.root}/{role}", "credit.d2.1")) for role in ROLES}
     test = {role: opened.table(TEST) for role, opened in blocks.items()}
     before = {role: world.half(role, "credit.d1.1") for role in ROLES}
-    scores = before["leader"].score(test["leader"], before["follower"].embed(test["follower"]))
+    scores = before["leader"].score(test["leader"], before["follower"].answer(test["follower"]))
     expected = auc(test["leader"]["label"].to_numpy(), scores)
     assert world.scores("credit.d2.1")["champion_auc"] == pytest.approx(expected, abs=1e-9)
 
@@ -218,7 +221,7 @@ def test_version_in_use_outlives_a_repeat_of_its_run_that_trains_another(world: 
     again = [Registered(world.stores, world.root, role, "credit.d1.1", "train", other) for role in ROLES]
     for half in again:
         half.config.attempt = 2
-    leaders, followers = run_both(steps.train, *again)
+    leaders, followers = run_both(training.train, *again)
     assert leaders == followers
     row = world.stores["leader"].models.champion(MODEL)
     assert row is not None

@@ -33,8 +33,9 @@ from fedtasks.errors import (
     TrainingDiverged,
 )
 from fedtasks.models import evaluation
-from fedtasks.models.secureboost import steps
-from fedtasks.models.secureboost.settings import EvaluateSettings, PredictSettings
+from fedtasks.models.secureboost import training
+from fedtasks.models.settings import EvaluateSettings, PredictSettings
+from fedtasks.models.versions import load_half
 from fedtasks.runtime.context import Outcome
 from tests.integration.halves import ROLES, Context, run_both
 from tests.integration.secureboost_case import (
@@ -63,8 +64,8 @@ from tests.integration.secureboost_case import (
 @pytest.fixture(scope="module", autouse=True)
 def unencrypted() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(steps, "PaillierOwner", PlainOwner)
-        patch.setattr(steps, "PaillierSums", PlainSums)
+        patch.setattr(training, "PaillierOwner", PlainOwner)
+        patch.setattr(training, "PaillierSums", PlainSums)
         yield
 
 
@@ -168,8 +169,8 @@ def test_neither_half_holds_anything_of_the_other_ones_features(trained: Trained
 def test_halves_under_a_real_key_equal_those_without_encryption(
     trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(steps, "PaillierOwner", PaillierOwner)
-    monkeypatch.setattr(steps, "PaillierSums", PaillierSums)
+    monkeypatch.setattr(training, "PaillierOwner", PaillierOwner)
+    monkeypatch.setattr(training, "PaillierSums", PaillierSums)
     write_both(tmp_path)
     outcome, _ = succeeded("train", tmp_path, SETTINGS)
     assert outcome == trained.outcome
@@ -358,12 +359,12 @@ def test_model_that_is_not_what_it_says_is_refused(copied: Path, change: dict[st
     write_json(f"{storage.attempt('train', 2)}/model.json", {**plain, **change})
     manifest = storage.publish("train", 2, rows=1, facts={})
     with pytest.raises(DataCorrupt, match=message):
-        steps.load_half(manifest, "leader")
+        load_half(manifest, "leader")
 
 
 def test_half_of_the_other_role_is_refused(trained: Trained) -> None:
     with pytest.raises(DataCorrupt, match="this is the leader's half, and this party is the follower"):
-        steps.load_half(storage_of(trained.root, "leader").published("train"), "follower")
+        load_half(storage_of(trained.root, "leader").published("train"), "follower")
 
 
 @pytest.mark.parametrize("task", ["evaluate", "predict"])
@@ -384,7 +385,7 @@ def test_halves_with_other_settings_do_not_train(tmp_path: Path) -> None:
     write_both(tmp_path)
     leader = Context(tmp_path, "leader", "train", settings=SETTINGS)
     follower = Context(tmp_path, "follower", "train", settings=replace(SETTINGS, bins=9))
-    ends = run_both(steps.train, leader, follower)
+    ends = run_both(training.train, leader, follower)
     for error in ends:
         assert isinstance(error, ConfigDiffers)
         assert error.fields["field"] == "settings.bins"
@@ -433,7 +434,7 @@ def test_label_on_both_sides_is_refused(tmp_path: Path) -> None:
     follower = Context(tmp_path, "leader", "train", settings=SETTINGS)
     follower.is_leader = False
     with pytest.raises(LabelInvalid, match="follower"):
-        steps.train(follower)  # type: ignore[arg-type]
+        training.train(follower)  # type: ignore[arg-type]
 
 
 def test_leader_without_a_label_is_refused(tmp_path: Path) -> None:
@@ -441,7 +442,7 @@ def test_leader_without_a_label_is_refused(tmp_path: Path) -> None:
     leader = Context(tmp_path, "follower", "train", settings=SETTINGS)
     leader.is_leader = True
     with pytest.raises(LabelInvalid, match="declares no label"):
-        steps.train(leader)  # type: ignore[arg-type]
+        training.train(leader)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("role", "name"), [("leader", "age"), ("follower", "job")])

@@ -18,7 +18,7 @@ from fedtasks.data.storage import RunStorage, local_path, write_json
 from fedtasks.dataclass_io import to_plain
 from fedtasks.errors import PeerFailed, ProcessFailed
 from fedtasks.link.client import GatewayClient
-from fedtasks.models.secureboost import steps
+from fedtasks.models.secureboost import training
 from fedtasks.runtime import context as tasks
 from tests.integration.gateway.parties import PIPELINE, Member, grant_ticket, make_members, set_address
 from tests.integration.gateway.test_opening import open_run, wait_for
@@ -35,7 +35,7 @@ BIG = replace(SETTINGS, trees=8)
 
 processes = multiprocessing.get_context("forkserver")
 # Whoever is forked has imported everything already.
-processes.set_forkserver_preload(["fedtasks.models.secureboost.steps", "fedtasks.runtime.context"])
+processes.set_forkserver_preload(["fedtasks.models.secureboost.training", "fedtasks.runtime.context"])
 
 
 class Side:
@@ -65,7 +65,7 @@ class Side:
         )
         file = self._work / "config.json"
         file.write_text(json.dumps(to_plain(config)))
-        self.process = processes.Process(target=tasks.run, args=(steps.train, file), daemon=True)
+        self.process = processes.Process(target=tasks.run, args=(training.train, file), daemon=True)
         self.process.start()
 
     def result(self) -> tuple[dict[str, Any] | None, str]:

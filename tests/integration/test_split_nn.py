@@ -25,11 +25,13 @@ from fedtasks.errors import (
     RowOrderDiffers,
     TrainingDiverged,
 )
+from fedtasks.models import tasks
 from fedtasks.models.evaluation import evaluate
-from fedtasks.models.split_nn import steps
+from fedtasks.models.settings import EvaluateSettings
+from fedtasks.models.split_nn import training
 from fedtasks.models.split_nn.joint import train_pooled
-from fedtasks.models.split_nn.model import SavedHalf
-from fedtasks.models.split_nn.settings import EvaluateSettings, TrainSettings
+from fedtasks.models.split_nn.settings import TrainSettings
+from fedtasks.models.versions import load_half
 from fedtasks.runtime.context import Outcome
 from tests.integration.halves import ROLES, RUN, Context, run_both
 
@@ -102,7 +104,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Context, Co
     for role in ROLES:
         write_party(root, role)
     leader, follower = contexts(root, "train")
-    outcomes = run_both(steps.train, leader, follower)
+    outcomes = run_both(training.train, leader, follower)
     assert all(isinstance(outcome, Outcome) for outcome in outcomes), outcomes
     return root, leader, follower, outcomes  # type: ignore[return-value]
 
@@ -139,16 +141,16 @@ def test_halves_trained_over_a_link_equal_the_joint_network(trained: Any) -> Non
         with np.load(io.BytesIO((last / f"step-{SETTINGS.epochs:06d}.npz").read_bytes()[32:])) as arrays:
             for index, weight in enumerate(half.weights):
                 np.testing.assert_allclose(arrays[f"v{index:03d}"], weight.numpy(), rtol=0, atol=1e-5)
-    saved = {role: SavedHalf(RunStorage(f"file://{root}/{role}", RUN).published("train"), role) for role in ROLES}
+    saved = {role: load_half(RunStorage(f"file://{root}/{role}", RUN).published("train"), role) for role in ROLES}
     test = {role: blocks[role].table(TEST) for role in ROLES}
-    scores = saved["leader"].score(test["leader"], saved["follower"].embed(test["follower"]))
+    scores = saved["leader"].score(test["leader"], saved["follower"].answer(test["follower"], "error"), "error")
     np.testing.assert_allclose(scores, joint.scores, rtol=0, atol=1e-5)
 
 
 def test_evaluate_scores_the_test_rows_and_tells_only_the_leader(trained: Any) -> None:
     root, *_ = trained
     leader, follower = contexts(root, "evaluate", settings=EvaluateSettings(batch_size=16))
-    leaders, followers = run_both(steps.evaluate, leader, follower)
+    leaders, followers = run_both(tasks.evaluate, leader, follower)
     assert isinstance(leaders, Outcome)
     assert leaders == followers
     published = local_path(leader.storage.published("evaluate").uri)
@@ -169,11 +171,11 @@ def test_evaluate_scores_the_test_rows_and_tells_only_the_leader(trained: Any) -
 def test_train_stopped_midway_resumes_to_the_same_bytes(trained: Any, tmp_path: Path, role: str, fail_at: int) -> None:
     for each in ROLES:
         write_party(tmp_path, each)
-    ended = run_both(steps.train, *contexts(tmp_path, "train"), fail=(role, fail_at))
+    ended = run_both(training.train, *contexts(tmp_path, "train"), fail=(role, fail_at))
     assert isinstance(ended[ROLES.index(role)], LinkLost)
     assert isinstance(ended[1 - ROLES.index(role)], PeerFailed)
     leader, follower = contexts(tmp_path, "train", attempt=2)
-    assert run_both(steps.train, leader, follower) == trained[3]
+    assert run_both(training.train, leader, follower) == trained[3]
     assert model_bytes(tmp_path) == model_bytes(trained[0])
     if fail_at > 8:  # the first epoch was over
         assert first_epoch(leader) > 1
@@ -184,13 +186,13 @@ def test_train_when_one_half_lost_its_newest_checkpoint_resumes_from_the_joint_o
 ) -> None:
     for each in ROLES:
         write_party(tmp_path, each)
-    run_both(steps.train, *contexts(tmp_path, "train"), fail=("leader", 24))
+    run_both(training.train, *contexts(tmp_path, "train"), fail=("leader", 24))
     folder = local_path(RunStorage(f"file://{tmp_path}/follower", RUN).folder("train")) / "checkpoints"
     newest = sorted(folder.iterdir())[-1]
     newest.write_bytes(newest.read_bytes()[:-1] + b"?")
     leader, follower = contexts(tmp_path, "train", attempt=2)
     with caplog.at_level(logging.WARNING, logger="fedtasks"):
-        assert run_both(steps.train, leader, follower) == trained[3]
+        assert run_both(training.train, leader, follower) == trained[3]
     assert "DATA_CORRUPT" in caplog.text
     assert first_epoch(leader) == int(newest.stem[-6:])
     assert model_bytes(tmp_path) == model_bytes(trained[0])
@@ -199,7 +201,7 @@ def test_train_when_one_half_lost_its_newest_checkpoint_resumes_from_the_joint_o
 def test_train_with_other_rows_raises_on_both_sides(tmp_path: Path) -> None:
     write_party(tmp_path, "leader", seed=0)
     write_party(tmp_path, "follower", seed=1)
-    ended = run_both(steps.train, *contexts(tmp_path, "train"))
+    ended = run_both(training.train, *contexts(tmp_path, "train"))
     assert [type(error) for error in ended] == [RowOrderDiffers, RowOrderDiffers]
 
 
@@ -207,7 +209,7 @@ def test_train_with_one_class_raises_before_anything_is_sent(tmp_path: Path) -> 
     write_party(tmp_path, "leader", labels=np.ones(240, np.int8))
     write_party(tmp_path, "follower")
     leader, follower = contexts(tmp_path, "train")
-    ended = run_both(steps.train, leader, follower)
+    ended = run_both(training.train, leader, follower)
     assert [type(error) for error in ended] == [LabelInvalid, PeerFailed]
     assert leader.facts == {}
     with pytest.raises(DataMissing):
@@ -215,13 +217,11 @@ def test_train_with_one_class_raises_before_anything_is_sent(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("kind", [LabelKind.CLASSES, LabelKind.NUMBER])
-@pytest.mark.parametrize("algorithm", [steps.train, steps.evaluate])
-def test_label_that_is_not_binary_is_refused_naming_who_can(tmp_path: Path, kind: LabelKind, algorithm: Any) -> None:
+def test_label_that_is_not_binary_is_refused_naming_who_can(tmp_path: Path, kind: LabelKind) -> None:
     blocks = write_party(tmp_path, "leader", labels=np.arange(240) % 2, kind=kind)
-    settings: object = SETTINGS if algorithm is steps.train else EvaluateSettings()
-    leader = Context(tmp_path, "leader", "train", settings=settings)
-    with pytest.raises(LabelInvalid, match=r"a binary label; .* `train_secureboost`"):
-        algorithm(leader)
+    leader = Context(tmp_path, "leader", "train", settings=SETTINGS)
+    with pytest.raises(LabelInvalid, match=r"kind binary, .*: secureboost"):
+        training.train(leader)  # type: ignore[arg-type]
     assert leader.facts == {}
     with pytest.raises(LabelInvalid, match="a binary label"):
         train_pooled(blocks.table(), blocks.table(), SETTINGS)
@@ -234,7 +234,7 @@ def test_train_with_weights_warns_once_and_does_as_without(
     write_party(tmp_path, "leader", weights=np.linspace(0.1, 9, 240))
     write_party(tmp_path, "follower")
     with caplog.at_level(logging.WARNING, logger="fedtasks"):
-        ended = run_both(steps.train, *contexts(tmp_path, "train"))
+        ended = run_both(training.train, *contexts(tmp_path, "train"))
     assert ended == expected
     assert model_bytes(tmp_path) == model_bytes(root)
     assert caplog.text.count("weights, which the split network does not use") == 1
@@ -249,7 +249,7 @@ def test_train_with_a_label_on_both_sides_raises(tmp_path: Path) -> None:
     follower = Context(tmp_path, "leader", "train", settings=SETTINGS)
     follower.is_leader = False
     with pytest.raises(LabelInvalid, match="follower"):
-        steps.train(follower)  # type: ignore[arg-type]
+        training.train(follower)  # type: ignore[arg-type]
 
 
 def test_evaluate_with_halves_of_different_trainings_is_refused(trained: Any, tmp_path: Path) -> None:
@@ -257,10 +257,12 @@ def test_evaluate_with_halves_of_different_trainings_is_refused(trained: Any, tm
     for role in ROLES:
         write_party(tmp_path, role)
     other = replace(SETTINGS, epochs=1)
-    assert all(isinstance(end, Outcome) for end in run_both(steps.train, *contexts(tmp_path, "train", settings=other)))
+    assert all(
+        isinstance(end, Outcome) for end in run_both(training.train, *contexts(tmp_path, "train", settings=other))
+    )
     leader = Context(root, "leader", "evaluate", attempt=9, settings=EvaluateSettings())
     follower = Context(tmp_path, "follower", "evaluate", attempt=9, settings=EvaluateSettings())
-    ended = run_both(steps.evaluate, leader, follower)
+    ended = run_both(tasks.evaluate, leader, follower)
     assert [type(error) for error in ended] == [ConfigDiffers, ConfigDiffers]
     assert all(isinstance(error, ConfigDiffers) and error.fields["field"] == "model" for error in ended)
 
@@ -269,6 +271,6 @@ def test_train_with_far_too_large_a_learning_rate_raises(tmp_path: Path) -> None
     for role in ROLES:
         write_party(tmp_path, role)
     wild = replace(SETTINGS, learning_rate=1e20)
-    leaders, followers = run_both(steps.train, *contexts(tmp_path, "train", settings=wild))
+    leaders, followers = run_both(training.train, *contexts(tmp_path, "train", settings=wild))
     assert isinstance(leaders, TrainingDiverged)
     assert isinstance(followers, PeerFailed)

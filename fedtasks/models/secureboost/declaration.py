@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
+from fedtasks.config import LabelKind
+from fedtasks.models.contract import Algorithm
+from fedtasks.models.secureboost.settings import TrainSettings
 from fedtasks.tickets.clauses import Clause
+
+SECUREBOOST = Algorithm(
+    name="secureboost",
+    train="fedtasks.models.secureboost.training:train",
+    load="fedtasks.models.secureboost.model:load",
+    settings=TrainSettings,
+    labels=(LabelKind.BINARY, LabelKind.CLASSES, LabelKind.NUMBER),
+    earlier_formats=("fedtasks-secureboost-1",),
+)
+
+ALGORITHMS = (SECUREBOOST,)
+KINDS = (SECUREBOOST.kind,)
 
 CLAUSES = (
     Clause("limits.trees", "How many trees"),

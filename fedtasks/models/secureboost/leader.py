@@ -23,7 +23,8 @@ from fedtasks.models.secureboost.gain import Floats, Gradients
 from fedtasks.models.secureboost.leader_tree import LeaderTree
 from fedtasks.models.secureboost.model import Tree
 from fedtasks.models.secureboost.objective import Objective
-from fedtasks.models.secureboost.settings import LEADER_ALONE, TrainSettings
+from fedtasks.models.secureboost.settings import TrainSettings
+from fedtasks.models.settings import LEADER_ALONE
 from fedtasks.wire.v1.secureboost_pb2 import TreeStart
 
 log = logging.getLogger(__name__)

@@ -17,6 +17,8 @@ import pyarrow.compute as pc
 
 from fedtasks.config import LabelKind
 from fedtasks.data.columns import texts_of
+from fedtasks.data.storage import Manifest, read_json, write_json
+from fedtasks.dataclass_io import build, to_plain
 from fedtasks.digests import digest
 from fedtasks.encrypted.bins import (
     LARGEST,
@@ -26,16 +28,17 @@ from fedtasks.encrypted.bins import (
     numeric,
     unknown_category,
 )
-from fedtasks.errors import ProtocolViolated
+from fedtasks.errors import ConfigError, DataCorrupt, ProtocolViolated
+from fedtasks.models.contract import CARD, Card, HalfModel
+from fedtasks.models.secureboost import messages
 from fedtasks.models.secureboost.frontier import ROOT
 from fedtasks.models.secureboost.objective import objective_of
-from fedtasks.models.secureboost.settings import UNKNOWN_ERROR, TrainSettings
-from fedtasks.models.versions import pairing
+from fedtasks.models.secureboost.settings import TrainSettings
+from fedtasks.models.settings import UNKNOWN_ERROR
+from fedtasks.names import LEADER
 
 Floats = npt.NDArray[np.float64]
 Bits = npt.NDArray[np.uint8]
-
-FORMAT = "fedtasks-secureboost-1"
 
 
 @dataclass(frozen=True)
@@ -194,8 +197,8 @@ class FollowerSplit:
 
 
 @dataclass(frozen=True)
-class Half:
-    """What either half says about itself.
+class Half(HalfModel):
+    """What both kinds of halves have in common.
 
     Parameters
     ----------
@@ -213,6 +216,8 @@ class Half:
         Of what decides this half's output, and of the half that it was trained with.
     """
 
+    answers = messages.LEAVES
+
     format: str
     run_id: str
     role: str
@@ -224,18 +229,30 @@ class Half:
     peer_digest: str = ""
 
     @property
-    def own_digest(self) -> str:
+    def content_digest(self) -> str:
         """SHA-256 (hex) over what decides its output."""
         raise NotImplementedError
 
     @property
-    def pairing(self) -> str:
-        """See `fedtasks.models.versions.pairing`."""
-        return pairing(self.role, self.digest, self.peer_digest)
+    def card(self) -> Card:
+        """See `HalfModel.card`."""
+        return Card(
+            format=self.format,
+            run_id=self.run_id,
+            role=self.role,
+            row_order=self.row_order,
+            settings=to_plain(self.settings),
+            digest=self.digest,
+            peer_digest=self.peer_digest,
+        )
+
+    def save(self, folder: str) -> None:
+        """Write ``model.json``."""
+        write_json(f"{folder}/{CARD}", to_plain(self))
 
     def paired(self, peer_digest: str) -> Self:
         """Return this half with both digests."""
-        return replace(self, digest=self.own_digest, peer_digest=peer_digest)
+        return replace(self, digest=self.content_digest, peer_digest=peer_digest)
 
     def columns(self, rows: pa.Table | pa.RecordBatch, unknown: str = UNKNOWN_ERROR) -> Columns:
         """Return raw rows for this half."""
@@ -262,7 +279,7 @@ class LeaderHalf(Half):
     trees: tuple[Tree, ...] = ()
 
     @property
-    def own_digest(self) -> str:
+    def content_digest(self) -> str:
         """SHA-256 (hex) over what decides its output."""
         return digest([self.label_kind, self.classes, self.base, self.trees, self.categories])
 
@@ -286,7 +303,7 @@ class LeaderHalf(Half):
         rows
             The own features.
         allowed
-            What `FollowerHalf.allowed` says of the same rows.
+            What `FollowerHalf.answer` says of the same rows.
 
         Raises
         ------
@@ -309,6 +326,14 @@ class LeaderHalf(Half):
                 left &= allowed[:, place[number] * width : (place[number] + 1) * width]
             raw[:, tree.output] += _leaf_values(tree, self.depth)[_only_leaf(left, tree, self.depth)]
         return raw
+
+    def answer(self, rows: pa.RecordBatch, unknown: str) -> np.ndarray:
+        """Only the follower's half answers."""
+        raise NotImplementedError
+
+    def score(self, rows: pa.RecordBatch, answer: np.ndarray, unknown: str) -> np.ndarray:
+        """See `HalfModel.score`."""
+        return self.predict(self.raw(self.columns(rows, unknown), answer))
 
     def predict(self, raw: Floats) -> Floats:
         """Return what raw scores mean; see `Objective.predict`."""
@@ -347,9 +372,17 @@ class FollowerHalf(Half):
     n_trees: int = 0
 
     @property
-    def own_digest(self) -> str:
+    def content_digest(self) -> str:
         """SHA-256 (hex) over what decides its output."""
         return digest([self.splits, self.categories])
+
+    def answer(self, rows: pa.RecordBatch, unknown: str) -> np.ndarray:
+        """Return which leaves this half's splits leave over; see `allowed`."""
+        return self.allowed(self.columns(rows, unknown))
+
+    def score(self, rows: pa.RecordBatch, answer: np.ndarray, unknown: str) -> np.ndarray:
+        """Only the leader's half scores."""
+        raise NotImplementedError
 
     def allowed(self, rows: Columns) -> Bits:
         """Return which leaves the own splits allow to each row, in each tree that has own splits.
@@ -438,3 +471,23 @@ def _only_leaf(left: Bits, tree: Tree, depth: int) -> npt.NDArray[np.int64]:
     if not (bits.any(axis=1) & (owner[first] == first) & (bits.sum(axis=1) == width[first])).all():
         raise ProtocolViolated("the other half's leaves and ours leave a row none, or more than one")
     return np.asarray(first)
+
+
+def load(manifest: Manifest, role: str) -> Half:
+    """Read a half that `train` has published.
+
+    Raises
+    ------
+    DataCorrupt
+        The file is no such model, or not the one that its digest names.
+    """
+    place = manifest.path(CARD)
+    plain = read_json(place)
+    kind = LeaderHalf if isinstance(plain, dict) and plain.get("role") == LEADER else FollowerHalf
+    try:
+        half: Half = build(kind, plain)
+    except ConfigError as error:
+        raise DataCorrupt(f"not a model: {error.detail}", where=place) from error
+    if half.content_digest != half.digest:
+        raise DataCorrupt("the model is not the one that its digest names", where=place)
+    return half

@@ -1,4 +1,4 @@
-"""What both halves of boosted trees must agree on before they train, evaluate or predict."""
+"""What both halves of boosted trees must agree on before they train."""
 
 from __future__ import annotations
 
@@ -6,10 +6,7 @@ from dataclasses import dataclass
 
 from fedtasks.dataclass_io import check_limits, within
 from fedtasks.errors import ConfigError
-from fedtasks.models.settings import FRESH, check_start
-
-LEADER_ALONE, BOTH = "leader", "both"
-UNKNOWN_ERROR, UNKNOWN_MISSING = "error", "missing"
+from fedtasks.models.settings import BOTH, FRESH, LEADER_ALONE, check_start
 
 
 @dataclass(frozen=True)
@@ -46,6 +43,8 @@ class TrainSettings:
         training ends; the model keeps the rounds up to the best one. By default neither is done.
     seed
         Decides which rows and features are drawn.
+    rows_task
+        The task that put the rows into one order.
     model, start_from, warm_trees
         The model that more trees are added to, where `start_from` names a version of it (``champion``, ``v3``; by
         default ``fresh``), and how many rounds that adds; never more than `trees`.
@@ -68,6 +67,7 @@ class TrainSettings:
     validation_fraction: float = within(0.0, 0, 0.9)
     early_stopping_rounds: int = within(0, 0)
     seed: int = within(0, 0)
+    rows_task: str = "align"
     model: str = ""
     start_from: str = FRESH
     warm_trees: int = within(5, 1)
@@ -88,60 +88,3 @@ class TrainSettings:
             raise ConfigError(
                 "set both `validation_fraction` and `early_stopping_rounds`, or neither", field="early_stopping_rounds"
             )
-
-
-@dataclass(frozen=True)
-class EvaluateSettings:
-    """Settings of task ``evaluate``, equal on both sides.
-
-    Parameters
-    ----------
-    model_task
-        The task whose published halves are evaluated.
-    batch_size
-        Rows of one message.
-    model
-        The model whose version in use is measured on the same rows; by default there is none.
-    unknown
-        What to do with a category that no train row had: ``error``, or ``missing`` to treat it as no value.
-    scores
-        Who learns the scores of rows: ``leader``, or ``both``, which the ticket must allow.
-    """
-
-    model_task: str = "train"
-    batch_size: int = within(8192, 1)
-    model: str = ""
-    unknown: str = within(UNKNOWN_ERROR, choices=(UNKNOWN_ERROR, UNKNOWN_MISSING))
-    scores: str = within(LEADER_ALONE, choices=(LEADER_ALONE, BOTH), privacy=True, clause="outputs.scores")
-
-    def __post_init__(self) -> None:
-        check_limits(self)
-
-
-@dataclass(frozen=True)
-class PredictSettings:
-    """Settings of task ``predict``, equal on both sides.
-
-    Parameters
-    ----------
-    model
-        The model whose halves score the run's shared people; by default what `model_task` of this run has trained.
-    version
-        Which version of it; by default the one in use.
-    model_task
-        The task that trained it.
-    batch_size, unknown, scores
-        See `EvaluateSettings`.
-    """
-
-    model: str = ""
-    version: int = within(0, 0)
-    model_task: str = "train"
-    batch_size: int = within(8192, 1)
-    unknown: str = within(UNKNOWN_ERROR, choices=(UNKNOWN_ERROR, UNKNOWN_MISSING))
-    scores: str = within(LEADER_ALONE, choices=(LEADER_ALONE, BOTH), privacy=True, clause="outputs.scores")
-
-    def __post_init__(self) -> None:
-        check_limits(self)
-        if self.version and not self.model:
-            raise ConfigError("name the model whose version it is", field="model")

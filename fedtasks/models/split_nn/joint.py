@@ -20,7 +20,6 @@ from fedtasks.models.split_nn.batches import batches
 from fedtasks.models.split_nn.encoder import Encoder
 from fedtasks.models.split_nn.network import FollowerHalf, LeaderHalf
 from fedtasks.models.split_nn.settings import TrainSettings
-from fedtasks.models.split_nn.steps import NOT_BINARY
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,7 @@ def _fit(step: Callable[[np.ndarray], object], n_rows: int, settings: TrainSetti
 def _split(table: pa.Table) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
     """Return the matrices of the train and the test rows, and the labels of either."""
     if LABEL in table.column_names and table.schema.field(LABEL).type != pa.int8():
-        raise LabelInvalid(NOT_BINARY)
+        raise LabelInvalid("the split network predicts a binary label")
     # A feature may be called like the weight, which is not used here; but only a feature may be null.
     others = {TAG, SPLIT, LABEL, *(field.name for field in table.schema if field.name == WEIGHT and not field.nullable)}
     names = [name for name in table.column_names if name not in others]

@@ -1,4 +1,4 @@
-"""What both halves of a split network must agree on before they train or evaluate."""
+"""What both halves of a split network must agree on before they train."""
 
 from __future__ import annotations
 
@@ -31,6 +31,8 @@ class TrainSettings:
         Weight of the squared kernels in the loss; each half adds its own.
     seed
         Decides the order of batches on both sides. Initial weights come from a seed that each half keeps to itself.
+    rows_task
+        The task that put the rows into one order.
     checkpoint_every_epochs
         How often both halves write a checkpoint.
     model
@@ -52,6 +54,7 @@ class TrainSettings:
     top: tuple[int, ...] = (16,)
     l2: float = within(0.002, 0)
     seed: int = within(0, 0)
+    rows_task: str = "align"
     checkpoint_every_epochs: int = within(1, 1)
     model: str = ""
     start_from: str = FRESH
@@ -71,25 +74,3 @@ class TrainSettings:
     def warm(self) -> TrainSettings:
         """Return the settings of a training that goes on from a version."""
         return replace(self, epochs=min(self.epochs, self.warm_epochs), learning_rate=self.warm_learning_rate)
-
-
-@dataclass(frozen=True)
-class EvaluateSettings:
-    """Settings of task ``evaluate``, equal on both sides.
-
-    Parameters
-    ----------
-    model_task
-        The task whose published halves are evaluated.
-    batch_size
-        Rows of one message.
-    model
-        The model whose version in use is measured on the same rows; by default there is none.
-    """
-
-    model_task: str = "train"
-    batch_size: int = within(1024, 1)
-    model: str = ""
-
-    def __post_init__(self) -> None:
-        check_limits(self)

@@ -19,10 +19,11 @@ from fedtasks.encrypted.histograms import BinnedRows, LocalHistograms, Scratch
 from fedtasks.link.memory import memory_pair
 from fedtasks.models.checkpoint import Checkpoints
 from fedtasks.models.secureboost import sampling
+from fedtasks.models.secureboost.declaration import SECUREBOOST
 from fedtasks.models.secureboost.follower import Follower
 from fedtasks.models.secureboost.gain import Gradients
 from fedtasks.models.secureboost.leader import Leader
-from fedtasks.models.secureboost.model import FORMAT, FollowerHalf, LeaderHalf
+from fedtasks.models.secureboost.model import FollowerHalf, LeaderHalf
 from fedtasks.models.secureboost.objective import Objective, objective_of
 from fedtasks.models.secureboost.settings import LEADER_ALONE, TrainSettings
 from fedtasks.wire.v1.secureboost_pb2 import EncryptionKey
@@ -164,7 +165,7 @@ def train_both(
 
             rounds = leader.train(wrap(links[0]), make_owner, Checkpoints(f"file://{folder}/leader", "x"), report)
             half = LeaderHalf(
-                FORMAT,
+                SECUREBOOST.name,
                 "run",
                 "leader",
                 settings,
@@ -197,7 +198,7 @@ def train_both(
                 lambda *_, **__: None,
             )
             return FollowerHalf(
-                FORMAT,
+                SECUREBOOST.name,
                 "run",
                 "follower",
                 settings,

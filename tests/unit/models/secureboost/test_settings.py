@@ -10,7 +10,8 @@ import pytest
 
 from fedtasks.dataclass_io import build, to_plain
 from fedtasks.errors import ConfigError
-from fedtasks.models.secureboost.settings import EvaluateSettings, PredictSettings, TrainSettings
+from fedtasks.models.secureboost.settings import TrainSettings
+from fedtasks.models.settings import EvaluateSettings, PredictSettings
 
 GOSS = {"goss_top": 0.2, "goss_other": 0.1}
 

@@ -14,10 +14,12 @@ from fedtasks.config import FeatureType
 from fedtasks.data.storage import Manifest, RunStorage
 from fedtasks.dataclass_io import build, to_plain
 from fedtasks.errors import ColumnMissing, ColumnType, DataCorrupt, IntersectionEmpty
+from fedtasks.models.contract import CARD
 from fedtasks.models.split_nn.encoder import CLIP, MIN_CATEGORY_ROWS, CategoricalColumn, Encoder, NumericColumn
-from fedtasks.models.split_nn.model import CARD, ModelCard, SavedHalf, half_digest, save_half
+from fedtasks.models.split_nn.model import Document, SplitNnHalf, half_digest
 from fedtasks.models.split_nn.network import FollowerHalf, LeaderHalf
 from fedtasks.models.split_nn.settings import TrainSettings
+from fedtasks.models.versions import load_half
 
 FEATURES = {"age": FeatureType.NUMERIC, "debt": FeatureType.NUMERIC, "Größe der Stadt": FeatureType.CATEGORICAL}
 SETTINGS = TrainSettings(embedding=3, hidden=(5,), top=(4,))
@@ -93,15 +95,16 @@ def publish(root: Path, role: str) -> tuple[Manifest, Encoder, LeaderHalf | Foll
     encoder = Encoder.fit(TRAIN, FEATURES)
     half = (LeaderHalf if role == "leader" else FollowerHalf)(encoder.width, SETTINGS, 1)
     storage = RunStorage(f"file://{root}", "run")
-    card = ModelCard("run", role, SETTINGS, "order", encoder.input_names, encoder, half_digest(encoder, half), "peer")
-    save_half(storage.attempt("train", 1), card, half)
+    found = half_digest(encoder, half)
+    document = Document("run", role, SETTINGS, "order", encoder.input_names, encoder, found, "peer", "split_nn")
+    SplitNnHalf(document, half).save(storage.attempt("train", 1))
     return storage.publish("train", 1, rows=10, facts={}), encoder, half
 
 
 def test_saved_follower_embeds_awkward_rows_as_inside(tmp_path: Path) -> None:
     manifest, encoder, half = publish(tmp_path, "follower")
     assert isinstance(half, FollowerHalf)
-    outside = SavedHalf(manifest, "follower").embed(AWKWARD)
+    outside = load_half(manifest, "follower").answer(AWKWARD, "error")
     np.testing.assert_array_equal(outside, half.forward(encoder.matrix(AWKWARD)).numpy())
 
 
@@ -118,19 +121,19 @@ def test_saved_leader_used_by_plain_tensorflow_scores_as_inside(tmp_path: Path) 
         "embedding": tf.constant(embedding),
     }
     np.testing.assert_array_equal(serve(**raw)["probability"].numpy(), inside)
-    np.testing.assert_array_equal(SavedHalf(manifest, "leader").score(AWKWARD, embedding), inside)
+    np.testing.assert_array_equal(load_half(manifest, "leader").score(AWKWARD, embedding, "error"), inside)
 
 
 def test_saved_half_without_a_feature_names_it(tmp_path: Path) -> None:
     manifest, *_ = publish(tmp_path, "follower")
     with pytest.raises(ColumnMissing, match="`debt`"):
-        SavedHalf(manifest, "follower").embed(AWKWARD.drop_columns(["debt"]))
+        load_half(manifest, "follower").answer(AWKWARD.drop_columns(["debt"]), "error")
 
 
 def test_saved_half_of_the_other_role_is_refused(tmp_path: Path) -> None:
     manifest, *_ = publish(tmp_path, "follower")
     with pytest.raises(DataCorrupt, match="follower's half"):
-        SavedHalf(manifest, "leader")
+        load_half(manifest, "leader")
 
 
 def test_saved_half_that_changed_is_refused(tmp_path: Path) -> None:
@@ -138,7 +141,7 @@ def test_saved_half_that_changed_is_refused(tmp_path: Path) -> None:
     card = Path(manifest.uri.removeprefix("file://"), CARD)
     card.write_text(card.read_text().replace('"peer"', '"reep"'))
     with pytest.raises(DataCorrupt):
-        SavedHalf(manifest, "follower")
+        load_half(manifest, "follower")
 
 
 def test_saved_half_with_column_names_that_tensorflow_refuses_works(tmp_path: Path) -> None:
@@ -149,15 +152,7 @@ def test_saved_half_with_column_names_that_tensorflow_refuses_works(tmp_path: Pa
     assert encoder.input_names["Time"] == "Time"
     half = FollowerHalf(encoder.width, SETTINGS, 1)
     storage = RunStorage(f"file://{tmp_path}", "run")
-    card = ModelCard("run", "follower", SETTINGS, "order", encoder.input_names, encoder, "own", "peer")
-    save_half(storage.attempt("train", 1), card, half)
-    saved = SavedHalf(storage.publish("train", 1, rows=2, facts={}), "follower")
-    np.testing.assert_array_equal(saved.embed(table), half.forward(encoder.matrix(table)).numpy())
-
-
-def test_pairing_is_equal_on_both_sides_and_differs_between_trainings() -> None:
-    encoder = Encoder((), ())
-    leader = ModelCard("run", "leader", SETTINGS, "order", {}, encoder, "a", "b")
-    follower = ModelCard("run", "follower", SETTINGS, "order", {}, encoder, "b", "a")
-    other = ModelCard("run", "follower", SETTINGS, "order", {}, encoder, "c", "a")
-    assert leader.pairing == follower.pairing != other.pairing
+    document = Document("run", "follower", SETTINGS, "order", encoder.input_names, encoder, "local", "peer", "split_nn")
+    SplitNnHalf(document, half).save(storage.attempt("train", 1))
+    saved = load_half(storage.publish("train", 1, rows=2, facts={}), "follower")
+    np.testing.assert_array_equal(saved.answer(table, "error"), half.forward(encoder.matrix(table)).numpy())

@@ -10,9 +10,10 @@ import tensorflow as tf
 
 from fedtasks.dataclass_io import build
 from fedtasks.errors import ConfigError, ProtocolViolated
+from fedtasks.models.settings import EvaluateSettings
 from fedtasks.models.split_nn.batches import batches, n_batches
 from fedtasks.models.split_nn.network import FollowerHalf, LeaderHalf
-from fedtasks.models.split_nn.settings import EvaluateSettings, TrainSettings
+from fedtasks.models.split_nn.settings import TrainSettings
 from fedtasks.models.split_nn.trainer import array_of
 
 

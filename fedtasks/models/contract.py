@@ -1,0 +1,248 @@
+"""The contract of an algorithm: what its package declares, and what a half of a model that it has trained can do.
+
+An algorithm is a package with a module ``declaration`` whose constant ``ALGORITHMS`` holds an `Algorithm`, and a class
+that fills in `HalfModel`. Steps that measure, use or publish a model know nothing else of it.
+"""
+
+from __future__ import annotations
+
+import abc
+import enum
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from fedtasks import registry
+from fedtasks.config import Dataset, LabelKind
+from fedtasks.digests import digest
+from fedtasks.errors import ConfigError, LabelInvalid
+from fedtasks.kinds import Kind
+from fedtasks.names import FOLLOWER, LEADER
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+    from fedtasks.data.storage import Manifest
+    from fedtasks.exchange.message import ArrayMessage
+
+CARD = "model.json"
+"""The file in which a half says what it is; see `HalfModel.save`."""
+
+
+class Rows(enum.Enum):
+    """Which rows an algorithm learns from."""
+
+    ALIGNED = "aligned"
+    """Of the people whom both parties know, in one order."""
+    LOCAL = "local"
+    """Each party's own people."""
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """How a model is trained by several parties.
+
+    Parameters
+    ----------
+    name
+        What pipelines call it; its training is the kind of step of this name, and its halves have this format.
+    train
+        ``package.module:function`` that trains one half; see `fedtasks.models.training`.
+    load
+        ``package.module:function(manifest, role)`` that returns the `HalfModel` which a task has published.
+    settings
+        The dataclass that declares the settings of its training.
+    labels
+        The kinds of labels that it predicts; without any, neither dataset needs a label.
+    rows
+        Which rows it learns from.
+    parties
+        How many parties train one model.
+    earlier_formats
+        What halves of this algorithm were called by earlier releases, which `load` reads too.
+    """
+
+    name: str
+    train: str
+    load: str
+    settings: type
+    labels: tuple[LabelKind, ...] = ()
+    rows: Rows = Rows.ALIGNED
+    parties: int = 2
+    earlier_formats: tuple[str, ...] = ()
+
+    @property
+    def kind(self) -> Kind:
+        """The kind of step that trains it."""
+        return Kind(self.name, self.train, self.settings, needs_label=bool(self.labels))
+
+    def load_half(self, manifest: Manifest, role: str) -> HalfModel:
+        """Return the half that a task has published; raises as `HalfModel.of`."""
+        module, _, function = self.load.partition(":")
+        half: HalfModel = getattr(importlib.import_module(module), function)(manifest, role)
+        return half
+
+    def check_label(self, kind: LabelKind) -> None:
+        """Raise `LabelInvalid` unless the algorithm predicts labels of this kind."""
+        if kind not in self.labels:
+            others = [each.name for each in algorithms().values() if kind in each.labels]
+            remedy = f"; train it with: {', '.join(others)}" if others else ""
+            known = " or ".join(each.value for each in self.labels)
+            raise LabelInvalid(f"`{self.name}` predicts a label of kind {known}, and this one is {kind.value}{remedy}")
+
+    def check_dataset(self, dataset: Dataset, role: str) -> None:
+        """Raise `LabelInvalid` unless this party's dataset has the label that its role asks for.
+
+        Parameters
+        ----------
+        role
+            `LEADER` or `FOLLOWER`.
+        """
+        if not self.labels:
+            return
+        if role == FOLLOWER and dataset.label is not None:
+            raise LabelInvalid(f"this party follows, but its dataset `{dataset.name}` declares a label too")
+        if role == LEADER and dataset.label is None:
+            raise LabelInvalid(f"this party leads, but its dataset `{dataset.name}` declares no label")
+        if role == LEADER:
+            self.check_label(dataset.label_kind)
+
+
+def algorithms() -> dict[str, Algorithm]:
+    """Return all algorithms that are installed here, by name."""
+    return {algorithm.name: algorithm for algorithm in registry.declared("ALGORITHMS")}
+
+
+def algorithm(name: str) -> Algorithm:
+    """Return the algorithm of this name; raise `ConfigError` if it is not installed."""
+    known = algorithms()
+    if name not in known:
+        raise ConfigError(
+            f"`{name}` is none of: {', '.join(known)}; install the package that has it", field="algorithm"
+        )
+    return known[name]
+
+
+def pairing(role: str, local: str, peer: str) -> str:
+    """Return SHA-256 (hex) over both halves' digests: equal on both sides, different for halves of different runs."""
+    return digest((local, peer) if role == LEADER else (peer, local))
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a half says about itself.
+
+    Parameters
+    ----------
+    format
+        The algorithm that has trained it, by name.
+    run_id, role
+        In which run, and `LEADER` or `FOLLOWER`.
+    row_order
+        Digest of the order of the rows that it was trained on.
+    settings
+        What it was trained with.
+    digest, peer_digest
+        Of what decides this half's output, and of the half that it was trained with.
+    """
+
+    format: str
+    run_id: str
+    role: str
+    row_order: str
+    settings: Mapping[str, Any]
+    digest: str
+    peer_digest: str
+
+    @property
+    def pairing(self) -> str:
+        """See `pairing`."""
+        return pairing(self.role, self.digest, self.peer_digest)
+
+
+class HalfModel(abc.ABC):
+    """One party's half of a model.
+
+    Neither half can score alone: for a batch of rows the follower sends an answer, and the leader makes scores of it
+    and of its own features.
+
+    Attributes
+    ----------
+    answers
+        The message that carries answers; its first dimension is the rows.
+    """
+
+    answers: ClassVar[ArrayMessage]
+
+    @property
+    @abc.abstractmethod
+    def card(self) -> Card:
+        """What it says about itself."""
+
+    @property
+    def label_kind(self) -> LabelKind:
+        """Of which kind the label is that it predicts; asked of the leader's half."""
+        return LabelKind.BINARY
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The texts of the label's classes, if it has such; asked of the leader's half."""
+        return ()
+
+    @abc.abstractmethod
+    def save(self, folder: str) -> None:
+        """Write the half into a folder of any file system; `CARD` must be among its files, with a field ``format``."""
+
+    @abc.abstractmethod
+    def answer(self, rows: pa.RecordBatch, unknown: str) -> np.ndarray:
+        """Return what the leader needs of the follower's features, one item for each row.
+
+        Parameters
+        ----------
+        rows
+            Features as in a block; other columns are left out.
+        unknown
+            What to do with a category that no train row had: see `fedtasks.models.settings.EvaluateSettings`.
+
+        Raises
+        ------
+        ColumnMissing, ColumnType, CategoryUnknown
+            Names the column.
+
+        Notes
+        -----
+        Reveals: what the declaration of `answers` says.
+        """
+
+    @abc.abstractmethod
+    def score(self, rows: pa.RecordBatch, answer: np.ndarray, unknown: str) -> np.ndarray:
+        """Return the leader's scores.
+
+        Parameters
+        ----------
+        rows, unknown
+            As for `answer`.
+        answer
+            The follower's, of the same rows.
+
+        Returns
+        -------
+        ndarray
+            Shape ``(n,)``: probabilities of label 1, or numbers; ``(n, classes)`` for several classes.
+
+        Raises
+        ------
+        ProtocolViolated
+            The answer is not one to these rows.
+        ColumnMissing, ColumnType, CategoryUnknown
+            Names the column.
+        """
+
+    def importance(self) -> dict[str, dict[str, float]]:
+        """Return for each feature what it counts for, the most important first; empty if the algorithm cannot say.
+
+        The first figure of each is the one that features are compared by.
+        """
+        return {}

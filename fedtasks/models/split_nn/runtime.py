@@ -1,0 +1,19 @@
+"""How TensorFlow runs in the processes of this party."""
+
+from __future__ import annotations
+
+import logging
+
+import tensorflow as tf
+
+log = logging.getLogger(__name__)
+
+
+def prepare_tensorflow() -> None:
+    """Make results repeatable and leave cores for the other processes of this machine."""
+    tf.config.experimental.enable_op_determinism()
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(2)
+        tf.config.threading.set_inter_op_parallelism_threads(2)
+    except RuntimeError:
+        log.info("TensorFlow already runs in this process and keeps its threads")

@@ -1,0 +1,96 @@
+"""Task ``train`` of the split network: one half."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+
+from fedtasks.data.blocks import LABEL, TRAIN
+from fedtasks.dataclass_io import build
+from fedtasks.digests import digest
+from fedtasks.models import evaluation, training
+from fedtasks.models.checkpoint import Checkpoints
+from fedtasks.models.split_nn.batches import n_batches
+from fedtasks.models.split_nn.declaration import SPLIT_NN
+from fedtasks.models.split_nn.encoder import Encoder
+from fedtasks.models.split_nn.model import Document, SplitNnHalf, half_digest
+from fedtasks.models.split_nn.network import FollowerHalf, LeaderHalf
+from fedtasks.models.split_nn.runtime import prepare_tensorflow
+from fedtasks.models.split_nn.settings import TrainSettings
+from fedtasks.models.split_nn.trainer import train_follower, train_leader
+from fedtasks.models.training import exchange_digest
+from fedtasks.models.versions import private_seed, role_of
+from fedtasks.runtime.context import Outcome, TaskContext, facts_of
+
+log = logging.getLogger(__name__)
+
+
+def train(context: TaskContext) -> Outcome:
+    """Train this party's half and publish it.
+
+    Raises
+    ------
+    LabelInvalid
+        The leader has no label, one that is not binary, or one class only and nothing to go on from, or the follower
+        has a label too.
+    RowOrderDiffers, ConfigDiffers
+        The halves do not fit.
+    TrainingDiverged
+        The loss is not finite.
+    ModelUnknown, ModelTaken
+        There is no such version to start from, or another algorithm has trained it.
+
+    Notes
+    -----
+    Reveals: see `train_leader` and `train_follower`; at the end each half's digest.
+    """
+    prepare_tensorflow()
+    settings = build(TrainSettings, context.config.settings)
+    start = training.begin(
+        context, SPLIT_NN, rows_task=settings.rows_task, start_from=settings.start_from, model=settings.model
+    )
+    blocks, before = start.blocks, start.before
+    assert before is None or isinstance(before, SplitNnHalf)  # noqa: S101 - its format is checked
+    table = blocks.table(TRAIN)
+    if before:
+        settings = settings.warm()
+    encoder = before.document.encoder if before else Encoder.fit(table, blocks.features)
+    features = encoder.matrix(table)
+    if blocks.has_weight:
+        log.warning("the rows have weights, which the split network does not use: all of them count alike")
+    if context.is_leader:
+        labels = table[LABEL].to_numpy().astype(np.float32)
+        if before is None:  # a day's new rows may well be of one class, or none
+            evaluation.check_labels(labels)
+    state = context.storage.folder(context.config.task)
+    # Whoever knows the follower's initial weights can solve its first embeddings for its features: seeds stay at home.
+    seed = private_seed(context.storage, context.config.task)
+    # The shared digest and the row order are equal on both sides; encoder and seed, only this half knows.
+    identity = digest([context.config.shared_digest, settings, blocks.order_digest, encoder, seed, start.origin])
+    checkpoints = Checkpoints(f"{state}/checkpoints", identity)
+    network = (LeaderHalf if context.is_leader else FollowerHalf)(encoder.width, settings, seed)
+    if before:
+        before.hand_on(network)
+    facts = facts_of(settings, row_order=blocks.order_digest, start_from=start.origin)
+    with context.open_link(facts) as link:
+        if isinstance(network, LeaderHalf):
+            train_leader(network, features, labels, link, settings, checkpoints, context.report)
+        else:
+            train_follower(network, features, link, settings, checkpoints, context.report)
+        found = half_digest(encoder, network)
+        peer = exchange_digest(link, found)
+    document = Document(
+        run_id=context.config.run_id,
+        role=role_of(context),
+        settings=settings,
+        row_order=blocks.order_digest,
+        inputs=encoder.input_names,
+        encoder=encoder,
+        digest=found,
+        peer_digest=peer,
+        format=SPLIT_NN.name,
+    )
+    steps = settings.epochs * n_batches(len(features), settings)
+    half = SplitNnHalf(document, network)
+    return training.conclude(context, half, start, n_rows=len(features), epochs=settings.epochs, steps=steps)

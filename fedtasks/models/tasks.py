@@ -1,0 +1,235 @@
+"""The tasks ``evaluate``, ``predict`` and ``publish``, for the models of every algorithm."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from fedtasks.config import LabelKind
+from fedtasks.data.blocks import LABEL, TAG, TEST, Blocks
+from fedtasks.data.storage import read_json
+from fedtasks.dataclass_io import build
+from fedtasks.errors import LabelInvalid, ModelUnknown
+from fedtasks.link.link import Link
+from fedtasks.models import evaluation, messages
+from fedtasks.models.contract import HalfModel
+from fedtasks.models.evaluation import is_at_least_as_good
+from fedtasks.models.results import SCORES, progress, write_evaluation, write_predictions
+from fedtasks.models.settings import BOTH, EvaluateSettings, PredictSettings, PublishSettings
+from fedtasks.models.training import open_labelled
+from fedtasks.models.versions import load_half, role_of, version_of
+from fedtasks.names import CHAMPION
+from fedtasks.runtime.context import Outcome, TaskContext, facts_of
+from fedtasks.wire.v1.model_pb2 import ModelVersion
+
+log = logging.getLogger(__name__)
+
+
+def evaluate(context: TaskContext) -> Outcome:
+    """Score the test rows with both published halves; the leader learns and publishes how well.
+
+    Raises
+    ------
+    DataMissing
+        The model's task has published nothing.
+    ConfigDiffers
+        The halves are not of one training (field ``model``).
+    LabelInvalid
+        There is no test row, a binary label has one value only, or the label is not the one that the model predicts.
+    CategoryUnknown
+        A row has a category that no train row had.
+
+    Notes
+    -----
+    Reveals: as `predict`, of the test rows; by the version in use too where `model` names one.
+    """
+    settings = build(EvaluateSettings, context.config.settings)
+    blocks = open_labelled(context, settings.rows_task)
+    role = role_of(context)
+    half = load_half(context.storage.published(settings.model_task), role)
+    _, in_use = version_of(context, settings.model, settings.model_task) if settings.model else (0, None)
+    champion = load_half(in_use, role) if in_use else None
+    halves = [half, champion] if champion else [half]
+    table = blocks.table(TEST)
+    if not table.num_rows:
+        raise LabelInvalid(f"there is no test row; raise `test_fraction` of the step `{settings.rows_task}`")
+    if context.is_leader:
+        for each in halves:
+            if (each.label_kind, each.classes) != (blocks.label, blocks.classes):
+                raise LabelInvalid("the model predicts another label than the dataset has")
+        if blocks.label is LabelKind.BINARY:
+            evaluation.check_labels(table[LABEL].to_numpy())
+    pairing = half.card.pairing
+    facts = {"row_order": blocks.order_digest, "model": pairing, "champion": champion.card.pairing if champion else ""}
+    scores = []
+    with context.open_link(facts_of(settings, **facts)) as link:
+        for each in halves:
+            batches = _reported(context, "evaluate", table.to_batches(settings.batch_size), table.num_rows)
+            scores.append(_scores(context, link, each, batches, settings.unknown))
+        if settings.scores == BOTH:
+            scores[0] = _share_scores(context, link, scores[0], table.num_rows)
+    if context.is_leader:
+        write_evaluation(context, table, *scores, kind=half.label_kind, classes=half.classes)
+    elif settings.scores == BOTH:
+        write_predictions(context, table, scores[0])
+    context.storage.publish(context.config.task, context.config.attempt, rows=table.num_rows, facts={"model": pairing})
+    return Outcome(counts={"rows_test": table.num_rows}, digests={"row_order": blocks.order_digest, "model": pairing})
+
+
+def predict(context: TaskContext) -> Outcome:
+    """Score all shared people of the run with both halves of a model.
+
+    Raises
+    ------
+    ModelUnknown
+        There is no such version.
+    DataMissing
+        The model's task has published nothing.
+    ConfigDiffers
+        The halves are not of one training (field ``model``).
+    CategoryUnknown
+        A row has a category that no train row had.
+
+    Notes
+    -----
+    Reveals: to the leader, the answer of the follower's half to each row, and so the score; to the follower nothing
+    but how many rows there are, or where `scores` says so the scores.
+    Cost: one message per batch.
+    """
+    settings = build(PredictSettings, context.config.settings)
+    blocks = Blocks.open(context.storage, settings.rows_task)
+    if settings.model:
+        version, trained = version_of(context, settings.model, settings.model_task, settings.version, of_another=True)
+        if trained is None:
+            raise ModelUnknown(model=settings.model, version=settings.version or "in use")
+    else:
+        version, trained = 0, context.storage.published(settings.model_task)
+    half = load_half(trained, role_of(context))
+    pairing, n_rows = half.card.pairing, blocks.n_rows
+    with context.open_link(facts_of(settings, row_order=blocks.order_digest, model=pairing)) as link:
+        batches = _reported(context, "predict", blocks.batches(settings.batch_size), n_rows)
+        scores = _scores(context, link, half, batches, settings.unknown)
+        if settings.scores == BOTH:
+            scores = _share_scores(context, link, scores, n_rows)
+    if context.is_leader or settings.scores == BOTH:
+        tags = blocks.batches(settings.batch_size, columns=[TAG])
+        table = pa.Table.from_batches(tags, pa.schema([blocks.schema.field(TAG)]))
+        write_predictions(context, table, scores, half.classes if context.is_leader else ())
+    context.storage.publish(context.config.task, context.config.attempt, rows=n_rows, facts={"model": pairing})
+    return Outcome(
+        counts={"rows": n_rows},
+        digests={"row_order": blocks.order_digest, "model": pairing},
+        values={"model": settings.model, "version": version},
+    )
+
+
+def publish(context: TaskContext) -> Outcome:
+    """Publish the run's model on both sides, or keep the one in use on both.
+
+    Raises
+    ------
+    DataMissing
+        The model was not trained, or at the leader not measured.
+    ConfigDiffers
+        The halves are not of one training (field ``model``).
+    ModelTaken
+        The name belongs to another pipeline or peer.
+
+    Notes
+    -----
+    Reveals: to the follower, whether the new model is at least as good as the one in use; to both, how many versions
+    the other has.
+    """
+    settings = build(PublishSettings, context.config.settings)
+    manifest = context.storage.published(settings.model_task)
+    trained, metrics = manifest.facts, _metrics(context, settings)
+    ours: dict[str, Any] = {
+        # Without a new row, the model is the one in use.
+        "is_better": manifest.rows > 0 and _is_better(metrics, settings.tolerance),
+        "version": _next_version(context, settings, trained),
+    }
+    with context.open_link(facts_of(settings, model=trained["pairing"])) as link:
+        messages.PUBLICATION.send(link, ours)
+        theirs = messages.PUBLICATION.receive(link)
+        version = max(ours["version"], theirs["version"])
+        is_better = (ours if context.is_leader else theirs)["is_better"]
+        if is_better:
+            entered = ModelVersion(
+                model=settings.model,
+                version=version,
+                parent=trained["parent"],
+                run_id=context.config.run_id,
+                own_digest=trained["digest"],
+                peer_digest=trained["peer_digest"],
+            )
+            consumed = {context.dataset.name: list(Blocks.open(context.storage, settings.rows_task).learnt)}
+            context.publish_model(entered, consumed, metrics)
+            messages.PUBLICATION.send(link, ours)  # neither is done before both have entered it
+            messages.PUBLICATION.receive(link)
+    if not is_better:
+        version = context.model(settings.model).version.version
+        log.info("version %d stays in use: the new model is no better on the same people", version)
+    context.report({"phase": "published" if is_better else "kept the version in use", "done": 1, "of": 1})
+    return Outcome(values={"published": is_better, "model": settings.model, "version": version})
+
+
+def send_answers(link: Link, half: HalfModel, batches: Iterable[pa.RecordBatch], unknown: str) -> None:
+    """Send the follower's answers to the leader, one message per batch."""
+    for batch in batches:
+        half.answers.send(link, half.answer(batch, unknown))
+
+
+def _scores(
+    context: TaskContext, link: Link, half: HalfModel, batches: Iterable[pa.RecordBatch], unknown: str
+) -> np.ndarray:
+    """Return the scores at the leader, nothing at the follower."""
+    if not context.is_leader:
+        send_answers(link, half, batches, unknown)
+        return np.empty(0)
+    found = [half.score(batch, half.answers.receive(link, batch.num_rows), unknown) for batch in batches]
+    return np.concatenate(found) if found else np.empty(0)
+
+
+def _share_scores(context: TaskContext, link: Link, scores: np.ndarray, n_rows: int) -> np.ndarray:
+    """Let the follower have the leader's scores; return them on either side."""
+    if context.is_leader:
+        messages.SCORES.send(link, scores.astype(np.float64))
+        return scores
+    return messages.SCORES.receive(link, n_rows)
+
+
+def _reported(context: TaskContext, phase: str, batches: Iterable[pa.RecordBatch], of: int) -> Iterator[pa.RecordBatch]:
+    """Yield batches and report how far they are."""
+    done = 0
+    for batch in batches:
+        yield batch
+        done += batch.num_rows
+        context.report(progress(done, of, phase))
+
+
+def _metrics(context: TaskContext, settings: PublishSettings) -> dict[str, float]:
+    """Return what this party knows of the model's quality: the leader all, the follower nothing."""
+    if not context.is_leader:
+        return {}
+    found: dict[str, float] = read_json(context.storage.published(settings.evaluate_task).path(SCORES))
+    return found
+
+
+def _is_better(metrics: Mapping[str, float], tolerance: float) -> bool:
+    champion = {name.removeprefix(CHAMPION): value for name, value in metrics.items() if name.startswith(CHAMPION)}
+    return not champion or is_at_least_as_good(metrics, champion, tolerance)
+
+
+def _next_version(context: TaskContext, settings: PublishSettings, trained: Mapping[str, Any]) -> int:
+    """Return the number that this side proposes: that under which the model is entered already, else the next."""
+    newest: int = context.model(settings.model).newest
+    if newest:
+        known = context.model(settings.model, newest).version
+        digests = (known.own_digest, known.peer_digest)
+        if known.run_id == context.config.run_id and digests == (trained["digest"], trained["peer_digest"]):
+            return newest
+    return newest + 1

@@ -1,0 +1,121 @@
+"""How the training of every algorithm begins and ends; what lies between is the algorithm's own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fedtasks.config import LabelKind
+from fedtasks.data.blocks import Blocks
+from fedtasks.data.storage import write_json
+from fedtasks.errors import LabelInvalid, ModelTaken
+from fedtasks.link.link import Link
+from fedtasks.models import messages
+from fedtasks.models.contract import Algorithm, HalfModel
+from fedtasks.models.results import report_importance
+from fedtasks.models.settings import FRESH
+from fedtasks.models.versions import algorithm_of, load_half, role_of, start_of
+from fedtasks.runtime.context import Outcome, TaskContext
+
+IMPORTANCE = "importance.json"
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a training begins.
+
+    Parameters
+    ----------
+    blocks
+        This party's rows.
+    parent, before
+        Number of the version that it goes on from, and this party's half of it; 0 and None to begin anew.
+    """
+
+    blocks: Blocks
+    parent: int = 0
+    before: HalfModel | None = None
+
+    @property
+    def origin(self) -> str:
+        """What both halves must agree on of it."""
+        return f"v{self.parent} {self.before.card.pairing}" if self.before else FRESH
+
+
+def begin(context: TaskContext, algorithm: Algorithm, *, rows_task: str, start_from: str, model: str) -> Start:
+    """Open the rows of a training, and the half that it goes on from.
+
+    Parameters
+    ----------
+    algorithm
+        What trains.
+    rows_task
+        The task that made the rows.
+    start_from, model
+        Where it begins: see `fedtasks.models.settings.check_start`.
+
+    Raises
+    ------
+    LabelInvalid
+        The leader's rows have no label, or one that the algorithm does not predict, or the follower's have one.
+    DataMissing
+        Task `rows_task` has published no rows.
+    ModelUnknown
+        There is no such version.
+    ModelTaken
+        Another algorithm has trained it.
+    """
+    blocks = open_labelled(context, rows_task)
+    if context.is_leader and algorithm.labels:
+        algorithm.check_label(LabelKind(blocks.label))
+    parent, trained = start_of(context, start_from, model)
+    if trained is None:
+        return Start(blocks)
+    found = algorithm_of(trained)
+    if found.name != algorithm.name:
+        raise ModelTaken(f"`{model}` is one of `{found.name}`, from which `{algorithm.name}` cannot go on", model=model)
+    return Start(blocks, parent, load_half(trained, role_of(context)))
+
+
+def open_labelled(context: TaskContext, rows_task: str) -> Blocks:
+    """Open this party's rows; raise `LabelInvalid` unless exactly the leader's have a label."""
+    blocks = Blocks.open(context.storage, rows_task)
+    if context.is_leader and not blocks.has_label:
+        raise LabelInvalid("this party is the leader, but its dataset declares no label")
+    if not context.is_leader and blocks.has_label:
+        raise LabelInvalid("this party is the follower, but its dataset declares a label too")
+    return blocks
+
+
+def exchange_digest(link: Link, local: str) -> str:
+    """Tell the other half the digest of this one, and return its."""
+    messages.MODEL_DIGEST.send(link, local)
+    return messages.MODEL_DIGEST.receive(link)
+
+
+def conclude(context: TaskContext, half: HalfModel, start: Start, *, n_rows: int, **counts: int) -> Outcome:
+    """Publish a half that is trained, and return what both halves end with.
+
+    Parameters
+    ----------
+    n_rows
+        How many rows it was trained on.
+    counts
+        What else both halves have counted alike, such as trees.
+    """
+    card, importance = half.card, half.importance()
+    half.save(context.folder)
+    write_json(f"{context.folder}/{IMPORTANCE}", importance)
+    report_importance(context, importance)
+    facts = {
+        "format": card.format,
+        "role": card.role,
+        "pairing": card.pairing,
+        "digest": card.digest,
+        "peer_digest": card.peer_digest,
+        "parent": start.parent,
+    }
+    context.storage.publish(context.config.task, context.config.attempt, rows=n_rows, facts=facts)
+    return Outcome(
+        counts={"rows_train": n_rows, **counts},
+        digests={"row_order": start.blocks.order_digest, "model": card.pairing},
+    )
