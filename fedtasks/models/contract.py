@@ -11,7 +11,7 @@ import enum
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from fedtasks import registry
 from fedtasks.config import Dataset, LabelKind
@@ -167,14 +167,12 @@ class HalfModel(abc.ABC):
 
     Neither half can score alone: for a batch of rows the follower sends an answer, and the leader makes scores of it
     and of its own features.
-
-    Attributes
-    ----------
-    answers
-        The message that carries answers; its first dimension is the rows.
     """
 
-    answers: ClassVar[ArrayMessage]
+    @property
+    @abc.abstractmethod
+    def answers(self) -> ArrayMessage:
+        """The message that carries answers; its first dimension is the rows."""
 
     @property
     @abc.abstractmethod
@@ -193,7 +191,7 @@ class HalfModel(abc.ABC):
 
     @abc.abstractmethod
     def save(self, folder: str) -> None:
-        """Write the half into a folder of any file system; `CARD` must be among its files, with a field ``format``."""
+        """Write the half into a folder of any file system; `CARD` must be among its files, with ``format`` and ``role``."""
 
     @abc.abstractmethod
     def answer(self, rows: pa.RecordBatch, unknown: str) -> np.ndarray:

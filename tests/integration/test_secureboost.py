@@ -99,7 +99,7 @@ def test_train_both_halves_end_with_equal_outcomes(trained: Trained) -> None:
     assert trained.outcome.counts == {"rows_train": rows, "trees": SETTINGS.trees}
     assert set(trained.outcome.digests) == {"row_order", "model"}
     leader, follower = halves_of(trained.root)
-    assert leader.pairing == follower.pairing == trained.outcome.digests["model"]
+    assert leader.card.pairing == follower.card.pairing == trained.outcome.digests["model"]
     assert (leader.digest, leader.peer_digest) == (follower.peer_digest, follower.digest)
     assert leader.n_trees == follower.n_trees == SETTINGS.trees
     assert follower.splits
@@ -346,7 +346,10 @@ def test_model_that_was_damaged_is_refused(copied: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": "fedtasks-secureboost-0"}, "not a model of format"),
+        (
+            {"format": "fedtasks-secureboost-0"},
+            "a model of format `fedtasks-secureboost-0`; installed here are: .*secureboost",
+        ),
         ({"role": "follower"}, "the follower's half"),
         ({"base": ["much"]}, "not a model"),
         ({"base": [0.25]}, "not the one that its digest names"),

@@ -482,10 +482,8 @@ def load(manifest: Manifest, role: str) -> Half:
         The file is no such model, or not the one that its digest names.
     """
     place = manifest.path(CARD)
-    plain = read_json(place)
-    kind = LeaderHalf if isinstance(plain, dict) and plain.get("role") == LEADER else FollowerHalf
     try:
-        half: Half = build(kind, plain)
+        half: Half = build(LeaderHalf if role == LEADER else FollowerHalf, read_json(place))
     except ConfigError as error:
         raise DataCorrupt(f"not a model: {error.detail}", where=place) from error
     if half.content_digest != half.digest:

@@ -161,8 +161,7 @@ def load(manifest: Manifest, role: str) -> SplitNnHalf:
         document = build(Document, read_json(place))
     except ConfigError as error:
         raise DataCorrupt(f"not a model: {error.detail}", where=place) from error
-    kind = LeaderHalf if document.role == LEADER else FollowerHalf
-    network = kind(document.encoder.width, document.settings, 0)
+    network = (LeaderHalf if role == LEADER else FollowerHalf)(document.encoder.width, document.settings, 0)
     with np.load(io.BytesIO(read_bytes(manifest.path(WEIGHTS))), allow_pickle=False) as arrays:
         try:
             _assign(network, [arrays[name] for name in sorted(arrays.files)])
