@@ -5,7 +5,7 @@ The leader's dataset need not have a label; features are called as in training. 
 
 from __future__ import annotations
 
-from fedtasks.airflow.pipeline import FederatedDag, align, intersect, predict_secureboost
+from fedtasks.airflow.pipeline import FederatedDag, align, intersect, predict
 
 FederatedDag(
     "predict_secureboost",
@@ -13,7 +13,7 @@ FederatedDag(
     steps=[
         intersect(key_bits_min=3072, min_intersection=100),
         align(),
-        predict_secureboost(model="train_secureboost"),
+        predict(model="train_secureboost"),
     ],
     doc_md=__doc__,
 )

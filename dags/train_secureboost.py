@@ -9,7 +9,7 @@ from __future__ import annotations
 from fedtasks.airflow.pipeline import (
     FederatedDag,
     align,
-    evaluate_secureboost,
+    evaluate,
     intersect,
     publish,
     train_secureboost,
@@ -24,7 +24,7 @@ FederatedDag(
         intersect(key_bits_min=3072, min_intersection=100),
         align(),
         train_secureboost(model=MODEL),
-        evaluate_secureboost(model=MODEL),
+        evaluate(model=MODEL),
         publish(model=MODEL),
     ],
     doc_md=__doc__,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from fedtasks.airflow.pipeline import FederatedDag, align, evaluate_secureboost, intersect, train_secureboost
+from fedtasks.airflow.pipeline import FederatedDag, align, evaluate, intersect, train_secureboost
 
 FederatedDag(
     "credit_trees",
     peer="shop",
-    steps=[intersect(min_intersection=100), align(), train_secureboost(trees=40), evaluate_secureboost()],
+    steps=[intersect(min_intersection=100), align(), train_secureboost(trees=40), evaluate()],
     doc_md=__doc__,
 )

@@ -137,7 +137,7 @@ def read_outcome(folder: Path, exit_code: int) -> dict[str, Any]:
     FedtasksError
         The half's own failure, or `ProcessFailed` when it ended without saying why.
     """
-    from fedtasks.runtime.context import FAILURE, OUTCOME  # grpc and file systems: never when a DAG file is parsed
+    from fedtasks.runtime.process import FAILURE, OUTCOME  # grpc and file systems: never when a DAG file is parsed
 
     outcome, failure = folder / OUTCOME, folder / FAILURE
     if exit_code == 0 and outcome.exists():

@@ -434,6 +434,7 @@ class FederatedTaskOperator(MeetingOperator):
             partition=meeting.run.partition,
             stage=self.stage,
             shard=self.shard,
+            kind=self.step.kind,
         )
         return dict(to_plain(config))
 

@@ -29,36 +29,32 @@ from fedtasks.airflow.schedules import Schedule
 from fedtasks.config import Party, check_name, load_party
 from fedtasks.errors import ConfigError
 from fedtasks.names import APPROVE, DATA
-from fedtasks.pipeline.step import (
-    SHARDS,
-    Launcher,
-    Stage,
-    Step,
+from fedtasks.pipeline.catalogue import (
     align,
     evaluate,
-    evaluate_secureboost,
     intersect,
     intersect_by_shard,
-    predict_secureboost,
+    predict,
     publish,
+    train,
     train_secureboost,
     train_split_nn,
 )
+from fedtasks.pipeline.step import SHARDS, Stage, Step
 
 __all__ = [
     "FederatedDag",
-    "Launcher",
     "Stage",
     "Step",
     "align",
     "evaluate",
-    "evaluate_secureboost",
     "federated",
     "intersect",
     "intersect_by_shard",
-    "predict_secureboost",
+    "predict",
     "publish",
     "timetable",
+    "train",
     "train_secureboost",
     "train_split_nn",
 ]

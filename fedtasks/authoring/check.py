@@ -13,7 +13,7 @@ from fedtasks.airflow.dagfiles import Declared, declared_in
 from fedtasks.checks import Finding, Verdict, wrong
 from fedtasks.config import Party, load_party
 from fedtasks.errors import ConfigError, FedtasksError, TicketError, TicketMissing, TicketNotAccepted, TicketRevoked
-from fedtasks.pipeline.step import Launcher, Step, spark_job
+from fedtasks.pipeline.step import Step
 
 PARSE_S = 1.0
 """How much processor time a DAG file may take: Airflow parses it every few seconds."""
@@ -83,8 +83,6 @@ def _entries(declared: Declared) -> Iterator[Finding]:
 def _missing(step: Step) -> str:
     """Say what of a step's code is not here; looks into the source, since importing it could be slow."""
     place, _, name = step.entry.rpartition(":")
-    if step.launcher is Launcher.SPARK:
-        return "" if spark_job(step.entry).is_file() else f"there is no {step.entry}"
     try:
         spec = None if place.endswith(".py") else find_spec(place)
     except ModuleNotFoundError:

@@ -7,11 +7,8 @@ ticket is asked, so what would be charged to one is counted and reported.
 from __future__ import annotations
 
 import itertools
-import runpy
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,19 +23,17 @@ from fedtasks.dataclass_io import to_plain
 from fedtasks.errors import (
     ConfigError,
     DataMissing,
-    DeadlinePassed,
     FedtasksError,
+    ModelUnknown,
     PeerFailed,
     ProcessFailed,
     ReceiptsDiffer,
 )
 from fedtasks.link.endpoint import Sent
-from fedtasks.link.link import Link
-from fedtasks.link.memory import MemoryLink, memory_pair
-from fedtasks.pipeline.step import Launcher, Step, shards_of, spark_job
-from fedtasks.runtime.context import Algorithm, TaskConfig, TaskContext
-from fedtasks.runtime.function import algorithm_at
-from fedtasks.wire.v1 import model_pb2, worker_pb2
+from fedtasks.pipeline.step import Step, shards_of
+from fedtasks.runtime.context import Entry, Outcome, TaskConfig
+from fedtasks.runtime.function import entry_at
+from fedtasks.runtime.memory import MemoryContext, MemoryModels, run_halves
 
 DEADLINE_S = 120.0
 """How long both halves of one step may take on sample data."""
@@ -119,15 +114,18 @@ def try_out(
     settings = {step.name: step.settings_with(params or {}) for step in steps}
     pair = _with_keys_for(pair, steps, settings, folder)
     run_id = f"trial.{partition}.{next(_numbers)}"
+    models = {name: MemoryModels() for name in pair.parties}
     with _spark(steps, pair, folder) as missing:
         incomplete = False
         for step in steps:
-            if step.launcher is Launcher.SPARK and missing:
+            if step.needs_spark and missing:
                 incomplete = True
                 yield Tried(step.name, left_out=missing)
                 continue
             try:
-                yield _try_step(step, settings[step.name], pair, run_id, partition)
+                yield _try_step(step, settings[step.name], pair, models, run_id, partition)
+            except ModelUnknown as error:
+                yield Tried(step.name, left_out=f"it needs a model that another run has trained: {error.detail}")
             except DataMissing as error:
                 if not incomplete:
                     raise
@@ -139,7 +137,7 @@ def _spark(steps: Sequence[Step], pair: Pair, folder: Path) -> Iterator[str]:
     """Start what both halves of Spark steps share; yields why it could not."""
     with ExitStack() as stack:
         missing = ""
-        if any(step.launcher is Launcher.SPARK for step in steps):
+        if any(step.needs_spark for step in steps):
             try:
                 from fedtasks.spark.session import spark_session
             except ImportError:
@@ -175,7 +173,7 @@ def pair_for(declared: Declared, folder: Path, party_file: Path | None = None) -
 
 def _with_keys_for(pair: Pair, steps: Sequence[Step], settings: Mapping[str, Mapping[str, Any]], folder: Path) -> Pair:
     """Return the pair with signing keys as long as the steps ask for, if one of them may sign."""
-    if all(step.launcher is not Launcher.SPARK for step in steps):
+    if not any(step.needs_spark for step in steps):
         return pair
     bits = max(_KEY_BITS, *(int(of_step.get("key_bits_min", 0)) for of_step in settings.values()))
     return replace(pair, parties={name: _with_keys(party, folder, bits) for name, party in pair.parties.items()})
@@ -190,14 +188,22 @@ def _with_keys(party: Party, folder: Path, bits: int) -> Party:
     return replace(party, psi_key=keys["psi_key"], psi_oprf_key=keys["psi_oprf_key"])
 
 
-def _try_step(step: Step, settings: Mapping[str, Any], pair: Pair, run_id: str, partition: str) -> Tried:
+def _try_step(
+    step: Step,
+    settings: Mapping[str, Any],
+    pair: Pair,
+    models: Mapping[str, MemoryModels],
+    run_id: str,
+    partition: str,
+) -> Tried:
     step.check(settings)
-    algorithm = _algorithm(step)
+    entry = entry_at(step.entry)
     tried = Tried(step.name, {name: Side() for name in pair.parties})
     began = time.monotonic()
     for stage, shard in _parts(step, settings):
-        configs = {
-            name: TaskConfig(
+        contexts = {}
+        for name, party in pair.parties.items():
+            config = TaskConfig(
                 party=Path("party.yaml"),
                 run_id=run_id,
                 task=step.name,
@@ -209,19 +215,12 @@ def _try_step(step: Step, settings: Mapping[str, Any], pair: Pair, run_id: str, 
                 partition=partition,
                 stage=stage,
                 shard=shard,
+                kind=step.kind,
             )
-            for name in pair.parties
-        }
-        _run_halves(algorithm, {name: (config, pair.parties[name]) for name, config in configs.items()}, tried)
+            contexts[name] = MemoryContext(config, party, models=models[name])
+        _run_halves(entry, contexts, tried)
     tried.took_s = time.monotonic() - began
     return tried
-
-
-def _algorithm(step: Step) -> Algorithm:
-    if step.launcher is Launcher.PYTHON:
-        return algorithm_at(step.entry)
-    algorithm: Algorithm = runpy.run_path(str(spark_job(step.entry)))["run"]
-    return algorithm
 
 
 def _parts(step: Step, settings: Mapping[str, Any]) -> Iterator[tuple[str, int | None]]:
@@ -233,36 +232,20 @@ def _parts(step: Step, settings: Mapping[str, Any]) -> Iterator[tuple[str, int |
             yield stage.name, shard
 
 
-def _run_halves(algorithm: Algorithm, halves: Mapping[str, tuple[TaskConfig, Party]], tried: Tried) -> None:
-    meeting = Meeting(*halves)
-    contexts = {name: TrialContext(config, party, meeting) for name, (config, party) in halves.items()}
-
-    def half(context: TrialContext) -> dict[str, Any]:
-        try:
-            return dict(to_plain(algorithm(context)))
-        finally:
-            meeting.leave()
-
-    with ThreadPoolExecutor(len(contexts), thread_name_prefix="half") as pool:
-        futures = {name: pool.submit(half, context) for name, context in contexts.items()}
-        if wait(futures.values(), DEADLINE_S).not_done:
-            meeting.abort()
-            task = next(iter(contexts.values())).config.half
-            raise DeadlinePassed(
-                f"a half is not done after {DEADLINE_S:g} s; does each receive what the other sends?", where=task
-            )
-    _raise_first(contexts, futures)
-    outcomes = {name: future.result() for name, future in futures.items()}
+def _run_halves(entry: Entry, contexts: Mapping[str, MemoryContext], tried: Tried) -> None:
+    ends = run_halves(entry, contexts, deadline_s=DEADLINE_S)
+    _raise_first(contexts, ends)
+    outcomes = {name: dict(to_plain(end)) for name, end in ends.items()}
     if len({str(outcome) for outcome in outcomes.values()}) > 1:
-        ends = "; ".join(f"{name}: {outcome}" for name, outcome in outcomes.items())
-        raise ReceiptsDiffer(f"both halves must end with the same, but did not: {ends}", where=tried.step)
+        told = "; ".join(f"{name}: {outcome}" for name, outcome in outcomes.items())
+        raise ReceiptsDiffer(f"both halves must end with the same, but did not: {told}", where=tried.step)
     for name, context in contexts.items():
         _add(tried.sides[name], context, outcomes[name])
 
 
-def _raise_first(contexts: Mapping[str, TrialContext], futures: Mapping[str, Future[dict[str, Any]]]) -> None:
+def _raise_first(contexts: Mapping[str, MemoryContext], ends: Mapping[str, Outcome | Exception]) -> None:
     """Raise what went wrong, if anything did; that the other half hung up is a consequence."""
-    errors = {name: error for name, future in futures.items() if (error := future.exception()) is not None}
+    errors = {name: end for name, end in ends.items() if isinstance(end, Exception)}
     for name, error in sorted(errors.items(), key=lambda item: isinstance(item[1], PeerFailed)):
         where = f"{contexts[name].config.half} of {name}"
         if isinstance(error, FedtasksError):
@@ -271,7 +254,7 @@ def _raise_first(contexts: Mapping[str, TrialContext], futures: Mapping[str, Fut
         raise ProcessFailed(f"{type(error).__name__}: {error}", where=where) from error
 
 
-def _add(side: Side, context: TrialContext, outcome: Mapping[str, Any]) -> None:
+def _add(side: Side, context: MemoryContext, outcome: Mapping[str, Any]) -> None:
     for part, values in outcome.items():
         side.outcome.setdefault(part, {}).update(values)
     for name, sent in context.sent.items():
@@ -283,85 +266,3 @@ def _add(side: Side, context: TrialContext, outcome: Mapping[str, Any]) -> None:
         )
     side.uses |= context.uses
     side.metrics |= context.metrics
-
-
-class TrialContext(TaskContext):
-    """A `TaskContext` without a gateway: it meets its other half in memory, and keeps what it would charge."""
-
-    def __init__(self, config: TaskConfig, party: Party, meeting: Meeting) -> None:
-        self.config = config
-        self.party = party
-        self.uses: dict[str, int] = {}
-        self.metrics: dict[str, float] = {}
-        self._meeting = meeting
-        self._links: list[MemoryLink] = []
-
-    @property
-    def sent(self) -> dict[str, Sent]:
-        """What was sent, by name."""
-        return {name: sent for link in self._links for name, sent in link.sent.items()}
-
-    def open_link(self, facts: Mapping[str, str]) -> Link:
-        """See `TaskContext.open_link`."""
-        link = self._meeting.link(self.party.name, facts)
-        self._links.append(link)
-        return link
-
-    def count_use(self, kind: str, amount: int) -> None:
-        """Keep what a ticket would be charged."""
-        self.uses[kind] = amount
-
-    def report(self, progress: Mapping[str, Any] | None = None, *, step: int = 0, **metrics: float) -> None:
-        """Keep the last value of each metric."""
-        self.metrics |= metrics
-
-    def model(self, name: str, version: int = 0, *, of_another: bool = False) -> worker_pb2.GetModelResponse:
-        """Know of no model: a trial is the first run of its pipeline."""
-        return worker_pb2.GetModelResponse()
-
-    def publish_model(
-        self, version: model_pb2.ModelVersion, consumed: Mapping[str, Sequence[str]], metrics: Mapping[str, float]
-    ) -> None:
-        """Keep the metrics only: there is no registry here."""
-        self.metrics |= metrics
-
-
-class Meeting:
-    """Gives two halves, each in a thread of its own, the two ends of a link once both have asked for it."""
-
-    def __init__(self, *names: str) -> None:
-        self._names = names
-        self._facts: dict[str, Mapping[str, str]] = {}
-        self._links: dict[str, MemoryLink] = {}
-        self._error: FedtasksError | None = None
-        self._barrier = threading.Barrier(len(names), action=self._connect)
-
-    def link(self, name: str, facts: Mapping[str, str]) -> MemoryLink:
-        """Wait for the other half, then return this one's end."""
-        self._facts[name] = facts
-        try:
-            self._barrier.wait()
-        except threading.BrokenBarrierError:
-            raise PeerFailed("the other half ended before they met") from None
-        if self._error is not None:
-            raise self._error
-        return self._links[name]
-
-    def leave(self) -> None:
-        """Let nobody wait for a half that has ended."""
-        self._barrier.abort()
-
-    def abort(self) -> None:
-        """End whatever both halves wait for."""
-        self.leave()
-        for link in self._links.values():
-            link.abort()
-
-    def _connect(self) -> None:
-        a, b = self._names
-        try:
-            links = memory_pair(facts_a=self._facts[a], facts_b=self._facts[b], names=(a, b))
-        except FedtasksError as error:
-            self._error = error
-            return
-        self._links = dict(zip(self._names, links, strict=True))

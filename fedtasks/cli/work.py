@@ -14,16 +14,16 @@ task_app = typer.Typer(no_args_is_help=True, help="One half of one task, as Airf
 spark_app = typer.Typer(no_args_is_help=True, help="Spark on this machine.")
 
 
-@task_app.command("run", epilog=examples("task run fedtasks.models.split_nn.train:main config.json"))
+@task_app.command("run", epilog=examples("task run fedtasks.psi.align:run config.json"))
 def task_run(
     entry: Annotated[str, typer.Argument(help="package.module:function, or /folder/file.py:function of one's own.")],
     config: Annotated[Path, typer.Argument(help="The task's configuration, JSON.")],
 ) -> None:
     """Run one half of a task; its outcome or failure appears beside CONFIG. Operators call this."""
-    from fedtasks.runtime.context import run
-    from fedtasks.runtime.function import algorithm_at
+    from fedtasks.runtime.function import entry_at
+    from fedtasks.runtime.process import run
 
-    raise typer.Exit(run(algorithm_at(entry), config))
+    raise typer.Exit(run(entry_at(entry), config))
 
 
 @spark_app.command("prepare", epilog=examples("spark prepare"))

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fedtasks.config import Party
+from fedtasks.config import Dataset, Party
 from fedtasks.digests import canonical
 from fedtasks.errors import ConfigDiffers, ConfigError, LabelInvalid
+from fedtasks.models.contract import algorithms
+from fedtasks.names import FOLLOWER, LEADER
 from fedtasks.pipeline.step import Step
 
 
@@ -62,11 +64,13 @@ def check_shared(party: Party, peer: str, steps: Sequence[Step], shared: Mapping
     Raises
     ------
     ConfigError
-        It names a dataset that this party does not declare, or a leader that is no party of the run.
+        It names a dataset that this party does not declare, a leader that is no party of the run, a setting that will
+        not do, or a task that is not there or does not do what the setting asks of it.
     ConfigDiffers
         It has settings for other steps than this pipeline.
     LabelInvalid
-        A step needs a label, and the leader's dataset has none or the follower's has one.
+        A step needs a label, and the leader's dataset has none or one that it does not predict, or the follower's has
+        one.
     """
     datasets, leader = shared["datasets"], shared["leader"]
     if sorted(datasets) != sorted((party.name, peer)):
@@ -78,10 +82,40 @@ def check_shared(party: Party, peer: str, steps: Sequence[Step], shared: Mapping
         raise ConfigDiffers(field="steps", ours=" ".join(ours), theirs=" ".join(theirs))
     for step in steps:
         step.check(shared["steps"][step.name])
+    _check_tasks(steps, shared["steps"])
     dataset = party.dataset(datasets[party.name])
-    if not any(step.needs_label for step in steps):
-        return
-    if leader == party.name and dataset.label is None:
-        raise LabelInvalid(f"{party.name} leads, but its dataset `{dataset.name}` declares no label")
-    if leader != party.name and dataset.label is not None:
-        raise LabelInvalid(f"{peer} leads, but the dataset `{dataset.name}` of {party.name} declares a label too")
+    _check_label(dataset, LEADER if leader == party.name else FOLLOWER, steps)
+
+
+def _check_tasks(steps: Sequence[Step], settings: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse a setting that names a task which does not stand before its step, or is not of the kind that it needs."""
+    wanted = {"psi_task": {"psi"}, "rows_task": None, "model_task": set(algorithms()), "evaluate_task": {"evaluate"}}
+    for place, step in enumerate(steps):
+        effective = {declared.name: step.default(declared) for declared in step.declared} | dict(settings[step.name])
+        # What predicts with a model by name takes it from the run that has trained it.
+        by_name = step.kind == "predict" and bool(effective["model"])
+        before = {known.name: known.kind for known in steps[:place]}
+        for name, kinds in wanted.items():
+            if name not in effective or (name == "model_task" and by_name):
+                continue
+            task = effective[name]
+            if task not in before:
+                known = ", ".join(before) or "none"
+                raise ConfigError(f"there is no task `{task}` before `{step.name}`; there are: {known}", field=name)
+            # Nobody but its author knows what a step of one's own does.
+            if before[task] and kinds is not None and before[task] not in kinds:
+                text = f"task `{task}` is of kind {before[task]}, and `{step.name}` needs: {', '.join(sorted(kinds))}"
+                raise ConfigError(text, field=name)
+
+
+def _check_label(dataset: Dataset, role: str, steps: Sequence[Step]) -> None:
+    """Refuse a dataset that has not the label which the steps ask of a party in this role."""
+    if any(step.needs_label for step in steps):
+        if role == LEADER and dataset.label is None:
+            raise LabelInvalid(f"this party leads, but its dataset `{dataset.name}` declares no label")
+        if role == FOLLOWER and dataset.label is not None:
+            raise LabelInvalid(f"this party follows, but its dataset `{dataset.name}` declares a label too")
+    known = algorithms()
+    for step in steps:
+        if step.kind in known:
+            known[step.kind].check_dataset(dataset, role)

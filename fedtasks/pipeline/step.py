@@ -1,20 +1,20 @@
-"""What a pipeline is made of."""
+"""Steps: what a pipeline is made of."""
 
 from __future__ import annotations
 
-import enum
 import importlib
+import re
 import sys
 from collections.abc import Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields
+from dataclasses import KW_ONLY, MISSING, Field, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-import fedtasks
 from fedtasks.config import check_name
 from fedtasks.dataclass_io import build, to_plain
 from fedtasks.digests import digest
 from fedtasks.errors import ConfigError
+from fedtasks.kinds import Kind
 
 SHARDS = "shards"
 """The task of a step in stages that lists its shards."""
@@ -22,12 +22,7 @@ SHARDS = "shards"
 MAX_SHARDS = 1024
 """As many tasks as Airflow maps over by default (``core.max_map_length``)."""
 
-
-class Launcher(enum.Enum):
-    """How a half of a step is started."""
-
-    PYTHON = "python"
-    SPARK = "spark"
+_ENTRY = re.compile(r"([A-Za-z_]\w*(\.[A-Za-z_]\w*)*|/[^:]+\.py):[A-Za-z_]\w*", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -60,12 +55,11 @@ class Step:
     name
         Its task id, and the name under which both halves meet.
     entry
-        ``package.module:function`` or ``/folder/file.py:function`` for Python; a file relative to the installation's
-        root for Spark.
-    launcher
-        How it is started.
+        What runs one half: ``package.module:function``, or ``/folder/file.py:function`` for a function of one's own.
+    needs_spark
+        Whether it starts a Spark session.
     settings
-        Its settings where they differ from the algorithm's defaults; equal on both sides.
+        Its settings where they differ from the defaults; equal on both sides.
     stages
         The parts that it is cut into; by default it is one task. With a stage by shard, the setting ``shards`` says how
         many there are.
@@ -73,17 +67,21 @@ class Step:
         ``package.module:Dataclass`` that declares the settings; makes the fields of the trigger form.
     needs_label
         Whether the leader's dataset must declare a label, and the follower's none.
+    kind
+        Name of the `fedtasks.kinds.Kind` that it is; empty for a step of one's own.
     source_digest
         SHA-256 (hex) of a function of one's own, so that both sides run the same; empty for what is installed.
     """
 
     name: str
     entry: str
-    launcher: Launcher = Launcher.PYTHON
+    _: KW_ONLY
+    needs_spark: bool = False
     settings: Mapping[str, Any] = field(default_factory=dict)
     stages: tuple[Stage, ...] = ()
     settings_type: str = ""
     needs_label: bool = False
+    kind: str = ""
     source_digest: str = ""
 
     def __post_init__(self) -> None:
@@ -93,15 +91,40 @@ class Step:
             if names.count(name) > 1:
                 raise ConfigError(f"`{name}` stands twice", field="stages")
         self.check(self.settings)
-        if (self.launcher is Launcher.PYTHON) != (":" in self.entry):
-            expected = "package.module:function" if self.launcher is Launcher.PYTHON else "a file"
-            raise ConfigError(f"`{self.entry}` is not {expected}", field="entry")
+        if not _ENTRY.fullmatch(self.entry):
+            raise ConfigError(f"`{self.entry}` is neither package.module:function nor /file.py:function", field="entry")
+
+    @classmethod
+    def of(
+        cls, kind: Kind, name: str = "", *, settings: Mapping[str, Any] | None = None, stages: tuple[Stage, ...] = ()
+    ) -> Self:
+        """Make a step of a kind.
+
+        Parameters
+        ----------
+        kind
+            What it runs, and which settings it takes.
+        name
+            Its task id; by default the kind's name.
+        settings, stages
+            As for every step.
+        """
+        return cls(
+            name or kind.name,
+            kind.entry,
+            needs_spark=kind.needs_spark,
+            settings=settings or {},
+            stages=stages,
+            settings_type=f"{kind.settings.__module__}:{kind.settings.__qualname__}",
+            needs_label=kind.needs_label,
+            kind=kind.name,
+        )
 
     @property
     def digest(self) -> str:
         """SHA-256 (hex) of the declaration without its settings, which the shared configuration holds."""
         what = self.source_digest or self.entry  # where a function of one's own stands is each side's own affair
-        return digest({"name": self.name, "entry": what, "launcher": self.launcher, "stages": self.stages})
+        return digest({"name": self.name, "kind": self.kind, "entry": what, "stages": self.stages})
 
     @property
     def is_by_shard(self) -> bool:
@@ -122,13 +145,13 @@ class Step:
         return fields(self.declaration) if self.settings_type else ()
 
     def default(self, declared: Field[Any]) -> Any:
-        """Return what a setting is if nobody changes it: the pipeline's value, else the algorithm's."""
+        """Return what a setting is if nobody changes it: the pipeline's value, else the one declared."""
         if declared.name in self.settings:
             return to_plain(self.settings[declared.name])
         return to_plain(declared.default_factory() if declared.default_factory is not MISSING else declared.default)
 
     def settings_with(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the settings where they differ from the algorithm's defaults: the pipeline's, changed by a form.
+        """Return the settings where they differ from those declared: the pipeline's, changed by a form.
 
         A form may name a field by itself (``train.epochs``), or a program all that it changes
         (``train: {epochs: 3}``), which wins.
@@ -148,19 +171,8 @@ class Step:
             build(self.declaration, dict(settings), path=self.name)
 
     def command(self, config: Path) -> list[str]:
-        """Return the command that runs one half with the configuration file `config`.
-
-        Raises
-        ------
-        ConfigError
-            The Spark job is not installed here.
-        """
-        if self.launcher is Launcher.PYTHON:
-            return [sys.executable, "-m", "fedtasks.cli", "task", "run", self.entry, str(config)]
-        job = spark_job(self.entry)
-        if not job.exists():
-            raise ConfigError("the Spark job is not installed here", where=str(job))
-        return [sys.executable, str(job), str(config)]
+        """Return the command that runs one half with the configuration file `config`."""
+        return [sys.executable, "-m", "fedtasks.cli", "task", "run", self.entry, str(config)]
 
 
 def shards_of(settings: Mapping[str, Any]) -> int:
@@ -175,76 +187,3 @@ def shards_of(settings: Mapping[str, Any]) -> int:
     if type(shards) is not int or not 1 <= shards <= MAX_SHARDS:
         raise ConfigError(f"`{shards}` is not a number of shards, 1 to {MAX_SHARDS}", field="shards")
     return shards
-
-
-def spark_job(entry: str) -> Path:
-    """Return where the Spark job `entry` is: the jobs lie beside the package."""
-    return Path(fedtasks.__file__).parents[1] / entry
-
-
-_PSI = "fedtasks.psi.settings:PsiSettings"
-_ALIGN = "fedtasks.psi.settings:AlignSettings"
-_TRAIN = "fedtasks.models.split_nn.settings:TrainSettings"
-_TREES = "fedtasks.models.secureboost.settings:TrainSettings"
-_EVALUATE = "fedtasks.models.settings:EvaluateSettings"
-_PREDICT = "fedtasks.models.settings:PredictSettings"
-_PUBLISH = "fedtasks.models.settings:PublishSettings"
-
-
-def intersect(**settings: Any) -> Step:
-    """Find the people that both parties share, by private set intersection; task ``psi``."""
-    return Step("psi", "spark_jobs/psi.py", Launcher.SPARK, settings, settings_type=_PSI)
-
-
-def intersect_by_shard(shards: int = 8, **settings: Any) -> Step:
-    """Find the people that both parties share, in tasks of their own for each transfer; task group ``psi``.
-
-    A transfer that breaks is repeated alone, and goes on where it stopped.
-    """
-    stages = (Stage("prepare"), Stage("send", True), Stage("sign"), Stage("answer", True), Stage("match"))
-    return Step("psi", "spark_jobs/psi.py", Launcher.SPARK, {"shards": shards, **settings}, stages, _PSI)
-
-
-def align(**settings: Any) -> Step:
-    """Put the shared rows of both parties into blocks of equal order; task ``align``."""
-    return Step("align", "spark_jobs/align.py", Launcher.SPARK, settings, settings_type=_ALIGN)
-
-
-def train_split_nn(**settings: Any) -> Step:
-    """Train a neural network whose halves stay apart; task ``train``."""
-    entry = "fedtasks.models.split_nn.training:train"
-    return Step("train", entry, settings=settings, settings_type=_TRAIN, needs_label=True)
-
-
-def evaluate(**settings: Any) -> Step:
-    """Score the test rows with both halves and measure; task ``evaluate``."""
-    entry = "fedtasks.models.tasks:evaluate"
-    return Step("evaluate", entry, settings=settings, settings_type=_EVALUATE, needs_label=True)
-
-
-def train_secureboost(**settings: Any) -> Step:
-    """Train boosted trees whose splits and leaves stay apart; task ``train``.
-
-    What decides privacy is always named, so that a ticket can bound it.
-    """
-    named = {"trees": 20, "first_tree": "leader", "key_bits": 2048, "min_leaf_rows": 20, **settings}
-    entry = "fedtasks.models.secureboost.training:train"
-    return Step("train", entry, settings=named, settings_type=_TREES, needs_label=True)
-
-
-def evaluate_secureboost(**settings: Any) -> Step:
-    """Score the test rows with both halves of the trees and measure; task ``evaluate``."""
-    entry = "fedtasks.models.tasks:evaluate"
-    named = {"scores": "leader", **settings}
-    return Step("evaluate", entry, settings=named, settings_type=_EVALUATE, needs_label=True)
-
-
-def predict_secureboost(**settings: Any) -> Step:
-    """Score all shared people with both halves of the trees; task ``predict``."""
-    entry = "fedtasks.models.tasks:predict"
-    return Step("predict", entry, settings={"scores": "leader", **settings}, settings_type=_PREDICT)
-
-
-def publish(**settings: Any) -> Step:
-    """Enter the trained model in both registries, and put it into use if it is no worse; task ``publish``."""
-    return Step("publish", "fedtasks.models.tasks:publish", settings=settings, settings_type=_PUBLISH)

@@ -1,36 +1,30 @@
-"""An algorithm as a process of its own: one configuration file in, one outcome file out.
+"""One half of a task: its configuration, what it may use, and what it ends with.
 
-An operator writes the `TaskConfig`, starts ``fedtasks task run CONFIG`` (or a Spark job), and reads beside it either
-``outcome.json`` or ``failure.json``. Progress and metrics go to the own gateway as the work goes on.
+What runs as a half is an `Entry`: a function of a `TaskContext`. A context is implemented over the gateway
+(`fedtasks.runtime.gateway`) and in memory (`fedtasks.runtime.memory`).
 """
 
 from __future__ import annotations
 
+import abc
 import json
-import logging
-import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from fedtasks.config import Dataset, Party, load_party
+from fedtasks.config import Dataset, Party
 from fedtasks.data.partitions import landed_until
 from fedtasks.data.storage import RunStorage
-from fedtasks.dataclass_io import build, to_plain
-from fedtasks.errors import ConfigError, FedtasksError, ModelTaken, ProcessFailed
-from fedtasks.link.client import GatewayClient
-from fedtasks.link.grpc_link import GrpcLink
+from fedtasks.dataclass_io import to_plain
+from fedtasks.errors import ModelTaken
 from fedtasks.link.link import Link
 from fedtasks.names import half_name
-from fedtasks.wire.v1 import model_pb2, worker_pb2
+from fedtasks.wire.v1 import worker_pb2
 
-log = logging.getLogger(__name__)
-
-OUTCOME = "outcome.json"
-FAILURE = "failure.json"
+if TYPE_CHECKING:
+    from fedtasks.wire.v1 import model_pb2
 
 
 @dataclass(frozen=True)
@@ -52,12 +46,16 @@ class TaskConfig:
         Name of the party that holds the label.
     datasets
         Party name → dataset name, for both parties.
+    kind
+        The kind of step that this is; empty for a step of somebody's own.
     settings
-        The step's own settings, equal on both sides.
+        The step's settings, equal on both sides.
     shared_digest
         Digest of the run's whole shared configuration.
     partition
         Whose data the run uses: a day or another key.
+    bounds
+        Clause → what the run's ticket says there.
     """
 
     party: Path
@@ -72,6 +70,8 @@ class TaskConfig:
     partition: str = ""
     stage: str = ""
     shard: int | None = None
+    kind: str = ""
+    bounds: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def half(self) -> str:
@@ -98,45 +98,42 @@ class Outcome:
     values: Mapping[str, Any] = field(default_factory=dict)
 
 
-class TaskContext:
-    """What an algorithm may use: its configuration, its party, its storage, the link and a place to report to."""
+class TaskContext(Protocol):
+    """What a half may use: its configuration, its party, its storage, the link, models, and a place to report to."""
 
-    def __init__(self, config: TaskConfig, party: Party, client: GatewayClient) -> None:
-        self.config = config
-        self.party = party
-        self._client = client
-        self._link: GrpcLink | None = None
+    @property
+    def config(self) -> TaskConfig:
+        """What this half needs to know."""
 
-    @cached_property
+    @property
+    def party(self) -> Party:
+        """This party."""
+
+    @property
     def dataset(self) -> Dataset:
-        """The own dataset of this run."""
-        return self.party.dataset(self.config.datasets[self.party.name])
+        """This party's dataset of the run."""
 
     @property
     def partitions(self) -> list[str]:
-        """The partitions of the own dataset that this run may use now: up to its own, which must have landed.
+        """The partitions of this party's dataset that the run may use now: up to its own, which must have landed.
 
         Raises
         ------
         DataNotLanded
             It has not.
         """
-        return landed_until(self.dataset, self.config.partition)
 
     @property
     def is_leader(self) -> bool:
         """Whether this party holds the label."""
-        return self.config.leader == self.party.name
 
-    @cached_property
+    @property
     def storage(self) -> RunStorage:
         """Where this run's files are."""
-        return RunStorage(self.party.storage, self.config.run_id)
 
-    @cached_property
+    @property
     def folder(self) -> str:
         """URI of the folder that this attempt writes to."""
-        return self.storage.attempt(self.config.task, self.config.attempt)
 
     def open_link(self, facts: Mapping[str, str]) -> Link:
         """Meet the other half.
@@ -151,17 +148,6 @@ class TaskContext:
         ConfigDiffers, RowOrderDiffers, VersionDiffers
             A fact differs; the error names it.
         """
-        config = self.config
-        self._link = GrpcLink(
-            self._client,
-            peer=config.peer,
-            run_id=config.run_id,
-            task=config.half,
-            shard=config.shard or 0,
-            attempt=config.attempt,
-            facts={"shared configuration": config.shared_digest, **facts},
-        )
-        return self._link
 
     def count_use(self, kind: str, amount: int) -> None:
         """Charge a use to the run's ticket; to be called before it happens.
@@ -180,10 +166,9 @@ class TaskContext:
         TicketRevoked, TicketExpired, AttemptStale, RunEnded, …
             The ticket or this attempt is not valid any more.
         """
-        self._client.count_use(self.config.run_id, self.config.half, self.config.attempt, kind, amount)
 
     def model(self, name: str, version: int = 0, *, of_another: bool = False) -> worker_pb2.GetModelResponse:
-        """Return a version of a model, by default the one in use before this run, as the own registry has it.
+        """Return a version of a model, by default the one in use before this run, as this party's registry has it.
 
         What this run itself has published does not count: a task that is cleared does again what it did.
 
@@ -197,7 +182,76 @@ class TaskContext:
         ModelTaken
             The name belongs to another pipeline.
         """
-        found = self._client.get_model(name, version)
+
+    def publish_model(
+        self, version: model_pb2.ModelVersion, consumed: Mapping[str, Sequence[str]], metrics: Mapping[str, float]
+    ) -> None:
+        """Enter a version that both halves have agreed on in this party's registry; it is in use from now on.
+
+        Parameters
+        ----------
+        version
+            Its number, parent, run and digests.
+        consumed
+            Dataset of this party → the partitions that it has learnt from.
+        metrics
+            What this party knows of its quality.
+
+        Raises
+        ------
+        ModelTaken
+            The name belongs to another pipeline or peer, or the number to another version.
+        """
+
+    def report(self, progress: Mapping[str, Any] | None = None, *, step: int = 0, **metrics: float) -> None:
+        """Show progress (display only), store metrics at `step` and what has been sent; never fails the task."""
+
+
+Entry: TypeAlias = Callable[[TaskContext], Outcome]
+"""What runs as one half of a task: an algorithm's training, a ready-made step, or a function of somebody's own."""
+
+
+class LocalContext(abc.ABC):
+    """The part of a `TaskContext` that follows from its configuration and its party alone.
+
+    Parameters
+    ----------
+    config, party
+        See `TaskContext`.
+    """
+
+    def __init__(self, config: TaskConfig, party: Party) -> None:
+        self.config = config
+        self.party = party
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """See `TaskContext.dataset`."""
+        return self.party.dataset(self.config.datasets[self.party.name])
+
+    @property
+    def partitions(self) -> list[str]:
+        """See `TaskContext.partitions`."""
+        return landed_until(self.dataset, self.config.partition)
+
+    @property
+    def is_leader(self) -> bool:
+        """See `TaskContext.is_leader`."""
+        return self.config.leader == self.party.name
+
+    @cached_property
+    def storage(self) -> RunStorage:
+        """See `TaskContext.storage`."""
+        return RunStorage(self.party.storage, self.config.run_id)
+
+    @cached_property
+    def folder(self) -> str:
+        """See `TaskContext.folder`."""
+        return self.storage.attempt(self.config.task, self.config.attempt)
+
+    def model(self, name: str, version: int = 0, *, of_another: bool = False) -> worker_pb2.GetModelResponse:
+        """See `TaskContext.model`."""
+        found = self._registered(name, version)
         pipeline, _, _ = found.version.run_id.partition(".")
         if pipeline and pipeline != self.config.run_id.partition(".")[0] and not of_another:
             raise ModelTaken(f"`{name}` belongs to pipeline {pipeline}", model=name)
@@ -210,88 +264,12 @@ class TaskContext:
             else worker_pb2.GetModelResponse(newest=found.newest)
         )
 
-    def publish_model(
-        self, version: model_pb2.ModelVersion, consumed: Mapping[str, Sequence[str]], metrics: Mapping[str, float]
-    ) -> None:
-        """Enter a version that both halves have agreed on in the own registry; see `GatewayClient.publish_model`."""
-        config = self.config
-        self._client.publish_model(config.run_id, config.half, config.attempt, version, consumed, metrics)
-
-    def report(self, progress: Mapping[str, Any] | None = None, *, step: int = 0, **metrics: float) -> None:
-        """Show progress (display only), store metrics at `step` and what has been sent; never fails the task."""
-        config, sent = self.config, self._link.sent if self._link is not None else {}
-        disclosures = [
-            worker_pb2.Disclosure(name=name, messages=each.messages, items=each.items, bytes=each.bytes)
-            for name, each in list(sent.items())
-        ]
-        try:
-            self._client.report(
-                config.run_id,
-                config.half,
-                config.attempt,
-                progress=progress,
-                step=step,
-                metrics=metrics,
-                disclosures=disclosures,
-            )
-        except FedtasksError as error:
-            log.warning("progress could not be reported: %s", error)
+    @abc.abstractmethod
+    def _registered(self, name: str, version: int) -> worker_pb2.GetModelResponse:
+        """Return a version as the registry has it now; 0 is the one in use."""
 
 
 def facts_of(settings: object, **more: str) -> dict[str, str]:
     """Return a settings dataclass as facts for `open_link`, defaults too: neighbouring versions may differ in them."""
     plain = to_plain(settings)
     return {**{f"settings.{name}": json.dumps(value, sort_keys=True) for name, value in plain.items()}, **more}
-
-
-Algorithm = Callable[[TaskContext], Outcome]
-
-
-def run(algorithm: Algorithm, config_file: Path) -> int:
-    """Run one half of a task and write its outcome or failure beside `config_file`.
-
-    Returns
-    -------
-    int
-        Exit code: 0 when the half succeeded, 1 when it failed and ``failure.json`` says why.
-    """
-    logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    folder = config_file.parent
-    try:
-        config = build(TaskConfig, json.loads(config_file.read_text(encoding="utf-8")))
-        party = load_party(config.party)
-        with GatewayClient.of(party) as client:
-            context = TaskContext(config, party, client)
-            try:
-                outcome = algorithm(context)
-            finally:
-                context.report()  # whatever became of it, this has left the house
-    except FedtasksError as error:
-        log.error("%s", error)
-        _write(folder / FAILURE, _failure(error))
-        return 1
-    except Exception as error:
-        log.exception("the algorithm raised an error that it does not know")
-        unknown = ProcessFailed(f"{type(error).__name__} in {config_file.name}; see the log")
-        _write(folder / FAILURE, _failure(unknown))
-        return 1
-    _write(folder / OUTCOME, to_plain(outcome))
-    return 0
-
-
-def _failure(error: FedtasksError) -> dict[str, Any]:
-    facts = {"code": error.code, "detail": error.detail, "where": error.where, "public": error.public}
-    return {**facts, "fields": error.fields}
-
-
-def _write(path: Path, value: Mapping[str, Any]) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(value, sort_keys=True), encoding="utf-8")
-    os.replace(partial, path)
-
-
-def main(algorithm: Algorithm) -> None:
-    """Entry point of a Spark job: the one argument is the configuration file."""
-    if len(sys.argv) != 2:
-        raise SystemExit(str(ConfigError(f"usage: {sys.argv[0]} CONFIG")))
-    raise SystemExit(run(algorithm, Path(sys.argv[1])))

@@ -23,7 +23,7 @@ from fedtasks.data.tables import ID, list_parts, read_rows, rows_schema
 from fedtasks.dataclass_io import to_plain
 from fedtasks.errors import ConfigError
 from fedtasks.link.link import Link
-from fedtasks.runtime.context import Algorithm, Outcome, TaskContext
+from fedtasks.runtime.context import Entry, Outcome, TaskContext
 
 MAX_OUTCOME_CHARS = 64_000
 """The longest outcome, as JSON, that a function may return: it is kept and signed by both sides."""
@@ -115,13 +115,13 @@ class Data:
         return list(columns) or list(self._dataset.features)
 
 
-def algorithm_at(entry: str) -> Algorithm:
-    """Import the algorithm of a Python step.
+def entry_at(entry: str) -> Entry:
+    """Import what a step runs.
 
     Parameters
     ----------
     entry
-        ``package.module:function`` that is an algorithm, or ``/folder/file.py:function`` of one's own.
+        ``package.module:function``, an `Entry`, or ``/folder/file.py:function`` of one's own.
 
     Raises
     ------
@@ -131,10 +131,10 @@ def algorithm_at(entry: str) -> Algorithm:
     place, _, name = entry.rpartition(":")
     try:
         if _IN_FILE.fullmatch(entry):
-            return algorithm_of(getattr(_module(Path(place)), name).function)
+            return entry_of(getattr(_module(Path(place)), name).function)
         if _ENTRY.fullmatch(entry):
-            algorithm: Algorithm = getattr(importlib.import_module(place), name)
-            return algorithm
+            found: Entry = getattr(importlib.import_module(place), name)
+            return found
     except (ImportError, AttributeError, OSError, SyntaxError) as error:
         raise ConfigError(f"`{entry}` cannot be imported: {error}", field="entry") from error
     raise ConfigError(f"`{entry}` is neither package.module:function nor /file.py:function", field="entry")
@@ -164,8 +164,8 @@ def _airflow_as_library() -> Iterator[None]:
             os.environ[AS_LIBRARY] = before
 
 
-def algorithm_of(function: Callable[[Link, Config, Data], Mapping[str, Any]]) -> Algorithm:
-    """Make the algorithm that runs `function` as one half; what it returns must equal the other half's."""
+def entry_of(function: Callable[[Link, Config, Data], Mapping[str, Any]]) -> Entry:
+    """Return what runs `function` as one half; what that returns must equal the other half's."""
 
     def run(context: TaskContext) -> Outcome:
         config = context.config

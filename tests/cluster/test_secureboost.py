@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,9 +19,9 @@ from fedtasks.runtime.context import Outcome
 from fedtasks.spark.session import running_session
 from tests.cluster.hdfs import HdfsCluster
 from tests.cluster.spark import SparkCluster
-from tests.integration.halves import ROLES, RUN, Context, run_both
 from tests.integration.psi_halves import make_party
 from tests.integration.secureboost_case import FEATURES, SEEDS, halves_of, succeeded, write_both, write_party
+from tests.support.halves import ROLES, RUN, Context, run_both
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
@@ -46,8 +45,7 @@ def test_trees_grown_on_the_cluster_equal_those_of_one_machine(
     write_atomically(f"{state}/sums/attempt-0/tree/rows-00000", b"what a killed attempt has left")
     conf = spark_master.conf | {"spark.cores.max": "2"}
     party = make_party("shop", tmp_path, ())
-    follower.party = replace(party, spark=Spark(spark_master.master, "512m", conf))  # type: ignore[attr-defined]
-    leader.party = SimpleNamespace(spark=Spark())  # type: ignore[attr-defined]
+    follower.party = replace(party, spark=Spark(spark_master.master, "512m", conf))
     monkeypatch.setattr(sums_by_spark, "BLOCK_ROWS", 60)
     fs, folder = filesystem(f"{state}/sums")
     seen: list[set[str]] = []

@@ -11,17 +11,16 @@ import pytest
 
 from fedtasks.airflow.pipeline import (
     FederatedDag,
-    Launcher,
     Stage,
     Step,
     align,
     evaluate,
     intersect,
     intersect_by_shard,
+    train,
     train_split_nn,
 )
 from fedtasks.errors import ConfigError
-from fedtasks.pipeline.step import spark_job
 
 STEPS = [intersect(), align(test_fraction=0.2), train_split_nn(epochs=20), evaluate()]
 
@@ -90,13 +89,13 @@ def test_step_in_stages_is_a_group_with_a_mapped_task_for_each_shard(party_file:
 @pytest.mark.parametrize("settings", [{}, {"shards": 0}, {"shards": "8"}, {"shards": True}])
 def test_step_by_shard_must_say_how_many(settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="not a number of shards"):
-        Step("psi", "job.py", Launcher.SPARK, settings, (Stage("send", by_shard=True),))
+        Step("psi", "job:run", settings=settings, stages=(Stage("send", by_shard=True),))
 
 
 @pytest.mark.parametrize("names", [("shards",), ("Send It",), ("send", "send")])
 def test_stage_names_that_airflow_could_not_take_are_refused(names: tuple[str, ...]) -> None:
     with pytest.raises(ConfigError):
-        Step("psi", "job.py", Launcher.SPARK, {}, tuple(Stage(name) for name in names))
+        Step("psi", "job:run", stages=tuple(Stage(name) for name in names))
 
 
 def test_schedule_counts_only_where_party_yaml_lists_the_pipeline(party_file: Path) -> None:
@@ -183,23 +182,28 @@ def test_federated_dag_bad_declaration_is_named(party_file: Path, arguments: dic
         FederatedDag(**arguments)
 
 
-@pytest.mark.parametrize(("entry", "launcher"), [("a.py", Launcher.PYTHON), ("a.b:c", Launcher.SPARK)])
-def test_step_entry_must_fit_its_launcher(entry: str, launcher: Launcher) -> None:
-    with pytest.raises(ConfigError, match="is not"):
-        Step("train", entry, launcher)
+@pytest.mark.parametrize("entry", ["a.py", "a.b", "spark_jobs/psi.py", "a-b:c", "a:b.c", ""])
+def test_step_entry_that_names_no_function_is_refused(entry: str) -> None:
+    with pytest.raises(ConfigError, match="is neither package"):
+        Step("train", entry)
 
 
 def test_step_digest_names_what_runs_and_not_its_settings() -> None:
     assert train_split_nn(epochs=1).digest == train_split_nn(epochs=2).digest
-    digests = {step.digest for step in STEPS} | {Step("train", "other:train").digest}
-    assert len(digests) == len(STEPS) + 1
+    entry = train_split_nn().entry
+    others = [Step("train", "other:train"), Step("train", entry), Step("train", entry, kind="split_nn")]
+    assert others[2].digest == train_split_nn().digest
+    assert len({step.digest for step in [*STEPS, *others]}) == len(STEPS) + 2
+
+
+def test_training_of_an_algorithm_that_is_not_installed_names_what_there_is(party_file: Path) -> None:
+    assert (train("secureboost").kind, train("secureboost").name) == ("secureboost", "train")
+    with pytest.raises(ConfigError, match=r"`psi` is none of: .*split_nn.*secureboost"):
+        train("psi")
 
 
 @pytest.mark.parametrize("step", STEPS, ids=lambda step: step.name)
 def test_step_entry_exists(step: Step) -> None:
-    if step.launcher is Launcher.SPARK:
-        assert spark_job(step.entry).is_file()
-    else:
-        module, _, function = step.entry.partition(":")
-        source = Path(__file__).parents[2].joinpath(*module.split(".")).with_suffix(".py").read_text()
-        assert f"def {function}(" in source
+    module, _, function = step.entry.partition(":")
+    source = Path(__file__).parents[2].joinpath(*module.split(".")).with_suffix(".py").read_text()
+    assert f"def {function}(" in source

@@ -21,6 +21,7 @@ from fedtasks.errors import DataMissing, FedtasksError, PeerFailed
 from fedtasks.link.conversation import Conversation
 from fedtasks.link.endpoint import Endpoint
 from fedtasks.runtime.context import Outcome, TaskConfig, TaskContext
+from fedtasks.runtime.memory import MemoryContext
 from fedtasks.wire.v1 import model_pb2, worker_pb2
 
 LEADER, FOLLOWER = "bank", "shop"
@@ -100,14 +101,12 @@ class PipeLink(Endpoint):
             return  # the conversation holds it
 
 
-class HalfContext(TaskContext):
-    """A `TaskContext` that meets its peer over a pipe and keeps its progress, its uses and how much it sent."""
+class HalfContext(MemoryContext):
+    """A context in memory that meets its peer, which is in another process, over a pipe."""
 
     def __init__(self, config: TaskConfig, party: Party, connection: Connection, cut_after: int | None) -> None:
-        self.config = config
-        self.party = party
-        self.progress: list[Mapping[str, Any]] = []
-        self.uses: list[tuple[str, int]] = []
+        super().__init__(config, party)
+        self.counted: list[tuple[str, int]] = []
         self.link: PipeLink | None = None
         self._connection, self._cut_after = connection, cut_after
 
@@ -116,12 +115,9 @@ class HalfContext(TaskContext):
         return self.link
 
     def count_use(self, kind: str, amount: int) -> None:
-        self.uses.append((kind, amount))
+        self.counted.append((kind, amount))
 
-    def report(self, progress: Mapping[str, Any] | None = None, *, step: int = 0, **metrics: float) -> None:
-        self.progress.append(progress or {})
-
-    def model(self, name: str, version: int = 0, *, of_another: bool = False) -> worker_pb2.GetModelResponse:
+    def _registered(self, name: str, version: int) -> worker_pb2.GetModelResponse:
         """Return what a test wrote as the version in use."""
         try:
             consumed = read_json(f"{self.party.storage}/{name}.json")
@@ -179,11 +175,12 @@ def _serve(control: Connection, party: Party) -> None:
             except FedtasksError as error:
                 ended = {"code": error.code, "detail": error.detail, "where": error.where, "public": error.public}
             except Exception as error:
-                ended = {"code": "PROCESS_FAILED", "detail": repr(error)}  # as `fedtasks.runtime.context.run` does
+                ended = {"code": "PROCESS_FAILED", "detail": repr(error)}  # as `fedtasks.runtime.process.run` does
             finally:
                 connection.close()
             sent = context.link.bytes_sent if context.link else 0
-            control.send((ended, {"progress": context.progress, "uses": context.uses, "bytes_sent": sent}))
+            progress = [shown or {} for shown, _ in context.reports]
+            control.send((ended, {"progress": progress, "uses": context.counted, "bytes_sent": sent}))
 
 
 class Halves:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,21 +11,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fedtasks.config import FeatureType, LabelKind, Spark
+from fedtasks.config import FeatureType, LabelKind
 from fedtasks.crypto.packing import Slots
 from fedtasks.data.blocks import LABEL, TAG, TRAIN, WEIGHT, Blocks, write_blocks
 from fedtasks.data.storage import RunStorage, local_path, write_json
-from fedtasks.errors import (
-    FedtasksError,
-)
+from fedtasks.errors import DataMissing, FedtasksError
 from fedtasks.models import tasks
 from fedtasks.models.secureboost import training
 from fedtasks.models.secureboost.model import FollowerHalf, LeaderHalf
 from fedtasks.models.secureboost.settings import TrainSettings
 from fedtasks.models.versions import load_half
 from fedtasks.runtime.context import Outcome
-from fedtasks.wire.v1 import model_pb2, worker_pb2
-from tests.integration.halves import ROLES, RUN, Context, run_both
+from fedtasks.runtime.memory import MemoryModels
+from fedtasks.wire.v1 import model_pb2
+from tests.support.halves import ROLES, RUN, Context, run_both
 from tests.unit.models.secureboost import boosting
 from tests.unit.models.secureboost.boosting import NullOwner, NullSums, Problem, as_plain, boost_plainly
 
@@ -110,26 +108,24 @@ def run(
     task: str, root: Path, settings: object, *, attempt: int = 1, fail: tuple[str, int] | None = None, **options: Any
 ) -> tuple[Ends, tuple[Context, Context]]:
     """Run both halves of a task; return how they ended and their contexts."""
-    leader, follower = (Context(root, role, task, attempt=attempt, settings=settings, **options) for role in ROLES)
-    for role, context in zip(ROLES, (leader, follower), strict=True):
-        context.party = SimpleNamespace(storage=f"file://{root}/{role}", spark=Spark())  # type: ignore[attr-defined]
-        context.model = registry(root, role)  # type: ignore[attr-defined]
+    leader, follower = (
+        Context(root, role, task, attempt=attempt, settings=settings, models=models_of(root, role), **options)
+        for role in ROLES
+    )
     algorithm = {"train": training.train, "evaluate": tasks.evaluate, "predict": tasks.predict}[task]
     return run_both(algorithm, leader, follower, fail=fail), (leader, follower)
 
 
-def registry(root: Path, role: str) -> Callable[..., worker_pb2.GetModelResponse]:
-    """Return a registry in which what the first run has trained is version 1 of every model, and nothing else is."""
-
-    def model(name: str, version: int = 0, *, of_another: bool = False) -> worker_pb2.GetModelResponse:
-        if version > 1:
-            return worker_pb2.GetModelResponse()
+def models_of(root: Path, role: str) -> MemoryModels:
+    """Return a registry in which what the first run has trained, if it has, is version 1 of `credit`."""
+    models = MemoryModels()
+    try:
         facts = RunStorage(f"file://{root}/{role}", RUN).published("train").facts
-        fields = {"own_digest": facts["digest"], "peer_digest": facts["peer_digest"]}
-        found = model_pb2.ModelVersion(model=name, version=1, run_id=RUN, **fields)
-        return worker_pb2.GetModelResponse(version=found, newest=1)
-
-    return model
+    except DataMissing:
+        return models
+    fields = {"own_digest": facts["digest"], "peer_digest": facts["peer_digest"]}
+    models.publish(model_pb2.ModelVersion(model="credit", version=1, run_id=RUN, **fields), {})
+    return models
 
 
 def succeeded(task: str, root: Path, settings: object, **options: Any) -> tuple[Outcome, tuple[Context, Context]]:

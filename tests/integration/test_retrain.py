@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,10 +20,9 @@ from fedtasks.models.split_nn.model import SplitNnHalf
 from fedtasks.models.split_nn.settings import TrainSettings
 from fedtasks.models.versions import load_half
 from fedtasks.runtime.context import Outcome
-from fedtasks.store import ModelRow, RunRow, Store
-from fedtasks.wire.v1 import model_pb2, worker_pb2
+from fedtasks.runtime.memory import MemoryModels
 from tests.integration import test_split_nn as split_nn
-from tests.integration.test_split_nn import ROLES, Context, run_both
+from tests.support.halves import ROLES, Context, run_both
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -38,43 +33,12 @@ SETTINGS = TrainSettings(
 )
 
 
-class Registered(Context):
-    """A half whose registry is a store of its own; the gateway, which keeps it in life, has tests of its own."""
-
-    def __init__(self, stores: Mapping[str, Store], root: Path, role: str, run_id: str, task: str, settings: object):
-        super().__init__(root, role, task, settings=settings)
-        self.config.run_id = run_id
-        self.storage = RunStorage(f"file://{root}/{role}", run_id)
-        self.party = SimpleNamespace(name=role, storage=f"file://{root}/{role}")
-        self.dataset = SimpleNamespace(name="people")
-        self.store = stores[role]
-
-    def model(self, name: str, version: int = 0, *, of_another: bool = False) -> worker_pb2.GetModelResponse:
-        models = self.store.models
-        row = models.version(name, version) if version else models.champion(name)
-        newest = max((known.version for known in models.versions(name)), default=0)
-        if row is None:
-            return worker_pb2.GetModelResponse(newest=newest)
-        fields = {key: getattr(row, key) for key in ("model", "version", "run_id", "own_digest", "peer_digest")}
-        consumed = json.dumps(models.consumed(name, row.version))
-        found = model_pb2.ModelVersion(**fields, parent=row.parent or 0, champion=row.champion)
-        return worker_pb2.GetModelResponse(version=found, consumed_json=consumed, newest=newest)
-
-    def publish_model(
-        self, version: model_pb2.ModelVersion, consumed: Mapping[str, Sequence[str]], metrics: Mapping[str, float]
-    ) -> None:
-        row = ModelRow(
-            *(version.model, version.version, "peer", version.run_id, "day", version.parent or None),
-            *(version.own_digest, version.peer_digest, dict(metrics), dict(consumed), True, 0),
-        )
-        self.store.models.publish(row, "credit")
-
-
 class World:
     """Both sides' storages and registries."""
 
-    def __init__(self, root: Path, stores: dict[str, Store]) -> None:
-        self.root, self.stores = root, stores
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.models = {role: MemoryModels() for role in ROLES}
 
     def align(self, run_id: str, seed: int, **options: Any) -> None:
         """Give a run its blocks, of people of its own."""
@@ -86,19 +50,12 @@ class World:
                 write_json(place, seed + ROLES.index(role))
         finally:
             split_nn.RUN = original
-        for role in ROLES:
-            self.enter(role, run_id)
 
-    def enter(self, role: str, run_id: str) -> None:
-        """Let a registry know of a run."""
-        own = role == "leader"
-        row = RunRow(*(run_id, "credit", "day", 1, "peer", own, "t", "", "", "", "credit", run_id), opened_ms=0)
-        self.stores[role].create_run(row)
-
-    def run(self, task: str, run_id: str, settings: object) -> tuple[Any, Any]:
+    def run(self, task: str, run_id: str, settings: object, *, attempt: int = 1) -> tuple[Any, Any]:
         algorithm = {"train": training.train, "evaluate": tasks.evaluate, "publish": tasks.publish}[task]
-        halves = [Registered(self.stores, self.root, role, run_id, task, settings) for role in ROLES]
-        return run_both(algorithm, *halves)
+        known = {"settings": settings, "attempt": attempt, "run_id": run_id}
+        leader, follower = (Context(self.root, role, task, models=self.models[role], **known) for role in ROLES)
+        return run_both(algorithm, leader, follower)
 
     def day(
         self, run_id: str, seed: int, settings: TrainSettings = SETTINGS, tolerance: float = 0.0, **options: Any
@@ -116,7 +73,7 @@ class World:
         return leaders
 
     def champions(self) -> list[int]:
-        found = [self.stores[role].models.champion(MODEL) for role in ROLES]
+        found = [self.models[role].champion(MODEL) for role in ROLES]
         return [row.version if row else 0 for row in found]
 
     def scores(self, run_id: str) -> dict[str, float]:
@@ -131,10 +88,8 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    with ExitStack() as stack:
-        stores = {role: stack.enter_context(Store.open(f"sqlite:///{tmp_path}/{role}.db")) for role in ROLES}
-        yield World(tmp_path, stores)
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
 
 
 def test_days_go_on_from_the_version_in_use_and_are_measured_on_the_same_people(world: World) -> None:
@@ -144,8 +99,7 @@ def test_days_go_on_from_the_version_in_use_and_are_measured_on_the_same_people(
     second = world.day("credit.d2.1", 2, tolerance=1.0)
     assert second.values == {"published": True, "model": MODEL, "version": 2}
     assert world.champions() == [2, 2]
-    row = world.stores["follower"].models.version(MODEL, 2)
-    assert row is not None
+    row = world.models["follower"].get(MODEL, 2).version
     assert (row.parent, row.own_digest) == (1, world.half("follower", "credit.d2.1").card.digest)
     assert world.half("leader", "credit.d2.1").document.encoder == world.half("leader", "credit.d1.1").document.encoder
     blocks = {role: Blocks.open(RunStorage(f"file://{world.root}/{role}", "credit.d2.1")) for role in ROLES}
@@ -197,37 +151,32 @@ def test_worse_model_is_kept_from_use_on_both_sides(world: World) -> None:
     outcome = world.day("credit.d2.1", 2, useless)
     assert outcome.values == {"published": False, "model": MODEL, "version": 1}
     assert world.champions() == [1, 1]
-    assert [row.version for row in world.stores["follower"].models.versions(MODEL)] == [1]
+    assert [row.version for row in world.models["follower"].versions(MODEL)] == [1]
 
 
 @pytest.mark.slow
 def test_publishing_again_enters_nothing_new_and_catches_up_a_side_that_has_not(world: World) -> None:
     world.day("credit.d1.1", 1)
-    with Store.open(f"sqlite:///{world.root}/empty.db") as empty:
-        for follower in (world.stores["follower"], empty):
-            world.stores["follower"] = follower
-            world.enter("follower", "credit.d1.1")
-            leaders, followers = world.run("publish", "credit.d1.1", PublishSettings(MODEL))
-            assert leaders == followers
-            assert leaders.values == {"published": True, "model": MODEL, "version": 1}
-            assert [len(world.stores[role].models.versions(MODEL)) for role in ROLES] == [1, 1]
-            assert world.champions() == [1, 1]
+    for follower in (world.models["follower"], MemoryModels()):
+        world.models["follower"] = follower
+        leaders, followers = world.run("publish", "credit.d1.1", PublishSettings(MODEL))
+        assert leaders == followers
+        assert leaders.values == {"published": True, "model": MODEL, "version": 1}
+        assert [len(world.models[role].versions(MODEL)) for role in ROLES] == [1, 1]
+        assert world.champions() == [1, 1]
 
 
 @pytest.mark.slow
 def test_version_in_use_outlives_a_repeat_of_its_run_that_trains_another(world: World) -> None:
     world.day("credit.d1.1", 1)
     other = TrainSettings(**{**vars(SETTINGS), "start_from": "fresh", "epochs": 1})
-    again = [Registered(world.stores, world.root, role, "credit.d1.1", "train", other) for role in ROLES]
-    for half in again:
-        half.config.attempt = 2
-    leaders, followers = run_both(training.train, *again)
+    leaders, followers = world.run("train", "credit.d1.1", other, attempt=2)
     assert leaders == followers
-    row = world.stores["leader"].models.champion(MODEL)
+    row = world.models["leader"].champion(MODEL)
     assert row is not None
     assert world.half("leader", "credit.d1.1").card.digest != row.own_digest
     assert world.day("credit.d2.1", 2, tolerance=1.0).values["version"] == 2
-    row = world.stores["leader"].models.champion(MODEL)
+    row = world.models["leader"].champion(MODEL)
     assert row is not None
     assert row.parent == 1
 
@@ -236,7 +185,7 @@ def test_version_in_use_outlives_a_repeat_of_its_run_that_trains_another(world: 
 def test_halves_that_start_from_different_versions_do_not_train(world: World) -> None:
     world.day("credit.d1.1", 1)
     world.day("credit.d2.1", 2, tolerance=1.0)
-    world.stores["leader"].models.make_champion(MODEL, 1)
+    world.models["leader"].make_champion(MODEL, 1)
     world.align("credit.d3.1", 3)
     leaders, followers = world.run("train", "credit.d3.1", SETTINGS)
     for error in (leaders, followers):

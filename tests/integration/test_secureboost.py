@@ -37,7 +37,6 @@ from fedtasks.models.secureboost import training
 from fedtasks.models.settings import EvaluateSettings, PredictSettings
 from fedtasks.models.versions import load_half
 from fedtasks.runtime.context import Outcome
-from tests.integration.halves import ROLES, Context, run_both
 from tests.integration.secureboost_case import (
     CLASSES,
     FEATURES,
@@ -59,6 +58,7 @@ from tests.integration.secureboost_case import (
     write_both,
     write_party,
 )
+from tests.support.halves import ROLES, Context, run_both
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -434,18 +434,16 @@ def test_test_rows_of_one_class_are_refused(trained: Trained, copied: Path) -> N
 
 def test_label_on_both_sides_is_refused(tmp_path: Path) -> None:
     write_party(tmp_path, "leader")
-    follower = Context(tmp_path, "leader", "train", settings=SETTINGS)
-    follower.is_leader = False
+    follower = Context(tmp_path, "leader", "train", settings=SETTINGS, leader="follower")
     with pytest.raises(LabelInvalid, match="follower"):
-        training.train(follower)  # type: ignore[arg-type]
+        training.train(follower)
 
 
 def test_leader_without_a_label_is_refused(tmp_path: Path) -> None:
     write_party(tmp_path, "follower")
-    leader = Context(tmp_path, "follower", "train", settings=SETTINGS)
-    leader.is_leader = True
+    leader = Context(tmp_path, "follower", "train", settings=SETTINGS, leader="follower")
     with pytest.raises(LabelInvalid, match="declares no label"):
-        training.train(leader)  # type: ignore[arg-type]
+        training.train(leader)
 
 
 @pytest.mark.parametrize(("role", "name"), [("leader", "age"), ("follower", "job")])

@@ -19,7 +19,8 @@ from fedtasks.dataclass_io import to_plain
 from fedtasks.errors import PeerFailed, ProcessFailed
 from fedtasks.link.client import GatewayClient
 from fedtasks.models.secureboost import training
-from fedtasks.runtime import context as tasks
+from fedtasks.runtime import process as half
+from fedtasks.runtime.context import TaskConfig
 from tests.integration.gateway.parties import PIPELINE, Member, grant_ticket, make_members, set_address
 from tests.integration.gateway.test_opening import open_run, wait_for
 from tests.integration.secureboost_case import SEEDS, SETTINGS, write_party
@@ -35,7 +36,7 @@ BIG = replace(SETTINGS, trees=8)
 
 processes = multiprocessing.get_context("forkserver")
 # Whoever is forked has imported everything already.
-processes.set_forkserver_preload(["fedtasks.models.secureboost.training", "fedtasks.runtime.context"])
+processes.set_forkserver_preload(["fedtasks.models.secureboost.training", "fedtasks.runtime.process"])
 
 
 class Side:
@@ -52,7 +53,7 @@ class Side:
         write_json(f"{self.storage(run_id).folder(task)}/initial-seed.json", SEEDS[ROLE[self.name]])
         self._work = self._folder / "work" / task / str(attempt)
         self._work.mkdir(parents=True)
-        config = tasks.TaskConfig(
+        config = TaskConfig(
             party=self._party,
             run_id=run_id,
             task=task,
@@ -65,14 +66,14 @@ class Side:
         )
         file = self._work / "config.json"
         file.write_text(json.dumps(to_plain(config)))
-        self.process = processes.Process(target=tasks.run, args=(training.train, file), daemon=True)
+        self.process = processes.Process(target=half.run, args=(training.train, file), daemon=True)
         self.process.start()
 
     def result(self) -> tuple[dict[str, Any] | None, str]:
         """Return the outcome, if there is one, and the code of the failure, if there is one."""
         found = [
             json.loads((self._work / name).read_text()) if (self._work / name).exists() else None
-            for name in (tasks.OUTCOME, tasks.FAILURE)
+            for name in (half.OUTCOME, half.FAILURE)
         ]
         return found[0], found[1]["code"] if found[1] else ""
 

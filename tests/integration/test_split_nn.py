@@ -33,7 +33,7 @@ from fedtasks.models.split_nn.joint import train_pooled
 from fedtasks.models.split_nn.settings import TrainSettings
 from fedtasks.models.versions import load_half
 from fedtasks.runtime.context import Outcome
-from tests.integration.halves import ROLES, RUN, Context, run_both
+from tests.support.halves import ROLES, RUN, Context, run_both
 
 SETTINGS = TrainSettings(epochs=4, batch_size=32, embedding=4, hidden=(8,), top=(6,), learning_rate=0.01)
 SEEDS = {"leader": 11, "follower": 12}
@@ -246,10 +246,9 @@ def test_train_with_weights_warns_once_and_does_as_without(
 
 def test_train_with_a_label_on_both_sides_raises(tmp_path: Path) -> None:
     write_party(tmp_path, "leader")
-    follower = Context(tmp_path, "leader", "train", settings=SETTINGS)
-    follower.is_leader = False
+    follower = Context(tmp_path, "leader", "train", settings=SETTINGS, leader="follower")
     with pytest.raises(LabelInvalid, match="follower"):
-        training.train(follower)  # type: ignore[arg-type]
+        training.train(follower)
 
 
 def test_evaluate_with_halves_of_different_trainings_is_refused(trained: Any, tmp_path: Path) -> None:

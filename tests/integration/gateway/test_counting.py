@@ -15,6 +15,7 @@ from fedtasks import errors, tickets
 from fedtasks.clock import now_ms
 from fedtasks.link.client import GatewayClient
 from fedtasks.runtime.context import TaskConfig, TaskContext
+from fedtasks.runtime.gateway import GatewayContext
 from fedtasks.store import AuditRow
 from fedtasks.wire.v1 import run_pb2
 from tests.integration.gateway.conftest import Pair
@@ -56,7 +57,7 @@ def used(member: Member, ticket_id: str) -> int:
 
 def signer(client: GatewayClient, party_file: Path, run_id: str, attempt: int) -> TaskContext:
     config = TaskConfig(party_file, run_id, TASK, attempt, "bank", "bank", {})
-    return TaskContext(config, None, client)  # type: ignore[arg-type]
+    return GatewayContext(config, None, client)  # type: ignore[arg-type]
 
 
 def test_ids_beyond_the_ticket_are_refused_and_not_charged(running: Pair, begin: Begin) -> None:

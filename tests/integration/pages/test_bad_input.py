@@ -13,7 +13,7 @@ from fedtasks import errors, tickets
 from fedtasks.airflow.form import form_of
 from fedtasks.data import partitions
 from fedtasks.link.client import GatewayClient
-from fedtasks.pipeline.step import align, intersect
+from fedtasks.pipeline.catalogue import align, intersect
 from fedtasks.store import ModelRow
 from fedtasks.wire.v1 import model_pb2, run_pb2
 from tests.integration.gateway.parties import PIPELINE, grant_ticket, shared_config

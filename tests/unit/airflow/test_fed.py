@@ -9,7 +9,7 @@ import pytest
 
 from fedtasks.airflow import fed
 from fedtasks.errors import ConfigError
-from fedtasks.runtime.function import algorithm_at
+from fedtasks.runtime.function import entry_at
 
 
 @fed.task
@@ -82,4 +82,4 @@ def test_digest_follows_the_code_and_neither_its_place_nor_its_comments(tmp_path
 )
 def test_entry_that_is_not_there_is_named(entry: str, problem: str) -> None:
     with pytest.raises(ConfigError, match=problem):
-        algorithm_at(entry)
+        entry_at(entry)

@@ -14,17 +14,16 @@ from fedtasks.dataclass_io import check_limits, choices_of, within
 from fedtasks.errors import ConfigError
 from fedtasks.models.secureboost import settings as trees
 from fedtasks.models.split_nn.settings import TrainSettings
-from fedtasks.pipeline.step import (
-    Step,
+from fedtasks.pipeline.catalogue import (
     align,
     evaluate,
-    evaluate_secureboost,
     intersect,
     intersect_by_shard,
-    predict_secureboost,
+    predict,
     train_secureboost,
     train_split_nn,
 )
+from fedtasks.pipeline.step import Step
 from fedtasks.psi.settings import AlignSettings, PsiSettings
 
 PRIVACY = "Privacy: as the ticket says, or stricter"
@@ -63,7 +62,7 @@ class Settings:
         check_limits(self)
 
 
-TREES = (train_secureboost(), evaluate_secureboost(), predict_secureboost())
+TREES = (train_secureboost(), evaluate(), predict())
 STEP = Step("own", "module:run", settings={"rounds": 5}, settings_type=f"{__name__}:Settings")
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -35,7 +36,8 @@ from fedtasks.errors import (
     ProcessFailed,
     RunUnknown,
 )
-from fedtasks.pipeline.step import Stage, Step, intersect_by_shard
+from fedtasks.pipeline.catalogue import intersect_by_shard
+from fedtasks.pipeline.step import Stage, Step
 from fedtasks.wire.v1 import run_pb2, worker_pb2
 from tests.unit.airflow.conftest import RUN_ID, SHARED, FakeGateway, FakeStore, make_half, make_meeting, make_run
 
@@ -52,15 +54,18 @@ def resume(operator: Any, context: dict[str, Any], event: str = "ready", **kwarg
     return operator.resume_execution("resume", {"event": event, **kwargs}, context)
 
 
+@dataclass(frozen=True, kw_only=True)
 class Programmed(Step):
     """A step whose command is the test's; the work folder is its working folder, the configuration its argument."""
 
+    program: str
+
     def command(self, config: Path) -> list[str]:
-        return [sys.executable, "-c", self.entry.partition(":")[2], str(config)]
+        return [sys.executable, "-c", self.program, str(config)]
 
 
 def programmed(program: str) -> FederatedTaskOperator:
-    return FederatedTaskOperator(task_id="train", step=Programmed("train", f"python:{program}"))
+    return FederatedTaskOperator(task_id="train", step=Programmed("train", "test:program", program=program))
 
 
 OUTCOME = "import json; json.dump({'counts': {'rows': 3}, 'digests': {}}, open('outcome.json', 'w'))"
@@ -272,6 +277,8 @@ def test_half_that_is_ready_runs_and_reports_its_outcome(
         "partition": "2026-11-21",
         "stage": "",
         "shard": None,
+        "kind": "",
+        "bounds": {},
     }
     assert kept.stat().st_mode & 0o077 == 0
 
@@ -360,7 +367,7 @@ def test_stage_of_a_shard_meets_under_its_own_name_and_tells_the_algorithm(
     gateway: FakeGateway, context: dict[str, Any], tmp_path: Path
 ) -> None:
     copy = f"import shutil, sys; shutil.copy(sys.argv[1], {str(tmp_path / 'config.json')!r}); {OUTCOME}"
-    step = Programmed("train", f"python:{copy}", stages=(Stage("send"),))
+    step = Programmed("train", "test:program", program=copy, stages=(Stage("send"),))
     operator = FederatedTaskOperator(task_id="send", step=step, stage="send", shard=3)
 
     execute(operator, context)
@@ -402,16 +409,11 @@ def test_progress_asks_airflow_at_most_once_in_two_seconds() -> None:
     assert store.calls == 2
 
 
-def test_federated_task_command_of_both_launchers(tmp_path: Path) -> None:
-    from fedtasks.errors import ConfigError
-    from fedtasks.pipeline.step import Launcher, spark_job
-
+@pytest.mark.parametrize("needs_spark", [False, True])
+def test_federated_task_command_is_the_same_with_and_without_spark(tmp_path: Path, needs_spark: bool) -> None:
     config = tmp_path / "config.json"
-    assert STEP.command(config)[1:] == ["-m", "fedtasks.cli", "task", "run", "module:train", str(config)]
-    missing = Step("psi", "spark_jobs/no_such_job.py", Launcher.SPARK)
-    assert spark_job(missing.entry).parent.name == "spark_jobs"
-    with pytest.raises(ConfigError, match=r"no_such_job\.py"):
-        missing.command(config)
+    step = Step("train", "module:train", needs_spark=needs_spark)
+    assert step.command(config)[1:] == ["-m", "fedtasks.cli", "task", "run", "module:train", str(config)]
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,9 @@ from fedtasks.airflow.schedules import partition_of
 from fedtasks.config import Party, load_party
 from fedtasks.digests import digest
 from fedtasks.errors import ConfigDiffers, ConfigError, FedtasksError, LabelInvalid, PeerUnknown
+from fedtasks.pipeline.catalogue import intersect_by_shard
 from fedtasks.pipeline.shared import check_shared, initiate
-from fedtasks.pipeline.step import Step, intersect_by_shard
+from fedtasks.pipeline.step import Step
 from tests.unit.airflow.conftest import SHARED
 
 STEPS = [Step("train", "module:train", settings={"epochs": 3}, needs_label=True)]

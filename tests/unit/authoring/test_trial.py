@@ -15,7 +15,8 @@ from fedtasks.authoring.sample import Pair, sample_pair
 from fedtasks.authoring.trial import Tried, try_out
 from fedtasks.config import Dataset, FeatureType, IdType, LabelKind
 from fedtasks.errors import ConfigError, DataMissing, DeadlinePassed, ProcessFailed, ReceiptsDiffer
-from fedtasks.pipeline.step import Launcher, Step, train_split_nn
+from fedtasks.pipeline.catalogue import train_split_nn
+from fedtasks.pipeline.step import Step
 from tests.unit.authoring.conftest import Write
 
 MEANS = """
@@ -104,7 +105,7 @@ def test_steps_without_spark_are_left_out_with_the_reason(
     monkeypatch.setitem(sys.modules, "fedtasks.spark.session", None)
     blocks = write("\n@fed.task\ndef count(link, config, data):\n    return {'rows': data.blocks.rows}\n", "blocks")
     steps = [
-        Step("psi", "spark_jobs/psi.py", Launcher.SPARK),
+        Step("psi", "fedtasks.psi.offline:run", needs_spark=True),
         step_of(write(MEANS), "means", rounds=1),
         step_of(blocks, "count"),
     ]

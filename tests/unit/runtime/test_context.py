@@ -9,6 +9,7 @@ import pytest
 
 from fedtasks.errors import ModelTaken
 from fedtasks.runtime.context import TaskConfig, TaskContext
+from fedtasks.runtime.gateway import GatewayContext
 from fedtasks.wire.v1 import model_pb2, worker_pb2
 
 
@@ -25,7 +26,7 @@ class Gateway:
 def context(run_id: str) -> TaskContext:
     config = TaskConfig(Path("party.yaml"), run_id, "align", 1, "shop", "bank", {})
     gateway: Any = Gateway()
-    return TaskContext(config, None, gateway)  # type: ignore[arg-type]
+    return GatewayContext(config, None, gateway)  # type: ignore[arg-type]
 
 
 def test_model_in_use_is_what_the_registry_says() -> None:

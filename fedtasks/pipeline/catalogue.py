@@ -1,0 +1,71 @@
+"""The ready-made steps, as pipelines name them; what each runs and takes is declared by its `fedtasks.kinds.Kind`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fedtasks.kinds import kind
+from fedtasks.models.contract import algorithm as algorithm_of
+from fedtasks.pipeline.step import Stage, Step
+
+
+def intersect(**settings: Any) -> Step:
+    """Find the people that both parties share, by private set intersection; task ``psi``."""
+    return Step.of(kind("psi"), settings=settings)
+
+
+def intersect_by_shard(shards: int = 8, **settings: Any) -> Step:
+    """Find the people that both parties share, in tasks of their own for each transfer; task group ``psi``.
+
+    A transfer that breaks is repeated alone, and goes on where it stopped.
+    """
+    stages = (Stage("prepare"), Stage("send", True), Stage("sign"), Stage("answer", True), Stage("match"))
+    return Step.of(kind("psi"), settings={"shards": shards, **settings}, stages=stages)
+
+
+def align(**settings: Any) -> Step:
+    """Put the shared rows of both parties into blocks of equal order; task ``align``."""
+    return Step.of(kind("align"), settings=settings)
+
+
+def train(algorithm: str, **settings: Any) -> Step:
+    """Train a model whose halves stay apart; task ``train``.
+
+    Parameters
+    ----------
+    algorithm
+        Its name, such as ``split_nn`` or ``secureboost``.
+    **settings
+        Those of its training.
+
+    Raises
+    ------
+    ConfigError
+        No such algorithm is installed here, or it has no such setting.
+    """
+    return Step.of(algorithm_of(algorithm).kind, "train", settings=settings)
+
+
+def train_split_nn(**settings: Any) -> Step:
+    """Train a neural network whose halves stay apart; task ``train``."""
+    return train("split_nn", **settings)
+
+
+def train_secureboost(**settings: Any) -> Step:
+    """Train boosted trees whose splits and leaves stay apart; task ``train``."""
+    return train("secureboost", **settings)
+
+
+def evaluate(**settings: Any) -> Step:
+    """Score the test rows with both halves of a model of any algorithm, and measure; task ``evaluate``."""
+    return Step.of(kind("evaluate"), settings=settings)
+
+
+def predict(**settings: Any) -> Step:
+    """Score all shared people with both halves of a model of any algorithm; task ``predict``."""
+    return Step.of(kind("predict"), settings=settings)
+
+
+def publish(**settings: Any) -> Step:
+    """Enter the trained model in both registries, and put it into use if it is no worse; task ``publish``."""
+    return Step.of(kind("publish"), settings=settings)

@@ -1,0 +1,82 @@
+"""A half's context over this party's gateway, which has met the peer's."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fedtasks.config import Party
+from fedtasks.errors import FedtasksError
+from fedtasks.link.client import GatewayClient
+from fedtasks.link.grpc_link import GrpcLink
+from fedtasks.link.link import Link
+from fedtasks.runtime.context import LocalContext, TaskConfig
+from fedtasks.wire.v1 import model_pb2, worker_pb2
+
+log = logging.getLogger(__name__)
+
+
+class GatewayContext(LocalContext):
+    """A `TaskContext` whose link, uses, models and reports go through this party's gateway.
+
+    Parameters
+    ----------
+    config, party
+        See `TaskContext`.
+    client
+        Talks with the gateway.
+    """
+
+    def __init__(self, config: TaskConfig, party: Party, client: GatewayClient) -> None:
+        super().__init__(config, party)
+        self._client = client
+        self._link: GrpcLink | None = None
+
+    def open_link(self, facts: Mapping[str, str]) -> Link:
+        """See `TaskContext.open_link`."""
+        config = self.config
+        self._link = GrpcLink(
+            self._client,
+            peer=config.peer,
+            run_id=config.run_id,
+            task=config.half,
+            shard=config.shard or 0,
+            attempt=config.attempt,
+            facts={"shared configuration": config.shared_digest, **facts},
+        )
+        return self._link
+
+    def count_use(self, kind: str, amount: int) -> None:
+        """See `TaskContext.count_use`."""
+        self._client.count_use(self.config.run_id, self.config.half, self.config.attempt, kind, amount)
+
+    def publish_model(
+        self, version: model_pb2.ModelVersion, consumed: Mapping[str, Sequence[str]], metrics: Mapping[str, float]
+    ) -> None:
+        """See `TaskContext.publish_model`."""
+        config = self.config
+        self._client.publish_model(config.run_id, config.half, config.attempt, version, consumed, metrics)
+
+    def report(self, progress: Mapping[str, Any] | None = None, *, step: int = 0, **metrics: float) -> None:
+        """See `TaskContext.report`."""
+        config, sent = self.config, self._link.sent if self._link is not None else {}
+        disclosures = [
+            worker_pb2.Disclosure(name=name, messages=each.messages, items=each.items, bytes=each.bytes)
+            for name, each in list(sent.items())
+        ]
+        try:
+            self._client.report(
+                config.run_id,
+                config.half,
+                config.attempt,
+                progress=progress,
+                step=step,
+                metrics=metrics,
+                disclosures=disclosures,
+            )
+        except FedtasksError as error:
+            log.warning("progress could not be reported: %s", error)
+
+    def _registered(self, name: str, version: int) -> worker_pb2.GetModelResponse:
+        return self._client.get_model(name, version)

@@ -1,0 +1,287 @@
+"""Both halves of a task in one process: each in a thread of its own, over links in memory, without a gateway.
+
+``fedtasks dag test``, the pytest plugin and tests run halves so. What they would charge to a ticket, report and publish
+is kept, so that whoever ran them can look at it.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import Any
+
+from fedtasks.config import Party
+from fedtasks.errors import DeadlinePassed, FedtasksError, ModelTaken, ModelUnknown, PeerFailed
+from fedtasks.link.endpoint import Sent
+from fedtasks.link.link import Link
+from fedtasks.link.memory import MemoryLink, memory_pair
+from fedtasks.runtime.context import Entry, LocalContext, Outcome, TaskConfig
+from fedtasks.wire.v1 import model_pb2, worker_pb2
+
+Wrap = Callable[[Link], Link]
+
+
+class MemoryModels:
+    """One party's registry of models, in memory: versions, from which each goes on, and which one is in use."""
+
+    def __init__(self) -> None:
+        self._versions: dict[str, dict[int, model_pb2.ModelVersion]] = {}
+        self._consumed: dict[tuple[str, int], dict[str, list[str]]] = {}
+        self._champions: dict[str, int] = {}
+
+    def versions(self, name: str) -> list[model_pb2.ModelVersion]:
+        """Return all versions of a model, by number."""
+        return [version for _, version in sorted(self._versions.get(name, {}).items())]
+
+    def champion(self, name: str) -> model_pb2.ModelVersion | None:
+        """Return the version in use, or None."""
+        return self._versions.get(name, {}).get(self._champions.get(name, 0))
+
+    def make_champion(self, name: str, version: int) -> None:
+        """Put a version into use; raise `ModelUnknown` when there is none."""
+        if version not in self._versions.get(name, {}):
+            raise ModelUnknown(model=name, version=version)
+        self._champions[name] = version
+        for number, known in self._versions[name].items():
+            known.champion = number == version
+
+    def get(self, name: str, version: int = 0) -> worker_pb2.GetModelResponse:
+        """Return a version, the one in use by default, and what it has learnt from; nothing if there is none."""
+        known = self._versions.get(name, {})
+        newest = max(known, default=0)
+        found = known.get(version or self._champions.get(name, 0))
+        if found is None:
+            return worker_pb2.GetModelResponse(newest=newest)
+        consumed = json.dumps(self._learnt(name, found.version))
+        return worker_pb2.GetModelResponse(version=found, consumed_json=consumed, newest=newest)
+
+    def publish(self, version: model_pb2.ModelVersion, consumed: Mapping[str, Sequence[str]]) -> None:
+        """Enter a version, which is in use from now on; entering it twice enters it once.
+
+        Raises
+        ------
+        ModelTaken
+            The name belongs to another pipeline, or the number to another version.
+        ModelUnknown
+            There is no such version to go on from.
+        """
+        name, number = version.model, version.version
+        known = self._versions.setdefault(name, {})
+        for other in known.values():
+            if _pipeline(other) != _pipeline(version):
+                raise ModelTaken(f"`{name}` belongs to pipeline {_pipeline(other)}", model=name)
+        if number in known and _identity(known[number]) == _identity(version):
+            return
+        newest = max(known, default=0)
+        if number <= newest:
+            raise ModelTaken(model=name, version=number, newest=newest)
+        if version.parent and version.parent not in known:
+            raise ModelUnknown(model=name, version=version.parent)
+        entered = model_pb2.ModelVersion()
+        entered.CopyFrom(version)
+        known[number] = entered
+        self._consumed[name, number] = {dataset: list(partitions) for dataset, partitions in consumed.items()}
+        self.make_champion(name, number)
+
+    def _learnt(self, name: str, version: int) -> dict[str, list[str]]:
+        """Return what a version and all that it went on from have learnt from: dataset → sorted partitions."""
+        found: dict[str, set[str]] = {}
+        while version:
+            for dataset, partitions in self._consumed[name, version].items():
+                found.setdefault(dataset, set()).update(partitions)
+            version = self._versions[name][version].parent
+        return {dataset: sorted(partitions) for dataset, partitions in sorted(found.items())}
+
+
+def _pipeline(version: model_pb2.ModelVersion) -> str:
+    return str(version.run_id).partition(".")[0]
+
+
+def _identity(version: model_pb2.ModelVersion) -> tuple[Any, ...]:
+    return version.run_id, version.parent, version.own_digest, version.peer_digest
+
+
+class MemoryContext(LocalContext):
+    """A `TaskContext` without a gateway: it meets its other half in memory, and keeps what a gateway would be told.
+
+    Parameters
+    ----------
+    config, party
+        See `TaskContext`.
+    models
+        This party's registry; by default there is no model yet.
+    wrap
+        What the half gets in place of its end of a link, such as one that fails.
+
+    Attributes
+    ----------
+    facts
+        With what the half asked for its link; empty if it has not.
+    uses
+        Limit → what the ticket would be charged.
+    reports
+        Progress and metrics of each report, in order.
+    metrics
+        The last value of each metric.
+    """
+
+    def __init__(
+        self, config: TaskConfig, party: Party, *, models: MemoryModels | None = None, wrap: Wrap = lambda link: link
+    ) -> None:
+        super().__init__(config, party)
+        self.models = models if models is not None else MemoryModels()
+        self.facts: dict[str, str] = {}
+        self.uses: dict[str, int] = {}
+        self.reports: list[tuple[Mapping[str, Any] | None, dict[str, float]]] = []
+        self.metrics: dict[str, float] = {}
+        self._wrap = wrap
+        self._meeting: Meeting | None = None
+        self._links: list[MemoryLink] = []
+
+    @property
+    def sent(self) -> dict[str, Sent]:
+        """What was sent, by name."""
+        return {name: sent for link in self._links for name, sent in link.sent.items()}
+
+    def join(self, meeting: Meeting) -> None:
+        """Let this half meet the other one there."""
+        self._meeting = meeting
+
+    def open_link(self, facts: Mapping[str, str]) -> Link:
+        """See `TaskContext.open_link`."""
+        self.facts = dict(facts)
+        if self._meeting is None:
+            raise PeerFailed("there is no other half; run both with `run_halves`")
+        link = self._meeting.link(self.party.name, {"shared configuration": self.config.shared_digest, **facts})
+        self._links.append(link)
+        return self._wrap(link)
+
+    def count_use(self, kind: str, amount: int) -> None:
+        """Keep what a ticket would be charged."""
+        self.uses[kind] = max(amount, self.uses.get(kind, 0))
+
+    def publish_model(
+        self, version: model_pb2.ModelVersion, consumed: Mapping[str, Sequence[str]], metrics: Mapping[str, float]
+    ) -> None:
+        """See `TaskContext.publish_model`."""
+        self.models.publish(version, consumed)
+        self.metrics |= metrics
+
+    def report(self, progress: Mapping[str, Any] | None = None, *, step: int = 0, **metrics: float) -> None:
+        """Keep progress and metrics."""
+        self.reports.append((progress, metrics))
+        self.metrics |= metrics
+
+    def _registered(self, name: str, version: int) -> worker_pb2.GetModelResponse:
+        return self.models.get(name, version)
+
+
+class Meeting:
+    """Gives two halves, each in a thread of its own, the two ends of a link once both have asked for it.
+
+    Parameters
+    ----------
+    *names
+        The two parties.
+    """
+
+    def __init__(self, *names: str) -> None:
+        self._names = names
+        self._asked: dict[str, Mapping[str, str]] = {}
+        self._ends: dict[str, MemoryLink | FedtasksError] = {}
+        self._links: list[MemoryLink] = []
+        self._is_left = False
+        self._changed = threading.Condition()
+
+    def link(self, name: str, facts: Mapping[str, str]) -> MemoryLink:
+        """Wait for the other half, then return this one's end.
+
+        Raises
+        ------
+        ConfigDiffers, RowOrderDiffers
+            A fact differs; both halves are told.
+        PeerFailed
+            The other half has ended.
+        """
+        with self._changed:
+            self._asked[name] = facts
+            if len(self._asked) == len(self._names):
+                self._connect()
+                self._changed.notify_all()
+            self._changed.wait_for(lambda: name in self._ends or self._is_left)
+            if name not in self._ends:
+                raise PeerFailed("the other half ended before they met")
+            end = self._ends.pop(name)
+        if isinstance(end, FedtasksError):
+            raise end
+        return end
+
+    def leave(self) -> None:
+        """Let nobody wait for a half that has ended."""
+        with self._changed:
+            self._is_left = True
+            self._changed.notify_all()
+
+    def abort(self) -> None:
+        """End whatever both halves wait for."""
+        self.leave()
+        for link in self._links:
+            link.abort()
+
+    def _connect(self) -> None:
+        a, b = self._names
+        facts, self._asked = self._asked, {}
+        try:
+            ends = memory_pair(facts_a=facts[a], facts_b=facts[b], names=(a, b))
+        except FedtasksError as error:
+            self._ends = dict.fromkeys(self._names, error)
+            return
+        self._links += ends
+        self._ends = dict(zip(self._names, ends, strict=True))
+
+
+def run_halves(
+    entry: Entry, contexts: Mapping[str, MemoryContext], *, deadline_s: float | None = None
+) -> dict[str, Outcome | Exception]:
+    """Run both halves of a task, each in its thread.
+
+    Parameters
+    ----------
+    entry
+        What to run.
+    contexts
+        Party name → context of its half.
+    deadline_s
+        How long both may take; by default as long as they like.
+
+    Returns
+    -------
+    dict of str to Outcome or Exception
+        How each half ended.
+
+    Raises
+    ------
+    DeadlinePassed
+        A half was not done in time; both have been ended.
+    """
+    meeting = Meeting(*contexts)
+
+    def half(context: MemoryContext) -> Outcome | Exception:
+        context.join(meeting)
+        try:
+            return entry(context)
+        except Exception as error:
+            return error
+        finally:
+            meeting.leave()
+
+    with ThreadPoolExecutor(len(contexts), thread_name_prefix="half") as pool:
+        futures = {name: pool.submit(half, context) for name, context in contexts.items()}
+        if wait(futures.values(), deadline_s).not_done:
+            meeting.abort()
+            task = next(iter(contexts.values())).config.half
+            text = f"a half is not done after {deadline_s:g} s; does each receive what the other sends?"
+            raise DeadlinePassed(text, where=task)
+        return {name: future.result() for name, future in futures.items()}

@@ -1,0 +1,82 @@
+"""One half of a task as a process of its own: one configuration file in, one outcome or failure file out.
+
+An operator writes the `TaskConfig`, starts ``fedtasks task run ENTRY CONFIG``, and reads beside it either
+``outcome.json`` or ``failure.json``. Progress and metrics go to this party's gateway as the work goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fedtasks.config import load_party
+from fedtasks.dataclass_io import build, to_plain
+from fedtasks.errors import ConfigError, FedtasksError, ProcessFailed
+from fedtasks.link.client import GatewayClient
+from fedtasks.runtime.context import Entry, TaskConfig
+from fedtasks.runtime.gateway import GatewayContext
+
+log = logging.getLogger(__name__)
+
+OUTCOME = "outcome.json"
+FAILURE = "failure.json"
+
+
+def run(entry: Entry, config_file: Path) -> int:
+    """Run one half of a task and write its outcome or failure beside `config_file`.
+
+    Returns
+    -------
+    int
+        Exit code: 0 when the half succeeded, 1 when it failed and ``failure.json`` says why.
+    """
+    logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    folder = config_file.parent
+    try:
+        config = _read(config_file)
+        party = load_party(config.party)
+        with GatewayClient.of(party) as client:
+            context = GatewayContext(config, party, client)
+            try:
+                outcome = entry(context)
+            finally:
+                context.report()  # whatever became of it, this has left the house
+    except FedtasksError as error:
+        log.error("%s", error)
+        _write(folder / FAILURE, _failure(error))
+        return 1
+    except Exception as error:
+        log.exception("the half raised an error that it does not know")
+        unknown = ProcessFailed(f"{type(error).__name__} in {config_file.name}; see the log")
+        _write(folder / FAILURE, _failure(unknown))
+        return 1
+    _write(folder / OUTCOME, to_plain(outcome))
+    return 0
+
+
+def main(entry: Entry) -> None:
+    """Run one half from a script for ``spark-submit``, whose one argument is the configuration file."""
+    if len(sys.argv) != 2:
+        raise SystemExit(str(ConfigError(f"usage: {sys.argv[0]} CONFIG")))
+    raise SystemExit(run(entry, Path(sys.argv[1])))
+
+
+def _read(config_file: Path) -> TaskConfig:
+    """Read a half's configuration; nothing of the half runs before it is known to be good."""
+    return build(TaskConfig, json.loads(config_file.read_text(encoding="utf-8")))
+
+
+def _failure(error: FedtasksError) -> dict[str, Any]:
+    facts = {"code": error.code, "detail": error.detail, "where": error.where, "public": error.public}
+    return {**facts, "fields": error.fields}
+
+
+def _write(path: Path, value: Mapping[str, Any]) -> None:
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(value, sort_keys=True), encoding="utf-8")
+    os.replace(partial, path)

@@ -1,0 +1,1 @@
+"""What tests share: parties, gateways, databases, clusters, fakes. Nothing here is a test, and no test is imported."""
