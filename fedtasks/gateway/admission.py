@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from fedtasks import tickets
-from fedtasks.config import NAME, Party, check_partition
+from fedtasks.config import NAME, check_partition
 from fedtasks.digests import canonical, digest
 from fedtasks.errors import (
     AirflowUnreachable,
@@ -27,12 +27,12 @@ from fedtasks.errors import (
     TicketBusy,
     from_code,
 )
-from fedtasks.gateway.airflow_api import TIMEOUT_S, AirflowApi
-from fedtasks.gateway.control_stream import PeerConnection
+from fedtasks.gateway.airflow_api import TIMEOUT_S
+from fedtasks.gateway.base import Base
 from fedtasks.gateway.messages import failure_row
+from fedtasks.gateway.notes import not_needed, refused
 from fedtasks.gateway.runs import Runs
-from fedtasks.gateway.tickets import Tickets
-from fedtasks.store import ApprovalRow, RefusalRow, RunRow, Store
+from fedtasks.store import ApprovalRow, RefusalRow, RunRow
 from fedtasks.text import plain_text
 from fedtasks.wire.v1 import peer_pb2, worker_pb2
 
@@ -51,51 +51,75 @@ COUNTED = ("ids_blinded",)
 
 
 class Admission:
-    """Decides whether a run may begin, once per (pipeline, partition, configuration)."""
+    """Decides whether a run may begin, once per (pipeline, partition, configuration).
 
-    def __init__(
-        self,
-        party: Party,
-        store: Store,
-        runs: Runs,
-        airflow: AirflowApi,
-        connections: Mapping[str, PeerConnection],
-        ticket_book: Tickets,
-        clock: Callable[[], int],
-    ) -> None:
-        self._party = party
-        self._store = store
+    Parameters
+    ----------
+    base
+        This party and its connections.
+    runs
+        Where a run that may begin is entered.
+    """
+
+    def __init__(self, base: Base, runs: Runs) -> None:
+        self._party, self._store, self._tickets = base.party, base.store, base.tickets
+        self._airflow, self._connections, self._clock = base.airflow, base.connections, base.clock
         self._runs = runs
-        self._airflow = airflow
-        self._connections = connections
-        self._tickets = ticket_book
-        self._clock = clock
         self._locks: dict[tuple[str, str], asyncio.Lock] = defaultdict(asyncio.Lock)
 
     # ---------------------------------------------------------------------------------------------- as the initiator
     async def open(self, request: worker_pb2.OpenRunRequest) -> worker_pb2.OpenRunResponse:
         """Open the run that a DAG run of this side asks for, or take up the one it was started for.
 
-        Why it was refused, here or by the peer, is kept until the DAG run comes to a run after all; a run that is there
-        already tells itself what is wrong.
+        Why it was refused, here or by the peer, stands in the DAG run's note, and is kept until the DAG run comes to a
+        run after all; a run that is there already tells itself what is wrong.
+
+        Raises
+        ------
+        FedtasksError
+            The refusal.
         """
         try:
             if request.HasField("failure"):
                 raise from_code(request.failure.code, plain_text(request.failure.text))
             response = await self._open(request)
         except FedtasksError as error:
-            if request.config_json or request.HasField("failure"):
-                await asyncio.to_thread(self._store.refusals.put, self.refusal(request, error))
+            log.warning("run of %s %s is refused: %s", request.pipeline, request.partition, error)
+            await self._keep_refusal(request, self._refusal(request, error))
             raise
         await asyncio.to_thread(self._store.refusals.remove, request.dag_id, request.dag_run_id)
+        await self._note_if_not_needed(request, response)
         return response
 
-    def refusal(self, request: worker_pb2.OpenRunRequest, error: FedtasksError) -> RefusalRow:
+    async def _keep_refusal(self, request: worker_pb2.OpenRunRequest, refusal: RefusalRow) -> None:
+        if request.config_json or request.HasField("failure"):
+            await asyncio.to_thread(self._store.refusals.put, refusal)
+        await self._note(request, refused(refusal, self._party.name, self._page(request)))
+
+    async def _note_if_not_needed(
+        self, request: worker_pb2.OpenRunRequest, response: worker_pb2.OpenRunResponse
+    ) -> None:
+        done = response.opening == worker_pb2.OPENING_ALREADY_DONE
+        if done or response.opening == worker_pb2.OPENING_ALREADY_RUNNING:
+            run = response.run
+            peer = run.responder if run.initiator == self._party.name else run.initiator
+            await self._note(request, not_needed(run.run_id, peer, self._page(request), done=done))
+
+    async def _note(self, request: worker_pb2.OpenRunRequest, text: str) -> None:
+        try:
+            await self._airflow.set_note(request.dag_id, request.dag_run_id, text)
+        except FedtasksError as error:
+            log.warning("the note could not be shown: %s", error)
+
+    def _page(self, request: worker_pb2.OpenRunRequest) -> str:
+        return self._airflow.page(request.dag_id, request.dag_run_id)
+
+    def _refusal(self, request: worker_pb2.OpenRunRequest, error: FedtasksError) -> RefusalRow:
         """Describe why nothing came of a request."""
         # What is wrong with the peer is told as this side sees it, whoever noticed.
         of_peer = error.where and error.where == request.peer and not isinstance(error, PeerError)
         party, now = request.peer if of_peer else self._party.name, self._clock()
-        failure = {**failure_row(error, party, OPEN_RUN, now), "text": plain_text(error.detail or error.public)}
+        failure = failure_row(error, party, OPEN_RUN, now, private=True)
         return RefusalRow(request.dag_id, request.dag_run_id, request.partition, request.peer, failure, now)
 
     async def _open(self, request: worker_pb2.OpenRunRequest) -> worker_pb2.OpenRunResponse:

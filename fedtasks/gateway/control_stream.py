@@ -13,6 +13,7 @@ from typing import Any
 import grpc
 
 from fedtasks import __version__
+from fedtasks.clock import Clock
 from fedtasks.config import Party, Peer
 from fedtasks.errors import FedtasksError, PeerUnreachable, VersionDiffers, from_code
 from fedtasks.link.status import from_rpc_error
@@ -21,7 +22,7 @@ from fedtasks.wire.v1 import failure_pb2, peer_pb2, peer_pb2_grpc
 
 log = logging.getLogger(__name__)
 
-PROTOCOL = 1
+PROTOCOL = 2
 """The one version of the gateways' protocol that this release speaks."""
 
 KEEPALIVE = (
@@ -48,6 +49,7 @@ class Conversation:
     read: Read
     write: Write
     wrap: Callable[..., Any]
+    answer: Answer
     dialled: bool
     hang_up: Callable[[], object]
     pending: dict[int, asyncio.Future[peer_pb2.Envelope]] = field(default_factory=dict)
@@ -72,29 +74,19 @@ class PeerConnection:
     ----------
     party, peer
         Who talks to whom.
-    answer
-        Answers the peer's requests.
     clock
-        Milliseconds since the epoch.
+        The gateway's clock.
     connected
-        Called with the peer's name whenever a conversation begins.
+        Called whenever a conversation begins.
     """
 
-    def __init__(
-        self,
-        party: Party,
-        peer: Peer,
-        answer: Answer,
-        clock: Callable[[], int],
-        connected: Callable[[str], None],
-    ) -> None:
+    def __init__(self, party: Party, peer: Peer, clock: Clock, connected: Callable[[], None]) -> None:
         self.peer = peer
         self.version = ""
         self.clock_skew_s = 0.0
         self.failure: FedtasksError | None = PeerUnreachable(f"{peer.name} has not been heard of yet")
         self.since_ms = clock()
         self._party = party
-        self._answer = answer
         self._clock = clock
         self._connected = connected
         self._live: Conversation | None = None
@@ -114,21 +106,29 @@ class PeerConnection:
         return self._live is not None and self._live.dialled
 
     async def wait_connected(self, timeout_s: float) -> None:
-        """Wait for a conversation; raise `PeerUnreachable` when none begins in time."""
+        """Wait for a conversation.
+
+        Raises
+        ------
+        PeerUnreachable
+            None begins in time.
+        VersionDiffers
+            None begins in time, because the peer's release is another one.
+        """
         try:
             async with asyncio.timeout(timeout_s):
                 while self._live is None:
                     self._changed.clear()
                     await self._changed.wait()
         except TimeoutError:
-            raise self._unreachable() from None
+            raise self._absence() from None
 
     async def request(self, timeout_s: float = 30.0, **body: Any) -> peer_pb2.Envelope:
         """Ask the peer's gateway and return its answer.
 
         Raises
         ------
-        PeerUnreachable
+        PeerUnreachable, VersionDiffers
             No conversation, or no answer in time.
         FedtasksError
             The peer answered with this failure.
@@ -136,7 +136,7 @@ class PeerConnection:
         await self.wait_connected(min(timeout_s, 10.0))
         conversation = self._live
         if conversation is None:
-            raise self._unreachable()
+            raise self._absence()
         number = next(conversation.ids)
         future: asyncio.Future[peer_pb2.Envelope] = asyncio.get_running_loop().create_future()
         conversation.pending[number] = future
@@ -156,13 +156,21 @@ class PeerConnection:
     def open_session(self, metadata: tuple[tuple[str, str], ...]) -> Any:
         """Open the stream of a session on the dialled channel; raise `PeerUnreachable` when it is gone."""
         if self._channel is None:
-            raise self._unreachable()
+            raise self._absence()
         method = self._channel.stream_stream("/fedtasks.v1.PeerGateway/Session")
         return method(metadata=metadata)
 
     # -------------------------------------------------------------------------------------------------------- dialling
-    async def keep_dialling(self, credentials: grpc.ChannelCredentials) -> None:
-        """Dial the peer whenever no conversation stands; runs until cancelled."""
+    async def keep_dialling(self, credentials: grpc.ChannelCredentials, answer: Answer) -> None:
+        """Dial the peer whenever no conversation stands; runs until cancelled.
+
+        Parameters
+        ----------
+        credentials
+            Show this party's certificate, and trust the peer's authority alone.
+        answer
+            Answers the peer's requests.
+        """
         if self.peer.address is None:
             return
         delay = 0.2
@@ -173,7 +181,7 @@ class PeerConnection:
                 delay = 0.2
                 continue
             try:
-                await self._dial(self.peer.address, credentials)
+                await self._dial(self.peer.address, credentials, answer)
             except FedtasksError as error:
                 self._note_failure(error)
             except Exception as error:  # gRPC's internals raise errors of their own when a stream dies
@@ -181,14 +189,14 @@ class PeerConnection:
             await asyncio.sleep(delay + random.uniform(0, delay))  # noqa: S311
             delay = min(delay * 1.6, 2.0)
 
-    async def _dial(self, address: str, credentials: grpc.ChannelCredentials) -> None:
+    async def _dial(self, address: str, credentials: grpc.ChannelCredentials, answer: Answer) -> None:
         options = (*KEEPALIVE, ("grpc.ssl_target_name_override", f"{self.peer.name}.fedtasks"))
         channel = grpc.aio.secure_channel(address, credentials, options=options)
         try:
             async with asyncio.timeout(10):
                 await channel.channel_ready()
             call = peer_pb2_grpc.PeerGatewayStub(channel).Control()
-            conversation = Conversation(call.read, call.write, peer_pb2.ControlRequest, True, call.cancel)
+            conversation = Conversation(call.read, call.write, peer_pb2.ControlRequest, answer, True, call.cancel)
             self._channel = channel
             await self._converse(conversation)
         except TimeoutError:
@@ -202,10 +210,24 @@ class PeerConnection:
             await channel.close()
 
     # ------------------------------------------------------------------------------------------------------- accepting
-    async def accept(self, context: grpc.aio.ServicerContext) -> None:
-        """Take up a conversation that the peer dialled.
+    async def accept(self, context: grpc.aio.ServicerContext, answer: Answer) -> None:
+        """Take up a conversation that the peer dialled; returns when it ends.
 
         When both sides dial at once, the stream dialled by the party whose name sorts first stays.
+
+        Parameters
+        ----------
+        context
+            The peer's call.
+        answer
+            Answers the peer's requests.
+
+        Raises
+        ------
+        VersionDiffers
+            The peer's release speaks another protocol.
+        PeerUnreachable
+            The peer does not greet, or another conversation stays.
         """
         if self._live is not None:
             if self._live.dialled and self._party.name < self.peer.name:
@@ -213,9 +235,14 @@ class PeerConnection:
             self._live.hang_up()
         task = asyncio.current_task()
         hang_up = task.cancel if task else lambda: None
-        await self._converse(
-            Conversation(context.read, context.write, peer_pb2.ControlResponse, False, lambda: hang_up())
+        conversation = Conversation(
+            context.read, context.write, peer_pb2.ControlResponse, answer, False, lambda: hang_up()
         )
+        try:
+            await self._converse(conversation)
+        except VersionDiffers as error:
+            self._note_failure(error)
+            raise
 
     # ------------------------------------------------------------------------------------------------------ conversing
     async def _converse(self, conversation: Conversation) -> None:
@@ -225,7 +252,7 @@ class PeerConnection:
         self.since_ms = self._clock()
         self._changed.set()
         log.info("connected with %s (%s)", self.peer.name, "dialled" if conversation.dialled else "accepted")
-        self._connected(self.peer.name)
+        self._connected()
         try:
             while (envelope := await conversation.get()) is not None:
                 if envelope.reply_to:
@@ -255,19 +282,22 @@ class PeerConnection:
             clock_ms=self._clock(),
         )
         await conversation.put(peer_pb2.Envelope(greeting=greeting))
-        async with asyncio.timeout(10):
-            envelope = await conversation.get()
+        try:
+            async with asyncio.timeout(10):
+                envelope = await conversation.get()
+        except TimeoutError:
+            envelope = None
         if envelope is None or envelope.WhichOneof("body") != "greeting":
             raise PeerUnreachable(f"{self.peer.name} did not greet")
         theirs = envelope.greeting
-        if not theirs.protocol_min <= PROTOCOL <= theirs.protocol_max:
-            raise VersionDiffers(ours=__version__, theirs=plain_text(theirs.version, 32))
         self.version = plain_text(theirs.version, 32)
+        if not theirs.protocol_min <= PROTOCOL <= theirs.protocol_max:
+            raise self._version_differs(theirs)
         self.clock_skew_s = (theirs.clock_ms - self._clock()) / 1000
 
     async def _reply(self, conversation: Conversation, envelope: peer_pb2.Envelope) -> None:
         try:
-            answer = await self._answer(self.peer.name, envelope)
+            answer = await conversation.answer(self.peer.name, envelope)
         except FedtasksError as error:
             answer = peer_pb2.Envelope(failure=failure_pb2.Failure(code=error.code, text=error.public))
         except Exception:
@@ -284,6 +314,20 @@ class PeerConnection:
             log.warning("no connection with %s: %s", self.peer.name, error)
         self.failure = error
 
-    def _unreachable(self) -> PeerUnreachable:
+    def _version_differs(self, theirs: peer_pb2.Greeting) -> VersionDiffers:
+        """Name both releases and who is behind, in words that are true on either side."""
+        ours, last, first = self._party.name, theirs.protocol_max, theirs.protocol_min
+        spoken = f"{first}" if first == last else f"{first} to {last}"
+        facts = {
+            "releases": f"{ours} {__version__} with protocol {PROTOCOL}, "
+            f"{self.peer.name} {self.version} with protocol {spoken}",
+            "upgrade": self.peer.name if last < PROTOCOL else ours,
+        }
+        return VersionDiffers(f"{facts['releases']}: {facts['upgrade']} must upgrade", **facts)
+
+    def _absence(self) -> FedtasksError:
+        """Say why there is no conversation."""
+        if isinstance(self.failure, VersionDiffers):
+            return VersionDiffers(self.failure.detail, **self.failure.fields)
         reason = f": {self.failure.detail or self.failure.public}" if self.failure else ""
         return PeerUnreachable(f"no connection with {self.peer.name}{reason}", peer=self.peer.name)

@@ -1,18 +1,15 @@
-"""Landed partitions: known to the own Airflow, which may begin a run, and to the peers that may use the dataset."""
+"""Landed partitions: known to this party's Airflow, which may begin a run, and to peers that may use the dataset."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
 
-from fedtasks.config import NAME, Party, check_partition
+from fedtasks.config import NAME, check_partition
 from fedtasks.errors import ConfigError, FedtasksError, TicketScope
-from fedtasks.gateway.airflow_api import AirflowApi
-from fedtasks.gateway.control_stream import PeerConnection
-from fedtasks.gateway.tickets import Tickets
+from fedtasks.gateway.base import Base
 from fedtasks.names import asset_uri
-from fedtasks.store import LandingRow, Store
+from fedtasks.store import LandingRow
 from fedtasks.text import plain_text
 from fedtasks.wire.v1 import peer_pb2, worker_pb2
 
@@ -22,32 +19,25 @@ log = logging.getLogger(__name__)
 class Landings:
     """What has landed here and at the peers, and who knows of it.
 
+    Parameters
+    ----------
+    base
+        This party, its Airflow and its connections.
+
     Notes
     -----
     A landing is entered in the store first and made known from there, again and again until everybody has it: neither
     an Airflow that is down nor a peer that is away loses one.
     """
 
-    def __init__(
-        self,
-        party: Party,
-        store: Store,
-        ticket_book: Tickets,
-        airflow: AirflowApi,
-        connections: Mapping[str, PeerConnection],
-        clock: Callable[[], int],
-    ) -> None:
-        self._party = party
-        self._store = store
-        self._tickets = ticket_book
-        self._airflow = airflow
-        self._connections = connections
-        self._clock = clock
+    def __init__(self, base: Base) -> None:
+        self._party, self._store, self._tickets = base.party, base.store, base.tickets
+        self._airflow, self._connections, self._clock = base.airflow, base.connections, base.clock
         # Spares asking again those that know, while another does not answer.
         self._told: set[tuple[str, LandingRow]] = set()
 
     def land(self, request: worker_pb2.LandPartitionRequest) -> bool:
-        """Enter a partition of an own dataset that is complete; False if it had landed before.
+        """Enter a partition of this party's dataset that is complete; False if it had landed before.
 
         Raises
         ------
@@ -94,7 +84,7 @@ class Landings:
                 self._told -= {(name, row) for name in knowers}
 
     def _knowers(self, row: LandingRow) -> list[str]:
-        """Return who shall know: the own Airflow, and of an own partition the peers that may use its dataset."""
+        """Return who shall know: this party's Airflow, and of what landed here the peers that may use the dataset."""
         if row.party != self._party.name:
             return [self._party.name]
         peers = [

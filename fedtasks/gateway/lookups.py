@@ -11,7 +11,6 @@ import hashlib
 import itertools
 import logging
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -19,7 +18,6 @@ from typing import Any
 import grpc
 
 from fedtasks import tickets
-from fedtasks.config import Party
 from fedtasks.errors import (
     ConfigDiffers,
     ConfigError,
@@ -31,9 +29,8 @@ from fedtasks.errors import (
     TicketScope,
     from_code,
 )
-from fedtasks.gateway.control_stream import PeerConnection
-from fedtasks.gateway.tickets import Tickets
-from fedtasks.store import Store
+from fedtasks.gateway.base import Base
+from fedtasks.gateway.control_stream import Read, Write
 from fedtasks.text import plain_text
 from fedtasks.wire.v1 import lookup_pb2, peer_pb2, worker_pb2
 
@@ -47,9 +44,6 @@ ANSWER_S = 10.0
 """How long a worker may take to answer a batch."""
 
 _MAX_STREAMS = 1024
-
-Read = Callable[[], Awaitable[Any]]
-Write = Callable[[Any], Awaitable[None]]
 
 
 @dataclass(eq=False)
@@ -114,29 +108,13 @@ class Lookups:
 
     Parameters
     ----------
-    party, store
-        Whose, and where uses and decisions are kept.
-    ticket_book
-        Under which tickets.
-    connections
-        Peer name → connection.
-    clock
-        Milliseconds since the epoch.
+    base
+        This party and its connections; its store keeps uses and decisions.
     """
 
-    def __init__(
-        self,
-        party: Party,
-        store: Store,
-        ticket_book: Tickets,
-        connections: Mapping[str, PeerConnection],
-        clock: Callable[[], int],
-    ) -> None:
-        self._party = party
-        self._store = store
-        self._tickets = ticket_book
-        self._connections = connections
-        self._clock = clock
+    def __init__(self, base: Base) -> None:
+        self._party, self._store, self._tickets = base.party, base.store, base.tickets
+        self._connections, self._clock = base.connections, base.clock
         self._servers: list[_Server] = []
         self._streams: OrderedDict[tuple[str, str], _Stream] = OrderedDict()
 

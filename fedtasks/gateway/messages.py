@@ -20,9 +20,10 @@ STATES = {
 STATE_NAMES = {value: name for name, value in STATES.items()}
 
 
-def failure_row(error: FedtasksError, party: str, task: str, at_ms: int) -> dict[str, Any]:
-    """Describe an error as both parties may see it."""
-    return {"code": error.code, "text": error.public, "party": party, "task": task, "at_ms": at_ms}
+def failure_row(error: FedtasksError, party: str, task: str, at_ms: int, *, private: bool = False) -> dict[str, Any]:
+    """Describe an error as both parties may see it; its detail is only for this one (`private`)."""
+    text = plain_text(error.detail or error.public) if private else error.public
+    return {"code": error.code, "text": text, "party": party, "task": task, "at_ms": at_ms}
 
 
 def failure_message(row: Mapping[str, Any] | None) -> failure_pb2.Failure | None:
@@ -48,7 +49,7 @@ def error_from_row(row: Mapping[str, Any]) -> FedtasksError:
 
 
 def half_message(row: HalfRow, *, private: bool) -> run_pb2.Half:
-    """Turn a half into a message; progress only goes to own workers (`private`)."""
+    """Turn a half into a message; progress only goes to this party's workers (`private`)."""
     return run_pb2.Half(
         task=row.task,
         attempt=row.attempt,
@@ -83,7 +84,7 @@ def half_from_message(run_id: str, message: run_pb2.Half, party: str) -> HalfRow
 
 
 def run_message(row: RunRow, party: str, approval: ApprovalRow | None = None) -> run_pb2.Run:
-    """Turn a run, and the approval that it may need, into a message for own workers."""
+    """Turn a run, and the approval that it may need, into a message for this party's workers."""
     return run_pb2.Run(
         run_id=row.run_id,
         pipeline=row.pipeline,
@@ -108,7 +109,7 @@ def run_message(row: RunRow, party: str, approval: ApprovalRow | None = None) ->
 
 
 def approval_message(row: ApprovalRow | None) -> run_pb2.Approval | None:
-    """Turn an approval into a message for own workers."""
+    """Turn an approval into a message for this party's workers."""
     return run_pb2.Approval(state=row.state, clause=row.clause, until_ms=row.until_ms) if row else None
 
 

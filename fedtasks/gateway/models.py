@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from fedtasks.config import Party, check_name, check_partition
+from fedtasks.config import check_name, check_partition
 from fedtasks.errors import ChampionDiffers, ConfigDiffers, ConfigError, FedtasksError, ModelUnknown, PeerUnknown
-from fedtasks.gateway.control_stream import PeerConnection
+from fedtasks.gateway.base import Base
 from fedtasks.gateway.runs import Runs
-from fedtasks.gateway.tickets import Tickets
-from fedtasks.store import ModelRow, Store
+from fedtasks.store import ModelRow
 from fedtasks.text import plain_text
 from fedtasks.wire.v1 import model_pb2, peer_pb2, worker_pb2
 
@@ -22,23 +21,20 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class Models:
-    """All changes of the registry of models; every one is an audit row."""
+    """All changes of the registry of models; every one is an audit row.
 
-    def __init__(
-        self,
-        party: Party,
-        store: Store,
-        runs: Runs,
-        ticket_book: Tickets,
-        connections: Mapping[str, PeerConnection],
-        clock: Callable[[], int],
-    ) -> None:
-        self._party = party
-        self._store = store
+    Parameters
+    ----------
+    base
+        This party and its connections; its store keeps the registry.
+    runs
+        Says which task may publish a version.
+    """
+
+    def __init__(self, base: Base, runs: Runs) -> None:
+        self._party, self._store, self._tickets = base.party, base.store, base.tickets
+        self._connections, self._clock = base.connections, base.clock
         self._runs = runs
-        self._tickets = ticket_book
-        self._connections = connections
-        self._clock = clock
         self._changing: set[str] = set()
 
     def get(self, request: worker_pb2.GetModelRequest) -> worker_pb2.GetModelResponse:
@@ -162,7 +158,7 @@ class Models:
             self._changing.discard(model)
 
     def _partitions(self, text: str) -> dict[str, list[str]]:
-        """Read which partitions of which own datasets a version has learnt from."""
+        """Read which partitions of which of this party's datasets a version has learnt from."""
         consumed = _object(text, "consumed")
         for dataset, partitions in consumed.items():
             self._party.dataset(dataset)

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from fedtasks.clock import DAY_MS
-from fedtasks.config import Event, Party
+from fedtasks.config import Event
 from fedtasks.errors import FedtasksError, RunCancelled
-from fedtasks.gateway.airflow_api import AirflowApi
+from fedtasks.gateway.base import Base
 from fedtasks.names import APPROVE
 from fedtasks.reports.runs import status_now
 from fedtasks.reports.status import refusal_sentence, sentence
 from fedtasks.reports.tickets import EXPIRES_SOON_MS, readable
-from fedtasks.store import Store
 from fedtasks.webhook import Notice, post
 
 log = logging.getLogger(__name__)
@@ -32,13 +31,17 @@ Key = tuple[str, str, int]
 
 
 class Notifier:
-    """Posts each notice once, also over restarts of the gateway; what is older than a day is not news any more."""
+    """Posts each notice once, also over restarts of the gateway; what is older than a day is not news any more.
 
-    def __init__(self, party: Party, store: Store, airflow: AirflowApi, clock: Callable[[], int]) -> None:
-        self._party = party
-        self._store = store
-        self._airflow = airflow
-        self._clock = clock
+    Parameters
+    ----------
+    base
+        This party, whose configuration names the webhook.
+    """
+
+    def __init__(self, base: Base) -> None:
+        self._party, self._store = base.party, base.store
+        self._airflow, self._clock = base.airflow, base.clock
         self._sent: set[Key] | None = None
         self._pause_ms = FIRST_PAUSE_MS
         self._not_before_ms = 0

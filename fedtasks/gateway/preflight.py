@@ -1,15 +1,15 @@
-"""What this party knows of its peers: how they are, whether a run could start, which tickets were asked for."""
+"""The peers as this party knows them: how they are, whether a run could start, which tickets were asked for."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 
 from fedtasks import __version__
 from fedtasks.clock import DAY_MS
-from fedtasks.config import NAME, Party
+from fedtasks.config import NAME
 from fedtasks.errors import (
     AirflowUnreachable,
     ClockSkew,
@@ -18,13 +18,12 @@ from fedtasks.errors import (
     PeerAirflowUnreachable,
     PeerIdentity,
 )
-from fedtasks.gateway.airflow_api import AirflowApi
+from fedtasks.gateway.base import Base
 from fedtasks.gateway.control_stream import PeerConnection
 from fedtasks.gateway.messages import failure_row
-from fedtasks.gateway.tickets import Tickets
 from fedtasks.identity import valid_until
 from fedtasks.reports.tickets import readable
-from fedtasks.store import PeerRow, Store, TicketRequestRow
+from fedtasks.store import PeerRow, TicketRequestRow
 from fedtasks.text import plain_text
 from fedtasks.wire.v1 import peer_pb2, run_pb2, ticket_pb2, worker_pb2
 
@@ -49,23 +48,17 @@ _DAG_STATES = {
 
 
 class Preflights:
-    """Keeps the peers' rows of the store current, and asks and answers what precedes a run."""
+    """Keeps the peers' rows of the store current, and asks and answers what precedes a run.
 
-    def __init__(
-        self,
-        party: Party,
-        store: Store,
-        ticket_book: Tickets,
-        airflow: AirflowApi,
-        connections: Mapping[str, PeerConnection],
-        clock: Callable[[], int],
-    ) -> None:
-        self._party = party
-        self._store = store
-        self._tickets = ticket_book
-        self._airflow = airflow
-        self._connections = connections
-        self._clock = clock
+    Parameters
+    ----------
+    base
+        This party, its Airflow and its connections.
+    """
+
+    def __init__(self, base: Base) -> None:
+        self._party, self._store, self._tickets = base.party, base.store, base.tickets
+        self._airflow, self._connections, self._clock = base.airflow, base.connections, base.clock
         self._last: dict[str, PeerRow] = {}
         self._answering = asyncio.Lock()
 
@@ -81,9 +74,7 @@ class Preflights:
 
     def _seen(self, name: str, connection: PeerConnection) -> PeerRow:
         failure = connection.failure
-        row = failure_row(failure, name, "", connection.since_ms) if failure else None
-        if row and failure:
-            row["text"] = plain_text(failure.detail or failure.public)
+        row = failure_row(failure, name, "", connection.since_ms, private=True) if failure else None
         return PeerRow(
             name,
             connection.is_connected,
@@ -118,7 +109,7 @@ class Preflights:
         connection = self._connections[peer]
         for check in self._connection_checks(peer, connection):
             yield check
-        async for check in self._own_checks(peer, pipeline):
+        async for check in self._local_checks(peer, pipeline):
             yield _of(self._party.name, check)
         if not connection.is_connected:
             return
@@ -158,10 +149,10 @@ class Preflights:
         joins both parties in, whether its DAG is there; of any other pipeline nothing.
         """
         async with self._answering:
-            checks = [check async for check in self._own_checks(peer, request.pipeline)]
+            checks = [check async for check in self._local_checks(peer, request.pipeline)]
         return peer_pb2.PreflightReport(checks=checks)
 
-    async def _own_checks(self, peer: str, pipeline: str) -> AsyncIterator[run_pb2.Check]:
+    async def _local_checks(self, peer: str, pipeline: str) -> AsyncIterator[run_pb2.Check]:
         left_ms = valid_until(self._party.gateway.certificate) - self._clock()
         text = f"the gateway's certificate is valid for {max(0, left_ms) // DAY_MS} more days"
         yield _check("certificate", text, PeerIdentity() if left_ms < RENEW_MS else None)

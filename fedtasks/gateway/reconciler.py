@@ -1,4 +1,4 @@
-"""Keeps three accounts of every run in step: ours, the peer's, and that of the own Airflow.
+"""Keeps three accounts of every run in step: ours, the peer's, and that of this party's Airflow.
 
 Each pass compares and mends; nothing depends on a pass being the first or the only one, so a restart loses nothing.
 """
@@ -7,20 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from fedtasks.errors import FedtasksError, RunCancelled, RunFailed, TicketRevoked
-from fedtasks.gateway.airflow_api import TERMINAL, AirflowApi
-from fedtasks.gateway.changes import ANY, Changes
+from fedtasks.gateway.airflow_api import TERMINAL
+from fedtasks.gateway.changes import ANY
 from fedtasks.gateway.control_stream import PeerConnection
-from fedtasks.gateway.landings import Landings
 from fedtasks.gateway.notes import run_note
-from fedtasks.gateway.notifier import Notifier
-from fedtasks.gateway.preflight import Preflights
-from fedtasks.gateway.relay import Relay
-from fedtasks.gateway.runs import LIVE, MEMORY_MS, Runs
+from fedtasks.gateway.parts import Parts
+from fedtasks.gateway.runs import LIVE, MEMORY_MS
 from fedtasks.reports.runs import sides, status_now
-from fedtasks.store import HalfRow, RunRow, Store
+from fedtasks.store import HalfRow, RunRow
 from fedtasks.wire.v1 import peer_pb2, worker_pb2
 
 log = logging.getLogger(__name__)
@@ -39,33 +36,23 @@ GRACE_MS = 10_000
 
 
 class Reconciler:
-    """The gateway's own work, once per `PASS_S` and at every change."""
+    """What the gateway does unasked, once per `PASS_S` and at every change.
 
-    def __init__(
-        self,
-        party: str,
-        store: Store,
-        runs: Runs,
-        landings: Landings,
-        peer_book: Preflights,
-        notifier: Notifier,
-        relay: Relay,
-        airflow: AirflowApi,
-        connections: Mapping[str, PeerConnection],
-        changes: Changes,
-        clock: Callable[[], int],
-    ) -> None:
-        self._party = party
-        self._store = store
-        self._runs = runs
-        self._landings = landings
-        self._peers = peer_book
-        self._notifier = notifier
-        self._relay = relay
-        self._airflow = airflow
-        self._connections = connections
-        self._changes = changes
-        self._clock = clock
+    Parameters
+    ----------
+    parts
+        Whose state is compared and mended.
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        base = parts.base
+        self._party, self._store, self._airflow = base.party.name, base.store, base.airflow
+        self._connections, self._changes, self._clock = base.connections, base.changes, base.clock
+        self._runs = parts.runs
+        self._relay = parts.relay
+        self._landings = parts.landings
+        self._preflights = parts.preflights
+        self._notifier = parts.notifier
         # Apart from `at_rest`: a pass may hold a row from before the run went on, and must not fail it.
         self._settled: set[str] = set()
         self._cleared: set[tuple[str, str, int]] = set()
@@ -79,7 +66,7 @@ class Reconciler:
             self._look_after_runs,
             self._look_for_obstacles,
             self._landings.spread,
-            self._peers.look,
+            self._preflights.look,
             self._notifier.tell,
         )
         await asyncio.gather(*(self._repeat(each) for each in work))
@@ -130,7 +117,7 @@ class Reconciler:
                 raise
             await asyncio.to_thread(self._runs.acknowledged, run.run_id, snapshot.version)
 
-    # ------------------------------------------------------------------------------------------------------ own side
+    # ----------------------------------------------------------------------------------------------------- this side
     async def _look_after_runs(self) -> None:
         await self._relay.flush()
         now = self._clock()
@@ -231,7 +218,7 @@ class Reconciler:
                 continue
             if any(_waits_in_vain(half, peer, now) for half in own):
                 self._looked_ms[place] = now
-                await self._peers.preflight(worker_pb2.PreflightRequest(peer=run.peer, pipeline=run.pipeline))
+                await self._preflights.preflight(worker_pb2.PreflightRequest(peer=run.peer, pipeline=run.pipeline))
 
 
 def _waits_in_vain(half: HalfRow, peer: Sequence[HalfRow], now_ms: int) -> bool:

@@ -8,14 +8,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import grpc
 
 from fedtasks.errors import AttemptStale, FedtasksError, ProtocolViolated
-from fedtasks.gateway.control_stream import PeerConnection
+from fedtasks.gateway.base import Base
+from fedtasks.link.status import ATTEMPT, RUN, SHARD, TASK
 
 log = logging.getLogger(__name__)
 
@@ -29,25 +30,21 @@ class SessionKey(NamedTuple):
     attempt: int
 
     @classmethod
-    def of(cls, metadata: Mapping[str, str]) -> SessionKey:
-        """Read the key from a stream's metadata."""
+    def of(cls, metadata: Iterable[tuple[str, Any]] | None) -> SessionKey:
+        """Read the key from a stream's metadata; raise `ProtocolViolated` where it has none."""
+        said = dict(metadata or ())
         try:
-            return cls(
-                metadata["fedtasks-run"],
-                metadata["fedtasks-task"],
-                int(metadata["fedtasks-shard"]),
-                int(metadata["fedtasks-attempt"]),
-            )
+            return cls(said[RUN], said[TASK], int(said[SHARD]), int(said[ATTEMPT]))
         except (KeyError, ValueError) as error:
             raise ProtocolViolated(f"the session's metadata lacks or garbles {error}") from error
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """Return the metadata that `of` reads."""
         return (
-            ("fedtasks-run", self.run_id),
-            ("fedtasks-task", self.task),
-            ("fedtasks-shard", str(self.shard)),
-            ("fedtasks-attempt", str(self.attempt)),
+            (RUN, self.run_id),
+            (TASK, self.task),
+            (SHARD, str(self.shard)),
+            (ATTEMPT, str(self.attempt)),
         )
 
 
@@ -80,30 +77,24 @@ class _Session:
     met: bool = False
 
 
-Count = Callable[[SessionKey, int, int], Awaitable[None]]
-
-
 class Relay:
     """The sessions of this gateway.
 
     Parameters
     ----------
-    connections
-        Peer name → connection.
-    count
-        Keeps (key, bytes sent, bytes received) of what crossed since the last call.
+    base
+        The connections; the store, which counts the bytes that cross.
     """
 
-    def __init__(self, connections: Mapping[str, PeerConnection], count: Count) -> None:
-        self._connections = connections
-        self._count = count
+    def __init__(self, base: Base) -> None:
+        self._connections, self._store = base.connections, base.store
         self._sessions: dict[SessionKey, _Session] = {}
         self._traffic: dict[SessionKey, Traffic] = {}
         self._flushing = asyncio.Lock()
         self._attached = asyncio.Condition()
 
     async def serve_worker(self, key: SessionKey, peer: str, worker: Stream) -> None:
-        """Join an own worker with its other half; returns when either stream ends.
+        """Join a worker of this party with its other half; returns when either stream ends.
 
         Raises
         ------
@@ -134,12 +125,12 @@ class Relay:
                 del self._sessions[key]
 
     async def serve_peer(self, key: SessionKey, peer: str, stream: Stream) -> None:
-        """Join the stream of a peer's worker with the own worker, waiting until that is there."""
+        """Join the stream of a peer's worker with the local worker, waiting until that is there."""
         session = await self._wait_attached(key, peer)
         try:
             await self._until_refused(session, self._splice(key, session, stream))
         finally:
-            # The worker's own stream ends too: its link opens a new one and resumes.
+            # The local worker's stream ends too: its link opens a new one and resumes.
             if not session.refusal.done():
                 session.refusal.set_result(_StreamEnded())
 
@@ -153,7 +144,7 @@ class Relay:
                 await self._attached.wait()
 
     def refuse(self, run_id: str, error: FedtasksError, task: str | None = None) -> None:
-        """End every session of a run, or of one task, telling the own workers why."""
+        """End every session of a run, or of one task, telling this party's workers why."""
         for key, session in self._sessions.items():
             if key.run_id == run_id and task in (None, key.task) and not session.refusal.done():
                 session.refusal.set_result(error)
@@ -168,7 +159,7 @@ class Relay:
             for key, traffic in list(self._traffic.items()):
                 sent, received = traffic.sent, traffic.received
                 if sent or received:
-                    await self._count(key, sent, received)
+                    await asyncio.to_thread(self._store.add_bytes, *key, sent, received)
                     traffic.sent -= sent
                     traffic.received -= received
                 elif key not in self._sessions:

@@ -1,6 +1,6 @@
-"""What this party knows of every run: its own half, written here, and the peer's half, as last told.
+"""The runs as this party knows them: its half, written here, and the peer's half, as last told.
 
-Both gateways keep the whole state of their own half in the store and show it to the other as one versioned snapshot
+Each gateway keeps the whole state of its party's half in the store and shows it to the other as one versioned snapshot
 (`RunUpdate`); nothing is an event that could be lost. Everything here is synchronous and touches only the store.
 """
 
@@ -10,7 +10,7 @@ import dataclasses
 import json
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -33,6 +33,7 @@ from fedtasks.errors import (
     RunUnknown,
     TicketRevoked,
 )
+from fedtasks.gateway.base import Base
 from fedtasks.gateway.messages import (
     STATE_NAMES,
     error_from_row,
@@ -44,7 +45,7 @@ from fedtasks.gateway.messages import (
     run_message,
 )
 from fedtasks.names import APPROVE
-from fedtasks.store import ApprovalRow, DisclosureRow, HalfRow, MetricRow, RunRow, Store
+from fedtasks.store import ApprovalRow, DisclosureRow, HalfRow, MetricRow, RunRow
 from fedtasks.text import plain_text
 from fedtasks.tickets import public_from_text, read_receipt, sign_receipt
 from fedtasks.wire.v1 import peer_pb2, run_pb2
@@ -65,39 +66,18 @@ class Runs:
 
     Parameters
     ----------
-    store
-        Where runs live.
-    party
-        This party's name.
+    base
+        This party; its store, where runs live.
     key
         Signs this party's receipts.
-    peer_keys
-        Peer name → pinned public key (base64), which its receipts must verify under.
-    clock
-        Milliseconds since the epoch.
-    changed
-        Called with the run id after every change.
-    may_reopen
-        Raises when a ticket, by its id, no longer allows a run that has ended to go on.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        party: str,
-        key: Ed25519PrivateKey,
-        peer_keys: Mapping[str, str],
-        clock: Callable[[], int],
-        changed: Callable[[str], None],
-        may_reopen: Callable[[str], object],
-    ) -> None:
-        self._store = store
-        self._party = party
+    def __init__(self, base: Base, key: Ed25519PrivateKey) -> None:
+        self._party = base.party.name
+        self._peer_keys = {peer.name: peer.ticket_key for peer in base.party.peers}
+        self._store, self._tickets, self._clock = base.store, base.tickets, base.clock
+        self._changed = base.changes.notify
         self._key = key
-        self._peer_keys = peer_keys
-        self._clock = clock
-        self._changed = changed
-        self._may_reopen = may_reopen
         self._lock = threading.RLock()
 
     # ------------------------------------------------------------------------------------------------------ looking
@@ -109,7 +89,7 @@ class Runs:
         return row
 
     def message(self, row: RunRow) -> run_pb2.Run:
-        """Return a run as own workers see it."""
+        """Return a run as this party's workers see it."""
         return run_message(row, self._party, self._store.approvals.of(row.run_id))
 
     def meeting(self, run_id: str, task: str) -> run_pb2.Meeting:
@@ -134,7 +114,7 @@ class Runs:
         )
 
     def require_attempt(self, run_id: str, task: str, attempt: int) -> tuple[RunRow, HalfRow]:
-        """Return run and own half if `attempt` is the one that may speak now.
+        """Return the run and this party's half of a task if `attempt` is the one that may speak now.
 
         Raises
         ------
@@ -182,7 +162,7 @@ class Runs:
             if row.state == "failed" and not self._is_at_rest(row):
                 raise error_from_row(row.failure) if row.failure else RunEnded(where=run_id)
             if row.state != "running":
-                self._may_reopen(row.ticket_id)
+                self._tickets.in_force(row.ticket_id)
             if task != APPROVE:
                 self._require_approval(run_id)
             half = self._store.announce(run_id, task, token, self._clock() + int(wait_s * 1000))
@@ -194,7 +174,7 @@ class Runs:
             return self.meeting(run_id, task)
 
     def start(self, run_id: str, task: str, attempt: int) -> run_pb2.Meeting:
-        """Mark the own half as running."""
+        """Mark this party's half as running."""
         with self._lock:
             _, half = self.require_attempt(run_id, task, attempt)
             now = self._clock()
@@ -223,7 +203,7 @@ class Runs:
         self._changed(run_id)
 
     def succeed(self, run_id: str, task: str, attempt: int, outcome: Mapping[str, Any]) -> run_pb2.Meeting:
-        """End the own half well; repeating it is harmless."""
+        """End this party's half well; repeating it is harmless."""
         with self._lock:
             half = self._store.half(run_id, task, True)
             if half is None or half.attempt != attempt or half.state != "succeeded":
@@ -240,7 +220,7 @@ class Runs:
             return self.meeting(run_id, task)
 
     def fail(self, run_id: str, task: str, attempt: int, error: FedtasksError, *, final: bool) -> run_pb2.Meeting:
-        """End the own half badly; `final` ends the run with it."""
+        """End this party's half badly; `final` ends the run with it."""
         with self._lock:
             row = self.run(run_id)
             half = self._store.half(run_id, task, True)
@@ -317,7 +297,7 @@ class Runs:
         return self.run(row.run_id)
 
     def cancel(self, run_id: str, error: FedtasksError, task: str = "") -> RunRow:
-        """End the own half of a run with `error`, unless it has ended already."""
+        """End this party's half of a run with `error`, unless it has ended already."""
         with self._lock:
             row = self.run(run_id)
             if row.state == "running":
@@ -325,7 +305,7 @@ class Runs:
             return self.run(run_id)
 
     def rest(self, run_id: str) -> None:
-        """Remember that an ended run's own DAG run has ended too: from now on, nothing is tried again by itself."""
+        """Remember that an ended run's DAG run here has ended too: from now on, nothing is tried again by itself."""
         with self._lock:
             if self.run(run_id).state != "running":
                 self._store.update_run(run_id, at_rest=True)
@@ -457,7 +437,7 @@ class Runs:
     def _follow(self, row: RunRow) -> None:
         """The peer lets an ended run go on: so does this side, if the ticket still allows it."""
         try:
-            self._may_reopen(row.ticket_id)
+            self._tickets.in_force(row.ticket_id)
         except FedtasksError as error:
             self._end(row, failure_row(error, self._party, "", self._clock()))
         else:

@@ -10,23 +10,27 @@ from collections.abc import Callable
 
 import grpc
 
-from fedtasks.clock import now_ms
+from fedtasks.clock import Clock, now_ms
 from fedtasks.config import Party, read_secret
-from fedtasks.errors import FedtasksError, PortInUse
+from fedtasks.errors import PortInUse
 from fedtasks.gateway.admission import Admission
 from fedtasks.gateway.airflow_api import AirflowApi
+from fedtasks.gateway.base import Base
 from fedtasks.gateway.changes import Changes
 from fedtasks.gateway.control_stream import KEEPALIVE, PeerConnection
+from fedtasks.gateway.interceptors import SecretInterceptor, StatusInterceptor, session_handler
 from fedtasks.gateway.landings import Landings
 from fedtasks.gateway.lookups import Lookups
 from fedtasks.gateway.models import Models
 from fedtasks.gateway.notifier import Notifier
+from fedtasks.gateway.parts import Parts
+from fedtasks.gateway.peer_service import PeerService
 from fedtasks.gateway.preflight import Preflights
 from fedtasks.gateway.reconciler import Reconciler
-from fedtasks.gateway.relay import Relay, SessionKey
+from fedtasks.gateway.relay import Relay
 from fedtasks.gateway.runs import Runs
-from fedtasks.gateway.services import PeerService, SecretInterceptor, WorkerService, session_handler
 from fedtasks.gateway.tickets import Tickets
+from fedtasks.gateway.worker_service import WorkerService
 from fedtasks.store import Store
 from fedtasks.tickets import load_ticket_key
 from fedtasks.wire.v1 import peer_pb2_grpc, worker_pb2_grpc
@@ -42,10 +46,10 @@ class Gateway:
     party
         Its configuration.
     clock
-        Milliseconds since the epoch; a test may set it wrong.
+        Its clock; a test may set it wrong.
     """
 
-    def __init__(self, party: Party, clock: Callable[[], int] = now_ms) -> None:
+    def __init__(self, party: Party, clock: Clock = now_ms) -> None:
         self._party = party
         self._clock = clock
 
@@ -71,71 +75,55 @@ class Gateway:
         self, store: Store, airflow: AirflowApi, stack: contextlib.AsyncExitStack, started: asyncio.Event | None
     ) -> None:
         party = self._party
-        key = load_ticket_key(party.gateway.ticket_key)
-        ticket_book = Tickets(party, store, key, self._clock)
-        changes = Changes(asyncio.get_running_loop())
-        peer_keys = {peer.name: peer.ticket_key for peer in party.peers}
-        runs = Runs(store, party.name, key, peer_keys, self._clock, changes.notify, ticket_book.in_force)
-        connections: dict[str, PeerConnection] = {}
-
-        async def count(session: SessionKey, sent: int, received: int) -> None:
-            await asyncio.to_thread(store.add_bytes, *session, sent, received)
-
-        relay = Relay(connections, count)
-        desk = Admission(party, store, runs, airflow, connections, ticket_book, self._clock)
-        lookups = Lookups(party, store, ticket_book, connections, self._clock)
-        models = Models(party, store, runs, ticket_book, connections, self._clock)
-        landings = Landings(party, store, ticket_book, airflow, connections, self._clock)
-        peer_book = Preflights(party, store, ticket_book, airflow, connections, self._clock)
-        peers = PeerService(party, runs, desk, ticket_book, lookups, models, landings, peer_book, relay, connections)
-        for peer in party.peers:
-            connections[peer.name] = PeerConnection(party, peer, peers.answer, self._clock, lambda _: changes.notify())
-
-        async def note(dag_id: str, dag_run_id: str, text: str) -> None:
-            try:
-                await airflow.set_note(dag_id, dag_run_id, text)
-            except FedtasksError as error:
-                log.warning("the note could not be shown: %s", error)
-
-        workers = WorkerService(
-            party,
-            store,
-            runs,
-            desk,
-            ticket_book,
-            lookups,
-            models,
-            landings,
-            peer_book,
-            relay,
-            connections,
-            changes,
-            note,
-            airflow.page,
-            self._clock,
-        )
+        parts = self._assemble(store, airflow)
+        peers = PeerService(parts)
         # Ends last: bytes cross until the listeners have closed.
-        stack.push_async_callback(relay.flush)
-        await stack.enter_async_context(self._listen_for_workers(workers))
+        stack.push_async_callback(parts.relay.flush)
+        await stack.enter_async_context(self._listen_for_workers(WorkerService(parts)))
         if party.gateway.listen is not None:
             await stack.enter_async_context(self._listen_for_peers(peers, party.gateway.listen))
-        notifier = Notifier(party, store, airflow, self._clock)
-        caretaker = Reconciler(
-            party.name, store, runs, landings, peer_book, notifier, relay, airflow, connections, changes, self._clock
-        )
         async with asyncio.TaskGroup() as tasks:
-            for connection in connections.values():
-                tasks.create_task(connection.keep_dialling(self._dial_credentials(connection)))
-            tasks.create_task(caretaker.run())
+            for connection in parts.base.connections.values():
+                tasks.create_task(connection.keep_dialling(self._dial_credentials(connection), peers.answer))
+            tasks.create_task(Reconciler(parts).run())
             log.info("gateway of %s serves its workers at %s", party.name, party.gateway.workers)
             if started is not None:
                 started.set()
 
+    def _assemble(self, store: Store, airflow: AirflowApi) -> Parts:
+        party, clock = self._party, self._clock
+        key = load_ticket_key(party.gateway.ticket_key)
+        changes = Changes(asyncio.get_running_loop())
+        base = Base(
+            party=party,
+            store=store,
+            tickets=Tickets(party, store, key, clock),
+            airflow=airflow,
+            clock=clock,
+            changes=changes,
+            connections={peer.name: PeerConnection(party, peer, clock, changes.notify) for peer in party.peers},
+        )
+        runs = Runs(base, key)
+        return Parts(
+            base=base,
+            runs=runs,
+            relay=Relay(base),
+            admission=Admission(base, runs),
+            lookups=Lookups(base),
+            models=Models(base, runs),
+            landings=Landings(base),
+            preflights=Preflights(base),
+            notifier=Notifier(base),
+        )
+
     @contextlib.asynccontextmanager
     async def _listen_for_workers(self, service: WorkerService):  # type: ignore[no-untyped-def]
         gateway = self._party.gateway
-        interceptor = SecretInterceptor(read_secret(gateway.worker_secret_file))
-        server = grpc.aio.server(interceptors=[interceptor], options=(*KEEPALIVE, ("grpc.so_reuseport", 0)))
+        interceptors = (
+            StatusInterceptor(shows_detail=True),
+            SecretInterceptor(read_secret(gateway.worker_secret_file)),
+        )
+        server = grpc.aio.server(interceptors=interceptors, options=(*KEEPALIVE, ("grpc.so_reuseport", 0)))
         worker_pb2_grpc.add_WorkerGatewayServicer_to_server(service, server)
         server.add_generic_rpc_handlers((session_handler(service.session, "fedtasks.v1.WorkerGateway"),))
         _bind(lambda: server.add_insecure_port(gateway.workers), gateway.workers, "gateway.workers")
@@ -154,7 +142,9 @@ class Gateway:
             root_certificates=authorities or gateway.authority.read_bytes(),
             require_client_auth=True,
         )
-        server = grpc.aio.server(options=(*KEEPALIVE, ("grpc.so_reuseport", 0)))
+        server = grpc.aio.server(
+            interceptors=(StatusInterceptor(shows_detail=False),), options=(*KEEPALIVE, ("grpc.so_reuseport", 0))
+        )
         peer_pb2_grpc.add_PeerGatewayServicer_to_server(service, server)
         server.add_generic_rpc_handlers((session_handler(service.session, "fedtasks.v1.PeerGateway"),))
         _bind(lambda: server.add_secure_port(address, credentials), address, "gateway.listen")

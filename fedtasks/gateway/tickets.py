@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from fedtasks import tickets
+from fedtasks.clock import Clock
 from fedtasks.config import Party
 from fedtasks.errors import TicketError, TicketInvalid, TicketMissing, TicketNotAccepted, TicketRevoked
 from fedtasks.store import Store, TicketRow
@@ -24,7 +25,7 @@ _MAX_GRANTS = 1024
 class Tickets:
     """Looks tickets up in the store and believes nothing but their signatures."""
 
-    def __init__(self, party: Party, store: Store, key: Ed25519PrivateKey, clock: Callable[[], int]) -> None:
+    def __init__(self, party: Party, store: Store, key: Ed25519PrivateKey, clock: Clock) -> None:
         self._party = party
         self._store = store
         self._key = key

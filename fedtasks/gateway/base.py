@@ -1,0 +1,43 @@
+"""What all parts of the gateway stand on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from fedtasks.clock import Clock
+from fedtasks.config import Party
+from fedtasks.gateway.airflow_api import AirflowApi
+from fedtasks.gateway.changes import Changes
+from fedtasks.gateway.control_stream import PeerConnection
+from fedtasks.gateway.tickets import Tickets
+from fedtasks.store import Store
+
+
+@dataclass(frozen=True, kw_only=True)
+class Base:
+    """This party, where it keeps what it knows, and whom it can speak with.
+
+    Parameters
+    ----------
+    party
+        Its configuration.
+    store, tickets
+        Where everything is kept; the tickets in it as far as their signatures prove them.
+    airflow
+        This party's Airflow.
+    clock
+        The one clock of the gateway.
+    changes
+        Wakes who watches a run.
+    connections
+        Peer name → connection, of every peer in party.yaml.
+    """
+
+    party: Party
+    store: Store
+    tickets: Tickets
+    airflow: AirflowApi
+    clock: Clock
+    changes: Changes
+    connections: Mapping[str, PeerConnection]

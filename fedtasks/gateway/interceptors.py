@@ -1,0 +1,111 @@
+"""What every call of a service passes first: the worker's secret is checked, and errors become gRPC statuses."""
+
+from __future__ import annotations
+
+import contextlib
+import hmac
+import inspect
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, TypeAlias
+
+import grpc
+
+from fedtasks.errors import FedtasksError, SecretRejected
+from fedtasks.link.status import SECRET, to_abort
+
+log = logging.getLogger(__name__)
+
+Context: TypeAlias = grpc.aio.ServicerContext
+Method = Callable[[Any, Context], Any]
+
+_KINDS: dict[tuple[bool, bool], tuple[str, Callable[..., grpc.RpcMethodHandler]]] = {
+    (False, False): ("unary_unary", grpc.unary_unary_rpc_method_handler),
+    (False, True): ("unary_stream", grpc.unary_stream_rpc_method_handler),
+    (True, False): ("stream_unary", grpc.stream_unary_rpc_method_handler),
+    (True, True): ("stream_stream", grpc.stream_stream_rpc_method_handler),
+}
+"""(request streams, response streams) → the name of a handler's method, and what makes such a handler."""
+
+
+class StatusInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+    """Ends a call whose method raises with the gRPC status that stands for the error.
+
+    Parameters
+    ----------
+    shows_detail
+        The callers are of this party and see an error's detail; a peer sees its public text alone.
+
+    Notes
+    -----
+    Reveals: of an error that is not of the registry, nothing but that there was one; the log has it.
+    """
+
+    def __init__(self, *, shows_detail: bool) -> None:
+        self._shows_detail = shows_detail
+
+    async def intercept_service(self, continuation: Any, details: grpc.HandlerCallDetails) -> Any:
+        """Return the call's handler with its method guarded; None where there is no such method."""
+        handler = await continuation(details)
+        return handler and _with_method(handler, self._guarded)
+
+    def _guarded(self, method: Method) -> Method:
+        async def answer(request: Any, context: Context) -> Any:
+            async with self._translating(context):
+                return await method(request, context)
+
+        async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
+            async with self._translating(context):
+                async for response in method(request, context):
+                    yield response
+
+        return stream if inspect.isasyncgenfunction(method) else answer
+
+    @contextlib.asynccontextmanager
+    async def _translating(self, context: Context) -> AsyncIterator[None]:
+        try:
+            yield
+        except FedtasksError as error:
+            await context.abort(*to_abort(error, own=self._shows_detail))
+        except Exception:
+            if context.done():
+                raise  # the stream died, nobody is there to be told
+            log.exception("a call failed")
+            await context.abort(grpc.StatusCode.INTERNAL, "internal error")
+
+
+class SecretInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+    """Lets only callers in that present the worker secret.
+
+    Parameters
+    ----------
+    secret
+        What they must present in the call's metadata.
+    """
+
+    def __init__(self, secret: str) -> None:
+        self._secret = secret.encode()
+
+    async def intercept_service(self, continuation: Any, details: grpc.HandlerCallDetails) -> Any:
+        """Pass the call on, or have it answered by `SecretRejected`."""
+        shown = dict(details.invocation_metadata).get(SECRET, "")
+        handler = await continuation(details)
+        if handler is None or hmac.compare_digest(shown.encode(), self._secret):
+            return handler
+        return _with_method(handler, lambda _: _reject)
+
+
+async def _reject(_: Any, __: Context) -> None:
+    raise SecretRejected
+
+
+def _with_method(handler: grpc.RpcMethodHandler, change: Callable[[Method], Method]) -> grpc.RpcMethodHandler:
+    """Return a handler of the same kind with a changed method."""
+    name, make = _KINDS[handler.request_streaming, handler.response_streaming]
+    return make(change(getattr(handler, name)), handler.request_deserializer, handler.response_serializer)
+
+
+def session_handler(method: Callable[[Any, Context], Awaitable[None]], service: str) -> grpc.GenericRpcHandler:
+    """Serve `Session` as a stream of raw bytes: nothing is parsed on the way."""
+    handler = grpc.stream_stream_rpc_method_handler(method)
+    return grpc.method_handlers_generic_handler(service, {"Session": handler})

@@ -1,0 +1,44 @@
+"""The parts of a gateway, as its services and its reconciler use them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fedtasks.gateway.admission import Admission
+from fedtasks.gateway.base import Base
+from fedtasks.gateway.landings import Landings
+from fedtasks.gateway.lookups import Lookups
+from fedtasks.gateway.models import Models
+from fedtasks.gateway.notifier import Notifier
+from fedtasks.gateway.preflight import Preflights
+from fedtasks.gateway.relay import Relay
+from fedtasks.gateway.runs import Runs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """One of each, all on the same base; `server` puts them together.
+
+    Parameters
+    ----------
+    base
+        What they stand on.
+    runs, relay
+        Both halves of every run; the sessions of their workers.
+    admission
+        Decides whether a run may begin.
+    lookups, models, landings, preflights
+        What peers and workers ask beside runs.
+    notifier
+        Tells people what needs them.
+    """
+
+    base: Base
+    runs: Runs
+    relay: Relay
+    admission: Admission
+    lookups: Lookups
+    models: Models
+    landings: Landings
+    preflights: Preflights
+    notifier: Notifier
