@@ -1,3 +1,3 @@
 """Federated learning between companies that each run their own Apache Airflow."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -21,7 +21,15 @@ from urllib.parse import urlsplit
 from fedtasks import __version__
 from fedtasks.checks import Finding, Verdict, wrong
 from fedtasks.config import Dataset, Party, load_party, read_secret, split_address
-from fedtasks.errors import ConfigError, FedtasksError, KeyInvalid, PeerDagBroken, PeerDagMissing, PeerPaused
+from fedtasks.errors import (
+    ConfigError,
+    FedtasksError,
+    KeyInvalid,
+    PeerDagBroken,
+    PeerDagMissing,
+    PeerPaused,
+    VersionDiffers,
+)
 
 EXPIRES_SOON_DAYS = 30
 JAVA = 17
@@ -341,7 +349,9 @@ def _gateway(party: Party) -> Iterator[Finding]:
         elif not status.connected:
             dials = f"we dial {peer.address}" if peer.address else f"{peer.name} must dial us"
             text = f"not connected ({dials}): {status.failure.code} {status.failure.text}".rstrip()
-            yield Finding(subject, Verdict.WRONG, text, "Check that both gateways run and that the port is open")
+            is_behind = status.failure.code == VersionDiffers.code
+            remedy = VersionDiffers.remedy if is_behind else "Check that both gateways run and that the port is open"
+            yield Finding(subject, Verdict.WRONG, text, remedy)
         elif abs(status.clock_skew_s) > party.max_clock_skew_s:
             text = f"its clock differs by {status.clock_skew_s:.0f} s, {party.max_clock_skew_s:.0f} s are allowed"
             yield Finding(subject, Verdict.WRONG, text, "Synchronise both clocks (NTP)")

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 import grpc
 
@@ -64,7 +64,8 @@ class Gateway:
             When keys, secrets or the store cannot be used.
         """
         party = self._party
-        store = await asyncio.to_thread(lambda: Store.open(party.store.url, party.store.password_file))
+        where, secret = party.store.url, party.store.password_file
+        store = await asyncio.to_thread(lambda: Store.open(where, secret, clock=self._clock))
         try:
             async with AirflowApi(party.airflow) as airflow, contextlib.AsyncExitStack() as stack:
                 await self._serve(store, airflow, stack, started)
@@ -117,7 +118,7 @@ class Gateway:
         )
 
     @contextlib.asynccontextmanager
-    async def _listen_for_workers(self, service: WorkerService):  # type: ignore[no-untyped-def]
+    async def _listen_for_workers(self, service: WorkerService) -> AsyncIterator[None]:
         gateway = self._party.gateway
         interceptors = (
             StatusInterceptor(shows_detail=True),
@@ -134,7 +135,7 @@ class Gateway:
             await server.stop(grace=0.5)
 
     @contextlib.asynccontextmanager
-    async def _listen_for_peers(self, service: PeerService, address: str):  # type: ignore[no-untyped-def]
+    async def _listen_for_peers(self, service: PeerService, address: str) -> AsyncIterator[None]:
         gateway = self._party.gateway
         authorities = b"\n".join(peer.authority.read_bytes() for peer in self._party.peers)
         credentials = grpc.ssl_server_credentials(

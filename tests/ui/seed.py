@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+from fedtasks import __version__
 from fedtasks.clock import now_ms
 from fedtasks.laptop.demo import PIPELINE
 from fedtasks.store import (
@@ -77,7 +78,7 @@ def see_peer(store: Store, *, connected: bool = True) -> None:
         "at_ms": now,
     }
     store.peers.put_state(
-        PeerRow("shop", connected, "0.1.0", 0.2, None if connected else failure, now - HOUR_MS, now + HOUR_MS)
+        PeerRow("shop", connected, __version__, 0.2, None if connected else failure, now - HOUR_MS, now + HOUR_MS)
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from fedtasks import identity, tickets
-from fedtasks.clock import now_ms
+from fedtasks.clock import Clock, now_ms
 from fedtasks.config import Party, load_party
 from fedtasks.digests import digest
 from fedtasks.gateway.server import Gateway
@@ -118,9 +118,9 @@ class FakeAirflow:
 class GatewayThread:
     """A real gateway on an event loop of its own; `stop` ends it, as a restart would."""
 
-    def __init__(self, party: Party, skew_ms: int = 0) -> None:
+    def __init__(self, party: Party, clock: Clock = now_ms) -> None:
         self._party = party
-        self._skew_ms = skew_ms
+        self._clock = clock
         self._loop = asyncio.new_event_loop()
         self._started = threading.Event()
         self.error: BaseException | None = None
@@ -143,7 +143,7 @@ class GatewayThread:
 
     async def _serve(self) -> None:
         started = asyncio.Event()
-        gateway = Gateway(self._party, clock=lambda: now_ms() + self._skew_ms)
+        gateway = Gateway(self._party, clock=self._clock)
         self._task = asyncio.ensure_future(gateway.serve(started))
         waiting = asyncio.ensure_future(started.wait())
         await asyncio.wait({self._task, waiting}, return_when=asyncio.FIRST_COMPLETED)
@@ -179,8 +179,8 @@ class Member:
     def client(self) -> GatewayClient:
         return GatewayClient.of(self.party)
 
-    def start(self, skew_ms: int = 0) -> None:
-        self.gateway = GatewayThread(self.party, skew_ms)
+    def start(self, clock: Clock = now_ms) -> None:
+        self.gateway = GatewayThread(self.party, clock)
         if self.gateway.error is not None:
             raise self.gateway.error
 

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from fedtasks import doctor
 from fedtasks.cli import app
+from fedtasks.clock import now_ms
 from fedtasks.store import Store
 from tests.integration.gateway.conftest import Pair
 from tests.integration.gateway.parties import PIPELINE, Member, grant_ticket
@@ -167,7 +168,7 @@ def test_doctor_says_whether_airflow_has_the_pages(pair: Pair) -> None:
 
 def test_doctor_finds_a_peer_whose_clock_is_off(pair: Pair) -> None:
     pair.bank.start()
-    pair.shop.start(skew_ms=300_000)
+    pair.shop.start(clock=lambda: now_ms() + 300_000)
 
     def peer_text() -> str:
         findings = {finding.subject: finding for finding in doctor.examine(pair.bank.folder / "party.yaml")}

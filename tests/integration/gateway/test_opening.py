@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import socket
 import subprocess
@@ -14,7 +15,9 @@ import pytest
 from fedtasks import errors, tickets
 from fedtasks.clock import now_ms
 from fedtasks.config import load_party
+from fedtasks.gateway import admission, notes
 from fedtasks.link.client import GatewayClient
+from fedtasks.store import RefusalRow
 from fedtasks.wire.v1 import run_pb2, worker_pb2
 from tests.integration.gateway.conftest import Pair
 from tests.integration.gateway.parties import PIPELINE, Member, grant_ticket, shared_config
@@ -269,11 +272,32 @@ def test_open_run_with_another_pipeline_on_the_responder_names_the_step(running:
 
 def test_open_run_with_clocks_apart_is_refused(pair: Pair) -> None:
     pair.bank.start()
-    pair.shop.start(skew_ms=600_000)
+    pair.shop.start(clock=lambda: now_ms() + 600_000)
     grant_ticket(pair.shop, pair.bank)
     with pair.bank.client() as client, pytest.raises(errors.ClockSkew):
         open_run(client)
     assert pair.shop.airflow.triggered == []
+
+
+def test_refusal_is_noted_as_it_is_kept_by_a_clock_that_never_stands_still(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted: list[RefusalRow] = []
+
+    def keep(refusal: RefusalRow, party: str, link: str) -> str:
+        noted.append(refusal)
+        return notes.refused(refusal, party, link)
+
+    monkeypatch.setattr(admission, "refused", keep)
+    pair.bank.airflow.runs[PIPELINE, "manual-1"] = {"state": "running"}
+    ticks = itertools.count(now_ms())
+    pair.bank.start(clock=lambda: next(ticks))
+    with pair.bank.client() as client, pytest.raises(errors.PeerUnknown):
+        open_run(client, peer="bakery")
+    with pair.bank.store() as store:
+        assert noted == [store.refusals.of(PIPELINE, "manual-1")]
+    assert noted[0].failure["at_ms"] == noted[0].at_ms
+    assert "PEER_UNKNOWN" in pair.bank.airflow.runs[PIPELINE, "manual-1"]["note"]
 
 
 def test_open_run_without_a_peer_says_so(pair: Pair) -> None:
