@@ -63,14 +63,15 @@ from fedtasks.encrypted.bins import MAX_BINS, Binner, NumericColumn
 from fedtasks.errors import ConfigError
 from fedtasks.models.evaluation import evaluate
 from fedtasks.models.results import SCORES
-from fedtasks.models.secureboost.settings import EvaluateSettings, TrainSettings
+from fedtasks.models.secureboost.settings import TrainSettings
+from fedtasks.models.settings import EvaluateSettings
 from fedtasks.wire.v1 import run_pb2
 from tests.integration.gateway.parties import PIPELINE, Member, grant_ticket, make_members, set_address
 
 TEST_FRACTION = 0.2
 ROWS_PER_BLOCK = 10_000
 SYNTHETIC_ROWS = 20_000
-ENTRY = "fedtasks.models.secureboost.steps:"
+ENTRIES = {"train": "fedtasks.models.secureboost.training:train", "evaluate": "fedtasks.models.tasks:evaluate"}
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 PEAK = re.compile(r"^VmHWM:\s+(\d+) kB$", re.MULTILINE)
 
@@ -290,7 +291,7 @@ def half(member: Member, run_id: str, task: str, config: Mapping[str, Any]) -> U
         "settings": config["steps"][task],
     }
     (folder / "config.json").write_text(json.dumps(plain))
-    argv = [sys.executable, "-m", "fedtasks.cli", "task", "run", f"{ENTRY}{task}", str(folder / "config.json")]
+    argv = [sys.executable, "-m", "fedtasks.cli", "task", "run", ENTRIES[task], str(folder / "config.json")]
     with (folder / "log").open("wb") as output:
         process = subprocess.Popen(argv, stdout=output, stderr=output, env=os.environ | {"PYTHONPATH": str(ROOT)})
     return Usage(process, folder / "log")
