@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 M = TypeVar("M", bound=Protobuf)
 
-Dimension: TypeAlias = int | None | EllipsisType
+Dimension: TypeAlias = int | EllipsisType | None
 
 BOTH_WAYS = "both"
 TO_FOLLOWER = "leader → follower"
@@ -45,7 +45,8 @@ class Message:
     what
         What they are, in a few words.
     learns
-        What the receiver learns of them, in Markdown. The ledger of a run shows the first sentence, the threat model all.
+        What the receiver learns of them, in Markdown: the ledger of a run shows the first sentence, the threat model
+        all of it.
     way
         Who sends it to whom.
     tasks
@@ -299,7 +300,7 @@ class TableMessage(Message):
         link.send(self.name, rows)
 
     def receive(self, link: Link, schema: pa.Schema) -> pa.RecordBatch:
-        """Return the next one; raise `ProtocolViolated` unless it has these columns, of these types and in this order."""
+        """Return the next one; raise `ProtocolViolated` unless it has exactly these columns."""
         found = link.receive(self.name)
         if not isinstance(found, pa.RecordBatch) or not found.schema.equals(schema):
             columns = ", ".join(f"{each.name}: {each.type}" for each in schema)

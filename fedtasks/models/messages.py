@@ -23,8 +23,8 @@ MODEL_DIGEST = DigestMessage(
 SCORES = ArrayMessage(
     "scores of rows",
     "scores",
-    "the score of each row. Only with `scores: both`, if the ticket allows it: leaf values of trees and much about labels "
-    "follow from them",
+    "the score of each row. Only with `scores: both`, if the ticket allows it: leaf values of trees and much about "
+    "labels follow from them",
     dtype="float64",
     shape=(None, ...),
     way=TO_FOLLOWER,
@@ -38,8 +38,8 @@ PUBLICATION = JsonMessage(
     "both: how many versions the other has",
     fields={"version": int, "is_better": bool},
     tasks=("publish",),
-    holds="the version number that this side proposes, and whether the new model is at least as good, which counts from "
-    "the leader; once more when it has been entered",
+    holds="the version number that this side proposes, and whether the new model is at least as good, which counts "
+    "from the leader; once more when it has been entered",
 )
 
 MESSAGES = (CHECKPOINTS, MODEL_DIGEST, SCORES, PUBLICATION)

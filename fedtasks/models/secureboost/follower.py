@@ -50,9 +50,9 @@ class Follower:
 
     Notes
     -----
-    Reveals: to the leader, for each node that may be split, the encrypted gradients' sums on one side of each of
-    this party's candidate splits that leaves `min_leaf_rows` on both sides, in an order drawn anew for each tree, and how many
-    candidates there are; of a split that it chooses, which rows go where and the number of the feature. Never a
+    Reveals: to the leader, for each node that may be split, the encrypted gradients' sums on one side of each of this
+    party's candidate splits that leaves `min_leaf_rows` on both sides, in an order drawn anew for each tree, and how
+    many candidates there are; of a split that it chooses, which rows go where and the number of the feature. Never a
     threshold or a value.
     """
 

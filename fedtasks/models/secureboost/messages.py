@@ -35,8 +35,8 @@ START = ProtobufMessage(
     of=TreeStart,
     way=TO_FOLLOWER,
     tasks=("train",),
-    holds="number; whether the follower takes part; a bit for each row where not all are used; or the end and how many "
-    "trees are kept",
+    holds="number; whether the follower takes part; a bit for each row where not all are used; or the end and how "
+    "many trees are kept",
 )
 GRADIENTS = ArrayMessage(
     "encrypted gradients",
@@ -51,14 +51,14 @@ GRADIENTS = ArrayMessage(
 SPLITS = ProtobufMessage(
     "chosen splits",
     "how nodes of a tree are split",
-    "which rows are in which node that goes on, and which of its candidates gained most. **Rows of a node are alike in "
-    "their labels**, the more so the deeper it is and the fewer rows it has; nodes whose children are leaves are not told, "
-    "unless the split is the follower's",
+    "which rows are in which node that goes on, and which of its candidates gained most. **Rows of a node are alike "
+    "in their labels**, the more so the deeper it is and the fewer rows it has; nodes whose children are leaves are "
+    "not told, unless the split is the follower's",
     of=LevelSplits,
     way=TO_FOLLOWER,
     tasks=("train",),
-    holds="for each node of the level: a bit for each of its rows (the leader's split), places of the best candidates (the "
-    "follower's), or neither; which sides go on",
+    holds="for each node of the level: a bit for each of its rows (the leader's split), places of the best candidates "
+    "(the follower's), or neither; which sides go on",
 )
 SUMS = ProtobufMessage(
     "own splits",
@@ -67,14 +67,14 @@ SUMS = ProtobufMessage(
     of=LevelSums,
     way=TO_LEADER,
     tasks=("train",),
-    holds="for the follower's splits a bit for each row of the node and the feature's number; for each node that goes on a "
-    "bit for each allowed candidate",
+    holds="for the follower's splits a bit for each row of the node and the feature's number; for each node that goes "
+    "on a bit for each allowed candidate",
 )
 SEALED = ArrayMessage(
     "encrypted sums",
     "sums of its gradients",
-    "decrypted, **the gradients' sums on one side of each candidate** that leaves `min_leaf_rows` on both sides, of both "
-    "children of a split. Also which and how many those are; order and names of candidates are hidden",
+    "decrypted, **the gradients' sums on one side of each candidate** that leaves `min_leaf_rows` on both sides, of "
+    "both children of a split. Also which and how many those are; order and names of candidates are hidden",
     dtype="uint8",
     shape=(None, None),
     way=TO_LEADER,
@@ -90,8 +90,8 @@ LEAVES = ArrayMessage(
     shape=(None, None),
     way=TO_LEADER,
     tasks=("train", "evaluate", "predict"),
-    holds="for each row of a batch and each tree with splits of the follower: a bit for each leaf of a full tree that they "
-    "leave over; in training only where it goes on from a version",
+    holds="for each row of a batch and each tree with splits of the follower: a bit for each leaf of a full tree that "
+    "they leave over; in training only where it goes on from a version",
 )
 
 MESSAGES = (KEY, OFFER, START, GRADIENTS, SPLITS, SUMS, SEALED, LEAVES)

@@ -26,9 +26,9 @@ class GradientMessage(ArrayMessage):
 ACTIVATION = ArrayMessage(
     "activation",
     "activations",
-    "for each row and epoch what the follower's features say, as a vector of the width `embedding`. It carries what helps "
-    "to predict the label and may carry more; attacks that rebuild features from activations are known, above all for "
-    "whom knows the weights or related data",
+    "for each row and epoch what the follower's features say, as a vector of the width `embedding`. It carries what "
+    "helps to predict the label and may carry more; attacks that rebuild features from activations are known, above "
+    "all for whom knows the weights or related data",
     dtype="float32",
     shape=(None, None),
     way=TO_LEADER,
@@ -39,8 +39,8 @@ GRADIENT = GradientMessage(
     "gradient",
     "gradients",
     "for each train row and epoch a vector whose norm and direction depend on the label. **Label leakage is a known "
-    "attack** (Li et al., 2021): with rare positives the norm alone separates the classes well. Every run measures it as "
-    "`label_leak_auc`; look at it",
+    "attack** (Li et al., 2021): with rare positives the norm alone separates the classes well. Every run measures it "
+    "as `label_leak_auc`; look at it",
     dtype="float32",
     shape=(None, None),
     way=TO_FOLLOWER,
@@ -50,8 +50,8 @@ GRADIENT = GradientMessage(
 EMBEDDING = ArrayMessage(
     "embedding",
     "embeddings of rows that are scored",
-    "for each row what the follower's features say, as a vector, as with activations. Also by the version in use where it "
-    "is compared with; nothing goes back, so the follower learns nothing of test labels",
+    "for each row what the follower's features say, as a vector, as with activations. Also by the version in use "
+    "where it is compared with; nothing goes back, so the follower learns nothing of test labels",
     dtype="float32",
     shape=(None, None),
     way=TO_LEADER,
