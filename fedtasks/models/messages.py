@@ -34,8 +34,8 @@ SCORES = ArrayMessage(
 PUBLICATION = JsonMessage(
     "publication",
     "the next version's number, and whether it is better",
-    "the follower: whether the new model is at least as good as the one in use, one bit a run about the test labels; "
-    "both: how many versions the other has",
+    "how many versions the other has; the follower also whether the new model is at least as good as the one in use, "
+    "one bit a run about the test labels",
     fields={"version": int, "is_better": bool},
     tasks=("publish",),
     holds="the version number that this side proposes, and whether the new model is at least as good, which counts "

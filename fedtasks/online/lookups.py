@@ -122,7 +122,7 @@ class Asker:
     tags
         Where they are.
     client
-        The own gateway.
+        This party's gateway.
     peer, ticket_id, peer_dataset
         Who is asked, under which ticket, about which of its datasets; the last two may be empty where the tickets leave
         no choice.
@@ -251,7 +251,7 @@ def _values(text: str) -> dict[str, Any]:
 
 # ---------------------------------------------------------------------------------------------------- answering side
 class Answerer:
-    """Matches a peer's tags with the own ones.
+    """Matches a peer's tags with this party's.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Task `align`: bring the own rows of the common people into the order that both parties share."""
+"""Task `align`: bring this party's rows of the common people into the order that both parties share."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ from fedtasks.data.row_files import RowFile
 from fedtasks.data.storage import Manifest, make_private, read_bytes, remove, write_atomically
 from fedtasks.data.tables import ID, Part, list_parts, read_rows, rows_schema
 from fedtasks.dataclass_io import build
-from fedtasks.errors import ConfigError, DataCorrupt, LabelInvalid, ProtocolViolated, RowOrderDiffers
+from fedtasks.errors import ConfigError, DataCorrupt, LabelInvalid, RowOrderDiffers
 from fedtasks.link.link import Link
+from fedtasks.psi import messages
 from fedtasks.psi.settings import AlignSettings, Learns, Rows
 from fedtasks.psi.stages import read_pairs, read_tags, write_rows
 from fedtasks.runtime.context import Outcome, TaskContext, facts_of
@@ -72,7 +73,7 @@ class _Since:
     version
         Number and run of its version in use, equal on both sides; empty if there is none.
     learnt
-        The own partitions that are new to it.
+        This party's partitions that are new to it.
     """
 
     version: str
@@ -80,7 +81,7 @@ class _Since:
 
 
 def run(context: TaskContext) -> Outcome:
-    """Write the own blocks, compare their row order with the other half, and publish them.
+    """Write this party's blocks, compare their row order with the other half, and publish them.
 
     Raises
     ------
@@ -193,10 +194,9 @@ def _mark_new(rows: DataFrame, link: Link, count: int, scratch: str) -> DataFram
     own = {file.shard: file for file in write_rows(rows.filter(_NEW).select(TAG), TAG_BYTES, count, scratch)}
     theirs = []
     for number in range(count):
-        link.send(f"new-{number:05d}", read_bytes(own[number].uri) if number in own else b"")
-        tags = link.receive(f"new-{number:05d}")
-        if not isinstance(tags, bytes) or len(tags) % TAG_BYTES:
-            raise ProtocolViolated(f"message `new-{number:05d}` is not tags")
+        message = messages.NEW.numbered(number)
+        message.send(link, read_bytes(own[number].uri) if number in own else b"")
+        tags = message.receive(link)
         uri = new_file(scratch, "their-new", number)
         write_atomically(uri, tags)
         theirs.append(RowFile(number, len(tags) // TAG_BYTES, "", uri))
@@ -260,14 +260,8 @@ def _check(context: TaskContext, settings: AlignSettings, people: Manifest, coun
 
 def _compare(link: Link, rows: int, order: str) -> None:
     """Raise `RowOrderDiffers` on both sides unless both hold the same rows in the same order."""
-    link.send("row order", json.dumps([rows, order]).encode())
-    answer = link.receive("row order")
-    try:
-        peer_rows, peer_order = json.loads(answer) if isinstance(answer, bytes) else (None, None)
-    except (ValueError, TypeError):
-        raise ProtocolViolated("message `row order` is not a count and a digest") from None
+    messages.ROW_ORDER.send(link, (rows, order))
+    peer_rows, peer_order = messages.ROW_ORDER.receive(link)
     link.close()
     if (peer_rows, peer_order) != (rows, order):
-        raise RowOrderDiffers(
-            ours=f"{rows} rows, {order[:16]}", theirs=f"{str(peer_rows)[:20]} rows, {str(peer_order)[:16]}"
-        )
+        raise RowOrderDiffers(ours=f"{rows} rows, {order[:16]}", theirs=f"{peer_rows} rows, {peer_order[:16]}")

@@ -11,20 +11,10 @@ from fedtasks.crypto.scheme import Client, open_client
 from fedtasks.data.row_files import RowFile, answers_bytes
 from fedtasks.data.storage import read_json, write_json
 from fedtasks.errors import DataMissing, ProtocolViolated
+from fedtasks.exchange.files import announce, announced, total
 from fedtasks.link.link import Link
-from fedtasks.psi import stages
-from fedtasks.psi.half import (
-    DividedIds,
-    Half,
-    announce,
-    announced,
-    check_key_bits,
-    receive,
-    receive_bytes,
-    send,
-    tag_bytes,
-    total,
-)
+from fedtasks.psi import messages, stages
+from fedtasks.psi.half import DividedIds, Half, check_key_bits, tag_bytes
 from fedtasks.psi.settings import Learns
 from fedtasks.psi.stages import BlindedShard
 from fedtasks.psi.tag_table import set_digest
@@ -36,7 +26,7 @@ class ClientHalf(Half):
 
     def prepare(self, link: Link) -> Outcome:
         """Blind the ids that have no tag yet, and agree with the signer on what will cross."""
-        public, proof = receive_bytes(link, "key"), receive_bytes(link, "key proof")
+        public, proof = messages.KEY.receive(link), messages.KEY_PROOF.receive(link)
         client = self._open(public, proof)
         with self.spark() as spark, self.divided_ids(spark, self.table(client.key_id)) as ids:
             blinded = self._blind_once(
@@ -44,7 +34,7 @@ class ClientHalf(Half):
             )
         sent = [shard.sent for shard in blinded]
         held = {kind: self.crossed(client.key_id, kind).digests() for kind in ("tags", "common")}
-        send(link, "offer", {"blinded": announce(sent), **held})
+        messages.OFFER.send(link, {"blinded": announce(sent), **held})
         self.save_plan(
             {
                 "key_id": client.key_id,
@@ -54,7 +44,7 @@ class ClientHalf(Half):
                 "own_ids": ids.n_ids,
                 "own_duplicates": ids.n_duplicates,
                 "blinded": plain(blinded),
-                **self._accepted(receive(link, "accepted"), held),
+                **self._accepted(messages.ACCEPTED.receive(link), held),
             }
         )
         return Outcome(counts={"ids_blinded": total(sent)})
@@ -63,7 +53,7 @@ class ClientHalf(Half):
         """Send one shard of blinded ids."""
         rows = 0
         for each in self._blinded(shard):
-            self.send_file(link, f"blinded-{shard:05d}", each.sent)
+            messages.BLINDED.numbered(shard).send(link, each.sent)
             rows = each.sent.rows
         return Outcome(counts={"rows": rows})
 
@@ -75,17 +65,17 @@ class ClientHalf(Half):
         """Receive one shard of answers, and of the signer's tags what is not here yet."""
         client, rows = self._client(), 0
         for each in self._blinded(shard):
-            name = f"answers-{shard:05d}"
-            files = announced(receive(link, name).get("files"), self.settings.shards)
+            message = messages.ANSWERS.numbered(shard)
+            files = message.announced(link, self.settings.shards)
             if [(file.shard, file.rows) for file in files] != [(shard, each.sent.rows)]:
-                raise ProtocolViolated(f"`{name}` has not the {each.sent.rows} rows that were asked for")
+                raise ProtocolViolated(f"`{message.name}` has not the {each.sent.rows} rows that were asked for")
             rows = each.sent.rows
             size = answers_bytes(rows, client.element_bytes, client.proof_bytes)
-            self.keep_answers(each.sent.sha256, [self.receive_file(link, name, files[0], size)])
-        for kind in ("added", "gone"):
+            self.keep_answers(each.sent.sha256, [message.receive(link, files[0], size, self.state)])
+        for kind, message in messages.CHANGED_TAGS.items():
             for file in self._tags(kind):
                 if file.shard == shard:
-                    self.receive_file(link, f"tags-{kind}-{shard:05d}", file, tag_bytes(file))
+                    message.numbered(shard).receive(link, file, tag_bytes(file), self.state)
         return Outcome(counts={"rows": rows})
 
     def match(self, link: Link) -> Outcome:
@@ -105,7 +95,7 @@ class ClientHalf(Half):
             if settings.learns is Learns.BOTH:
                 self._tell(link, spark, common)
             else:
-                send(link, "common", {"n": total(common)})
+                messages.COMMON.send(link, {"n": total(common)})
                 self.check_size(link, total(common))
         digest = self.plan["now"]
         self.crossed(client.key_id, "tags").add(tags)
@@ -183,11 +173,8 @@ class ClientHalf(Half):
         if plan["now"] in crossed.digests():
             return crossed.get(plan["now"])
         arrived = {}
-        for kind in ("added", "gone"):
-            arrived[kind] = [
-                RowFile(file.shard, file.rows, file.sha256, self.arrived(f"tags-{kind}-{file.shard:05d}", file))
-                for file in self._tags(kind)
-            ]
+        for kind, message in messages.CHANGED_TAGS.items():
+            arrived[kind] = [message.numbered(file.shard).arrived(file, self.state) for file in self._tags(kind)]
         tags = self.renewed(spark, self.base("tags", plan["key_id"], plan), **arrived)
         if set_digest(tags) != plan["now"]:
             raise ProtocolViolated("the signer's tags are not those that it announced")
@@ -197,11 +184,11 @@ class ClientHalf(Half):
         """Let the signer know which tags are common, by what has changed since the last time."""
         added, gone = self.difference(spark, self.base("common", self.plan["key_id"], self.plan), common)
         message = {"n": total(common), "added": announce(added), "gone": announce(gone), "now": set_digest(common)}
-        send(link, "common", message)
+        messages.COMMON.send(link, message)
         self.check_size(link, total(common))
         for kind, files in (("added", added), ("gone", gone)):
             for file in files:
-                self.send_file(link, f"common-{kind}-{file.shard:05d}", file)
+                messages.CHANGED_COMMON[kind].numbered(file.shard).send(link, file)
 
 
 def plain(blinded: list[BlindedShard]) -> list[dict[str, Any]]:

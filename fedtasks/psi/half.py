@@ -1,9 +1,7 @@
-"""What both halves of an intersection do alike: know their ids, pass files, remember, publish."""
+"""Both halves of an intersection do this alike: know their ids, remember, compare, publish."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import threading
 import uuid
@@ -11,8 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from pyspark import StorageLevel
@@ -22,22 +18,13 @@ from pyspark.sql import functions as F  # noqa: N812 - what everybody calls it
 from fedtasks.config import LabelKind
 from fedtasks.crypto.scheme import Client, RsaClient
 from fedtasks.data.blocks import TAG_BYTES
-from fedtasks.data.row_files import RowFile, check_size
-from fedtasks.data.storage import (
-    copy_in,
-    copy_out,
-    filesystem,
-    is_local,
-    local_path,
-    make_private,
-    read_json,
-    remove,
-    write_json,
-)
+from fedtasks.data.row_files import RowFile
+from fedtasks.data.storage import filesystem, make_private, read_json, remove, write_json
 from fedtasks.data.tables import Part, list_parts
 from fedtasks.data.tag_files import PADDING, Generation
 from fedtasks.data.values import check_ids, check_label, check_label_varies
-from fedtasks.errors import DataMissing, FedtasksError, IntersectionEmpty, KeyWeak, ProtocolViolated
+from fedtasks.errors import DataMissing, IntersectionEmpty, KeyWeak
+from fedtasks.exchange.message import refuse
 from fedtasks.link.link import Link
 from fedtasks.psi import stages
 from fedtasks.psi.settings import PsiSettings
@@ -102,7 +89,7 @@ class Half:
         Raises
         ------
         DataNotLanded
-            The run's own partition is not among them.
+            The partition of the run is not among them.
         """
         place = f"{self.state}/partitions.json"
         try:
@@ -140,7 +127,7 @@ class Half:
         self.plan = dict(plan)
 
     def table(self, key_id: str) -> TagTable:
-        """Return the own tags under a key."""
+        """Return this party's tags under a key."""
         return TagTable(self.context.party.storage, self.context.dataset.name, key_id)
 
     def crossed(self, key_id: str, kind: str) -> CrossedSets:
@@ -272,52 +259,6 @@ class Half:
             thread.join()
         self.report(phase, of, of)
 
-    # -------------------------------------------------------------------------------------------------- what it passes
-    def send_file(self, link: Link, name: str, file: RowFile) -> None:
-        """Send a file that was announced, unless the peer has it."""
-        if not receive(link, f"{name} wanted").get("wanted"):
-            return
-        if is_local(file.uri):
-            link.send_file(name, local_path(file.uri))
-            return
-        with TemporaryDirectory() as spool:
-            copy_out(file.uri, Path(spool) / "file")
-            link.send_file(name, Path(spool) / "file")
-
-    def receive_file(self, link: Link, name: str, announced: RowFile, n_bytes: int) -> RowFile:
-        """Receive a file that was announced, unless it is here; it stays until the task has published.
-
-        Raises
-        ------
-        ProtocolViolated
-            It is not what was announced.
-        """
-        uri = self.arrived(name, announced)
-        fs, path = filesystem(uri)
-        here = fs.exists(path)
-        send(link, f"{name} wanted", {"wanted": not here})
-        if not here:
-            with self._spool(uri) as local:
-                link.receive_file(name, local)
-                if _sha256(local) != announced.sha256:
-                    raise ProtocolViolated(f"file `{name}` is not the one that was announced")
-                check_size(f"file://{local}", n_bytes)
-                if not is_local(uri):
-                    copy_in(local, uri)
-        return RowFile(announced.shard, announced.rows, announced.sha256, uri)
-
-    def arrived(self, name: str, announced: RowFile) -> str:
-        """Return where an announced file is when it has arrived."""
-        return f"{self.state}/{name}-{announced.sha256}"
-
-    @contextmanager
-    def _spool(self, uri: str) -> Iterator[Path]:
-        if is_local(uri):
-            yield local_path(uri)  # what arrives in part stays for the next attempt
-            return
-        with TemporaryDirectory() as folder:
-            yield Path(folder) / "file"
-
     # ------------------------------------------------------------------------------------------------ how it compares
     def difference(
         self, spark: SparkSession, base: Sequence[RowFile], now: Sequence[RowFile]
@@ -353,7 +294,7 @@ class Half:
             refuse(link, IntersectionEmpty(text, needed=needed))
 
     def publish(self, people: Sequence[TaggedShard] | None, counts: Mapping[str, int], digest: str) -> Outcome:
-        """Publish which tag belongs to which own id, if this half knows, and forget everything else."""
+        """Publish which tag belongs to which of this party's ids, if this half knows, and forget everything else."""
         config, storage = self.context.config, self.context.storage
         remove(self.context.folder)
         folder = storage.attempt(config.task, config.attempt)
@@ -382,83 +323,6 @@ def _fingerprint(ids: DataFrame) -> dict[str, int]:
     return found
 
 
-def refuse(link: Link, error: FedtasksError) -> None:
-    """Raise an error that the other half comes to as well."""
-    # Both must have heard all before either hangs up.
-    link.close()
-    raise error
-
-
-def send(link: Link, name: str, value: Mapping[str, Any]) -> None:
-    """Send a JSON object."""
-    link.send(name, json.dumps(value).encode())
-
-
-def receive(link: Link, name: str) -> dict[str, Any]:
-    """Receive a JSON object.
-
-    Raises
-    ------
-    ProtocolViolated
-        It is something else.
-    """
-    try:
-        value = json.loads(receive_bytes(link, name))
-    except ValueError:
-        value = None
-    if not isinstance(value, dict):
-        raise ProtocolViolated(f"message `{name}` is not a JSON object")
-    return value
-
-
-def receive_bytes(link: Link, name: str) -> bytes:
-    """Receive plain bytes; raise `ProtocolViolated` when it is something else."""
-    payload = link.receive(name)
-    if not isinstance(payload, bytes):
-        raise ProtocolViolated(f"message `{name}` is not bytes")
-    return payload
-
-
-def announce(files: Sequence[RowFile]) -> list[list[Any]]:
-    """Describe files for the peer: shard, rows and SHA-256 of each."""
-    return [[file.shard, file.rows, file.sha256] for file in files]
-
-
-def announced(value: object, n_shards: int) -> list[RowFile]:
-    """Read what `announce` wrote.
-
-    Raises
-    ------
-    ProtocolViolated
-        It is no list of files, each of another shard and in their order, that have rows.
-    """
-    try:
-        files = [RowFile(shard, rows, sha256) for shard, rows, sha256 in value]  # type: ignore[attr-defined]
-    except (TypeError, ValueError):
-        raise ProtocolViolated("an announcement is not a list of files") from None
-    last = -1
-    for file in files:
-        right = type(file.shard) is int and type(file.rows) is int and type(file.sha256) is str
-        if not right or not last < file.shard < n_shards or file.rows < 1 or not _is_sha256(file.sha256):
-            raise ProtocolViolated(f"expected files of {n_shards} shards, in order, none of them empty")
-        last = file.shard
-    return files
-
-
-def total(files: Sequence[RowFile]) -> int:
-    """Return the rows of all files together."""
-    return sum(file.rows for file in files)
-
-
 def tag_bytes(file: RowFile) -> int:
     """Return the size of a file of tags."""
     return file.rows * TAG_BYTES
-
-
-def _is_sha256(text: str) -> bool:
-    return len(text) == 64 and set(text) <= set("0123456789abcdef")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

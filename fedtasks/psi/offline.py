@@ -4,7 +4,7 @@
 
     stage     client                                     signer
     prepare                ◄── key, proof of the key ──
-              blind new ids ── files, sets held ──►      tag new own ids
+              blind new ids ── files, sets held ──►      tag its new ids
                            ◄── files, what is new ──     count what is asked
     send                     ── blinded ids ──►                              per shard
     sign                                                 answer
@@ -29,12 +29,12 @@ from fedtasks.runtime.context import Outcome, TaskContext, facts_of
 
 
 def run(context: TaskContext) -> Outcome:
-    """Find the common ids with the other half, and publish which tag belongs to which own id, if that is agreed.
+    """Find the common ids with the other half, and publish whose tags are whose, if that is agreed.
 
     Raises
     ------
     DataError
-        The own dataset is not what was declared; see `fedtasks.data.tables` and `fedtasks.data.values`.
+        This party's dataset is not what was declared; see `fedtasks.data.tables` and `fedtasks.data.values`.
     IntersectionEmpty
         The halves share fewer people than `min_intersection`; raised on both sides.
     TicketExhausted, TicketRateLimited

@@ -15,9 +15,10 @@ from fedtasks.data.blocks import TAG_BYTES
 from fedtasks.data.row_files import RowFile
 from fedtasks.data.storage import read_json, write_json
 from fedtasks.errors import ConfigError, DataMissing, KeyInvalid, ProtocolViolated
+from fedtasks.exchange.files import announce, announced, total
 from fedtasks.link.link import Link
-from fedtasks.psi import stages
-from fedtasks.psi.half import Half, announce, announced, check_key_bits, receive, send, tag_bytes, total
+from fedtasks.psi import messages, stages
+from fedtasks.psi.half import Half, check_key_bits, tag_bytes
 from fedtasks.psi.settings import Learns
 from fedtasks.psi.stages import TaggedShard
 from fedtasks.psi.tag_table import CrossedSets, set_digest
@@ -28,12 +29,12 @@ class SignerHalf(Half):
     """The stages of the signer."""
 
     def prepare(self, link: Link) -> Outcome:
-        """Tag the own ids that have no tag yet, count what the client will ask, and say what has changed."""
+        """Tag this party's ids that have no tag yet, count what the client will ask, and say what has changed."""
         settings, signer = self.settings, self._signer
         check_key_bits(signer.client, settings)
         key_id = signer.client.key_id
-        link.send("key", signer.public)
-        link.send("key proof", signer.key_proof)
+        messages.KEY.send(link, signer.public)
+        messages.KEY_PROOF.send(link, signer.key_proof)
         self.sweep()
         table = self.table(key_id)
         with self.spark() as spark, self.divided_ids(spark, table) as ids:
@@ -44,7 +45,7 @@ class SignerHalf(Half):
                     generation = self.extend_table(spark, table, generation, new)
             rows = table.frame(spark, generation).select("tag")
             tags = stages.write_rows(rows, TAG_BYTES, settings.shards, self.work)
-            offer = receive(link, "offer")
+            offer = messages.OFFER.receive(link)
             blinded = announced(offer.get("blinded"), settings.shards)
             self._charge(blinded)
             bases = {
@@ -52,7 +53,8 @@ class SignerHalf(Half):
             }
             before = self.crossed(key_id, "tags").get(bases["tags_base"]) if bases["tags_base"] else []
             added, gone = self.difference(spark, before, tags)
-        send(link, "accepted", {**bases, "added": announce(added), "gone": announce(gone), "now": set_digest(tags)})
+        accepted = {**bases, "added": announce(added), "gone": announce(gone), "now": set_digest(tags)}
+        messages.ACCEPTED.send(link, accepted)
         self.save_plan(
             {
                 "key_id": key_id,
@@ -72,7 +74,7 @@ class SignerHalf(Half):
         """Receive one shard of blinded ids."""
         rows = 0
         for file in self._blinded(shard):
-            self.receive_file(link, f"blinded-{shard:05d}", file, file.rows * self._element_bytes)
+            messages.BLINDED.numbered(shard).receive(link, file, file.rows * self._element_bytes, self.state)
             rows = file.rows
         return Outcome(counts={"rows": rows})
 
@@ -88,23 +90,24 @@ class SignerHalf(Half):
         return Outcome(counts={"ids_blinded": total(blinded)})
 
     def answer(self, link: Link, shard: int) -> Outcome:
-        """Send one shard of answers, and of the own tags what has changed."""
+        """Send one shard of answers, and of this party's tags what has changed."""
         rows = 0
         for file in self._blinded(shard):
             (answers,) = self.answers_of(file.sha256)
-            send(link, f"answers-{shard:05d}", {"files": announce([answers])})
-            self.send_file(link, f"answers-{shard:05d}", answers)
+            message = messages.ANSWERS.numbered(shard)
+            message.announce(link, [answers])
+            message.send(link, answers)
             rows = file.rows
-        for kind in ("added", "gone"):
+        for kind, message in messages.CHANGED_TAGS.items():
             for file in self._files(kind):
                 if file.shard == shard:
-                    self.send_file(link, f"tags-{kind}-{shard:05d}", file)
+                    message.numbered(shard).send(link, file)
         return Outcome(counts={"rows": rows})
 
     def match(self, link: Link) -> Outcome:
         """Learn which tags are common, if that was agreed, and whose they are."""
         key_id = self.plan["key_id"]
-        message = receive(link, "common")
+        message = messages.COMMON.receive(link)
         n_people = size_of(message)
         counts = {"people_shared": n_people, "ids_blinded": total(self._blinded())}
         people: list[TaggedShard] | None = None
@@ -113,8 +116,9 @@ class SignerHalf(Half):
             changes = {kind: announced(message.get(kind), self.settings.shards) for kind in ("added", "gone")}
             self.check_size(link, n_people)
             for kind, files in changes.items():
+                crossing = messages.CHANGED_COMMON[kind]
                 changes[kind] = [
-                    self.receive_file(link, f"common-{kind}-{file.shard:05d}", file, tag_bytes(file)) for file in files
+                    crossing.numbered(file.shard).receive(link, file, tag_bytes(file), self.state) for file in files
                 ]
             link.close()  # the client need not wait for the matching here
             with self.spark() as spark, self.watched(spark, "matching", n_people):
@@ -172,10 +176,7 @@ class SignerHalf(Half):
 
     def _blinded(self, shard: int | None = None) -> list[RowFile]:
         found = announced(self.plan["blinded"], self.settings.shards)
-        here = [
-            RowFile(file.shard, file.rows, file.sha256, self.arrived(f"blinded-{file.shard:05d}", file))
-            for file in found
-        ]
+        here = [messages.BLINDED.numbered(file.shard).arrived(file, self.state) for file in found]
         return [file for file in here if shard in (None, file.shard)]
 
     def _files(self, kind: str) -> list[RowFile]:

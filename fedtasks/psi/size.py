@@ -9,13 +9,13 @@ from pyspark.sql import DataFrame, SparkSession
 from fedtasks.crypto import cardinality
 from fedtasks.crypto.cardinality import ELEMENT_BYTES
 from fedtasks.data.blocks import TAG_BYTES
-from fedtasks.data.row_files import RowFile
 from fedtasks.data.storage import read_json, write_json
 from fedtasks.errors import DataMissing, ProtocolViolated
+from fedtasks.exchange.files import announce, announced, total
 from fedtasks.link.link import Link
-from fedtasks.psi import stages
+from fedtasks.psi import messages, stages
 from fedtasks.psi.client import ClientHalf, plain
-from fedtasks.psi.half import DividedIds, announce, announced, receive, send, tag_bytes, total
+from fedtasks.psi.half import DividedIds, tag_bytes
 from fedtasks.psi.signer import SignerHalf, size_of
 from fedtasks.psi.stages import BlindedShard
 from fedtasks.psi.tag_table import set_digest
@@ -37,22 +37,22 @@ class SizeClientHalf(ClientHalf):
         with self.spark() as spark, self.divided_ids(spark) as ids:
             blinded = self._blind_once(spark, ids, "", lambda: self._blind(ids.new))
         sent = [shard.sent for shard in blinded]
-        send(link, "offer", {"blinded": announce(sent)})
-        tags = announced(receive(link, "accepted").get("tags"), self.settings.shards)
+        messages.OFFER.send(link, {"blinded": announce(sent)})
+        tags = announced(messages.ACCEPTED.receive(link).get("tags"), self.settings.shards)
         self.save_plan({**_counts(ids), "blinded": plain(blinded), "tags": announce(tags)})
         return Outcome(counts={"ids_blinded": total(sent)})
 
     def answer(self, link: Link, shard: int) -> Outcome:
         """Receive the answers and the signer's tags that belong to one shard by their value."""
-        name = f"answers-{shard:05d}"
-        answers = announced(receive(link, name).get("files"), self.settings.shards)
+        message = messages.ANSWERS.numbered(shard)
+        answers = message.announced(link, self.settings.shards)
         if any(file.shard != shard for file in answers):
-            raise ProtocolViolated(f"`{name}` is of another shard")
-        arrived = [self.receive_file(link, name, file, file.rows * ELEMENT_BYTES) for file in answers]
+            raise ProtocolViolated(f"`{message.name}` is of another shard")
+        arrived = [message.receive(link, file, file.rows * ELEMENT_BYTES, self.state) for file in answers]
         self.keep_answers(self._question(shard), arrived)
         for file in self._tags("tags"):
             if file.shard == shard:
-                self.receive_file(link, f"tags-{shard:05d}", file, tag_bytes(file))
+                messages.TAGS.numbered(shard).receive(link, file, tag_bytes(file), self.state)
         return Outcome(counts={"rows": total(answers)})
 
     def match(self, link: Link) -> Outcome:
@@ -62,14 +62,12 @@ class SizeClientHalf(ClientHalf):
         n_asked = total([shard.sent for shard in blinded])
         if total(answers) != n_asked:
             raise ProtocolViolated(f"{n_asked} blinded ids have {total(answers)} answers")
-        here = [
-            RowFile(file.shard, file.rows, file.sha256, self.arrived(f"tags-{file.shard:05d}", file)) for file in tags
-        ]
+        here = [messages.TAGS.numbered(file.shard).arrived(file, self.state) for file in tags]
         with self.spark() as spark, self.watched(spark, "matching", n_asked):
             scalar = blinded[0].state if blinded else ""
             own = stages.map_elements(spark, answers, cardinality.finish, scalar, settings.shards)
             n_people = stages.count_common(own, here, settings.shards)
-        send(link, "common", {"n": n_people})
+        messages.COMMON.send(link, {"n": n_people})
         self.check_size(link, n_people)
         return self.publish(None, {"people_shared": n_people, "ids_blinded": n_asked}, set_digest(tags))
 
@@ -96,13 +94,13 @@ class SizeSignerHalf(SignerHalf):
     """
 
     def prepare(self, link: Link) -> Outcome:
-        """Tag the own ids, and count what the client will ask."""
+        """Tag this party's ids, and count what the client will ask."""
         with self.spark() as spark, self.divided_ids(spark) as ids:
             inputs = {"pad_rows": self.settings.pad_rows, "new": ids.fingerprint}
             before = self._tagged_before(inputs)
             self.sweep([before["scalar"]] if before else [])
             tagged = before or self._tag(spark, ids)
-            blinded = announced(receive(link, "offer").get("blinded"), self.settings.shards)
+            blinded = announced(messages.OFFER.receive(link)["blinded"], self.settings.shards)
             self._charge(blinded)
             if before and before["blinded"] != announce(blinded):
                 # Of two sets that differ by one id, the answers under one key would tell which is whose.
@@ -110,7 +108,7 @@ class SizeSignerHalf(SignerHalf):
         tagged["blinded"] = announce(blinded)
         write_json(f"{self.state}/tagged.json", {**tagged, "inputs": inputs})
         self.save_plan({**_counts(ids), **tagged})
-        send(link, "accepted", {"tags": announce(self._files("tags"))})
+        messages.ACCEPTED.send(link, {"tags": announce(self._files("tags"))})
         return Outcome(counts={"ids_blinded": total(blinded)})
 
     def sign(self) -> Outcome:
@@ -123,26 +121,26 @@ class SizeSignerHalf(SignerHalf):
         return Outcome(counts={"ids_blinded": total(blinded)})
 
     def answer(self, link: Link, shard: int) -> Outcome:
-        """Send the answers and the own tags that belong to one shard by their value."""
-        name = f"answers-{shard:05d}"
+        """Send the answers and this party's tags that belong to one shard by their value."""
+        message = messages.ANSWERS.numbered(shard)
         answers = [file for file in self.answers_of(self._question) if file.shard == shard]
-        send(link, name, {"files": announce(answers)})
+        message.announce(link, answers)
         for file in answers:
-            self.send_file(link, name, file)
+            message.send(link, file)
         for file in self._files("tags"):
             if file.shard == shard:
-                self.send_file(link, f"tags-{shard:05d}", file)
+                messages.TAGS.numbered(shard).send(link, file)
         return Outcome(counts={"rows": total(answers)})
 
     def match(self, link: Link) -> Outcome:
         """Learn how many people are shared."""
-        n_people = size_of(receive(link, "common"))
+        n_people = size_of(messages.COMMON.receive(link))
         self.check_size(link, n_people)
         counts = {"people_shared": n_people, "ids_blinded": total(self._blinded())}
         return self.publish(None, counts, set_digest(self._files("tags")))
 
     def _tag(self, spark: SparkSession, ids: DividedIds) -> dict[str, Any]:
-        """Tag the own ids under a new scalar."""
+        """Tag this party's ids under a new scalar."""
         n_shards = self.settings.shards
         scalar = stages.new_scalar(self.work)
         with self.watched(spark, "tagging own ids", ids.fingerprint["rows"]):

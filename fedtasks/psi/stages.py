@@ -107,7 +107,7 @@ def evaluate(
 
 
 def tag_own(ids: DataFrame, scheme: Scheme, key_file: Path, n_shards: int) -> DataFrame:
-    """Tag the signer's own ids; gives ``tag``, ``id``."""
+    """Tag the signer's ids; gives ``tag``, ``id``."""
 
     def tag(batches: Batches) -> Batches:
         for batch in rebatch(batches, BATCH_ROWS):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from fedtasks.registry import declared
 from fedtasks.store import DisclosureRow
+
+_MARKS = re.compile(r"\*\*|`|\[(.*?)\]\(.*?\)")
 
 
 @dataclass(frozen=True)
@@ -34,53 +38,21 @@ class Entry:
     bytes: int
 
 
-_KNOWN = {
-    "blinded": ("blinded ids", "how many ids are new to this key; nothing of who they are"),
-    "answers": ("answers to blinded ids", "tags of its own ids"),
-    "tags-added": ("tags of own ids", "how many ids there are; who, only of those that both have"),
-    "tags-gone": ("tags of ids that are gone", "how many ids are gone"),
-    "tags": ("tags of own ids", "how many ids there are"),
-    "common": ("how many people are shared", "that number"),
-    "common-added": ("tags of shared people", "which of its people are shared"),
-    "common-gone": ("tags of people no longer shared", "which of its people are shared no longer"),
-    "key": ("public key", "the key, which is public"),
-    "key proof": ("proof of the key", "that the key cannot leak ids"),
-    "offer": ("sizes of blinded files", "how many ids are new to this key"),
-    "accepted": ("sizes of tag files", "how many ids there are"),
-    "new": ("tags of shared people with new rows", "of which shared people there are new rows here"),
-    "row order": ("rows and digest of their order", "nothing that it does not hold itself"),
-    "activation": ("activations", "for each row and epoch what the own features say, as a vector"),
-    "gradient": ("gradients", "for each row and epoch a vector that depends on the label"),
-    "embedding": ("embeddings of test rows", "for each test row what the own features say, as a vector"),
-    "model digest": ("digest of the own half", "nothing of the model"),
-    "publication": ("the next version's number, and whether it is better", "that, once a run"),
-    "encryption key": ("public key for gradients, and its proof", "the key, which is public"),
-    "candidate splits": ("how many splits are offered", "that number"),
-    "next tree": ("the next tree's number and which rows it is grown from", "that"),
-    "encrypted gradients": ("encrypted gradients", "nothing: it cannot decrypt them"),
-    "chosen splits": ("how nodes of a tree are split", "which rows are in which node that goes on, so which are alike"),
-    "own splits": ("rows on either side of own splits", "which rows lie on which side of a threshold it does not know"),
-    "encrypted sums": ("sums of its gradients", "the sum on one side of each candidate split, without order or name"),
-    "leaves left over": ("leaves that own splits leave over", "for each row and tree which leaves are possible"),
-    "scores of rows": ("scores", "the score of each row"),
-    "checkpoints": ("which checkpoints are held", "that"),
-}
-_WANTED = " wanted"
-_GRADIENT = " gradient"
-# Files count as bytes on the link; how many ids they hold, both halves have agreed on.
-_IDS = {"blinded": "ids_blinded", "answers": "ids_blinded"}
-
-
 def meaning(name: str) -> tuple[str, str]:
-    """Return what messages of a name are, in words, and what their receiver learns."""
-    if name in _KNOWN:
-        return _KNOWN[name]
-    if name.endswith(_WANTED):
-        what, _learns = meaning(name.removesuffix(_WANTED))
-        return f"whether a file is still missing: {what}", "that"
-    if name.endswith(_GRADIENT):
-        return f"gradients of {name.removesuffix(_GRADIENT)}", _KNOWN["gradient"][1]
+    """Return what messages of a name are, in words, and what their receiver learns.
+
+    Both come from the declaration of the message; what is not declared here is what the authors of a pipeline send.
+    """
+    for message in declared("MESSAGES"):
+        if found := message.meaning(name):
+            what, learns = found
+            return what, _plain(learns)
     return name, "what the pipeline's authors sent there"
+
+
+def _plain(learns: str) -> str:
+    """Return the first sentence of a declaration's text, without the marks of Markdown."""
+    return _MARKS.sub(r"\1", learns.partition(". ")[0])
 
 
 def ledger(
@@ -102,10 +74,12 @@ def ledger(
     for row in rows:
         key, more = (row.task, row.name), (row.messages, row.items, row.bytes)
         sums[key] = tuple(map(sum, zip(sums.get(key, (0, 0, 0)), more, strict=True)))  # type: ignore[assignment]
+    # Files count as bytes on the link; how many ids they hold, both halves have agreed on.
+    counted = {message.name: message.counted_as for message in declared("MESSAGES") if message.counted_as}
     entries = []
     for (task, name), (messages, items, size) in sums.items():
         what, learns = meaning(name)
-        held = items or counts.get(_IDS.get(name, ""), 0)
+        held = items or counts.get(counted.get(name, ""), 0)
         entries.append(Entry(task, name, what, learns, messages, held, size))
     rest = bytes_sent - sum(entry.bytes for entry in entries)
     if rest > 0:

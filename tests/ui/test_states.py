@@ -78,7 +78,9 @@ def test_run_page_lists_what_left_the_house_and_what_it_tells(peer_seen: Store, 
     ledger = run_page(visitor, "done").get_by_role("region", name="What left the house")
     gradients = ledger.get_by_role("row").filter(has_text="gradients")
     expect(gradients).to_contain_text("23,688")
-    expect(gradients).to_contain_text("shop learns for each row and epoch a vector that depends on the label")
+    expect(gradients).to_contain_text(
+        "shop learns for each train row and epoch a vector whose norm and direction depend on the label"
+    )
 
 
 def test_text_of_the_peer_stays_text(peer_seen: Store, visitor: Visitor) -> None:

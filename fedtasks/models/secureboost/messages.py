@@ -72,9 +72,9 @@ SUMS = ProtobufMessage(
 )
 SEALED = ArrayMessage(
     "encrypted sums",
-    "sums of its gradients",
-    "decrypted, **the gradients' sums on one side of each candidate** that leaves `min_leaf_rows` on both sides, of "
-    "both children of a split. Also which and how many those are; order and names of candidates are hidden",
+    "sums of the leader's gradients",
+    "**the gradients' sums on one side of each candidate** that leaves `min_leaf_rows` on both sides, of both "
+    "children of a split. Also how many candidates that are; their order and names are hidden",
     dtype="uint8",
     shape=(None, None),
     way=TO_LEADER,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fedtasks.exchange.message import TO_FOLLOWER, TO_LEADER, ArrayMessage
 
@@ -13,9 +13,7 @@ class GradientMessage(ArrayMessage):
 
     def of_layer(self, name: str) -> GradientMessage:
         """Return the one that answers a layer's activations."""
-        return GradientMessage(
-            f"{name} {self.name}", self.what, self.learns, dtype=self.dtype, shape=self.shape, way=self.way
-        )
+        return replace(self, name=f"{name} {self.name}")
 
     def meaning(self, name: str) -> tuple[str, str] | None:
         """See `Message.meaning`."""

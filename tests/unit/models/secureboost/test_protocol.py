@@ -92,48 +92,56 @@ def of_peer(places: list[int]) -> Callable[[Any], Any]:
 
 
 FOLLOWER_GARBAGE = {
-    "checkpoints that are no numbers": ("checkpoints", lambda _: b"none", "the steps of its checkpoints"),
-    "no offer": (messages.OFFER, lambda _: b"\xff\xff", "not a SplitOffer"),
-    "an offer that is an array": (messages.OFFER, lambda _: np.zeros(3), "not a SplitOffer"),
-    "fewer candidates": (messages.OFFER, changed(candidates=1), "expected 1 bits"),
-    "more candidates than there are bits": (messages.OFFER, changed(candidates=2**32 - 1), "expected 4294967295 bits"),
-    "no sums": (messages.SUMS, lambda _: b"\xff\xff", "not a LevelSums"),
-    "a node too few": (messages.SUMS, changed(allowed=[]), "sums of 0 nodes for 1"),
-    "a node too many": (messages.SUMS, lambda m: changed(allowed=[*m.allowed, b"\0"])(m), "sums of 2 nodes for 1"),
-    "bits too many": (messages.SUMS, lambda m: changed(allowed=[m.allowed[0] + b"\0"])(m), "expected .* bits"),
+    "checkpoints that are no numbers": ("checkpoints", lambda _: b"none", "`checkpoints` is not int64 array"),
+    "no offer": (messages.OFFER.name, lambda _: b"\xff\xff", "not protobuf `SplitOffer`"),
+    "an offer that is an array": (messages.OFFER.name, lambda _: np.zeros(3), "not protobuf `SplitOffer`"),
+    "fewer candidates": (messages.OFFER.name, changed(candidates=1), "expected 1 bits"),
+    "more candidates than there are bits": (
+        messages.OFFER.name,
+        changed(candidates=2**32 - 1),
+        "expected 4294967295 bits",
+    ),
+    "no sums": (messages.SUMS.name, lambda _: b"\xff\xff", "not protobuf `LevelSums`"),
+    "a node too few": (messages.SUMS.name, changed(allowed=[]), "sums of 0 nodes for 1"),
+    "a node too many": (messages.SUMS.name, lambda m: changed(allowed=[*m.allowed, b"\0"])(m), "sums of 2 nodes for 1"),
+    "bits too many": (messages.SUMS.name, lambda m: changed(allowed=[m.allowed[0] + b"\0"])(m), "expected .* bits"),
     "bits behind the last": (
-        messages.SUMS,
+        messages.SUMS.name,
         lambda m: changed(allowed=[b"\xff" * len(m.allowed[0])])(m),
         "more than .* bits",
     ),
-    "other candidates": (messages.SUMS, lambda m: changed(allowed=[b"\0" * len(m.allowed[0])])(m), "sums for 0 splits"),
-    "more sums than candidates": (messages.SUMS, lambda m: changed(sums=[*m.sums, 1])(m), "sums for .* splits"),
-    "a sum too few": (messages.SEALED, lambda rows: rows[:-1], "sums instead of"),
-    "sums in a line": (messages.SEALED, lambda rows: rows.ravel(), "no rows of bytes"),
-    "sums of another type": (messages.SEALED, lambda rows: rows.astype(np.int64), "no rows of bytes"),
-    "sums in bytes": (messages.SEALED, lambda rows: rows.tobytes(), "no rows of bytes"),
+    "other candidates": (
+        messages.SUMS.name,
+        lambda m: changed(allowed=[b"\0" * len(m.allowed[0])])(m),
+        "sums for 0 splits",
+    ),
+    "more sums than candidates": (messages.SUMS.name, lambda m: changed(sums=[*m.sums, 1])(m), "sums for .* splits"),
+    "a sum too few": (messages.SEALED.name, lambda rows: rows[:-1], "sums instead of"),
+    "sums in a line": (messages.SEALED.name, lambda rows: rows.ravel(), "not uint8 array"),
+    "sums of another type": (messages.SEALED.name, lambda rows: rows.astype(np.int64), "not uint8 array"),
+    "sums in bytes": (messages.SEALED.name, lambda rows: rows.tobytes(), "not uint8 array"),
     "no rows of its split": (
-        messages.SUMS,
+        messages.SUMS.name,
         where(lambda m: bool(m.splits), lambda m: m.ClearField("splits")),
         "did not say how its split divides",
     ),
     "a split more than was chosen": (
-        messages.SUMS,
+        messages.SUMS.name,
         where(lambda m: bool(m.splits), lambda m: m.splits.append(m.splits[0])),
         "splits that were not chosen",
     ),
     "too few rows of its split": (
-        messages.SUMS,
+        messages.SUMS.name,
         where(lambda m: bool(m.splits), lambda m: m.splits[0].ClearField("left_rows")),
         "expected .* bits, found 0 bytes",
     ),
     "too many rows of its split": (
-        messages.SUMS,
+        messages.SUMS.name,
         where(lambda m: bool(m.splits), lambda m: setattr(m.splits[0], "left_rows", b"\xff" * 12)),
         "expected .* bits, found 12 bytes",
     ),
     "a row on the other side": (
-        messages.SUMS,
+        messages.SUMS.name,
         where(lambda m: bool(m.splits), flip_a_row),
         "sums are not those of the rows that it sends left",
     ),
@@ -148,32 +156,32 @@ def test_leader_refuses_what_a_follower_must_not_send(tmp_path: Path, kind: str)
 
 
 LEADER_GARBAGE = {
-    "no key": (messages.KEY, lambda _: b"\xff\xff", "not a EncryptionKey"),
-    "no tree": (messages.START, lambda _: b"\xff\xff", "not a TreeStart"),
-    "another tree": (messages.START, changed(tree=1), "tree 1 cannot follow 0 trees"),
-    "an end with trees that were not grown": (messages.START, changed(end=True, tree=1), "which it has not grown"),
-    "too few rows of the tree": (messages.START, changed(bag=b"\xff"), "expected 90 bits, found 1 bytes"),
-    "too many rows of the tree": (messages.START, changed(bag=b"\xff" * 12), "more than 90 bits"),
-    "a gradient too few": (messages.GRADIENTS, lambda rows: rows[:-1], "not \\(90, 16\\)"),
-    "narrow gradients": (messages.GRADIENTS, lambda rows: rows[:, :8], "not \\(90, 16\\)"),
-    "gradients of another type": (messages.GRADIENTS, lambda rows: rows.astype(float), "no rows of bytes"),
-    "no splits": (messages.SPLITS, lambda _: b"\xff\xff", "not a LevelSplits"),
-    "a split too few": (messages.SPLITS, changed(nodes=[]), "0 splits for 1 nodes"),
+    "no key": (messages.KEY.name, lambda _: b"\xff\xff", "not protobuf `EncryptionKey`"),
+    "no tree": (messages.START.name, lambda _: b"\xff\xff", "not protobuf `TreeStart`"),
+    "another tree": (messages.START.name, changed(tree=1), "tree 1 cannot follow 0 trees"),
+    "an end with trees that were not grown": (messages.START.name, changed(end=True, tree=1), "which it has not grown"),
+    "too few rows of the tree": (messages.START.name, changed(bag=b"\xff"), "expected 90 bits, found 1 bytes"),
+    "too many rows of the tree": (messages.START.name, changed(bag=b"\xff" * 12), "more than 90 bits"),
+    "a gradient too few": (messages.GRADIENTS.name, lambda rows: rows[:-1], "not uint8 array \\(90, 16\\)"),
+    "narrow gradients": (messages.GRADIENTS.name, lambda rows: rows[:, :8], "not uint8 array \\(90, 16\\)"),
+    "gradients of another type": (messages.GRADIENTS.name, lambda rows: rows.astype(float), "not uint8 array"),
+    "no splits": (messages.SPLITS.name, lambda _: b"\xff\xff", "not protobuf `LevelSplits`"),
+    "a split too few": (messages.SPLITS.name, changed(nodes=[]), "0 splits for 1 nodes"),
     "too few rows of a split": (
-        messages.SPLITS,
+        messages.SPLITS.name,
         where(lambda m: bool(own_splits(m)), lambda m: setattr(own_splits(m)[0], "left_rows", b"")),
         "expected .* bits",
     ),
     "too many rows of a split": (
-        messages.SPLITS,
+        messages.SPLITS.name,
         where(
             lambda m: bool(own_splits(m)),
             lambda m: setattr(own_splits(m)[0], "left_rows", own_splits(m)[0].left_rows + b"\xff"),
         ),
         "expected .* bits",
     ),
-    "no candidate": (messages.SPLITS, of_peer([]), "not offered"),
-    "a candidate beyond the last": (messages.SPLITS, of_peer([2**32 - 1]), "not offered"),
+    "no candidate": (messages.SPLITS.name, of_peer([]), "not offered"),
+    "a candidate beyond the last": (messages.SPLITS.name, of_peer([2**32 - 1]), "not offered"),
 }
 
 
@@ -200,7 +208,7 @@ def test_leader_that_asks_for_a_split_of_too_few_rows_is_refused(tmp_path: Path)
         return of_peer([int(offered[0].argmin())])(message)
 
     def wrap(link: Any) -> Any:
-        return Tampering(Tampering(link, messages.SUMS, note), messages.SPLITS, choose)
+        return Tampering(Tampering(link, messages.SUMS.name, note), messages.SPLITS.name, choose)
 
     with pytest.raises(ProtocolViolated, match="not offered"):
         train_both(case, SETTINGS, tmp_path, wrap=wrap)
@@ -211,7 +219,7 @@ def test_leader_that_chooses_all_candidates_is_refused(tmp_path: Path) -> None:
     one_row = (np.arange(N_ROWS) == 7).astype(float)
     case = replace(case, follower=case.follower.append_column("x1", [one_row]))
     with pytest.raises(ProtocolViolated, match="not offered"):
-        train(tmp_path, messages.SPLITS, of_peer(list(range(SETTINGS.bins))), case)
+        train(tmp_path, messages.SPLITS.name, of_peer(list(range(SETTINGS.bins))), case)
 
 
 FOLLOWER_CIPHERTEXTS = {
@@ -226,19 +234,19 @@ FOLLOWER_CIPHERTEXTS = {
 @pytest.mark.parametrize("kind", FOLLOWER_CIPHERTEXTS)
 def test_leader_refuses_sums_that_are_no_ciphertexts_of_gradients(tmp_path: Path, kind: str) -> None:
     with pytest.raises(ProtocolViolated):
-        train(tmp_path, messages.SEALED, FOLLOWER_CIPHERTEXTS[kind], encrypted=True)
+        train(tmp_path, messages.SEALED.name, FOLLOWER_CIPHERTEXTS[kind], encrypted=True)
 
 
 @pytest.mark.parametrize("kind", ["numbers above the modulus", "narrow", "too few"])
 def test_follower_refuses_gradients_that_are_no_ciphertexts(tmp_path: Path, kind: str) -> None:
     with pytest.raises(ProtocolViolated):
-        train(tmp_path, messages.GRADIENTS, FOLLOWER_CIPHERTEXTS[kind], encrypted=True)
+        train(tmp_path, messages.GRADIENTS.name, FOLLOWER_CIPHERTEXTS[kind], encrypted=True)
 
 
 def test_follower_that_adds_up_other_rows_is_caught_under_a_real_key(tmp_path: Path) -> None:
     change = where(lambda message: bool(message.splits), flip_a_row)
     with pytest.raises(ProtocolViolated, match="not those of the rows"):
-        train(tmp_path, messages.SUMS, change, encrypted=True)
+        train(tmp_path, messages.SUMS.name, change, encrypted=True)
 
 
 def test_leader_that_takes_trees_of_the_version_away_is_refused(tmp_path: Path) -> None:
@@ -247,7 +255,7 @@ def test_leader_that_takes_trees_of_the_version_away_is_refused(tmp_path: Path) 
     assert before.follower.splits
 
     def end_below(link: Any) -> Any:
-        return Tampering(link, messages.START, where(lambda m: m.end, lambda m: setattr(m, "tree", 0)))
+        return Tampering(link, messages.START.name, where(lambda m: m.end, lambda m: setattr(m, "tree", 0)))
 
     with pytest.raises(ProtocolViolated, match="ends with 0 trees"):
         train_both(case, SETTINGS, tmp_path / "after", before=before, wrap=end_below)
@@ -255,7 +263,7 @@ def test_leader_that_takes_trees_of_the_version_away_is_refused(tmp_path: Path) 
 
 def test_more_ciphertexts_than_their_sums_need_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ProtocolViolated, match="packed ciphertexts for"):
-        train(tmp_path, messages.SEALED, lambda rows: np.concatenate([rows, rows]), encrypted=True)
+        train(tmp_path, messages.SEALED.name, lambda rows: np.concatenate([rows, rows]), encrypted=True)
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,11 @@ import pytest
 import tensorflow as tf
 
 from fedtasks.dataclass_io import build
-from fedtasks.errors import ConfigError, ProtocolViolated
+from fedtasks.errors import ConfigError
 from fedtasks.models.settings import EvaluateSettings
 from fedtasks.models.split_nn.batches import batches, n_batches
 from fedtasks.models.split_nn.network import FollowerHalf, LeaderHalf
 from fedtasks.models.split_nn.settings import TrainSettings
-from fedtasks.models.split_nn.trainer import array_of
 
 
 @pytest.mark.parametrize(
@@ -95,9 +94,3 @@ def test_halves_with_other_seeds_start_with_other_weights() -> None:
     assert FollowerHalf(6, settings, 1).digest == FollowerHalf(6, settings, 1).digest
     assert FollowerHalf(6, settings, 1).digest != FollowerHalf(6, settings, 2).digest
     assert LeaderHalf(6, settings, 2**63 - 1).digest != LeaderHalf(6, settings, 2**63 - 2).digest
-
-
-@pytest.mark.parametrize("payload", [b"", np.zeros((2, 3)), np.zeros((3, 2), np.float32)])
-def test_array_of_another_kind_raises(payload: Any) -> None:
-    with pytest.raises(ProtocolViolated, match="activation"):
-        array_of(payload, (2, 3), "activation")

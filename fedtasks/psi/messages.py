@@ -1,0 +1,168 @@
+"""What the halves of an intersection, and of an alignment, tell each other."""
+
+from __future__ import annotations
+
+from fedtasks.data.blocks import TAG_BYTES
+from fedtasks.exchange.files import FileMessage
+from fedtasks.exchange.message import BytesMessage, JsonListMessage, JsonMessage
+
+_PSI, _ALIGN = ("psi",), ("align",)
+_TO_CLIENT, _TO_SIGNER = "signer → client", "client → signer"
+
+KEY = BytesMessage(
+    "key",
+    "public key",
+    "the signer's public key",
+    way=_TO_CLIENT,
+    tasks=_PSI,
+    holds="the public key; not with `learns: size`",
+)
+KEY_PROOF = BytesMessage(
+    "key proof",
+    "proof of the key",
+    "that the key cannot leak ids",
+    way=_TO_CLIENT,
+    tasks=_PSI,
+    holds="what proves that the key cannot leak: eight e-th roots (RSA), knowledge of the private key (OPRF); not "
+    "with `learns: size`",
+)
+OFFER = JsonMessage(
+    "offer",
+    "sizes of blinded files",
+    "how many ids the client asks for, those that are new to this key",
+    fields={"blinded": list},
+    way=_TO_SIGNER,
+    tasks=_PSI,
+    holds="files of blinded ids: shard, rows, SHA-256; unless `learns: size`, digests of the sets of tags that it "
+    "kept, by kind",
+)
+ACCEPTED = JsonMessage(
+    "accepted",
+    "sizes of tag files",
+    "how many ids the signer has",
+    way=_TO_CLIENT,
+    tasks=_PSI,
+    holds="on which kept sets the differences build; files of tags that are new or gone; digest of all tags. With "
+    "`learns: size`, files of the signer's tags",
+)
+BLINDED = FileMessage(
+    "blinded",
+    "blinded ids",
+    "the **number** of the client's ids that have no tag yet, per shard; nothing of who they are. Each blind is "
+    "uniform and used once: nothing else, provided the key is a permutation (RSA), or whatever the key is (OPRF)",
+    way=_TO_SIGNER,
+    tasks=_PSI,
+    per="shard",
+    counted_as="ids_blinded",
+    holds="blinded ids of one shard, in random order; with `learns: size` elements of 32 bytes, ascending, no two "
+    "equal, in the shard of their first four bytes",
+)
+ANSWERS = FileMessage(
+    "answers",
+    "answers to blinded ids",
+    "tags of the client's ids. It could compute the same for no other id",
+    way=_TO_CLIENT,
+    tasks=_PSI,
+    per="shard",
+    counted_as="ids_blinded",
+    holds="the file's announcement, then answers row by row; for OPRF a proof behind each 4096; with `learns: size` "
+    "elements as above, without proofs",
+)
+TAGS_ADDED = FileMessage(
+    "tags-added",
+    "tags of the signer's ids",
+    "the **number** of the signer's ids; who, only of those that both have. Tags of ids that the client lacks look "
+    "random to it; but under one key they are equal from run to run, and what is new or gone crosses as such, so the "
+    "client sees how many come and go",
+    way=_TO_CLIENT,
+    tasks=_PSI,
+    per="shard",
+    holds="tags of the signer's ids, ascending: all, or what is new since a set that both hold",
+)
+TAGS_GONE = FileMessage(
+    "tags-gone",
+    "tags of ids that are gone",
+    "how many ids are gone",
+    way=_TO_CLIENT,
+    tasks=_PSI,
+    per="shard",
+    holds="tags that are gone since a set that both hold",
+)
+TAGS = FileMessage(
+    "tags",
+    "tags of the signer's ids, under a key of this run",
+    "the **number** of the signer's ids, and how many of them the client has. Answers are in the order of their own "
+    "values, so the client cannot tell which of its ids they belong to; nothing can be compared with another run",
+    way=_TO_CLIENT,
+    tasks=_PSI,
+    per="shard",
+    holds="with `learns: size`, tags of 16 bytes, ascending, no two equal, in the shard of their first four bytes",
+)
+COMMON = JsonMessage(
+    "common",
+    "how many people are shared",
+    "that number",
+    fields={"n": int},
+    way=_TO_SIGNER,
+    tasks=_PSI,
+    holds="how many people are shared; if both learn who, files of their tags that are new or gone, and the digest of "
+    "all",
+)
+COMMON_ADDED = FileMessage(
+    "common-added",
+    "tags of shared people",
+    "**who** of its people is shared, as the client does. A ticket whose `outputs.intersection` is `client` or `size` "
+    "refuses runs that declare that they reveal more",
+    way=_TO_SIGNER,
+    tasks=_PSI,
+    per="shard",
+    holds="tags of shared people, ascending: all, or what is new since a set that both hold",
+)
+COMMON_GONE = FileMessage(
+    "common-gone",
+    "tags of people no longer shared",
+    "which of its people are shared no longer",
+    way=_TO_SIGNER,
+    tasks=_PSI,
+    per="shard",
+    holds="tags that are gone since a set that both hold",
+)
+NEW = BytesMessage(
+    "new",
+    "tags of shared people with new rows",
+    "of **which** shared people the sender has a new or changed row since the version in use",
+    width=TAG_BYTES,
+    tasks=_ALIGN,
+    per="block",
+    holds="with `rows: new`, tags of shared people of whom this side has a row that the version in use has not learnt "
+    "from",
+)
+ROW_ORDER = JsonListMessage(
+    "row order",
+    "rows and digest of their order",
+    "nothing that it does not hold itself",
+    items=(int, str),
+    tasks=_ALIGN,
+    holds="number of rows, and digest of the tags in row order",
+)
+
+CHANGED_TAGS = {"added": TAGS_ADDED, "gone": TAGS_GONE}
+"""What has changed in the signer's tags."""
+
+CHANGED_COMMON = {"added": COMMON_ADDED, "gone": COMMON_GONE}
+"""What has changed in the tags that both have."""
+
+MESSAGES = (
+    KEY,
+    KEY_PROOF,
+    OFFER,
+    ACCEPTED,
+    BLINDED,
+    ANSWERS,
+    *CHANGED_TAGS.values(),
+    TAGS,
+    COMMON,
+    *CHANGED_COMMON.values(),
+    NEW,
+    ROW_ORDER,
+)
