@@ -114,8 +114,9 @@ protos: setup ## Generate the wire stubs from protos/.
 	@$(BIN)/python protos/generate.py
 
 .PHONY: docs
-docs: setup ## Generate docs/errors.md from the error registry.
+docs: setup ## Generate docs/errors.md and the tables of messages from what the code declares.
 	@$(BIN)/python docs/generate_errors.py
+	@$(BIN)/python docs/generate_messages.py
 
 .PHONY: clean
 clean: ## Remove what the other targets made, but the environment.

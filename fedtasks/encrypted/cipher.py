@@ -12,7 +12,7 @@ import numpy.typing as npt
 from fedtasks.crypto.packing import Slots
 from fedtasks.crypto.paillier import Masks, PrivateKey, PublicKey, generate_key, verify_proof
 from fedtasks.errors import ConfigDiffers
-from fedtasks.wire.v1.secureboost_pb2 import EncryptionKey
+from fedtasks.wire.v1.encrypted_pb2 import EncryptionKey
 
 Bytes = npt.NDArray[np.uint8]
 Integers = npt.NDArray[np.int64]

@@ -101,7 +101,7 @@ TAGS = FileMessage(
 COMMON = JsonMessage(
     "common",
     "how many people are shared",
-    "that number",
+    "**how many** people are shared",
     fields={"n": int},
     way=_TO_SIGNER,
     tasks=_PSI,

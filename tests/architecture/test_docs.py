@@ -14,6 +14,7 @@ from fedtasks import config
 from fedtasks.dataclass_io import decides_privacy
 from fedtasks.models.secureboost.settings import TrainSettings
 from fedtasks.models.settings import EvaluateSettings, PredictSettings
+from fedtasks.registry import declared
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -54,6 +55,20 @@ def test_error_page_is_that_of_the_registry() -> None:
     run = [sys.executable, "docs/generate_errors.py", "--print"]
     generated = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert (ROOT / "docs" / "errors.md").read_text(encoding="utf-8") == generated, "run `make docs`"
+
+
+def test_tables_of_messages_are_those_that_are_declared() -> None:
+    run = [sys.executable, "docs/generate_messages.py", "--check"]
+    done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("page", ["protocol.md", "threat-model.md"])
+def test_every_message_of_this_distribution_stands_in_a_table(page: str) -> None:
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    tables = "".join(re.findall(r"<!-- messages: .*?<!-- end of messages -->", text, re.DOTALL))
+    listed = re.findall(r"^\|(?: [\w, ]+ \|)? `([\w -]+?)(?:-NNNNN)?`", tables, re.MULTILINE)
+    assert sorted(listed) == sorted(message.name for message in declared("MESSAGES"))
 
 
 @pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.__name__)

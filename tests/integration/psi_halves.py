@@ -129,11 +129,12 @@ class HalfContext(MemoryContext):
 
 @dataclass(frozen=True)
 class Account:
-    """What a half did: progress as shown, uses as counted, bytes as sent."""
+    """What a half did: progress as shown, uses as counted, bytes and names of messages as sent."""
 
     progress: list[Mapping[str, Any]]
     uses: list[tuple[str, int]]
     bytes_sent: int
+    names_sent: list[str]
 
 
 def make_party(
@@ -178,9 +179,14 @@ def _serve(control: Connection, party: Party) -> None:
                 ended = {"code": "PROCESS_FAILED", "detail": repr(error)}  # as `fedtasks.runtime.process.run` does
             finally:
                 connection.close()
-            sent = context.link.bytes_sent if context.link else 0
-            progress = [shown or {} for shown, _ in context.reports]
-            control.send((ended, {"progress": progress, "uses": context.counted, "bytes_sent": sent}))
+            link = context.link
+            account = {
+                "progress": [shown or {} for shown, _ in context.reports],
+                "uses": context.counted,
+                "bytes_sent": link.bytes_sent if link else 0,
+                "names_sent": sorted(link.sent) if link else [],
+            }
+            control.send((ended, account))
 
 
 class Halves:
@@ -207,6 +213,9 @@ class Halves:
 
         With `cut_after`, the connection breaks for good when a party has sent so many bytes.
         """
+        # Here, since the processes that run this module cannot import it.
+        from tests.support.declared import assert_declared
+
         ends = dict(zip((LEADER, FOLLOWER), multiprocessing.Pipe(), strict=True))
         for name, party in parties.items():
             config = TaskConfig(
@@ -231,6 +240,7 @@ class Halves:
         for name in parties:
             fields, account = self._controls[name].recv()
             ended[name], self.accounts[name] = Ended(**fields), Account(**account)
+            assert_declared(self.accounts[name].names_sent)
         return ended
 
 

@@ -13,6 +13,7 @@ from fedtasks.link.link import Link
 from fedtasks.names import FOLLOWER, LEADER
 from fedtasks.runtime.context import Outcome, TaskConfig, TaskContext
 from fedtasks.runtime.memory import MemoryContext, MemoryModels, run_halves
+from tests.support.declared import assert_declared
 
 RUN = "credit.2026-11-21.1"
 ROLES = (LEADER, FOLLOWER)
@@ -112,7 +113,7 @@ def run_both(
 ) -> tuple[End, End]:
     """Run both halves, each in its thread; return what each ended with.
 
-    With `fail`, the link of a role breaks at the given call of `send`.
+    With `fail`, the link of a role breaks at the given call of `send`. What they sent must be declared.
     """
     halves = {leader.party.name: leader, follower.party.name: follower}
     if fail is not None:
@@ -125,4 +126,5 @@ def run_both(
         if isinstance(end, Exception) and not isinstance(end, FedtasksError):
             raise end
         ends.append(end)
+    assert_declared([*leader.sent, *follower.sent])
     return ends[0], ends[1]

@@ -20,7 +20,8 @@ from fedtasks.models.secureboost.follower_tree import FollowerTree
 from fedtasks.models.secureboost.frontier import from_bits
 from fedtasks.models.secureboost.model import FollowerSplit
 from fedtasks.models.secureboost.settings import TrainSettings
-from fedtasks.wire.v1.secureboost_pb2 import EncryptionKey, SplitOffer
+from fedtasks.wire.v1.encrypted_pb2 import EncryptionKey
+from fedtasks.wire.v1.secureboost_pb2 import SplitOffer
 
 log = logging.getLogger(__name__)
 

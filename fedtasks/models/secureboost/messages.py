@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from fedtasks.exchange.message import TO_FOLLOWER, TO_LEADER, ArrayMessage, ProtobufMessage
-from fedtasks.wire.v1.secureboost_pb2 import EncryptionKey, LevelSplits, LevelSums, SplitOffer, TreeStart
+from fedtasks.wire.v1.encrypted_pb2 import EncryptionKey
+from fedtasks.wire.v1.secureboost_pb2 import LevelSplits, LevelSums, SplitOffer, TreeStart
 
 ROWS_AT_ONCE = 8192
 """So many ciphertexts, four megabytes, make one message."""
@@ -20,7 +21,7 @@ KEY = ProtobufMessage(
 OFFER = ProtobufMessage(
     "candidate splits",
     "how many splits are offered",
-    "that number",
+    "how many candidate splits the follower has",
     of=SplitOffer,
     way=TO_LEADER,
     tasks=("train",),
@@ -63,7 +64,8 @@ SPLITS = ProtobufMessage(
 SUMS = ProtobufMessage(
     "own splits",
     "rows on either side of the follower's splits",
-    "which rows lie on which side of a threshold that it does not know, and a number that stands for the feature",
+    "which rows lie on which side of a threshold that it does not know, and a number that stands for the feature. "
+    "Also, of each node that goes on, how many candidates leave `min_leaf_rows` on both sides",
     of=LevelSums,
     way=TO_LEADER,
     tasks=("train",),
@@ -74,7 +76,7 @@ SEALED = ArrayMessage(
     "encrypted sums",
     "sums of the leader's gradients",
     "**the gradients' sums on one side of each candidate** that leaves `min_leaf_rows` on both sides, of both "
-    "children of a split. Also how many candidates that are; their order and names are hidden",
+    "children of a split. Order and names of candidates are hidden",
     dtype="uint8",
     shape=(None, None),
     way=TO_LEADER,

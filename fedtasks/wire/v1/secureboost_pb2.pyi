@@ -6,14 +6,6 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
-class EncryptionKey(_message.Message):
-    __slots__ = ("modulus", "proof")
-    MODULUS_FIELD_NUMBER: _ClassVar[int]
-    PROOF_FIELD_NUMBER: _ClassVar[int]
-    modulus: bytes
-    proof: bytes
-    def __init__(self, modulus: _Optional[bytes] = ..., proof: _Optional[bytes] = ...) -> None: ...
-
 class SplitOffer(_message.Message):
     __slots__ = ("candidates",)
     CANDIDATES_FIELD_NUMBER: _ClassVar[int]

@@ -26,7 +26,7 @@ from fedtasks.models.secureboost.leader import Leader
 from fedtasks.models.secureboost.model import FollowerHalf, LeaderHalf
 from fedtasks.models.secureboost.objective import Objective, objective_of
 from fedtasks.models.secureboost.settings import LEADER_ALONE, TrainSettings
-from fedtasks.wire.v1.secureboost_pb2 import EncryptionKey
+from fedtasks.wire.v1.encrypted_pb2 import EncryptionKey
 
 PRECISION = 24
 

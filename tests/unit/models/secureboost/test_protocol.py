@@ -15,7 +15,7 @@ from fedtasks.encrypted.cipher import PaillierOwner, PaillierSums
 from fedtasks.errors import ConfigDiffers, KeyInvalid, KeyWeak, ProtocolViolated
 from fedtasks.models.secureboost import messages
 from fedtasks.models.secureboost.settings import TrainSettings
-from fedtasks.wire.v1.secureboost_pb2 import EncryptionKey
+from fedtasks.wire.v1.encrypted_pb2 import EncryptionKey
 from tests.unit.models.secureboost.boosting import Problem, train_both
 from tests.unit.models.secureboost.test_training import problem
 
