@@ -69,9 +69,7 @@ def receive_file(link: Link, name: str, path: Path) -> None:
             file.seek(0)
             file.truncate()
             hasher, size = hashlib.sha256(), 0
-        while chunk := link.receive(f"{name}/chunk"):
-            if not isinstance(chunk, bytes):
-                raise ProtocolViolated(f"a chunk of `{name}` is not bytes")
+        while chunk := _take_chunk(link, name):
             hasher.update(chunk)
             file.write(chunk)
             size += len(chunk)
@@ -93,6 +91,13 @@ def _hash_prefix(file: IO[bytes], size: int, hasher: hashlib._Hash) -> int:
     return size - left
 
 
+def _take_chunk(link: Link, name: str) -> bytes:
+    chunk = link.receive(f"{name}/chunk")
+    if not isinstance(chunk, bytes):
+        raise ProtocolViolated(f"a chunk of `{name}` is not bytes")
+    return chunk
+
+
 def _give(link: Link, name: str, value: dict[str, Any]) -> None:
     link.send(name, json.dumps(value).encode())
 
@@ -102,7 +107,7 @@ def _take(link: Link, name: str, fields: dict[str, type]) -> dict[str, Any]:
     message = link.receive(name)
     try:
         value = json.loads(message) if isinstance(message, bytes) and len(message) <= 1000 else None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ProtocolViolated(f"`{name}` is not JSON") from error
     if not isinstance(value, dict) or {key: type(item) for key, item in value.items()} != fields:
         raise ProtocolViolated(f"`{name}` is not {' and '.join(fields)}")

@@ -395,7 +395,9 @@ def test_file_that_arrives_altered_is_refused_and_removed(tmp_path: Path) -> Non
     a.abort()
 
 
-@pytest.mark.parametrize("start", [b"{}", b"[]", b"x", b'{"offset": 3}', b'{"offset": -1}', b'{"offset": "0"}'])
+@pytest.mark.parametrize(
+    "start", [b"{}", b"[]", b"x", b"[" * 1000, b'{"offset": 3}', b'{"offset": -1}', b'{"offset": "0"}']
+)
 def test_file_offered_with_garbage_is_a_protocol_violation(tmp_path: Path, start: bytes) -> None:
     a, b = memory_pair()
     a.send("model/start", start)

@@ -1,0 +1,162 @@
+"""Files that were announced: sent once, continued, checked, and refused when they are something else."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fedtasks.data.row_files import RowFile
+from fedtasks.errors import DataMissing, ProtocolViolated
+from fedtasks.exchange.files import FileMessage, announce, announced, total
+from fedtasks.link.memory import memory_pair
+from tests.support.declared import assert_declared
+
+ROWS = FileMessage("rows", "rows", "how many there are", per="shard", tasks=("test",))
+WIDTH = 16
+
+
+def write(folder: Path, n_rows: int, shard: int = 0) -> RowFile:
+    folder.mkdir(exist_ok=True)
+    content = np.random.default_rng(n_rows).bytes(n_rows * WIDTH)
+    path = folder / f"file-{shard}"
+    path.write_bytes(content)
+    return RowFile(shard, n_rows, hashlib.sha256(content).hexdigest(), f"file://{path}")
+
+
+def both(first: Callable[[Any], Any], second: Callable[[Any], Any]) -> tuple[Any, Any, dict[str, Any]]:
+    """Run two halves; return what they return, and what the first one has sent."""
+    links = memory_pair()
+
+    def run(half: Callable[[Any], Any], link: Any) -> Any:
+        with link:
+            return half(link)
+
+    with ThreadPoolExecutor(2) as pool:
+        ends = [pool.submit(run, half, link) for half, link in zip((first, second), links, strict=True)]
+        found = [end.exception() or end.result() for end in ends]
+    return found[0], found[1], links[0].sent
+
+
+def folder_of(path: Path) -> str:
+    path.mkdir(exist_ok=True)
+    return f"file://{path}"
+
+
+def test_announced_file_arrives_under_its_digest_and_is_not_sent_again(tmp_path: Path) -> None:
+    file, here = write(tmp_path / "a", 1000), folder_of(tmp_path / "b")
+
+    def send(link: Any) -> None:
+        message = ROWS.numbered(2)
+        message.announce(link, [RowFile(2, file.rows, file.sha256)])
+        message.send(link, file)
+
+    def receive(link: Any) -> RowFile:
+        message = ROWS.numbered(2)
+        (told,) = message.announced(link, 3)
+        return message.receive(link, told, told.rows * WIDTH, here)
+
+    for attempt, n_sent in ((1, 5), (2, 1)):
+        _, arrived, sent = both(send, receive)
+        assert arrived == RowFile(2, 1000, file.sha256, f"{here}/rows-00002-{file.sha256}"), attempt
+        assert (tmp_path / "b" / f"rows-00002-{file.sha256}").read_bytes() == (tmp_path / "a" / "file-0").read_bytes()
+        # The announcement, and of the file: where it begins, its content, that it ends, its size.
+        assert sent["rows"].messages == n_sent
+        assert (sent["rows"].bytes > file.rows * WIDTH) == (attempt == 1)
+        assert all(ROWS.meaning(name) for name in sent)
+
+
+@pytest.mark.parametrize(
+    ("told", "n_bytes"),
+    [({"sha256": "0" * 64}, 10 * WIDTH), ({}, 9 * WIDTH), ({}, 11 * WIDTH)],
+    ids=["another digest", "more than its rows", "less than its rows"],
+)
+def test_file_that_is_not_what_was_announced_is_refused_in_every_attempt(
+    tmp_path: Path, told: dict[str, str], n_bytes: int
+) -> None:
+    file, here = write(tmp_path / "a", 10), folder_of(tmp_path / "b")
+    expected = RowFile(0, 10, told.get("sha256", file.sha256))
+    for _ in range(2):
+        _, refused, _ = both(
+            lambda link: ROWS.send(link, file), lambda link: ROWS.receive(link, expected, n_bytes, here)
+        )
+        assert isinstance(refused, ProtocolViolated), refused
+        assert list((tmp_path / "b").iterdir()) == []
+
+
+def test_file_that_is_gone_says_so(tmp_path: Path) -> None:
+    file, here = write(tmp_path / "a", 10), folder_of(tmp_path / "b")
+    (tmp_path / "a" / "file-0").unlink()
+    gone, _, _ = both(lambda link: ROWS.send(link, file), lambda link: ROWS.receive(link, file, 10 * WIDTH, here))
+    assert isinstance(gone, DataMissing)
+
+
+@pytest.mark.parametrize("answer", [b"", b"yes", b'{"wanted": 1}', b"{}", np.ones(1)])
+def test_answer_that_does_not_say_whether_a_file_is_wanted_is_refused(tmp_path: Path, answer: Any) -> None:
+    file = write(tmp_path / "a", 10)
+    refused, _, _ = both(lambda link: ROWS.send(link, file), lambda link: link.send("rows wanted", answer))
+    assert isinstance(refused, ProtocolViolated)
+    assert "`rows wanted` is not a JSON object with `wanted`" in refused.detail
+
+
+@pytest.mark.parametrize("chunk", [np.zeros(3, np.uint8), np.zeros(0, np.uint8)], ids=["rows", "no rows"])
+def test_file_whose_content_is_an_array_is_refused(tmp_path: Path, chunk: np.ndarray) -> None:
+    here = folder_of(tmp_path / "b")
+
+    def send(link: Any) -> None:
+        link.receive("rows wanted")
+        link.receive("rows/held")
+        link.send("rows/start", json.dumps({"offset": 0}).encode())
+        link.send("rows/chunk", chunk)
+
+    _, refused, _ = both(send, lambda link: ROWS.receive(link, RowFile(0, 1, "0" * 64), WIDTH, here))
+    assert isinstance(refused, ProtocolViolated), refused
+
+
+# -------------------------------------------------------------------------------------------------------- announcements
+def test_announcement_is_read_as_written() -> None:
+    files = [RowFile(0, 3, "a" * 64, "file:///here"), RowFile(2, 1, "b" * 64)]
+    assert announced(json.loads(json.dumps(announce(files))), 3) == [RowFile(0, 3, "a" * 64), RowFile(2, 1, "b" * 64)]
+    assert total(files) == 4
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        3,
+        "files",
+        [3],
+        [[0, 1]],
+        [[0, 1, "a" * 64, "more"]],
+        [["0", 1, "a" * 64]],
+        [[True, 1, "a" * 64]],
+        [[0, 1.0, "a" * 64]],
+        [[0, 0, "a" * 64]],
+        [[0, -1, "a" * 64]],
+        [[0, 2**48 + 1, "a" * 64]],
+        [[-1, 1, "a" * 64]],
+        [[3, 1, "a" * 64]],
+        [[1, 1, "a" * 64], [0, 1, "a" * 64]],
+        [[1, 1, "a" * 64], [1, 1, "a" * 64]],
+        [[0, 1, "A" * 64]],
+        [[0, 1, "a" * 63]],
+        [[0, 1, "../" + "a" * 61]],
+        [[0, 1, None]],
+    ],
+)
+def test_announcement_that_is_no_list_of_files_is_refused(value: object) -> None:
+    with pytest.raises(ProtocolViolated):
+        announced(value, 3)
+
+
+def test_names_of_a_file_on_the_link_are_declared() -> None:
+    assert_declared(["blinded", "blinded wanted"])
+    assert ROWS.meaning("rows wanted") == ("whether a file is still missing: rows", "that")
+    assert ROWS.meaning("rows gradient") is None
