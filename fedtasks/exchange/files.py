@@ -100,7 +100,9 @@ class FileMessage(Message):
         fs, path = filesystem(arrived.uri)
         is_here = fs.exists(path)
         self.wanted.send(link, {"wanted": not is_here})
-        if not is_here:
+        if is_here:
+            check_size(arrived.uri, n_bytes)  # the peer may have announced it with other rows now
+        else:
             with _spool(arrived.uri) as local:
                 link.receive_file(self.name, local)
                 self._check(local, file, n_bytes)

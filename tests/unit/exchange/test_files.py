@@ -90,6 +90,16 @@ def test_file_that_is_not_what_was_announced_is_refused_in_every_attempt(
         assert list((tmp_path / "b").iterdir()) == []
 
 
+def test_file_that_is_here_and_is_announced_with_other_rows_is_refused(tmp_path: Path) -> None:
+    file, here = write(tmp_path / "a", 10), folder_of(tmp_path / "b")
+    ends = [
+        both(lambda link: ROWS.send(link, file), lambda link, n=n_rows: ROWS.receive(link, file, n * WIDTH, here))[1]
+        for n_rows in (10, 9)
+    ]
+    assert isinstance(ends[0], RowFile)
+    assert isinstance(ends[1], ProtocolViolated)
+
+
 def test_file_that_is_gone_says_so(tmp_path: Path) -> None:
     file, here = write(tmp_path / "a", 10), folder_of(tmp_path / "b")
     (tmp_path / "a" / "file-0").unlink()
