@@ -20,17 +20,16 @@ from typing import Any
 from airflow.sdk import Param
 
 from fedtasks.config import Party
-from fedtasks.dataclass_io import choices_of, decides_privacy, limits_of
+from fedtasks.dataclass_io import choices_of, clause_of, limits_of
 from fedtasks.errors import (
     ConfigDiffers,
     DataNotLanded,
     FedtasksError,
-    FloorViolated,
     ModelTaken,
     TicketMissing,
-    TicketScope,
 )
 from fedtasks.pipeline.step import Step
+from fedtasks.tickets.clauses import clauses
 
 WAIT = "wait_minutes"
 """The field that says how long a half waits for the other."""
@@ -45,15 +44,13 @@ REFUSALS: Mapping[str, type[FedtasksError]] = {
     "peer": ConfigDiffers,
     "ticket": TicketMissing,
     "partition": DataNotLanded,
-    "key_bits_min": FloorViolated,
-    "min_intersection": FloorViolated,
-    "key_bits": FloorViolated,
-    "min_leaf_rows": FloorViolated,
-    "first_tree": FloorViolated,
-    "scores": TicketScope,
     "model": ModelTaken,
 }
-"""With what a run is refused whose value in this field or setting will not do; Airflow itself cannot look at it."""
+"""With what a run is refused whose value in this field or setting will not do; Airflow itself cannot look at it. What a
+ticket bounds is refused as its clause says."""
+
+BOUNDED = "Bounded by the ticket: as it says, or stricter"
+"""The section of the settings that a ticket's clauses bound."""
 
 _MINUTE = timedelta(minutes=1)
 _WEEK = timedelta(weeks=1)
@@ -79,19 +76,21 @@ def form_of(
     """
     peers = [known.name for known in party.peers] if party else []
     fields = [(step, declared) for step in steps for declared in step.declared]
-    private = [(step, declared) for step, declared in fields if decides_privacy(declared)]
+    bounded = [(step, declared) for step, declared in fields if clause_of(declared)]
     started = [(step, declared) for step, declared in fields if declared.name == START_FROM]
     form = {
-        "peer": _choice(peer, peers, "Peer", _described("peer", "The party to run with; its DAG is the same.")),
+        "peer": _choice(
+            peer, peers, "Peer", _described("The party to run with; its DAG is the same.", REFUSALS["peer"])
+        ),
         "ticket": Param(
             "auto",
-            _described("ticket", "A ticket of the peer's; `auto` takes the one that fits."),
+            _described("A ticket of the peer's; `auto` takes the one that fits.", REFUSALS["ticket"]),
             type="string",
             title="Ticket",
         ),
         "partition": Param(
             None,
-            _described("partition", "Data up to here: a day or another key. By default today (UTC)."),
+            _described("Data up to here: a day or another key. By default today (UTC).", REFUSALS["partition"]),
             title="Data up to",
             **_TEXT,
         ),
@@ -100,8 +99,8 @@ def form_of(
         **_data(leader, party),
     }
     for step in steps:
-        form |= _section(step, [*private, *started[:1]])
-    form |= dict(_field(step, declared, "Privacy: as the ticket says, or stricter") for step, declared in private)
+        form |= _section(step, [*bounded, *started[:1]])
+    form |= dict(_field(step, declared, BOUNDED) for step, declared in bounded)
     return form | _run(wait)
 
 
@@ -164,14 +163,15 @@ def _field(step: Step, declared: Field[Any], section: str | None = None) -> tupl
     limits = {"minimum": least, "maximum": most}
     schema |= {name: limit for name, limit in limits.items() if limit is not None and abs(limit) <= _EXACT}
     title = declared.name.replace("_", " ").capitalize()
-    described = _described(declared.name, descriptions(step.declaration).get(declared.name, ""))
+    clause = clauses().get(clause_of(declared))
+    refusal = clause.refusal if clause else REFUSALS.get(declared.name)
+    described = _described(descriptions(step.declaration).get(declared.name, ""), refusal)
     schema |= {"title": title, **({"section": section} if section else {})}
     return f"{step.name}.{declared.name}", Param(value, described, **schema)
 
 
-def _described(name: str, text: str) -> str:
+def _described(text: str, refusal: type[FedtasksError] | None) -> str:
     """Add with what a run is refused whose value here will not do, in the registry's words."""
-    refusal = REFUSALS.get(name)
     return f"{text} If refused: {refusal.code}. {refusal.remedy}.".lstrip() if refusal else text
 
 

@@ -167,7 +167,7 @@ def _asked_for(context: Context) -> dict[str, str]:
 def _step_message(step: Step) -> run_pb2.Step:
     from fedtasks.wire.v1 import run_pb2
 
-    return run_pb2.Step(name=step.name, digest=step.digest)
+    return run_pb2.Step(name=step.name, digest=step.digest, kind=step.kind)
 
 
 class ShardsOperator(BaseOperator):
@@ -430,11 +430,12 @@ class FederatedTaskOperator(MeetingOperator):
             leader=shared["leader"],
             datasets=shared["datasets"],
             settings=shared["steps"][self.step.name],
+            kind=self.step.kind,
+            bounds=json.loads(meeting.bounds_json),
             shared_digest=digest(shared),
             partition=meeting.run.partition,
             stage=self.stage,
             shard=self.shard,
-            kind=self.step.kind,
         )
         return dict(to_plain(config))
 

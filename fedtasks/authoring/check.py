@@ -112,7 +112,6 @@ def _ticket(declared: Declared, party: Party) -> Iterator[Finding]:
 
 def _held(declared: Declared, party: Party, peer: str) -> Iterator[tuple[str, FedtasksError | None]]:
     """Yield each ticket held that names the pipeline, and what it refuses."""
-    from fedtasks.gateway.admission import request_of
     from fedtasks.store import Store
 
     with Store.open(party.store.url, party.store.password_file) as store:
@@ -130,8 +129,15 @@ def _held(declared: Declared, party: Party, peer: str) -> Iterator[tuple[str, Fe
             shared = declared.shared
             if len(scopes) == 1:
                 shared["datasets"].setdefault(peer, *scopes)
-            asked = request_of(shared, grant, holder=party.name, pipeline=declared.pipeline, datasets=scopes)
-            tickets.check(grant, asked, time.time())
+            asked = tickets.request_of(
+                shared,
+                grantor=peer,
+                holder=party.name,
+                pipeline=declared.pipeline,
+                datasets=scopes,
+                step_kinds={step.name: step.kind for step in declared.steps},
+            )
+            tickets.check_request(grant, asked, time.time())
         except (TicketError, ConfigError) as error:
             yield row.ticket_id, error
         else:

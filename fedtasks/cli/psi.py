@@ -90,8 +90,8 @@ def psi_serve(
 
     The tags that intersections have made are loaded into the store first, and again when there are newer ones.
     """
-    from fedtasks import tickets
     from fedtasks.link.client import GatewayClient
+    from fedtasks.online.declaration import check_offer
     from fedtasks.online.lookups import Answerer, Refresher
     from fedtasks.online.tables import load_tags
     from fedtasks.store import Store
@@ -100,9 +100,7 @@ def psi_serve(
     party = load_party(party_file)
     peer, declared = party.peer(to).name, party.dataset(dataset)
     chosen = features(declared, columns, "columns")
-    if answer not in tickets.ANSWERS:
-        raise ConfigError(f"`{answer}` is not one of: {', '.join(tickets.ANSWERS)}", field="answer")
-    tickets.check_answer_columns(answer, chosen, "columns")
+    check_offer(answer, chosen)
     _log_to_stderr()
     with Store.open(party.store.url, party.store.password_file) as store, _written(matches) as file:
         loaded = load_tags(party, declared, store, key_id, chosen)

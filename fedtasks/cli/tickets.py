@@ -5,10 +5,13 @@ Gateways carry tickets over by themselves.
 
 from __future__ import annotations
 
+import functools
+import inspect
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -26,15 +29,14 @@ from fedtasks.cli.output import (
     print_listing,
     tell,
 )
-from fedtasks.config import Party, load_party
+from fedtasks.clock import DAY_S
+from fedtasks.config import Dataset, load_party
 from fedtasks.dataclass_io import to_plain
-from fedtasks.errors import FedtasksError, TicketInvalid, TicketMissing, TicketRevoked
+from fedtasks.errors import ConfigError, FedtasksError
 
 if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
-    from fedtasks.store import Store, TicketRow
-    from fedtasks.tickets import Grant
+    from fedtasks.store import TicketRow
+    from fedtasks.tickets import Clause, Grant
 
 ticket_app = typer.Typer(no_args_is_help=True, help="Signed grants: which peer may do what with which dataset.")
 
@@ -47,7 +49,60 @@ TicketId = Annotated[
     ),
 ]
 
-DAY_S = 86_400
+_LITERAL: Any = Literal
+
+
+def by_clause(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command an option for each clause of a ticket; what they say is its argument `bounds`, by clause."""
+    known = _clauses()
+    signature = inspect.signature(command, eval_str=True)
+    kept = [parameter for name, parameter in signature.parameters.items() if name != "bounds"]
+    options = {clause.name.replace(".", "_"): clause for clause in known if clause.option}
+
+    @functools.wraps(command)
+    def run(**values: Any) -> None:
+        bounds = {clause.name: values.pop(name) for name, clause in options.items()}
+        command(**values, bounds=bounds)
+
+    made = (_option(name, clause) for name, clause in options.items())
+    vars(run)["__signature__"] = signature.replace(parameters=[*kept, *made])
+    return run
+
+
+def _clauses() -> list[Clause]:
+    from fedtasks.tickets.clauses import clauses
+
+    try:
+        return list(clauses().values())
+    except ConfigError:
+        return []  # a package that cannot be imported must not end every command; what needs its clauses says so
+
+
+def _option(name: str, clause: Clause) -> inspect.Parameter:
+    kind: Any = int | None
+    if clause.choices:
+        kind = _LITERAL[clause.choices]
+    elif clause.only_with:
+        kind = str | None
+    option = typer.Option(
+        None if clause.only_with else clause.default,
+        clause.option,
+        min=None if clause.choices or clause.only_with else clause.least,
+        help=f"{clause.sentence[:-1]}, comma-separated." if clause.only_with else clause.sentence,
+    )
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=kind)
+
+
+def _grouped(bounds: Mapping[str, Any], dataset: Dataset) -> dict[str, dict[str, Any]]:
+    """Return group → name of a clause within it → bound, as a grant has them."""
+    from fedtasks.tickets.clauses import Group, clauses
+
+    said: dict[str, dict[str, Any]] = {group.value: {} for group in Group}
+    for name, value in bounds.items():
+        clause = clauses()[name]
+        bound = features(dataset, value or "", clause.field) if clause.only_with else value
+        said[clause.group.value][clause.field] = bound
+    return said
 
 
 @dataclass(frozen=True)
@@ -81,12 +136,14 @@ class _Ticket:
     epilog=examples(
         "ticket issue --to bank --dataset customers --pipeline credit_retrain --runs 30",
         "ticket issue --to bank --dataset customers --columns age,region --pipeline credit_retrain --days 7",
-        "ticket issue --to bank --dataset customers --pipeline credit_trees --trees 100 --min-leaf-rows 50",
+        "ticket issue --to bank --dataset customers --pipeline credit_retrain --min-intersection 1000",
         "ticket issue --to bank --dataset customers --pipeline credit_retrain --approval person",
         "ticket issue --to bank --dataset customers --pipeline online_psi --answers matched --lookups-per-day 100000",
     ),
 )
+@by_clause
 def issue(
+    bounds: dict[str, Any],
     to: Annotated[str, typer.Option(help="The peer that may use it.")],
     dataset: Annotated[str, typer.Option(help="One of our datasets.")],
     pipelines: Annotated[list[str], typer.Option("--pipeline", help="A pipeline that may run; repeat for more.")],
@@ -98,42 +155,6 @@ def issue(
         typer.Option("--role", help="What the peer may be; by default leader, or follower when we hold the label."),
     ] = None,
     days: Annotated[int, typer.Option(min=1, help="How long it is valid, from now.")] = 30,
-    n_runs: Annotated[int | None, typer.Option("--runs", min=1, help="How many runs; no limit by default.")] = None,
-    concurrent: Annotated[int, typer.Option(min=1, help="How many runs at any one time.")] = 1,
-    key_bits: Annotated[int, typer.Option(help="Floor: shortest key, RSA or Paillier, that a run may ask for.")] = 2048,
-    min_intersection: Annotated[int, typer.Option(min=1, help="Floor: fewest people that a run may ask for.")] = 1,
-    min_leaf_rows: Annotated[
-        int, typer.Option(min=1, help="Floor: fewest rows in a leaf of a tree that a run may ask for.")
-    ] = 1,
-    first_tree: Annotated[
-        str, typer.Option(help="Floor: whose features the first tree may split by: leader, or both (no demand).")
-    ] = "both",
-    epochs: Annotated[int | None, typer.Option(min=1, help="How many epochs in one run; no limit by default.")] = None,
-    trees: Annotated[int | None, typer.Option(min=1, help="How many trees in one run; no limit by default.")] = None,
-    ids_blinded: Annotated[
-        int | None, typer.Option(min=1, help="How many blinded ids may be signed in all; no limit by default.")
-    ] = None,
-    ids_blinded_per_day: Annotated[
-        int | None, typer.Option(min=1, help="How many within any 24 hours; no limit by default.")
-    ] = None,
-    intersection: Annotated[
-        str, typer.Option(help="Who may learn which people are shared: both, client, or size (only how many).")
-    ] = "both",
-    scores: Annotated[
-        str, typer.Option(help="Who may learn the scores of rows: leader (who holds the label), or both.")
-    ] = "leader",
-    answers: Annotated[
-        str, typer.Option(help="The most that a live lookup is answered with: nothing, matched, or columns.")
-    ] = "nothing",
-    answer_columns: Annotated[
-        str | None, typer.Option(help="With --answers columns: whose values leave the house, comma-separated.")
-    ] = None,
-    lookups: Annotated[
-        int | None, typer.Option(min=1, help="How many live lookups in all; no limit by default.")
-    ] = None,
-    lookups_per_day: Annotated[
-        int | None, typer.Option(min=1, help="How many within any 24 hours; no limit by default.")
-    ] = None,
     approval: Annotated[
         str, typer.Option(help="Who lets a run begin: automatic (nobody is asked), or person (one of ours is asked).")
     ] = "automatic",
@@ -143,7 +164,7 @@ def issue(
 ) -> None:
     """Grant a peer the use of one dataset; the gateway hands the ticket over, the peer accepts it."""
     from fedtasks import tickets
-    from fedtasks.store import TicketRow
+    from fedtasks.gateway.tickets import Tickets
 
     party = load_party(party_file)
     peer, declared = party.peer(to), party.dataset(dataset)
@@ -158,31 +179,11 @@ def issue(
         roles=tuple(roles) if roles else ("follower" if declared.label else "leader",),
         not_before_s=now_s,
         expires_s=now_s + days * DAY_S,
-        limits=tickets.Limits(
-            runs=n_runs,
-            concurrent_runs=concurrent,
-            epochs=epochs,
-            trees=trees,
-            ids_blinded=ids_blinded,
-            ids_blinded_per_day=ids_blinded_per_day,
-            lookups=lookups,
-            lookups_per_day=lookups_per_day,
-        ),
-        outputs=tickets.Outputs(
-            intersection=intersection,
-            scores=scores,
-            answers=answers,
-            answer_columns=features(declared, answer_columns or "", "answer_columns"),
-        ),
-        floor=tickets.Floor(
-            key_bits=key_bits, min_intersection=min_intersection, min_leaf_rows=min_leaf_rows, first_tree=first_tree
-        ),
         approval=approval,
+        **_grouped(bounds, declared),
     )
-    text = tickets.issue(grant, tickets.load_ticket_key(party.gateway.ticket_key))
     with open_store(party) as store:
-        store.put_ticket(TicketRow(grant.ticket_id, peer.name, True, text, None, None, now_s * 1000, False))
-        store.audit(party.name, "ticket.issued", "noted", ticket=grant.ticket_id, peer=peer.name)
+        text = Tickets.of(party, store).issue(grant)
     if out is not None:
         out.write_text(f"{text}\n", encoding="ascii")
     expires = moment(grant.expires_s * 1000)
@@ -201,28 +202,15 @@ def accept(
     party_file: PartyFile = PARTY,
 ) -> None:
     """Counter-sign a ticket that a peer granted to this party; the gateway hands the acceptance over."""
-    from fedtasks import tickets
+    from fedtasks.gateway.tickets import Tickets
 
-    party = load_party(party_file)
-    now_s = time.time()
+    party, file = load_party(party_file), Path(ticket)
     with open_store(party) as store:
-        found = _from_file(party, Path(ticket), now_s) if Path(ticket).is_file() else _find(store, party, ticket)
-        row, grant = found.row, found.grant
-        if row.granted or grant.holder != party.name:
-            raise TicketInvalid(f"it was granted to {grant.holder}, who accepts it", where=row.ticket_id)
-        stored = store.ticket(row.ticket_id)
-        if stored is not None and stored.grant != row.grant:
-            raise TicketInvalid("another ticket of this id is here already", where=row.ticket_id)
-        row = stored or row
-        if row.revocation is not None:
-            raise TicketRevoked(clause="revocation", ticket=row.ticket_id)
-        if now_s >= grant.expires_s:
-            tickets.check_window(grant, now_s)
-        if row.acceptance is None:
-            key = tickets.load_ticket_key(party.gateway.ticket_key)
-            signed = tickets.accept(row.grant, key, party.name, now_s)
-            store.put_ticket(replace(row, acceptance=signed, synced=False))
-            store.audit(party.name, "ticket.accepted", "noted", ticket=row.ticket_id, peer=row.peer)
+        known = Tickets.of(party, store)
+        if file.is_file():
+            grant = known.accept_text(file.read_text(encoding="ascii", errors="replace").strip())
+        else:
+            grant = known.accept(ticket)
     facts = {"ticket_id": grant.ticket_id, "granted_by": grant.grantor}
     tell(facts, f"Ticket {grant.ticket_id} of {grant.grantor} is accepted.", as_json=as_json)
 
@@ -230,19 +218,19 @@ def accept(
 @ticket_app.command("show", epilog=examples("ticket show 3f1a90c2be774d10"))
 def show(ticket_id: TicketId, as_json: AsJson = False, party_file: PartyFile = PARTY) -> None:
     """Show everything that a ticket says, who signed it, and how much of it is used."""
-    from fedtasks import tickets
+    from fedtasks.gateway.tickets import Tickets
 
     party = load_party(party_file)
     with open_store(party) as store:
-        found = _find(store, party, ticket_id)
+        known = Tickets.of(party, store)
+        row = known.find(ticket_id)
+        found = _Ticket(row, known.read(row))
         used = store.uses(ticket_id)
         recent = store.uses(ticket_id, since_ms=int((time.time() - DAY_S) * 1000))
     plain = {"state": found.state(time.time()), **to_plain(found.grant), "used": used, "used_last_24h": recent}
-    plain["synced"] = found.row.synced
-    if found.row.revocation is not None:
-        plain["revoked_because"] = tickets.verify_revocation(
-            found.row.revocation, ticket_id, _grantor_key(party, found.row)
-        )
+    plain["synced"] = row.synced
+    if row.revocation is not None:
+        plain["revoked_because"] = known.why_revoked(row)
     if as_json:
         print_json(plain)
         return
@@ -253,13 +241,16 @@ def show(ticket_id: TicketId, as_json: AsJson = False, party_file: PartyFile = P
 @ticket_app.command("list", epilog=examples("ticket list", "ticket list --json"))
 def list_(as_json: AsJson = False, party_file: PartyFile = PARTY) -> None:
     """List the tickets that this party granted or holds."""
+    from fedtasks.gateway.tickets import Tickets
+
     party = load_party(party_file)
     now_s = time.time()
     rows: list[dict[str, Any]] = []
     with open_store(party) as store:
+        known = Tickets.of(party, store)
         for row in store.tickets():
             try:
-                rows.append(_Ticket(row, _read(party, row)).summary(now_s))
+                rows.append(_Ticket(row, known.read(row)).summary(now_s))
             except FedtasksError as error:
                 # One ticket of a former peer must not hide the others.
                 rows.append({**_UNREADABLE, "ticket_id": row.ticket_id, "state": f"unreadable: {error.code}"})
@@ -344,55 +335,12 @@ def revoke(
     party_file: PartyFile = PARTY,
 ) -> None:
     """Withdraw a ticket that this party granted; runs under it end on both sides."""
-    from fedtasks import tickets
-    from fedtasks.clock import now_ms
     from fedtasks.gateway.tickets import Tickets
 
     party = load_party(party_file)
     with open_store(party) as store:
-        _find(store, party, ticket_id)
-        key = tickets.load_ticket_key(party.gateway.ticket_key)
-        Tickets(party, store, key, now_ms).revoke(ticket_id, reason, party.name)
+        Tickets.of(party, store).revoke(ticket_id, reason, party.name)
     tell({"ticket_id": ticket_id, "reason": reason}, f"Ticket {ticket_id} is revoked.", as_json=as_json)
-
-
-def _find(store: Store, party: Party, ticket_id: str) -> _Ticket:
-    row = store.ticket(ticket_id)
-    if row is None:
-        raise TicketMissing(f"ticket `{ticket_id}` is not in the store of {party.name}; see `fedtasks ticket list`")
-    return _Ticket(row, _read(party, row))
-
-
-def _read(party: Party, row: TicketRow) -> Grant:
-    from fedtasks import tickets
-
-    return tickets.read(row.grant, _grantor_key(party, row))
-
-
-def _grantor_key(party: Party, row: TicketRow) -> Ed25519PublicKey:
-    from fedtasks import tickets
-
-    if row.granted:
-        return tickets.load_ticket_key(party.gateway.ticket_key).public_key()
-    return tickets.public_from_text(party.peer(row.peer).ticket_key)
-
-
-def _from_file(party: Party, path: Path, now_s: float) -> _Ticket:
-    """Read a ticket's text; its grantor is the peer whose pinned key has signed it."""
-    from fedtasks import tickets
-    from fedtasks.store import TicketRow
-
-    text = path.read_text(encoding="ascii", errors="replace").strip()
-    for peer in party.peers:
-        try:
-            grant = tickets.read(text, tickets.public_from_text(peer.ticket_key))
-        except TicketInvalid:
-            continue
-        if grant.grantor == peer.name:
-            return _Ticket(
-                TicketRow(grant.ticket_id, peer.name, False, text, None, None, int(now_s * 1000), False), grant
-            )
-    raise TicketInvalid("none of our peers has signed this ticket", where=str(path))
 
 
 def _flat(value: dict[str, Any], path: str = "") -> list[tuple[str, str]]:

@@ -6,11 +6,10 @@ import asyncio
 import json
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from fedtasks import tickets
 from fedtasks.config import NAME, check_partition
 from fedtasks.digests import canonical, digest
 from fedtasks.errors import (
@@ -19,7 +18,6 @@ from fedtasks.errors import (
     ConfigDiffers,
     ConfigError,
     FedtasksError,
-    FloorViolated,
     PeerAirflowUnreachable,
     PeerError,
     PeerUnknown,
@@ -34,7 +32,9 @@ from fedtasks.gateway.notes import not_needed, refused
 from fedtasks.gateway.runs import Runs
 from fedtasks.store import ApprovalRow, RefusalRow, RunRow
 from fedtasks.text import plain_text
-from fedtasks.wire.v1 import peer_pb2, worker_pb2
+from fedtasks.tickets import DatasetScope, Grant, Per, check_request, request_of
+from fedtasks.tickets.clauses import clauses, counting
+from fedtasks.wire.v1 import peer_pb2, run_pb2, worker_pb2
 
 log = logging.getLogger(__name__)
 
@@ -42,12 +42,8 @@ OPEN_RUN = "open_run"
 """The task that asks for a run."""
 START_TIMEOUT_S = 2 * TIMEOUT_S
 """How long the peer may take to start its DAG run."""
-_UNBOUNDED = {"key_bits_min": tickets.MIN_KEY_BITS, "min_intersection": 1}
-"""Floors that every run keeps without naming them."""
-_OF_TREES = ("trees", "min_leaf_rows", "first_tree")
-"""Settings by which a step with trees is known: it has to name those that the ticket bounds."""
-COUNTED = ("ids_blinded",)
-"""What a task may charge to its run's ticket; each has a limit over the ticket's life and one per day."""
+RUNS = "runs"
+"""The use that opening a run is charged as."""
 
 
 class Admission:
@@ -209,19 +205,10 @@ class Admission:
 
     def _compare_steps(self, run: RunRow, request: worker_pb2.OpenRunRequest) -> None:
         """The responder's DAG must have the very steps that the initiator's has."""
-        theirs = {step["name"]: step["digest"] for step in json.loads(run.steps_json)}
-        ours = {step.name: step.digest for step in request.steps}
-        for name in (*ours, *theirs):
-            if ours.get(name) != theirs.get(name):
-                error = ConfigDiffers(
-                    field=f"steps.{plain_text(name, 64)}",
-                    ours=ours.get(name, "absent")[:12],
-                    theirs=plain_text(theirs.get(name, "absent"), 12),
-                )
-                self._runs.cancel(run.run_id, error)
-                raise error
-        if list(ours) != list(theirs):
-            error = ConfigDiffers(field="steps", ours=" ".join(ours), theirs=plain_text(" ".join(theirs)))
+        theirs = {step["name"]: step for step in json.loads(run.steps_json)}
+        ours = {step["name"]: step for step in _plain_steps(request.steps)}
+        error = _difference(ours, theirs)
+        if error is not None:
             self._runs.cancel(run.run_id, error)
             raise error
 
@@ -288,30 +275,37 @@ class Admission:
             await asyncio.to_thread(self._store.release_use, row.ticket_id, row.run_id)
             raise
 
-    def _authorise(self, peer: str, request: peer_pb2.StartRun, config: Mapping[str, Any]) -> tickets.Grant:
+    def _authorise(self, peer: str, request: peer_pb2.StartRun, config: Mapping[str, Any]) -> Grant:
         """Check the ticket; returns what it grants or raises the clause that refuses."""
         grant = self._tickets.granted(peer, request.ticket_id, request.pipeline)
         known = {
-            dataset.name: tickets.DatasetScope(dataset.name, dataset.schema_digest, tuple(dataset.features))
+            dataset.name: DatasetScope(dataset.name, dataset.schema_digest, tuple(dataset.features))
             for dataset in self._party.datasets
         }
-        asked = request_of(config, grant, holder=peer, pipeline=request.pipeline, datasets=known)
-        tickets.check(grant, asked, self._clock() / 1000)
+        asked = request_of(
+            config,
+            grantor=grant.grantor,
+            holder=peer,
+            pipeline=request.pipeline,
+            datasets=known,
+            step_kinds={step.name: step.kind for step in request.steps},
+        )
+        check_request(grant, asked, self._clock() / 1000)
         return grant
 
-    def _approval(self, row: RunRow, grant: tickets.Grant) -> ApprovalRow | None:
+    def _approval(self, row: RunRow, grant: Grant) -> ApprovalRow | None:
         """Return what a run needs of a person; a yes to a run of the same kind counts for this one too."""
         asked = _question(row, grant)
         earlier = self._store.approvals.earlier(row) if asked else None
         return replace(earlier, run_id=row.run_id, asked_ms=row.opened_ms) if earlier else asked
 
-    def _charge(self, grant: tickets.Grant, row: RunRow) -> None:
+    def _charge(self, grant: Grant, row: RunRow) -> None:
         """Count the run against the ticket, before anything begins."""
         concurrent = len(self._store.active_runs(row.ticket_id))
-        allowed = grant.limits.concurrent_runs
-        if allowed is not None and concurrent >= allowed:
-            raise TicketBusy(clause="limits.concurrent_runs", limit=allowed, used=concurrent)
-        self._store.count_use(row.ticket_id, row.run_id, "runs", 1, grant.limits.runs)
+        at_once = counting(RUNS)[Per.NOW]
+        if not at_once.permits(grant.bound(at_once.name), concurrent + 1):
+            raise TicketBusy(clause=at_once.name, limit=grant.bound(at_once.name), used=concurrent)
+        self._store.count_use(row.ticket_id, row.run_id, RUNS, 1, *grant.budget(RUNS))
 
     def count_use(self, request: worker_pb2.CountUseRequest) -> int:
         """Charge what a task is about to do to its run's ticket; every decision is an audit row.
@@ -334,21 +328,16 @@ class Admission:
         """
         facts = {name.name: value for name, value in request.ListFields()}
         try:
-            if request.kind not in COUNTED:
-                raise ConfigError(f"`{plain_text(request.kind, 64)}` is not one of: {', '.join(COUNTED)}", field="kind")
+            # The gateway charges the others itself.
+            counted = sorted({clause.counts for clause in clauses().values() if not clause.by_gateway} - {""})
+            if request.kind not in counted:
+                raise ConfigError(f"`{plain_text(request.kind, 64)}` is not one of: {', '.join(counted)}", field="kind")
             if request.amount < 0:
                 raise ConfigError("a use cannot be negative", field="amount")
             run, _half = self._runs.require_attempt(request.run_id, request.task, request.attempt)
             facts["ticket"] = run.ticket_id
-            limits = self._tickets.in_force(run.ticket_id).limits
-            used = self._store.count_use(
-                run.ticket_id,
-                run.run_id,
-                request.kind,
-                request.amount,
-                getattr(limits, request.kind),
-                getattr(limits, f"{request.kind}_per_day"),
-            )
+            budget = self._tickets.in_force(run.ticket_id).budget(request.kind)
+            used = self._store.count_use(run.ticket_id, run.run_id, request.kind, request.amount, *budget)
         except FedtasksError as error:
             refusal = {"code": error.code, "clause": error.fields.get("clause", "")}
             self._store.audit(self._party.name, "use.count", "refused", **facts, **refusal)
@@ -361,7 +350,6 @@ class Admission:
         self, start: peer_pb2.StartRun, peer: str, config_digest: str, number: int, *, initiated: bool, dag_run_id: str
     ) -> RunRow:
         run_id = f"{start.pipeline}.{start.partition}.{number}"
-        steps = [{"name": step.name, "digest": step.digest} for step in start.steps]
         return RunRow(
             run_id=run_id,
             pipeline=start.pipeline,
@@ -372,7 +360,7 @@ class Admission:
             ticket_id=start.ticket_id,
             config_digest=config_digest,
             config_json=start.config_json,
-            steps_json=json.dumps(steps),
+            steps_json=json.dumps(_plain_steps(start.steps)),
             dag_id=start.dag_id,
             dag_run_id=dag_run_id or run_id,
             state="running",
@@ -397,125 +385,29 @@ class Admission:
         await asyncio.to_thread(lambda: self._store.audit(actor, action, decision, **detail))
 
 
-def _question(row: RunRow, grant: tickets.Grant) -> ApprovalRow | None:
+def _question(row: RunRow, grant: Grant) -> ApprovalRow | None:
     """Return the question that a new run begins with, None if its ticket asks nobody."""
     return ApprovalRow(row.run_id, "asked", "approval", row.opened_ms, 0) if grant.asks_for_a_person else None
 
 
-def request_of(
-    config: Mapping[str, Any],
-    grant: tickets.Grant,
-    *,
-    holder: str,
-    pipeline: str,
-    datasets: Mapping[str, tickets.DatasetScope],
-) -> tickets.Request:
-    """Read from a shared configuration what it asks of a ticket.
-
-    Parameters
-    ----------
-    config
-        The shared configuration.
-    grant
-        What the ticket says; what it bounds must be named.
-    holder, pipeline
-        Who asks, and for what.
-    datasets
-        The grantor's datasets as this side knows them.
-
-    Raises
-    ------
-    ConfigError
-        It names no dataset of the grantor's.
-    FloorViolated
-        It does not name a setting that the ticket bounds.
-    """
-    named = config.get("datasets")
-    if not isinstance(named, Mapping) or not isinstance(named.get(grant.grantor), str):
-        raise ConfigError(
-            f"the shared configuration of {pipeline} names no dataset of {grant.grantor}", field="datasets"
-        )
-    dataset = datasets.get(named[grant.grantor])
-    floor = grant.floor
-    return tickets.Request(
-        holder=holder,
-        pipeline=pipeline,
-        grantor_dataset=plain_text(named[grant.grantor], 64),
-        schema_digest=dataset.schema_digest if dataset else "",
-        columns=dataset.columns if dataset else (),
-        holder_role="leader" if config.get("leader") == holder else "follower",
-        epochs=_setting(config, "epochs", max, "limits.epochs", grant.limits.epochs),
-        key_bits=_shortest_key(config, floor.key_bits),
-        min_intersection=_setting(config, "min_intersection", min, "floor.min_intersection", floor.min_intersection),
-        learns=_most(config, "learns", tickets.INTERSECTIONS, unnamed=tickets.INTERSECTIONS[-1]),
-        trees=_setting(config, "trees", max, "limits.trees", grant.limits.trees),
-        min_leaf_rows=_min_leaf_rows(config, floor.min_leaf_rows),
-        first_tree=_first_tree(config, floor.first_tree),
-        scores=_most(config, "scores", tickets.SCORES, unnamed=tickets.SCORES[0]),
-    )
+def _plain_steps(steps: Iterable[run_pb2.Step]) -> list[dict[str, str]]:
+    return [{"name": step.name, "kind": step.kind, "digest": step.digest} for step in steps]
 
 
-def _setting(
-    config: Mapping[str, Any], name: str, worst: Callable[..., int], clause: str, bound: int | None
-) -> int | None:
-    """Return the value of a setting that a ticket bounds, from whichever step has it; None where nothing bounds it.
-
-    Raises
-    ------
-    FloorViolated
-        The ticket bounds it and no step names it: a default could differ between the two sides.
-    """
-    values = _whole_numbers(config, name)
-    if values:
-        return worst(values)
-    if bound is not None and bound > _UNBOUNDED.get(name, -1):
-        raise FloorViolated(clause=clause, asked=f"`{name}` is not named in any step's settings", allowed=bound)
+def _difference(ours: Mapping[str, Mapping[str, str]], theirs: Mapping[str, Mapping[str, str]]) -> ConfigDiffers | None:
+    """Return the first difference between the steps of both sides: in kind, since tickets bound by it, or in digest."""
+    for name in dict.fromkeys((*ours, *theirs)):
+        mine, other = ours.get(name, {}), theirs.get(name, {})
+        place = f"steps.{plain_text(name, 64)}"
+        if mine and other and mine["kind"] != other.get("kind"):
+            theirs_is = plain_text(other.get("kind", ""), 64) or "none"
+            return ConfigDiffers(field=f"{place}.kind", ours=mine["kind"] or "none", theirs=theirs_is)
+        if mine.get("digest") != other.get("digest"):
+            shown = [plain_text(step.get("digest", "absent"), 12) for step in (mine, other)]
+            return ConfigDiffers(field=place, ours=shown[0], theirs=shown[1])
+    if list(ours) != list(theirs):
+        return ConfigDiffers(field="steps", ours=" ".join(ours), theirs=plain_text(" ".join(theirs)))
     return None
-
-
-def _shortest_key(config: Mapping[str, Any], bound: int) -> int | None:
-    """Return the bits of the shortest key; no step needs to name one of Paillier, since few have one."""
-    rsa = _setting(config, "key_bits_min", min, "floor.key_bits", bound)
-    return min((*_whole_numbers(config, "key_bits"), *([] if rsa is None else [rsa])), default=None)
-
-
-def _min_leaf_rows(config: Mapping[str, Any], bound: int) -> int | None:
-    if bound > 1:
-        _require_of_trees(config, "min_leaf_rows", bound)
-    return min(_whole_numbers(config, "min_leaf_rows"), default=None)
-
-
-def _first_tree(config: Mapping[str, Any], bound: str) -> str:
-    if bound != tickets.FIRST_TREES[-1]:
-        _require_of_trees(config, "first_tree", bound)
-    # Where it is bounded and nobody names it, there are no trees.
-    return _most(config, "first_tree", tickets.FIRST_TREES, unnamed=tickets.FIRST_TREES[0])
-
-
-def _require_of_trees(config: Mapping[str, Any], name: str, bound: int | str) -> None:
-    """Raise `FloorViolated` unless every step with trees names a setting that the ticket bounds."""
-    for group in _groups(config):
-        if any(setting in group for setting in _OF_TREES) and not isinstance(group.get(name), type(bound)):
-            asked = f"`{name}` is not named in the settings of a step with trees"
-            raise FloorViolated(clause=f"floor.{name}", asked=asked, allowed=bound)
-
-
-def _most(config: Mapping[str, Any], name: str, known: tuple[str, ...], *, unnamed: str) -> str:
-    """Return the most that any step asks for, of choices from least to most; one that nobody knows is the most."""
-    values = [group[name] for group in _groups(config) if name in group] or [unnamed]
-    unknown = [value for value in values if value not in known]
-    return plain_text(str(unknown[0]), 64) if unknown else max(values, key=known.index)
-
-
-def _whole_numbers(config: Mapping[str, Any], name: str) -> list[int]:
-    """Return what the steps that have a setting say; anything but a whole number is refused by the step itself."""
-    return [group[name] for group in _groups(config) if isinstance(group.get(name), int)]
-
-
-def _groups(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return the settings of every step."""
-    steps = config.get("steps")
-    return [group for group in steps.values() if isinstance(group, Mapping)] if isinstance(steps, Mapping) else []
 
 
 def _parse_config(text: str) -> dict[str, Any]:

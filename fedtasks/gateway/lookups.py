@@ -17,7 +17,6 @@ from typing import Any
 
 import grpc
 
-from fedtasks import tickets
 from fedtasks.errors import (
     ConfigDiffers,
     ConfigError,
@@ -31,7 +30,9 @@ from fedtasks.errors import (
 )
 from fedtasks.gateway.base import Base
 from fedtasks.gateway.control_stream import Read, Write
+from fedtasks.online.declaration import ANSWERS, COLUMNS, LOOKUPS, PIPELINE, POLICY, check_offer
 from fedtasks.text import plain_text
+from fedtasks.tickets import Asked, check_lookup
 from fedtasks.wire.v1 import lookup_pb2, peer_pb2, worker_pb2
 
 log = logging.getLogger(__name__)
@@ -148,9 +149,9 @@ class Lookups:
 
     def _choose(self, peer: str, lookup: lookup_pb2.Lookup) -> None:
         """Fill in ticket and dataset where the held tickets leave no choice."""
-        held = self._tickets.held(peer, tickets.ONLINE, lookup.ticket_id)
+        held = self._tickets.held(peer, PIPELINE, lookup.ticket_id)
         if not held:
-            raise TicketMissing(clause="ticket", holder=self._party.name, pipeline=tickets.ONLINE)
+            raise TicketMissing(clause="ticket", holder=self._party.name, pipeline=PIPELINE)
         names = sorted({scope.name for grant in held.values() for scope in grant.datasets})
         if not lookup.dataset:
             if len(names) > 1:
@@ -212,17 +213,20 @@ class Lookups:
 
     def _admit(self, peer: str, lookup: lookup_pb2.Lookup, batch: _Batch) -> _Server:
         """Check the ticket, find the worker, and charge the batch once."""
-        grant = self._tickets.granted(peer, lookup.ticket_id, tickets.ONLINE)
+        grant = self._tickets.granted(peer, lookup.ticket_id, PIPELINE)
         offers = [one for one in self._servers if (one.offer.peer, one.offer.dataset) == (peer, lookup.dataset)]
         # Without a worker it would answer nothing; whether the ticket covers the dataset is said first all the same.
-        offer = offers[-1].offer if offers else worker_pb2.Offer(policy=tickets.ANSWERS[0])
+        offer = offers[-1].offer if offers else worker_pb2.Offer(policy=ANSWERS[0])
         declared = {dataset.name: dataset.schema_digest for dataset in self._party.datasets}
-        tickets.check_lookup(
+        check_lookup(
             grant,
+            pipeline=PIPELINE,
             dataset=plain_text(lookup.dataset, 64),
             schema_digest=declared.get(lookup.dataset, ""),
-            policy=offer.policy,
-            columns=tuple(offer.columns),
+            answers=(
+                Asked(PIPELINE, "answer", POLICY.name, offer.policy),
+                Asked(PIPELINE, "columns", COLUMNS.name, tuple(offer.columns)),
+            ),
             now_s=self._clock() / 1000,
         )
         if not offers:
@@ -231,9 +235,9 @@ class Lookups:
             raise ConfigDiffers(field="key_id", ours=offer.key_id[:16], theirs=plain_text(lookup.key_id, 16))
         if not batch.is_charged:
             # One account an hour, since a limit per day needs to know when.
-            account = f"{tickets.ONLINE}.{datetime.fromtimestamp(self._clock() / 1000, UTC):%Y-%m-%dT%H}"
-            limits, n_tags = grant.limits, len(lookup.tags) // TAG_BYTES
-            self._store.add_use(grant.ticket_id, account, "lookups", n_tags, limits.lookups, limits.lookups_per_day)
+            account = f"{PIPELINE}.{datetime.fromtimestamp(self._clock() / 1000, UTC):%Y-%m-%dT%H}"
+            n_tags = len(lookup.tags) // TAG_BYTES
+            self._store.add_use(grant.ticket_id, account, LOOKUPS, n_tags, *grant.budget(LOOKUPS))
             batch.is_charged = True
         return offers[-1]
 
@@ -261,9 +265,7 @@ class Lookups:
         offer = first.offer
         self._party.peer(offer.peer)
         self._party.dataset(offer.dataset)
-        if offer.policy not in tickets.ANSWERS:
-            raise ConfigError(f"`{offer.policy}` is not one of: {', '.join(tickets.ANSWERS)}", field="answer")
-        tickets.check_answer_columns(offer.policy, tuple(offer.columns), "columns")
+        check_offer(offer.policy, tuple(offer.columns))
         server = _Server(offer, write)
         self._servers.append(server)
         log.info("lookups of %s in %s are served", offer.peer, offer.dataset)

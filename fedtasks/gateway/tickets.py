@@ -1,4 +1,7 @@
-"""The tickets of this party, as its gateway may rely on them: found, verified, in force."""
+"""The tickets of this party: the one place that issues, accepts, revokes and stores them, and that relies on them.
+
+The command line uses it too, so that every ticket is checked and every change is audited alike.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from fedtasks import tickets
-from fedtasks.clock import Clock
+from fedtasks.clock import Clock, now_ms
 from fedtasks.config import Party
 from fedtasks.errors import TicketError, TicketInvalid, TicketMissing, TicketNotAccepted, TicketRevoked
 from fedtasks.store import Store, TicketRow
@@ -23,7 +26,17 @@ _MAX_GRANTS = 1024
 
 
 class Tickets:
-    """Looks tickets up in the store and believes nothing but their signatures."""
+    """Keeps tickets in the store and believes nothing but their signatures.
+
+    Parameters
+    ----------
+    party, store
+        Whose, and where they are kept.
+    key
+        Signs as this party.
+    clock
+        Milliseconds since the epoch.
+    """
 
     def __init__(self, party: Party, store: Store, key: Ed25519PrivateKey, clock: Clock) -> None:
         self._party = party
@@ -33,8 +46,14 @@ class Tickets:
         # What a signed text says does not change: its signature is verified once.
         self._grants: dict[tuple[str, bytes], tickets.Grant] = {}
 
+    @classmethod
+    def of(cls, party: Party, store: Store) -> Tickets:
+        """Return the tickets of a party by the wall clock; raise `ConfigError` if its ticket key cannot be read."""
+        return cls(party, store, tickets.load_ticket_key(party.gateway.ticket_key), now_ms)
+
+    # ---------------------------------------------------------------------------------------------------- looking
     def granted(self, peer: str, ticket_id: str, pipeline: str) -> tickets.Grant:
-        """Return what a ticket that `peer` presents grants it now; its scope is left to `tickets.check`.
+        """Return what a ticket that `peer` presents grants it now; its scope is left to `tickets.check_request`.
 
         Raises
         ------
@@ -98,7 +117,99 @@ class Tickets:
             raise TicketMissing(clause="ticket", ticket=ticket_id)
         if row.revocation is not None:
             raise TicketRevoked(clause="revocation", ticket=row.ticket_id)
-        return self._in_window(row.grant, self._key.public_key() if row.granted else self._key_of(row.peer))
+        return self._in_window(row.grant, self._grantor_key(row))
+
+    def of_run(self, ticket_id: str) -> tickets.Grant:
+        """Return what a run's ticket grants, whether or not its time has passed; raise `TicketMissing` without it."""
+        return self.read(self.find(ticket_id))
+
+    def find(self, ticket_id: str) -> TicketRow:
+        """Return a stored ticket; raise `TicketMissing` if there is none of this id."""
+        row = self._store.ticket(ticket_id)
+        if row is None:
+            shown = plain_text(ticket_id, 64)
+            text = f"ticket `{shown}` is not in the store of {self._party.name}; see `fedtasks ticket list`"
+            raise TicketMissing(text, clause="ticket", ticket=shown)
+        return row
+
+    def read(self, row: TicketRow) -> tickets.Grant:
+        """Return what a stored ticket says; raise `TicketInvalid` unless its grantor has signed it."""
+        return self._read(row.grant, self._grantor_key(row))
+
+    def why_revoked(self, row: TicketRow) -> str:
+        """Return the reason that the grantor gave; raise `TicketInvalid` unless the grantor has signed it."""
+        return tickets.verify_revocation(row.revocation or "", row.ticket_id, self._grantor_key(row))
+
+    # ---------------------------------------------------------------------------------------------------- changes
+    def issue(self, grant: tickets.Grant) -> str:
+        """Sign a ticket as its grantor and keep it; returns its text. The gateway hands it over.
+
+        Raises
+        ------
+        PeerUnknown
+            The holder is no peer of this party's.
+        TicketInvalid
+            Another party would grant it.
+        """
+        peer = self._party.peer(grant.holder)
+        if grant.grantor != self._party.name:
+            raise TicketInvalid(f"only {grant.grantor} can grant it", where=grant.ticket_id)
+        text = tickets.issue(grant, self._key)
+        row = TicketRow(grant.ticket_id, peer.name, True, text, None, None, self._clock(), False)
+        self._keep(row, "ticket.issued", self._party.name)
+        return text
+
+    def accept(self, ticket_id: str) -> tickets.Grant:
+        """Counter-sign a stored ticket as its holder; doing it again changes nothing. Returns what it grants.
+
+        Raises
+        ------
+        TicketMissing
+            There is no such ticket.
+        TicketInvalid
+            It was granted to another party, or its signature is wrong.
+        TicketRevoked, TicketExpired
+            It is too late.
+        """
+        return self._accept(self.find(ticket_id))
+
+    def accept_text(self, text: str) -> tickets.Grant:
+        """Counter-sign a ticket that came another way than through the gateways; see `accept`.
+
+        Raises
+        ------
+        TicketInvalid
+            Besides, none of this party's peers has signed it, or another ticket of its id is here already.
+        """
+        for peer in self._party.peers:
+            try:
+                grant = tickets.read(text, self._key_of(peer.name))
+            except TicketInvalid:
+                continue
+            if grant.grantor == peer.name:
+                break
+        else:
+            raise TicketInvalid("none of our peers has signed this ticket")
+        stored = self._store.ticket(grant.ticket_id)
+        if stored is not None and stored.grant != text:
+            raise TicketInvalid("another ticket of this id is here already", where=grant.ticket_id)
+        return self._accept(
+            stored or TicketRow(grant.ticket_id, peer.name, False, text, None, None, self._clock(), False)
+        )
+
+    def _accept(self, row: TicketRow) -> tickets.Grant:
+        grant = self.read(row)
+        if row.granted or grant.holder != self._party.name:
+            raise TicketInvalid(f"it was granted to {grant.holder}, who accepts it", where=row.ticket_id)
+        if row.revocation is not None:
+            raise TicketRevoked(clause="revocation", ticket=row.ticket_id)
+        now_s = self._clock() / 1000
+        if now_s >= grant.expires_s:
+            tickets.check_window(grant, now_s)
+        if row.acceptance is None:
+            signed = tickets.accept(row.grant, self._key, self._party.name, now_s)
+            self._keep(row, "ticket.accepted", self._party.name, acceptance=signed, synced=False)
+        return grant
 
     def revoke(self, ticket_id: str, reason: str, actor: str) -> None:
         """Withdraw a ticket that this party granted; doing it again changes nothing.
@@ -114,16 +225,13 @@ class Tickets:
         -----
         Reveals: the reason, to the peer.
         """
-        row = self._store.ticket(ticket_id)
-        if row is None:
-            raise TicketMissing(clause="ticket", ticket=plain_text(ticket_id, 64))
+        row = self.find(ticket_id)
         if not row.granted:
             raise TicketInvalid(f"only {row.peer}, who granted it, can revoke it", where=ticket_id)
         if row.revocation is None:
             said = plain_text(reason)
             signed = tickets.revoke(ticket_id, self._key, self._clock() / 1000, said)
-            self._store.put_ticket(replace(row, revocation=signed, synced=False))
-            self._store.audit(actor, "ticket.revoked", "noted", ticket=ticket_id, peer=row.peer, reason=said)
+            self._keep(row, "ticket.revoked", actor, said, revocation=signed, synced=False)
 
     def learn(self, peer: str, update: peer_pb2.TicketUpdate) -> None:
         """Take over what `peer` says of a ticket, as far as its signatures prove it."""
@@ -134,20 +242,26 @@ class Tickets:
         if row is not None and row.granted:
             if update.acceptance and row.acceptance is None:
                 tickets.verify_acceptance(update.acceptance, row.grant, theirs)
-                self._keep(row, "ticket.accepted", acceptance=update.acceptance)
+                self._keep(row, "ticket.accepted", peer, acceptance=update.acceptance)
             return
         if row is None:
             grant = tickets.read(update.grant, theirs)
             if (grant.ticket_id, grant.grantor, grant.holder) != (update.ticket_id, peer, self._party.name):
                 raise TicketInvalid("the grant names other parties", ticket=plain_text(update.ticket_id, 64))
             row = TicketRow(update.ticket_id, peer, False, update.grant, None, None, self._clock(), True)
-            self._keep(row, "ticket.offered")
+            self._keep(row, "ticket.offered", peer)
         if update.revocation and row.revocation is None:
-            tickets.verify_revocation(update.revocation, row.ticket_id, theirs)
-            self._keep(row, "ticket.revoked", revocation=update.revocation)
+            reason = tickets.verify_revocation(update.revocation, row.ticket_id, theirs)
+            self._keep(row, "ticket.revoked", peer, plain_text(reason), revocation=update.revocation)
 
     def _in_window(self, text: str, grantor: Ed25519PublicKey) -> tickets.Grant:
         """Return what a ticket grants, if it is within its time window."""
+        grant = self._read(text, grantor)
+        tickets.check_window(grant, self._clock() / 1000)
+        return grant
+
+    def _read(self, text: str, grantor: Ed25519PublicKey) -> tickets.Grant:
+        """Return what a ticket grants; its signature is verified once."""
         place = (text, grantor.public_bytes_raw())
         grant = self._grants.get(place)
         if grant is None:
@@ -155,12 +269,16 @@ class Tickets:
             if len(self._grants) >= _MAX_GRANTS:
                 self._grants.clear()
             self._grants[place] = grant
-        tickets.check_window(grant, self._clock() / 1000)
         return grant
 
-    def _keep(self, row: TicketRow, action: str, **changes: Any) -> None:
+    def _keep(self, row: TicketRow, action: str, actor: str, reason: str | None = None, **changes: Any) -> None:
+        """Store a ticket with `changes`, and say in the audit who has done what to it."""
         self._store.put_ticket(replace(row, **changes))
-        self._store.audit(row.peer, action, "noted", ticket=row.ticket_id)
+        facts = {"ticket": row.ticket_id, "peer": row.peer, **({} if reason is None else {"reason": reason})}
+        self._store.audit(actor, action, "noted", **facts)
+
+    def _grantor_key(self, row: TicketRow) -> Ed25519PublicKey:
+        return self._key.public_key() if row.granted else self._key_of(row.peer)
 
     def _key_of(self, peer: str) -> Ed25519PublicKey:
         return tickets.public_from_text(self._party.peer(peer).ticket_key)

@@ -96,8 +96,13 @@ class WorkerService(worker_pb2_grpc.WorkerGatewayServicer):
             await self._changes.wait(request.run_id, seen, timeout_s=10.0)
 
     async def StartTask(self, request: worker_pb2.StartTaskRequest, _: Context) -> worker_pb2.StartTaskResponse:
-        meeting = await asyncio.to_thread(self._runs.start, request.run_id, request.task, request.attempt)
-        return worker_pb2.StartTaskResponse(meeting=meeting)
+        def start() -> run_pb2.Meeting:
+            meeting = self._runs.start(request.run_id, request.task, request.attempt)
+            bounds = self._tickets.of_run(meeting.run.ticket_id).bounds
+            meeting.bounds_json = json.dumps(bounds, sort_keys=True)
+            return meeting
+
+        return worker_pb2.StartTaskResponse(meeting=await asyncio.to_thread(start))
 
     async def ReportTask(self, request: worker_pb2.ReportTaskRequest, _: Context) -> worker_pb2.ReportTaskResponse:
         progress = json.loads(request.progress_json) if request.progress_json else None

@@ -13,7 +13,13 @@ KINDS = (
 )
 
 CLAUSES = (
-    Clause("outputs.metrics", "Who learns how good a model is: the leader", default="leader", choices=("leader",)),
+    Clause(
+        "outputs.metrics",
+        "Who learns how good a model is: the leader",
+        default="leader",
+        choices=("leader",),
+        kept_by="all algorithms: nothing tells the other side",
+    ),
     Clause(
         "outputs.scores",
         "Who may learn the scores of rows: leader (who holds the label), or both",

@@ -36,8 +36,8 @@ from fedtasks.errors import (
     ProtocolViolated,
 )
 from fedtasks.link.client import GatewayClient, backoff
+from fedtasks.online.declaration import ANSWERS
 from fedtasks.store import TagTables
-from fedtasks.tickets import ANSWERS
 from fedtasks.wire.v1 import lookup_pb2
 
 log = logging.getLogger(__name__)
@@ -258,7 +258,7 @@ class Answerer:
     dataset, key_id, tags
         Whose tags, under which key, and where they are.
     policy
-        What is let out, of `fedtasks.tickets.ANSWERS`.
+        What is let out, of `fedtasks.online.declaration.ANSWERS`.
     peer
         Who asks.
     matches

@@ -12,14 +12,18 @@ KINDS = (
 )
 
 CLAUSES = (
-    Clause("floor.min_intersection", "Fewest people that a run may ask for", default=1),
-    Clause("floor.pad_rows", "Least multiple that a run may round sizes up to with made-up ids", default=1),
+    Clause(
+        "floor.min_intersection",
+        "Fewest shared people that a run may ask for: with fewer, both sides stop before they learn who they are",
+        default=1,
+    ),
+    Clause("floor.pad_rows", "Least multiple that the sizes a side sees are rounded up to, by made-up ids", default=1),
     Clause(
         "outputs.intersection",
         "Who may learn which people are shared: size (nobody, only how many), client, or both",
         default="both",
         choices=("size", "client", "both"),
     ),
-    Clause("limits.ids_blinded", "How many blinded ids may be signed", per=Per.LIFE, counts="ids_blinded"),
-    Clause("limits.ids_blinded_per_day", "How many blinded ids may be signed", per=Per.DAY, counts="ids_blinded"),
+    Clause("limits.ids_blinded", "How many ids of the holder may be signed", per=Per.LIFE, counts="ids_blinded"),
+    Clause("limits.ids_blinded_per_day", "How many ids of the holder may be signed", per=Per.DAY, counts="ids_blinded"),
 )

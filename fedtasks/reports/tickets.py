@@ -5,19 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, fields
 from typing import Any
 
 from fedtasks.clock import DAY_MS
 from fedtasks.errors import TicketError
 from fedtasks.store import RunRow, Store, TicketRow
-from fedtasks.tickets import FIRST_TREES, SCORES, Grant, Limits, peek
+from fedtasks.tickets import Asked, Clause, Grant, Group, Per, peek, settings_of
+from fedtasks.tickets.clauses import clauses
 
 EXPIRES_SOON_MS = 7 * DAY_MS
 """With less time left, a ticket's end is told of."""
-
-_PER_DAY = "_per_day"
-_OF_ONE_RUN = ("epochs", "trees")
 
 
 def ticket_state(row: TicketRow, grant: Grant, now_ms: int) -> str:
@@ -75,28 +72,42 @@ def ticket_report(store: Store, row: TicketRow, now_ms: int) -> dict[str, Any]:
         "valid_from_ms": grant.not_before_s * 1000,
         "expires_ms": grant.expires_s * 1000,
         "limits": list(_budgets(store, row, grant, now_ms)),
-        # A first tree of both demands nothing, and would read as if it did.
-        "floor": {name: value for name, value in asdict(grant.floor).items() if value != FIRST_TREES[-1]},
-        "outputs": {name: value for name, value in asdict(grant.outputs).items() if value},
+        # A floor that demands nothing would read as if it did.
+        "floor": [_said(clause, grant) for clause in _of(Group.FLOOR) if clause.demands(grant.bound(clause.name))],
+        "outputs": [_said(clause, grant) for clause in _of(Group.OUTPUT) if grant.bound(clause.name)],
         "approval": grant.approval,
         "synced": row.synced,
         "revocable": row.granted and state in ("accepted", "issued", "not yet valid"),
     }
 
 
+def _of(group: Group) -> Iterator[Clause]:
+    return (clause for clause in clauses().values() if clause.group is group)
+
+
+def _named(clause: Clause) -> dict[str, Any]:
+    """Return a clause as a page names it: by its words, with what it says in full."""
+    return {"clause": clause.name, "label": clause.label, "text": clause.sentence}
+
+
+def _said(clause: Clause, grant: Grant) -> dict[str, Any]:
+    bound = grant.bound(clause.name)
+    return {**_named(clause), "value": list(bound) if isinstance(bound, tuple) else bound}
+
+
 def _budgets(store: Store, row: TicketRow, grant: Grant, now_ms: int) -> Iterator[dict[str, Any]]:
     """Yield each limit and what is used of it; None where it bounds a single run, so that nothing adds up."""
     used = store.uses(row.ticket_id)
-    today = store.uses(row.ticket_id, since_ms=now_ms - DAY_MS)
     # The granting side counts runs; the other knows those that it has seen.
     used["runs"] = max(used.get("runs", 0), 0 if row.granted else store.count_runs(row.ticket_id))
-    used["concurrent_runs"] = len(store.active_runs(row.ticket_id))
-    for name in (field.name for field in fields(Limits)):
-        limit = getattr(grant.limits, name)
-        if limit is None:
-            continue
-        spent = today.get(name.removesuffix(_PER_DAY), 0) if name.endswith(_PER_DAY) else used.get(name, 0)
-        yield {"clause": f"limits.{name}", "limit": limit, "used": None if name in _OF_ONE_RUN else spent}
+    today = store.uses(row.ticket_id, since_ms=now_ms - DAY_MS)
+    now = {"runs": len(store.active_runs(row.ticket_id))}
+    spent = {Per.LIFE: used, Per.DAY: today, Per.NOW: now}
+    for clause in _of(Group.LIMIT):
+        limit = grant.bound(clause.name)
+        if limit is not None:
+            n_used = spent[clause.per].get(clause.counts, 0) if clause.counts else None
+            yield {**_named(clause), "limit": limit, "used": n_used}
 
 
 def rights(grant: Grant, run: RunRow, party: str) -> list[dict[str, Any]]:
@@ -104,9 +115,11 @@ def rights(grant: Grant, run: RunRow, party: str) -> list[dict[str, Any]]:
     config = json.loads(run.config_json)
     leader = str(config.get("leader", ""))
     clause = f"ticket {grant.ticket_id}, outputs"
-    sees_people = {"both": "both", "client": _client(config, run, party), "size": "nobody: only how many"}
-    people = sees_people[_learns(config, grant)]
-    scores = "both" if _both_learn_scores(config, grant) else leader
+    asked = list(settings_of(config, {step["name"]: step.get("kind", "") for step in json.loads(run.steps_json)}))
+    client = _client(config, asked, run, party)
+    sees_people = {"both": "both", "client": client, "size": "nobody: only how many"}
+    people = sees_people[effective(_PEOPLE, asked, grant)]
+    scores = {"both": "both", "leader": leader}[effective(_SCORES, asked, grant)]
     return [
         {"what": "metrics", "may": party == leader, "who": leader, "clause": f"{clause}.metrics"},
         {"what": "scores", "may": scores in ("both", party), "who": scores, "clause": f"{clause}.scores"},
@@ -115,26 +128,28 @@ def rights(grant: Grant, run: RunRow, party: str) -> list[dict[str, Any]]:
     ]
 
 
-def _learns(config: Mapping[str, Any], grant: Grant) -> str:
-    """Who learns which people are shared: the run's own setting, which is never more than the ticket's."""
-    asked = [group["learns"] for group in _groups(config) if group.get("learns") in ("both", "client", "size")]
-    return str(asked[0]) if asked else grant.outputs.intersection
+_PEOPLE, _SCORES = "outputs.intersection", "outputs.scores"
 
 
-def _both_learn_scores(config: Mapping[str, Any], grant: Grant) -> bool:
-    """Whether a step says that both learn the scores of rows; a ticket that says so leaves the choice to the run."""
-    most = SCORES[-1]
-    return grant.outputs.scores == most and any(group.get("scores") == most for group in _groups(config))
+def effective(name: str, asked: Iterable[Asked], grant: Grant) -> str:
+    """Return the most that a run asks for under a clause, and never more than its ticket says.
+
+    Parameters
+    ----------
+    name
+        A clause with choices.
+    asked
+        What the run's settings ask for; where none of them does under this clause, its default counts.
+    """
+    clause = clauses()[name]
+    values = [each.value for each in asked if each.clause == name and each.value in clause.choices]
+    most = max(values, key=clause.choices.index, default=clause.default)
+    return str(most if clause.permits(grant.bound(name), most) else grant.bound(name))
 
 
-def _client(config: Mapping[str, Any], run: RunRow, party: str) -> str:
+def _client(config: Mapping[str, Any], asked: Iterable[Asked], run: RunRow, party: str) -> str:
     """The party that does not sign; by default the leader, since the follower signs."""
-    leader = str(config.get("leader", ""))
-    follower = run.peer if leader == party else party
-    signer = next((str(group["signer"]) for group in _groups(config) if group.get("signer")), follower)
+    follower = run.peer if config.get("leader") == party else party
+    finds_people = [config["steps"].get(each.step, {}) for each in asked if each.clause == _PEOPLE]
+    signer = next((str(settings["signer"]) for settings in finds_people if settings.get("signer")), follower)
     return party if signer == run.peer else run.peer
-
-
-def _groups(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    steps = config.get("steps")
-    return [group for group in steps.values() if isinstance(group, Mapping)] if isinstance(steps, Mapping) else []

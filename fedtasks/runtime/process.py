@@ -20,6 +20,7 @@ from fedtasks.errors import ConfigError, FedtasksError, ProcessFailed
 from fedtasks.link.client import GatewayClient
 from fedtasks.runtime.context import Entry, TaskConfig
 from fedtasks.runtime.gateway import GatewayContext
+from fedtasks.tickets import asked_by, check_settings
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +40,7 @@ def run(entry: Entry, config_file: Path) -> int:
     folder = config_file.parent
     try:
         config = _read(config_file)
+        check_settings(config.bounds, asked_by(config.task, config.kind, config.settings))
         party = load_party(config.party)
         with GatewayClient.of(party) as client:
             context = GatewayContext(config, party, client)

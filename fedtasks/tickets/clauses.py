@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedtasks import registry
-from fedtasks.errors import ConfigError
+from fedtasks.errors import ConfigError, FloorViolated, TicketError, TicketScope
 
 
 class Group(enum.Enum):
@@ -40,20 +40,30 @@ class Clause:
     name
         Where it stands, such as ``limits.trees``; the part before the dot is its group.
     text
-        What it says, for a person: an option's help, a field's description.
+        What it says, for a person: an option's help, a line of the documentation.
     default
         What it is where a ticket does not name it; None is no limit.
     least
         The least that a number may be.
     choices
         For texts: what there is, from least to most revealing. Empty for numbers.
-    columns
-        Whether it names columns of the dataset instead.
+    only_with
+        For names of columns of the dataset: the clause and the value of it with which alone they are named. Empty for
+        numbers and texts.
     per
         Over what it counts.
     counts
-        The use that it counts, such as ``ids_blinded``, where a task or the gateway charges it; empty where it bounds a
-        setting.
+        The use that it counts, such as ``ids_blinded``.
+    by_gateway
+        Whether the gateway itself charges that use, so that no task may.
+    kept_by
+        What keeps to it, where it bounds no setting and counts no use.
+    flag
+        What it is called on a command line, where that is not its name within its group.
+
+    Notes
+    -----
+    A clause bounds the settings that name it, or counts a use, or says in `kept_by` what else keeps to it.
     """
 
     name: str
@@ -61,9 +71,12 @@ class Clause:
     default: Any = None
     least: int = 1
     choices: tuple[str, ...] = ()
-    columns: bool = False
+    only_with: tuple[str, str] | None = None
     per: Per = Per.RUN
     counts: str = ""
+    by_gateway: bool = False
+    kept_by: str = ""
+    flag: str = ""
 
     @property
     def group(self) -> Group:
@@ -76,32 +89,66 @@ class Clause:
         return self.name.partition(".")[2]
 
     @property
+    def label(self) -> str:
+        """Its name within its group, as words."""
+        return self.field.replace("_", " ")
+
+    @property
     def option(self) -> str:
-        """What it is called on a command line."""
-        return "--" + self.field.replace("_", "-")
+        """What it is called on a command line; empty where there is nothing to choose."""
+        return "" if len(self.choices) == 1 else "--" + (self.flag or self.field.replace("_", "-"))
+
+    @property
+    def sentence(self) -> str:
+        """What it says, over what, and what it is by default."""
+        floor = self.group is Group.FLOOR
+        said = f"Floor: {self.text[0].lower()}{self.text[1:]}" if floor else self.text
+        over = f" {self.per.value}" if self.group is Group.LIMIT else ""
+        return f"{said}{over}{'; no limit by default' if self.default is None else ''}."
+
+    @property
+    def refusal(self) -> type[TicketError]:
+        """With what a value is refused that the clause does not permit."""
+        return FloorViolated if self.group is Group.FLOOR else TicketScope
 
     def check(self, bound: Any) -> None:
         """Raise `ConfigError` unless a ticket may say this."""
-        if self.columns:
+        if self.only_with:
             if not isinstance(bound, tuple) or not all(isinstance(each, str) and each for each in bound):
                 raise ConfigError("expected names of columns", field=self.field)
         elif self.choices:
             if bound not in self.choices:
                 known = " ".join(self.choices)
                 raise ConfigError(f"`{bound}` cannot be kept to; this version knows {known}", field=self.field)
-        elif bound is None and self.default is None:
+        elif bound is None and self.group is Group.LIMIT:
             return
         elif type(bound) is not int or bound < self.least:
-            either = ", or nothing for no limit" if self.default is None else ""
+            either = ", or nothing for no limit" if self.group is Group.LIMIT else ""
             raise ConfigError(f"expected at least {self.least}{either}", field=self.field)
 
+    def demands(self, bound: Any) -> bool:
+        """Whether a bound refuses anything at all."""
+        if self.only_with:
+            return True
+        if self.choices:
+            return bool(bound != self.choices[-1])
+        return bool(bound > self.least) if self.group is Group.FLOOR else bound is not None
+
     def permits(self, bound: Any, asked: Any) -> bool:
-        """Whether what a run asks for stays within the bound."""
+        """Whether what is asked for stays within a bound."""
+        if self.only_with:
+            return set(asked) <= set(bound)
         if self.choices:
             return asked in self.choices[: self.choices.index(bound) + 1]
         if bound is None:
             return True
         return bool(asked >= bound if self.group is Group.FLOOR else asked <= bound)
+
+    def allowed(self, bound: Any) -> str:
+        """Return what a bound permits, as the holder of a ticket may read it."""
+        if self.only_with:
+            return " ".join(bound)
+        return " ".join(self.choices[: self.choices.index(bound) + 1]) if self.choices else str(bound)
 
 
 def clauses() -> dict[str, Clause]:
@@ -109,6 +156,54 @@ def clauses() -> dict[str, Clause]:
     return {clause.name: clause for clause in registry.declared("CLAUSES")}
 
 
-def defaults() -> Mapping[str, Any]:
-    """Return what each clause is where a ticket does not name it."""
-    return {name: clause.default for name, clause in clauses().items()}
+def counting(use: str) -> dict[Per, Clause]:
+    """Return the clauses that count a use, by that over which they count it."""
+    return {clause.per: clause for clause in clauses().values() if clause.counts == use}
+
+
+def complete(bounds: Mapping[str, Any]) -> dict[str, Any]:
+    """Return clause → bound for all clauses; those that are not named take their defaults.
+
+    Raises
+    ------
+    ConfigError
+        A clause is not known here, or says what it cannot.
+    """
+    known = clauses()
+    for name in bounds:
+        if name not in known:
+            raise ConfigError(f"unknown clause; known are: {', '.join(known)}", field=name)
+    found = {name: bounds.get(name, clause.default) for name, clause in known.items()}
+    for name, clause in known.items():
+        clause.check(found[name])
+        if clause.only_with:
+            check_columns(clause, found[name], found[clause.only_with[0]])
+    return found
+
+
+def check_columns(clause: Clause, columns: tuple[str, ...], said: Any, field: str = "") -> None:
+    """Raise `ConfigError` unless columns are named exactly where another clause says so.
+
+    Parameters
+    ----------
+    clause, columns
+        The clause that names columns, and what it says.
+    said
+        What the other clause says.
+    field
+        What to blame, where it is not the clause's own field.
+    """
+    of, value = clause.only_with or ("", "")
+    if said == value:
+        check_set(columns, field or clause.field)
+    elif columns:
+        raise ConfigError(f"only {of.partition('.')[2]} of `{value}` name columns", field=field or clause.field)
+
+
+def check_set(values: tuple[str, ...], field: str) -> None:
+    """Raise `ConfigError` unless there is at least one value and none stands twice."""
+    if not values:
+        raise ConfigError("name at least one", field=field)
+    for value in values:
+        if values.count(value) > 1:
+            raise ConfigError(f"`{value}` stands twice", field=field)

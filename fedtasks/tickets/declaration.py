@@ -8,8 +8,16 @@ MIN_KEY_BITS = 2048
 """No floor may be lower than this."""
 
 CLAUSES = (
-    Clause("limits.runs", "How many runs", per=Per.LIFE, counts="runs"),
-    Clause("limits.concurrent_runs", "How many runs", default=1, per=Per.NOW),
+    Clause("limits.runs", "How many runs", per=Per.LIFE, counts="runs", by_gateway=True),
+    Clause(
+        "limits.concurrent_runs",
+        "How many runs",
+        default=1,
+        per=Per.NOW,
+        counts="runs",
+        by_gateway=True,
+        flag="concurrent",
+    ),
     Clause(
         "floor.key_bits",
         "Shortest key, RSA or Paillier, that a run may ask for",

@@ -20,8 +20,12 @@ ALGORITHMS = (SECUREBOOST,)
 KINDS = (SECUREBOOST.kind,)
 
 CLAUSES = (
-    Clause("limits.trees", "How many trees"),
-    Clause("floor.min_leaf_rows", "Fewest rows in a leaf of a tree that a run may ask for", default=1),
+    Clause("limits.trees", "How many rounds of boosted trees a training may grow"),
+    Clause(
+        "floor.min_leaf_rows",
+        "Fewest rows that a run may ask for in a leaf of a tree: fewer would say too much about few people",
+        default=1,
+    ),
     Clause(
         "floor.first_tree",
         "Whose features the first tree may split by: leader (the label holder's alone), or both (no demand)",

@@ -19,4 +19,4 @@ SPLIT_NN = Algorithm(
 ALGORITHMS = (SPLIT_NN,)
 KINDS = (SPLIT_NN.kind,)
 
-CLAUSES = (Clause("limits.epochs", "How many epochs"),)
+CLAUSES = (Clause("limits.epochs", "How many passes over the rows a training may make"),)

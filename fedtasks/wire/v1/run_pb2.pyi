@@ -73,12 +73,14 @@ class Approval(_message.Message):
     def __init__(self, state: _Optional[str] = ..., clause: _Optional[str] = ..., until_ms: _Optional[int] = ...) -> None: ...
 
 class Step(_message.Message):
-    __slots__ = ("name", "digest")
+    __slots__ = ("name", "digest", "kind")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
     name: str
     digest: str
-    def __init__(self, name: _Optional[str] = ..., digest: _Optional[str] = ...) -> None: ...
+    kind: str
+    def __init__(self, name: _Optional[str] = ..., digest: _Optional[str] = ..., kind: _Optional[str] = ...) -> None: ...
 
 class Half(_message.Message):
     __slots__ = ("task", "attempt", "state", "since_ms", "until_ms", "failure", "outcome_json", "progress_json", "announced_ms", "started_ms")
@@ -105,16 +107,18 @@ class Half(_message.Message):
     def __init__(self, task: _Optional[str] = ..., attempt: _Optional[int] = ..., state: _Optional[_Union[State, str]] = ..., since_ms: _Optional[int] = ..., until_ms: _Optional[int] = ..., failure: _Optional[_Union[_failure_pb2.Failure, _Mapping]] = ..., outcome_json: _Optional[str] = ..., progress_json: _Optional[str] = ..., announced_ms: _Optional[int] = ..., started_ms: _Optional[int] = ...) -> None: ...
 
 class Meeting(_message.Message):
-    __slots__ = ("run", "own", "peer", "ready")
+    __slots__ = ("run", "own", "peer", "ready", "bounds_json")
     RUN_FIELD_NUMBER: _ClassVar[int]
     OWN_FIELD_NUMBER: _ClassVar[int]
     PEER_FIELD_NUMBER: _ClassVar[int]
     READY_FIELD_NUMBER: _ClassVar[int]
+    BOUNDS_JSON_FIELD_NUMBER: _ClassVar[int]
     run: Run
     own: Half
     peer: Half
     ready: bool
-    def __init__(self, run: _Optional[_Union[Run, _Mapping]] = ..., own: _Optional[_Union[Half, _Mapping]] = ..., peer: _Optional[_Union[Half, _Mapping]] = ..., ready: _Optional[bool] = ...) -> None: ...
+    bounds_json: str
+    def __init__(self, run: _Optional[_Union[Run, _Mapping]] = ..., own: _Optional[_Union[Half, _Mapping]] = ..., peer: _Optional[_Union[Half, _Mapping]] = ..., ready: _Optional[bool] = ..., bounds_json: _Optional[str] = ...) -> None: ...
 
 class Metric(_message.Message):
     __slots__ = ("task", "name", "step", "value", "at_ms")

@@ -87,26 +87,26 @@ function budgets(found) {
   if (!found.length) return empty("No accepted ticket has a limit that adds up.");
   const rows = found.map((each) => [
     `${each.ticket_id} (${each.granted ? `granted to ${each.peer}` : `from ${each.peer}`})`,
-    limitName(each.clause),
+    named(each),
     meter(each),
   ]);
   return table("Budget left", ["ticket", "limit", "left"], rows);
 }
 
-function meter({ clause, limit, used }) {
+function meter({ label, limit, used }) {
   const left = Math.max(0, limit - used);
   const text = `${count(left)} of ${count(limit)} left`;
   return h(
     "span",
     { className: "budget" },
-    h("meter", { min: 0, max: limit, low: limit * 0.1, value: left, "aria-label": `${limitName(clause)}: ${text}` }),
+    h("meter", { min: 0, max: limit, low: limit * 0.1, value: left, "aria-label": `${label}: ${text}` }),
     " ",
     text,
   );
 }
 
-function limitName(clause) {
-  return clause.replace("limits.", "").replaceAll("_", " ");
+function named({ label, text }) {
+  return h("span", { title: text }, label);
 }
 
 // ------------------------------------------------------------------------------------------------------------ tickets
@@ -147,7 +147,7 @@ function ticketCard(ticket, granted) {
   if (ticket.state === "unreadable") return h("article", {}, title, h("p", {}, ticket.why));
   const datasets = ticket.datasets.map(({ name, columns }) => `${name}: ${columns.join(", ") || "no column"}`);
   const limits = ticket.limits.map((each) =>
-    h("div", {}, `${limitName(each.clause)}: `, each.used === null ? `${count(each.limit)} a run` : meter(each)),
+    h("div", {}, named(each), ": ", each.used === null ? `${count(each.limit)} a run` : meter(each)),
   );
   return h(
     "article",
@@ -168,11 +168,9 @@ function ticketCard(ticket, granted) {
   );
 }
 
-function written(values) {
-  return Object.entries(values ?? {})
-    .filter(([, value]) => value !== null && value !== "")
-    .map(([name, value]) => `${name.replaceAll("_", " ")} ${value}`)
-    .join(", ");
+function written(said) {
+  if (!said.length) return null;
+  return said.flatMap((each, place) => [place ? ", " : "", named(each), ` ${[each.value].flat().join(" ")}`]);
 }
 
 function revoke(ticket) {

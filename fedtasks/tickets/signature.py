@@ -1,0 +1,203 @@
+"""Signed texts: tickets, their acceptance and revocation, and receipts; the only module that knows the claims' names.
+
+A ticket is a JWS (RFC 7515) signed with Ed25519 (RFC 8037). The grantor issues it, the holder counter-signs it, the
+grantor may revoke it. Whatever a ticket does not name is refused.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from fedtasks.dataclass_io import build, to_plain
+from fedtasks.errors import ConfigError, FedtasksError, SignatureWrong, TicketInvalid
+from fedtasks.tickets.clauses import Group, clauses
+from fedtasks.tickets.grant import Grant
+
+_ALGORITHM = "EdDSA"
+_TICKET = "fedtasks-ticket"
+_ACCEPTANCE = "fedtasks-acceptance"
+_REVOCATION = "fedtasks-revocation"
+_RECEIPT = "fedtasks-receipt"
+
+# Grant's fields that have a registered name (RFC 7519); the others keep their own.
+_CLAIMS = {"ticket_id": "jti", "grantor": "iss", "holder": "sub", "not_before_s": "nbf", "expires_s": "exp"}
+_FIELDS = {claim: name for name, claim in _CLAIMS.items()}
+
+
+def issue(grant: Grant, key: Ed25519PrivateKey) -> str:
+    """Sign a grant as its grantor; returns the ticket's text.
+
+    Notes
+    -----
+    Reveals: everything in the grant, to the holder; it is signed, not encrypted.
+    Source: RFC 7515 (JWS), RFC 8037 (EdDSA).
+    """
+    plain = {**to_plain(grant), **{group.value: {} for group in Group}}
+    for name, clause in clauses().items():
+        bound = grant.bound(name)
+        # What demands nothing is not written: so a party without the algorithm whose clause it is can read the ticket.
+        if bound != clause.default or clause.demands(bound):
+            plain[clause.group.value][clause.field] = to_plain(bound)
+    return _sign({_CLAIMS.get(name, name): value for name, value in plain.items()}, key, _TICKET)
+
+
+def read(token: str, grantor_public_key: Ed25519PublicKey) -> Grant:
+    """Verify a ticket and return what it says; the time window and the scope are left to `check_request`.
+
+    Raises
+    ------
+    TicketInvalid
+        The signature, type or algorithm is wrong, or there is a header or a claim that this version does not know.
+    """
+    return _grant(_verify(token, grantor_public_key, _TICKET, TicketInvalid))
+
+
+def _grant(claims: Mapping[str, Any]) -> Grant:
+    # A field under its own name beside its registered one would overwrite it.
+    named = {_FIELDS.get(claim, claim): value for claim, value in claims.items() if claim not in _CLAIMS}
+    if len(named) != len(claims):
+        raise TicketInvalid("an unknown claim")
+    try:
+        return build(Grant, named)
+    except ConfigError as error:
+        raise TicketInvalid(error.detail) from error
+
+
+def peek(token: str) -> Grant:
+    """Return what a ticket of this party's store says without verifying it: to be shown, never to be relied on.
+
+    Raises
+    ------
+    TicketInvalid
+        It is no ticket, or has a claim that this version does not know.
+    """
+    try:
+        return _grant(json.loads(_decoded(token.split(".")[1])))
+    except (IndexError, ValueError, AttributeError) as error:
+        raise TicketInvalid(f"not a ticket: {type(error).__name__}") from error
+
+
+def accept(token: str, key: Ed25519PrivateKey, holder: str, now_s: float) -> str:
+    """Counter-sign a ticket as its holder, after `read`.
+
+    Raises
+    ------
+    TicketInvalid
+        The ticket is for another holder.
+    """
+    _require_holder(token, holder)
+    return _sign({"iss": holder, "iat": int(now_s), "ticket_sha256": _sha256(token)}, key, _ACCEPTANCE)
+
+
+def verify_acceptance(acceptance: str, token: str, holder_public_key: Ed25519PublicKey) -> None:
+    """Verify that the holder of `token` has counter-signed exactly this text.
+
+    Raises
+    ------
+    TicketInvalid
+        It has not.
+    """
+    claims = _verify(acceptance, holder_public_key, _ACCEPTANCE, TicketInvalid)
+    _require_claims(claims, {"iss": str, "iat": int, "ticket_sha256": str})
+    if claims["ticket_sha256"] != _sha256(token):
+        raise TicketInvalid("the acceptance is of another ticket")
+    _require_holder(token, claims["iss"])
+
+
+def revoke(ticket_id: str, key: Ed25519PrivateKey, now_s: float, reason: str) -> str:
+    """Withdraw a ticket as its grantor; the holder is shown the reason."""
+    return _sign({"jti": ticket_id, "iat": int(now_s), "reason": reason}, key, _REVOCATION)
+
+
+def verify_revocation(revocation: str, ticket_id: str, grantor_public_key: Ed25519PublicKey) -> str:
+    """Verify that the grantor has withdrawn this ticket; returns its reason.
+
+    Raises
+    ------
+    TicketInvalid
+        It has not.
+    """
+    claims = _verify(revocation, grantor_public_key, _REVOCATION, TicketInvalid)
+    _require_claims(claims, {"jti": str, "iat": int, "reason": str})
+    if claims["jti"] != ticket_id:
+        raise TicketInvalid("the revocation is of another ticket")
+    return str(claims["reason"])
+
+
+def sign_receipt(claims: Mapping[str, Any], key: Ed25519PrivateKey) -> str:
+    """Sign a party's account of a run."""
+    return _sign(to_plain(claims), key, _RECEIPT)
+
+
+def read_receipt(token: str, public_key: Ed25519PublicKey) -> dict[str, Any]:
+    """Verify a receipt and return the account in it.
+
+    Raises
+    ------
+    SignatureWrong
+        It was not signed with this party's key, or is no receipt.
+    """
+    return _verify(token, public_key, _RECEIPT, SignatureWrong)
+
+
+def _sign(claims: Mapping[str, Any], key: Ed25519PrivateKey, kind: str) -> str:
+    payload = json.dumps(claims, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return jwt.PyJWS().encode(payload.encode(), key, _ALGORITHM, headers={"typ": kind})
+
+
+def _verify(token: str, key: Ed25519PublicKey, kind: str, refusal: type[FedtasksError]) -> dict[str, Any]:
+    """Return the claims of a signed text of this kind; raise `refusal` for anything else."""
+    try:
+        signed = jwt.PyJWS().decode_complete(token, key, algorithms=[_ALGORITHM])
+        claims = json.loads(signed["payload"])
+    except (jwt.InvalidTokenError, ValueError, RecursionError) as error:
+        raise refusal(f"not a text signed with this key: {type(error).__name__}") from error
+    header = signed["header"]
+    if header.get("typ") != kind:
+        raise refusal(f"expected the type {kind}")
+    # Also refuses `crit`: no extension is understood, and a key in a header is never looked at.
+    if header.keys() != {"alg", "typ"}:
+        raise refusal("an unknown header")
+    if not isinstance(claims, dict):
+        raise refusal("the claims are not a JSON object")
+    # One text, one digest: padding or spare bits would give a signed text a second spelling.
+    if not all(_is_canonical(part) for part in token.split(".")):
+        raise refusal("the text is not in its canonical spelling")
+    return claims
+
+
+def _is_canonical(part: str) -> bool:
+    return base64.urlsafe_b64encode(_decoded(part)).decode().rstrip("=") == part
+
+
+def _decoded(part: str) -> bytes:
+    return base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
+
+
+def _require_claims(claims: Mapping[str, Any], kinds: Mapping[str, type]) -> None:
+    if claims.keys() != kinds.keys():
+        raise TicketInvalid("a claim is missing or unknown")
+    for name, kind in kinds.items():
+        if not isinstance(claims[name], kind):
+            raise TicketInvalid(f"the claim {name} is of the wrong type")
+
+
+def _require_holder(token: str, holder: str) -> None:
+    """Raise `TicketInvalid` unless the ticket, whose signature the caller has verified, names this holder."""
+    try:
+        claims = jwt.decode(token, options={"verify_signature": False})
+    except (jwt.InvalidTokenError, ValueError, RecursionError) as error:
+        raise TicketInvalid("not a ticket") from error
+    if claims.get("sub") != holder:
+        raise TicketInvalid("the ticket is for another holder")
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
