@@ -103,16 +103,15 @@ def test_own_algorithms_messages_stand_in_the_ledger(ended: dict[str, Any]) -> N
 def test_own_algorithms_clause_is_an_option_of_ticket_issue(installed: dict[str, str]) -> None:
     text = run({**installed, "COLUMNS": "200"}, "-m", "fedtasks.cli", "ticket", "issue", "--help")
     assert "--mean-rows" in text
-    assert "Fewest rows that a mean may be of" in text
+    assert "Floor: fewest rows that a mean may be of" in text
 
 
 def test_own_algorithms_clause_bounds_its_setting(installed: dict[str, str]) -> None:
     program = """
-from fedtasks.kinds import kind
-from fedtasks.tickets.check import check_settings
+from fedtasks.tickets import asked_by, check_settings
 
 try:
-    check_settings({"floor.mean_rows": 50}, "train", kind("column_means"), {})
+    check_settings({"floor.mean_rows": 50}, asked_by("train", "column_means", {}))
 except Exception as error:
     print(type(error).__name__, error.fields["clause"])
 """

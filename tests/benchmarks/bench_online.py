@@ -27,8 +27,8 @@ import pyarrow.parquet as pq
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from fedtasks import tickets
 from fedtasks.data.storage import write_json
+from fedtasks.online.declaration import PIPELINE as ONLINE
 from fedtasks.online.lookups import Asker
 from fedtasks.online.tables import load_tags
 from tests.integration.gateway.parties import Member, grant_ticket, make_members, set_address
@@ -109,8 +109,8 @@ def main() -> None:
         processes = [stack.enter_context(command(member, "gateway", "gateway")) for member in (bank, shop)]
         for member in (bank, shop):
             wait_for_line(member, "gateway", "connected with")
-        outputs = tickets.Outputs(answers="matched")
-        grant_ticket(bank, shop, pipelines=(tickets.ONLINE,), outputs=outputs, limits=tickets.Limits())
+        outputs = {"answers": "matched"}
+        grant_ticket(bank, shop, pipelines=(ONLINE,), outputs=outputs, limits={})
         began = time.perf_counter()
         arguments = ("psi", "serve", "--dataset", "loans", "--to", "shop")
         processes.append(stack.enter_context(command(bank, "serve", *arguments)))

@@ -29,7 +29,6 @@ import pyarrow.parquet as pq
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from fedtasks import tickets
 from fedtasks.crypto.kernels import get_kernel
 from fedtasks.crypto.scheme import generate_key
 from fedtasks.crypto.schemes import Scheme
@@ -108,7 +107,7 @@ def parties(folder: Path) -> Iterator[tuple[Member, Member]]:
     bank.start()
     shop.start()
     try:
-        grant_ticket(shop, bank, limits=tickets.Limits(runs=100, concurrent_runs=5))
+        grant_ticket(shop, bank, limits={"runs": 100, "concurrent_runs": 5})
         yield bank, shop
     finally:
         shop.close()

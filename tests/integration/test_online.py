@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from fedtasks import tickets
+from fedtasks.online.declaration import PIPELINE as ONLINE
 from tests.integration.gateway.parties import Member, grant_ticket, make_members, set_address
 from tests.integration.psi_case import Case, Keys, bank, shop
 from tests.integration.psi_halves import Halves
@@ -75,9 +75,8 @@ class Online:
 
     def grant(self, answers: str, **limits: int) -> str:
         columns = ("Amount",) if answers == "columns" else ()
-        outputs = tickets.Outputs(answers=answers, answer_columns=columns)
-        granted = tickets.Limits(**limits)
-        return grant_ticket(self.bank, self.shop, pipelines=(tickets.ONLINE,), outputs=outputs, limits=granted)
+        outputs = {"answers": answers, "answer_columns": columns}
+        return grant_ticket(self.bank, self.shop, pipelines=(ONLINE,), outputs=outputs, limits=limits)
 
 
 def said(log: Path) -> str:

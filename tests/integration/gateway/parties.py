@@ -274,7 +274,7 @@ def grant_ticket(grantor: Member, holder: Member, *, accept: bool = True, **chan
         "roles": ("leader", "follower"),
         "not_before_s": int(now_s) - 10,
         "expires_s": int(now_s) + 3600,
-        "limits": tickets.Limits(runs=10, concurrent_runs=5),
+        "limits": {"runs": 10, "concurrent_runs": 5},
         **changes,
     }
     grant = tickets.Grant(**values)

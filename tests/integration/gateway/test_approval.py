@@ -122,7 +122,9 @@ def test_yes_counts_for_later_runs_of_the_same_kind_only(running: Pair) -> None:
 
         assert state("2026-11-22") == "approved"
         assert state("2026-11-23", config_json=shared_config(epochs=2)) == "asked"
-        assert state("2026-11-24", steps=[STEPS[0], run_pb2.Step(name="train", digest="new")]) == "asked"
+        assert (
+            state("2026-11-24", steps=[STEPS[0], run_pb2.Step(name="train", digest="new", kind="split_nn")]) == "asked"
+        )
         other = grant_ticket(running.shop, running.bank, approval="person", ticket_id="t-other")
         assert state("2026-11-25", ticket_id=other) == "asked"
     later = approval_of(running.shop, f"{PIPELINE}.2026-11-22.1")
@@ -189,9 +191,8 @@ def test_what_the_form_alone_shows_to_be_wrong_is_kept_and_said_alike(running: P
 
 
 def test_floor_that_is_violated_is_said_with_one_code_everywhere(running: Pair) -> None:
-    from fedtasks import tickets
 
-    grant_ticket(running.shop, running.bank, floor=tickets.Floor(key_bits=3072))
+    grant_ticket(running.shop, running.bank, floor={"key_bits": 3072})
     running.bank.airflow.runs[PIPELINE, "manual-1"] = {"state": "running"}
     with running.bank.client() as bank, pytest.raises(errors.FloorViolated, match=r"floor\.key_bits"):
         open_run(bank, config_json=shared_config(key_bits_min=2048))
@@ -207,7 +208,7 @@ def test_another_pipeline_on_the_peer_is_said_with_one_code_on_both_sides(runnin
     running.bank.airflow.runs[PIPELINE, "manual-1"] = {"state": "running"}
     with running.bank.client() as bank, running.shop.client() as shop:
         run_id = open_run(bank).run.run_id
-        changed = [STEPS[0], run_pb2.Step(name="train", digest="other")]
+        changed = [STEPS[0], run_pb2.Step(name="train", digest="other", kind="split_nn")]
         with pytest.raises(errors.ConfigDiffers):
             open_run(shop, run_id, config_json="", peer="", partition="", steps=changed)
         for client in (bank, shop):

@@ -34,7 +34,7 @@ def begin(running: Pair) -> Begin:
 
     def begin(partition: str = "2026-11-21", **limits: int) -> tuple[str, str, int]:
         if limits:
-            granted = tickets.Limits(runs=10, concurrent_runs=5, **limits)
+            granted = {"runs": 10, "concurrent_runs": 5, **limits}
             grant_ticket(running.shop, running.bank, limits=granted)
         with running.bank.client() as bank, running.shop.client() as shop:
             run = open_run(bank, f"manual-{partition}", partition=partition).run

@@ -26,6 +26,7 @@ from fedtasks.errors import (
     TicketScope,
 )
 from fedtasks.link.client import GatewayClient
+from fedtasks.online.declaration import PIPELINE as ONLINE
 from fedtasks.wire.v1 import lookup_pb2, worker_pb2
 from tests.integration.gateway.conftest import Pair
 from tests.integration.gateway.parties import Member, grant_ticket
@@ -74,9 +75,9 @@ def grant(shop: Member, bank: Member, answers: str = "matched", **limits: Any) -
     return grant_ticket(
         shop,
         bank,
-        pipelines=(tickets.ONLINE,),
-        outputs=tickets.Outputs(answers=answers, answer_columns=("a",) if answers == "columns" else ()),
-        limits=tickets.Limits(**limits),
+        pipelines=(ONLINE,),
+        outputs={"answers": answers, "answer_columns": ("a",) if answers == "columns" else ()},
+        limits=limits,
     )
 
 

@@ -18,11 +18,17 @@ from fedtasks.config import load_party
 from fedtasks.gateway import admission, notes
 from fedtasks.link.client import GatewayClient
 from fedtasks.store import RefusalRow
+from fedtasks.tickets.clauses import clauses
 from fedtasks.wire.v1 import run_pb2, worker_pb2
 from tests.integration.gateway.conftest import Pair
 from tests.integration.gateway.parties import PIPELINE, Member, grant_ticket, shared_config
 
-STEPS = [run_pb2.Step(name="psi", digest="a"), run_pb2.Step(name="train", digest="b")]
+STEPS = [
+    run_pb2.Step(name="psi", digest="a", kind="psi"),
+    run_pb2.Step(name="train", digest="b", kind="split_nn"),
+]
+TREES = [STEPS[0], run_pb2.Step(name="train", digest="b", kind="secureboost")]
+PREDICT = [*STEPS, run_pb2.Step(name="predict", digest="c", kind="predict")]
 
 
 def open_run(client: GatewayClient, dag_run_id: str = "manual-1", **changes: object) -> worker_pb2.OpenRunResponse:
@@ -121,20 +127,20 @@ def expired(pair: Pair) -> None:
 
 
 def exhausted(pair: Pair) -> None:
-    ticket_id = grant_ticket(pair.shop, pair.bank, limits=tickets.Limits(runs=1, concurrent_runs=5))
+    ticket_id = grant_ticket(pair.shop, pair.bank, limits={"runs": 1, "concurrent_runs": 5})
     with pair.shop.store() as store:
         store.count_use(ticket_id, "earlier", "runs", 1, 1)
 
 
 def busy(pair: Pair) -> None:
-    grant_ticket(pair.shop, pair.bank, limits=tickets.Limits(runs=None, concurrent_runs=1))
+    grant_ticket(pair.shop, pair.bank, limits={"runs": None, "concurrent_runs": 1})
     with pair.bank.client() as client:
         open_run(client, "other", partition="2026-11-20")
     pair.shop.airflow.triggered.clear()
 
 
 def grant_outputs(intersection: str) -> Callable[[Pair], object]:
-    outputs = tickets.Outputs(intersection=intersection)
+    outputs = {"intersection": intersection}
     return lambda pair: grant_ticket(pair.shop, pair.bank, outputs=outputs)
 
 
@@ -181,26 +187,38 @@ CASES = {
     "somebody would learn": (
         grant_outputs("both"),
         {"config_json": shared_config(learns=["size"])},
-        "TICKET_SCOPE",
-        "outputs.intersection",
+        "CONFIG_INVALID",
+        "steps.psi",
     ),
     "both would learn the scores": (
         lambda pair: grant_ticket(pair.shop, pair.bank),
-        {"config_json": config_of(predict={"scores": "both"})},
+        {"config_json": config_of(predict={"scores": "both"}), "steps": PREDICT},
         "TICKET_SCOPE",
         "outputs.scores",
     ),
     "one tree too many": (
-        lambda pair: grant_ticket(pair.shop, pair.bank, limits=tickets.Limits(trees=20)),
-        {"config_json": config_of(train={"trees": 21})},
+        lambda pair: grant_ticket(pair.shop, pair.bank, limits={"trees": 20}),
+        {"config_json": config_of(train={"trees": 21}), "steps": TREES},
         "TICKET_SCOPE",
         "limits.trees",
     ),
     "leaves of any size": (
-        lambda pair: grant_ticket(pair.shop, pair.bank, floor=tickets.Floor(min_leaf_rows=30)),
-        {"config_json": config_of(train={"trees": 20})},
+        lambda pair: grant_ticket(pair.shop, pair.bank, floor={"min_leaf_rows": 30}),
+        {"config_json": config_of(train={"trees": 20}), "steps": TREES},
         "FLOOR_VIOLATED",
         "floor.min_leaf_rows",
+    ),
+    "sizes as they are": (
+        lambda pair: grant_ticket(pair.shop, pair.bank, floor={"pad_rows": 1000}),
+        {},
+        "FLOOR_VIOLATED",
+        "floor.pad_rows",
+    ),
+    "a step of no known kind": (
+        lambda pair: grant_ticket(pair.shop, pair.bank, limits={"epochs": 20}),
+        {"steps": [STEPS[0], run_pb2.Step(name="train", digest="b", kind="of_another_release")]},
+        "TICKET_SCOPE",
+        "train.epochs",
     ),
     "one run too many": (exhausted, {}, "TICKET_EXHAUSTED", "limits.runs"),
     "too many at once": (busy, {}, "TICKET_BUSY", "limits.concurrent_runs"),
@@ -264,10 +282,34 @@ def test_open_run_with_another_pipeline_on_the_responder_names_the_step(running:
     grant_ticket(running.shop, running.bank)
     with running.bank.client() as bank, running.shop.client() as shop:
         run_id = open_run(bank).run.run_id
-        changed = [STEPS[0], run_pb2.Step(name="train", digest="other")]
+        changed = [STEPS[0], run_pb2.Step(name="train", digest="other", kind="split_nn")]
         with pytest.raises(errors.ConfigDiffers, match=r"steps\.train"):
             open_run(shop, run_id, steps=changed)
         wait_for_state(bank, run_id, run_pb2.STATE_FAILED)
+
+
+def test_open_run_whose_initiator_named_another_kind_of_step_is_refused_at_the_responder(running: Pair) -> None:
+    grant_ticket(running.shop, running.bank, limits={"trees": 20})
+    lie = [TREES[0], run_pb2.Step(name="train", digest="b")]  # with the digest of the truth
+    with running.bank.client() as bank, running.shop.client() as shop:
+        run_id = open_run(bank, config_json=config_of(), steps=lie).run.run_id
+        with pytest.raises(errors.ConfigDiffers, match=r"steps\.train\.kind, ours=secureboost, theirs=none"):
+            open_run(shop, run_id, steps=TREES)
+        wait_for_state(bank, run_id, run_pb2.STATE_FAILED)
+
+
+def test_task_that_starts_is_told_the_bounds_of_the_runs_ticket_on_both_sides(running: Pair) -> None:
+    grant_ticket(running.shop, running.bank, floor={"pad_rows": 10})
+    with running.bank.client() as bank, running.shop.client() as shop:
+        run_id = open_run(bank, config_json=shared_config(pad_rows=10)).run.run_id
+        open_run(shop, run_id)
+        for client in (bank, shop):
+            client.announce(run_id, "psi", "a", 60)
+        for client in (bank, shop):
+            wait_for(lambda client=client: client.start(run_id, "psi", 1).ready)  # type: ignore[misc]
+            bounds = json.loads(client.start(run_id, "psi", 1).bounds_json)
+            assert bounds.keys() == clauses().keys()
+            assert (bounds["floor.pad_rows"], bounds["limits.trees"]) == (10, None)
 
 
 def test_open_run_with_clocks_apart_is_refused(pair: Pair) -> None:

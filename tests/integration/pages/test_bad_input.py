@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 
 import tests.integration.pages.application  # noqa: F401 - gives Airflow a home of its own before it is imported
-from fedtasks import errors, tickets
+from fedtasks import errors
 from fedtasks.airflow.form import form_of
 from fedtasks.data import partitions
 from fedtasks.link.client import GatewayClient
@@ -42,7 +42,7 @@ class Attempt:
 
 def lax(attempt: Attempt) -> None:
     shop, bank = attempt.house.pair.shop, attempt.house.pair.bank
-    strict = grant_ticket(shop, bank, floor=tickets.Floor(key_bits=3072))
+    strict = grant_ticket(shop, bank, floor={"key_bits": 3072})
     with pytest.raises(errors.FloorViolated):
         attempt.open(ticket_id=strict, config_json=shared_config(key_bits_min=2048))
 
@@ -59,7 +59,7 @@ def unlanded(attempt: Attempt) -> None:
 
 def another_pipeline(attempt: Attempt) -> None:
     run_id = attempt.open()
-    changed = [STEPS[0], run_pb2.Step(name="train", digest="other")]
+    changed = [STEPS[0], run_pb2.Step(name="train", digest="other", kind="split_nn")]
     with attempt.house.pair.shop.client() as shop, pytest.raises(errors.ConfigDiffers):
         open_run(shop, run_id, config_json="", peer="", partition="", steps=changed)
 

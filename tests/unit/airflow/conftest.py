@@ -25,6 +25,7 @@ from fedtasks.errors import FedtasksError
 from fedtasks.wire.v1 import failure_pb2, run_pb2, worker_pb2
 
 RUN_ID = "credit.2026-11-21.1"
+BOUNDS = {"limits.epochs": 9}
 SHARED = {"leader": "bank", "datasets": {"bank": "loans", "shop": "baskets"}, "steps": {"train": {"epochs": 3}}}
 
 PARTY = """
@@ -143,6 +144,7 @@ class FakeGateway:
         meeting = run_pb2.Meeting()
         meeting.CopyFrom(self.meeting)
         meeting.own.attempt = attempt
+        meeting.bounds_json = json.dumps(BOUNDS)
         return meeting
 
     def finish(self, run_id: str, task: str, attempt: int, **how: Any) -> run_pb2.Meeting:

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from fedtasks.airflow import form
-from fedtasks.dataclass_io import check_limits, choices_of, within
-from fedtasks.errors import ConfigError
+from fedtasks.dataclass_io import check_limits, choices_of, clause_of, within
+from fedtasks.errors import ConfigError, FedtasksError, FloorViolated, TicketScope
 from fedtasks.models.secureboost import settings as trees
 from fedtasks.models.split_nn.settings import TrainSettings
 from fedtasks.pipeline.catalogue import (
@@ -26,7 +26,6 @@ from fedtasks.pipeline.catalogue import (
 from fedtasks.pipeline.step import Step
 from fedtasks.psi.settings import AlignSettings, PsiSettings
 
-PRIVACY = "Privacy: as the ticket says, or stricter"
 
 
 class Colour(enum.Enum):
@@ -51,7 +50,7 @@ class Settings:
 
     rounds: int = within(3, 1, 2**60)
     pace: float = 0.5
-    secret: int = within(8, 4, privacy=True)
+    secret: int = within(8, 4, privacy=True, clause="floor.pad_rows")
     start_from: str = "fresh"
     colour: Colour = Colour.RED
     shape: str = within("round", choices=("round", "square"))
@@ -90,10 +89,10 @@ def test_every_other_field_has_a_section_and_what_a_ticket_bounds_is_in_one() ->
         "Settings of psi",
         "Settings of align",
         "Settings of own",
-        PRIVACY,
+        form.BOUNDED,
         "Run",
     }
-    assert {name for name, schema in made.items() if schema.get("section") == PRIVACY} == {
+    assert {name for name, schema in made.items() if schema.get("section") == form.BOUNDED} == {
         "psi.learns",
         "psi.key_bits_min",
         "psi.pad_rows",
@@ -104,7 +103,8 @@ def test_every_other_field_has_a_section_and_what_a_ticket_bounds_is_in_one() ->
 
 def test_form_of_trees_offers_choices_and_groups_what_a_ticket_bounds() -> None:
     made = form_of(*TREES)
-    assert [name for name, schema in made.items() if schema.get("section") == PRIVACY] == [
+    assert [name for name, schema in made.items() if schema.get("section") == form.BOUNDED] == [
+        "train.trees",
         "train.min_leaf_rows",
         "train.first_tree",
         "train.key_bits",
@@ -148,12 +148,21 @@ def test_field_says_type_limits_default_and_meaning() -> None:
 
 
 def test_field_says_with_which_code_and_remedy_its_value_may_be_refused() -> None:
-    made = form_of(intersect(), align(), *TREES)
-    refused = {name: name.rpartition(".")[2] for name in made if "If refused" in made[name]["text"]}
-    assert set(refused.values()) == set(form.REFUSALS)
-    for name, setting in refused.items():
-        assert form.REFUSALS[setting].code in made[name]["text"]
-        assert form.REFUSALS[setting].remedy in made[name]["text"]
+    steps = (intersect(), align(), *TREES)
+    refusals: dict[str, type[FedtasksError]] = dict(form.REFUSALS)
+    for step in steps:
+        for declared in step.declared:
+            name, clause = f"{step.name}.{declared.name}", clause_of(declared)
+            if clause:
+                refusals[name] = FloorViolated if clause.startswith("floor.") else TicketScope
+            elif declared.name in form.REFUSALS:
+                refusals[name] = form.REFUSALS[declared.name]
+    made = form_of(*steps)
+    assert {name for name in made if "If refused" in made[name]["text"]} == refusals.keys() & made.keys()
+    assert {"psi.pad_rows", "psi.learns", "train.trees", "train.model", "peer"} < refusals.keys()
+    for name in refusals.keys() & made.keys():
+        assert refusals[name].code in made[name]["text"]
+        assert refusals[name].remedy in made[name]["text"]
 
 
 def test_form_proposes_how_long_the_pipeline_waits() -> None:

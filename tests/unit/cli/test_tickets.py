@@ -11,6 +11,7 @@ import pytest
 from fedtasks import tickets
 from fedtasks.config import load_party
 from fedtasks.store import Store
+from fedtasks.tickets.clauses import complete
 from tests.unit.cli.conftest import Run
 
 
@@ -27,6 +28,8 @@ def test_ticket_issue_signs_what_was_asked(run: Run, met: tuple[str, str]) -> No
         "7",
         "--epochs",
         "9",
+        "--pad-rows",
+        "1000",
         "--trees",
         "50",
         "--min-leaf-rows",
@@ -57,11 +60,22 @@ def test_ticket_issue_signs_what_was_asked(run: Run, met: tuple[str, str]) -> No
     )
     assert grant.datasets == (tickets.DatasetScope("customers", shop.dataset("customers").schema_digest, ("age",)),)
     assert grant.expires_s - grant.not_before_s == 2 * 86_400
-    assert grant.limits == tickets.Limits(
-        runs=3, concurrent_runs=2, epochs=9, trees=50, ids_blinded=5_000_000, ids_blinded_per_day=100_000
-    )
-    assert grant.outputs == tickets.Outputs(intersection="client", scores="both")
-    assert grant.floor == tickets.Floor(key_bits=4096, min_intersection=7, min_leaf_rows=30, first_tree="leader")
+    said = {
+        "limits.runs": 3,
+        "limits.concurrent_runs": 2,
+        "limits.epochs": 9,
+        "limits.trees": 50,
+        "limits.ids_blinded": 5_000_000,
+        "limits.ids_blinded_per_day": 100_000,
+        "outputs.intersection": "client",
+        "outputs.scores": "both",
+        "floor.key_bits": 4096,
+        "floor.min_intersection": 7,
+        "floor.pad_rows": 1000,
+        "floor.min_leaf_rows": 30,
+        "floor.first_tree": "leader",
+    }
+    assert grant.bounds == complete(said)
     assert (decision.actor, decision.action, decision.detail["ticket"]) == ("shop", "ticket.issued", grant.ticket_id)
 
 

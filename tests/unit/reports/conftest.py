@@ -86,7 +86,7 @@ def put_ticket(store: Store, *, granted: bool = False, accepted: bool = True, **
         "roles": ("leader",),
         "not_before_s": NOW_MS // 1000 - 10,
         "expires_s": NOW_MS // 1000 + 30 * 86_400,
-        "limits": tickets.Limits(runs=10, concurrent_runs=2, epochs=5, ids_blinded=1000, ids_blinded_per_day=100),
+        "limits": {"runs": 10, "concurrent_runs": 2, "epochs": 5, "ids_blinded": 1000, "ids_blinded_per_day": 100},
     }
     grant = tickets.Grant(**(values | changes))
     text = tickets.issue(grant, tickets.generate_ticket_key())

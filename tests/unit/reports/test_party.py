@@ -26,7 +26,7 @@ from fedtasks.store import (
     TicketRequestRow,
     TicketRow,
 )
-from fedtasks.tickets import Floor, Limits, Outputs
+from fedtasks.tickets.clauses import clauses
 from tests.unit.reports.conftest import NOW_MS, RUN_ID, make_run, put_ticket
 
 
@@ -149,21 +149,28 @@ def test_ticket_counts_what_is_used_in_all_and_in_a_day(store: Store) -> None:
     }
 
 
+def said(listed: list[dict[str, Any]]) -> dict[str, Any]:
+    return {each["clause"]: each["value"] for each in listed}
+
+
 def test_ticket_shows_what_it_says_of_trees_and_nothing_that_demands_nothing(store: Store) -> None:
     put_ticket(store, granted=True, ticket_id="t-1")
     put_ticket(
         store,
         granted=True,
         ticket_id="t-2",
-        limits=Limits(concurrent_runs=None, trees=9),
-        floor=Floor(min_leaf_rows=30, first_tree="leader"),
-        outputs=Outputs(scores="both"),
+        limits={"concurrent_runs": None, "trees": 9},
+        floor={"min_leaf_rows": 30, "first_tree": "leader"},
+        outputs={"scores": "both"},
     )
     plain, bounded = sorted(ticket_reports(store, "bank", NOW_MS)["granted"], key=lambda ticket: ticket["ticket_id"])
-    assert plain["floor"] == {"key_bits": 2048, "min_intersection": 1, "min_leaf_rows": 1}
-    assert bounded["floor"] == {**plain["floor"], "min_leaf_rows": 30, "first_tree": "leader"}
-    assert bounded["limits"] == [{"clause": "limits.trees", "limit": 9, "used": None}]
-    assert (plain["outputs"]["scores"], bounded["outputs"]["scores"]) == ("leader", "both")
+    assert plain["floor"] == []
+    assert said(bounded["floor"]) == {"floor.min_leaf_rows": 30, "floor.first_tree": "leader"}
+    (trees,) = bounded["limits"]
+    assert (trees["clause"], trees["label"], trees["limit"], trees["used"]) == ("limits.trees", "trees", 9, None)
+    assert trees["text"] == clauses()["limits.trees"].sentence
+    of_scores = [said(each["outputs"])["outputs.scores"] for each in (plain, bounded)]
+    assert of_scores == ["leader", "both"]
 
 
 @pytest.mark.parametrize(

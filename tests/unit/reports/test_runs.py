@@ -12,7 +12,6 @@ from fedtasks.reports.dag_runs import OVERLAP_MS, dag_run_report, metrics_report
 from fedtasks.reports.runs import run_list, run_report
 from fedtasks.reports.status import State
 from fedtasks.store import ApprovalRow, DisclosureRow, MetricRow, PeerRow, RefusalRow, Store
-from fedtasks.tickets import Outputs
 from tests.unit.reports.conftest import NOW_MS, RUN_ID, make_half, make_run, put_ticket
 
 
@@ -122,7 +121,7 @@ def test_rights_to_scores_follow_the_run_as_far_as_its_ticket_goes(
     store: Store, granted: str, asked: dict[str, str], who: str, may: bool
 ) -> None:
     store.create_run(make_run(config_json=json.dumps({"leader": "shop", "steps": {"psi": {}, "evaluate": asked}})))
-    put_ticket(store, outputs=Outputs(scores=granted))
+    put_ticket(store, outputs={"scores": granted})
     rights = {right["what"]: right for right in run_report(store, "bank", RUN_ID)["rights"]}
     assert (rights["scores"]["who"], rights["scores"]["may"]) == (who, may)
     assert not rights["metrics"]["may"]
