@@ -13,6 +13,7 @@ from fedtasks.airflow import form
 from fedtasks.dataclass_io import check_limits, choices_of, clause_of, within
 from fedtasks.errors import ConfigError, FedtasksError, FloorViolated, TicketScope
 from fedtasks.models.secureboost import settings as trees
+from fedtasks.models.settings import EvaluateSettings, PredictSettings
 from fedtasks.models.split_nn.settings import TrainSettings
 from fedtasks.pipeline.catalogue import (
     align,
@@ -25,7 +26,6 @@ from fedtasks.pipeline.catalogue import (
 )
 from fedtasks.pipeline.step import Step
 from fedtasks.psi.settings import AlignSettings, PsiSettings
-
 
 
 class Colour(enum.Enum):
@@ -220,7 +220,7 @@ def test_settings_that_a_half_would_refuse_are_refused_when_the_run_is_asked_for
         STEP.check(settings)
 
 
-@pytest.mark.parametrize("declared", [trees.TrainSettings, trees.EvaluateSettings, trees.PredictSettings])
+@pytest.mark.parametrize("declared", [trees.TrainSettings, EvaluateSettings, PredictSettings])
 def test_choices_of_trees_are_kept(declared: Any) -> None:
     chosen = [field.name for field in fields(declared) if choices_of(field)]
     assert chosen

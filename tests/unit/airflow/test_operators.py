@@ -39,7 +39,16 @@ from fedtasks.errors import (
 from fedtasks.pipeline.catalogue import intersect_by_shard
 from fedtasks.pipeline.step import Stage, Step
 from fedtasks.wire.v1 import run_pb2, worker_pb2
-from tests.unit.airflow.conftest import RUN_ID, SHARED, FakeGateway, FakeStore, make_half, make_meeting, make_run
+from tests.unit.airflow.conftest import (
+    BOUNDS,
+    RUN_ID,
+    SHARED,
+    FakeGateway,
+    FakeStore,
+    make_half,
+    make_meeting,
+    make_run,
+)
 
 STEP = Step("train", "module:train", settings={"epochs": 3})
 
@@ -278,7 +287,7 @@ def test_half_that_is_ready_runs_and_reports_its_outcome(
         "stage": "",
         "shard": None,
         "kind": "",
-        "bounds": {},
+        "bounds": BOUNDS,
     }
     assert kept.stat().st_mode & 0o077 == 0
 

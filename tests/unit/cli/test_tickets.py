@@ -11,7 +11,7 @@ import pytest
 from fedtasks import tickets
 from fedtasks.config import load_party
 from fedtasks.store import Store
-from fedtasks.tickets.clauses import complete
+from fedtasks.tickets.clauses import clauses, complete
 from tests.unit.cli.conftest import Run
 
 
@@ -86,10 +86,8 @@ def test_ticket_issue_signs_what_was_asked(run: Run, met: tuple[str, str]) -> No
         ({"--dataset": "cars"}, "CONFIG_INVALID"),
         ({"--columns": "age,salary"}, "CONFIG_INVALID"),
         ({"--role": "king"}, "CONFIG_INVALID"),
-        ({"--key-bits": "1024"}, "CONFIG_INVALID"),
-        ({"--intersection": "signer"}, "CONFIG_INVALID"),
-        ({"--scores": "follower"}, "CONFIG_INVALID"),
-        ({"--first-tree": "follower"}, "CONFIG_INVALID"),
+        ({"--answer-columns": "age"}, "CONFIG_INVALID"),
+        ({"--answers": "columns", "--answer-columns": "salary"}, "CONFIG_INVALID"),
     ],
 )
 def test_ticket_issue_with_a_wrong_value_stores_nothing(
@@ -99,6 +97,18 @@ def test_ticket_issue_with_a_wrong_value_stores_nothing(
     flat = [word for pair in options.items() for word in pair]
     assert run("ticket", "issue", *flat, "--party", met[1], expect=1).err.startswith(f"{code} · ")
     assert run("ticket", "list", "--json", "--party", met[1]).json() == []
+
+
+@pytest.mark.parametrize("name", [name for name, clause in clauses().items() if clause.option])
+def test_ticket_issue_has_an_option_for_each_clause_and_refuses_what_no_ticket_can_say(
+    run: Run, met: tuple[str, str], name: str
+) -> None:
+    clause = clauses()[name]
+    options = ("--to", "bank", "--dataset", "customers", "--pipeline", "train", "--party", met[1])
+    if not clause.only_with:
+        wrong = "nobody" if clause.choices else str(clause.least - 1)
+        assert clause.option in run("ticket", "issue", *options, clause.option, wrong, expect=2).err
+    assert clause.option in run("ticket", "issue", "--help").out
 
 
 def test_ticket_accept_from_a_file_counter_signs_it(run: Run, met: tuple[str, str], ticket_id: str) -> None:
@@ -141,8 +151,8 @@ def test_ticket_accept_of_our_own_or_a_forged_ticket_is_refused(run: Run, met: t
 def test_ticket_accept_of_an_expired_ticket_is_refused(
     run: Run, met: tuple[str, str], ticket_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    late = time.time() + 31 * 86_400
-    monkeypatch.setattr("fedtasks.cli.tickets.time.time", lambda: late)
+    late_ns = time.time_ns() + 31 * 86_400 * 10**9
+    monkeypatch.setattr("fedtasks.clock.time.time_ns", lambda: late_ns)
     assert run("ticket", "accept", "t", "--party", met[0], expect=1).err.startswith("TICKET_EXPIRED · ")
 
 
