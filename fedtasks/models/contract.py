@@ -191,7 +191,7 @@ class HalfModel(abc.ABC):
 
     @abc.abstractmethod
     def save(self, folder: str) -> None:
-        """Write the half into a folder of any file system; `CARD` must be among its files, with ``format`` and ``role``."""
+        """Write the half into a folder of any file system, with a file `CARD` that says ``format`` and ``role``."""
 
     @abc.abstractmethod
     def answer(self, rows: pa.RecordBatch, unknown: str) -> np.ndarray:
