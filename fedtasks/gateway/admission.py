@@ -30,6 +30,7 @@ from fedtasks.gateway.base import Base
 from fedtasks.gateway.messages import failure_row
 from fedtasks.gateway.notes import not_needed, refused
 from fedtasks.gateway.runs import Runs
+from fedtasks.names import OPEN_RUN
 from fedtasks.store import ApprovalRow, RefusalRow, RunRow
 from fedtasks.text import plain_text
 from fedtasks.tickets import DatasetScope, Grant, Per, check_request, request_of
@@ -38,8 +39,6 @@ from fedtasks.wire.v1 import peer_pb2, run_pb2, worker_pb2
 
 log = logging.getLogger(__name__)
 
-OPEN_RUN = "open_run"
-"""The task that asks for a run."""
 START_TIMEOUT_S = 2 * TIMEOUT_S
 """How long the peer may take to start its DAG run."""
 RUNS = "runs"
