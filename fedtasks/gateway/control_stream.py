@@ -316,14 +316,12 @@ class PeerConnection:
 
     def _version_differs(self, theirs: peer_pb2.Greeting) -> VersionDiffers:
         """Name both releases and who is behind, in words that are true on either side."""
-        ours, last, first = self._party.name, theirs.protocol_max, theirs.protocol_min
-        spoken = f"{first}" if first == last else f"{first} to {last}"
-        facts = {
-            "releases": f"{ours} {__version__} with protocol {PROTOCOL}, "
-            f"{self.peer.name} {self.version} with protocol {spoken}",
-            "upgrade": self.peer.name if last < PROTOCOL else ours,
-        }
-        return VersionDiffers(f"{facts['releases']}: {facts['upgrade']} must upgrade", **facts)
+        first, last = theirs.protocol_min, theirs.protocol_max
+        spoken = str(first) if first == last else f"{first} to {last}"
+        ours = f"{self._party.name} {__version__} with protocol {PROTOCOL}"
+        releases = f"{ours}, {self.peer.name} {self.version} with protocol {spoken}"
+        behind = self.peer.name if last < PROTOCOL else self._party.name
+        return VersionDiffers(f"{releases}: {behind} must upgrade", releases=releases, upgrade=behind)
 
     def _absence(self) -> FedtasksError:
         """Say why there is no conversation."""

@@ -52,7 +52,8 @@ class Worker:
 
 
 @contextmanager
-def serving(shop: Member, worker: Worker, **offer: Any) -> Iterator[None]:
+def serving(shop: Member, worker: Worker, **offer: Any) -> Iterator[threading.Event]:
+    """Let a worker serve; yields what is set each time that its gateway knows of it."""
     values = {"peer": "bank", "dataset": "customers", "key_id": "k1", "policy": worker.policy, **offer}
     attached = threading.Event()
     with shop.client() as client:
@@ -60,7 +61,7 @@ def serving(shop: Member, worker: Worker, **offer: Any) -> Iterator[None]:
         thread = threading.Thread(target=client.serve_lookups, args=arguments, daemon=True)
         thread.start()
         assert attached.wait(30)
-        yield
+        yield attached
         client.close()
         thread.join(20)
         assert not thread.is_alive()
@@ -159,11 +160,13 @@ def test_batch_that_nobody_answered_is_charged_once(bank: Member, shop: Member, 
 def test_lookups_go_on_after_both_gateways_have_restarted(bank: Member, shop: Member, client: GatewayClient) -> None:
     grant(shop, bank)
     worker = Worker()
-    with serving(shop, worker):
+    with serving(shop, worker) as attached:
         client.look_up("shop", lookup(*TAGS[:1]))
+        attached.clear()
         for member in (shop, bank):
             member.stop()
             member.start()
+        assert attached.wait(30)
 
         def ask() -> bytes:
             return bytes(client.look_up("shop", lookup(*TAGS, sequence=2)).answers.matched)
