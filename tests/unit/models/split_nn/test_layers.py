@@ -103,5 +103,5 @@ def test_gradients_of_both_halves_equal_joint_autodiff() -> None:
 
 def test_receive_batches_of_other_sizes_raises() -> None:
     leader, follower = build_halves()
-    with pytest.raises(tf.errors.UnknownError, match=r"PROTOCOL_VIOLATED: expected `activation`.* with 9 rows"):
+    with pytest.raises(tf.errors.UnknownError, match=r"VIOLATED: .*`activation` is not float32 array \(9, 16\)"):
         both(lambda: leader(OWN[:9]), lambda: follower(PEER[:8]))
