@@ -114,9 +114,10 @@ protos: setup ## Generate the wire stubs from protos/.
 	@$(BIN)/python protos/generate.py
 
 .PHONY: docs
-docs: setup ## Generate docs/errors.md and the tables of messages from what the code declares.
+docs: setup ## Generate docs/errors.md and the tables of messages and clauses from what the code declares.
 	@$(BIN)/python docs/generate_errors.py
 	@$(BIN)/python docs/generate_messages.py
+	@$(BIN)/python docs/generate_clauses.py
 
 .PHONY: clean
 clean: ## Remove what the other targets made, but the environment.

@@ -71,6 +71,12 @@ def test_every_message_of_this_distribution_stands_in_a_table(page: str) -> None
     assert sorted(listed) == sorted(message.name for message in declared("MESSAGES"))
 
 
+def test_table_of_clauses_is_that_of_their_declarations() -> None:
+    run = [sys.executable, "docs/generate_clauses.py", "--print"]
+    generated = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert (ROOT / "docs" / "tickets.md").read_text(encoding="utf-8") == generated, "run `make docs`"
+
+
 @pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.__name__)
 def test_party_page_documents_every_field(section: type) -> None:
     text = (ROOT / "docs" / "party-yaml.md").read_text(encoding="utf-8")
