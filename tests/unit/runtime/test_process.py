@@ -1,0 +1,67 @@
+"""A worker compares its effective settings with the bounds of the run's ticket before its half begins."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedtasks.dataclass_io import to_plain
+from fedtasks.runtime.context import Outcome, TaskConfig, TaskContext
+from fedtasks.runtime.process import FAILURE, run
+
+
+def failure_of(folder: Path, kind: str, settings: dict[str, Any], bounds: dict[str, Any]) -> dict[str, Any]:
+    """Run a half whose party.yaml is not there: it fails at that, at the latest."""
+
+    def half(_: TaskContext) -> Outcome:
+        raise AssertionError("the half has begun")
+
+    task = {"run_id": "credit.day.1", "task": "step", "attempt": 1, "peer": "shop", "leader": "bank", "datasets": {}}
+    config = TaskConfig(party=folder / "none.yaml", settings=settings, kind=kind, bounds=bounds, **task)  # type: ignore[arg-type]
+    file = folder / "config.json"
+    file.write_text(json.dumps(to_plain(config)), encoding="utf-8")
+    assert run(half, file) == 1
+    failure: dict[str, Any] = json.loads((folder / FAILURE).read_text(encoding="utf-8"))
+    return failure
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "bounds", "code", "setting"),
+    [
+        ("psi", {"pad_rows": 999}, {"floor.pad_rows": 1000}, "FLOOR_VIOLATED", "step.pad_rows"),
+        ("psi", {}, {"floor.pad_rows": 1000}, "FLOOR_VIOLATED", "step.pad_rows"),
+        ("psi", {}, {"outputs.intersection": "client"}, "TICKET_SCOPE", "step.learns"),
+        ("secureboost", {"trees": 21}, {"limits.trees": 20}, "TICKET_SCOPE", "step.trees"),
+        ("evaluate", {"scores": "both"}, {}, "TICKET_SCOPE", "step.scores"),
+        ("", {"trees": 1}, {"limits.trees": 20}, "TICKET_SCOPE", "step.trees"),
+    ],
+    ids=str,
+)
+def test_half_beyond_a_bound_fails_before_it_begins(
+    tmp_path: Path, kind: str, settings: dict[str, Any], bounds: dict[str, Any], code: str, setting: str
+) -> None:
+    failure = failure_of(tmp_path, kind, settings, bounds)
+    assert (failure["code"], failure["fields"]["setting"]) == (code, setting)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "bounds"),
+    [
+        ("psi", {"pad_rows": 1000}, {"floor.pad_rows": 1000}),
+        ("secureboost", {}, {"limits.trees": 20}),
+        ("", {"trees": 10**6}, {"limits.trees": None}),
+    ],
+    ids=str,
+)
+def test_half_within_the_bounds_is_not_stopped_by_them(
+    tmp_path: Path, kind: str, settings: dict[str, Any], bounds: dict[str, Any]
+) -> None:
+    failure = failure_of(tmp_path, kind, settings, bounds)
+    assert (failure["code"], failure["detail"]) == ("CONFIG_INVALID", "the file does not exist")
+
+
+def test_half_whose_settings_are_not_valid_says_so_before_it_begins(tmp_path: Path) -> None:
+    assert failure_of(tmp_path, "psi", {"pad_rows": 0}, {})["fields"]["field"] == "steps.step"
