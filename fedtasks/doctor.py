@@ -314,16 +314,15 @@ _DAG_PROBLEMS: dict[type[FedtasksError], tuple[str, str]] = {
 
 def _pipelines(party: Party) -> list[str]:
     """Return the pipelines that valid tickets name, granted or held; a pipeline is the DAG of its name."""
-    from fedtasks import tickets
+    from fedtasks.gateway.tickets import Tickets
     from fedtasks.store import Store
 
-    own_key = tickets.load_ticket_key(party.gateway.ticket_key).public_key()
     found: set[str] = set()
     with Store.open(party.store.url, party.store.password_file, migrate=False) as store:
+        known = Tickets.of(party, store)
         for row in store.tickets():
             if row.revocation is None and row.acceptance is not None:
-                key = own_key if row.granted else tickets.public_from_text(party.peer(row.peer).ticket_key)
-                grant = tickets.read(row.grant, key)
+                grant = known.read(row)
                 if grant.expires_s > datetime.now(UTC).timestamp():
                     found.update(grant.pipelines)
     return sorted(found)

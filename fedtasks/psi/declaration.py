@@ -17,7 +17,9 @@ CLAUSES = (
         "Fewest shared people that a run may ask for: with fewer, both sides stop before they learn who they are",
         default=1,
     ),
-    Clause("floor.pad_rows", "Least multiple that a run may ask for sizes to be rounded up to, with made-up ids", default=1),
+    Clause(
+        "floor.pad_rows", "Least multiple that a run may ask for sizes to be rounded up to, with made-up ids", default=1
+    ),
     Clause(
         "outputs.intersection",
         "Who may learn which people are shared: size (nobody, only how many), client, or both",

@@ -188,7 +188,7 @@ CASES = {
         grant_outputs("both"),
         {"config_json": shared_config(learns=["size"])},
         "CONFIG_INVALID",
-        "steps.psi",
+        "",
     ),
     "both would learn the scores": (
         lambda pair: grant_ticket(pair.shop, pair.bank),
@@ -218,7 +218,7 @@ CASES = {
         lambda pair: grant_ticket(pair.shop, pair.bank, limits={"epochs": 20}),
         {"steps": [STEPS[0], run_pb2.Step(name="train", digest="b", kind="of_another_release")]},
         "TICKET_SCOPE",
-        "train.epochs",
+        "limits.epochs",
     ),
     "one run too many": (exhausted, {}, "TICKET_EXHAUSTED", "limits.runs"),
     "too many at once": (busy, {}, "TICKET_BUSY", "limits.concurrent_runs"),
@@ -243,7 +243,10 @@ def test_open_run_outside_the_ticket_is_refused_with_its_clause(running: Pair, c
 def test_open_run_that_reveals_no_more_than_the_ticket_says_starts(running: Pair, granted: str, learns: str) -> None:
     grant_outputs(granted)(running)
     with running.bank.client() as client:
-        assert open_run(client, config_json=shared_config(learns=learns)).opening == worker_pb2.OPENING_STARTED
+        assert (
+            open_run(client, config_json=shared_config(learns=learns, scheme="oprf")).opening
+            == worker_pb2.OPENING_STARTED
+        )
 
 
 @pytest.mark.parametrize(
