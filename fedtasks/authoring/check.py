@@ -13,6 +13,7 @@ from fedtasks.airflow.dagfiles import Declared, declared_in
 from fedtasks.checks import Finding, Verdict, wrong
 from fedtasks.config import Party, load_party
 from fedtasks.errors import ConfigError, FedtasksError, TicketError, TicketMissing, TicketNotAccepted, TicketRevoked
+from fedtasks.pipeline.shared import check_steps
 from fedtasks.pipeline.step import Step
 
 PARSE_S = 1.0
@@ -73,6 +74,10 @@ def _parsing(declared: Declared, *, has_party: bool) -> Iterator[Finding]:
 
 
 def _entries(declared: Declared) -> Iterator[Finding]:
+    try:
+        check_steps(declared.steps, {step.name: step.settings for step in declared.steps})
+    except ConfigError as error:
+        yield wrong("settings", error)
     missing = [f"{step.name}: {problem}" for step in declared.steps if (problem := _missing(step))]
     if missing:
         yield Finding("steps", Verdict.WRONG, "; ".join(missing), "Install it on this machine, or correct `entry`")

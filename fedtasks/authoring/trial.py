@@ -30,6 +30,7 @@ from fedtasks.errors import (
     ReceiptsDiffer,
 )
 from fedtasks.link.endpoint import Sent
+from fedtasks.pipeline.shared import check_steps
 from fedtasks.pipeline.step import Step, shards_of
 from fedtasks.runtime.context import Entry, Outcome, TaskConfig
 from fedtasks.runtime.function import entry_at
@@ -106,12 +107,15 @@ def try_out(
 
     Raises
     ------
+    ConfigError
+        The steps' settings will not do, or they do not fit together.
     FedtasksError
         A half failed: what went wrong, and in which half of which party.
     ReceiptsDiffer
         The halves of a step ended with different outcomes.
     """
     settings = {step.name: step.settings_with(params or {}) for step in steps}
+    check_steps(steps, settings)
     pair = _with_keys_for(pair, steps, settings, folder)
     run_id = f"trial.{partition}.{next(_numbers)}"
     models = {name: MemoryModels() for name in pair.parties}
@@ -196,7 +200,6 @@ def _try_step(
     run_id: str,
     partition: str,
 ) -> Tried:
-    step.check(settings)
     entry = entry_at(step.entry)
     tried = Tried(step.name, {name: Side() for name in pair.parties})
     began = time.monotonic()

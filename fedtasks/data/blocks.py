@@ -1,13 +1,18 @@
 """Aligned rows: Parquet files that both sides hold with the same ids in the same order.
 
-A block is the rows whose tags lie in one equal part of the tag space. Tags are uniform, so blocks are of about equal
-size, both sides cut them alike without talking, and blocks in order of their number are rows in order of their tag.
+A block set belongs to the task that made it, and its rows are in the order of its key, a column that both sides have
+alike. Task ``align`` orders by tag: a block is the rows whose tags lie in one equal part of the tag space. Tags are
+uniform, so blocks are of about equal size, both sides cut them alike without talking, and blocks in order of their
+number are rows in order of their tag. Whoever orders by another key cuts the rows, which are the same on both sides,
+into equal parts.
 """
 
 from __future__ import annotations
 
+import enum
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -17,20 +22,87 @@ import pyarrow.parquet as pq
 from fedtasks.config import FeatureType, LabelKind
 from fedtasks.data.storage import Manifest, RunStorage, filesystem, write_atomically
 from fedtasks.data.tables import LABEL_TYPES
+from fedtasks.dataclass_io import build, to_plain
 from fedtasks.errors import ConfigError, DataCorrupt
 
 TASK = "align"
+"""The task whose blocks are opened unless another is named."""
+
 TAG_BYTES = 16
 TAG, SPLIT, LABEL, WEIGHT = "tag", "split", "label", "weight"
 TRAIN, TEST = "train", "test"
 
 _ARROW = {FeatureType.NUMERIC: pa.float64(), FeatureType.CATEGORICAL: pa.string()}
+_INTEGER_BYTES = 8
+
+
+class KeyType(enum.Enum):
+    """What a block set may be ordered by."""
+
+    BINARY = "binary"
+    INTEGER = "integer"
+
+
+@dataclass(frozen=True)
+class OrderKey:
+    """The column by which the rows of a block set are ordered; both sides have the same values there.
+
+    Parameters
+    ----------
+    column
+        Its name.
+    type
+        Bytes of equal width, or integers of 64 bits.
+    width
+        Bytes of one value.
+    """
+
+    column: str = TAG
+    type: KeyType = KeyType.BINARY
+    width: int = TAG_BYTES
+
+    def __post_init__(self) -> None:
+        if self.width < 1 or (self.type is KeyType.INTEGER and self.width != _INTEGER_BYTES):
+            raise ConfigError(f"a key of type {self.type.value} is not {self.width} bytes wide", field="width")
+
+    @property
+    def arrow(self) -> pa.DataType:
+        """The column's type in Arrow."""
+        return pa.binary(self.width) if self.type is KeyType.BINARY else pa.int64()
+
+    def rows(self, column: pa.Array | pa.ChunkedArray) -> np.ndarray:
+        """Return keys as a ``uint8`` array of shape ``(n, width)`` whose rows are ordered as the keys are.
+
+        Raises
+        ------
+        DataCorrupt
+            A row has no key.
+        """
+        whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+        whole = whole.cast(self.arrow)
+        if whole.null_count:
+            raise DataCorrupt(f"a row has no {self.column}")
+        if self.type is KeyType.INTEGER:
+            # Big-endian and without a sign, bytes compare as the numbers do.
+            shifted = whole.to_numpy().astype(np.int64).view(np.uint64) ^ np.uint64(1 << 63)
+            return shifted.astype(">u8").view(np.uint8).reshape(-1, self.width)
+        start = whole.offset * self.width
+        raw = np.frombuffer(whole.buffers()[1] or b"", dtype=np.uint8)
+        return raw[start : start + len(whole) * self.width].reshape(-1, self.width)
+
+
+BY_TAG = OrderKey()
+"""The key of what task ``align`` makes."""
 
 
 def block_schema(
-    features: Mapping[str, FeatureType], *, label: LabelKind | None = None, has_weight: bool = False
+    features: Mapping[str, FeatureType],
+    *,
+    label: LabelKind | None = None,
+    has_weight: bool = False,
+    key: OrderKey = BY_TAG,
 ) -> pa.Schema:
-    """Return the columns of a block: tag, split, the features as declared, and label and weight at the leader.
+    """Return the columns of a block: key, split, the features as declared, and label and weight at the leader.
 
     Parameters
     ----------
@@ -41,16 +113,18 @@ def block_schema(
         (``float64``); None without one.
     has_weight
         Whether rows have weights (``float64``). Only then no feature can be called so.
+    key
+        By what rows are ordered.
 
     Raises
     ------
     ConfigError
         A feature has a name that blocks need for themselves.
     """
-    for name in (TAG, SPLIT, LABEL, *([WEIGHT] if has_weight else [])):
+    for name in (key.column, SPLIT, LABEL, *([WEIGHT] if has_weight else [])):
         if name in features:
             raise ConfigError(f"a feature cannot be called `{name}`; rename the column", field="features")
-    fields = [pa.field(TAG, pa.binary(TAG_BYTES), nullable=False), pa.field(SPLIT, pa.string(), nullable=False)]
+    fields = [pa.field(key.column, key.arrow, nullable=False), pa.field(SPLIT, pa.string(), nullable=False)]
     fields += [pa.field(name, _ARROW[kind]) for name, kind in features.items()]
     if label is not None:
         fields.append(pa.field(LABEL, LABEL_TYPES[label], nullable=False))
@@ -70,29 +144,23 @@ def block_of(tags: pa.Array | pa.ChunkedArray, blocks: int) -> np.ndarray:
     return ((heads * np.uint64(blocks)) >> np.uint64(32)).astype(np.int32)
 
 
-def split_of(tags: pa.Array | pa.ChunkedArray, *, seed: int, test_fraction: float) -> pa.Array:
-    """Return ``train`` or ``test`` for each tag: a hash of the tag decides, so both sides agree without talking."""
+def split_of(keys: pa.Array | pa.ChunkedArray, *, seed: int, test_fraction: float, key: OrderKey = BY_TAG) -> pa.Array:
+    """Return ``train`` or ``test`` for each key: a hash of the key decides, so both sides agree without talking."""
     prefix = b"fedtasks-split" + seed.to_bytes(8, "big", signed=True)
     bound = int(test_fraction * 2**64)
     is_test = [
-        int.from_bytes(hashlib.sha256(prefix + tag.tobytes()).digest()[:8], "big") < bound for tag in tag_array(tags)
+        int.from_bytes(hashlib.sha256(prefix + row.tobytes()).digest()[:8], "big") < bound for row in key.rows(keys)
     ]
     return pc.if_else(pa.array(is_test, pa.bool_()), pa.scalar(TEST), pa.scalar(TRAIN))
 
 
 def tag_array(tags: pa.Array | pa.ChunkedArray) -> np.ndarray:
     """Return tags as a ``uint8`` array of shape ``(n, 16)``."""
-    column = tags.combine_chunks() if isinstance(tags, pa.ChunkedArray) else tags
-    column = column.cast(pa.binary(TAG_BYTES))
-    if column.null_count:
-        raise DataCorrupt("a row has no tag")
-    start = column.offset * TAG_BYTES
-    raw = np.frombuffer(column.buffers()[1] or b"", dtype=np.uint8)
-    return raw[start : start + len(column) * TAG_BYTES].reshape(-1, TAG_BYTES)
+    return BY_TAG.rows(tags)
 
 
 def write_block(folder: str, number: int, table: pa.Table, schema: pa.Schema) -> str:
-    """Write one block, sorted by tag, into `folder`; safe to repeat.
+    """Write one block, sorted by its key, into `folder`; safe to repeat.
 
     Parameters
     ----------
@@ -105,7 +173,7 @@ def write_block(folder: str, number: int, table: pa.Table, schema: pa.Schema) ->
         The file's name.
     """
     name = f"block-{number:05d}.parquet"
-    ordered = table.select(schema.names).cast(schema).sort_by(TAG)
+    ordered = table.select(schema.names).cast(schema).sort_by(schema.names[0])
     sink = pa.BufferOutputStream()
     pq.write_table(ordered, sink, compression="zstd")
     write_atomically(f"{folder}/{name}", sink.getvalue().to_pybytes())
@@ -121,20 +189,24 @@ def publish_blocks(
     classes: Sequence[str] = (),
     has_weight: bool = False,
     learnt: Sequence[str] = (),
+    task: str = TASK,
+    key: OrderKey = BY_TAG,
 ) -> Blocks:
     """Publish the blocks that were written into the attempt's folder.
 
     Parameters
     ----------
-    features, label, has_weight
+    features, label, has_weight, key
         As `block_schema` was given them.
     classes
         The texts of the label's classes, if it has such.
     learnt
         The partitions that are new.
+    task
+        The task that made them.
     """
-    folder = storage.attempt(TASK, attempt)
-    rows, order = order_digest(folder)
+    folder = storage.attempt(task, attempt)
+    rows, order = order_digest(folder, key)
     facts = {
         "features": {name: kind.value for name, kind in features.items()},
         "has_label": label is not None,
@@ -143,19 +215,20 @@ def publish_blocks(
         "has_weight": has_weight,
         "row_order": order,
         "learnt": list(learnt),
+        "key": to_plain(key),
     }
-    return Blocks(storage.publish(TASK, attempt, rows=rows, facts=facts))
+    return Blocks(storage.publish(task, attempt, rows=rows, facts=facts))
 
 
-def order_digest(folder: str) -> tuple[int, str]:
-    """Return the number of rows of the blocks in `folder`, and the SHA-256 (hex) over their tags in row order."""
+def order_digest(folder: str, key: OrderKey = BY_TAG) -> tuple[int, str]:
+    """Return the number of rows of the blocks in `folder`, and the SHA-256 (hex) over their keys in row order."""
     fs, path = filesystem(folder)
     hasher = hashlib.sha256()
     rows = 0
     for name in sorted(fs.glob(f"{path}/block-*.parquet")):
         with fs.open(name, "rb") as file:
-            for batch in pq.ParquetFile(file).iter_batches(columns=[TAG]):
-                hasher.update(tag_array(batch.column(TAG)).tobytes())
+            for batch in pq.ParquetFile(file).iter_batches(columns=[key.column]):
+                hasher.update(key.rows(batch.column(0)).tobytes())
                 rows += batch.num_rows
     return rows, hasher.hexdigest()
 
@@ -171,13 +244,15 @@ def write_blocks(
     seed: int = 0,
     test_fraction: float = 0.25,
     rows_per_block: int = 100_000,
+    task: str = TASK,
+    key: OrderKey = BY_TAG,
 ) -> Blocks:
     """Write and publish a table that fits into memory.
 
     Parameters
     ----------
     table
-        Columns ``tag`` and the features, and at the leader ``label`` as `label` says and maybe ``weight``, unless a
+        Columns of the key and the features, and at the leader ``label`` as `label` says and maybe ``weight``, unless a
         feature is called so; any row order.
     features
         Column → type, in the order that models see them.
@@ -187,28 +262,44 @@ def write_blocks(
         See `split_of`.
     rows_per_block
         About how many rows one file holds.
+    task
+        The task that makes them.
+    key
+        By what rows are ordered.
     """
     kind = label if LABEL in table.column_names else None
     has_weight = WEIGHT in table.column_names and WEIGHT not in features
-    schema = block_schema(features, label=kind, has_weight=has_weight)
-    folder = storage.attempt(TASK, attempt)
-    split = split_of(table.column(TAG), seed=seed, test_fraction=test_fraction)
+    schema = block_schema(features, label=kind, has_weight=has_weight, key=key)
+    folder = storage.attempt(task, attempt)
+    split = split_of(table.column(key.column), seed=seed, test_fraction=test_fraction, key=key)
     table = table.append_column(SPLIT, split)
     count = n_blocks(table.num_rows, rows_per_block)
-    numbers = block_of(table.column(TAG), count)
+    if key == BY_TAG:
+        numbers = block_of(table.column(TAG), count)
+    else:
+        table = table.sort_by(key.column)
+        numbers = np.arange(table.num_rows) * count // max(1, table.num_rows)
     for number in np.unique(numbers):
         write_block(folder, int(number), table.filter(pa.array(numbers == number)), schema)
-    classes = classes if kind is not None else ()
-    return publish_blocks(storage, attempt, features=features, label=kind, classes=classes, has_weight=has_weight)
+    return publish_blocks(
+        storage,
+        attempt,
+        features=features,
+        label=kind,
+        classes=classes if kind is not None else (),
+        has_weight=has_weight,
+        task=task,
+        key=key,
+    )
 
 
 class Blocks:
-    """The aligned rows of a run, as task `align` published them.
+    """The aligned rows of a run, as the task that made them published them.
 
     Parameters
     ----------
     manifest
-        What `align` published; see `open`.
+        What that task published; see `open`.
 
     Attributes
     ----------
@@ -218,8 +309,10 @@ class Blocks:
         Whether there is a label, of which kind, and the texts of its classes: label ``i`` is ``classes[i]``.
     has_weight
         Whether rows have weights.
+    key
+        By what rows are ordered.
     order_digest
-        SHA-256 (hex) over the tags in row order.
+        SHA-256 (hex) over the keys in row order.
     learnt
         The partitions that were new.
     n_rows
@@ -238,9 +331,11 @@ class Blocks:
             self.label: LabelKind | None = LabelKind(kind) if self.has_label else None
             self.classes: tuple[str, ...] = tuple(manifest.facts.get("classes", ()))
             self.has_weight = bool(manifest.facts.get("has_weight", False))
+            # Before rows could be ordered by anything else, a manifest told of no key.
+            self.key = build(OrderKey, manifest.facts.get("key", {}))
             self.order_digest = str(manifest.facts["row_order"])
             self.learnt: tuple[str, ...] = tuple(manifest.facts.get("learnt", ()))
-        except (KeyError, ValueError):
+        except (ConfigError, KeyError, ValueError):
             raise DataCorrupt("the manifest does not describe blocks", where=manifest.uri) from None
         self.n_rows = manifest.rows
 
@@ -248,10 +343,17 @@ class Blocks:
     def open(cls, storage: RunStorage, task: str = TASK) -> Blocks:
         """Open the blocks of a run and verify every file.
 
+        Parameters
+        ----------
+        storage
+            The run's files.
+        task
+            The task that made the blocks.
+
         Raises
         ------
         DataMissing
-            Task `align` has not published.
+            That task has not published.
         DataCorrupt
             A file does not match the manifest.
         """
@@ -262,7 +364,7 @@ class Blocks:
     @property
     def schema(self) -> pa.Schema:
         """Columns of every block."""
-        return block_schema(self.features, label=self.label, has_weight=self.has_weight)
+        return block_schema(self.features, label=self.label, has_weight=self.has_weight, key=self.key)
 
     def table(self, split: str | None = None) -> pa.Table:
         """Return all rows, or those of one split, in row order."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -108,6 +109,18 @@ class Endpoint:
             self.close()
         else:
             self.abort()
+
+
+def sent_over(links: Iterable[Endpoint]) -> dict[str, Sent]:
+    """Return what has been sent over several links together, by name."""
+    found: dict[str, Sent] = {}
+    for link in links:
+        for name, sent in list(link.sent.items()):
+            total = found.setdefault(name, Sent())
+            total.messages += sent.messages
+            total.items += sent.items
+            total.bytes += sent.bytes
+    return found
 
 
 def _rows(payload: Payload) -> int:

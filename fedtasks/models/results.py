@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fedtasks.config import LabelKind
-from fedtasks.data.blocks import LABEL, TAG
+from fedtasks.data.blocks import LABEL
 from fedtasks.data.storage import write_atomically, write_json
 from fedtasks.dataclass_io import to_plain
 from fedtasks.models import evaluation
@@ -42,7 +42,7 @@ def write_evaluation(
     Parameters
     ----------
     table
-        The rows, with tag and label.
+        The rows of blocks, with key and label.
     scores
         Shape ``(n,)``, or ``(n, classes)`` for several classes.
     champion
@@ -63,8 +63,11 @@ def write_evaluation(
 
 
 def write_predictions(context: TaskContext, table: pa.Table, scores: np.ndarray, classes: Sequence[str] = ()) -> None:
-    """Write scores beside tags, with the label where there is one; of classes that are known, the likeliest one too."""
-    columns: dict[str, pa.Array] = {TAG: table[TAG]}
+    """Write scores beside the key of rows, which is a block's first column, and the label where there is one.
+
+    Of classes that are known, the likeliest one is written too.
+    """
+    columns: dict[str, pa.Array] = {table.column_names[0]: table.column(0)}
     if scores.ndim == 2:
         if classes:
             columns["class"] = pa.array(np.array(classes, dtype=object)[scores.argmax(axis=1)], pa.string())

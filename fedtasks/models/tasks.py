@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from fedtasks.config import LabelKind
-from fedtasks.data.blocks import LABEL, TAG, TEST, Blocks
+from fedtasks.data.blocks import LABEL, TEST, Blocks
 from fedtasks.data.storage import read_json
 from fedtasks.dataclass_io import build
 from fedtasks.errors import LabelInvalid, ModelUnknown
@@ -116,8 +116,8 @@ def predict(context: TaskContext) -> Outcome:
         if settings.scores == BOTH:
             scores = _share_scores(context, link, scores, n_rows)
     if context.is_leader or settings.scores == BOTH:
-        tags = blocks.batches(settings.batch_size, columns=[TAG])
-        table = pa.Table.from_batches(tags, pa.schema([blocks.schema.field(TAG)]))
+        keys = blocks.batches(settings.batch_size, columns=[blocks.key.column])
+        table = pa.Table.from_batches(keys, pa.schema([blocks.schema.field(blocks.key.column)]))
         write_predictions(context, table, scores, half.classes if context.is_leader else ())
     context.storage.publish(context.config.task, context.config.attempt, rows=n_rows, facts={"model": pairing})
     return Outcome(

@@ -80,15 +80,29 @@ def check_shared(party: Party, peer: str, steps: Sequence[Step], shared: Mapping
     ours, theirs = sorted(step.name for step in steps), sorted(shared["steps"])
     if ours != theirs:
         raise ConfigDiffers(field="steps", ours=" ".join(ours), theirs=" ".join(theirs))
-    for step in steps:
-        step.check(shared["steps"][step.name])
-    _check_tasks(steps, shared["steps"])
+    check_steps(steps, shared["steps"])
     dataset = party.dataset(datasets[party.name])
     _check_label(dataset, LEADER if leader == party.name else FOLLOWER, steps)
 
 
-def _check_tasks(steps: Sequence[Step], settings: Mapping[str, Mapping[str, Any]]) -> None:
-    """Refuse a setting that names a task which does not stand before its step, or is not of the kind that it needs."""
+def check_steps(steps: Sequence[Step], settings: Mapping[str, Mapping[str, Any]]) -> None:
+    """Check a pipeline's settings, and that its steps find what they need of one another.
+
+    Parameters
+    ----------
+    steps
+        The pipeline's steps.
+    settings
+        Step → its settings where they differ from the defaults.
+
+    Raises
+    ------
+    ConfigError
+        A setting will not do; or it names a task that does not stand before its step, or is not of the kind that it
+        needs, such as one that trains no model.
+    """
+    for step in steps:
+        step.check(settings[step.name])
     wanted = {"psi_task": {"psi"}, "rows_task": None, "model_task": set(algorithms()), "evaluate_task": {"evaluate"}}
     for place, step in enumerate(steps):
         effective = {declared.name: step.default(declared) for declared in step.declared} | dict(settings[step.name])

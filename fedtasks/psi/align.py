@@ -135,6 +135,7 @@ def run(context: TaskContext) -> Outcome:
         classes=dataset.label_classes,
         has_weight=dataset.weight is not None,
         learnt=since.learnt,
+        task=context.config.task,
     )
     context.report({"phase": "aligning", "done": people.rows, "of": people.rows})
     found = {"rows": rows_found, "rows_train": counts.rows_train, "rows_test": counts.rows_test}

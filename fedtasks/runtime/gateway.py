@@ -9,6 +9,7 @@ from typing import Any
 from fedtasks.config import Party
 from fedtasks.errors import FedtasksError
 from fedtasks.link.client import GatewayClient
+from fedtasks.link.endpoint import sent_over
 from fedtasks.link.grpc_link import GrpcLink
 from fedtasks.link.link import Link
 from fedtasks.runtime.context import LocalContext, TaskConfig
@@ -31,12 +32,12 @@ class GatewayContext(LocalContext):
     def __init__(self, config: TaskConfig, party: Party, client: GatewayClient) -> None:
         super().__init__(config, party)
         self._client = client
-        self._link: GrpcLink | None = None
+        self._links: list[GrpcLink] = []
 
     def open_link(self, facts: Mapping[str, str]) -> Link:
         """See `TaskContext.open_link`."""
         config = self.config
-        self._link = GrpcLink(
+        link = GrpcLink(
             self._client,
             peer=config.peer,
             run_id=config.run_id,
@@ -45,7 +46,8 @@ class GatewayContext(LocalContext):
             attempt=config.attempt,
             facts={"shared configuration": config.shared_digest, **facts},
         )
-        return self._link
+        self._links.append(link)
+        return link
 
     def count_use(self, kind: str, amount: int) -> None:
         """See `TaskContext.count_use`."""
@@ -60,10 +62,10 @@ class GatewayContext(LocalContext):
 
     def report(self, progress: Mapping[str, Any] | None = None, *, step: int = 0, **metrics: float) -> None:
         """See `TaskContext.report`."""
-        config, sent = self.config, self._link.sent if self._link is not None else {}
+        config = self.config
         disclosures = [
             worker_pb2.Disclosure(name=name, messages=each.messages, items=each.items, bytes=each.bytes)
-            for name, each in list(sent.items())
+            for name, each in sent_over(self._links).items()
         ]
         try:
             self._client.report(

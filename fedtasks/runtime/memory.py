@@ -14,7 +14,7 @@ from typing import Any
 
 from fedtasks.config import Party
 from fedtasks.errors import DeadlinePassed, FedtasksError, ModelTaken, ModelUnknown, PeerFailed
-from fedtasks.link.endpoint import Sent
+from fedtasks.link.endpoint import Sent, sent_over
 from fedtasks.link.link import Link
 from fedtasks.link.memory import MemoryLink, memory_pair
 from fedtasks.runtime.context import Entry, LocalContext, Outcome, TaskConfig
@@ -143,7 +143,7 @@ class MemoryContext(LocalContext):
     @property
     def sent(self) -> dict[str, Sent]:
         """What was sent, by name."""
-        return {name: sent for link in self._links for name, sent in link.sent.items()}
+        return sent_over(self._links)
 
     def join(self, meeting: Meeting) -> None:
         """Let this half meet the other one there."""

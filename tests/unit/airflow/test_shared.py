@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fedtasks.airflow.schedules import partition_of
-from fedtasks.config import Party, load_party
+from fedtasks.config import LabelKind, Party, load_party
 from fedtasks.digests import digest
 from fedtasks.errors import ConfigDiffers, ConfigError, FedtasksError, LabelInvalid, PeerUnknown
-from fedtasks.pipeline.catalogue import intersect_by_shard
+from fedtasks.pipeline.catalogue import align, evaluate, intersect, intersect_by_shard, predict, publish, train
 from fedtasks.pipeline.shared import check_shared, initiate
 from fedtasks.pipeline.step import Step
 from tests.unit.airflow.conftest import SHARED
@@ -104,3 +105,64 @@ def test_partition_key_before_form_before_day(
     context["dag_run"].partition_key = key
     context["params"]["partition"] = param
     assert partition_of(context) == expected
+
+
+MODEL_STEPS = [intersect(), align(), train("secureboost"), evaluate(), publish(model="credit")]
+
+
+def shared_of(steps: list[Step], dataset: str = "loans", **settings: Any) -> dict[str, Any]:
+    plain = {step.name: {**step.settings, **settings.get(step.name, {})} for step in steps}
+    return {"leader": "bank", "datasets": {"bank": dataset, "shop": "baskets"}, "steps": plain}
+
+
+@pytest.mark.parametrize(
+    ("steps", "changed", "field", "text"),
+    [
+        (MODEL_STEPS, {"evaluate": {"model_task": "trian"}}, "model_task", "no task `trian` before `evaluate`"),
+        (
+            MODEL_STEPS,
+            {"evaluate": {"model_task": "align"}},
+            "model_task",
+            "is of kind align, .*: secureboost, split_nn",
+        ),
+        (MODEL_STEPS, {"evaluate": {"rows_task": "rows"}}, "rows_task", "no task `rows` before `evaluate`"),
+        (MODEL_STEPS, {"publish": {"evaluate_task": "train"}}, "evaluate_task", "needs: evaluate"),
+        ([intersect(), align(), evaluate()], {}, "model_task", "no task `train`"),
+        ([intersect(), align(), evaluate(), train("split_nn")], {}, "model_task", "no task `train` before `evaluate`"),
+        ([intersect(), align(), predict()], {}, "model_task", "no task `train` before `predict`"),
+        ([align()], {}, "psi_task", "no task `psi` before `align`; there are: none"),
+    ],
+)
+def test_task_that_is_not_there_or_does_something_else_is_refused_before_anything_runs(
+    party: Party, steps: list[Step], changed: dict[str, Any], field: str, text: str
+) -> None:
+    with pytest.raises(ConfigError, match=text) as caught:
+        check_shared(party, "shop", steps, shared_of(steps, **changed))
+    assert caught.value.fields["field"] == field
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        MODEL_STEPS,
+        [intersect_by_shard(), align(), train("split_nn"), evaluate(), predict(model="another")],
+        [intersect(), align(), predict(model="credit", model_task="elsewhere")],
+        [intersect(), align(), Step("train", "mine:train"), evaluate()],
+    ],
+    ids=["published", "both", "by_name", "own"],
+)
+def test_tasks_that_do_what_is_asked_of_them_are_accepted(party: Party, steps: list[Step]) -> None:
+    check_shared(party, "shop", steps, shared_of(steps))
+
+
+def test_label_that_the_algorithm_does_not_predict_is_refused_before_anything_runs(party: Party) -> None:
+    (loans,) = [dataset for dataset in party.datasets if dataset.name == "loans"]
+    numbers = replace(loans, label_kind=LabelKind.NUMBER, label_positive=None)
+    others = tuple(dataset for dataset in party.datasets if dataset.name != "loans")
+    party = replace(party, datasets=(numbers, *others))
+    trees, network = ([intersect(), align(), train(algorithm)] for algorithm in ("secureboost", "split_nn"))
+    check_shared(party, "shop", trees, shared_of(trees))
+    with pytest.raises(
+        LabelInvalid, match=r"`split_nn` predicts a label of kind binary, .* train it with: secureboost"
+    ):
+        check_shared(party, "shop", network, shared_of(network))

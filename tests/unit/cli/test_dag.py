@@ -92,6 +92,19 @@ def test_check_without_a_ticket_says_what_to_ask_for(run: Run, asking: str, new:
         ("import numpy\n" + PIPELINE.format(settings=""), "parse time", "warning", "numpy"),
         (PIPELINE.format(settings="key_bits_min=1"), "parses", "wrong", "not between 2048 and 8192"),
         (
+            "from fedtasks.airflow.pipeline import FederatedDag, align, evaluate, intersect\n"
+            'FederatedDag("a", steps=[intersect(), align(), evaluate(model_task="align")])',
+            "settings",
+            "wrong",
+            "task `align` is of kind align, and `evaluate` needs: secureboost, split_nn",
+        ),
+        (
+            'from fedtasks.airflow.pipeline import FederatedDag, train\nFederatedDag("a", steps=[train("forest")])',
+            "parses",
+            "wrong",
+            "`forest` is none of: split_nn, secureboost",
+        ),
+        (
             "from fedtasks.airflow.pipeline import FederatedDag, Step\n"
             'FederatedDag("a", steps=[Step("one", "fedtasks.nothing:run"), Step("two", "fedtasks.names:nothing")])',
             "steps",

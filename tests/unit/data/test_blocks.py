@@ -11,7 +11,18 @@ import pyarrow.parquet as pq
 import pytest
 
 from fedtasks.config import FeatureType, LabelKind
-from fedtasks.data.blocks import Blocks, block_of, block_schema, n_blocks, split_of, tag_array, write_blocks
+from fedtasks.data.blocks import (
+    BY_TAG,
+    Blocks,
+    KeyType,
+    OrderKey,
+    block_of,
+    block_schema,
+    n_blocks,
+    split_of,
+    tag_array,
+    write_blocks,
+)
 from fedtasks.data.storage import RunStorage, local_path
 from fedtasks.errors import ConfigError, DataCorrupt, DataMissing
 
@@ -204,3 +215,67 @@ def test_open_before_align_or_of_something_else_is_refused(storage: RunStorage) 
     storage.publish("align", 1, rows=0, facts={})
     with pytest.raises(DataCorrupt, match="does not describe blocks"):
         Blocks.open(storage)
+
+
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [
+        (OrderKey("event", KeyType.INTEGER, 8), [number * 7919 - 10**12 for number in range(-N // 2, N // 2)]),
+        (OrderKey("event", width=12), [hashlib.sha256(b"%d" % number).digest()[:12] for number in range(N)]),
+    ],
+    ids=["integers", "bytes"],
+)
+def test_blocks_of_another_task_and_key_are_cut_alike_and_read_in_its_order(
+    tmp_path: Path, rows: pa.Table, key: OrderKey, values: list[object]
+) -> None:
+    sides = [RunStorage(f"file://{tmp_path}/{name}", "r") for name in ("bank", "shop")]
+    keyed = rows.drop_columns("tag").append_column("event", pa.array(values, key.arrow))
+    shuffled = keyed.select(["event", "Home"]).take(np.random.default_rng(1).permutation(N))
+    options = {"task": "join", "key": key, "rows_per_block": 90}
+    write_blocks(sides[0], 1, keyed, FEATURES, **options)
+    write_blocks(sides[1], 1, shuffled, {"Home": FeatureType.CATEGORICAL}, **options)
+
+    bank, shop = (Blocks.open(side, "join") for side in sides)
+
+    assert (bank.key, shop.key) == (key, key)
+    assert bank.table().column_names[:2] == ["event", "split"]
+    assert bank.table()["event"].to_pylist() == sorted(values)  # type: ignore[type-var]
+    assert bank.table().select(["event", "split", "Home"]).equals(shop.table())
+    assert (
+        bank.order_digest == shop.order_digest == hashlib.sha256(key.rows(bank.table()["event"]).tobytes()).hexdigest()
+    )
+    assert 0.15 < bank.table("test").num_rows / N < 0.35
+    assert len(sides[0].published("join").files) == n_blocks(N, 90)
+    with pytest.raises(DataMissing):
+        Blocks.open(sides[0])
+
+
+def test_bytes_of_integer_keys_are_ordered_as_the_integers() -> None:
+    numbers = [-(2**63), -5, -1, 0, 1, 255, 256, 2**63 - 1]
+    rows = OrderKey("event", KeyType.INTEGER, 8).rows(pa.array(numbers))
+    assert [bytes(row) for row in rows] == sorted(bytes(row) for row in rows)
+    assert len({bytes(row) for row in rows}) == len(numbers)
+
+
+def test_blocks_of_an_earlier_release_are_ordered_by_tag(storage: RunStorage, rows: pa.Table) -> None:
+    made = write_blocks(storage, 1, rows, FEATURES)
+    manifest = storage.published("align")
+    earlier = {name: fact for name, fact in manifest.facts.items() if name != "key"}
+    storage.publish("align", 1, rows=manifest.rows, facts=earlier)
+    opened = Blocks.open(storage)
+    assert opened.key == BY_TAG
+    assert opened.table().equals(made.table())
+
+
+@pytest.mark.parametrize("key", [{"width": 0}, {"type": "integer", "width": 4}, {"type": "float"}, {"colour": "red"}])
+def test_blocks_whose_key_cannot_be_are_refused(storage: RunStorage, rows: pa.Table, key: dict[str, object]) -> None:
+    write_blocks(storage, 1, rows, FEATURES)
+    manifest = storage.published("align")
+    storage.publish("align", 1, rows=manifest.rows, facts={**manifest.facts, "key": key})
+    with pytest.raises(DataCorrupt, match="does not describe blocks"):
+        Blocks.open(storage)
+
+
+def test_row_without_a_key_is_refused() -> None:
+    with pytest.raises(DataCorrupt, match="a row has no event"):
+        OrderKey("event", KeyType.INTEGER, 8).rows(pa.array([1, None]))
