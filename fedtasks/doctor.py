@@ -132,7 +132,7 @@ def _certificates(party: Party) -> Iterator[Finding]:
         if days >= EXPIRES_SOON_DAYS:
             yield Finding(name, Verdict.OK, f"valid for {days} days")
             continue
-        remedy = "Make a new one: fedtasks identity renew" if name == "certificate" else "Exchange new cards"
+        remedy = "Make a new one: `fedtasks identity renew`" if name == "certificate" else "Exchange new cards"
         text = f"ends in {days} days" if days >= 0 else "has ended"
         yield Finding(name, Verdict.WARNING if days >= 0 else Verdict.WRONG, text, remedy)
 
@@ -157,7 +157,7 @@ def _psi_key(party: Party) -> Iterator[Finding]:
     from fedtasks.crypto.schemes import Scheme
 
     if party.psi_key is None and party.psi_oprf_key is None:
-        remedy = "If this party signs ids for others: fedtasks psi keygen"
+        remedy = "If this party signs ids for others: `fedtasks psi keygen`"
         yield Finding("PSI key", Verdict.NOTE, "none: this party can be the PSI client only", remedy)
     for scheme, key in ((Scheme.BLIND_RSA, party.psi_key), (Scheme.OPRF, party.psi_oprf_key)):
         if key is not None:
@@ -199,7 +199,7 @@ def _java(_: Party) -> Iterator[Finding]:
         yield Finding("Spark", Verdict.OK, f"pyspark {_installed('pyspark')}, prepared for a fast start")
     else:
         text = f"pyspark {_installed('pyspark')}; local drivers could start in half the time"
-        yield Finding("Spark", Verdict.NOTE, text, "Run fedtasks spark prepare, once for each installation")
+        yield Finding("Spark", Verdict.NOTE, text, "Run `fedtasks spark prepare`, once for each installation")
     java = shutil.which("java")
     if java is None:
         yield Finding("Java", Verdict.WRONG, "no `java` on the path", remedy)
@@ -266,7 +266,7 @@ def _dataset(subject: str, dataset: Dataset) -> Finding:
     if dataset.is_partitioned:
         keys = landed(dataset)
         if not keys:
-            remedy = f"When one is complete: fedtasks data land {dataset.name} PARTITION"
+            remedy = f"When one is complete: `fedtasks data land {dataset.name} PARTITION`"
             return Finding(subject, Verdict.NOTE, "no partition has landed yet", remedy)
         newest, which = keys[-1:], f"{len(keys)} partitions have landed; of {keys[-1]}, "
     n_files = len({part.file for part in list_parts(dataset, newest)})

@@ -68,7 +68,10 @@ def dag_check(file: DagFile, as_json: AsJson = False, party_file: PartyFile = PA
     print_findings(list(check(file, party_file)), as_json=as_json)
 
 
-@dag_app.command("test", epilog=examples("dag test dags/my_pipeline.py", "dag test dags/train.py --conf '{...}'"))
+@dag_app.command(
+    "test",
+    epilog=examples("dag test dags/my_pipeline.py", "dag test dags/train_split_nn.py --conf '{\"train.epochs\": 2}'"),
+)
 def dag_test(
     file: DagFile,
     conf: Conf = "{}",

@@ -79,7 +79,7 @@ def runs(
     rows = [{**run, "opened": moment(run["opened_ms"]), "sentence": run["status"]["sentence"]} for run in found]
     columns = {"Run": "run_id", "Initiator": "initiator", "Opened (UTC)": "opened", "Status": "sentence"}
     chosen = any((state, pipeline, peer))
-    empty = "No run is like that; see them all: fedtasks runs" if chosen else "No runs yet; trigger a federated DAG."
+    empty = "No run is like that; see them all: `fedtasks runs`" if chosen else "No runs yet; trigger a federated DAG."
     print_listing(rows, columns, as_json=as_json, empty=empty)
 
 

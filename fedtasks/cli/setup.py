@@ -75,8 +75,8 @@ def init(
         f"Fingerprint of {name}: {fingerprint}",
         "Next:",
         f"  1. Put the password of Airflow's user `{airflow_user}` into {password} (chmod 600).",
-        f"  2. Hand {card.name} to the other party and add theirs: fedtasks peer add CARD",
-        f"  3. Declare your datasets in {file}, then: fedtasks doctor",
+        f"  2. Hand {card.name} to the other party and add theirs: `fedtasks peer add CARD`",
+        f"  3. Declare your datasets in {file}, then: `fedtasks doctor`",
         as_json=as_json,
     )
 
@@ -194,7 +194,7 @@ def peer_list(as_json: AsJson = False, party_file: PartyFile = PARTY) -> None:
         version = status.version if status is not None else ""
         rows.append({"name": peer.name, "address": peer.address or "", "state": state, "version": version})
     columns = {"Peer": "name", "Address": "address", "State": "state", "Version": "version"}
-    print_listing(rows, columns, as_json=as_json, empty="No peers yet; add one: fedtasks peer add CARD")
+    print_listing(rows, columns, as_json=as_json, empty="No peers yet; add one: `fedtasks peer add CARD`")
 
 
 @peer_app.command("preflight", epilog=examples("peer preflight shop", "peer preflight shop --pipeline credit_retrain"))

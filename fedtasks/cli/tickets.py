@@ -190,7 +190,7 @@ def issue(
     tell(
         {"ticket_id": grant.ticket_id, "held_by": peer.name, "expires": expires},
         f"Ticket {grant.ticket_id} is granted to {peer.name} until {expires} UTC.",
-        f"{peer.name} accepts it: fedtasks ticket accept {grant.ticket_id}",
+        f"{peer.name} accepts it: `fedtasks ticket accept {grant.ticket_id}`",
         as_json=as_json,
     )
 
@@ -263,7 +263,7 @@ def list_(as_json: AsJson = False, party_file: PartyFile = PARTY) -> None:
         "Pipelines": "pipelines",
         "Expires (UTC)": "expires",
     }
-    print_listing(rows, columns, as_json=as_json, empty="No tickets yet; grant one: fedtasks ticket issue")
+    print_listing(rows, columns, as_json=as_json, empty="No tickets yet; grant one: `fedtasks ticket issue`")
 
 
 _UNREADABLE = {"granted_by": "", "held_by": "", "datasets": "", "pipelines": "", "expires": ""}
@@ -323,7 +323,7 @@ def requests(as_json: AsJson = False, party_file: PartyFile = PARTY) -> None:
         "Reason": "reason",
         "At (UTC)": "at",
     }
-    empty = "Nobody has asked for a ticket; ask a peer: fedtasks ticket request"
+    empty = "Nobody has asked for a ticket; ask a peer: `fedtasks ticket request`"
     print_listing(rows if as_json else shown, columns, as_json=as_json, empty=empty)
 
 

@@ -273,12 +273,14 @@ class LocalAirflow:
             "api_auth": {},
             # A task's supervisor sleeps up to this long before it sees that the task has ended; by default 5 s.
             "workers": {"execution_api_timeout": "60", "min_heartbeat_interval": "1"},
-            "scheduler": {"scheduler_idle_sleep_time": "0.2"},
+            # Each look costs the scheduler some 30 ms of CPU, also when there is nothing to do.
+            "scheduler": {"scheduler_idle_sleep_time": "0.5"},
             "dag_processor": {
                 "parsing_processes": "1",
                 "refresh_interval": "5",
                 "bundle_refresh_check_interval": "5",
-                "min_file_process_interval": "30",
+                # A file that has changed is read at once; this is how often one that has not is read all the same.
+                "min_file_process_interval": "120",
             },
             "logging": {"base_log_folder": str(self.folder / "logs"), "logging_level": "INFO"},
             "usage_data_collection": {"enabled": "False"},

@@ -59,7 +59,9 @@ def _need(kind: str, text: str, at_ms: int, remedy: str, **link: str) -> dict[st
 def _gateway_needs(peers: list[dict[str, Any]], now_ms: int) -> Iterator[dict[str, Any]]:
     seen_ms = max((peer["seen_ms"] for peer in peers), default=0)
     if peers and now_ms - seen_ms > SILENT_MS:
-        yield _need("gateway_down", "The own gateway does not run", seen_ms, "Start it: fedtasks gateway", tab="peers")
+        yield _need(
+            "gateway_down", "The own gateway does not run", seen_ms, "Start it: `fedtasks gateway`", tab="peers"
+        )
         return
     for peer in peers:
         if not peer["connected"]:
@@ -73,17 +75,17 @@ def _ticket_needs(tickets: dict[str, list[dict[str, Any]]], now_ms: int) -> Iter
         if ticket["state"] == "accepted" and ticket["expires_ms"] - now_ms < EXPIRES_SOON_MS:
             days = (ticket["expires_ms"] - now_ms) // DAY_MS
             text = f"Ticket {ticket['ticket_id']} with {ticket['peer']} expires in {days} days"
-            remedy = "The granting party issues a new one: fedtasks ticket issue"
+            remedy = "The granting party issues a new one: `fedtasks ticket issue`"
             yield _need("ticket_expiring", text, now_ms, remedy, tab="tickets")
     for ticket in tickets["held"]:
         if ticket["state"] == "issued":
             text = f"{ticket['peer']} offers ticket {ticket['ticket_id']}"
-            remedy = f"Accept it: fedtasks ticket accept {ticket['ticket_id']}"
+            remedy = f"Accept it: `fedtasks ticket accept {ticket['ticket_id']}`"
             yield _need("ticket_offered", text, ticket["valid_from_ms"], remedy, tab="tickets")
     for request in tickets["requests"]:
         if request["state"] == "open" and request["asked_by"] == request["peer"]:
             text = f"{request['peer']} asks for a ticket: {request['reason']}"
-            yield _need("ticket_request", text, request["at_ms"], "Grant it: fedtasks ticket issue", tab="tickets")
+            yield _need("ticket_request", text, request["at_ms"], "Grant it: `fedtasks ticket issue`", tab="tickets")
 
 
 def _run_needs(store: Store, runs: list[dict[str, Any]], now_ms: int) -> Iterator[dict[str, Any]]:

@@ -83,7 +83,7 @@ def _record(target: Path) -> None:
 
     conf = local_conf("512m")
     conf["spark.driver.extraJavaOptions"] += f" -XX:ArchiveClassesAtExit={target}"
-    builder = SparkSession.builder.master("local[2]").appName("fedtasks class archive")
+    builder = SparkSession.builder.master("local[2]").appName("class archive of fedtasks")
     spark = builder.config(map={**conf}).getOrCreate()
     numbers = spark.range(64).select(
         F.col("id").cast("string").alias("id"), (F.col("id") % 4).cast("int").alias("shard")

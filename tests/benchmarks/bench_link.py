@@ -19,7 +19,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Protocol
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "link"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
 from relay import SECRET, Relay
 

@@ -31,8 +31,8 @@ from fedtasks.data.storage import write_json
 from fedtasks.online.declaration import PIPELINE as ONLINE
 from fedtasks.online.lookups import Asker
 from fedtasks.online.tables import load_tags
-from tests.integration.gateway.parties import Member, grant_ticket, make_members, set_address
-from tests.postgres import PostgresServer
+from tests.support.gateways import Member, grant_ticket, make_members, set_address
+from tests.support.postgres import PostgresServer
 
 TAGS = int(os.environ.get("TAGS", "1000000"))
 BATCH = 500

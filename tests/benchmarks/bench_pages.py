@@ -26,10 +26,10 @@ from sqlalchemy import Engine
 from fedtasks.clock import now_ms
 from fedtasks.store import Store, schema
 from fedtasks.store import engine as database
-from tests.integration.gateway.parties import PIPELINE, grant_ticket, make_members, set_address
-from tests.integration.pages.application import airflow_application, sign_in  # first: it gives Airflow its home
-from tests.integration.pages.conftest import make_run
-from tests.postgres import PostgresServer
+from tests.support.airflow_application import airflow_application, sign_in  # first: it gives Airflow its home
+from tests.support.gateways import PIPELINE, grant_ticket, make_members, set_address
+from tests.support.pages import make_run
+from tests.support.postgres import PostgresServer
 
 RUNS = int(os.environ.get("RUNS", "10000"))
 REPEATS = 15

@@ -34,7 +34,7 @@ from fedtasks.crypto.scheme import generate_key
 from fedtasks.crypto.schemes import Scheme
 from fedtasks.data.storage import RunStorage, filesystem
 from fedtasks.wire.v1 import run_pb2
-from tests.integration.gateway.parties import PIPELINE, Member, grant_ticket, make_members, set_address
+from tests.support.gateways import PIPELINE, Member, grant_ticket, make_members, set_address
 
 IDS = int(os.environ.get("IDS", "1000000"))
 BITS = 2048

@@ -66,7 +66,7 @@ from fedtasks.models.results import SCORES
 from fedtasks.models.secureboost.settings import TrainSettings
 from fedtasks.models.settings import EvaluateSettings
 from fedtasks.wire.v1 import run_pb2
-from tests.integration.gateway.parties import PIPELINE, Member, grant_ticket, make_members, set_address
+from tests.support.gateways import PIPELINE, Member, grant_ticket, make_members, set_address
 
 TEST_FRACTION = 0.2
 ROWS_PER_BLOCK = 10_000

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.cluster.hdfs import HdfsCluster
-from tests.cluster.spark import SparkCluster
+from tests.support.hdfs import HdfsCluster
+from tests.support.spark_cluster import SparkCluster
 
 
 @pytest.fixture(scope="session")

@@ -25,7 +25,7 @@ from fedtasks.data.storage import (
 )
 from fedtasks.data.tables import list_parts, read_ids
 from fedtasks.errors import DataMissing
-from tests.cluster.hdfs import HdfsCluster
+from tests.support.hdfs import HdfsCluster
 
 pytestmark = pytest.mark.cluster
 

@@ -20,9 +20,9 @@ from fedtasks.config import Dataset, FeatureType, Normalisation, Party, Spark
 from fedtasks.crypto.scheme import generate_key
 from fedtasks.crypto.schemes import Scheme
 from fedtasks.data.storage import RunStorage, filesystem
-from tests.cluster.hdfs import HdfsCluster
-from tests.cluster.spark import SparkCluster
 from tests.integration.psi_halves import FOLLOWER, LEADER, Ended, Halves, make_party, two_halves
+from tests.support.hdfs import HdfsCluster
+from tests.support.spark_cluster import SparkCluster
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 

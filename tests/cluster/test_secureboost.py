@@ -17,11 +17,11 @@ from fedtasks.models.secureboost.settings import TrainSettings
 from fedtasks.models.versions import load_half
 from fedtasks.runtime.context import Outcome
 from fedtasks.spark.session import running_session
-from tests.cluster.hdfs import HdfsCluster
-from tests.cluster.spark import SparkCluster
 from tests.integration.psi_halves import make_party
 from tests.integration.secureboost_case import FEATURES, SEEDS, halves_of, succeeded, write_both, write_party
 from tests.support.halves import ROLES, RUN, Context, run_both
+from tests.support.hdfs import HdfsCluster
+from tests.support.spark_cluster import SparkCluster
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 

@@ -17,9 +17,9 @@ from fedtasks.data.storage import read_bytes, write_atomically
 from fedtasks.errors import DataMissing
 from fedtasks.spark.jobs import collect, each
 from fedtasks.spark.session import spark_session
-from tests.cluster.hdfs import HdfsCluster
-from tests.cluster.spark import ROOT, SparkCluster
 from tests.integration.psi_halves import make_party
+from tests.support.hdfs import HdfsCluster
+from tests.support.spark_cluster import ROOT, SparkCluster
 
 pytestmark = pytest.mark.cluster
 

@@ -28,8 +28,8 @@ from fedtasks.errors import (
 from fedtasks.link.link import Link
 from fedtasks.link.memory import memory_pair
 from fedtasks.wire.v1 import run_pb2
-from tests.unit.link.pairs import both, relayed_pair
-from tests.unit.link.relay import Relay
+from tests.support.links import both, relayed_pair
+from tests.support.relay import Relay
 
 MIB = 1 << 20
 

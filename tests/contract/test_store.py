@@ -39,7 +39,7 @@ from fedtasks.store import engine as database_engine
 from fedtasks.store.schema import metadata
 from fedtasks.store.store import _audit_digest
 from tests.contract.conftest import Database
-from tests.postgres import PostgresServer
+from tests.support.postgres import PostgresServer
 
 NOW = 1_700_000_000_000
 RUN = "credit.2026-11-21.1"

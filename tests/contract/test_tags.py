@@ -15,7 +15,7 @@ from psycopg2 import sql
 from fedtasks.errors import DataCorrupt, StoreUnavailable
 from fedtasks.store import Store
 from tests.contract.conftest import Database
-from tests.postgres import PostgresServer
+from tests.support.postgres import PostgresServer
 
 ODD = ["007", "7", 'quo"te', "com,ma", "new\nline", "back\\slash", "\\N", "é", "😀", "a\x1fb", " spaced ", "\t", "\r\n"]
 

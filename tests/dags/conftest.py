@@ -1,12 +1,16 @@
-"""Airflow makes a folder as soon as it is imported: here it is a temporary one."""
+"""Where a DAG file finds its party: in a folder of the test's."""
 
 from __future__ import annotations
 
-import atexit
-import os
-import shutil
-import tempfile
+from pathlib import Path
 
-if "AIRFLOW_HOME" not in os.environ:
-    os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="fedtasks-airflow-")
-    atexit.register(shutil.rmtree, os.environ["AIRFLOW_HOME"], ignore_errors=True)
+import pytest
+
+import tests.support.airflow_home  # noqa: F401 - before anything imports Airflow
+
+
+@pytest.fixture
+def party_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "party.yaml"
+    monkeypatch.setenv("FEDTASKS_PARTY", str(path))
+    return path

@@ -7,9 +7,10 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
+
+from tests.support.dag_files import load
 
 DAGS = Path(__file__).parents[2] / "dags"
 FILES = sorted(DAGS.glob("*.py"))
@@ -27,14 +28,6 @@ runpy.run_path(sys.argv[1])
 took = time.process_time() - began
 print(json.dumps({"took_s": took, "heavy": [name for name in sys.argv[2:] if name in set(sys.modules) - before]}))
 """
-
-
-def load(path: Path) -> dict[str, Any]:
-    from airflow.dag_processing.dagbag import DagBag
-
-    bag = DagBag(str(path))
-    assert bag.import_errors == {}
-    return dict(bag.dags)
 
 
 @pytest.fixture(params=FILES, ids=lambda path: path.stem)

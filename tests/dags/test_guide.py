@@ -20,7 +20,7 @@ from fedtasks.authoring.pytest_plugin import RunBoth
 from fedtasks.config import LabelKind
 from fedtasks.dataclass_io import to_plain
 from fedtasks.models.secureboost.settings import TrainSettings
-from tests.dags.test_dags import load
+from tests.support.dag_files import load
 from tests.unit.models.secureboost.boosting import Problem, train_both
 
 ROOT = Path(__file__).parents[2]

@@ -21,40 +21,9 @@ from fedtasks.airflow.pipeline import (
     train_split_nn,
 )
 from fedtasks.errors import ConfigError
+from tests.support.dag_files import write_party
 
 STEPS = [intersect(), align(test_fraction=0.2), train_split_nn(epochs=20), evaluate()]
-
-PARTY = """
-name: {own}
-storage: file:///storage
-gateway:
-  workers: 127.0.0.1:1
-  certificate: c
-  private_key: p
-  authority: a
-  ticket_key: t
-  worker_secret_file: s
-airflow: {{url: "http://127.0.0.1:1", user: admin, password_file: p}}
-peers: [{peers}]
-datasets: [{datasets}]
-"""
-
-
-def write_party(path: Path, peers: list[str], datasets: list[str], own: str = "bank") -> None:
-    path.write_text(
-        PARTY.format(
-            own=own,
-            peers=", ".join(f"{{name: {name}, authority: a, ticket_key: k}}" for name in peers),
-            datasets=", ".join(f"{{name: {name}, uri: d, id: i, features: {{x: numeric}}}}" for name in datasets),
-        )
-    )
-
-
-@pytest.fixture
-def party_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    path = tmp_path / "party.yaml"
-    monkeypatch.setenv("FEDTASKS_PARTY", str(path))
-    return path
 
 
 def form(dag: FederatedDag) -> dict[str, Any]:

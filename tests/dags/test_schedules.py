@@ -12,9 +12,7 @@ import pytest
 from fedtasks.airflow import fed
 from fedtasks.airflow.pipeline import FederatedDag, intersect
 from fedtasks.errors import ConfigError
-from tests.dags.test_pipeline import party_file, write_party
-
-__all__ = ["party_file"]
+from tests.support.dag_files import write_party
 
 
 def stored(dag: FederatedDag) -> Any:

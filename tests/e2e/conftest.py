@@ -8,27 +8,13 @@ from pathlib import Path
 import pytest
 
 from fedtasks.laptop.demo import DAGS, PIPELINE, grant, introduce, prepare, start, stop, wait_for
-from fedtasks.laptop.party import LocalParty
-from tests.proxy import Proxy
-
-NIGHTLY = "offline_psi"
-TREES, PREDICT = "train_secureboost", "predict_secureboost"
-MISSING = "missing_there"
-BROKEN = "broken_there"
+from tests.support.proxy import Proxy
+from tests.support.two_airflows import BROKEN, MISSING, NIGHTLY, PREDICT, TREES, World, running
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run these tests last: both Airflows stay up until the session ends, and others should not share the cores."""
     items.sort(key=lambda item: item.path.parent == Path(__file__).parent)
-
-
-class World:
-    """Both parties; the shop dials the bank through a proxy that a test can cut."""
-
-    def __init__(self, bank: LocalParty, shop: LocalParty, proxy: Proxy) -> None:
-        self.bank = bank
-        self.shop = shop
-        self.proxy = proxy
 
 
 def make_dags(folder: Path) -> tuple[Path, Path]:
@@ -79,13 +65,3 @@ def opened(world: World) -> Iterator[World]:
         party.unpause(PIPELINE)
         party.set_pool_slots(128)
     wait_for(lambda: not running(world), 60, "both sides to be at rest")
-
-
-def running(world: World) -> list[str]:
-    """Return the DAG runs that have not ended."""
-    return [
-        run["dag_run_id"]
-        for party in (world.bank, world.shop)
-        for run in party.dag_runs(PIPELINE)
-        if run["state"] not in ("success", "failed")
-    ]

@@ -10,8 +10,7 @@ import pytest
 from fedtasks.laptop.demo import PIPELINE, wait_for
 from fedtasks.laptop.party import LocalParty
 from fedtasks.store import ApprovalRow, Store
-from tests.e2e.conftest import World
-from tests.e2e.test_two_airflows import ended, note, state, task_state, trigger
+from tests.support.two_airflows import World, ended, note, state, task_state, trigger
 
 pytestmark = pytest.mark.timeout(600)
 

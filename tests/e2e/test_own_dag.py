@@ -14,7 +14,7 @@ import pytest
 
 from fedtasks.laptop.demo import wait_for
 from fedtasks.laptop.party import LocalParty
-from tests.e2e.conftest import World
+from tests.support.two_airflows import World
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

@@ -11,9 +11,10 @@ import pytest
 from fedtasks.data.storage import RunStorage, local_path, read_json
 from fedtasks.laptop.demo import conf, wait_for
 from fedtasks.laptop.party import LocalParty
-from tests.e2e.conftest import PREDICT, TREES, World
+from tests.support.two_airflows import PREDICT, TREES, World
 
-pytestmark = pytest.mark.timeout(600)
+# The DAG files run without Airflow in tests/dags, and Airflow runs a shorter pipeline in test_two_airflows.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def run(world: World, pipeline: str) -> str:

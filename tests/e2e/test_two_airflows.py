@@ -7,8 +7,9 @@ import os
 import re
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from fedtasks.laptop import people
 from fedtasks.laptop.demo import PIPELINE, conf, wait_for
 from fedtasks.laptop.party import LocalParty
 from fedtasks.wire.v1 import run_pb2
-from tests.e2e.conftest import BROKEN, MISSING, NIGHTLY, World
+from tests.support.two_airflows import BROKEN, MISSING, NIGHTLY, World, ended, note, state, states, task_state, trigger
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -29,44 +30,9 @@ EPOCHS = 80
 """So many that training is not over before it has been disturbed."""
 
 
-def trigger(world: World, name: str, partition: str, **changes: Any) -> str:
-    world.bank.trigger(PIPELINE, name, {**conf(partition), **changes})
-    return f"{PIPELINE}.{partition}.1"
-
-
-def state(party: LocalParty, dag_run_id: str) -> str:
-    return str(party.dag_run(PIPELINE, dag_run_id)["state"])
-
-
-def note(party: LocalParty, dag_run_id: str, dag_id: str = PIPELINE) -> str:
-    return str(party.dag_run(dag_id, dag_run_id).get("note"))
-
-
-def task_state(party: LocalParty, dag_run_id: str, task: str) -> str | None:
-    """Return a task's state, None while its DAG run is not there yet."""
-    if dag_run_id not in {run["dag_run_id"] for run in party.dag_runs(PIPELINE)}:
-        return None
-    answer = party.airflow.rest("GET", f"/api/v2/dags/{PIPELINE}/dagRuns/{dag_run_id}/taskInstances")
-    return next((one["state"] for one in answer["task_instances"] if one["task_id"] == task), None)
-
-
 def metrics(party: LocalParty, run_id: str) -> list[run_pb2.Metric]:
     with party.client() as client:
         return list(client.get_run(run_id=run_id).metrics)
-
-
-def states(world: World, dag_run_id: str, run_id: str, dag_id: str = PIPELINE) -> list[str]:
-    """Return the states of both DAG runs of a run, as far as they are there."""
-    pairs = ((world.bank, dag_run_id), (world.shop, run_id))
-    return [run["state"] for party, name in pairs for run in party.dag_runs(dag_id) if run["dag_run_id"] == name]
-
-
-def ended(world: World, dag_run_id: str, run_id: str) -> Callable[[], bool]:
-    def check() -> bool:
-        found = states(world, dag_run_id, run_id)
-        return len(found) == 2 and set(found) <= {"success", "failed"}
-
-    return check
 
 
 def test_run_survives_a_cut_both_gateways_restarting_and_a_killed_half_and_ends_green(opened: World) -> None:
@@ -190,7 +156,7 @@ def algorithms(run_id: str, party: LocalParty | None = None) -> dict[int, dict[s
     for cmdline in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             arguments = cmdline.read_text().rstrip("\0").split("\0")
-            if not arguments[-1].endswith("config.json") or any(word.endswith("guard.py") for word in arguments):
+            if not arguments[-1].endswith("config.json") or any(word.endswith("supervisor.py") for word in arguments):
                 continue
             config = json.loads(Path(arguments[-1]).read_text())
         except OSError:  # it has ended meanwhile
@@ -204,15 +170,20 @@ def losses(world: World, run_id: str) -> list[int]:
     return [metric.step for metric in metrics_of(world, run_id) if (metric.task, metric.name) == ("train", "loss")]
 
 
-def test_night_with_bad_data_fails_both_sides_and_goes_on_once_mended_even_if_a_shard_is_lost(opened: World) -> None:
-    world, shards, name = opened, 2, "night"
-    for party in (world.bank, world.shop):
+@pytest.fixture
+def nightly(opened: World) -> World:
+    """The same world, in which both sides' shards run."""
+    for party in (opened.bank, opened.shop):
         party.airflow.wait_for_dag(NIGHTLY)
         party.unpause(NIGHTLY)
-    run_id = f"{NIGHTLY}.2026-11-27.1"
+    return opened
 
+
+def test_night_with_bad_data_fails_both_sides_and_goes_on_once_mended(nightly: World) -> None:
+    world, name = nightly, "night"
+    run_id = f"{NIGHTLY}.2026-11-27.1"
     with spoiled(world.shop) as ids:
-        world.bank.trigger(NIGHTLY, name, {"partition": "2026-11-27", "psi": {"shards": shards}})
+        world.bank.trigger(NIGHTLY, name, {"partition": "2026-11-27", "psi": {"shards": 2}})
         wait_for(lambda: states(world, name, run_id, NIGHTLY) == ["failed", "failed"], 180, "both DAG runs to fail")
     wait_for(lambda: "PEER_FAILED" in note(world.bank, name, NIGHTLY).replace("\\", ""), 20, "the reason at the bank")
     assert "DATA_ID_NULL" in note(world.bank, name, NIGHTLY).replace("\\", "")
@@ -220,16 +191,33 @@ def test_night_with_bad_data_fails_both_sides_and_goes_on_once_mended_even_if_a_
     logs = "".join(path.read_text() for path in world.shop.folder.rglob("*.log"))
     assert "customers.parquet" in logs
     assert ids[0] not in logs  # no id in any log
-    time.sleep(5)  # a person takes longer than this
     body = {"dry_run": False, "dag_run_id": name, "task_ids": ["psi.prepare"], "only_failed": False}
     world.bank.airflow.rest("POST", f"/api/v2/dags/{NIGHTLY}/clearTaskInstances", {**body, "include_downstream": True})
+    # What follows the mended task begins on both sides: each waits for what the other has prepared.
+    wait_for(lambda: len(shards_begun(world, run_id)) == 2, 300, "both sides to begin with their shards")
+    assert attempts(world, run_id)["psi.prepare"] == 2
+    world.bank.command("run", "cancel", run_id, "--reason", "seen enough")
+    wait_for(lambda: states(world, name, run_id, NIGHTLY) == ["failed", "failed"], 120, "both DAG runs to end")
+
+
+def shards_begun(world: World, run_id: str) -> set[str]:
+    """Return the parties whose process of a shard is at work."""
+    found = ((party.name, algorithms(run_id, party)) for party in (world.bank, world.shop))
+    return {name for name, at_work in found if any(config["shard"] is not None for config in at_work.values())}
+
+
+@pytest.mark.slow
+def test_shard_that_is_lost_is_repeated_alone(nightly: World) -> None:
+    world, shards, name = nightly, 2, "lost"
+    run_id = f"{NIGHTLY}.2026-11-28.1"
+    world.bank.trigger(NIGHTLY, name, {"partition": "2026-11-28", "psi": {"shards": shards}})
     killed = kill_shard(world, run_id)
     wait_for(lambda: run_state(world, run_id) == run_pb2.STATE_SUCCEEDED, 300, "the run to succeed")
     wait_for(lambda: states(world, name, run_id, NIGHTLY) == ["success", "success"], 60, "both DAG runs to end")
     with world.bank.client() as client:
         halves = {half.task: half for half in client.get_run(run_id=run_id).own}
     assert {f"psi.{stage}[{shard}]" for stage in ("send", "answer") for shard in range(shards)} < set(halves)
-    assert {task for task, half in halves.items() if half.attempt > 1} == {"psi.prepare", killed}
+    assert {task for task, half in halves.items() if half.attempt > 1} == {killed}
     assert json.loads(halves["psi.match"].outcome_json)["counts"]["people_shared"] == people.SHARED
 
 
@@ -262,36 +250,41 @@ def kill_shard(world: World, run_id: str) -> str:
 def test_paused_dag_of_the_peer_is_refused_with_the_reason(opened: World) -> None:
     world = opened
     world.shop.unpause(PIPELINE, paused=True)
-    refused(world, PIPELINE, "PEER_PAUSED", conf("2026-11-24"))
+    assert_refused(world, {"PEER_PAUSED": (PIPELINE, conf("2026-11-24"))})
 
 
-def test_dataset_outside_the_ticket_is_refused_with_the_clause(opened: World) -> None:
-    shown = refused(opened, PIPELINE, "TICKET_SCOPE", {**conf("2026-11-24"), "peer_dataset": "secrets"})
-    assert "clause=datasets" in shown
+def test_run_that_the_peer_may_not_or_cannot_take_part_in_is_refused_with_the_reason(opened: World) -> None:
+    for dag_id in (MISSING, BROKEN):
+        opened.bank.airflow.wait_for_dag(dag_id)
+        opened.bank.unpause(dag_id)
+    form = conf("2026-11-24")
+    notes = assert_refused(
+        opened,
+        {
+            "TICKET_SCOPE": (PIPELINE, {**form, "peer_dataset": "secrets"}),
+            "PEER_DAG_MISSING": (MISSING, form),
+            "PEER_DAG_BROKEN": (BROKEN, form),
+        },
+    )
+    assert "clause=datasets" in notes["TICKET_SCOPE"]
 
 
-@pytest.mark.parametrize(("dag_id", "code"), [(MISSING, "PEER_DAG_MISSING"), (BROKEN, "PEER_DAG_BROKEN")])
-def test_dag_that_the_peer_lacks_or_broke_is_refused_with_the_reason(opened: World, dag_id: str, code: str) -> None:
-    opened.bank.airflow.wait_for_dag(dag_id)
-    opened.bank.unpause(dag_id)
-    refused(opened, dag_id, code, conf("2026-11-24"))
-
-
-def refused(world: World, dag_id: str, code: str, form: dict[str, Any]) -> str:
-    """Trigger a DAG that the shop must refuse: nothing begins there, and the bank's note says why. Returns the note."""
+def assert_refused(world: World, asked: dict[str, tuple[str, dict[str, Any]]]) -> dict[str, str]:
+    """Trigger DAGs that the shop must refuse, each with the code that it is listed under; return the bank's notes."""
     before = len(world.shop.dag_runs(PIPELINE))
-    world.bank.trigger(dag_id, f"refused-{code}", form)
-
-    def run() -> dict[str, Any]:
-        return world.bank.dag_run(dag_id, f"refused-{code}")
-
-    wait_for(lambda: run()["state"] == "failed", 120, "the DAG run to fail")
-    shown = str(run()["note"]).replace("\\", "")
-    assert code in shown
+    for code, (dag_id, form) in asked.items():
+        world.bank.trigger(dag_id, f"refused-{code}", form)
+    notes = {}
+    for code, (dag_id, _) in asked.items():
+        run = partial(world.bank.dag_run, dag_id, f"refused-{code}")
+        wait_for(lambda run=run: run()["state"] == "failed", 120, f"{dag_id} to fail")  # type: ignore[misc]
+        notes[code] = str(run()["note"]).replace("\\", "")
+        assert code in notes[code]
     assert len(world.shop.dag_runs(PIPELINE)) == before
     audit = json.loads(world.shop.command("audit", "list", "--json"))
-    assert any(row["decision"] == "refused" and row["detail"]["code"] == code for row in audit)
-    return shown
+    refused = {row["detail"]["code"] for row in audit if row["decision"] == "refused"}
+    assert refused >= set(asked)
+    return notes
 
 
 def run_state(world: World, run_id: str) -> run_pb2.State:

@@ -19,10 +19,10 @@ from typing import Any
 import pytest
 
 from fedtasks.online.declaration import PIPELINE as ONLINE
-from tests.integration.gateway.parties import Member, grant_ticket, make_members, set_address
 from tests.integration.psi_case import Case, Keys, bank, shop
 from tests.integration.psi_halves import Halves
-from tests.postgres import PostgresServer
+from tests.support.gateways import Member, grant_ticket, make_members, set_address
+from tests.support.postgres import PostgresServer
 
 pytestmark = pytest.mark.timeout(300)
 

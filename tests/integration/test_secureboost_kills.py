@@ -21,9 +21,9 @@ from fedtasks.link.client import GatewayClient
 from fedtasks.models.secureboost import training
 from fedtasks.runtime import process as half
 from fedtasks.runtime.context import TaskConfig
-from tests.integration.gateway.parties import PIPELINE, Member, grant_ticket, make_members, set_address
-from tests.integration.gateway.test_opening import open_run, wait_for
 from tests.integration.secureboost_case import SEEDS, SETTINGS, write_party
+from tests.support.gateways import PIPELINE, Member, grant_ticket, make_members, set_address
+from tests.support.runs import open_run, wait_for
 
 pytestmark = pytest.mark.timeout(200)
 

@@ -11,7 +11,7 @@ from playwright.sync_api import expect
 from fedtasks.clock import now_ms
 from fedtasks.laptop.demo import DAG_RUN, PARTITION, PIPELINE, conf, wait_for
 from fedtasks.store import ModelRow
-from tests.ui.conftest import PATIENCE_MS, Visitor, World, open_store
+from tests.support.browser import PATIENCE_MS, Visitor, World, open_store
 
 pytestmark = pytest.mark.timeout(900)
 

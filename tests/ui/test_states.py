@@ -13,8 +13,8 @@ from playwright.sync_api import Locator, Page, expect
 
 from fedtasks.laptop.demo import PIPELINE
 from fedtasks.store import Store
-from tests.ui.conftest import PATIENCE_MS, Visitor
-from tests.ui.seed import BINS, EPOCHS, MARKUP, add_epoch, see_peer
+from tests.support.browser import PATIENCE_MS, Visitor
+from tests.support.ui_seed import BINS, EPOCHS, MARKUP, add_epoch, see_peer
 
 pytestmark = pytest.mark.timeout(600)
 

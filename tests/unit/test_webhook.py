@@ -11,7 +11,7 @@ import pytest
 from fedtasks.config import Event
 from fedtasks.errors import ConfigError, NoticeFailed
 from fedtasks.webhook import Notice, post
-from tests.webhook import Webhook
+from tests.support.webhook import Webhook
 
 NOTICE = Notice(
     Event.RUN_FAILED,

@@ -4,17 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.integration.gateway.parties import Member, make_members, set_address
-from tests.proxy import Proxy
-
-
-class Pair:
-    """Bank and shop, whose gateways meet through a proxy."""
-
-    def __init__(self, bank: Member, shop: Member, proxy: Proxy) -> None:
-        self.bank = bank
-        self.shop = shop
-        self.proxy = proxy
+from tests.support.gateways import Pair, make_members, set_address
+from tests.support.proxy import Proxy
 
 
 @pytest.fixture

@@ -8,9 +8,8 @@ from fedtasks import errors
 from fedtasks.link.client import GatewayClient
 from fedtasks.store import ApprovalRow
 from fedtasks.wire.v1 import run_pb2, worker_pb2
-from tests.integration.gateway.conftest import Pair
-from tests.integration.gateway.parties import PIPELINE, Member, grant_ticket, shared_config
-from tests.integration.gateway.test_opening import STEPS, open_run, wait_for, wait_for_state
+from tests.support.gateways import PIPELINE, Member, Pair, grant_ticket, shared_config
+from tests.support.runs import STEPS, open_run, wait_for, wait_for_state
 
 
 def approval_of(member: Member, run_id: str) -> ApprovalRow | None:

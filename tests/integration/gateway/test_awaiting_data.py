@@ -18,9 +18,8 @@ from fedtasks.airflow.landing import AwaitDataOperator
 from fedtasks.data import partitions
 from fedtasks.names import DATA
 from fedtasks.reports.status import sentence, status_of
-from tests.integration.gateway.conftest import Pair
-from tests.integration.gateway.parties import Member, grant_ticket
-from tests.integration.gateway.test_opening import open_run, wait_for
+from tests.support.gateways import Member, Pair, grant_ticket
+from tests.support.runs import open_run, wait_for
 
 DAY = "2026-11-21"
 

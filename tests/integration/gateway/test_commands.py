@@ -14,19 +14,9 @@ from fedtasks import doctor
 from fedtasks.cli import app
 from fedtasks.clock import now_ms
 from fedtasks.store import Store
-from tests.integration.gateway.conftest import Pair
-from tests.integration.gateway.parties import PIPELINE, Member, grant_ticket
-from tests.integration.gateway.test_opening import open_run, wait_for
-
-
-def command(member: Member, *arguments: str, expect: int = 0) -> str:
-    done = CliRunner().invoke(app, [*arguments, "--party", str(member.folder / "party.yaml")])
-    assert done.exit_code == expect, done.output
-    return str(done.stdout)
-
-
-def listed(member: Member, *arguments: str) -> Any:
-    return json.loads(command(member, *arguments, "--json"))
+from tests.support.commands import command, listed
+from tests.support.gateways import PIPELINE, Member, Pair, grant_ticket
+from tests.support.runs import open_run, wait_for
 
 
 def ticket_states(member: Member) -> list[str]:

@@ -18,10 +18,8 @@ from fedtasks.runtime.context import TaskConfig, TaskContext
 from fedtasks.runtime.gateway import GatewayContext
 from fedtasks.store import AuditRow
 from fedtasks.wire.v1 import run_pb2
-from tests.integration.gateway.conftest import Pair
-from tests.integration.gateway.parties import PIPELINE, Member, grant_ticket
-from tests.integration.gateway.test_opening import open_run, wait_for_state
-from tests.integration.gateway.test_running import meet
+from tests.support.gateways import PIPELINE, Member, Pair, grant_ticket
+from tests.support.runs import meet, open_run, wait_for_state
 
 TASK = "psi"
 KIND = "ids_blinded"

@@ -6,10 +6,9 @@ import pandas as pd
 import pytest
 
 from fedtasks import errors
-from tests.integration.gateway.conftest import Pair
-from tests.integration.gateway.parties import Member, grant_ticket
-from tests.integration.gateway.test_commands import command, listed
-from tests.integration.gateway.test_opening import wait_for
+from tests.support.commands import command, listed
+from tests.support.gateways import Member, Pair, grant_ticket
+from tests.support.runs import wait_for
 
 DAY = "2026-11-21"
 ASSETS = ["fedtasks://bank/", "fedtasks://shop/", "fedtasks://shop/customers"]

@@ -28,8 +28,7 @@ from fedtasks.errors import (
 from fedtasks.link.client import GatewayClient
 from fedtasks.online.declaration import PIPELINE as ONLINE
 from fedtasks.wire.v1 import lookup_pb2, worker_pb2
-from tests.integration.gateway.conftest import Pair
-from tests.integration.gateway.parties import Member, grant_ticket
+from tests.support.gateways import Member, Pair, grant_ticket
 
 pytestmark = pytest.mark.timeout(120)
 

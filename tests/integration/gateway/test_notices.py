@@ -11,10 +11,9 @@ import pytest
 from fedtasks import errors
 from fedtasks.clock import now_ms
 from fedtasks.gateway import notifier
-from tests.integration.gateway.conftest import Pair
-from tests.integration.gateway.parties import PIPELINE, grant_ticket, shared_config
-from tests.integration.gateway.test_opening import open_run, wait_for
-from tests.webhook import Webhook
+from tests.support.gateways import PIPELINE, Pair, grant_ticket, shared_config
+from tests.support.runs import open_run, wait_for
+from tests.support.webhook import Webhook
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import itertools
 import json
 import socket
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,33 +15,11 @@ from fedtasks import errors, tickets
 from fedtasks.clock import now_ms
 from fedtasks.config import load_party
 from fedtasks.gateway import admission, notes
-from fedtasks.link.client import GatewayClient
 from fedtasks.store import RefusalRow
 from fedtasks.tickets.clauses import clauses
 from fedtasks.wire.v1 import run_pb2, worker_pb2
-from tests.integration.gateway.conftest import Pair
-from tests.integration.gateway.parties import PIPELINE, Member, grant_ticket, shared_config
-
-STEPS = [
-    run_pb2.Step(name="psi", digest="a", kind="psi"),
-    run_pb2.Step(name="train", digest="b", kind="split_nn"),
-]
-TREES = [STEPS[0], run_pb2.Step(name="train", digest="b", kind="secureboost")]
-PREDICT = [*STEPS, run_pb2.Step(name="predict", digest="c", kind="predict")]
-
-
-def open_run(client: GatewayClient, dag_run_id: str = "manual-1", **changes: object) -> worker_pb2.OpenRunResponse:
-    values = {
-        "dag_id": PIPELINE,
-        "dag_run_id": dag_run_id,
-        "pipeline": PIPELINE,
-        "steps": STEPS,
-        "partition": "2026-11-21",
-        "config_json": shared_config(),
-        "peer": "shop",
-        **changes,
-    }
-    return client.open_run(**values)
+from tests.support.gateways import PIPELINE, Member, Pair, grant_ticket, shared_config
+from tests.support.runs import PREDICT, STEPS, TREES, open_run, wait_for, wait_for_state
 
 
 def refusals(member: Member) -> list[dict[str, object]]:
@@ -412,15 +389,3 @@ def test_peer_port_speaks_tls_with_client_certificates_only(running: Pair) -> No
     )
     assert "TLSv1.3" in shown.stdout
     assert "Acceptable client certificate CA names" in shown.stdout or "Verification error" in shown.stdout
-
-
-def wait_for_state(client: GatewayClient, run_id: str, state: run_pb2.State) -> run_pb2.Run:
-    wait_for(lambda: client.get_run(run_id=run_id).run.state == state)
-    return client.get_run(run_id=run_id).run
-
-
-def wait_for(condition: object, timeout_s: float = 20.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)

@@ -10,9 +10,8 @@ from fedtasks.errors import ConfigError, PeerUnknown, PeerUnreachable, TicketInv
 from fedtasks.gateway.preflight import MAX_OPEN_REQUESTS
 from fedtasks.store import PeerRow, TicketRequestRow
 from fedtasks.wire.v1 import ticket_pb2
-from tests.integration.gateway.conftest import Pair
-from tests.integration.gateway.parties import PIPELINE, Member, grant_ticket
-from tests.integration.gateway.test_opening import open_run, wait_for
+from tests.support.gateways import PIPELINE, Member, Pair, grant_ticket
+from tests.support.runs import open_run, wait_for
 
 
 def seen(member: Member, peer: str) -> PeerRow | None:

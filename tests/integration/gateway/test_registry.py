@@ -8,10 +8,9 @@ import pytest
 
 from fedtasks import errors
 from fedtasks.wire.v1 import model_pb2
-from tests.integration.gateway.conftest import Pair
-from tests.integration.gateway.parties import Member, grant_ticket
-from tests.integration.gateway.test_commands import command, listed
-from tests.integration.gateway.test_opening import open_run
+from tests.support.commands import command, listed
+from tests.support.gateways import Member, Pair, grant_ticket
+from tests.support.runs import open_run
 
 TASK = "publish"
 OWN, PEER = "a" * 64, "b" * 64

@@ -17,9 +17,8 @@ from fedtasks.gateway.control_stream import PROTOCOL
 from fedtasks.link.status import from_rpc_error
 from fedtasks.reports.party import overview
 from fedtasks.wire.v1 import peer_pb2, peer_pb2_grpc
-from tests.integration.gateway.conftest import Pair
-from tests.integration.gateway.parties import PIPELINE, Member, grant_ticket
-from tests.integration.gateway.test_opening import open_run, wait_for
+from tests.support.gateways import PIPELINE, Member, Pair, grant_ticket
+from tests.support.runs import open_run, wait_for
 
 OLDER = peer_pb2.Greeting(version="0.1.0", protocol_min=PROTOCOL - 1, protocol_max=PROTOCOL - 1)
 NEWER = peer_pb2.Greeting(version="9.0.0", protocol_min=PROTOCOL + 1, protocol_max=PROTOCOL + 2)

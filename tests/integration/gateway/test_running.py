@@ -16,9 +16,8 @@ from fedtasks.gateway import reconciler
 from fedtasks.link.client import GatewayClient
 from fedtasks.link.grpc_link import GrpcLink
 from fedtasks.wire.v1 import run_pb2
-from tests.integration.gateway.conftest import Pair
-from tests.integration.gateway.parties import PIPELINE, Member, grant_ticket
-from tests.integration.gateway.test_opening import open_run, wait_for, wait_for_state
+from tests.support.gateways import PIPELINE, Member, Pair, grant_ticket
+from tests.support.runs import meet, open_run, wait_for, wait_for_state
 
 TASK = "train"
 
@@ -31,20 +30,6 @@ def opened(running: Pair) -> tuple[Pair, str]:
         running.bank.airflow.runs[PIPELINE, "manual-1"] = {"state": "running"}
         open_run(shop, run_id, config_json="", peer="", partition="")
     return running, run_id
-
-
-def meet(clients: list[GatewayClient], run_id: str, task: str = TASK, token: str = "1") -> int:
-    """Announce and start both halves; return the attempt they meet at."""
-    for client in clients:
-        client.announce(run_id, task, token, 60)
-    for client in clients:
-        wait_for(lambda client=client: client.announce(run_id, task, token, 60).ready)  # type: ignore[misc]
-    attempts = {client.announce(run_id, task, token, 60).own.attempt for client in clients}
-    assert len(attempts) == 1
-    attempt = attempts.pop()
-    for client in clients:
-        client.start(run_id, task, attempt)
-    return attempt
 
 
 def finish(clients: list[GatewayClient], run_id: str, attempt: int, task: str = TASK) -> None:

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-import tests.integration.pages.application  # noqa: F401 - gives Airflow a home of its own before it is imported
+import tests.support.airflow_application  # noqa: F401 - gives Airflow a home of its own before it is imported
 from fedtasks.airflow.pages.changes import change_routes
 from fedtasks.airflow.pages.own_party import OwnParty
 from fedtasks.airflow.pages.reads import read_routes
 from fedtasks.clock import now_ms
 from fedtasks.store import ModelRow, RefusalRow
-from tests.integration.gateway.parties import PIPELINE, grant_ticket
-from tests.integration.gateway.test_opening import wait_for
-from tests.integration.pages.conftest import DAG_RUN, House, make_run
+from tests.support.gateways import PIPELINE, grant_ticket
+from tests.support.pages import DAG_RUN, House, make_run
+from tests.support.runs import wait_for
 
 READS = [route.path for route in read_routes(OwnParty()).routes]
 CHANGES = [route.path for route in change_routes(OwnParty()).routes]

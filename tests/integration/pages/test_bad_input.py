@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 
-import tests.integration.pages.application  # noqa: F401 - gives Airflow a home of its own before it is imported
+import tests.support.airflow_application  # noqa: F401 - gives Airflow a home of its own before it is imported
 from fedtasks import errors
 from fedtasks.airflow.form import form_of
 from fedtasks.data import partitions
@@ -16,9 +16,9 @@ from fedtasks.link.client import GatewayClient
 from fedtasks.pipeline.catalogue import align, intersect
 from fedtasks.store import ModelRow
 from fedtasks.wire.v1 import model_pb2, run_pb2
-from tests.integration.gateway.parties import PIPELINE, grant_ticket, shared_config
-from tests.integration.gateway.test_opening import STEPS, open_run, wait_for
-from tests.integration.pages.conftest import House, make_run
+from tests.support.gateways import PIPELINE, grant_ticket, shared_config
+from tests.support.pages import House, make_run
+from tests.support.runs import STEPS, open_run, wait_for
 
 DAY = "2026-11-22"
 

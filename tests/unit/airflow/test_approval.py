@@ -15,8 +15,7 @@ from fedtasks.airflow import operators
 from fedtasks.airflow.approval import ApproveOperator, question
 from fedtasks.errors import ApprovalExpired, ApprovalRejected, RunCancelled
 from fedtasks.wire.v1 import run_pb2
-from tests.unit.airflow.conftest import SHARED, FakeGateway, make_half, make_meeting, make_run
-from tests.unit.airflow.test_operators import execute
+from tests.support.airflow_fakes import SHARED, FakeGateway, execute, make_half, make_meeting, make_run
 
 UNTIL_MS = 4_000_000_000_000
 

@@ -17,8 +17,8 @@ import pytest
 from fedtasks.airflow.execution import environment, read_outcome, run_process, write_private
 from fedtasks.errors import ColumnMissing, ConfigDiffers, FedtasksError, PeerFailed, ProcessFailed, RunUnknown
 from fedtasks.wire.v1 import run_pb2
-from tests.processes import is_alive
-from tests.unit.airflow.conftest import make_meeting, make_run
+from tests.support.airflow_fakes import make_meeting, make_run
+from tests.support.processes import is_alive
 
 FAILED = make_meeting(run=make_run(run_pb2.STATE_FAILED, "PEER_FAILED"))
 

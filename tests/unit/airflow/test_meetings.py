@@ -7,7 +7,7 @@ import pytest
 from fedtasks.airflow.meetings import end_of, obstacle, waiting_for
 from fedtasks.errors import AttemptStale, FedtasksError, PeerFailed, PeerRestarted, RunCancelled, RunEnded
 from fedtasks.wire.v1 import run_pb2
-from tests.unit.airflow.conftest import make_half, make_meeting, make_run
+from tests.support.airflow_fakes import make_half, make_meeting, make_run
 
 RUNNING, FAILED, SUCCEEDED = run_pb2.STATE_RUNNING, run_pb2.STATE_FAILED, run_pb2.STATE_SUCCEEDED
 OWN = make_half(2, RUNNING)

@@ -8,8 +8,8 @@ import pytest
 
 from fedtasks.airflow.notifier import WebhookNotifier
 from fedtasks.errors import ConfigError
-from tests.unit.airflow.conftest import FakeGateway
-from tests.webhook import Webhook
+from tests.support.airflow_fakes import FakeGateway
+from tests.support.webhook import Webhook
 
 
 @pytest.fixture

@@ -39,24 +39,19 @@ from fedtasks.errors import (
 from fedtasks.pipeline.catalogue import intersect_by_shard
 from fedtasks.pipeline.step import Stage, Step
 from fedtasks.wire.v1 import run_pb2, worker_pb2
-from tests.unit.airflow.conftest import (
+from tests.support.airflow_fakes import (
     BOUNDS,
     RUN_ID,
     SHARED,
     FakeGateway,
     FakeStore,
+    execute,
     make_half,
     make_meeting,
     make_run,
 )
 
 STEP = Step("train", "module:train", settings={"epochs": 3})
-
-
-def execute(operator: Any, context: dict[str, Any]) -> Any:
-    """Run as Airflow's task runner does."""
-    operator.allow_nested_operators = True
-    return operator.execute(context)
 
 
 def resume(operator: Any, context: dict[str, Any], event: str = "ready", **kwargs: Any) -> Any:

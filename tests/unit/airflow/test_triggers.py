@@ -10,7 +10,7 @@ import pytest
 from fedtasks.airflow.triggers import MeetingTrigger
 from fedtasks.errors import RunUnknown
 from fedtasks.wire.v1 import run_pb2
-from tests.unit.airflow.conftest import RUN_ID, FakeGateway, make_half, make_meeting, make_run
+from tests.support.airflow_fakes import RUN_ID, FakeGateway, make_half, make_meeting, make_run
 
 
 async def events(trigger: MeetingTrigger) -> list[str]:

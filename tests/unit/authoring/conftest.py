@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-HEADER = """
-from fedtasks.airflow import fed
-from fedtasks.airflow.pipeline import FederatedDag, Step
-"""
-
-Write = Callable[..., Path]
+from tests.support.dag_files import HEADER, Write
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from fedtasks.config import Dataset, FeatureType, IdType, LabelKind
 from fedtasks.errors import ConfigError, DataMissing, DeadlinePassed, ProcessFailed, ReceiptsDiffer
 from fedtasks.pipeline.catalogue import train_split_nn
 from fedtasks.pipeline.step import Step
-from tests.unit.authoring.conftest import Write
+from tests.support.dag_files import Write
 
 MEANS = """
 @fed.task(rounds=1)

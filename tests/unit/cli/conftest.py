@@ -2,36 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from fedtasks.cli import app
-
-DATASETS = """\
-datasets:
-  - name: customers
-    uri: data/customers.parquet
-    id: person
-    features: {age: numeric, region: categorical}
-"""
-
-
-class Result:
-    """What one command did."""
-
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-Run = Callable[..., Result]
+from tests.support.command_line import DATASETS, Result, Run
 
 
 @pytest.fixture

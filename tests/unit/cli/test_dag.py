@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.cli.conftest import DATASETS, Result, Run
+from tests.support.command_line import DATASETS, Result, Run
 
 DAG = "dags/my_pipeline.py"
 

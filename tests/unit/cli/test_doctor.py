@@ -16,7 +16,7 @@ from fedtasks import doctor, identity
 from fedtasks.config import load_party
 from fedtasks.crypto import kernels
 from fedtasks.store import Store
-from tests.unit.cli.conftest import Run
+from tests.support.command_line import Run
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import typer
 
 from fedtasks.cli import app
 from fedtasks.config import load_party
-from tests.unit.cli.conftest import Run
+from tests.support.command_line import Run
 
 
 def commands() -> Iterator[tuple[str, Any]]:

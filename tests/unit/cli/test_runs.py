@@ -17,7 +17,7 @@ from fedtasks.cli.output import size
 from fedtasks.config import load_party
 from fedtasks.errors import StoreUnavailable
 from fedtasks.store import ApprovalRow, DisclosureRow, HalfRow, MetricRow, RefusalRow, RunRow, Store
-from tests.unit.cli.conftest import Run
+from tests.support.command_line import Run
 
 STEPS = json.dumps([{"name": name} for name in ("psi", "train")])
 HOUR_MS = 3_600_000

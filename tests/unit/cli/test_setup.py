@@ -12,7 +12,7 @@ from fedtasks import identity, tickets
 from fedtasks.cli.partyfile import with_peer
 from fedtasks.config import load_party
 from fedtasks.errors import ConfigError
-from tests.unit.cli.conftest import Run
+from tests.support.command_line import Run
 
 
 def test_init_writes_a_party_that_loads(bank: Path) -> None:

@@ -12,7 +12,7 @@ from fedtasks import tickets
 from fedtasks.config import load_party
 from fedtasks.store import Store
 from fedtasks.tickets.clauses import clauses, complete
-from tests.unit.cli.conftest import Run
+from tests.support.command_line import Run
 
 
 def test_ticket_issue_signs_what_was_asked(run: Run, met: tuple[str, str]) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from fedtasks.config import load_party
 from fedtasks.store import Store
-from tests.unit.cli.conftest import Run
+from tests.support.command_line import Run
 
 
 def test_audit_verify_finds_a_changed_row(run: Run, met: tuple[str, str], ticket_id: str, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import pytest
 from fedtasks import supervisor
 from fedtasks.errors import ProcessFailed
 from fedtasks.laptop.process import Process
-from tests.processes import is_alive
+from tests.support.processes import is_alive
 
 ENV = {"PATH": os.environ["PATH"]}
 

@@ -26,8 +26,8 @@ from fedtasks.errors import (
 from fedtasks.link import conversation, frames
 from fedtasks.link.client import GatewayClient
 from fedtasks.wire.v1 import session_pb2
-from tests.unit.link.pairs import both, open_half, relayed_pair
-from tests.unit.link.relay import SECRET, Relay
+from tests.support.links import both, open_half, relayed_pair
+from tests.support.relay import SECRET, Relay
 
 MIB = 1 << 20
 

@@ -27,7 +27,7 @@ from fedtasks.store import (
     TicketRow,
 )
 from fedtasks.tickets.clauses import clauses
-from tests.unit.reports.conftest import NOW_MS, RUN_ID, make_run, put_ticket
+from tests.support.report_rows import NOW_MS, RUN_ID, make_run, put_ticket
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from fedtasks.reports.models import compare_report
 from fedtasks.reports.results import Bin, bins_of, curves, results_report
 from fedtasks.reports.runs import run_report
 from fedtasks.store import MetricRow, Store
-from tests.unit.reports.conftest import NOW_MS, RUN_ID, make_run, put_ticket
+from tests.support.report_rows import NOW_MS, RUN_ID, make_run, put_ticket
 
 Rows = tuple[np.ndarray, np.ndarray]
 

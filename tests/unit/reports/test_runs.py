@@ -12,7 +12,7 @@ from fedtasks.reports.dag_runs import OVERLAP_MS, dag_run_report, metrics_report
 from fedtasks.reports.runs import run_list, run_report
 from fedtasks.reports.status import State
 from fedtasks.store import ApprovalRow, DisclosureRow, MetricRow, PeerRow, RefusalRow, Store
-from tests.unit.reports.conftest import NOW_MS, RUN_ID, make_half, make_run, put_ticket
+from tests.support.report_rows import NOW_MS, RUN_ID, make_half, make_run, put_ticket
 
 
 def test_run_unknown_is_refused(store: Store) -> None:

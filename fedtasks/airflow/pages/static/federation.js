@@ -46,7 +46,7 @@ function overview(found) {
     ),
     section(
       "Peers",
-      found.peers.length ? peerCards(found.peers) : empty("No peer is known; add one: fedtasks peer add."),
+      found.peers.length ? peerCards(found.peers) : empty("No peer is known; add one: `fedtasks peer add`."),
     ),
     section("Budget left", budgets(found.budgets)),
     section("Recent runs", runsOf("Recent runs", found.recent, "No run has ended yet.")),
@@ -127,7 +127,7 @@ function ticketTab(found) {
       ticketCards(
         found.granted,
         true,
-        "We have granted nothing; a peer's request, or fedtasks ticket issue, begins it.",
+        "We have granted nothing; a peer's request, or `fedtasks ticket issue`, begins it.",
       ),
     ),
     section(
@@ -260,7 +260,7 @@ function dataTab({ datasets }) {
 function landed(dataset) {
   if (!dataset.partitioned) return empty("It is not cut into partitions: a run reads it as it is.");
   if (!dataset.landed.length)
-    return empty("No partition has landed; fedtasks data landed, or the DAG that writes it, says when one has.");
+    return empty("No partition has landed; `fedtasks data land`, or the DAG that writes it, says when one has.");
   const rows = [...dataset.landed].reverse().map((each) => [each.partition, count(each.rows), time(each.at_ms)]);
   return table(`Landed partitions of ${dataset.name}`, ["partition", "rows", "landed"], rows);
 }
@@ -321,7 +321,7 @@ function digests({ own_digest, peer_digest }) {
 
 // -------------------------------------------------------------------------------------------------------------- peers
 function peerTab({ peers }) {
-  if (!peers.length) return empty("No peer is known; exchange cards and add one: fedtasks peer add.");
+  if (!peers.length) return empty("No peer is known; exchange cards and add one: `fedtasks peer add`.");
   return section(
     "Peers",
     ...peers.map((peer) => {

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import tests.unit.airflow.conftest  # noqa: F401 - gives Airflow a home of its own before it is imported
+import tests.support.airflow_home  # noqa: F401 - before anything imports Airflow
 
 USERS = {"ada": "admin", "udo": "user", "vera": "viewer"}
 PASSWORD = "pass"

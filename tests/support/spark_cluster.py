@@ -14,7 +14,7 @@ import httpx
 
 from fedtasks.laptop.ports import free_ports
 from fedtasks.supervisor import command
-from tests.cluster.jars import SPARK_HOME
+from tests.support.jars import SPARK_HOME
 
 ROOT = Path(__file__).resolve().parents[2]
 _DEPLOY = "org.apache.spark.deploy"

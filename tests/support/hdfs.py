@@ -16,7 +16,7 @@ import fsspec
 
 from fedtasks.laptop.ports import free_ports
 from fedtasks.supervisor import command
-from tests.cluster.jars import hadoop_jars, java
+from tests.support.jars import hadoop_jars, java
 
 _DAEMON = "org.apache.hadoop.hdfs.server"
 

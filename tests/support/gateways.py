@@ -19,6 +19,7 @@ from fedtasks.gateway.server import Gateway
 from fedtasks.laptop.ports import free_ports
 from fedtasks.link.client import GatewayClient
 from fedtasks.store import Store, TicketRow
+from tests.support.proxy import Proxy
 
 PIPELINE = "train_split_nn"
 
@@ -287,3 +288,12 @@ def grant_ticket(grantor: Member, holder: Member, *, accept: bool = True, **chan
             row = TicketRow(grant.ticket_id, peer.name, granted, token, acceptance, None, now_ms(), True)
             store.put_ticket(row)
     return grant.ticket_id
+
+
+class Pair:
+    """Bank and shop, whose gateways meet through a proxy."""
+
+    def __init__(self, bank: Member, shop: Member, proxy: Proxy) -> None:
+        self.bank = bank
+        self.shop = shop
+        self.proxy = proxy

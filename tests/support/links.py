@@ -11,7 +11,7 @@ from fedtasks.link.client import GatewayClient
 from fedtasks.link.conversation import WINDOW
 from fedtasks.link.grpc_link import GrpcLink
 from fedtasks.link.link import Link
-from tests.unit.link.relay import SECRET, Relay
+from tests.support.relay import SECRET, Relay
 
 LIMIT_S = 60.0
 

@@ -1,4 +1,4 @@
-"""The jars of a real HDFS, of the version that pyspark's own Hadoop client has; `python -m tests.cluster.jars` fetches.
+"""The jars of a real HDFS, of the version that pyspark's own Hadoop client has; `python -m tests.support.jars` fetches.
 
 Apache Ivy, which pyspark bundles, gets them from Maven Central: a machine needs Java and nothing else.
 """

@@ -12,7 +12,7 @@ import pytest
 from fedtasks.authoring.pytest_plugin import RunBoth
 from fedtasks.authoring.sample import Pair
 from fedtasks.errors import ProcessFailed
-from tests.unit.authoring.conftest import Write
+from tests.support.dag_files import Write
 
 COUNT = """
 @fed.task(add=0)

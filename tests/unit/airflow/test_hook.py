@@ -1,4 +1,4 @@
-"""What Airflow is told of this provider, and how a task finds its party."""
+"""The connection: what Airflow is told of it, and how a task finds its party by it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fedtasks.airflow import get_provider_info
 from fedtasks.airflow.hook import FedtasksHook
 from fedtasks.errors import ConfigError, SecretRejected
 from fedtasks.wire.v1 import failure_pb2, worker_pb2
-from tests.unit.airflow.conftest import PARTY, FakeGateway
+from tests.support.airflow_fakes import PARTY, FakeGateway
 
 
 def test_provider_info_satisfies_airflows_schema() -> None:

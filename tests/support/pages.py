@@ -1,0 +1,62 @@
+"""The pages of a bank in Airflow's application, as people of three roles see them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from fedtasks.clock import now_ms
+from fedtasks.store import RunRow
+from tests.support.airflow_application import sign_in
+from tests.support.gateways import PIPELINE, Pair
+
+DAG_RUN = "manual-1"
+
+
+class House:
+    """The bank: its pages as people of three roles see them, and both parties' gateways behind them."""
+
+    def __init__(self, client: Any, pair: Pair, run_id: str, ticket_id: str) -> None:
+        self.client = client
+        self.pair = pair
+        self.run_id = run_id
+        self.ticket_id = ticket_id
+        self._signed_in: dict[str, dict[str, str]] = {}
+
+    def headers(self, user: str) -> dict[str, str]:
+        """Sign a user in."""
+        if not user:
+            return {}
+        if user not in self._signed_in:
+            self._signed_in[user] = sign_in(self.client, user)
+        return self._signed_in[user]
+
+    def get(self, path: str, user: str = "ada", **params: Any) -> Any:
+        self.client.cookies.clear()
+        return self.client.get(f"/fedtasks/{path}", params=params, headers=self.headers(user))
+
+    def post(self, path: str, body: Any, user: str = "ada", **headers: str) -> Any:
+        self.client.cookies.clear()
+        sent = {**self.headers(user), "X-Fedtasks": "1", **headers}
+        return self.client.post(f"/fedtasks/{path}", json=body, headers=sent)
+
+
+def make_run(number: int = 1, **changes: Any) -> RunRow:
+    """Return a run of the bank's, which leads."""
+    steps = [{"name": name, "digest": ""} for name in ("psi", "align", "train", "evaluate")]
+    values: dict[str, Any] = {
+        "run_id": f"{PIPELINE}.2026-11-21.{number}",
+        "pipeline": PIPELINE,
+        "partition": "2026-11-21",
+        "number": number,
+        "peer": "shop",
+        "initiated": True,
+        "ticket_id": "t-1",
+        "config_digest": "",
+        "config_json": json.dumps({"leader": "bank", "datasets": {}, "steps": {"train": {"epochs": 3}}}),
+        "steps_json": json.dumps(steps),
+        "dag_id": PIPELINE,
+        "dag_run_id": f"manual-{number}",
+        "opened_ms": now_ms(),
+    }
+    return RunRow(**(values | changes))

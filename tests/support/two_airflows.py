@@ -1,0 +1,69 @@
+"""Two parties with an Airflow each: their DAG runs, told apart and awaited."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from fedtasks.laptop.demo import PIPELINE, conf
+from fedtasks.laptop.party import LocalParty
+from tests.support.proxy import Proxy
+
+NIGHTLY = "offline_psi"
+TREES, PREDICT = "train_secureboost", "predict_secureboost"
+MISSING = "missing_there"
+BROKEN = "broken_there"
+
+
+class World:
+    """Both parties; the shop dials the bank through a proxy that a test can cut."""
+
+    def __init__(self, bank: LocalParty, shop: LocalParty, proxy: Proxy) -> None:
+        self.bank = bank
+        self.shop = shop
+        self.proxy = proxy
+
+
+def running(world: World) -> list[str]:
+    """Return the DAG runs that have not ended."""
+    return [
+        run["dag_run_id"]
+        for party in (world.bank, world.shop)
+        for run in party.dag_runs(PIPELINE)
+        if run["state"] not in ("success", "failed")
+    ]
+
+
+def trigger(world: World, name: str, partition: str, **changes: Any) -> str:
+    world.bank.trigger(PIPELINE, name, {**conf(partition), **changes})
+    return f"{PIPELINE}.{partition}.1"
+
+
+def state(party: LocalParty, dag_run_id: str) -> str:
+    return str(party.dag_run(PIPELINE, dag_run_id)["state"])
+
+
+def note(party: LocalParty, dag_run_id: str, dag_id: str = PIPELINE) -> str:
+    return str(party.dag_run(dag_id, dag_run_id).get("note"))
+
+
+def task_state(party: LocalParty, dag_run_id: str, task: str) -> str | None:
+    """Return a task's state, None while its DAG run is not there yet."""
+    if dag_run_id not in {run["dag_run_id"] for run in party.dag_runs(PIPELINE)}:
+        return None
+    answer = party.airflow.rest("GET", f"/api/v2/dags/{PIPELINE}/dagRuns/{dag_run_id}/taskInstances")
+    return next((one["state"] for one in answer["task_instances"] if one["task_id"] == task), None)
+
+
+def states(world: World, dag_run_id: str, run_id: str, dag_id: str = PIPELINE) -> list[str]:
+    """Return the states of both DAG runs of a run, as far as they are there."""
+    pairs = ((world.bank, dag_run_id), (world.shop, run_id))
+    return [run["state"] for party, name in pairs for run in party.dag_runs(dag_id) if run["dag_run_id"] == name]
+
+
+def ended(world: World, dag_run_id: str, run_id: str) -> Callable[[], bool]:
+    def check() -> bool:
+        found = states(world, dag_run_id, run_id)
+        return len(found) == 2 and set(found) <= {"success", "failed"}
+
+    return check
