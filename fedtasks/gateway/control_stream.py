@@ -23,6 +23,9 @@ from fedtasks.wire.v1 import failure_pb2, peer_pb2, peer_pb2_grpc
 log = logging.getLogger(__name__)
 
 PROTOCOL = 2
+
+CONNECT_S = 10.0
+"""How long a request waits for the conversation to begin."""
 """The one version of the gateways' protocol that this release speaks."""
 
 KEEPALIVE = (
@@ -133,7 +136,7 @@ class PeerConnection:
         FedtasksError
             The peer answered with this failure.
         """
-        await self.wait_connected(min(timeout_s, 10.0))
+        await self.wait_connected(min(timeout_s, CONNECT_S))
         conversation = self._live
         if conversation is None:
             raise self._absence()

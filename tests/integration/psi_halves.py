@@ -86,6 +86,8 @@ class PipeLink(Endpoint):
                 self._greeted.set()
         except OSError:
             return  # the other process has hung up; the reader says so
+        finally:
+            self._greeted.set()  # or never will be
 
     def _take_frames(self) -> None:
         try:

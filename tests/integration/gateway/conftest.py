@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from fedtasks.gateway import control_stream
 from tests.support.gateways import Pair, make_members, set_address
 from tests.support.proxy import Proxy
 
@@ -20,6 +21,12 @@ def pair(tmp_path: object) -> Iterator[Pair]:
         shop.close()
         bank.close()
         proxy.close()
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let gateways give up at once on a peer that is away."""
+    monkeypatch.setattr(control_stream, "CONNECT_S", 0.5)
 
 
 @pytest.fixture

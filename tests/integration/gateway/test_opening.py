@@ -322,6 +322,7 @@ def test_refusal_is_noted_as_it_is_kept_by_a_clock_that_never_stands_still(
     assert "PEER_UNKNOWN" in pair.bank.airflow.runs[PIPELINE, "manual-1"]["note"]
 
 
+@pytest.mark.usefixtures("impatient")
 def test_open_run_without_a_peer_says_so(pair: Pair) -> None:
     pair.bank.start()
     grant_ticket(pair.shop, pair.bank)

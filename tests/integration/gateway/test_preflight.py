@@ -130,6 +130,7 @@ def test_peer_that_asks_again_and_again_is_refused(running: Pair) -> None:
     assert len(requests(running.shop)) == len(requests(running.bank)) == MAX_OPEN_REQUESTS
 
 
+@pytest.mark.usefixtures("impatient")
 def test_ticket_request_to_an_absent_peer_is_not_kept(pair: Pair) -> None:
     pair.bank.start()
     with pair.bank.client() as bank, pytest.raises(PeerUnreachable):

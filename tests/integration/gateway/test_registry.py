@@ -123,6 +123,7 @@ def test_rollback_without_a_ticket_in_force_is_refused(published: Pair) -> None:
     assert (champion(published.bank), champion(published.shop)) == (2, 2)
 
 
+@pytest.mark.usefixtures("impatient")
 def test_rollback_while_the_peer_is_away_changes_neither_side(published: Pair) -> None:
     published.shop.stop()
     with published.bank.client() as client, pytest.raises(errors.PeerUnreachable):
