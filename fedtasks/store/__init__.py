@@ -1,8 +1,6 @@
 """Where a gateway keeps its state, so that it can be restarted at any moment: PostgreSQL, or SQLite on a laptop."""
 
-from fedtasks.store.landings import Landings
-from fedtasks.store.models import ModelRegistry
-from fedtasks.store.peers import Peers
+from fedtasks.store.audit import check_chain
 from fedtasks.store.rows import (
     ApprovalRow,
     AuditRow,
@@ -18,8 +16,8 @@ from fedtasks.store.rows import (
     TicketRequestRow,
     TicketRow,
 )
-from fedtasks.store.store import Store, check_chain
-from fedtasks.store.tags import TagTables
+from fedtasks.store.store import Store
+from fedtasks.store.tags import TagBook
 
 __all__ = [
     "ApprovalRow",
@@ -27,17 +25,14 @@ __all__ = [
     "DisclosureRow",
     "HalfRow",
     "LandingRow",
-    "Landings",
     "MetricRow",
-    "ModelRegistry",
     "ModelRow",
     "PeerRow",
-    "Peers",
     "RefusalRow",
     "RunRow",
     "Store",
+    "TagBook",
     "TagTableRow",
-    "TagTables",
     "TicketRequestRow",
     "TicketRow",
     "check_chain",

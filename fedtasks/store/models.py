@@ -2,43 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Connection, Engine, select, update
+from sqlalchemy import Connection, select, update
 
 from fedtasks.errors import ModelTaken, ModelUnknown
-from fedtasks.store import engine as database
 from fedtasks.store import schema
+from fedtasks.store.repository import Repository, Rows, to_columns, to_row
 from fedtasks.store.rows import ModelRow
 
-_ORDER = schema.models.c.model, schema.models.c.version
 
+class ModelBook(Repository):
+    """The models of a store; who writes a version waits for all others who do."""
 
-class ModelRegistry:
-    """The models of a store."""
+    _table = schema.models
 
-    def __init__(self, reader: Engine, writer: Engine) -> None:
-        self._reader = reader
-        self._writer = writer
-
-    def version(self, model: str, version: int) -> ModelRow | None:
+    def get(self, model: str, version: int) -> ModelRow | None:
         """Return a version, or None."""
-        return next(iter(self._find(model=model, version=version)), None)
+        return self._first(ModelRow, self._where(model=model, version=version))
 
     def champion(self, model: str) -> ModelRow | None:
         """Return the version in use, or None."""
-        return next(iter(self._find(model=model, champion=True)), None)
+        return self._first(ModelRow, self._where(model=model, champion=True))
 
-    def versions(self, model: str | None = None) -> list[ModelRow]:
+    def list(self, model: str | None = None) -> Rows[ModelRow]:
         """Return the versions of one model or of all, by name and number."""
-        return self._find(**({} if model is None else {"model": model}))
+        return self._list(ModelRow, self._where(model=model).order_by(*self._table.primary_key))
 
-    def consumed(self, model: str, version: int) -> dict[str, list[str]]:
-        """Return what a version and all that it went on from have learnt from: own dataset → sorted partitions."""
-        known = {row.version: row for row in self.versions(model)}
+    def consumed(self, model: str, version: int) -> dict[str, Rows[str]]:
+        """Return what a version and all it went on from learnt from: this party's dataset → sorted partitions."""
+        known = {row.version: row for row in self.list(model)}
         found: dict[str, set[str]] = {}
         row = known.get(version)
         while row is not None:
@@ -61,14 +56,18 @@ class ModelRegistry:
         ------
         ModelTaken
             The name belongs to another pipeline or peer, or the number to another version.
+        ModelUnknown
+            There is no such version as its parent.
         """
         with self._write() as connection:
-            owners = select(schema.runs.c.pipeline, schema.models.c.peer).join_from(schema.models, schema.runs)
-            for owner in connection.execute(owners.where(schema.models.c.model == row.model).distinct()):
+            self._lock_table(connection)
+            owners = select(schema.runs.c.pipeline, self._table.c.peer).join_from(self._table, schema.runs)
+            for owner in connection.execute(owners.where(self._table.c.model == row.model).distinct()):
                 if tuple(owner) != (pipeline, row.peer):
                     detail = f"`{row.model}` belongs to pipeline {owner.pipeline} with {owner.peer}"
                     raise ModelTaken(detail, model=row.model)
-            versions = {found.version: found for found in _rows(connection, model=row.model)}
+            stored = [to_row(ModelRow, each) for each in connection.execute(self._where(model=row.model))]
+            versions = {each.version: each for each in stored}
             found = versions.get(row.version)
             if found is not None and _identity(found) == _identity(row):
                 return found
@@ -77,47 +76,29 @@ class ModelRegistry:
                 raise ModelTaken(model=row.model, version=row.version, newest=newest)
             if row.parent is not None and row.parent not in versions:
                 raise ModelUnknown(model=row.model, version=row.parent)
-            _step_down(connection, row.model)
+            self._step_down(connection, row.model)
             published = replace(row, champion=True)
-            connection.execute(schema.models.insert(), vars(published))
+            connection.execute(self._table.insert(), to_columns(published))
             return published
 
     def make_champion(self, model: str, version: int) -> ModelRow:
         """Put a version into use; raise `ModelUnknown` when there is none."""
+        table = self._table
         with self._write() as connection:
-            found = next(_rows(connection, model=model, version=version), None)
+            self._lock_table(connection)
+            found = connection.execute(self._where(model=model, version=version)).first()
             if found is None:
                 raise ModelUnknown(model=model, version=version)
-            _step_down(connection, model)
-            table = schema.models
+            self._step_down(connection, model)
             chosen = (table.c.model == model) & (table.c.version == version)
             connection.execute(update(table).where(chosen).values(champion=True))
-            return replace(found, champion=True)
+            return replace(to_row(ModelRow, found), champion=True)
 
-    def _find(self, **equal: object) -> list[ModelRow]:
-        with database.translated(self._reader), self._reader.begin() as connection:
-            return list(_rows(connection, **equal))
-
-    @contextmanager
-    def _write(self) -> Iterator[Connection]:
-        with database.translated(self._writer), self._writer.begin() as connection:
-            if connection.dialect.name == "postgresql":
-                connection.exec_driver_sql("LOCK TABLE models IN EXCLUSIVE MODE")
-            yield connection
-
-
-def _rows(connection: Connection, **equal: object) -> Iterator[ModelRow]:
-    table = schema.models
-    query = select(table).where(*(table.c[name] == value for name, value in equal.items())).order_by(*_ORDER)
-    for found in connection.execute(query):
-        yield ModelRow(**found._mapping)
-
-
-def _step_down(connection: Connection, model: str) -> None:
-    table = schema.models
-    connection.execute(update(table).where(table.c.model == model, table.c.champion).values(champion=False))
+    def _step_down(self, connection: Connection, model: str) -> None:
+        table = self._table
+        connection.execute(update(table).where(table.c.model == model, table.c.champion).values(champion=False))
 
 
 def _identity(row: ModelRow) -> Mapping[str, Any]:
-    """What a version is; when it came to be, its figures and whether it is in use may differ."""
-    return {**vars(row), "metrics": None, "champion": False, "published_ms": 0}
+    """Return what makes a version; when it came to be, its figures and whether it is in use may differ."""
+    return {**to_columns(row), "metrics": None, "champion": False, "published_ms": 0}

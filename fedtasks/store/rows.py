@@ -16,7 +16,7 @@ class TicketRow:
     ticket_id, peer
         Its name and the other party.
     granted
-        True: we granted it; false: we hold it.
+        True: this party granted it; false: it holds it.
     grant, acceptance, revocation
         The signed texts (JWS).
     issued_ms
@@ -37,7 +37,7 @@ class TicketRow:
 
 @dataclass(frozen=True)
 class RunRow:
-    """A run as this party knows it: its own half, and the peer's half as last told.
+    """A run as this party knows it: the local half, and the peer's half as last told.
 
     Parameters
     ----------
@@ -52,12 +52,12 @@ class RunRow:
     dag_id, dag_run_id
         The DAG run of this side.
     state, failure, receipt
-        Own half: ``running``, ``succeeded`` or ``failed``.
+        The local half: ``running``, ``succeeded`` or ``failed``.
     peer_state, peer_failure, peer_receipt
         The peer's half.
     version, acked_version, peer_version
-        Version of our half (rises with every change that the peer must learn), the newest one that the peer has
-        confirmed, and the newest version of the peer's half that we have.
+        Version of the local half (rises with every change that the peer must learn), the newest one that the peer
+        has confirmed, and the newest version of the peer's half that is known here.
     note
         Last note shown on the DAG run.
     opened_ms, closed_ms
@@ -231,9 +231,9 @@ class PeerRow:
     connected, since_ms
         Whether a conversation stands, and since when that is so.
     seen_ms
-        When the own gateway last looked: if that is long ago, it does not run.
+        When this party's gateway last looked: if that is long ago, it does not run.
     version, clock_skew_s
-        Its release, and how far its clock is from ours.
+        Its release, and how far its clock is from this party's.
     failure
         Why it is not connected.
     checks, checked_ms
@@ -260,7 +260,7 @@ class TicketRequestRow:
     request_id, peer
         Its name, and the other party.
     own
-        True: we ask; false: the peer asks us.
+        True: this party asks; false: the peer does.
     asked
         What for: ``pipelines``, ``dataset``, ``role``, ``days``, ``reason``.
     state
@@ -290,7 +290,7 @@ class LandingRow:
     landed_ms
         When that became known.
     synced
-        The own Airflow knows, and of an own partition the peers that may.
+        This party's Airflow knows, and of a partition of this party the peers that may.
     """
 
     party: str
@@ -318,7 +318,7 @@ class ModelRow:
     metrics
         What this party knows of its quality, and of the champion's on the same rows.
     consumed
-        Own dataset → the partitions that it has learnt from beyond its parent.
+        This party's dataset → the partitions that it has learnt from beyond its parent.
     champion
         Whether it is the version in use.
     published_ms

@@ -245,7 +245,7 @@ models = Table(
     _text("own_digest"),
     _text("peer_digest"),
     _object("metrics"),
-    # Dataset -> the partitions of it that this version has learnt from beyond its parent; own datasets only.
+    # Dataset -> the partitions of it that this version has learnt from beyond its parent; this party's datasets only.
     Column("consumed", JSON, nullable=False),
     Column("champion", Boolean, nullable=False),
     _count("published_ms"),

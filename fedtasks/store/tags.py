@@ -1,17 +1,18 @@
-"""Tags of own ids, loaded for live lookups; a table is replaced in one transaction."""
+"""Tags of this party's ids, loaded for live lookups; a table is replaced in one transaction."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import psycopg2
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
-from fedtasks.store import engine as database
+from fedtasks.clock import Clock
+from fedtasks.store import schema
+from fedtasks.store.repository import Repository
 from fedtasks.store.rows import TagTableRow
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ _CHUNK = 500
 _CURRENT = "SELECT table_id FROM tag_tables WHERE dataset = {} AND key_id = {}"
 
 
-class TagTables:
+class TagBook(Repository):
     """The tag tables of a store: one for each dataset and signing key.
 
     Notes
@@ -32,16 +33,15 @@ class TagTables:
     A lookup finds its table and looks into it by one statement, so it sees the table before a reload or the one after.
     """
 
-    def __init__(self, reader: Engine, writer: Engine, clock: Callable[[], int]) -> None:
-        self._reader = reader
-        self._writer = writer
-        self._clock = clock
-        self._is_postgresql = writer.dialect.name == "postgresql"
+    _table = schema.tag_tables
+
+    def __init__(self, engine: Engine, clock: Clock) -> None:
+        super().__init__(engine, clock)
         self._copy = _copy_in if self._is_postgresql else _insert
 
-    def table(self, dataset: str, key_id: str) -> TagTableRow | None:
+    def get(self, dataset: str, key_id: str) -> TagTableRow | None:
         """Return what is loaded, or None."""
-        with self._begin(self._reader) as connection:
+        with self._read() as connection:
             return _table(connection, dataset, key_id)
 
     def load(
@@ -78,10 +78,10 @@ class TagTables:
         Cost: one COPY and two indexes on PostgreSQL; memory for one batch.
         """
         wanted = (generation, tuple(columns))
-        found = self.table(dataset, key_id)  # what is loaded already need not wait for other loads
+        found = self.get(dataset, key_id)  # what is loaded already need not wait for other loads
         if found is not None and (found.generation, found.columns) == wanted:
             return found
-        with self._begin(self._writer) as connection:
+        with self._write() as connection:
             self._wait_for_others(connection)
             found = _table(connection, dataset, key_id)
             if found is not None and (found.generation, found.columns) == wanted:
@@ -117,23 +117,17 @@ class TagTables:
         found = self._find("tag, id, answer", "tag", dataset, key_id, tags)
         return {bytes(tag): (each, answer) for tag, each, answer in found}
 
-    def drop(self, dataset: str, key_id: str) -> None:
+    def remove(self, dataset: str, key_id: str) -> None:
         """Forget a table."""
-        with self._begin(self._writer) as connection:
+        with self._write() as connection:
             found = _table(connection, dataset, key_id)
             if found is not None:
                 _delete(connection, found.table_id)
 
-    @contextmanager
-    def _begin(self, engine: Engine) -> Iterator[Connection]:
-        with database.translated(engine), engine.begin() as connection:
-            yield connection
-
     def _wait_for_others(self, connection: Connection) -> None:
-        # On SQLite, a transaction that writes has waited already.
         if self._is_postgresql:
             connection.exec_driver_sql("SET LOCAL lock_timeout = 0")
-            connection.exec_driver_sql("LOCK TABLE tag_tables IN EXCLUSIVE MODE")
+        self._lock_table(connection)
 
     def _find(
         self, wanted: str, column: str, dataset: str, key_id: str, values: Sequence[str] | Sequence[bytes]
@@ -142,7 +136,7 @@ class TagTables:
             return
         mark = "%s" if self._is_postgresql else "?"
         query = f"SELECT {wanted} FROM tags WHERE table_id = ({_CURRENT.format(mark, mark)}) AND {column} "  # noqa: S608
-        with self._begin(self._reader) as connection:
+        with self._read() as connection:
             if self._is_postgresql:
                 listed = [psycopg2.Binary(each) if isinstance(each, bytes) else each for each in values]
                 yield from connection.exec_driver_sql(f"{query}= ANY(%s)", (dataset, key_id, listed))

@@ -1,0 +1,102 @@
+"""Decisions, each chained to the one before it by its digest."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import select
+
+from fedtasks.dataclass_io import to_plain
+from fedtasks.digests import digest
+from fedtasks.errors import DataCorrupt
+from fedtasks.store import schema
+from fedtasks.store.repository import Repository, Rows, to_columns, to_row
+from fedtasks.store.rows import AuditRow
+
+GENESIS = "0" * 64
+"""The digest that the first decision names as the one before it."""
+
+
+class AuditBook(Repository):
+    """The audit chain of a store."""
+
+    _table = schema.audit
+
+    def list(self, *, limit: int | None = None, action: str | None = None, before: int | None = None) -> Rows[AuditRow]:
+        """Return the newest `limit` decisions (all by default) that come before row `before`, oldest first."""
+        query = self._where(action=action).order_by(self._table.c.seq.desc()).limit(limit)
+        if before is not None:
+            query = query.where(self._table.c.seq < before)
+        return self._list(AuditRow, query)[::-1]
+
+    def add(self, actor: str, action: str, decision: str, /, **detail: Any) -> AuditRow:
+        """Append a decision to the chain.
+
+        Parameters
+        ----------
+        actor, action
+            Who, what.
+        decision
+            ``allowed``, ``refused`` or ``noted``.
+        **detail
+            Facts that JSON can hold; never an id of a person, never a secret.
+
+        Notes
+        -----
+        Writers wait for each other, so the chain never forks. The chain shows any change of a row but not that its
+        end was cut off: for that, compare the last digest with one that the peer has seen.
+        """
+        table = self._table
+        facts = json.loads(json.dumps(to_plain(detail), allow_nan=False))
+        with self._write() as connection:
+            self._lock_table(connection)
+            last = connection.execute(select(table.c.seq, table.c.digest).order_by(table.c.seq.desc()).limit(1)).first()
+            seq, previous = (last.seq + 1, last.digest) if last else (1, GENESIS)
+            row = AuditRow(seq, self._clock(), actor, action, decision, facts, previous, "")
+            row = replace(row, digest=row_digest(row))
+            connection.execute(table.insert(), to_columns(row))
+            return row
+
+    def verify(self) -> None:
+        """Check the whole chain.
+
+        Raises
+        ------
+        DataCorrupt
+            Naming the first row that was changed, removed or put in.
+        """
+        query = select(self._table).order_by(self._table.c.seq)
+        with self._transaction(self._engine) as connection:
+            found = connection.execution_options(yield_per=1000).execute(query)
+            check_chain((to_row(AuditRow, each) for each in found), 1, GENESIS)
+
+
+def check_chain(rows: Iterable[AuditRow], first: int | None = None, previous: str | None = None) -> None:
+    """Check that decisions follow each other.
+
+    Parameters
+    ----------
+    rows
+        The decisions, oldest first.
+    first, previous
+        The number of the first one, and the digest of the one before it; None if that is not known.
+
+    Raises
+    ------
+    DataCorrupt
+        Naming the first row that was changed, removed or put in.
+    """
+    for row in rows:
+        if first is not None and row.seq != first:
+            raise DataCorrupt(f"audit row {first} is missing", where="audit")
+        if previous not in (None, row.previous) or row.digest != row_digest(row):
+            raise DataCorrupt(f"audit row {row.seq} does not fit the chain", where="audit")
+        first, previous = row.seq + 1, row.digest
+
+
+def row_digest(row: AuditRow) -> str:
+    """Return the SHA-256 (hex) of a decision, that of the one before it included."""
+    return digest({name: value for name, value in to_columns(row).items() if name != "digest"})

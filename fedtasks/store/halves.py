@@ -1,0 +1,105 @@
+"""Halves of tasks: this party's, and the peer's as last told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection, Engine, select
+
+from fedtasks.clock import Clock
+from fedtasks.errors import AttemptStale
+from fedtasks.store import schema
+from fedtasks.store.repository import Repository, Rows, to_columns, to_row
+from fedtasks.store.rows import HalfRow
+from fedtasks.store.runs import bump_run, locked_run
+
+_ENDED = ("succeeded", "failed")
+
+
+class HalfBook(Repository):
+    """The halves of a store's runs.
+
+    Notes
+    -----
+    Whoever writes a half locks its run first, so that the halves of a run and the run's version change together.
+    """
+
+    _table = schema.halves
+
+    def __init__(self, engine: Engine, clock: Clock) -> None:
+        super().__init__(engine, clock)
+        self._put = self._upsert()
+
+    def get(self, run_id: str, task: str, own: bool) -> HalfRow | None:
+        """Return one half of a task, or None."""
+        return self._first(HalfRow, self._where(run_id=run_id, task=task, own=own))
+
+    def list(self, run_id: str, own: bool | None = None) -> Rows[HalfRow]:
+        """Return the halves of a run's tasks by the tasks' names: both sides', the local ones (True), the peer's."""
+        query = self._where(run_id=run_id, own=own)
+        return self._list(HalfRow, query.order_by(self._table.c.task, self._table.c.own))
+
+    def of_runs(self, run_ids: Sequence[str]) -> dict[str, Rows[HalfRow]]:
+        """Return the halves of several runs, both sides', by run."""
+        found: dict[str, Rows[HalfRow]] = {run_id: [] for run_id in run_ids}
+        for half in self._list(HalfRow, select(self._table).where(self._table.c.run_id.in_(run_ids))):
+            found[half.run_id].append(half)
+        return found
+
+    def put(self, row: HalfRow, *, bump: bool = False) -> None:
+        """Insert or replace a half; `bump` raises the run's version with it, in one transaction.
+
+        Raises
+        ------
+        AttemptStale
+            A newer attempt is stored; nothing was changed.
+        RunUnknown
+            There is no such run.
+        """
+        with self._write() as connection:
+            run = locked_run(connection, row.run_id)
+            stored = self._stored(connection, row.run_id, row.task, row.own)
+            if stored is not None and row.attempt < stored.attempt:
+                raise AttemptStale(
+                    f"attempt {row.attempt} of `{row.task}` is older than {stored.attempt}", where=row.run_id
+                )
+            connection.execute(self._put, to_columns(row))
+            if bump:
+                bump_run(connection, run)
+
+    def announce(self, run_id: str, task: str, token: str, until_ms: int) -> HalfRow:
+        """Say that the local half of a task is here, and return it; a new attempt raises the run's version.
+
+        The same token finds its attempt again, as it stands, until that has ended. Another token begins a new one: the
+        next of this party's, or the peer's if that is further.
+
+        Parameters
+        ----------
+        run_id, task
+            Which task.
+        token
+            Names the try in Airflow.
+        until_ms
+            When a new attempt stops waiting.
+
+        Raises
+        ------
+        RunUnknown
+            There is no such run.
+        """
+        with self._write() as connection:
+            run = locked_run(connection, run_id)
+            own = self._stored(connection, run_id, task, True)
+            peer = self._stored(connection, run_id, task, False)
+            if own is not None and own.token == token and own.state not in _ENDED:
+                return own
+            attempt = max(own.attempt + 1 if own else 1, peer.attempt if peer else 1)
+            now = self._clock()
+            half = HalfRow(run_id, task, True, attempt, "waiting", token, now, until_ms, announced_ms=now)
+            connection.execute(self._put, to_columns(half))
+            bump_run(connection, run)
+            return half
+
+    def _stored(self, connection: Connection, run_id: str, task: str, own: bool) -> HalfRow | None:
+        found = connection.execute(self._where(run_id=run_id, task=task, own=own)).first()
+        return None if found is None else to_row(HalfRow, found)

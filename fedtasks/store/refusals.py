@@ -1,0 +1,38 @@
+"""DAG runs that came to no run, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from sqlalchemy import delete, select
+
+from fedtasks.store import schema
+from fedtasks.store.repository import Repository, Rows, to_columns
+from fedtasks.store.rows import RefusalRow
+
+
+class RefusalBook(Repository):
+    """The refused DAG runs of a store."""
+
+    _table = schema.refusals
+
+    def get(self, dag_id: str, dag_run_id: str) -> RefusalRow | None:
+        """Return why a DAG run was refused, None if it was not."""
+        return self._first(RefusalRow, self._where(dag_id=dag_id, dag_run_id=dag_run_id))
+
+    def list(self, *, dag_ids: Collection[str] | None = None, limit: int = 100) -> Rows[RefusalRow]:
+        """Return refusals, newest first: all, or those of some DAGs only."""
+        table = self._table
+        query = select(table).order_by(table.c.at_ms.desc(), table.c.dag_run_id.desc()).limit(limit)
+        return self._list(RefusalRow, query if dag_ids is None else query.where(table.c.dag_id.in_(dag_ids)))
+
+    def put(self, row: RefusalRow) -> None:
+        """Keep why a DAG run was refused; its last refusal counts."""
+        with self._write() as connection:
+            connection.execute(self._upsert(), to_columns(row))
+
+    def remove(self, dag_id: str, dag_run_id: str) -> None:
+        """Forget a refusal, because the DAG run has come to a run."""
+        table = self._table
+        with self._write() as connection:
+            connection.execute(delete(table).where(table.c.dag_id == dag_id, table.c.dag_run_id == dag_run_id))

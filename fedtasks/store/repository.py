@@ -1,0 +1,114 @@
+"""The idiom of all books: a statement in a transaction, and rows as frozen dataclasses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, ClassVar, TypeAlias, TypeVar
+
+from sqlalchemy import Connection, Engine, Row, Select, Table, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from fedtasks.clock import Clock
+from fedtasks.store import engine as database
+
+T = TypeVar("T")
+
+Rows: TypeAlias = list[T]
+"""What a book's `list` returns; in a class that has such a method, ``list`` in a signature would mean the method."""
+
+
+class Repository:
+    """The rows of one table, and the transactions around them.
+
+    A book is a subclass that names its table and adds what may be done with its rows. The verbs are the same in all
+    books: `get` returns one row or None, `list` several; `put` inserts or replaces, `add` only inserts, `change` gives
+    columns new values, `remove` forgets; `total` adds up.
+
+    Parameters
+    ----------
+    engine
+        The store's connections.
+    clock
+        Milliseconds since the epoch.
+
+    Notes
+    -----
+    Writers on SQLite wait for each other from the beginning of their transactions. On PostgreSQL they wait where they
+    lock: the row of a ticket, the row of a run, or the whole table (`_lock_table`).
+    """
+
+    _table: ClassVar[Table]
+
+    def __init__(self, engine: Engine, clock: Clock) -> None:
+        self._engine = engine
+        self._reader = database.reader(engine)
+        self._writer = engine.execution_options(writes=True)
+        self._clock = clock
+        self._is_postgresql = engine.dialect.name == "postgresql"
+
+    # ------------------------------------------------------------------------------------------------- transactions
+    @contextmanager
+    def _transaction(self, engine: Engine) -> Iterator[Connection]:
+        with database.translated(engine), engine.begin() as connection:
+            yield connection
+
+    def _read(self) -> AbstractContextManager[Connection]:
+        """Read by one statement; `_transaction` reads by several that must agree."""
+        return self._transaction(self._reader)
+
+    def _write(self) -> AbstractContextManager[Connection]:
+        return self._transaction(self._writer)
+
+    def _lock_table(self, connection: Connection) -> None:
+        """Keep other writers of this table waiting until the transaction ends."""
+        # On SQLite, a transaction that writes has waited already.
+        if self._is_postgresql:
+            connection.exec_driver_sql(f"LOCK TABLE {self._table.name} IN EXCLUSIVE MODE")
+
+    # --------------------------------------------------------------------------------------------------- statements
+    def _where(self, **equal: object) -> Select[Any]:
+        """Select the rows whose columns have these values; None leaves a column open."""
+        table = self._table
+        return select(table).where(*(table.c[name] == value for name, value in equal.items() if value is not None))
+
+    def _list(self, kind: type[T], query: Select[Any]) -> Rows[T]:
+        with self._read() as connection:
+            return [to_row(kind, found) for found in connection.execute(query)]
+
+    def _first(self, kind: type[T], query: Select[Any], **parameters: object) -> T | None:
+        with self._read() as connection:
+            found = connection.execute(query, parameters).first()
+        return None if found is None else to_row(kind, found)
+
+    def _insert(self) -> Any:
+        """Insert, with what the database says to do on a conflict."""
+        return postgresql.insert(self._table) if self._is_postgresql else sqlite.insert(self._table)
+
+    def _upsert(self, only: Collection[str] = (), /, **changes: Callable[[Any, Any], Any]) -> Any:
+        """Insert, or replace the row with the same key.
+
+        Parameters
+        ----------
+        only
+            The columns that are replaced; all by default.
+        **changes
+            Compute a column from the stored and the new row.
+        """
+        statement = self._insert()
+        key = [column.name for column in self._table.primary_key]
+        names = only or [column.name for column in self._table.c if column.name not in key]
+        replaced = {name: statement.excluded[name] for name in names}
+        for name, change in changes.items():
+            replaced[name] = change(self._table.c, statement.excluded)
+        return statement.on_conflict_do_update(index_elements=key, set_=replaced)
+
+
+def to_row(kind: type[T], found: Row[Any]) -> T:
+    """Return what was found as the dataclass whose fields are its columns."""
+    return kind(**found._mapping)
+
+
+def to_columns(row: object) -> dict[str, Any]:
+    """Return a row's columns by name."""
+    return dict(vars(row))

@@ -1,0 +1,136 @@
+"""Runs, as this party knows them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import fields, replace
+from typing import Any
+
+from sqlalchemy import Connection, func, select, tuple_, update
+
+from fedtasks.errors import RunUnknown
+from fedtasks.store import schema
+from fedtasks.store.repository import Repository, Rows, to_columns, to_row
+from fedtasks.store.rows import ApprovalRow, RunRow
+
+_CHANGEABLE = frozenset(field.name for field in fields(RunRow)) - {"run_id", "version"}
+_OLDEST_FIRST = schema.runs.c.opened_ms, schema.runs.c.run_id
+_NEWEST_FIRST = (schema.runs.c.opened_ms.desc(), schema.runs.c.number.desc(), schema.runs.c.run_id.desc())
+
+
+class RunBook(Repository):
+    """The runs of a store."""
+
+    _table = schema.runs
+
+    def get(self, run_id: str) -> RunRow | None:
+        """Return a run, or None."""
+        return self._first(RunRow, self._where(run_id=run_id))
+
+    def of_dag_run(self, dag_id: str, dag_run_id: str) -> RunRow | None:
+        """Return the run that a DAG run is at, else the last one it was at, or None."""
+        running_first = (self._table.c.state != "running").asc()
+        query = self._where(dag_id=dag_id, dag_run_id=dag_run_id)
+        return self._first(RunRow, query.order_by(running_first, *_NEWEST_FIRST).limit(1))
+
+    def list(
+        self,
+        *,
+        state: str | None = None,
+        peer: str | None = None,
+        pipeline: str | None = None,
+        dag_ids: Collection[str] | None = None,
+        before: RunRow | None = None,
+        limit: int | None = 100,
+    ) -> Rows[RunRow]:
+        """Return runs, newest first: those of some DAGs only, or those that are older than another."""
+        table = self._table
+        query = self._where(state=state, peer=peer, pipeline=pipeline)
+        if dag_ids is not None:
+            query = query.where(table.c.dag_id.in_(dag_ids))
+        if before is not None:
+            order = table.c.opened_ms, table.c.number, table.c.run_id
+            query = query.where(tuple_(*order) < tuple_(before.opened_ms, before.number, before.run_id))
+        return self._list(RunRow, query.order_by(*_NEWEST_FIRST).limit(limit))
+
+    def of_partition(self, pipeline: str, partition: str) -> Rows[RunRow]:
+        """Return every run of a partition, by number."""
+        query = self._where(pipeline=pipeline, partition=partition)
+        return self._list(RunRow, query.order_by(self._table.c.number, self._table.c.run_id))
+
+    def active(self, ticket_id: str | None = None) -> Rows[RunRow]:
+        """Return the runs that go on, oldest first: all, or those under one ticket."""
+        return self._list(RunRow, self._where(state="running", ticket_id=ticket_id).order_by(*_OLDEST_FIRST))
+
+    def unacked(self, peer: str) -> Rows[RunRow]:
+        """Return the runs of whose local half `peer` has not confirmed the latest version, oldest first."""
+        query = self._where(peer=peer).where(self._table.c.version > self._table.c.acked_version)
+        return self._list(RunRow, query.order_by(*_OLDEST_FIRST))
+
+    def total(self, ticket_id: str) -> int:
+        """Return how many runs there were under a ticket."""
+        query = select(func.count()).select_from(self._table).where(self._table.c.ticket_id == ticket_id)
+        with self._read() as connection:
+            return int(connection.execute(query).scalar_one())
+
+    def add(self, row: RunRow, approval: ApprovalRow | None = None) -> bool:
+        """Enter a run, with the approval that it needs if its ticket asks for one.
+
+        Returns
+        -------
+        bool
+            False, and nothing changed, if its id is taken or its DAG run is at another run that goes on.
+        """
+        statement = self._insert().on_conflict_do_nothing().returning(self._table.c.run_id)
+        with self._write() as connection:
+            created = connection.execute(statement, to_columns(row)).first() is not None
+            if created and approval is not None:
+                connection.execute(schema.approvals.insert(), to_columns(approval))
+            return created
+
+    def change(self, run_id: str, *, bump: bool = False, **columns: Any) -> RunRow:
+        """Change columns of a run and return it.
+
+        Parameters
+        ----------
+        run_id
+            Which run.
+        bump
+            Raise the version of the local half by one: the peer must learn of it.
+        **columns
+            New values, by the names of `RunRow`.
+
+        Raises
+        ------
+        RunUnknown
+            There is no such run.
+        """
+        unknown = columns.keys() - _CHANGEABLE
+        if unknown:
+            raise TypeError(f"not columns of a run that may change: {', '.join(sorted(unknown))}")
+        with self._write() as connection:
+            row = locked_run(connection, run_id)
+            changes = {**columns, "version": row.version + 1} if bump else columns
+            if changes:
+                connection.execute(update(self._table).where(self._table.c.run_id == run_id).values(changes))
+            return replace(row, **changes)
+
+
+def locked_run(connection: Connection, run_id: str) -> RunRow:
+    """Return a run and keep other writers of it waiting until this transaction ends.
+
+    Raises
+    ------
+    RunUnknown
+        There is no such run.
+    """
+    found = connection.execute(select(schema.runs).where(schema.runs.c.run_id == run_id).with_for_update()).first()
+    if found is None:
+        raise RunUnknown(f"run `{run_id}` is not in the store")
+    return to_row(RunRow, found)
+
+
+def bump_run(connection: Connection, run: RunRow) -> None:
+    """Raise the version of a locked run by one."""
+    statement = update(schema.runs).where(schema.runs.c.run_id == run.run_id)
+    connection.execute(statement.values(version=run.version + 1))

@@ -1,0 +1,93 @@
+"""Tickets with their signatures, and the tickets that were asked for."""
+
+from __future__ import annotations
+
+from sqlalchemy import and_, bindparam, func, or_, select, update
+
+from fedtasks.store import schema
+from fedtasks.store.repository import Repository, Rows, to_columns
+from fedtasks.store.rows import TicketRequestRow, TicketRow
+
+_OLDEST_FIRST = schema.tickets.c.issued_ms, schema.tickets.c.ticket_id
+
+# Live lookups ask this so often that building it again would show.
+_TICKET = select(schema.tickets).where(schema.tickets.c.ticket_id == bindparam("ticket_id"))
+
+
+class TicketBook(Repository):
+    """The tickets of a store: those that this party granted, and those that it holds."""
+
+    _table = schema.tickets
+
+    def get(self, ticket_id: str) -> TicketRow | None:
+        """Return a ticket, or None."""
+        return self._first(TicketRow, _TICKET, ticket_id=ticket_id)
+
+    def list(self, *, peer: str | None = None, granted: bool | None = None) -> Rows[TicketRow]:
+        """Return tickets, oldest first: those with `peer`, those that this party granted (True) or holds (False)."""
+        return self._list(TicketRow, self._where(peer=peer, granted=granted).order_by(*_OLDEST_FIRST))
+
+    def put(self, row: TicketRow) -> None:
+        """Insert or replace a ticket.
+
+        A stored acceptance or revocation is never taken away: a writer that had not seen it leaves it standing, and
+        the ticket counts as not synced.
+        """
+        statement = self._upsert(
+            acceptance=lambda old, new: func.coalesce(new.acceptance, old.acceptance),
+            revocation=lambda old, new: func.coalesce(new.revocation, old.revocation),
+            synced=lambda old, new: and_(
+                new.synced,
+                or_(new.acceptance.is_not(None), old.acceptance.is_(None)),
+                or_(new.revocation.is_not(None), old.revocation.is_(None)),
+            ),
+        )
+        with self._write() as connection:
+            connection.execute(statement, to_columns(row))
+
+    def unsynced(self, peer: str) -> Rows[TicketRow]:
+        """Return the tickets of which `peer` lacks the latest version, oldest first."""
+        return self._list(TicketRow, self._where(peer=peer, synced=False).order_by(*_OLDEST_FIRST))
+
+    def mark_synced(self, ticket_id: str, sent: TicketRow | None = None) -> None:
+        """Remember that the peer has the latest version.
+
+        Parameters
+        ----------
+        ticket_id
+            Which ticket.
+        sent
+            What the peer has confirmed; a ticket that changed since, say by a revocation, stays unsynced.
+        """
+        table = self._table
+        statement = update(table).where(table.c.ticket_id == ticket_id).values(synced=True)
+        if sent is not None:
+            statement = statement.where(
+                table.c.grant == sent.grant,
+                table.c.acceptance.is_not_distinct_from(sent.acceptance),
+                table.c.revocation.is_not_distinct_from(sent.revocation),
+            )
+        with self._write() as connection:
+            connection.execute(statement)
+
+
+class TicketRequestBook(Repository):
+    """The requests of a store for tickets: this party's, and the peers'."""
+
+    _table = schema.ticket_requests
+
+    def list(self) -> Rows[TicketRequestRow]:
+        """Return the requests, newest first."""
+        table = self._table
+        return self._list(TicketRequestRow, select(table).order_by(table.c.at_ms.desc(), table.c.request_id))
+
+    def add(self, row: TicketRequestRow) -> None:
+        """Keep a request; the same again changes nothing."""
+        with self._write() as connection:
+            connection.execute(self._insert().on_conflict_do_nothing(), to_columns(row))
+
+    def settle(self, request_id: str, state: str) -> None:
+        """Say what has become of a request: ``granted`` or ``declined``."""
+        table = self._table
+        with self._write() as connection:
+            connection.execute(update(table).where(table.c.request_id == request_id).values(state=state))

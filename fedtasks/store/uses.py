@@ -1,0 +1,156 @@
+"""What runs have used of their tickets, charged before anything leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from sqlalchemy import Engine, bindparam, case, delete, func, select
+
+from fedtasks.clock import DAY_MS, Clock
+from fedtasks.errors import TicketExhausted, TicketMissing, TicketRateLimited
+from fedtasks.store import schema
+from fedtasks.store.repository import Repository
+
+# Live lookups ask these so often that building them again would show.
+_LOCK_TICKET = (
+    select(schema.tickets.c.ticket_id).where(schema.tickets.c.ticket_id == bindparam("ticket_id")).with_for_update()
+)
+_SUM_USES = select(
+    func.coalesce(func.sum(schema.uses.c.amount), 0),
+    func.sum(case((schema.uses.c.run_id == bindparam("run_id"), schema.uses.c.amount))),
+).where(schema.uses.c.ticket_id == bindparam("ticket_id"), schema.uses.c.kind == bindparam("kind"))
+"""What all runs have used of a kind, and what one of them has (NULL if it was never charged)."""
+
+
+class UseBook(Repository):
+    """The uses of a store's tickets, by run and kind."""
+
+    _table = schema.uses
+
+    def __init__(self, engine: Engine, clock: Clock) -> None:
+        super().__init__(engine, clock)
+        self._put = self._upsert()
+
+    def count(
+        self,
+        ticket_id: str,
+        run_id: str,
+        kind: str,
+        amount: int,
+        limit: int | None,
+        per_day: int | None = None,
+    ) -> int:
+        """Charge a use to a ticket, before anything leaves.
+
+        Charging the same run again costs nothing; if its amount has risen, only the difference counts.
+
+        Parameters
+        ----------
+        ticket_id, run_id
+            Who pays, and for what.
+        kind
+            Name of the limit, such as ``runs``.
+        amount
+            What this run uses in all.
+        limit
+            What the ticket allows over all runs; None is no limit.
+        per_day
+            What it allows within any 24 hours; None is no limit.
+
+        Returns
+        -------
+        int
+            What all runs together have used of this kind.
+
+        Raises
+        ------
+        TicketExhausted
+            The limit would be passed; nothing was charged.
+        TicketRateLimited
+            The limit per day would be passed, and would not at the time it names; nothing was charged.
+        TicketMissing
+            There is no such ticket.
+
+        Notes
+        -----
+        A run has one charge, dated to when it last rose. So the window may count an older part of that run once more,
+        but never less than what was charged within it.
+        """
+        return self._charge(ticket_id, run_id, kind, amount, limit, per_day, in_all=True)
+
+    def add(
+        self, ticket_id: str, run_id: str, kind: str, amount: int, limit: int | None, per_day: int | None = None
+    ) -> int:
+        """Charge `amount` more to a ticket, before anything leaves.
+
+        Parameters, result and errors are those of `count`, but `amount` is what comes on top.
+        """
+        return self._charge(ticket_id, run_id, kind, amount, limit, per_day, in_all=False)
+
+    def release(self, ticket_id: str, run_id: str) -> None:
+        """Take back all that a run was charged, because nothing has left."""
+        table = self._table
+        with self._write() as connection:
+            connection.execute(delete(table).where(table.c.ticket_id == ticket_id, table.c.run_id == run_id))
+
+    def total(self, ticket_id: str, *, since_ms: int = -1) -> dict[str, int]:
+        """Return what all runs together have used, by kind: ever, or by the runs charged after `since_ms`."""
+        table = self._table
+        query = (
+            select(table.c.kind, func.sum(table.c.amount))
+            .where(table.c.ticket_id == ticket_id, table.c.at_ms > since_ms)
+            .group_by(table.c.kind)
+        )
+        with self._read() as connection:
+            return {kind: int(amount) for kind, amount in connection.execute(query.order_by(table.c.kind))}
+
+    def _charge(
+        self,
+        ticket_id: str,
+        run_id: str,
+        kind: str,
+        amount: int,
+        limit: int | None,
+        per_day: int | None,
+        *,
+        in_all: bool,
+    ) -> int:
+        if amount < 0:
+            raise ValueError(f"a use cannot be negative: {amount}")
+        table = self._table
+        with self._write() as connection:
+            if connection.execute(_LOCK_TICKET, {"ticket_id": ticket_id}).first() is None:
+                raise TicketMissing(clause="ticket", ticket=ticket_id)
+            account = {"ticket_id": ticket_id, "kind": kind, "run_id": run_id}
+            in_all_runs, in_this_run = connection.execute(_SUM_USES, account).one()
+            used, charged = int(in_all_runs), None if in_this_run is None else int(in_this_run)
+            rise = amount - (charged or 0) if in_all else amount
+            if rise <= 0 and charged is not None:
+                return used
+            now = self._clock()
+            if limit is not None and used + rise > limit:
+                raise TicketExhausted(clause=f"limits.{kind}", limit=limit, used=used, asked=amount)
+            if per_day is not None:
+                charges = table.c.ticket_id == ticket_id, table.c.kind == kind, table.c.at_ms > now - DAY_MS
+                recent = select(table.c.at_ms, table.c.amount).where(*charges)
+                found = connection.execute(recent.order_by(table.c.at_ms))
+                _require_room(f"limits.{kind}_per_day", [(at_ms, each) for at_ms, each in found], rise, per_day)
+            connection.execute(self._put, {**account, "amount": (charged or 0) + rise, "at_ms": now})
+            return used + rise
+
+
+def _require_room(clause: str, recent: Sequence[tuple[int, int]], rise: int, per_day: int) -> None:
+    """Refuse a rise that does not fit into the day beside the (time, amount) charged within it, oldest first."""
+    used = left = sum(amount for _, amount in recent)
+    if used + rise <= per_day:
+        return
+    for at_ms, amount in recent:
+        left -= amount
+        if left + rise <= per_day:
+            # Rounded up to the second: at the time that is named there is room.
+            room_s = -(-(at_ms + DAY_MS) // 1000)
+            room_at = datetime.fromtimestamp(room_s, UTC).isoformat()
+            raise TicketRateLimited(clause=clause, limit=per_day, used=used, asked=rise, room_at=room_at)
+    # Alone it is more than a day's worth: waiting does not help.
+    raise TicketExhausted(clause=clause, limit=per_day, used=used, asked=rise)
