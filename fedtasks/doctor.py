@@ -224,8 +224,8 @@ def _store(party: Party) -> Iterator[Finding]:
     from fedtasks.store import Store
 
     with Store.open(party.store.url, party.store.password_file, migrate=False) as store:
-        n_tickets = len(store.tickets())
-        store.verify_audit()
+        n_tickets = len(store.tickets.list())
+        store.audit.verify()
     yield Finding("store", Verdict.OK, f"{urlsplit(party.store.url).scheme}: {n_tickets} tickets, audit chain whole")
 
 
@@ -320,7 +320,7 @@ def _pipelines(party: Party) -> list[str]:
     found: set[str] = set()
     with Store.open(party.store.url, party.store.password_file, migrate=False) as store:
         known = Tickets.of(party, store)
-        for row in store.tickets():
+        for row in store.tickets.list():
             if row.revocation is None and row.acceptance is not None:
                 grant = known.read(row)
                 if grant.expires_s > datetime.now(UTC).timestamp():

@@ -120,7 +120,7 @@ def _held(declared: Declared, party: Party, peer: str) -> Iterator[tuple[str, Fe
     from fedtasks.store import Store
 
     with Store.open(party.store.url, party.store.password_file) as store:
-        rows = store.tickets(peer=peer, granted=False)
+        rows = store.tickets.list(peer=peer, granted=False)
     for row in rows:
         try:
             grant = tickets.read(row.grant, tickets.public_from_text(party.peer(peer).ticket_key))

@@ -19,7 +19,7 @@ def list_landed(party: PartyFile = PARTY, as_json: AsJson = False) -> None:
     """List what has landed; of a peer's partitions the rows are not known."""
     with open_store(load_party(party)) as store:
         rows = [
-            {**vars(row), "rows": row.rows or None, "landed": moment(row.landed_ms)} for row in store.landings.landed()
+            {**vars(row), "rows": row.rows or None, "landed": moment(row.landed_ms)} for row in store.landings.list()
         ]
     print_listing(rows, _COLUMNS, as_json=as_json, empty="Nothing has landed yet: `fedtasks data land` says what has")
 

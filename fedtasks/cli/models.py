@@ -49,7 +49,7 @@ def models(context: typer.Context, party: PartyFile = PARTY, as_json: AsJson = F
     """List every version of every model."""
     if context.invoked_subcommand is None:
         with open_store(load_party(party)) as store:
-            rows = [_summary(row) for row in store.models.versions()]
+            rows = [_summary(row) for row in store.models.list()]
         print_listing(rows, _COLUMNS, as_json=as_json, empty="No model was published yet: run a pipeline that does")
 
 
@@ -60,7 +60,7 @@ def show(name: Name, party: PartyFile = PARTY, as_json: AsJson = False) -> None:
         rows = [
             {**_summary(row), "own_digest": row.own_digest, "peer_digest": row.peer_digest, "run_id": row.run_id}
             | {"metrics": row.metrics or {}, "consumed": dict(row.consumed)}
-            for row in store.models.versions(name)
+            for row in store.models.list(name)
         ]
     if not rows:
         raise ModelUnknown(f"no version of `{name}` was published")

@@ -104,7 +104,7 @@ def psi_serve(
     _log_to_stderr()
     with Store.open(party.store.url, party.store.password_file) as store, _written(matches) as file:
         loaded = load_tags(party, declared, store, key_id, chosen)
-        answerer = Answerer(declared, loaded.key_id, store.tag_tables, answer, peer, file)
+        answerer = Answerer(declared, loaded.key_id, store.tags, answer, peer, file)
         offer = worker_pb2.Offer(peer=peer, dataset=declared.name, key_id=loaded.key_id, policy=answer, columns=chosen)
 
         def attached() -> None:
@@ -166,7 +166,7 @@ def psi_stream(
         asker = Asker(
             declared,
             loaded.key_id,
-            store.tag_tables,
+            store.tags,
             client,
             peer=peer,
             ticket_id=ticket,

@@ -38,7 +38,7 @@ RunId = Annotated[
     typer.Argument(
         metavar="RUN",
         help="The run id, such as credit_retrain.2026-11-21.1.",
-        autocompletion=completion(lambda store: [run.run_id for run in store.runs()]),
+        autocompletion=completion(lambda store: [run.run_id for run in store.runs.list()]),
     ),
 ]
 
@@ -109,7 +109,7 @@ def _print_refusals(store: Store, party: str, pipeline: str, peer: str, limit: i
             "sentence": refusal_sentence(row, party),
             **failure_report(row.failure, party),
         }
-        for row in store.refusals.recent(dag_ids=[pipeline] if pipeline else None, limit=limit)
+        for row in store.refusals.list(dag_ids=[pipeline] if pipeline else None, limit=limit)
         if peer in ("", row.peer)
     ]
     columns = {"DAG run": "dag_run_id", "DAG": "dag_id", "At (UTC)": "at", "Status": "sentence"}
@@ -184,7 +184,7 @@ def audit_list(
                 "detail": dict(row.detail),
                 "text": ", ".join(f"{name}={value}" for name, value in row.detail.items()),
             }
-            for row in store.audit_rows(limit=limit)
+            for row in store.audit.list(limit=limit)
         ]
     columns = {"#": "seq", "UTC": "at", "Who": "actor", "What": "action", "Decision": "decision", "Facts": "text"}
     print_listing(rows, columns, as_json=as_json, empty="Nothing has been decided yet.")
@@ -194,8 +194,8 @@ def audit_list(
 def audit_verify(as_json: AsJson = False, party_file: PartyFile = PARTY) -> None:
     """Check the whole chain of decisions: a changed or missing row is found."""
     with open_store(load_party(party_file)) as store:
-        store.verify_audit()
-        last = store.audit_rows(limit=1)
+        store.audit.verify()
+        last = store.audit.list(limit=1)
     facts = {"whole": True, "rows": last[0].seq if last else 0, "digest": last[0].digest if last else ""}
     tell(facts, f"The audit chain is whole up to decision {facts['rows']}.", as_json=as_json)
 

@@ -45,7 +45,7 @@ TicketId = Annotated[
     typer.Argument(
         metavar="TICKET",
         help="The ticket's id.",
-        autocompletion=completion(lambda store: [row.ticket_id for row in store.tickets()]),
+        autocompletion=completion(lambda store: [row.ticket_id for row in store.tickets.list()]),
     ),
 ]
 
@@ -225,8 +225,8 @@ def show(ticket_id: TicketId, as_json: AsJson = False, party_file: PartyFile = P
         known = Tickets.of(party, store)
         row = known.find(ticket_id)
         found = _Ticket(row, known.read(row))
-        used = store.uses(ticket_id)
-        recent = store.uses(ticket_id, since_ms=int((time.time() - DAY_S) * 1000))
+        used = store.uses.total(ticket_id)
+        recent = store.uses.total(ticket_id, since_ms=int((time.time() - DAY_S) * 1000))
     plain = {"state": found.state(time.time()), **to_plain(found.grant), "used": used, "used_last_24h": recent}
     plain["synced"] = row.synced
     if row.revocation is not None:
@@ -248,7 +248,7 @@ def list_(as_json: AsJson = False, party_file: PartyFile = PARTY) -> None:
     rows: list[dict[str, Any]] = []
     with open_store(party) as store:
         known = Tickets.of(party, store)
-        for row in store.tickets():
+        for row in store.tickets.list():
             try:
                 rows.append(_Ticket(row, known.read(row)).summary(now_s))
             except FedtasksError as error:
@@ -309,7 +309,7 @@ def requests(as_json: AsJson = False, party_file: PartyFile = PARTY) -> None:
                 "state": row.state,
                 "at": moment(row.at_ms),
             }
-            for row in store.peers.requests()
+            for row in store.ticket_requests.list()
         ]
     shown = [{**row, "pipelines": ", ".join(row["pipelines"])} for row in rows]
     columns = {

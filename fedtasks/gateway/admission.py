@@ -119,7 +119,7 @@ class Admission:
 
     async def _open(self, request: worker_pb2.OpenRunRequest) -> worker_pb2.OpenRunResponse:
         async with self._locks[request.pipeline, request.partition]:
-            known = await asyncio.to_thread(self._store.run_by_dag, request.dag_id, request.dag_run_id)
+            known = await asyncio.to_thread(self._store.runs.of_dag_run, request.dag_id, request.dag_run_id)
             if known is not None and not known.initiated:
                 await asyncio.to_thread(self._compare_steps, known, request)
                 return self._opened(known, worker_pb2.OPENING_RESUMED)
@@ -129,7 +129,7 @@ class Admission:
             config = await asyncio.to_thread(self._complete, _parse_config(request.config_json), request)
             request.config_json = canonical(config)
             config_digest = digest(config)
-            history = await asyncio.to_thread(self._store.runs_of, request.pipeline, request.partition)
+            history = await asyncio.to_thread(self._store.runs.of_partition, request.pipeline, request.partition)
             for run in history:
                 if not run.initiated or run.config_digest != config_digest or run.peer != request.peer:
                     continue
@@ -167,7 +167,7 @@ class Admission:
         if started.already_done:
             return self._opened(row, worker_pb2.OPENING_ALREADY_DONE)
         await asyncio.to_thread(
-            self._store.audit, self._party.name, "run.open", "noted", run_id=row.run_id, ticket=ticket_id
+            self._store.audit.add, self._party.name, "run.open", "noted", run_id=row.run_id, ticket=ticket_id
         )
         grant = self._tickets.held(request.peer, request.pipeline, ticket_id).get(ticket_id)
         approval = _question(row, grant) if grant else None
@@ -199,7 +199,7 @@ class Admission:
         for ticket_id, grant in self._tickets.held(request.peer, request.pipeline, request.ticket_id).items():
             if dataset in {scope.name for scope in grant.datasets}:
                 return ticket_id
-        held = self._store.tickets(peer=request.peer, granted=False)
+        held = self._store.tickets.list(peer=request.peer, granted=False)
         return next((row.ticket_id for row in held if row.acceptance), "")
 
     def _compare_steps(self, run: RunRow, request: worker_pb2.OpenRunRequest) -> None:
@@ -242,7 +242,7 @@ class Admission:
         if abs(skew_s) > self._party.max_clock_skew_s:
             raise ClockSkew(skew_s=round(skew_s), allowed_s=round(self._party.max_clock_skew_s))
         grant = await asyncio.to_thread(self._authorise, peer, request, config)
-        history = await asyncio.to_thread(self._store.runs_of, request.pipeline, request.partition)
+        history = await asyncio.to_thread(self._store.runs.of_partition, request.pipeline, request.partition)
         for run in history:
             if run.initiated or run.config_digest != config_digest or run.peer != peer:
                 continue
@@ -271,7 +271,7 @@ class Admission:
         except FedtasksError as error:
             # Nothing has left the house: the use is given back.
             await asyncio.to_thread(self._runs.cancel, row.run_id, error)
-            await asyncio.to_thread(self._store.release_use, row.ticket_id, row.run_id)
+            await asyncio.to_thread(self._store.uses.release, row.ticket_id, row.run_id)
             raise
 
     def _authorise(self, peer: str, request: peer_pb2.StartRun, config: Mapping[str, Any]) -> Grant:
@@ -300,11 +300,11 @@ class Admission:
 
     def _charge(self, grant: Grant, row: RunRow) -> None:
         """Count the run against the ticket, before anything begins."""
-        concurrent = len(self._store.active_runs(row.ticket_id))
+        concurrent = len(self._store.runs.active(row.ticket_id))
         at_once = counting(RUNS)[Per.NOW]
         if not at_once.permits(grant.bound(at_once.name), concurrent + 1):
             raise TicketBusy(clause=at_once.name, limit=grant.bound(at_once.name), used=concurrent)
-        self._store.count_use(row.ticket_id, row.run_id, RUNS, 1, *grant.budget(RUNS))
+        self._store.uses.count(row.ticket_id, row.run_id, RUNS, 1, *grant.budget(RUNS))
 
     def count_use(self, request: worker_pb2.CountUseRequest) -> int:
         """Charge what a task is about to do to its run's ticket; every decision is an audit row.
@@ -336,12 +336,12 @@ class Admission:
             run, _half = self._runs.require_attempt(request.run_id, request.task, request.attempt)
             facts["ticket"] = run.ticket_id
             budget = self._tickets.in_force(run.ticket_id).budget(request.kind)
-            used = self._store.count_use(run.ticket_id, run.run_id, request.kind, request.amount, *budget)
+            used = self._store.uses.count(run.ticket_id, run.run_id, request.kind, request.amount, *budget)
         except FedtasksError as error:
             refusal = {"code": error.code, "clause": error.fields.get("clause", "")}
-            self._store.audit(self._party.name, "use.count", "refused", **facts, **refusal)
+            self._store.audit.add(self._party.name, "use.count", "refused", **facts, **refusal)
             raise
-        self._store.audit(self._party.name, "use.count", "allowed", **facts, used=used)
+        self._store.audit.add(self._party.name, "use.count", "allowed", **facts, used=used)
         return used
 
     # ------------------------------------------------------------------------------------------------------- helpers
@@ -381,7 +381,7 @@ class Admission:
         return worker_pb2.OpenRunResponse(run=self._runs.message(run), opening=opening)
 
     async def _audit(self, actor: str, action: str, decision: str, **detail: Any) -> None:
-        await asyncio.to_thread(lambda: self._store.audit(actor, action, decision, **detail))
+        await asyncio.to_thread(lambda: self._store.audit.add(actor, action, decision, **detail))
 
 
 def _question(row: RunRow, grant: Grant) -> ApprovalRow | None:

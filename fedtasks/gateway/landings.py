@@ -56,7 +56,7 @@ class Landings:
         is_new = self._store.landings.add(row)
         if is_new:
             facts = {"dataset": row.dataset, "partition": row.partition, "rows": row.rows}
-            self._store.audit(self._party.name, "data.land", "noted", **facts)
+            self._store.audit.add(self._party.name, "data.land", "noted", **facts)
         return is_new
 
     def learn(self, peer: str, landed: peer_pb2.Landed) -> None:

@@ -237,7 +237,7 @@ class Lookups:
             # One account an hour, since a limit per day needs to know when.
             account = f"{PIPELINE}.{datetime.fromtimestamp(self._clock() / 1000, UTC):%Y-%m-%dT%H}"
             n_tags = len(lookup.tags) // TAG_BYTES
-            self._store.add_use(grant.ticket_id, account, LOOKUPS, n_tags, *grant.budget(LOOKUPS))
+            self._store.uses.add(grant.ticket_id, account, LOOKUPS, n_tags, *grant.budget(LOOKUPS))
             batch.is_charged = True
         return offers[-1]
 
@@ -279,4 +279,4 @@ class Lookups:
             log.info("lookups of %s in %s are not served any more", offer.peer, offer.dataset)
 
     async def _audit(self, actor: str, action: str, decision: str, **detail: Any) -> None:
-        await asyncio.to_thread(lambda: self._store.audit(actor, action, decision, **detail))
+        await asyncio.to_thread(lambda: self._store.audit.add(actor, action, decision, **detail))

@@ -40,8 +40,8 @@ class Models:
     def get(self, request: worker_pb2.GetModelRequest) -> worker_pb2.GetModelResponse:
         """Return a version, the champion by default, and what it has learnt from; nothing if there is none."""
         models = self._store.models
-        row = models.version(request.model, request.version) if request.version else models.champion(request.model)
-        newest = max((known.version for known in models.versions(request.model)), default=0)
+        row = models.get(request.model, request.version) if request.version else models.champion(request.model)
+        newest = max((known.version for known in models.list(request.model)), default=0)
         if row is None:
             return worker_pb2.GetModelResponse(newest=newest)
         consumed = json.dumps(models.consumed(row.model, row.version))
@@ -97,7 +97,7 @@ class Models:
         PeerUnreachable
             The peer has not answered. It may have changed already; doing it again brings both in step.
         """
-        row = await asyncio.to_thread(self._store.models.version, request.model, request.version)
+        row = await asyncio.to_thread(self._store.models.get, request.model, request.version)
         if row is None:
             raise ModelUnknown(model=plain_text(request.model, 64), version=request.version)
         connection = self._connections.get(row.peer)
@@ -130,7 +130,7 @@ class Models:
 
     def _follow(self, peer: str, change: model_pb2.ChampionChange) -> None:
         theirs, reason = change.version, plain_text(change.reason)
-        row = self._store.models.version(theirs.model, theirs.version)
+        row = self._store.models.get(theirs.model, theirs.version)
         try:
             if (
                 row is None
@@ -141,7 +141,7 @@ class Models:
             self._tickets.require_any(peer, self._runs.run(row.run_id).pipeline)
         except FedtasksError as error:
             facts = {"model": plain_text(theirs.model, 64), "version": theirs.version, "code": error.code}
-            self._store.audit(peer, "model.champion", "refused", **facts, reason=reason)
+            self._store.audit.add(peer, "model.champion", "refused", **facts, reason=reason)
             raise
         row = self._store.models.make_champion(row.model, row.version)
         self._audit(peer, "model.champion", "allowed", row, reason=reason)
@@ -169,7 +169,7 @@ class Models:
         return consumed
 
     def _audit(self, actor: str, action: str, decision: str, row: ModelRow, **facts: Any) -> None:
-        self._store.audit(actor, action, decision, model=row.model, version=row.version, **facts)
+        self._store.audit.add(actor, action, decision, model=row.model, version=row.version, **facts)
 
 
 def _message(row: ModelRow) -> model_pb2.ModelVersion:

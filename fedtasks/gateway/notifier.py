@@ -56,7 +56,7 @@ class Notifier:
         if notify is None:
             return
         if self._sent is None:
-            rows = self._store.audit_rows(action=SENT)
+            rows = self._store.audit.list(action=SENT)
             self._sent = {(row.detail["event"], row.detail["about"], row.detail["since_ms"]) for row in rows}
         for about, since_ms, notice in self._notices():
             key = (notice.event.value, about, since_ms)
@@ -70,7 +70,7 @@ class Notifier:
                 raise
             self._pause_ms = FIRST_PAUSE_MS
             facts = {"event": notice.event.value, "about": about, "since_ms": since_ms}
-            self._store.audit(self._party.name, SENT, "noted", **facts)
+            self._store.audit.add(self._party.name, SENT, "noted", **facts)
             self._sent.add(key)
 
     def _notices(self) -> Iterator[tuple[str, int, Notice]]:
@@ -82,7 +82,7 @@ class Notifier:
 
     def _approvals(self) -> Iterator[tuple[str, int, Notice]]:
         for asked in self._store.approvals.asked():
-            run = self._store.run(asked.run_id)
+            run = self._store.runs.get(asked.run_id)
             if run is None or not asked.until_ms:
                 continue  # its task has not asked yet
             text = (
@@ -93,7 +93,7 @@ class Notifier:
             yield run.run_id, asked.asked_ms, self._notice(Event.APPROVAL_NEEDED, text, asked.asked_ms, link, **about)
 
     def _failures(self) -> Iterator[tuple[str, int, Notice]]:
-        for run in self._store.runs(state="failed"):
+        for run in self._store.runs.list(state="failed"):
             since_ms = run.closed_ms or 0
             # Who cancels a run here knows of it.
             if self._is_old(since_ms) or (run.failure or {}).get("code") == RunCancelled.code:
@@ -104,7 +104,7 @@ class Notifier:
             yield run.run_id, since_ms, self._notice(Event.RUN_FAILED, text, since_ms, link, **about)
 
     def _refusals(self) -> Iterator[tuple[str, int, Notice]]:
-        for refusal in self._store.refusals.recent():
+        for refusal in self._store.refusals.list():
             if self._is_old(refusal.at_ms) or self._clock() - refusal.at_ms < REFUSED_FOR_MS:
                 continue
             text = refusal_sentence(refusal, self._party.name)
@@ -115,7 +115,7 @@ class Notifier:
 
     def _tickets_that_expire(self) -> Iterator[tuple[str, int, Notice]]:
         now = self._clock()
-        for row, grant in readable(self._store.tickets()):
+        for row, grant in readable(self._store.tickets.list()):
             until_ms = grant.expires_s * 1000
             if row.acceptance and not row.revocation and 0 < until_ms - now < EXPIRES_SOON_MS:
                 pipelines = ", ".join(grant.pipelines)

@@ -220,22 +220,24 @@ class Preflights:
         return TicketRequestRow(asked.request_id, peer, own, plain, "open", self._clock())
 
     def _keep_request(self, row: TicketRequestRow, actor: str) -> None:
-        waiting = [each for each in self._store.peers.requests() if each.peer == row.peer and each.state == "open"]
+        waiting = [
+            each for each in self._store.ticket_requests.list() if each.peer == row.peer and each.state == "open"
+        ]
         if not row.own and len(waiting) >= MAX_OPEN_REQUESTS:
             raise ConfigError(f"{MAX_OPEN_REQUESTS} requests wait for an answer already", field="ticket_request")
-        self._store.peers.add_request(row)
+        self._store.ticket_requests.add(row)
         facts = {"request": row.request_id, "peer": row.peer, **row.asked}
-        self._store.audit(actor, "ticket.requested", "noted", **facts)
+        self._store.audit.add(actor, "ticket.requested", "noted", **facts)
 
     def _settle_requests(self) -> None:
         """A request is granted when a ticket that covers it has come to be since."""
-        for request in self._store.peers.requests():
+        for request in self._store.ticket_requests.list():
             if request.state != "open":
                 continue
-            rows = self._store.tickets(peer=request.peer, granted=not request.own)
+            rows = self._store.tickets.list(peer=request.peer, granted=not request.own)
             granted = (grant for row, grant in readable(rows) if row.issued_ms >= request.at_ms)
             if any(set(request.asked["pipelines"]) <= set(grant.pipelines) for grant in granted):
-                self._store.peers.settle_request(request.request_id, "granted")
+                self._store.ticket_requests.settle(request.request_id, "granted")
 
 
 def _state(row: PeerRow) -> tuple[object, ...]:

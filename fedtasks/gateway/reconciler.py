@@ -94,7 +94,7 @@ class Reconciler:
                 log.info("%s has not taken the news yet: %s", name, error)
 
     async def _tell(self, name: str, connection: PeerConnection) -> None:
-        for ticket in await asyncio.to_thread(self._store.unsynced_tickets, name):
+        for ticket in await asyncio.to_thread(self._store.tickets.unsynced, name):
             update = peer_pb2.TicketUpdate(
                 ticket_id=ticket.ticket_id,
                 grant=ticket.grant,
@@ -102,8 +102,8 @@ class Reconciler:
                 revocation=ticket.revocation or "",
             )
             await connection.request(ticket_update=update)
-            await asyncio.to_thread(self._store.mark_ticket_synced, ticket.ticket_id, ticket)
-        for run in await asyncio.to_thread(self._store.unacked_runs, name):
+            await asyncio.to_thread(self._store.tickets.mark_synced, ticket.ticket_id, ticket)
+        for run in await asyncio.to_thread(self._store.runs.unacked, name):
             snapshot = await asyncio.to_thread(self._runs.snapshot, run.run_id)
             try:
                 await connection.request(run_update=snapshot)
@@ -121,7 +121,7 @@ class Reconciler:
     async def _look_after_runs(self) -> None:
         await self._relay.flush()
         now = self._clock()
-        for run in await asyncio.to_thread(lambda: self._store.runs(limit=200)):
+        for run in await asyncio.to_thread(lambda: self._store.runs.list(limit=200)):
             if run.state != "running" and now - (run.closed_ms or 0) > MEMORY_MS:
                 continue
             await self._check_ticket(run)
@@ -138,7 +138,7 @@ class Reconciler:
 
     async def _check_ticket(self, run: RunRow) -> None:
         """A revoked ticket ends its runs."""
-        ticket = await asyncio.to_thread(self._store.ticket, run.ticket_id)
+        ticket = await asyncio.to_thread(self._store.tickets.get, run.ticket_id)
         if run.state == "running" and ticket is not None and ticket.revocation is not None:
             error = TicketRevoked(clause="revocation", ticket=run.ticket_id)
             await asyncio.to_thread(self._runs.cancel, run.run_id, error)
@@ -174,7 +174,7 @@ class Reconciler:
 
     async def _why_failed(self, run: RunRow) -> FedtasksError:
         """A federated task that fails says so first; if one was still alive, a person ended the run."""
-        halves = await asyncio.to_thread(self._store.halves, run.run_id, True)
+        halves = await asyncio.to_thread(self._store.halves.list, run.run_id, True)
         if any(half.state in LIVE for half in halves):
             return RunCancelled(f"the DAG run was marked failed in {self._party}'s Airflow")
         return RunFailed(f"the DAG run failed in {self._party}'s Airflow")
@@ -182,8 +182,8 @@ class Reconciler:
     async def _repeat_with_peer(self, run: RunRow, state: str | None) -> bool:
         """When the peer repeats a task that had ended here, let it run here again; return whether one was cleared."""
         cleared = False
-        for theirs in await asyncio.to_thread(self._store.halves, run.run_id, False):
-            own = await asyncio.to_thread(self._store.half, run.run_id, theirs.task, True)
+        for theirs in await asyncio.to_thread(self._store.halves.list, run.run_id, False):
+            own = await asyncio.to_thread(self._store.halves.get, run.run_id, theirs.task, True)
             if theirs.state != "waiting" or own is None or own.state in LIVE or theirs.attempt <= own.attempt:
                 continue
             if state not in TERMINAL and await self._airflow.is_to_end(run.dag_id, run.dag_run_id, theirs.task):
@@ -199,17 +199,17 @@ class Reconciler:
     async def _show(self, run_id: str) -> None:
         """Put the status sentence into the DAG run's note if it says something new."""
         run = await asyncio.to_thread(self._runs.run, run_id)
-        own, peer = sides(await asyncio.to_thread(self._store.halves, run_id))
+        own, peer = sides(await asyncio.to_thread(self._store.halves.list, run_id))
         status = await asyncio.to_thread(status_now, self._store, run, own, peer, self._party)
         note = run_note(run_id, status, own, self._airflow.page(run.dag_id, run.dag_run_id))
         if note != run.note:
             await self._airflow.set_note(run.dag_id, run.dag_run_id, note)
-            await asyncio.to_thread(lambda: self._store.update_run(run_id, note=note))
+            await asyncio.to_thread(lambda: self._store.runs.change(run_id, note=note))
 
     async def _look_for_obstacles(self) -> None:
         """Ask the peer of a half that waits in vain whether its DAG could run at all; the status says what is found."""
-        for run in await asyncio.to_thread(self._store.active_runs):
-            own, peer = sides(await asyncio.to_thread(self._store.halves, run.run_id))
+        for run in await asyncio.to_thread(self._store.runs.active):
+            own, peer = sides(await asyncio.to_thread(self._store.halves.list, run.run_id))
             place = (run.peer, run.pipeline)
             now = self._clock()
             connection = self._connections.get(run.peer)

@@ -159,7 +159,7 @@ class Relay:
             for key, traffic in list(self._traffic.items()):
                 sent, received = traffic.sent, traffic.received
                 if sent or received:
-                    await asyncio.to_thread(self._store.add_bytes, *key, sent, received)
+                    await asyncio.to_thread(self._store.traffic.add, *key, sent, received)
                     traffic.sent -= sent
                     traffic.received -= received
                 elif key not in self._sessions:

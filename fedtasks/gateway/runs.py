@@ -83,21 +83,21 @@ class Runs:
     # ------------------------------------------------------------------------------------------------------ looking
     def run(self, run_id: str) -> RunRow:
         """Return a run; raise `RunUnknown` when nobody opened it."""
-        row = self._store.run(run_id)
+        row = self._store.runs.get(run_id)
         if row is None:
             raise RunUnknown(f"run `{run_id}` is not known to {self._party}")
         return row
 
     def message(self, row: RunRow) -> run_pb2.Run:
         """Return a run as this party's workers see it."""
-        return run_message(row, self._party, self._store.approvals.of(row.run_id))
+        return run_message(row, self._party, self._store.approvals.get(row.run_id))
 
     def meeting(self, run_id: str, task: str) -> run_pb2.Meeting:
         """Return both halves of a task as they stand."""
         row = self.run(run_id)
         # Of an approval, the initiator awaits the answer and not the question.
         awaited = ("succeeded",) if task == APPROVE and row.initiated else (*LIVE, "succeeded")
-        own, peer = self._store.half(run_id, task, True), self._store.half(run_id, task, False)
+        own, peer = self._store.halves.get(run_id, task, True), self._store.halves.get(run_id, task, False)
         ready = (
             row.state == "running"
             and own is not None
@@ -126,7 +126,7 @@ class Runs:
         row = self.run(run_id)
         if row.state != "running":
             raise error_from_row(row.failure) if row.failure else RunEnded(where=run_id)
-        half = self._store.half(run_id, task, True)
+        half = self._store.halves.get(run_id, task, True)
         if half is None or half.attempt != attempt or half.state not in LIVE:
             found = f"attempt {half.attempt} is {half.state}" if half else "no attempt was announced"
             raise AttemptStale(f"attempt {attempt} of `{task}` may not speak: {found}", where=run_id)
@@ -136,7 +136,7 @@ class Runs:
         """Return why a session of an attempt must end, None while it may go on."""
         with self._lock:  # not between a half's end and that of its run, whose reason is the better one
             row = self.run(run_id)
-            own, peer = self._store.half(run_id, task, True), self._store.half(run_id, task, False)
+            own, peer = self._store.halves.get(run_id, task, True), self._store.halves.get(run_id, task, False)
         if row.state != "running":
             return error_from_row(row.failure) if row.failure else AttemptStale("the run has ended", where=run_id)
         if own is not None and own.attempt > attempt:
@@ -165,7 +165,7 @@ class Runs:
                 self._tickets.in_force(row.ticket_id)
             if task != APPROVE:
                 self._require_approval(run_id)
-            half = self._store.announce(run_id, task, token, self._clock() + int(wait_s * 1000))
+            half = self._store.halves.announce(run_id, task, token, self._clock() + int(wait_s * 1000))
             if task == APPROVE:
                 self._ask(run_id, half.until_ms)
             if row.state != "running":
@@ -179,7 +179,7 @@ class Runs:
             _, half = self.require_attempt(run_id, task, attempt)
             now = self._clock()
             started = dataclasses.replace(half, state="running", since_ms=now, until_ms=0, started_ms=now)
-            self._store.put_half(started, bump=True)
+            self._store.halves.put(started, bump=True)
             self._changed(run_id)
             return self.meeting(run_id, task)
 
@@ -194,18 +194,18 @@ class Runs:
     ) -> None:
         """Store progress (display only) and metrics of the attempt that may speak, and what any attempt has sent."""
         with self._lock:
-            self._store.put_disclosures(disclosures)
+            self._store.disclosures.put(disclosures)
             _, half = self.require_attempt(run_id, task, attempt)
             if progress is not None:
-                self._store.put_half(dataclasses.replace(half, progress=dict(progress)))
+                self._store.halves.put(dataclasses.replace(half, progress=dict(progress)))
             if metrics:
-                self._store.add_metrics(metrics)
+                self._store.metrics.put(metrics)
         self._changed(run_id)
 
     def succeed(self, run_id: str, task: str, attempt: int, outcome: Mapping[str, Any]) -> run_pb2.Meeting:
         """End this party's half well; repeating it is harmless."""
         with self._lock:
-            half = self._store.half(run_id, task, True)
+            half = self._store.halves.get(run_id, task, True)
             if half is None or half.attempt != attempt or half.state != "succeeded":
                 row, half = self.require_attempt(run_id, task, attempt)
                 if task == APPROVE and row.initiated:
@@ -215,7 +215,7 @@ class Runs:
                 ended = dataclasses.replace(
                     half, state="succeeded", since_ms=self._clock(), until_ms=0, outcome=dict(outcome)
                 )
-                self._store.put_half(ended, bump=True)
+                self._store.halves.put(ended, bump=True)
                 self._changed(run_id)
             return self.meeting(run_id, task)
 
@@ -223,11 +223,11 @@ class Runs:
         """End this party's half badly; `final` ends the run with it."""
         with self._lock:
             row = self.run(run_id)
-            half = self._store.half(run_id, task, True)
+            half = self._store.halves.get(run_id, task, True)
             failure = failure_row(error, self._party, task, self._clock())
             if half is not None and half.attempt == attempt and half.state in LIVE:
                 ended = dataclasses.replace(half, state="failed", since_ms=self._clock(), until_ms=0, failure=failure)
-                self._store.put_half(ended, bump=True)
+                self._store.halves.put(ended, bump=True)
                 self._changed(run_id)
             if final and row.state == "running":
                 self._end(row, failure)
@@ -249,7 +249,7 @@ class Runs:
         Reveals: that the run may begin, or that it may not and the reason, to the peer; never who said so.
         """
         with self._lock:
-            row, approval = self.run(run_id), self._store.approvals.of(run_id)
+            row, approval = self.run(run_id), self._store.approvals.get(run_id)
             answer = "approved" if approved else "rejected"
             if approval is None or row.initiated:
                 raise ConfigError("nobody of this party is asked about this run", field="run_id", where=run_id)
@@ -261,14 +261,14 @@ class Runs:
             self._store.approvals.change(run_id, state=answer, decided_ms=now, decided_by=actor, reason=reason)
             decision = "allowed" if approved else "refused"
             facts = {"run_id": run_id, "ticket": row.ticket_id, "reason": reason}
-            self._store.audit(actor or self._party, "run.approve", decision, **facts)
+            self._store.audit.add(actor or self._party, "run.approve", decision, **facts)
             if not approved:
                 error = ApprovalRejected(reason=reason) if reason else ApprovalRejected()
                 self._end(row, failure_row(error, self._party, APPROVE, now))
             self._changed(run_id)
 
     def _ask(self, run_id: str, until_ms: int) -> None:
-        approval = self._store.approvals.of(run_id)
+        approval = self._store.approvals.get(run_id)
         if approval is None or approval.state == "approved":
             return
         asked_ms = approval.asked_ms if approval.state == "asked" else self._clock()
@@ -276,7 +276,7 @@ class Runs:
         self._store.approvals.change(run_id, state="asked", asked_ms=asked_ms, until_ms=until_ms, **again)
 
     def _require_approval(self, run_id: str) -> None:
-        approval = self._store.approvals.of(run_id)
+        approval = self._store.approvals.get(run_id)
         if approval is not None and approval.state != "approved":
             kinds = {"rejected": ApprovalRejected, "expired": ApprovalExpired}
             raise kinds.get(approval.state, ApprovalPending)(where=run_id)
@@ -291,7 +291,7 @@ class Runs:
             The id is taken, or the DAG run is at another run that goes on.
         """
         with self._lock:
-            if not self._store.create_run(row, approval):
+            if not self._store.runs.add(row, approval):
                 raise RunExists(f"`{row.run_id}`, or another run of DAG run `{row.dag_run_id}`, is there already")
         self._changed(row.run_id)
         return self.run(row.run_id)
@@ -308,7 +308,7 @@ class Runs:
         """Remember that an ended run's DAG run here has ended too: from now on, nothing is tried again by itself."""
         with self._lock:
             if self.run(run_id).state != "running":
-                self._store.update_run(run_id, at_rest=True)
+                self._store.runs.change(run_id, at_rest=True)
 
     def _is_at_rest(self, row: RunRow) -> bool:
         return row.at_rest or self._clock() - (row.closed_ms or 0) > MEMORY_MS
@@ -324,8 +324,8 @@ class Runs:
             "peer_receipt": "",
             "at_rest": False,
         }
-        self._store.update_run(row.run_id, bump=True, **again)
-        self._store.audit(self._party, "run.reopen", "noted", run_id=row.run_id)
+        self._store.runs.change(row.run_id, bump=True, **again)
+        self._store.audit.add(self._party, "run.reopen", "noted", run_id=row.run_id)
         self._changed(row.run_id)
 
     def close(self, run_id: str) -> RunRow:
@@ -336,14 +336,14 @@ class Runs:
                 raise error_from_row(row.failure) if row.failure else RunEnded(where=run_id)
             if not row.receipt:
                 receipt = sign_receipt(self._account(row), self._key)
-                self._store.update_run(run_id, bump=True, receipt=receipt)
+                self._store.runs.change(run_id, bump=True, receipt=receipt)
                 self._changed(run_id)
             self._settle(run_id)
             return self.run(run_id)
 
     def _account(self, row: RunRow) -> dict[str, Any]:
         """What this side says of the run: equal on both sides but for `party`."""
-        halves = {half.task: half for half in self._store.halves(row.run_id, own=True)}
+        halves = {half.task: half for half in self._store.halves.list(row.run_id, own=True)}
         return {
             "run_id": row.run_id,
             "party": self._party,
@@ -367,19 +367,19 @@ class Runs:
                 row, failure_row(ReceiptsDiffer(field=field, ours=mine, theirs=other), self._party, "", self._clock())
             )
             return
-        self._store.update_run(run_id, bump=True, state="succeeded", closed_ms=self._clock())
+        self._store.runs.change(run_id, bump=True, state="succeeded", closed_ms=self._clock())
         self._changed(run_id)
 
     def _end(self, row: RunRow, failure: Mapping[str, Any]) -> None:
         log.warning("run %s failed: %s at %s %s", row.run_id, failure["code"], failure["party"], failure["task"])
-        for half in self._store.halves(row.run_id, own=True):
+        for half in self._store.halves.list(row.run_id, own=True):
             if half.state in LIVE:
                 ended = dataclasses.replace(half, state="failed", since_ms=self._clock(), until_ms=0)
-                self._store.put_half(dataclasses.replace(ended, failure=dict(failure)))
-        self._store.update_run(row.run_id, bump=True, state="failed", failure=dict(failure), closed_ms=self._clock())
+                self._store.halves.put(dataclasses.replace(ended, failure=dict(failure)))
+        self._store.runs.change(row.run_id, bump=True, state="failed", failure=dict(failure), closed_ms=self._clock())
         if failure["code"] in _UNAPPROVED:
             self._store.approvals.change(row.run_id, state=_UNAPPROVED[failure["code"]], decided_ms=self._clock())
-        self._store.audit(self._party, "run.end", "noted", run_id=row.run_id, state="failed", code=failure["code"])
+        self._store.audit.add(self._party, "run.end", "noted", run_id=row.run_id, state="failed", code=failure["code"])
         self._changed(row.run_id)
 
     # --------------------------------------------------------------------------------------------------- both sides
@@ -391,7 +391,7 @@ class Runs:
             version=row.version,
             state=run_message(row, self._party).state,
             failure=failure_message(row.failure),
-            tasks=[half_message(half, private=False) for half in self._store.halves(run_id, own=True)],
+            tasks=[half_message(half, private=False) for half in self._store.halves.list(run_id, own=True)],
             receipt=row.receipt,
         )
 
@@ -399,7 +399,7 @@ class Runs:
         """Remember up to which version the peer knows our half."""
         with self._lock:
             if self.run(run_id).acked_version < version:
-                self._store.update_run(run_id, acked_version=version)
+                self._store.runs.change(run_id, acked_version=version)
 
     def learn(self, peer: str, update: peer_pb2.RunUpdate) -> None:
         """Take over what `peer` says of its half.
@@ -417,10 +417,10 @@ class Runs:
                 return
             for message in update.tasks:
                 theirs = half_from_message(row.run_id, message, peer)
-                self._store.put_half(theirs)
+                self._store.halves.put(theirs)
                 self._catch_up(theirs)
             failure = failure_from_message(update.failure, peer) if update.HasField("failure") else None
-            self._store.update_run(
+            self._store.runs.change(
                 row.run_id,
                 peer_state=STATE_NAMES[update.state],
                 peer_failure=failure,
@@ -445,9 +445,9 @@ class Runs:
 
     def _catch_up(self, theirs: HalfRow) -> None:
         """A half that only waits joins the peer's newer attempt."""
-        own = self._store.half(theirs.run_id, theirs.task, True)
+        own = self._store.halves.get(theirs.run_id, theirs.task, True)
         if own is not None and own.state == "waiting" and theirs.state in LIVE and own.attempt < theirs.attempt:
-            self._store.put_half(dataclasses.replace(own, attempt=theirs.attempt), bump=True)
+            self._store.halves.put(dataclasses.replace(own, attempt=theirs.attempt), bump=True)
 
     def _of_peer(self, peer: str, failure: Mapping[str, Any] | None) -> dict[str, Any]:
         """Our reason for ending when the peer's half has failed: theirs, named as theirs."""

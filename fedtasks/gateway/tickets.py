@@ -64,7 +64,7 @@ class Tickets:
         """
         if not ticket_id:
             raise TicketMissing(clause="ticket", holder=peer, pipeline=plain_text(pipeline, 64))
-        row = self._store.ticket(ticket_id)
+        row = self._store.tickets.get(ticket_id)
         if row is None or not row.granted or row.peer != peer:
             raise TicketMissing(clause="ticket", ticket=plain_text(ticket_id, 64))
         if row.revocation is not None:
@@ -96,7 +96,7 @@ class Tickets:
 
     def _standing(self, peer: str, *, granted: bool) -> Iterator[tickets.Grant]:
         key = self._key.public_key() if granted else self._key_of(peer)
-        for row in self._store.tickets(peer=peer, granted=granted):
+        for row in self._store.tickets.list(peer=peer, granted=granted):
             if not row.acceptance or row.revocation:
                 continue
             try:
@@ -112,7 +112,7 @@ class Tickets:
         TicketRevoked, TicketExpired, …
             With the clause.
         """
-        row = self._store.ticket(ticket_id)
+        row = self._store.tickets.get(ticket_id)
         if row is None:
             raise TicketMissing(clause="ticket", ticket=ticket_id)
         if row.revocation is not None:
@@ -125,7 +125,7 @@ class Tickets:
 
     def find(self, ticket_id: str) -> TicketRow:
         """Return a stored ticket; raise `TicketMissing` if there is none of this id."""
-        row = self._store.ticket(ticket_id)
+        row = self._store.tickets.get(ticket_id)
         if row is None:
             shown = plain_text(ticket_id, 64)
             text = f"ticket `{shown}` is not in the store of {self._party.name}; see `fedtasks ticket list`"
@@ -190,7 +190,7 @@ class Tickets:
                 break
         else:
             raise TicketInvalid("none of our peers has signed this ticket")
-        stored = self._store.ticket(grant.ticket_id)
+        stored = self._store.tickets.get(grant.ticket_id)
         if stored is not None and stored.grant != text:
             raise TicketInvalid("another ticket of this id is here already", where=grant.ticket_id)
         return self._accept(
@@ -236,7 +236,7 @@ class Tickets:
     def learn(self, peer: str, update: peer_pb2.TicketUpdate) -> None:
         """Take over what `peer` says of a ticket, as far as its signatures prove it."""
         theirs = self._key_of(peer)
-        row = self._store.ticket(update.ticket_id)
+        row = self._store.tickets.get(update.ticket_id)
         if row is not None and row.peer != peer:
             raise TicketInvalid("a ticket of other parties", ticket=plain_text(update.ticket_id, 64))
         if row is not None and row.granted:
@@ -273,9 +273,9 @@ class Tickets:
 
     def _keep(self, row: TicketRow, action: str, actor: str, reason: str | None = None, **changes: Any) -> None:
         """Store a ticket with `changes`, and say in the audit who has done what to it."""
-        self._store.put_ticket(replace(row, **changes))
+        self._store.tickets.put(replace(row, **changes))
         facts = {"ticket": row.ticket_id, "peer": row.peer, **({} if reason is None else {"reason": reason})}
-        self._store.audit(actor, action, "noted", **facts)
+        self._store.audit.add(actor, action, "noted", **facts)
 
     def _grantor_key(self, row: TicketRow) -> Ed25519PublicKey:
         return self._key.public_key() if row.granted else self._key_of(row.peer)

@@ -49,19 +49,19 @@ class WorkerService(worker_pb2_grpc.WorkerGatewayServicer):
         def get() -> worker_pb2.GetRunResponse:
             run_id = request.run_id
             if not run_id:
-                row = self._store.run_by_dag(request.dag_id, request.dag_run_id)
+                row = self._store.runs.of_dag_run(request.dag_id, request.dag_run_id)
                 run_id = row.run_id if row else f"{request.dag_id}/{request.dag_run_id}"
             run = self._runs.run(run_id)
-            sent, received = self._store.bytes_of(run_id)
+            sent, received = self._store.traffic.total(run_id)
             return worker_pb2.GetRunResponse(
                 run=self._runs.message(run),
-                own=[half_message(half, private=True) for half in self._store.halves(run_id, own=True)],
-                peer=[half_message(half, private=True) for half in self._store.halves(run_id, own=False)],
+                own=[half_message(half, private=True) for half in self._store.halves.list(run_id, own=True)],
+                peer=[half_message(half, private=True) for half in self._store.halves.list(run_id, own=False)],
                 bytes_sent=sent,
                 bytes_received=received,
                 metrics=[
                     run_pb2.Metric(task=row.task, name=row.name, step=row.step, value=row.value, at_ms=row.at_ms)
-                    for row in self._store.metrics(run_id)
+                    for row in self._store.metrics.list(run_id)
                 ],
             )
 
@@ -70,7 +70,7 @@ class WorkerService(worker_pb2_grpc.WorkerGatewayServicer):
 
     async def ListRuns(self, request: worker_pb2.ListRunsRequest, _: Context) -> worker_pb2.ListRunsResponse:
         def get() -> worker_pb2.ListRunsResponse:
-            rows = self._store.runs(limit=request.limit or 100)
+            rows = self._store.runs.list(limit=request.limit or 100)
             return worker_pb2.ListRunsResponse(runs=[run_message(row, self._party.name) for row in rows])
 
         return await asyncio.to_thread(get)

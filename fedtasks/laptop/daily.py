@@ -182,7 +182,7 @@ def await_run(console: Console, day: str, bank: Side, shop: Side) -> None:
     for side in (bank, shop):
         require_done(side.party, run.dag_run_id if side is bank else run.run_id)
     with opened(bank.party) as store:
-        last = {row.name: row.value for row in store.metrics(run.run_id, "evaluate")}
+        last = {row.name: row.value for row in store.metrics.list(run.run_id, "evaluate")}
         champion = store.models.champion(PIPELINE)
     before = f", champion's {last['champion_auc']:.4f}" if "champion_auc" in last else ""
     version = f"version {champion.version} in use" if champion else "no version in use"
@@ -214,18 +214,18 @@ def opened(party: LocalParty) -> Store:
 def runs_of(party: LocalParty, day: str) -> list[RunRow]:
     """Return the runs of a day."""
     with opened(party) as store:
-        return store.runs_of(PIPELINE, day)
+        return store.runs.of_partition(PIPELINE, day)
 
 
 # -------------------------------------------------------------------------------------------------------- accounting
 def account(bank: Side, shop: Side, ticket: str) -> dict[str, Any]:
     """Count what must not happen, from both stores, both storages and the rows as they were simulated."""
     with opened(bank.party) as store:
-        runs = [run for day in DAYS for run in store.runs_of(PIPELINE, day)]
-        versions = {row.version: row for row in store.models.versions(PIPELINE)}
+        runs = [run for day in DAYS for run in store.runs.of_partition(PIPELINE, day)]
+        versions = {row.version: row for row in store.models.list(PIPELINE)}
         champion = store.models.champion(PIPELINE)
     with opened(shop.party) as store:
-        blinded = store.uses(ticket)["ids_blinded"]
+        blinded = store.uses.total(ticket)["ids_blinded"]
     if champion is None:
         raise ProcessFailed("no version of the model was published")
     return {
@@ -271,7 +271,7 @@ def tags_of(side: Side) -> dict[str, bytes]:
 def align_settings(party: LocalParty, run_id: str) -> AlignSettings:
     """Return the settings that a run's rows were cut by."""
     with opened(party) as store:
-        run = store.run(run_id)
+        run = store.runs.get(run_id)
     if run is None:
         raise ProcessFailed(f"run {run_id} is not in the store of {party.name}")
     return build(AlignSettings, json.loads(run.config_json)["steps"]["align"])

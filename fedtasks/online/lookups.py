@@ -37,7 +37,7 @@ from fedtasks.errors import (
 )
 from fedtasks.link.client import GatewayClient, backoff
 from fedtasks.online.declaration import ANSWERS
-from fedtasks.store import TagTables
+from fedtasks.store import TagBook
 from fedtasks.wire.v1 import lookup_pb2
 
 log = logging.getLogger(__name__)
@@ -134,7 +134,7 @@ class Asker:
         self,
         dataset: Dataset,
         key_id: str,
-        tags: TagTables,
+        tags: TagBook,
         client: GatewayClient,
         *,
         peer: str,
@@ -266,7 +266,7 @@ class Answerer:
     """
 
     def __init__(
-        self, dataset: Dataset, key_id: str, tags: TagTables, policy: str, peer: str, matches: IO[str] | None = None
+        self, dataset: Dataset, key_id: str, tags: TagBook, policy: str, peer: str, matches: IO[str] | None = None
     ) -> None:
         self._dataset = dataset
         self._key_id = key_id

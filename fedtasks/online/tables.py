@@ -53,7 +53,7 @@ def load_tags(
     if columns:
         parts = list_parts(dataset, landed(dataset))
         name = f"{name}/{_fingerprint(parts)}"
-    return store.tag_tables.load(
+    return store.tags.load(
         dataset.name,
         key_id,
         name,

@@ -19,7 +19,7 @@ def audit_report(store: Store, limit: int, before: int | None = None) -> dict[st
     before
         Only rows that come before this one.
     """
-    rows = store.audit_rows(limit=limit, before=before)
+    rows = store.audit.list(limit=limit, before=before)
     try:
         check_chain(rows)
         text = f"rows {rows[0].seq}–{rows[-1].seq} fit the chain" if rows else "no decisions yet"
@@ -41,8 +41,8 @@ def chain_report(store: Store) -> dict[str, Any]:
     Cost: reads every decision.
     """
     try:
-        store.verify_audit()
+        store.audit.verify()
     except DataCorrupt as error:
         return {"ok": False, "text": error.detail}
-    newest = store.audit_rows(limit=1)
+    newest = store.audit.list(limit=1)
     return {"ok": True, "text": f"all {newest[0].seq:,} rows fit the chain" if newest else "no decisions yet"}

@@ -21,8 +21,8 @@ def dag_run_report(store: Store, party: str, dag_id: str, dag_run_id: str) -> di
     dict
         A run as `run_report` has it; with state ``refused`` and the ``failure``; or with state ``none`` and ``why``.
     """
-    run = store.run_by_dag(dag_id, dag_run_id)
-    refusal = store.refusals.of(dag_id, dag_run_id)
+    run = store.runs.of_dag_run(dag_id, dag_run_id)
+    refusal = store.refusals.get(dag_id, dag_run_id)
     if refusal is not None and (run is None or refusal.at_ms > run.opened_ms):
         return {
             "state": "refused",
@@ -53,17 +53,17 @@ def metrics_report(store: Store, run_id: str, task: str, after_ms: int) -> dict[
 
     A point that was told already may be told again: of one step the last counts.
     """
-    rows = store.metrics(run_id, task or None, after_ms=after_ms)
+    rows = store.metrics.list(run_id, task or None, after_ms=after_ms)
     newest = max((row.at_ms for row in rows), default=None)
     return {"series": series(rows), "at_ms": after_ms if newest is None else max(after_ms, newest - OVERLAP_MS)}
 
 
 def task_report(store: Store, party: str, run_id: str, half: str, now_ms: int) -> dict[str, Any]:
     """Return both halves of one task, how far it is and when it may be done."""
-    run = store.run(run_id)
+    run = store.runs.get(run_id)
     if run is None:
         raise RunUnknown(f"run `{run_id}` is not known to {party}")
-    own, peer = sides(store.halves(run_id))
+    own, peer = sides(store.halves.list(run_id))
     ours, theirs = (next((row for row in rows if row.task == half), None) for rows in (own, peer))
     progress = dict(ours.progress or {}) if ours is not None else {}
     task = half.partition(".")[0]
@@ -80,7 +80,7 @@ def task_report(store: Store, party: str, run_id: str, half: str, now_ms: int) -
         "progress": progress,
         **_pace(ours, progress, now_ms),
         "checkpoint": progress.get("checkpoint"),
-        "series": series(store.metrics(run_id, task)),
+        "series": series(store.metrics.list(run_id, task)),
         "failure": failure_report(ours.failure, party) if ours is not None and ours.failure else None,
         "status": run_status(store, run, own, peer, party),
     }

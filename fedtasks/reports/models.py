@@ -13,8 +13,8 @@ from fedtasks.store import ModelRow, RunRow, Store
 def model_reports(store: Store, readable: Collection[str]) -> list[dict[str, Any]]:
     """Return the models of the DAGs that may be read, each with its versions, newest first."""
     found: dict[str, dict[str, Any]] = {}
-    for row in store.models.versions():
-        run = store.run(row.run_id)
+    for row in store.models.list():
+        run = store.runs.get(row.run_id)
         if run is None or run.dag_id not in readable:
             continue
         model = found.setdefault(row.model, {"model": row.model, "peer": row.peer, "versions": []})
@@ -40,9 +40,9 @@ def _version(row: ModelRow, run: RunRow) -> dict[str, Any]:
 
 def compare_report(store: Store, dag_id: str, limit: int) -> dict[str, Any]:
     """Return the last runs of a DAG, oldest first, each with its metrics and what it was configured otherwise."""
-    runs = store.runs(dag_ids=[dag_id], limit=limit)[::-1]
-    metrics = store.metrics_of([run.run_id for run in runs])
-    published = {row.run_id: row for row in store.models.versions()}
+    runs = store.runs.list(dag_ids=[dag_id], limit=limit)[::-1]
+    metrics = store.metrics.last_of_runs([run.run_id for run in runs])
+    published = {row.run_id: row for row in store.models.list()}
     partitions, before = [], None
     for run in runs:
         settings = dict(_flat(json.loads(run.config_json)))

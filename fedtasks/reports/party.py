@@ -22,8 +22,8 @@ SILENT_MS = 60_000
 def overview(store: Store, party: Party, dag_ids: Collection[str], now_ms: int) -> dict[str, Any]:
     """Return what a person looks at first; runs only of the DAGs that may be read."""
     tickets = ticket_reports(store, party.name, now_ms)
-    going_on = store.runs(state="running", dag_ids=dag_ids, limit=None)
-    newest = store.runs(dag_ids=dag_ids, limit=RECENT + len(going_on))
+    going_on = store.runs.list(state="running", dag_ids=dag_ids, limit=None)
+    newest = store.runs.list(dag_ids=dag_ids, limit=RECENT + len(going_on))
     running = summaries(store, party.name, going_on)
     recent = summaries(store, party.name, [run for run in newest if run.state != "running"][:RECENT])
     peers = peer_reports(store, party)
@@ -106,7 +106,7 @@ def _run_needs(store: Store, runs: list[dict[str, Any]], now_ms: int) -> Iterato
 # ------------------------------------------------------------------------------------------------------------- peers
 def peer_reports(store: Store, party: Party) -> list[dict[str, Any]]:
     """Return the peers of party.yaml, as the gateway last saw them."""
-    seen = {row.name: row for row in store.peers.peers()}
+    seen = {row.name: row for row in store.peers.list()}
     found = []
     for peer in party.peers:
         row = seen.get(peer.name)
@@ -139,12 +139,12 @@ def data_report(store: Store, party: Party) -> dict[str, Any]:
     ``waiting`` are the partitions that another dataset has and this one has not.
     """
     landed: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for row in store.landings.landed():
+    for row in store.landings.list():
         at = {"party": row.party, "partition": row.partition, "at_ms": row.landed_ms, "rows": row.rows or None}
         landed.setdefault((row.party, row.dataset), []).append(at)
     known = {key: {each["partition"] for each in rows} for key, rows in landed.items()}
     found = [_own_dataset(party.name, dataset) for dataset in party.datasets]
-    for ticket, grant in readable(store.tickets(granted=False)):
+    for ticket, grant in readable(store.tickets.list(granted=False)):
         for scope in grant.datasets:
             shared = {"party": ticket.peer, "name": scope.name}
             if not any(shared.items() <= dataset.items() for dataset in found):

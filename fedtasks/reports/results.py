@@ -48,14 +48,14 @@ def results_report(store: Store, party: str, run_id: str) -> dict[str, Any]:
     RunUnknown
         Nobody opened it.
     """
-    run = store.run(run_id)
+    run = store.runs.get(run_id)
     if run is None:
         raise RunUnknown(f"run `{run_id}` is not known to {party}")
-    importance = importance_of(store.metrics(run_id, TRAIN), run, party)
+    importance = importance_of(store.metrics.list(run_id, TRAIN), run, party)
     right = next((right for right in run_rights(store, run, party) if right["what"] == "metrics"), None)
     if right is not None and not right["may"]:
         return {"reason": f"{right['who']} keeps the metrics ({right['clause']})", **right, "importance": importance}
-    rows = store.metrics(run_id, EVALUATE)
+    rows = store.metrics.list(run_id, EVALUATE)
     scalars = {name.partition(".")[2]: value for name, value in last_metrics(rows).items()}
     bins = bins_of(rows)
     if not bins and not scalars:

@@ -41,11 +41,11 @@ def run_report(store: Store, party: str, run_id: str) -> dict[str, Any]:
     RunUnknown
         Nobody opened it.
     """
-    run = store.run(run_id)
+    run = store.runs.get(run_id)
     if run is None:
         raise RunUnknown(f"run `{run_id}` is not known to {party}")
-    own, peer = store.halves(run_id, True), store.halves(run_id, False)
-    metrics, (sent, received) = store.metrics(run_id), store.bytes_of(run_id)
+    own, peer = store.halves.list(run_id, True), store.halves.list(run_id, False)
+    metrics, (sent, received) = store.metrics.list(run_id), store.traffic.total(run_id)
     counts = counts_of(own)
     return {
         **summary(run, party),
@@ -55,7 +55,7 @@ def run_report(store: Store, party: str, run_id: str) -> dict[str, Any]:
         "counts": {name: bucket(n) for name, n in counts.items()},
         "bytes_sent": sent,
         "bytes_received": received,
-        "ledger": [asdict(entry) for entry in ledger(store.disclosures(run_id), sent, counts)],
+        "ledger": [asdict(entry) for entry in ledger(store.disclosures.list(run_id), sent, counts)],
         "metrics": last_metrics(metrics),
         "importance": importance_of(metrics, run, party),
         "rights": run_rights(store, run, party),
@@ -74,7 +74,7 @@ def run_status(
 
 def status_now(store: Store, run: RunRow, own: Sequence[HalfRow], peer: Sequence[HalfRow], party: str) -> Status:
     """Say how a run stands, by what the store knows of the peer."""
-    seen = store.peers.peer(run.peer) if run.state == "running" else None
+    seen = store.peers.get(run.peer) if run.state == "running" else None
     if seen is None:
         return status_of(run, own, peer, party=party)
     waits_since_ms = max((half.since_ms for half in own if half.state == "waiting"), default=0)
@@ -112,12 +112,12 @@ def run_list(
         How many.
     """
     stored = None if state is None else _STORED.get(state, "running")
-    rows = store.runs(
+    rows = store.runs.list(
         state=stored,
         pipeline=pipeline or None,
         peer=peer or None,
         dag_ids=dag_ids,
-        before=store.run(before) if before else None,
+        before=store.runs.get(before) if before else None,
         # Of those that go on, the halves tell which state it is.
         limit=None if stored == "running" else limit,
     )
@@ -127,7 +127,7 @@ def run_list(
 
 def summaries(store: Store, party: str, rows: Sequence[RunRow]) -> list[dict[str, Any]]:
     """Return what a list shows of runs, and how each stands."""
-    halves = store.halves_of([run.run_id for run in rows if run.state == "running"])
+    halves = store.halves.of_runs([run.run_id for run in rows if run.state == "running"])
     return [
         {**summary(run, party), "status": run_status(store, run, *sides(halves.get(run.run_id, [])), party)}
         for run in rows
@@ -306,7 +306,7 @@ def _times(own: Sequence[HalfRow]) -> dict[str, int | None]:
 
 def run_rights(store: Store, run: RunRow, party: str) -> list[dict[str, Any]]:
     """Say what of a run's results this party may see, as its ticket has it."""
-    row = store.ticket(run.ticket_id)
+    row = store.tickets.get(run.ticket_id)
     if row is None:
         return []
     try:
@@ -316,5 +316,5 @@ def run_rights(store: Store, run: RunRow, party: str) -> list[dict[str, Any]]:
 
 
 def _approval(store: Store, run: RunRow) -> dict[str, Any] | None:
-    row = store.approvals.of(run.run_id)
+    row = store.approvals.get(run.run_id)
     return None if row is None else {name: value for name, value in asdict(row).items() if name != "run_id"}

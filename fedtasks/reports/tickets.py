@@ -37,7 +37,7 @@ def readable(rows: Iterable[TicketRow]) -> Iterator[tuple[TicketRow, Grant]]:
 
 def ticket_reports(store: Store, party: str, now_ms: int) -> dict[str, list[dict[str, Any]]]:
     """Return all tickets and all requests for tickets, as plain values."""
-    rows = store.tickets()
+    rows = store.tickets.list()
     return {
         "granted": [ticket_report(store, row, now_ms) for row in rows if row.granted],
         "held": [ticket_report(store, row, now_ms) for row in rows if not row.granted],
@@ -50,7 +50,7 @@ def ticket_reports(store: Store, party: str, now_ms: int) -> dict[str, list[dict
                 "state": row.state,
                 "at_ms": row.at_ms,
             }
-            for row in store.peers.requests()
+            for row in store.ticket_requests.list()
         ],
     }
 
@@ -97,11 +97,11 @@ def _said(clause: Clause, grant: Grant) -> dict[str, Any]:
 
 def _budgets(store: Store, row: TicketRow, grant: Grant, now_ms: int) -> Iterator[dict[str, Any]]:
     """Yield each limit and what is used of it; None where it bounds a single run, so that nothing adds up."""
-    used = store.uses(row.ticket_id)
+    used = store.uses.total(row.ticket_id)
     # The granting side counts runs; the other knows those that it has seen.
-    used["runs"] = max(used.get("runs", 0), 0 if row.granted else store.count_runs(row.ticket_id))
-    today = store.uses(row.ticket_id, since_ms=now_ms - DAY_MS)
-    now = {"runs": len(store.active_runs(row.ticket_id))}
+    used["runs"] = max(used.get("runs", 0), 0 if row.granted else store.runs.total(row.ticket_id))
+    today = store.uses.total(row.ticket_id, since_ms=now_ms - DAY_MS)
+    now = {"runs": len(store.runs.active(row.ticket_id))}
     spent = {Per.LIFE: used, Per.DAY: today, Per.NOW: now}
     for clause in _of(Group.LIMIT):
         limit = grant.bound(clause.name)

@@ -120,7 +120,7 @@ def main() -> None:
         store, client = stack.enter_context(shop.store()), stack.enter_context(shop.client())
         declared = shop.party.dataset("customers")
         loaded = load_tags(shop.party, declared, store, "")
-        asker = Asker(declared, loaded.key_id, store.tag_tables, client, peer="bank")
+        asker = Asker(declared, loaded.key_id, store.tags, client, peer="bank")
         rng = random.Random(1)
         lines = [f'"{rng.randrange(half_of, half_of + TAGS):012d}"'.encode() for _ in range(BATCHED + SINGLE)]
 

@@ -105,7 +105,7 @@ def fill(store: Store, engine: Engine, ticket_id: str) -> None:
             connection.execute(table.insert(), rows)
     engine.dispose()
     for number in range(300):
-        store.audit("bank", "run.open", "noted", number=number)
+        store.audit.add("bank", "run.open", "noted", number=number)
 
 
 @contextmanager

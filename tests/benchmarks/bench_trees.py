@@ -272,7 +272,7 @@ def run(
     found = Figures(wall_s, gateways_cpu_s, usages, outcomes[0])
     for member in members:
         with member.store() as store:
-            rows = [row for row in store.disclosures(run_id) if row.task == task]
+            rows = [row for row in store.disclosures.list(run_id) if row.task == task]
         found.sent[member.name] = {row.name: row.bytes for row in rows}
     return found
 

@@ -23,25 +23,25 @@ def enter(store: Store, number: int, state: str = "asked", **run: object) -> App
     row = run_row(number, dag_run_id=f"d-{number}", **{"initiated": False, **run})  # type: ignore[arg-type]
     decided_ms = None if state == "asked" else NOW + number
     approval = ApprovalRow(row.run_id, state, "approval", NOW + number, 0, decided_ms)
-    assert store.create_run(row, approval)
+    assert store.runs.add(row, approval)
     return approval
 
 
 def test_approval_comes_to_be_with_its_run_or_not_at_all(store: Store) -> None:
     approval = enter(store, 1)
-    assert store.approvals.of(approval.run_id) == approval
+    assert store.approvals.get(approval.run_id) == approval
     taken = run_row(2, dag_run_id="d-1")
-    assert not store.create_run(taken, ApprovalRow(taken.run_id, "asked", "approval", NOW, 0))
-    assert store.approvals.of(taken.run_id) is None
-    assert store.create_run(run_row(3, dag_run_id="d-3"))
-    assert store.approvals.of(run_row(3).run_id) is None
+    assert not store.runs.add(taken, ApprovalRow(taken.run_id, "asked", "approval", NOW, 0))
+    assert store.approvals.get(taken.run_id) is None
+    assert store.runs.add(run_row(3, dag_run_id="d-3"))
+    assert store.approvals.get(run_row(3).run_id) is None
 
 
 def test_approval_changes_and_stays_changed(store: Store) -> None:
     approval = enter(store, 1)
     store.approvals.change(approval.run_id, state="approved", decided_ms=NOW, decided_by="eve", reason="fine")
     changed = replace(approval, state="approved", decided_ms=NOW, decided_by="eve", reason="fine")
-    assert store.approvals.of(approval.run_id) == changed
+    assert store.approvals.get(approval.run_id) == changed
     store.approvals.change("no-such-run", state="approved")
 
 
@@ -51,7 +51,7 @@ def test_asked_are_the_peers_runs_that_go_on_oldest_first(store: Store) -> None:
     enter(store, 4, initiated=True)
     enter(store, 5, state="rejected")
     ended = enter(store, 6)
-    store.update_run(ended.run_id, state="failed")
+    store.runs.change(ended.run_id, state="failed")
     assert store.approvals.asked() == [first, second]
 
 
@@ -79,10 +79,10 @@ def test_refusal_is_replaced_by_a_newer_one_and_forgotten_once_the_dag_run_opens
     other = replace(first, dag_id="other", at_ms=NOW + 2)
     for row in (first, again, other):
         store.refusals.put(row)
-    assert store.refusals.of("credit", "d-1") == again
-    assert store.refusals.recent() == [other, again]
-    assert store.refusals.recent(limit=1) == [other]
-    assert store.refusals.recent(dag_ids=["credit"]) == [again]
+    assert store.refusals.get("credit", "d-1") == again
+    assert store.refusals.list() == [other, again]
+    assert store.refusals.list(limit=1) == [other]
+    assert store.refusals.list(dag_ids=["credit"]) == [again]
     store.refusals.remove("credit", "d-1")
-    assert store.refusals.of("credit", "d-1") is None
-    assert store.refusals.recent() == [other]
+    assert store.refusals.get("credit", "d-1") is None
+    assert store.refusals.list() == [other]

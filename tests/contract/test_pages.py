@@ -28,64 +28,67 @@ def test_peer_keeps_its_checks_while_its_state_changes_and_the_other_way(store: 
     store.peers.put_checks(replace(SHOP, connected=False, checks=CHECKS, checked_ms=5))
     away = replace(SHOP, connected=False, failure={"code": "PEER_UNREACHABLE", "text": "x"}, since_ms=NOW_MS + 1)
     store.peers.put_state(away)
-    assert store.peers.peer("shop") == replace(away, checks=CHECKS, checked_ms=5)
-    assert store.peers.peer("bakery") is None
+    assert store.peers.get("shop") == replace(away, checks=CHECKS, checked_ms=5)
+    assert store.peers.get("bakery") is None
 
 
 def test_checks_of_a_peer_that_was_never_seen_are_kept(store: Store) -> None:
     store.peers.put_checks(replace(SHOP, checks=CHECKS, checked_ms=5))
-    assert [row.checks for row in store.peers.peers()] == [CHECKS]
+    assert [row.checks for row in store.peers.list()] == [CHECKS]
 
 
 def test_request_for_a_ticket_is_entered_once_and_settled(store: Store) -> None:
     row = TicketRequestRow("r", "shop", False, {"pipelines": ["credit"]}, "open", NOW_MS)
-    store.peers.add_request(row)
-    store.peers.add_request(replace(row, asked={"pipelines": ["other"]}))
-    store.peers.add_request(replace(row, request_id="later", at_ms=NOW_MS + 1))
-    store.peers.settle_request("r", "granted")
-    assert [(each.request_id, each.state) for each in store.peers.requests()] == [("later", "open"), ("r", "granted")]
-    assert store.peers.requests()[1].asked == row.asked
+    store.ticket_requests.add(row)
+    store.ticket_requests.add(replace(row, asked={"pipelines": ["other"]}))
+    store.ticket_requests.add(replace(row, request_id="later", at_ms=NOW_MS + 1))
+    store.ticket_requests.settle("r", "granted")
+    assert [(each.request_id, each.state) for each in store.ticket_requests.list()] == [
+        ("later", "open"),
+        ("r", "granted"),
+    ]
+    assert store.ticket_requests.list()[1].asked == row.asked
 
 
 def test_runs_before_a_run_are_older_even_if_opened_at_once(store: Store) -> None:
     rows = [run_row(number, opened_ms=NOW_MS, state="succeeded") for number in range(1, 6)]
     for row in rows:
-        store.create_run(row)
-    assert [run.number for run in store.runs(before=rows[3], limit=2)] == [3, 2]
-    assert [run.number for run in store.runs(dag_ids=[rows[0].dag_id])] == [5, 4, 3, 2, 1]
-    assert store.runs(dag_ids=["elsewhere"]) == []
-    assert store.count_runs(rows[0].ticket_id) == 5
+        store.runs.add(row)
+    assert [run.number for run in store.runs.list(before=rows[3], limit=2)] == [3, 2]
+    assert [run.number for run in store.runs.list(dag_ids=[rows[0].dag_id])] == [5, 4, 3, 2, 1]
+    assert store.runs.list(dag_ids=["elsewhere"]) == []
+    assert store.runs.total(rows[0].ticket_id) == 5
 
 
 def test_halves_and_last_metrics_of_several_runs_come_by_run(store: Store) -> None:
     first, second = run_row(1, state="succeeded"), run_row(2)
     for row in (first, second):
-        store.create_run(row)
-    store.put_half(HalfRow(first.run_id, "psi", True, 1, "succeeded"))
-    store.put_half(HalfRow(first.run_id, "psi", False, 1, "succeeded"))
+        store.runs.add(row)
+    store.halves.put(HalfRow(first.run_id, "psi", True, 1, "succeeded"))
+    store.halves.put(HalfRow(first.run_id, "psi", False, 1, "succeeded"))
     values = ((first, 1, 0.9), (first, 3, 0.5), (first, 2, 0.7), (second, 1, float("nan")))
-    store.add_metrics([MetricRow(run.run_id, "train", "loss", step, value, NOW_MS) for run, step, value in values])
+    store.metrics.put([MetricRow(run.run_id, "train", "loss", step, value, NOW_MS) for run, step, value in values])
     ids = [first.run_id, second.run_id]
-    assert {run_id: len(halves) for run_id, halves in store.halves_of(ids).items()} == dict(
+    assert {run_id: len(halves) for run_id, halves in store.halves.of_runs(ids).items()} == dict(
         zip(ids, (2, 0), strict=True)
     )
-    last = {run_id: [(row.step, row.value) for row in rows] for run_id, rows in store.metrics_of(ids).items()}
+    last = {run_id: [(row.step, row.value) for row in rows] for run_id, rows in store.metrics.last_of_runs(ids).items()}
     assert last[first.run_id] == [(3, 0.5)]
     assert [step for step, _value in last[second.run_id]] == [1]
-    assert store.metrics_of([]) == {}
+    assert store.metrics.last_of_runs([]) == {}
 
 
 def test_metrics_after_a_time_are_those_that_came_later(store: Store) -> None:
-    store.create_run(run_row())
+    store.runs.add(run_row())
     rows = [MetricRow(run_row().run_id, "train", "loss", step, 1.0, NOW_MS + step) for step in (1, 2, 3)]
-    store.add_metrics(rows)
-    assert store.metrics(run_row().run_id, after_ms=NOW_MS + 1) == rows[1:]
+    store.metrics.put(rows)
+    assert store.metrics.list(run_row().run_id, after_ms=NOW_MS + 1) == rows[1:]
 
 
 def test_audit_pages_fit_the_chain_and_a_forged_row_does_not(store: Store) -> None:
     for number in range(6):
-        store.audit("bank", "run.open", "noted", number=number)
-    rows = store.audit_rows(limit=3, before=6)
+        store.audit.add("bank", "run.open", "noted", number=number)
+    rows = store.audit.list(limit=3, before=6)
     assert [row.seq for row in rows] == [3, 4, 5]
     check_chain(rows)
     for forged in ([rows[0], rows[2]], [rows[0], replace(rows[1], actor="mallory"), rows[2]]):

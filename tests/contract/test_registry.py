@@ -21,7 +21,7 @@ PIPELINE = "credit"
 def store(database: Database) -> Iterator[Store]:
     with opened(database, clock=lambda: NOW) as store:
         for number in range(1, 6):
-            store.create_run(run_row(number, dag_run_id=f"d-{number}"))
+            store.runs.add(run_row(number, dag_run_id=f"d-{number}"))
         yield store
 
 
@@ -48,7 +48,7 @@ def test_publish_puts_the_version_into_use(store: Store) -> None:
     second = store.models.publish(version(2, 1), PIPELINE)
     assert second == dataclasses.replace(version(2, 1), champion=True)
     assert store.models.champion("credit") == second
-    assert [(row.version, row.champion) for row in store.models.versions("credit")] == [(1, False), (2, True)]
+    assert [(row.version, row.champion) for row in store.models.list("credit")] == [(1, False), (2, True)]
     assert store.models.champion("other") is None
 
 
@@ -58,7 +58,7 @@ def test_publish_twice_enters_one_version_and_leaves_the_champion(store: Store) 
     store.models.make_champion("credit", 1)
     again = store.models.publish(version(2, 1, metrics={"auc": 0.9}, published_ms=NOW + 1), PIPELINE)
     assert (again.metrics, again.champion) == ({"auc": 0.8}, False)
-    assert len(store.models.versions()) == 2
+    assert len(store.models.list()) == 2
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_publish_of_what_is_taken_or_unfounded_changes_nothing(
     store.models.publish(version(1), PIPELINE)
     with pytest.raises(error):
         store.models.publish(dataclasses.replace(version(2, 1), **changes), pipeline)
-    assert [row.version for row in store.models.versions()] == [1]
+    assert [row.version for row in store.models.list()] == [1]
     assert store.models.champion("credit") is not None
 
 
@@ -89,8 +89,8 @@ def test_publish_at_once_keeps_one_champion(store: Store) -> None:
 
     with ThreadPoolExecutor(5) as pool:
         published = set(pool.map(publish, range(1, 6))) - {0}
-    assert {row.version for row in store.models.versions()} == published
-    assert [row.version for row in store.models.versions() if row.champion] == [max(published)]
+    assert {row.version for row in store.models.list()} == published
+    assert [row.version for row in store.models.list() if row.champion] == [max(published)]
 
 
 def test_consumed_follows_the_lineage_and_not_the_numbers(store: Store) -> None:
@@ -122,5 +122,5 @@ def test_landing_is_entered_once_and_stays_unsynced_until_all_know(store: Store)
     assert store.landings.unsynced() == [early, late]
     store.landings.mark_synced(early)
     assert store.landings.unsynced() == [late]
-    assert store.landings.landed("bank") == [dataclasses.replace(early, synced=True)]
-    assert store.landings.landed(dataset="customers") == [late]
+    assert store.landings.list("bank") == [dataclasses.replace(early, synced=True)]
+    assert store.landings.list(dataset="customers") == [late]

@@ -43,15 +43,13 @@ def store(database: Database) -> Iterator[Store]:
 
 
 def test_tags_loaded_are_found_by_id_and_by_tag_whatever_the_ids_hold(store: Store) -> None:
-    loaded = store.tag_tables.load("people", "k", "g1", batches(ODD))
+    loaded = store.tags.load("people", "k", "g1", batches(ODD))
     assert (loaded.rows, loaded.generation, loaded.columns) == (len(ODD), "g1", ())
-    assert store.tag_tables.table("people", "k") == loaded
+    assert store.tags.get("people", "k") == loaded
 
-    assert store.tag_tables.tags_of("people", "k", [*ODD, "nobody"]) == {text: tag_of(text) for text in ODD}
+    assert store.tags.tags_of("people", "k", [*ODD, "nobody"]) == {text: tag_of(text) for text in ODD}
     tags = [tag_of(text) for text in ODD]
-    assert store.tag_tables.matches_of("people", "k", [*tags, bytes(16)]) == {
-        tag_of(text): (text, None) for text in ODD
-    }
+    assert store.tags.matches_of("people", "k", [*tags, bytes(16)]) == {tag_of(text): (text, None) for text in ODD}
 
 
 @settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
@@ -61,58 +59,58 @@ def test_tags_of_any_text_come_back_as_they_went_in(store: Store, ids: set[str])
     source = pa.RecordBatch.from_pydict(
         {"id": list(numbered.values()), "tag": pa.array([n.to_bytes(16) for n in numbered], pa.binary())}
     )
-    store.tag_tables.load("people", "any", repr(ids), [source])
-    found = store.tag_tables.tags_of("people", "any", list(numbered.values()))
+    store.tags.load("people", "any", repr(ids), [source])
+    found = store.tags.tags_of("people", "any", list(numbered.values()))
     assert found == {text: n.to_bytes(16) for n, text in numbered.items()}
 
 
 def test_tags_of_other_datasets_and_keys_are_not_found(store: Store) -> None:
-    store.tag_tables.load("people", "k1", "g1", batches(["a"]))
-    store.tag_tables.load("people", "k2", "g1", batches(["b"]))
-    store.tag_tables.load("others", "k1", "g1", batches(["c"]))
-    assert store.tag_tables.tags_of("people", "k1", ["a", "b", "c"]) == {"a": tag_of("a")}
-    assert store.tag_tables.matches_of("people", "k2", [tag_of("a"), tag_of("b")]) == {tag_of("b"): ("b", None)}
-    assert store.tag_tables.tags_of("people", "k3", ["a"]) == {}
-    assert store.tag_tables.tags_of("people", "k1", []) == {}
+    store.tags.load("people", "k1", "g1", batches(["a"]))
+    store.tags.load("people", "k2", "g1", batches(["b"]))
+    store.tags.load("others", "k1", "g1", batches(["c"]))
+    assert store.tags.tags_of("people", "k1", ["a", "b", "c"]) == {"a": tag_of("a")}
+    assert store.tags.matches_of("people", "k2", [tag_of("a"), tag_of("b")]) == {tag_of("b"): ("b", None)}
+    assert store.tags.tags_of("people", "k3", ["a"]) == {}
+    assert store.tags.tags_of("people", "k1", []) == {}
 
 
 def test_tags_of_many_ids_at_once(store: Store) -> None:
     ids = [f"{number}" for number in range(2500)]
-    store.tag_tables.load("people", "k", "g1", batches(ids, size=1000))
-    assert len(store.tag_tables.tags_of("people", "k", ids)) == 2500
-    assert len(store.tag_tables.matches_of("people", "k", [tag_of(text) for text in ids])) == 2500
+    store.tags.load("people", "k", "g1", batches(ids, size=1000))
+    assert len(store.tags.tags_of("people", "k", ids)) == 2500
+    assert len(store.tags.matches_of("people", "k", [tag_of(text) for text in ids])) == 2500
 
 
 def test_tags_of_a_newer_generation_replace_the_older_and_the_same_is_not_read(store: Store) -> None:
-    first = store.tag_tables.load("people", "k", "g1", batches(["a", "b"]))
-    assert store.tag_tables.load("people", "k", "g1", iter([])) == first
+    first = store.tags.load("people", "k", "g1", batches(["a", "b"]))
+    assert store.tags.load("people", "k", "g1", iter([])) == first
 
-    second = store.tag_tables.load("people", "k", "g2", batches(["b", "c"]))
+    second = store.tags.load("people", "k", "g2", batches(["b", "c"]))
 
     assert second.table_id != first.table_id
-    assert set(store.tag_tables.tags_of("people", "k", ["a", "b", "c"])) == {"b", "c"}
-    store.tag_tables.drop("people", "k")
-    assert store.tag_tables.table("people", "k") is None
-    assert store.tag_tables.tags_of("people", "k", ["b"]) == {}
+    assert set(store.tags.tags_of("people", "k", ["a", "b", "c"])) == {"b", "c"}
+    store.tags.remove("people", "k")
+    assert store.tags.get("people", "k") is None
+    assert store.tags.tags_of("people", "k", ["b"]) == {}
 
 
 def test_tags_loaded_in_part_are_never_seen_and_the_readers_error_is_told(store: Store, database: Database) -> None:
-    store.tag_tables.load("people", "k", "g1", batches(["a", "b"]))
+    store.tags.load("people", "k", "g1", batches(["a", "b"]))
 
     def breaks() -> Iterator[pa.RecordBatch]:
         yield from batches(["c", "d"])
         # A reader beside it, in a transaction of its own.
         with Store.open(database.url, database.password_file, migrate=False) as other:
-            assert set(other.tag_tables.tags_of("people", "k", ["a", "b", "c"])) == {"a", "b"}
+            assert set(other.tags.tags_of("people", "k", ["a", "b", "c"])) == {"a", "b"}
         raise DataCorrupt("half a file")
 
     with pytest.raises(DataCorrupt, match="half a file"):
-        store.tag_tables.load("people", "k", "g2", breaks())
+        store.tags.load("people", "k", "g2", breaks())
 
-    table = store.tag_tables.table("people", "k")
+    table = store.tags.get("people", "k")
     assert table is not None
     assert table.generation == "g1"
-    assert set(store.tag_tables.tags_of("people", "k", ["a", "b", "c"])) == {"a", "b"}
+    assert set(store.tags.tags_of("people", "k", ["a", "b", "c"])) == {"a", "b"}
 
 
 def test_two_loaders_at_once_load_once(store: Store, database: Database) -> None:
@@ -131,7 +129,7 @@ def test_two_loaders_at_once_load_once(store: Store, database: Database) -> None
 
     def load(source: Iterator[pa.RecordBatch]) -> None:
         with Store.open(database.url, database.password_file, migrate=False) as own:
-            own.tag_tables.load("people", "k", "g1", source)
+            own.tags.load("people", "k", "g1", source)
 
     threads = [threading.Thread(target=load, args=(source(),)) for source in (slow, quick)]
     threads[0].start()
@@ -141,27 +139,27 @@ def test_two_loaders_at_once_load_once(store: Store, database: Database) -> None
     for thread in threads:
         thread.join(30)
     assert read == ["slow"]
-    assert set(store.tag_tables.tags_of("people", "k", ["a"])) == {"a"}
+    assert set(store.tags.tags_of("people", "k", ["a"])) == {"a"}
 
 
 def test_table_that_is_loaded_does_not_wait_for_another_load(store: Store, database: Database) -> None:
-    first = store.tag_tables.load("people", "k", "g1", batches(["a"]))
+    first = store.tags.load("people", "k", "g1", batches(["a"]))
 
     def beside() -> Iterator[pa.RecordBatch]:
         with Store.open(database.url, database.password_file, migrate=False) as other:
-            assert other.tag_tables.load("people", "k", "g1", iter([])) == first
+            assert other.tags.load("people", "k", "g1", iter([])) == first
         yield from batches(["b"])
 
-    store.tag_tables.load("others", "k", "g1", beside())
+    store.tags.load("others", "k", "g1", beside())
 
-    assert store.tag_tables.tags_of("others", "k", ["b"]) == {"b": tag_of("b")}
+    assert store.tags.tags_of("others", "k", ["b"]) == {"b": tag_of("b")}
 
 
 def test_load_that_the_database_breaks_off_is_an_error_of_the_registry(
     postgres: PostgresServer, postgres_database: Database
 ) -> None:
     with Store.open(postgres_database.url, postgres_database.password_file) as store:
-        first = store.tag_tables.load("people", "k", "g1", batches(["a"]))
+        first = store.tags.load("people", "k", "g1", batches(["a"]))
 
         def cancelled() -> Iterator[pa.RecordBatch]:
             yield from batches(["b"])
@@ -170,14 +168,14 @@ def test_load_that_the_database_breaks_off_is_an_error_of_the_registry(
             yield from batches(["c"])
 
         with pytest.raises(StoreUnavailable, match="cancel"):
-            store.tag_tables.load("people", "k", "g2", cancelled())
-        assert store.tag_tables.table("people", "k") == first
+            store.tags.load("people", "k", "g2", cancelled())
+        assert store.tags.get("people", "k") == first
 
 
 def test_tags_just_loaded_are_looked_up_in_the_index(postgres_database: Database) -> None:
     ids = [f"person-{number}" for number in range(20_000)]
     with Store.open(postgres_database.url, postgres_database.password_file) as store:
-        loaded = store.tag_tables.load("people", "k", "g1", batches(ids, size=10_000))
+        loaded = store.tags.load("people", "k", "g1", batches(ids, size=10_000))
         query = "EXPLAIN SELECT tag FROM tags WHERE table_id = %s AND id = ANY(%s)"
         with store._engine.connect() as connection:
             plan = connection.exec_driver_sql(query, (loaded.table_id, ids[:100])).scalars().all()
@@ -187,26 +185,26 @@ def test_tags_just_loaded_are_looked_up_in_the_index(postgres_database: Database
 @pytest.mark.parametrize("kind", [pa.binary(), pa.binary(16)], ids=str)
 def test_tags_of_either_binary_type_are_loaded(store: Store, kind: pa.DataType) -> None:
     source = pa.RecordBatch.from_arrays([pa.array(["a"]), pa.array([tag_of("a")], kind)], ["id", "tag"])
-    store.tag_tables.load("people", "k", "g1", [source.slice(0, 0), source])
-    assert store.tag_tables.tags_of("people", "k", ["a"]) == {"a": tag_of("a")}
+    store.tags.load("people", "k", "g1", [source.slice(0, 0), source])
+    assert store.tags.tags_of("people", "k", ["a"]) == {"a": tag_of("a")}
 
 
 def test_tags_of_repeated_and_impossible_ids(store: Store) -> None:
-    store.tag_tables.load("people", "k", "g1", batches(["a", "b"]))
-    assert store.tag_tables.tags_of("people", "k", ["a", "a\0b", "a", "\0", "b"]) == {
+    store.tags.load("people", "k", "g1", batches(["a", "b"]))
+    assert store.tags.tags_of("people", "k", ["a", "a\0b", "a", "\0", "b"]) == {
         "a": tag_of("a"),
         "b": tag_of("b"),
     }
-    assert store.tag_tables.matches_of("people", "k", [tag_of("a")] * 3 + [b""]) == {tag_of("a"): ("a", None)}
+    assert store.tags.matches_of("people", "k", [tag_of("a")] * 3 + [b""]) == {tag_of("a"): ("a", None)}
 
 
 def test_tags_with_answers_take_the_first_of_a_repeated_id(store: Store) -> None:
     rows = [("b", {"x": 1}), ("nobody", {"x": 2}), ("b", {"x": 3}), ("c", {"x": 'é,"\n'})]
-    loaded = store.tag_tables.load("people", "k", "g1", batches(["a", "b", "c"]), columns=["x"], answers=answers(rows))
+    loaded = store.tags.load("people", "k", "g1", batches(["a", "b", "c"]), columns=["x"], answers=answers(rows))
     assert (loaded.rows, loaded.columns) == (3, ("x",))
-    found = store.tag_tables.matches_of("people", "k", [tag_of(text) for text in "abc"])
+    found = store.tags.matches_of("people", "k", [tag_of(text) for text in "abc"])
     values = {text: json.loads(answer) if answer else None for text, answer in found.values()}
     assert values == {"a": None, "b": {"x": 1}, "c": {"x": 'é,"\n'}}
     # Other columns are other content.
-    again = store.tag_tables.load("people", "k", "g1", batches(["a"]))
+    again = store.tags.load("people", "k", "g1", batches(["a"]))
     assert (again.rows, again.columns) == (1, ())

@@ -38,7 +38,7 @@ def hitl(party: LocalParty, dag_run_id: str, method: str = "GET", body: object =
 def approval_of(party: LocalParty, run_id: str) -> ApprovalRow:
     location = party.party().store
     with Store.open(location.url, location.password_file) as store:
-        found = store.approvals.of(run_id)
+        found = store.approvals.get(run_id)
     assert found is not None
     return found
 

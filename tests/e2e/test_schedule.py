@@ -69,7 +69,7 @@ def land(party: LocalParty, day: str) -> None:
 
 def runs(party: LocalParty, day: str, pipeline: str = LANDED) -> list[RunRow]:
     with Store.open(party.party().store.url, migrate=False) as store:
-        return store.runs_of(pipeline, day)
+        return store.runs.of_partition(pipeline, day)
 
 
 def states(party: LocalParty, day: str, pipeline: str = LANDED) -> list[str]:
@@ -169,7 +169,7 @@ def test_task_cleared_on_either_side_is_repeated_on_both(parties: Parties, which
 
 def attempt(party: LocalParty, run_id: str) -> int:
     with Store.open(party.party().store.url, migrate=False) as store:
-        half = store.half(run_id, "agree", True)
+        half = store.halves.get(run_id, "agree", True)
     return half.attempt if half else 0
 
 

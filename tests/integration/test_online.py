@@ -147,8 +147,8 @@ def test_live_ids_are_answered_as_a_join_would_and_ids_stay_out_of_logs_and_gate
     assert found == set(BANK) & set(SHOP)
     assert matches.stat().st_mode & 0o077 == 0
     with online.bank.store() as store:
-        assert store.uses(ticket_id) == {"lookups": len(SHOP)}, "each tag is asked once in a batch"
-        kept = json.dumps([vars(row) for row in store.audit_rows()], default=str)
+        assert store.uses.total(ticket_id) == {"lookups": len(SHOP)}, "each tag is asked once in a batch"
+        kept = json.dumps([vars(row) for row in store.audit.list()], default=str)
     for text in (*SHOP, "999"):
         assert f'"{text}"' not in kept
         assert not [log for log in online.logs if re.search(rf"\b{text}\b", said(log))]

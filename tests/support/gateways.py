@@ -286,7 +286,7 @@ def grant_ticket(grantor: Member, holder: Member, *, accept: bool = True, **chan
     for member, granted, peer in ((grantor, True, holder), (holder, False, grantor)):
         with member.store() as store:
             row = TicketRow(grant.ticket_id, peer.name, granted, token, acceptance, None, now_ms(), True)
-            store.put_ticket(row)
+            store.tickets.put(row)
     return grant.ticket_id
 
 

@@ -66,5 +66,5 @@ def put_ticket(store: Store, *, granted: bool = False, accepted: bool = True, **
     grant = tickets.Grant(**(values | changes))
     text = tickets.issue(grant, tickets.generate_ticket_key())
     accepted_text = "signed" if accepted else None
-    store.put_ticket(TicketRow(grant.ticket_id, "shop", granted, text, accepted_text, None, NOW_MS, True))
+    store.tickets.put(TicketRow(grant.ticket_id, "shop", granted, text, accepted_text, None, NOW_MS, True))
     return grant

@@ -37,8 +37,8 @@ def seed(store: Store, ticket_id: str) -> None:
     """Write one run for each state; the DAG run of a state is called as the state is."""
     now = now_ms()
     for run in (_waiting(ticket_id, now), _running(ticket_id, now), _failed(ticket_id, now), _done(ticket_id, now)):
-        store.create_run(run)
-        store.update_run(run.run_id, acked_version=1)
+        store.runs.add(run)
+        store.runs.change(run.run_id, acked_version=1)
     _seed_halves(store, now)
     _seed_learning(store, "running", EPOCHS // 2, now)
     _seed_learning(store, "done", EPOCHS, now - 5 * HOUR_MS)
@@ -64,7 +64,7 @@ def seed(store: Store, ticket_id: str) -> None:
 
 def add_epoch(store: Store, epoch: int) -> None:
     """Store what the run that goes on learns in one more epoch."""
-    store.add_metrics(list(_epoch(run_id_of("running"), epoch, now_ms())))
+    store.metrics.put(list(_epoch(run_id_of("running"), epoch, now_ms())))
 
 
 def see_peer(store: Store, *, connected: bool = True) -> None:
@@ -177,7 +177,7 @@ def _seed_halves(store: Store, now: int) -> None:
         ),
     ]
     for row in rows:
-        store.put_half(row)
+        store.halves.put(row)
 
 
 def _both(state: str, task: str, ended_ms: int) -> list[HalfRow]:
@@ -195,14 +195,14 @@ def _both(state: str, task: str, ended_ms: int) -> list[HalfRow]:
 def _seed_learning(store: Store, state: str, epochs: int, at_ms: int) -> None:
     run_id = run_id_of(state)
     for epoch in range(1, epochs + 1):
-        store.add_metrics(list(_epoch(run_id, epoch, at_ms - (epochs - epoch) * MINUTE_MS)))
-    store.put_disclosures(
+        store.metrics.put(list(_epoch(run_id, epoch, at_ms - (epochs - epoch) * MINUTE_MS)))
+    store.disclosures.put(
         [
             DisclosureRow(run_id, "psi", 1, "blinded", 4, 4_011, 1_033_216),
             DisclosureRow(run_id, "train", 1, "gradient", epochs * 24, epochs * 2_961, epochs * 1_516_032),
         ]
     )
-    store.add_bytes(run_id, "train", 0, 1, 1_033_216 + epochs * 1_516_032, 377_000_000)
+    store.traffic.add(run_id, "train", 0, 1, 1_033_216 + epochs * 1_516_032, 377_000_000)
 
 
 def _epoch(run_id: str, epoch: int, at_ms: int) -> Iterator[MetricRow]:
@@ -213,10 +213,10 @@ def _epoch(run_id: str, epoch: int, at_ms: int) -> Iterator[MetricRow]:
 def _seed_evaluation(store: Store, state: str, at_ms: int) -> None:
     run_id = run_id_of(state)
     scalars = {"auc": 0.9113, "ks": 0.6785, "accuracy": 0.85, "champion_auc": 0.9021}
-    store.add_metrics([MetricRow(run_id, "evaluate", name, 0, value, at_ms) for name, value in scalars.items()])
+    store.metrics.put([MetricRow(run_id, "evaluate", name, 0, value, at_ms) for name, value in scalars.items()])
     for step, (threshold, positives, negatives) in enumerate(BINS):
         values = {"threshold": threshold, "positives": positives, "negatives": negatives}
-        store.add_metrics(
+        store.metrics.put(
             [MetricRow(run_id, "evaluate", f"bin.{name}", step, value, at_ms) for name, value in values.items()]
         )
 
@@ -230,7 +230,7 @@ def _seed_party(store: Store, now: int) -> None:
         "days": 30,
         "reason": f"new season {MARKUP}",
     }
-    store.peers.add_request(TicketRequestRow("q-1", "shop", False, asked, "open", now - HOUR_MS))
+    store.ticket_requests.add(TicketRequestRow("q-1", "shop", False, asked, "open", now - HOUR_MS))
     for day in ("2026-11-22", "2026-11-23"):
         store.landings.add(LandingRow("bank", "loans", day, 5_000, now - HOUR_MS))
     store.landings.add(LandingRow("shop", "customers", "2026-11-22", 0, now - HOUR_MS))
@@ -250,5 +250,5 @@ def _seed_party(store: Store, now: int) -> None:
     )
     store.models.publish(version, PIPELINE)
     store.models.publish(replace(version, version=2, parent=1, run_id=run_id_of("waiting")), PIPELINE)
-    store.audit("admin", "run.open", "allowed", run_id=run_id_of("done"), peer="shop")
-    store.audit("shop", "run.open", "refused", code="TICKET_EXHAUSTED", text=MARKUP)
+    store.audit.add("admin", "run.open", "allowed", run_id=run_id_of("done"), peer="shop")
+    store.audit.add("shop", "run.open", "refused", code="TICKET_EXHAUSTED", text=MARKUP)

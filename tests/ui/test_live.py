@@ -118,5 +118,5 @@ def test_run_is_cancelled_on_both_sides_with_the_reason(world: World, visitor: V
 def shops_run(world: World, partition: str) -> str:
     """Return how the shop's run of a partition stands: its state, or the code that it has failed with; or nothing."""
     with open_store(world.shop) as store:
-        rows = store.runs_of(PIPELINE, partition)
+        rows = store.runs.of_partition(PIPELINE, partition)
     return str((rows[0].failure or {}).get("code", rows[0].state)) if rows else ""

@@ -92,7 +92,7 @@ def change_routes(own: OwnParty) -> APIRouter:
 
     @routes.post("/run/cancel", dependencies=[CHANGE_RUNS, INTENT])
     def cancel(body: Cancellation, request: Request, user: User) -> dict[str, Any]:
-        run = own.store.run(body.run_id)
+        run = own.store.runs.get(body.run_id)
         if run is None:
             raise RunUnknown(f"run `{body.run_id}` is not known to {own.name}")
         require_change_of(run.dag_id, request, user)
@@ -102,8 +102,8 @@ def change_routes(own: OwnParty) -> APIRouter:
 
     @routes.post("/models/champion", dependencies=[CHANGE_RUNS, INTENT])
     def change_champion(body: Champion, request: Request, user: User) -> dict[str, Any]:
-        version = own.store.models.version(body.model, body.version)
-        run = own.store.run(version.run_id) if version is not None else None
+        version = own.store.models.get(body.model, body.version)
+        run = own.store.runs.get(version.run_id) if version is not None else None
         if run is None:
             raise ModelUnknown(model=body.model, version=body.version)
         require_change_of(run.dag_id, request, user)

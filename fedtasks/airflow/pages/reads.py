@@ -89,7 +89,7 @@ def read_routes(own: OwnParty) -> APIRouter:
 
 
 def _run_id(own: OwnParty, dag_id: str, dag_run_id: str) -> str:
-    run = own.store.run_by_dag(dag_id, dag_run_id)
+    run = own.store.runs.of_dag_run(dag_id, dag_run_id)
     if run is None:
         raise RunUnknown("this DAG run has opened no run yet")
     return run.run_id

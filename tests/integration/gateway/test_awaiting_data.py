@@ -93,9 +93,9 @@ def land(member: Member) -> int:
 def said(member: Member, run_id: str) -> str:
     """Return the sentence on this side's page."""
     with member.store() as store:
-        run = store.run(run_id)
+        run = store.runs.get(run_id)
         assert run is not None
-        own, peer = store.halves(run_id, own=True), store.halves(run_id, own=False)
+        own, peer = store.halves.list(run_id, own=True), store.halves.list(run_id, own=False)
     return sentence(status_of(run, own, peer, party=member.name))
 
 

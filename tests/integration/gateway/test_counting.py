@@ -45,12 +45,12 @@ def begin(running: Pair) -> Begin:
 
 def decisions(member: Member) -> list[AuditRow]:
     with member.store() as store:
-        return store.audit_rows(action="use.count")
+        return store.audit.list(action="use.count")
 
 
 def used(member: Member, ticket_id: str) -> int:
     with member.store() as store:
-        return store.uses(ticket_id).get(KIND, 0)
+        return store.uses.total(ticket_id).get(KIND, 0)
 
 
 def signer(client: GatewayClient, party_file: Path, run_id: str, attempt: int) -> TaskContext:
@@ -75,7 +75,7 @@ def test_ids_beyond_the_ticket_are_refused_and_not_charged(running: Pair, begin:
     expected = {**facts, "amount": 1001, "code": "TICKET_EXHAUSTED", "clause": "limits.ids_blinded"}
     assert refused.detail == expected
     with running.shop.store() as store:
-        store.verify_audit()
+        store.audit.verify()
 
 
 def test_run_charged_again_after_a_restart_is_charged_once(running: Pair, begin: Begin) -> None:
@@ -147,11 +147,11 @@ def test_runs_that_count_at_once_never_pass_the_limit(running: Pair, begin: Begi
 
 def revoke(member: Member, ticket_id: str) -> None:
     with member.store() as store:
-        row = store.ticket(ticket_id)
+        row = store.tickets.get(ticket_id)
         assert row is not None
         key = tickets.load_ticket_key(member.party.gateway.ticket_key)
         revocation = tickets.revoke(ticket_id, key, now_ms() // 1000, "a test")
-        store.put_ticket(dataclasses.replace(row, revocation=revocation, synced=False))
+        store.tickets.put(dataclasses.replace(row, revocation=revocation, synced=False))
 
 
 def test_ids_under_a_revoked_ticket_are_refused(running: Pair, begin: Begin) -> None:
@@ -178,5 +178,5 @@ def test_use_that_nobody_counts_is_refused(running: Pair, begin: Begin, wrong: d
     with running.shop.client() as shop, pytest.raises(errors.ConfigError):
         shop.count_use(run_id, TASK, attempt, **{"kind": KIND, "amount": 1, **wrong})
     with running.shop.store() as store:
-        assert store.uses(ticket_id) == {"runs": 1}
+        assert store.uses.total(ticket_id) == {"runs": 1}
     assert decisions(running.shop)[-1].detail["code"] == "CONFIG_INVALID"

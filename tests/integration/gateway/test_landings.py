@@ -29,7 +29,7 @@ def land(member: Member, dataset: str, partition: str = DAY) -> bool:
 
 def is_spread(member: Member) -> bool:
     with member.store() as store:
-        return bool(store.landings.landed()) and not store.landings.unsynced()
+        return bool(store.landings.list()) and not store.landings.unsynced()
 
 
 def test_landing_reaches_both_airflows_once(listening: Pair) -> None:
@@ -41,7 +41,7 @@ def test_landing_reaches_both_airflows_once(listening: Pair) -> None:
     assert listening.shop.airflow.asset_events == expected
     assert listening.bank.airflow.asset_events == expected
     with listening.bank.store() as store:
-        (row,) = store.landings.landed("shop")
+        (row,) = store.landings.list("shop")
         assert (row.dataset, row.partition, row.rows) == ("customers", DAY, 0)
 
 
@@ -50,7 +50,7 @@ def test_landing_of_what_no_ticket_names_stays_at_home(listening: Pair) -> None:
     wait_for(lambda: is_spread(listening.bank))
     assert listening.bank.airflow.asset_events == [("fedtasks://bank/", DAY)]
     with listening.shop.store() as store:
-        assert not store.landings.landed()
+        assert not store.landings.list()
 
 
 def test_landing_while_peer_and_airflow_are_away_arrives_later_and_once(listening: Pair) -> None:
@@ -75,15 +75,15 @@ def test_landing_of_what_there_cannot_be_is_refused(listening: Pair, dataset: st
 
 def test_landing_that_a_peer_makes_up_is_not_entered(listening: Pair) -> None:
     with listening.shop.store() as store:
-        for row in store.tickets():
-            store.put_ticket(row.__class__(**{**row.__dict__, "acceptance": "a forged one"}))
+        for row in store.tickets.list():
+            store.tickets.put(row.__class__(**{**row.__dict__, "acceptance": "a forged one"}))
     with listening.bank.store() as store:
-        for row in store.tickets():
-            store.put_ticket(row.__class__(**{**row.__dict__, "revocation": "revoked"}))
+        for row in store.tickets.list():
+            store.tickets.put(row.__class__(**{**row.__dict__, "revocation": "revoked"}))
     assert land(listening.shop, "customers")
     wait_for(lambda: is_spread(listening.shop))
     with listening.bank.store() as store:
-        assert not store.landings.landed()
+        assert not store.landings.list()
 
 
 def test_command_lands_a_partition_and_lists_what_has_landed_on_both_sides(listening: Pair) -> None:

@@ -83,12 +83,12 @@ def grant(shop: Member, bank: Member, answers: str = "matched", **limits: Any) -
 
 def audit(member: Member, action: str) -> list[tuple[str, str]]:
     with member.store() as store:
-        return [(row.decision, row.detail.get("code", "")) for row in store.audit_rows(action=action)]
+        return [(row.decision, row.detail.get("code", "")) for row in store.audit.list(action=action)]
 
 
 def uses(member: Member, ticket_id: str) -> int:
     with member.store() as store:
-        return store.uses(ticket_id).get("lookups", 0)
+        return store.uses.total(ticket_id).get("lookups", 0)
 
 
 @pytest.fixture
@@ -256,10 +256,10 @@ def test_revoked_ticket_ends_lookups_at_once(bank: Member, shop: Member, client:
         client.look_up("shop", lookup(*TAGS))
         key = tickets.load_ticket_key(shop.party.gateway.ticket_key)
         with shop.store() as store:
-            row = store.ticket(ticket_id)
+            row = store.tickets.get(ticket_id)
             assert row is not None
             revocation = tickets.revoke(ticket_id, key, time.time(), "enough")
-            store.put_ticket(type(row)(**{**vars(row), "revocation": revocation}))
+            store.tickets.put(type(row)(**{**vars(row), "revocation": revocation}))
         refused(client, TicketRevoked, sequence=2, ticket_id=ticket_id, dataset="customers")
 
 

@@ -80,7 +80,7 @@ def test_own_cancellations_and_old_failures_are_no_news(pair: Pair, webhook: Web
         )
         with pair.shop.store() as store:
             failed = {"state": "failed", "failure": {"code": "PEER_FAILED", "text": "", "party": "bank", "task": ""}}
-            store.update_run(old, closed_ms=now_ms() - 2 * 86_400_000, **failed)
+            store.runs.change(old, closed_ms=now_ms() - 2 * 86_400_000, **failed)
         shop.cancel_run(own, "a test")
         bank.cancel_run(news, "a test")
     wait_for(lambda: len(webhook.taken) > 0)

@@ -24,7 +24,7 @@ from tests.support.runs import PREDICT, STEPS, TREES, open_run, wait_for, wait_f
 
 def refusals(member: Member) -> list[dict[str, object]]:
     with member.store() as store:
-        return [row.detail for row in store.audit_rows() if row.decision == "refused"]
+        return [row.detail for row in store.audit.list() if row.decision == "refused"]
 
 
 def test_open_run_with_ticket_starts_the_peers_dag(running: Pair) -> None:
@@ -75,7 +75,7 @@ def test_open_run_twice_starts_once(running: Pair) -> None:
     assert {again.run.run_id, other.run.run_id} == {first.run.run_id}
     assert running.shop.airflow.triggered == [first.run.run_id]
     with running.shop.store() as store:
-        assert store.uses(first.run.ticket_id) == {"runs": 1}
+        assert store.uses.total(first.run.ticket_id) == {"runs": 1}
 
 
 def test_open_run_after_a_failure_takes_the_next_number(running: Pair) -> None:
@@ -92,10 +92,10 @@ def revoke(pair: Pair) -> None:
     ticket_id = grant_ticket(pair.shop, pair.bank)
     key = tickets.load_ticket_key(pair.shop.party.gateway.ticket_key)
     with pair.shop.store() as store:
-        row = store.ticket(ticket_id)
+        row = store.tickets.get(ticket_id)
         assert row is not None
         revocation = tickets.revoke(ticket_id, key, now_ms() // 1000, "a test")
-        store.put_ticket(row.__class__(**{**row.__dict__, "revocation": revocation}))
+        store.tickets.put(row.__class__(**{**row.__dict__, "revocation": revocation}))
 
 
 def expired(pair: Pair) -> None:
@@ -106,7 +106,7 @@ def expired(pair: Pair) -> None:
 def exhausted(pair: Pair) -> None:
     ticket_id = grant_ticket(pair.shop, pair.bank, limits={"runs": 1, "concurrent_runs": 5})
     with pair.shop.store() as store:
-        store.count_use(ticket_id, "earlier", "runs", 1, 1)
+        store.uses.count(ticket_id, "earlier", "runs", 1, 1)
 
 
 def busy(pair: Pair) -> None:
@@ -246,7 +246,7 @@ def test_open_run_when_the_peers_dag_cannot_run_is_refused(
     assert running.shop.airflow.triggered == []
     assert code in running.bank.airflow.runs[PIPELINE, "manual-1"]["note"]
     with running.shop.store() as store:
-        assert all(not store.uses(row.ticket_id) for row in store.tickets())
+        assert all(not store.uses.total(row.ticket_id) for row in store.tickets.list())
 
 
 def test_open_run_when_the_peers_airflow_is_down_gives_the_use_back(running: Pair) -> None:
@@ -255,7 +255,7 @@ def test_open_run_when_the_peers_airflow_is_down_gives_the_use_back(running: Pai
     with running.bank.client() as client, pytest.raises(errors.PeerAirflowUnreachable):
         open_run(client)
     with running.shop.store() as store:
-        assert all(not store.uses(row.ticket_id) for row in store.tickets())
+        assert all(not store.uses.total(row.ticket_id) for row in store.tickets.list())
 
 
 def test_open_run_with_another_pipeline_on_the_responder_names_the_step(running: Pair) -> None:
@@ -317,7 +317,7 @@ def test_refusal_is_noted_as_it_is_kept_by_a_clock_that_never_stands_still(
     with pair.bank.client() as client, pytest.raises(errors.PeerUnknown):
         open_run(client, peer="bakery")
     with pair.bank.store() as store:
-        assert noted == [store.refusals.of(PIPELINE, "manual-1")]
+        assert noted == [store.refusals.get(PIPELINE, "manual-1")]
     assert noted[0].failure["at_ms"] == noted[0].at_ms
     assert "PEER_UNKNOWN" in pair.bank.airflow.runs[PIPELINE, "manual-1"]["note"]
 
@@ -366,16 +366,16 @@ def test_peer_with_a_certificate_of_its_own_making_is_refused(running: Pair, tmp
 def test_ticket_offered_and_accepted_travels_between_the_gateways(running: Pair) -> None:
     ticket_id = grant_ticket(running.shop, running.bank, accept=False)
     with running.bank.store() as bank, running.shop.store() as shop:
-        row = shop.ticket(ticket_id)
+        row = shop.tickets.get(ticket_id)
         assert row is not None
-        shop.put_ticket(row.__class__(**{**row.__dict__, "synced": False}))
-        wait_for(lambda: bank.ticket(ticket_id) is not None)
-        held = bank.ticket(ticket_id)
+        shop.tickets.put(row.__class__(**{**row.__dict__, "synced": False}))
+        wait_for(lambda: bank.tickets.get(ticket_id) is not None)
+        held = bank.tickets.get(ticket_id)
         assert held is not None
         key = tickets.load_ticket_key(running.bank.party.gateway.ticket_key)
         acceptance = tickets.accept(held.grant, key, "bank", now_ms() // 1000)
-        bank.put_ticket(held.__class__(**{**held.__dict__, "acceptance": acceptance, "synced": False}))
-        wait_for(lambda: getattr(shop.ticket(ticket_id), "acceptance", None) == acceptance)
+        bank.tickets.put(held.__class__(**{**held.__dict__, "acceptance": acceptance, "synced": False}))
+        wait_for(lambda: getattr(shop.tickets.get(ticket_id), "acceptance", None) == acceptance)
 
 
 def test_peer_port_speaks_tls_with_client_certificates_only(running: Pair) -> None:

@@ -16,12 +16,12 @@ from tests.support.runs import open_run, wait_for
 
 def seen(member: Member, peer: str) -> PeerRow | None:
     with member.store() as store:
-        return store.peers.peer(peer)
+        return store.peers.get(peer)
 
 
 def requests(member: Member) -> list[TicketRequestRow]:
     with member.store() as store:
-        return store.peers.requests()
+        return store.ticket_requests.list()
 
 
 def preflight(member: Member, peer: str, pipeline: str = PIPELINE) -> dict[str, tuple[bool, str]]:
@@ -103,7 +103,7 @@ def test_ticket_request_crosses_and_is_settled_by_a_ticket(running: Pair) -> Non
         assert (row.request_id, row.own, row.state) == (request_id, own, "open")
         assert row.asked["reason"] == "<img onerror=x> now"
     with running.bank.store() as store:
-        assert [row.actor for row in store.audit_rows(action="ticket.requested")] == ["ada"]
+        assert [row.actor for row in store.audit.list(action="ticket.requested")] == ["ada"]
     grant_ticket(running.shop, running.bank)
     for member in (running.bank, running.shop):
         wait_for(lambda member=member: requests(member)[0].state == "granted")
@@ -150,7 +150,7 @@ def test_revoked_ticket_ends_its_run_on_both_sides_with_the_reason(running: Pair
         shop.revoke_ticket(ticket_id, "again", actor="ada")
     for member in (running.bank, running.shop):
         with member.store() as store:
-            wait_for(lambda store=store: (store.run(run_id).failure or {}).get("code") == "TICKET_REVOKED")
+            wait_for(lambda store=store: (store.runs.get(run_id).failure or {}).get("code") == "TICKET_REVOKED")
     with running.shop.store() as store:
-        (row,) = [row for row in store.audit_rows(action="ticket.revoked") if row.actor == "ada"]
+        (row,) = [row for row in store.audit.list(action="ticket.revoked") if row.actor == "ada"]
         assert row.detail["reason"] == "contract ended"

@@ -96,7 +96,7 @@ def test_rollback_changes_both_sides_and_its_later_days_are_new_again(published:
         assert client.get_model("credit").newest == 2
     for member, actor in ((published.bank, "shop"), (published.shop, "ann")):
         with member.store() as store:
-            row = store.audit_rows(action="model.champion")[-1]
+            row = store.audit.list(action="model.champion")[-1]
             assert (row.actor, row.detail["version"], row.detail["reason"]) == (actor, 1, "the newer one drifts")
 
 
@@ -111,13 +111,13 @@ def test_rollback_to_what_the_peer_does_not_hold_changes_neither_side(published:
             client.change_champion("credit", 4, "a test")
     assert (champion(published.bank), champion(published.shop)) == (3, 2)
     with published.shop.store() as store:
-        assert store.audit_rows(action="model.champion")[-1].decision == "refused"
+        assert store.audit.list(action="model.champion")[-1].decision == "refused"
 
 
 def test_rollback_without_a_ticket_in_force_is_refused(published: Pair) -> None:
     with published.shop.store() as store:
-        for row in store.tickets():
-            store.put_ticket(row.__class__(**{**row.__dict__, "revocation": "revoked"}))
+        for row in store.tickets.list():
+            store.tickets.put(row.__class__(**{**row.__dict__, "revocation": "revoked"}))
     with published.bank.client() as client, pytest.raises(errors.TicketMissing):
         client.change_champion("credit", 1, "a test")
     assert (champion(published.bank), champion(published.shop)) == (2, 2)

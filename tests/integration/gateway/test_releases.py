@@ -107,7 +107,7 @@ def listening(member: Member, peer: Member, greeting: peer_pb2.Greeting) -> Iter
 
 def peer_row(member: Member, peer: str) -> dict[str, Any] | None:
     with member.store() as store:
-        row = store.peers.peer(peer)
+        row = store.peers.get(peer)
     return dict(row.failure) if row and row.failure else None
 
 

@@ -157,14 +157,14 @@ def test_ticket_revoked_in_mid_run_ends_both_sides(opened: tuple[Pair, str]) -> 
     pair, run_id = opened
     with pair.bank.client() as bank, pair.shop.client() as shop, pair.shop.store() as store:
         meet([bank, shop], run_id)
-        row = store.tickets()[0]
+        row = store.tickets.list()[0]
         key = tickets.load_ticket_key(pair.shop.party.gateway.ticket_key)
         revocation = tickets.revoke(row.ticket_id, key, now_ms() // 1000, "a test")
-        store.put_ticket(row.__class__(**{**row.__dict__, "revocation": revocation, "synced": False}))
+        store.tickets.put(row.__class__(**{**row.__dict__, "revocation": revocation, "synced": False}))
         for client in (bank, shop):
             assert wait_for_state(client, run_id, run_pb2.STATE_FAILED).failure.code == "TICKET_REVOKED"
     with pair.bank.store() as store:
-        wait_for(lambda: store.tickets()[0].revocation == revocation)
+        wait_for(lambda: store.tickets.list()[0].revocation == revocation)
 
 
 def test_final_failure_of_a_task_is_the_peers_reason(opened: tuple[Pair, str]) -> None:
@@ -264,7 +264,7 @@ def test_task_cleared_in_a_failed_run_goes_on_on_both_sides(opened: tuple[Pair, 
     with pair.bank.client() as bank, pair.shop.client() as shop:
         fail_for_good(pair, run_id, bank, shop)
         with pair.bank.store() as store:
-            wait_for(lambda: store.run(run_id).at_rest)  # type: ignore[union-attr]
+            wait_for(lambda: store.runs.get(run_id).at_rest)  # type: ignore[union-attr]
         pair.bank.stop()
         pair.bank.airflow.runs[PIPELINE, "manual-1"]["state"] = "running"  # somebody clears it while nobody looks
         pair.bank.start()
@@ -274,7 +274,7 @@ def test_task_cleared_in_a_failed_run_goes_on_on_both_sides(opened: tuple[Pair, 
         assert attempt == 2
         succeed([bank, shop], run_id, attempt)
         with pair.shop.store() as store:
-            assert store.uses(store.tickets()[0].ticket_id) == {"runs": 1}
+            assert store.uses.total(store.tickets.list()[0].ticket_id) == {"runs": 1}
 
 
 def test_task_cleared_in_a_run_that_has_just_succeeded_goes_on_on_both_sides(opened: tuple[Pair, str]) -> None:
@@ -291,10 +291,10 @@ def test_task_cleared_after_the_ticket_was_revoked_stays_refused(opened: tuple[P
     pair, run_id = opened
     with pair.bank.client() as bank, pair.shop.client() as shop, pair.shop.store() as store:
         fail_for_good(pair, run_id, bank, shop)
-        row = store.tickets()[0]
+        row = store.tickets.list()[0]
         key = tickets.load_ticket_key(pair.shop.party.gateway.ticket_key)
         revocation = tickets.revoke(row.ticket_id, key, now_ms() // 1000, "a test")
-        store.put_ticket(row.__class__(**{**row.__dict__, "revocation": revocation, "synced": True}))
+        store.tickets.put(row.__class__(**{**row.__dict__, "revocation": revocation, "synced": True}))
         clear(pair.bank, bank, run_id, "manual-1")  # the holder does not know yet
         wait_for(lambda: bank.get_run(run_id=run_id).run.failure.code == "TICKET_REVOKED")
         assert pair.shop.airflow.cleared == []

@@ -43,10 +43,12 @@ def house(airflow_app: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     bank.airflow.runs[PIPELINE, DAG_RUN] = {"state": "running"}
     with bank.store() as store:
         run = make_run(ticket_id=ticket_id)
-        store.create_run(run)
+        store.runs.add(run)
         now = now_ms()
-        store.put_half(HalfRow(run.run_id, "train", True, 1, "running", "t", now, 0, announced_ms=now, started_ms=now))
-        store.add_metrics([MetricRow(run.run_id, "train", "loss", step, 1 / step, now + step) for step in (1, 2, 3)])
+        store.halves.put(
+            HalfRow(run.run_id, "train", True, 1, "running", "t", now, 0, announced_ms=now, started_ms=now)
+        )
+        store.metrics.put([MetricRow(run.run_id, "train", "loss", step, 1 / step, now + step) for step in (1, 2, 3)])
     (ours,) = [app for app in plugins_manager.get_fastapi_plugins()[0] if app["name"] == "fedtasks"]
     assert ours["url_prefix"] == "/fedtasks"
     try:

@@ -95,7 +95,7 @@ def test_dag_that_may_not_be_read_is_not_shown(house: House, monkeypatch: pytest
 
 def test_runs_of_a_dag_that_airflow_does_not_know_are_left_out(house: House) -> None:
     with house.pair.bank.store() as store:
-        store.create_run(make_run(7, dag_id="elsewhere", state="failed", closed_ms=1, opened_ms=1))
+        store.runs.add(make_run(7, dag_id="elsewhere", state="failed", closed_ms=1, opened_ms=1))
     assert {run["dag_id"] for run in house.get("api/runs").json()["runs"]} == {PIPELINE}
     assert house.get("api/runs", dag_id="elsewhere").json()["runs"] == []
 
@@ -181,7 +181,7 @@ def test_refused_dag_run_says_why_and_an_unknown_one_that_there_is_none(house: H
 def test_runs_come_page_by_page(house: House) -> None:
     with house.pair.bank.store() as store:
         for number in range(20, 25):
-            store.create_run(make_run(number, state="succeeded", closed_ms=1, opened_ms=number))
+            store.runs.add(make_run(number, state="succeeded", closed_ms=1, opened_ms=number))
     first = house.get("api/runs", limit=3).json()
     second = house.get("api/runs", limit=3, before=first["runs"][-1]["run_id"]).json()
     assert (first["more"], len(first["runs"])) == (True, 3)
@@ -208,7 +208,7 @@ def test_ticket_request_reaches_the_peer_in_the_callers_name(house: House) -> No
     (request,) = house.get("api/tickets").json()["requests"]
     assert (request["asked_by"], request["reason"], request["state"]) == ("bank", "next year", "open")
     with house.pair.shop.store() as store:
-        assert [row.own for row in store.peers.requests()] == [False]
+        assert [row.own for row in store.ticket_requests.list()] == [False]
 
 
 def test_ticket_is_revoked_in_the_callers_name(house: House) -> None:

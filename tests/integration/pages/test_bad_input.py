@@ -67,7 +67,7 @@ def another_pipeline(attempt: Attempt) -> None:
 def taken(attempt: Attempt) -> None:
     with attempt.house.pair.bank.store() as store:
         owner = make_run(77, run_id="nightly.2026-11-20.1", pipeline="nightly", dag_id="nightly", state="succeeded")
-        store.create_run(owner)
+        store.runs.add(owner)
         row = ModelRow("credit", 1, "shop", owner.run_id, DAY, None, "a" * 64, "b" * 64, None, {}, True, 1)
         store.models.publish(row, "nightly")
     run_id = attempt.open()

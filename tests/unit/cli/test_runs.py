@@ -41,7 +41,7 @@ def enter(
     values: dict[str, Any] = {"ticket_id": "t", "config_digest": "", "config_json": "{}", "steps_json": STEPS, **more}
     names = {"run_id": run_id, "pipeline": pipeline, "partition": f"2026-11-{day:02}", "number": 1, "peer": peer}
     row = RunRow(**names, initiated=True, dag_id=pipeline, dag_run_id=run_id, opened_ms=day * HOUR_MS, **values)
-    assert store.create_run(row, approval)
+    assert store.runs.add(row, approval)
     return run_id
 
 
@@ -50,14 +50,14 @@ def run_id(store: Store) -> str:
     """A run whose intersection is done and whose training goes on."""
     run_id = enter(store, 21, reason="nightly")
     done = {"counts": {"people_shared": 3000}}
-    store.put_half(HalfRow(run_id, "psi", True, 1, "succeeded", since_ms=HOUR_MS, outcome=done))
-    store.put_half(HalfRow(run_id, "psi", False, 1, "succeeded", since_ms=HOUR_MS))
+    store.halves.put(HalfRow(run_id, "psi", True, 1, "succeeded", since_ms=HOUR_MS, outcome=done))
+    store.halves.put(HalfRow(run_id, "psi", False, 1, "succeeded", since_ms=HOUR_MS))
     progress = {"phase": "epoch 3", "done": 1200, "of": 3000}
-    store.put_half(HalfRow(run_id, "train", True, 2, "running", since_ms=2 * HOUR_MS, progress=progress))
-    store.put_half(HalfRow(run_id, "train", False, 2, "running", since_ms=2 * HOUR_MS))
-    store.add_metrics([MetricRow(run_id, "train", "auc", step, 0.5 + step / 10, 0) for step in (1, 2)])
-    store.put_disclosures([DisclosureRow(run_id, "train", 2, "activation", 4, 1200, 614_400)])
-    store.add_bytes(run_id, "train", 0, 2, 614_400, 2_500_000)
+    store.halves.put(HalfRow(run_id, "train", True, 2, "running", since_ms=2 * HOUR_MS, progress=progress))
+    store.halves.put(HalfRow(run_id, "train", False, 2, "running", since_ms=2 * HOUR_MS))
+    store.metrics.put([MetricRow(run_id, "train", "auc", step, 0.5 + step / 10, 0) for step in (1, 2)])
+    store.disclosures.put([DisclosureRow(run_id, "train", 2, "activation", 4, 1200, 614_400)])
+    store.traffic.add(run_id, "train", 0, 2, 614_400, 2_500_000)
     return run_id
 
 
@@ -117,7 +117,7 @@ def test_run_show_tells_the_ten_features_that_count_most_and_json_all(
 ) -> None:
     assert "Features by" not in run("run", "show", run_id, "--party", party_file).out
     splits = {f"importance.f{number}": float(number) for number in range(1, 13)}
-    store.add_metrics([MetricRow(run_id, "train", name, 0, value, 0) for name, value in splits.items()])
+    store.metrics.put([MetricRow(run_id, "train", name, 0, value, 0) for name, value in splits.items()])
     shown = " ".join(run("run", "show", run_id, "--party", party_file).out.split())
     assert (
         "Features by splits: f12 12 · f11 11 · f10 10 · f9 9 · f8 8 · f7 7 · f6 6 · f5 5 · f4 4 · f3 3 · 2 more"
@@ -174,7 +174,7 @@ def test_run_watch_prints_a_json_line_for_each_change(
 ) -> None:
     monkeypatch.setattr(run_view, "LOOK_EVERY_S", 0.01)
     metric = MetricRow(run_id, "train", "auc", 3, 0.9, 0)
-    later = [lambda: store.add_metrics([metric]), lambda: store.update_run(run_id, state="succeeded", closed_ms=1)]
+    later = [lambda: store.metrics.put([metric]), lambda: store.runs.change(run_id, state="succeeded", closed_ms=1)]
     report = run_view.run_report
 
     def report_and_go_on(*arguments: Any) -> dict[str, Any]:
@@ -201,7 +201,7 @@ def test_changes_wait_for_a_store_that_comes_back(store: Store, run_id: str, mon
     monkeypatch.setattr(run_view, "run_report", now_and_then)
     seen = run_view.changes(store, "bank", run_id)
     next(seen)
-    store.update_run(run_id, state="failed", failure={"code": "RUN_CANCELLED"}, closed_ms=1)
+    store.runs.change(run_id, state="failed", failure={"code": "RUN_CANCELLED"}, closed_ms=1)
     assert next(seen)["state"] == "failed"
 
 
@@ -226,7 +226,7 @@ def test_follow_on_a_terminal_redraws_until_the_run_ends(
     screen = io.StringIO()
     terminal = Console(file=screen, force_terminal=True, width=140, height=60)
     monkeypatch.setattr(run_view, "console", lambda: terminal)
-    end = threading.Timer(0.3, store.update_run, [run_id], {"state": "succeeded", "closed_ms": 1})
+    end = threading.Timer(0.3, store.runs.change, [run_id], {"state": "succeeded", "closed_ms": 1})
     end.start()
     assert run_view.follow(store, "bank", run_id, as_json=False) == 0
     end.join()

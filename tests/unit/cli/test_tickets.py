@@ -48,8 +48,8 @@ def test_ticket_issue_signs_what_was_asked(run: Run, met: tuple[str, str]) -> No
     run("ticket", "issue", "--to", "bank", "--dataset", "customers", *options, "--party", met[1])
     shop = load_party(met[1])
     with Store.open(shop.store.url) as store:
-        (row,) = store.tickets()
-        (decision,) = store.audit_rows()
+        (row,) = store.tickets.list()
+        (decision,) = store.audit.list()
     grant = tickets.read(row.grant, tickets.load_ticket_key(shop.gateway.ticket_key).public_key())
     assert (row.peer, row.granted, row.synced, row.acceptance) == ("bank", True, False, None)
     assert (grant.grantor, grant.holder, grant.pipelines, grant.roles) == (
@@ -115,8 +115,8 @@ def test_ticket_accept_from_a_file_counter_signs_it(run: Run, met: tuple[str, st
     run("ticket", "accept", "t", "--party", met[0])
     bank, shop = (load_party(file) for file in met)
     with Store.open(bank.store.url) as store:
-        row = store.ticket(ticket_id)
-        assert [decision.action for decision in store.audit_rows()] == ["ticket.accepted"]
+        row = store.tickets.get(ticket_id)
+        assert [decision.action for decision in store.audit.list()] == ["ticket.accepted"]
     assert row is not None
     assert row.acceptance is not None
     assert (row.peer, row.granted, row.synced) == ("shop", False, False)
@@ -179,8 +179,8 @@ def test_ticket_revoke_is_signed_with_its_reason_and_waits_for_the_gateway(
     run("ticket", "revoke", ticket_id, "--reason", "contract ended", "--party", met[1])
     shop = load_party(met[1])
     with Store.open(shop.store.url) as store:
-        row = store.ticket(ticket_id)
-        actions = [decision.action for decision in store.audit_rows()]
+        row = store.tickets.get(ticket_id)
+        actions = [decision.action for decision in store.audit.list()]
     assert row is not None
     assert row.revocation is not None
     assert not row.synced
@@ -205,7 +205,7 @@ def test_ticket_show_of_an_unknown_ticket_is_one_line_of_the_registry(run: Run, 
 def test_ticket_show_tells_scope_and_use(run: Run, met: tuple[str, str], ticket_id: str) -> None:
     shop = load_party(met[1])
     with Store.open(shop.store.url) as store:
-        store.count_use(ticket_id, "train.d.1", "runs", 1, None)
+        store.uses.count(ticket_id, "train.d.1", "runs", 1, None)
     shown = run("ticket", "show", ticket_id, "--json", "--party", met[1]).json()
     assert shown["used"] == {"runs": 1}
     assert shown["datasets"][0]["columns"] == ["age", "region"]
@@ -222,9 +222,9 @@ def test_ticket_show_tells_ids_blinded_ever_and_within_the_day(run: Run, met: tu
     url = load_party(met[1]).store.url
     two_days_ago = int((time.time() - 2 * 86_400) * 1000)
     with Store.open(url, clock=lambda: two_days_ago) as store:
-        store.count_use(listed["ticket_id"], "train.d.1", "ids_blinded", 150, 1000, 200)
+        store.uses.count(listed["ticket_id"], "train.d.1", "ids_blinded", 150, 1000, 200)
     with Store.open(url) as store:
-        store.count_use(listed["ticket_id"], "train.d.2", "ids_blinded", 70, 1000, 200)
+        store.uses.count(listed["ticket_id"], "train.d.2", "ids_blinded", 70, 1000, 200)
     shown = run("ticket", "show", listed["ticket_id"], "--json", "--party", met[1]).json()
     assert (shown["limits"]["ids_blinded"], shown["limits"]["ids_blinded_per_day"]) == (1000, 200)
     assert (shown["used"], shown["used_last_24h"]) == ({"ids_blinded": 220}, {"ids_blinded": 70})
@@ -236,9 +236,9 @@ def test_ticket_show_tells_ids_blinded_ever_and_within_the_day(run: Run, met: tu
 def test_tickets_of_a_removed_peer_do_not_hide_the_others(run: Run, met: tuple[str, str], ticket_id: str) -> None:
     shop = load_party(met[1])
     with Store.open(shop.store.url) as store:
-        row = store.ticket(ticket_id)
+        row = store.tickets.get(ticket_id)
         assert row is not None
-        store.put_ticket(replace(row, ticket_id="stranger", peer="gone", granted=False))
+        store.tickets.put(replace(row, ticket_id="stranger", peer="gone", granted=False))
     states = {row["ticket_id"]: row["state"] for row in run("ticket", "list", "--json", "--party", met[1]).json()}
     assert states[ticket_id] == "issued"
     assert states["stranger"].startswith("unreadable: ")

@@ -56,7 +56,7 @@ def dataset(tmp_path: Path, text: str = CSV, **fields: Any) -> Dataset:
 
 def values(store: Store, *ids: str) -> dict[str, Any]:
     """The values that are kept beside the tags of these ids."""
-    found = store.tag_tables.matches_of("people", "k", [tag_of(text) for text in ids])
+    found = store.tags.matches_of("people", "k", [tag_of(text) for text in ids])
     return {text: json.loads(answer) if answer else None for text, answer in found.values()}
 
 
@@ -68,11 +68,11 @@ def test_load_tags_loads_the_newest_generation_once(tmp_path: Path, store: Store
 
     assert (first.dataset, first.key_id, first.generation, first.rows, first.columns) == ("people", "k", "g1", 2, ())
     assert load_tags(party, people, store) == first
-    assert store.tag_tables.tags_of("people", "k", ["007", "7", "8"]) == {"007": tag_of("007"), "8": tag_of("8")}
+    assert store.tags.tags_of("people", "k", ["007", "7", "8"]) == {"007": tag_of("007"), "8": tag_of("8")}
 
     write_generation(tmp_path, "g2", ["8", "9"])
     assert load_tags(party, people, store).generation == "g2"
-    assert set(store.tag_tables.tags_of("people", "k", ["007", "8", "9"])) == {"8", "9"}
+    assert set(store.tags.tags_of("people", "k", ["007", "8", "9"])) == {"8", "9"}
 
 
 def test_load_tags_without_columns_does_not_read_the_dataset(tmp_path: Path, store: Store, party: Any) -> None:
@@ -147,7 +147,7 @@ def test_load_tags_of_a_dataset_that_is_not_as_declared_leaves_the_old(
     broken = dataset(tmp_path, "id,age,home\n8,old,x\n")
     with pytest.raises(ColumnType, match="row 1"):
         load_tags(party, broken, store, columns=["age"])
-    assert store.tag_tables.table("people", "k") == first
+    assert store.tags.get("people", "k") == first
 
 
 def test_load_tags_under_several_keys_needs_one_named(tmp_path: Path, store: Store, party: Any) -> None:

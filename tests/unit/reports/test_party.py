@@ -57,7 +57,7 @@ def needs(store: Store, party: Party, now_ms: int = NOW_MS) -> dict[str, str]:
 def test_nothing_needs_anybody_when_all_is_well(store: Store, party: Party) -> None:
     see_peer(store)
     put_ticket(store)
-    store.create_run(make_run(state="succeeded", closed_ms=NOW_MS))
+    store.runs.add(make_run(state="succeeded", closed_ms=NOW_MS))
     found = overview(store, party, {"credit"}, NOW_MS)
     assert (found["needs"], found["running"], len(found["recent"])) == ([], [], 1)
     assert {budget["clause"]: budget["used"] for budget in found["budgets"]} == {
@@ -84,44 +84,44 @@ def test_tickets_that_end_soon_are_offered_or_asked_for_need_somebody(store: Sto
     put_ticket(store, ticket_id="old", expires_s=NOW_MS // 1000 + 86_400)
     put_ticket(store, ticket_id="new", accepted=False)
     asked = {"pipelines": ["credit"], "dataset": "", "role": "leader", "days": 30, "reason": "<b>please</b>"}
-    store.peers.add_request(TicketRequestRow("r", "shop", False, asked, "open", NOW_MS))
-    store.peers.add_request(TicketRequestRow("q", "shop", True, asked, "open", NOW_MS))
+    store.ticket_requests.add(TicketRequestRow("r", "shop", False, asked, "open", NOW_MS))
+    store.ticket_requests.add(TicketRequestRow("q", "shop", True, asked, "open", NOW_MS))
     found = needs(store, party)
     assert found.keys() == {"ticket_expiring", "ticket_offered", "ticket_request"}
     assert found["ticket_request"] == "shop asks for a ticket: <b>please</b>"
-    store.peers.settle_request("r", "granted")
+    store.ticket_requests.settle("r", "granted")
     assert "ticket_request" not in needs(store, party)
 
 
 def test_failed_run_needs_somebody_until_its_partition_is_run_again(store: Store, party: Party) -> None:
     see_peer(store)
     failure = {"code": "PEER_FAILED", "text": "x", "party": "shop", "task": "train", "at_ms": NOW_MS}
-    store.create_run(make_run(1, state="failed", failure=failure, closed_ms=NOW_MS))
+    store.runs.add(make_run(1, state="failed", failure=failure, closed_ms=NOW_MS))
     assert needs(store, party) == {"run_failed": f"{RUN_ID} has failed: PEER_FAILED"}
-    store.create_run(make_run(2))
+    store.runs.add(make_run(2))
     assert needs(store, party) == {}
 
 
 def test_run_that_asks_for_approval_needs_somebody(store: Store, party: Party) -> None:
     see_peer(store)
     asked = ApprovalRow(RUN_ID, "asked", "ticket t-1, approval", NOW_MS, NOW_MS + 1000)
-    store.create_run(make_run(initiated=False, reason="monthly"), asked)
+    store.runs.add(make_run(initiated=False, reason="monthly"), asked)
     assert needs(store, party) == {"approval": f"shop asks for {RUN_ID}: monthly"}
 
 
 def test_run_that_goes_on_is_shown_however_many_have_ended_since(store: Store, party: Party) -> None:
-    store.create_run(make_run(1))
+    store.runs.add(make_run(1))
     for number in range(2, 2 * RECENT + 2):
         ended = {"state": "succeeded", "closed_ms": NOW_MS, "dag_run_id": f"run-{number}"}
-        store.create_run(make_run(number, opened_ms=NOW_MS + number, **ended))
+        store.runs.add(make_run(number, opened_ms=NOW_MS + number, **ended))
     found = overview(store, party, {"credit"}, NOW_MS)
     assert [run["run_id"] for run in found["running"]] == [RUN_ID]
     assert [run["number"] for run in found["recent"]] == list(range(2 * RECENT + 1, RECENT + 1, -1))
 
 
 def test_runs_of_dags_that_may_not_be_read_are_left_out(store: Store, party: Party) -> None:
-    store.create_run(make_run(1))
-    store.create_run(make_run(2, state="failed", closed_ms=NOW_MS, failure={"code": "X", "text": "x"}))
+    store.runs.add(make_run(1))
+    store.runs.add(make_run(2, state="failed", closed_ms=NOW_MS, failure={"code": "X", "text": "x"}))
     found = overview(store, party, {"other"}, NOW_MS)
     assert (found["running"], found["recent"]) == ([], [])
     assert "run_failed" not in {need["kind"] for need in found["needs"]}
@@ -136,9 +136,9 @@ def test_peers_are_those_of_party_yaml_even_if_never_seen(store: Store, party: P
 # ----------------------------------------------------------------------------------------------------------- tickets
 def test_ticket_counts_what_is_used_in_all_and_in_a_day(store: Store) -> None:
     put_ticket(store, granted=True)
-    store.count_use("t-1", "a", "ids_blinded", 70, None)
-    store.count_use("t-1", "a", "runs", 1, None)
-    store.create_run(make_run(initiated=False))
+    store.uses.count("t-1", "a", "ids_blinded", 70, None)
+    store.uses.count("t-1", "a", "runs", 1, None)
+    store.runs.add(make_run(initiated=False))
     (ticket,) = ticket_reports(store, "bank", NOW_MS + 90_000_000)["granted"]
     assert {limit["clause"]: (limit["limit"], limit["used"]) for limit in ticket["limits"]} == {
         "limits.runs": (10, 1),
@@ -184,9 +184,9 @@ def test_ticket_shows_what_it_says_of_trees_and_nothing_that_demands_nothing(sto
 )
 def test_ticket_says_how_it_stands(store: Store, changes: dict[str, Any], state: str, revocable: bool | None) -> None:
     put_ticket(store, granted=True, ticket_id="t-0")
-    row: TicketRow | None = store.ticket("t-0")
+    row: TicketRow | None = store.tickets.get("t-0")
     assert row is not None
-    store.put_ticket(replace(row, ticket_id="t-1", **changes))
+    store.tickets.put(replace(row, ticket_id="t-1", **changes))
     found = {ticket["ticket_id"]: ticket for ticket in ticket_reports(store, "bank", NOW_MS)["granted"]}
     assert (found["t-1"]["state"], found["t-1"].get("revocable")) == (state, revocable)
 
@@ -207,7 +207,7 @@ def put_model(store: Store, number: int, **changes: Any) -> None:
 
 def test_models_show_versions_newest_first_and_only_of_readable_dags(store: Store) -> None:
     for number in (1, 2):
-        store.create_run(make_run(number, state="succeeded"))
+        store.runs.add(make_run(number, state="succeeded"))
         put_model(store, number, parent=number - 1 or None)
     (model,) = model_reports(store, {"credit"})
     versions = [(each["version"], each["champion"], each["parent"]) for each in model["versions"]]
@@ -218,10 +218,10 @@ def test_models_show_versions_newest_first_and_only_of_readable_dags(store: Stor
 def test_compare_shows_last_metrics_and_what_was_configured_otherwise(store: Store) -> None:
     for number, epochs in ((1, 3), (2, 5)):
         config = f'{{"leader": "bank", "steps": {{"train": {{"epochs": {epochs}}}}}}}'
-        store.create_run(make_run(number, state="succeeded", config_json=config))
+        store.runs.add(make_run(number, state="succeeded", config_json=config))
         run_id = f"credit.2026-11-21.{number}"
         rows = [MetricRow(run_id, "train", "loss", step, 1 / step, NOW_MS) for step in range(1, epochs + 1)]
-        store.add_metrics([*rows, MetricRow(run_id, "evaluate", "bin.threshold", 1, 0.5, NOW_MS)])
+        store.metrics.put([*rows, MetricRow(run_id, "evaluate", "bin.threshold", 1, 0.5, NOW_MS)])
     put_model(store, 2)
     first, second = compare_report(store, "credit", 10)["partitions"]
     assert (first["metrics"], second["metrics"]) == ({"train.loss": 1 / 3}, {"train.loss": 1 / 5})
@@ -251,7 +251,7 @@ def test_data_waits_for_partitions_that_others_have(store: Store, party: Party) 
 # ------------------------------------------------------------------------------------------------------------- audit
 def test_audit_comes_page_by_page_and_its_chain_holds(store: Store) -> None:
     for number in range(5):
-        store.audit("bank", "run.open", "noted", number=number)
+        store.audit.add("bank", "run.open", "noted", number=number)
     first = audit_report(store, 3)
     assert ([row["seq"] for row in first["rows"]], first["more"]) == ([5, 4, 3], True)
     second = audit_report(store, 3, before=3)
@@ -262,7 +262,7 @@ def test_audit_comes_page_by_page_and_its_chain_holds(store: Store) -> None:
 
 def test_audit_that_was_changed_is_seen_on_its_page_and_in_the_whole(store: Store, tmp_path: Path) -> None:
     for number in range(3):
-        store.audit("bank", "run.open", "noted", number=number)
+        store.audit.add("bank", "run.open", "noted", number=number)
     engine = create_engine(f"sqlite:///{tmp_path}/store.db")
     with engine.begin() as connection:
         connection.execute(text("UPDATE audit SET actor = 'mallory' WHERE seq = 2"))
@@ -274,8 +274,8 @@ def test_audit_that_was_changed_is_seen_on_its_page_and_in_the_whole(store: Stor
 
 
 def test_halves_of_many_runs_come_at_once(store: Store) -> None:
-    store.create_run(make_run(1))
-    store.create_run(make_run(2))
-    store.put_half(HalfRow(RUN_ID, "psi", True, 1, "running"))
-    found = store.halves_of([RUN_ID, "credit.2026-11-21.2"])
+    store.runs.add(make_run(1))
+    store.runs.add(make_run(2))
+    store.halves.put(HalfRow(RUN_ID, "psi", True, 1, "running"))
+    found = store.halves.of_runs([RUN_ID, "credit.2026-11-21.2"])
     assert {run_id: len(halves) for run_id, halves in found.items()} == {RUN_ID: 1, "credit.2026-11-21.2": 0}

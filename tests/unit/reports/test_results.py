@@ -74,16 +74,16 @@ def test_curves_of_one_class_are_counts_alone() -> None:
 def put_bins(store: Store, labels: np.ndarray, scores: np.ndarray) -> None:
     for index, each in enumerate(binned(labels, scores)):
         values = {"bin.threshold": each.threshold, "bin.positives": each.positives, "bin.negatives": each.negatives}
-        store.add_metrics([MetricRow(RUN_ID, "evaluate", name, index, v, NOW_MS) for name, v in values.items()])
+        store.metrics.put([MetricRow(RUN_ID, "evaluate", name, index, v, NOW_MS) for name, v in values.items()])
 
 
 def test_results_are_what_evaluate_reported(store: Store) -> None:
-    store.create_run(make_run())
+    store.runs.add(make_run())
     put_ticket(store)
     labels, scores = np.array([0, 1, 1, 0, 1]), np.array([0.1, 0.9, 0.9, 0.4, 0.2])
     put_bins(store, labels, scores)
     reported = {"auc": 0.75, "ks": 0.6, "champion_auc": 0.7, "accuracy": 0.8}
-    store.add_metrics([MetricRow(RUN_ID, "evaluate", name, 0, value, NOW_MS) for name, value in reported.items()])
+    store.metrics.put([MetricRow(RUN_ID, "evaluate", name, 0, value, NOW_MS) for name, value in reported.items()])
     found = results_report(store, "bank", RUN_ID)
     assert (found["auc"], found["ks"], found["accuracy"]) == (0.75, 0.6, 0.8)
     assert found["champion"] == {"auc": 0.7}
@@ -91,13 +91,13 @@ def test_results_are_what_evaluate_reported(store: Store) -> None:
 
 
 def test_bin_that_is_not_complete_is_left_out(store: Store) -> None:
-    store.create_run(make_run())
-    store.add_metrics([MetricRow(RUN_ID, "evaluate", "bin.threshold", 0, 0.5, NOW_MS)])
-    assert bins_of(store.metrics(RUN_ID)) == []
+    store.runs.add(make_run())
+    store.metrics.put([MetricRow(RUN_ID, "evaluate", "bin.threshold", 0, 0.5, NOW_MS)])
+    assert bins_of(store.metrics.list(RUN_ID)) == []
 
 
 def test_results_that_others_keep_say_who_and_by_which_clause(store: Store) -> None:
-    store.create_run(make_run(config_json='{"leader": "shop", "steps": {}}'))
+    store.runs.add(make_run(config_json='{"leader": "shop", "steps": {}}'))
     put_ticket(store)
     found = results_report(store, "bank", RUN_ID)
     assert found["reason"] == "shop keeps the metrics (ticket t-1, outputs.metrics)"
@@ -105,12 +105,12 @@ def test_results_that_others_keep_say_who_and_by_which_clause(store: Store) -> N
 
 @pytest.mark.parametrize(("state", "words"), [("running", "come when"), ("failed", "has reported no evaluation")])
 def test_results_that_are_not_there_say_why(store: Store, state: str, words: str) -> None:
-    store.create_run(make_run(state=state))
+    store.runs.add(make_run(state=state))
     assert words in results_report(store, "bank", RUN_ID)["reason"]
 
 
 def put_figures(store: Store, task: str, figures: dict[str, float]) -> None:
-    store.add_metrics([MetricRow(RUN_ID, task, name, 0, value, NOW_MS) for name, value in figures.items()])
+    store.metrics.put([MetricRow(RUN_ID, task, name, 0, value, NOW_MS) for name, value in figures.items()])
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def put_figures(store: Store, task: str, figures: dict[str, float]) -> None:
 def test_results_of_other_labels_are_figures_with_the_champions_and_no_curves(
     store: Store, figures: dict[str, float]
 ) -> None:
-    store.create_run(make_run())
+    store.runs.add(make_run())
     put_ticket(store)
     champion = {name: value / 2 for name, value in figures.items()}
     put_figures(store, "evaluate", figures | {f"champion_{name}": value for name, value in champion.items()})
@@ -132,7 +132,7 @@ IMPORTANCE = {"importance.age": 2.0, "importance.basket": 7.0, "importance.city"
 
 
 def test_importance_at_the_leader_is_gain_in_descending_order(store: Store) -> None:
-    store.create_run(make_run())
+    store.runs.add(make_run())
     put_ticket(store)
     put_figures(store, "train", IMPORTANCE)
     put_figures(store, "psi", {"importance.other": 9.0})
@@ -148,7 +148,7 @@ def test_importance_at_the_leader_is_gain_in_descending_order(store: Store) -> N
 
 
 def test_importance_at_the_follower_is_how_many_splits_its_own_features_have(store: Store) -> None:
-    store.create_run(make_run(config_json='{"leader": "shop", "steps": {}}'))
+    store.runs.add(make_run(config_json='{"leader": "shop", "steps": {}}'))
     put_ticket(store)
     put_figures(store, "train", {"importance.basket": 3.0, "importance.visits": 5.0})
     found = results_report(store, "bank", RUN_ID)
@@ -157,7 +157,7 @@ def test_importance_at_the_follower_is_how_many_splits_its_own_features_have(sto
 
 
 def test_importance_is_in_no_list_of_metrics(store: Store) -> None:
-    store.create_run(make_run())
+    store.runs.add(make_run())
     put_figures(store, "train", IMPORTANCE | {"loss": 0.5})
     report = run_report(store, "bank", RUN_ID)
     assert report["metrics"] == {"train.loss": 0.5}

@@ -21,10 +21,10 @@ def test_run_unknown_is_refused(store: Store) -> None:
 
 
 def test_lanes_hold_every_step_and_the_parts_of_a_sharded_one(store: Store) -> None:
-    store.create_run(make_run())
-    store.put_half(make_half("psi.send[0]", "succeeded", outcome={"counts": {"people_shared": 3000}}))
-    store.put_half(make_half("psi.send[1]", "running", since_ms=NOW_MS + 5))
-    store.put_half(make_half("psi.send[0]", "succeeded", own=False))
+    store.runs.add(make_run())
+    store.halves.put(make_half("psi.send[0]", "succeeded", outcome={"counts": {"people_shared": 3000}}))
+    store.halves.put(make_half("psi.send[1]", "running", since_ms=NOW_MS + 5))
+    store.halves.put(make_half("psi.send[0]", "succeeded", own=False))
     report = run_report(store, "bank", RUN_ID)
     assert [task["task"] for task in report["tasks"]] == ["psi", "align", "train", "close_run"]
     psi = report["tasks"][0]
@@ -35,10 +35,10 @@ def test_lanes_hold_every_step_and_the_parts_of_a_sharded_one(store: Store) -> N
 
 
 def test_times_are_what_halves_waited_and_worked(store: Store) -> None:
-    store.create_run(make_run())
+    store.runs.add(make_run())
     done = {"announced_ms": NOW_MS, "started_ms": NOW_MS + 300, "since_ms": NOW_MS + 1000}
-    store.put_half(make_half("psi", "succeeded", **done))
-    store.put_half(make_half("align", "waiting", announced_ms=NOW_MS + 1100, since_ms=NOW_MS + 1100))
+    store.halves.put(make_half("psi", "succeeded", **done))
+    store.halves.put(make_half("align", "waiting", announced_ms=NOW_MS + 1100, since_ms=NOW_MS + 1100))
     assert run_report(store, "bank", RUN_ID)["times"] == {
         "wait_ms": 300,
         "compute_ms": 700,
@@ -51,8 +51,8 @@ def test_times_are_what_halves_waited_and_worked(store: Store) -> None:
     ("connected", "why"), [(True, "shop's half has not begun"), (False, "shop's gateway is unreachable")]
 )
 def test_status_of_a_wait_names_its_cause(store: Store, connected: bool, why: str) -> None:
-    store.create_run(make_run())
-    store.put_half(make_half("align", "waiting", until_ms=NOW_MS + 60_000))
+    store.runs.add(make_run())
+    store.halves.put(make_half("align", "waiting", until_ms=NOW_MS + 60_000))
     store.peers.put_state(PeerRow("shop", connected, "1", 0.0, None, NOW_MS, NOW_MS))
     status = run_report(store, "bank", RUN_ID)["status"]
     assert (status["state"], status["task"], status["act"]) == ("waiting", "align", "shop")
@@ -61,15 +61,15 @@ def test_status_of_a_wait_names_its_cause(store: Store, connected: bool, why: st
 
 
 def test_few_people_are_not_counted_out(store: Store) -> None:
-    store.create_run(make_run())
-    store.put_half(make_half("psi", "succeeded", outcome={"counts": {"people_shared": 3, "ids_blinded": 500}}))
+    store.runs.add(make_run())
+    store.halves.put(make_half("psi", "succeeded", outcome={"counts": {"people_shared": 3, "ids_blinded": 500}}))
     assert run_report(store, "bank", RUN_ID)["counts"] == {"people_shared": "fewer than 10", "ids_blinded": 500}
 
 
 def test_ledger_sums_attempts_and_never_says_less_than_what_left(store: Store) -> None:
-    store.create_run(make_run())
-    store.put_half(make_half("psi", "succeeded", outcome={"counts": {"ids_blinded": 400}}))
-    store.put_disclosures(
+    store.runs.add(make_run())
+    store.halves.put(make_half("psi", "succeeded", outcome={"counts": {"ids_blinded": 400}}))
+    store.disclosures.put(
         [
             DisclosureRow(RUN_ID, "psi", 1, "blinded", 2, 0, 100),
             DisclosureRow(RUN_ID, "psi", 2, "blinded", 1, 0, 50),
@@ -77,7 +77,7 @@ def test_ledger_sums_attempts_and_never_says_less_than_what_left(store: Store) -
             DisclosureRow(RUN_ID, "train", 1, "means", 1, 1, 10),
         ]
     )
-    store.add_bytes(RUN_ID, "psi", 0, 1, 1000, 5)
+    store.traffic.add(RUN_ID, "psi", 0, 1, 1000, 5)
     report = run_report(store, "bank", RUN_ID)
     lines = [(line["what"], line["messages"], line["items"], line["bytes"]) for line in report["ledger"]]
     assert lines == [
@@ -100,7 +100,7 @@ def test_ledger_sums_attempts_and_never_says_less_than_what_left(store: Store) -
     ],
 )
 def test_rights_follow_role_settings_and_ticket(store: Store, config: str, may: bool, people: str) -> None:
-    store.create_run(make_run(config_json=config))
+    store.runs.add(make_run(config_json=config))
     put_ticket(store)
     rights = {right["what"]: right for right in run_report(store, "bank", RUN_ID)["rights"]}
     assert rights["metrics"]["may"] is rights["scores"]["may"] is may
@@ -120,7 +120,7 @@ def test_rights_follow_role_settings_and_ticket(store: Store, config: str, may: 
 def test_rights_to_scores_follow_the_run_as_far_as_its_ticket_goes(
     store: Store, granted: str, asked: dict[str, str], who: str, may: bool
 ) -> None:
-    store.create_run(make_run(config_json=json.dumps({"leader": "shop", "steps": {"psi": {}, "evaluate": asked}})))
+    store.runs.add(make_run(config_json=json.dumps({"leader": "shop", "steps": {"psi": {}, "evaluate": asked}})))
     put_ticket(store, outputs={"scores": granted})
     rights = {right["what"]: right for right in run_report(store, "bank", RUN_ID)["rights"]}
     assert (rights["scores"]["who"], rights["scores"]["may"]) == (who, may)
@@ -129,7 +129,7 @@ def test_rights_to_scores_follow_the_run_as_far_as_its_ticket_goes(
 
 def test_approval_is_shown_beside_the_run(store: Store) -> None:
     asked = ApprovalRow(RUN_ID, "asked", "ticket t-1, approval", NOW_MS, NOW_MS + 1000)
-    store.create_run(make_run(initiated=False), asked)
+    store.runs.add(make_run(initiated=False), asked)
     approval = run_report(store, "bank", RUN_ID)["approval"]
     assert (approval["state"], approval["clause"]) == ("asked", "ticket t-1, approval")
 
@@ -137,7 +137,7 @@ def test_approval_is_shown_beside_the_run(store: Store) -> None:
 # ------------------------------------------------------------------------------------------------------------- lists
 def test_list_pages_back_without_losing_runs_opened_at_once(store: Store) -> None:
     for number in range(1, 8):
-        store.create_run(make_run(number, state="succeeded", opened_ms=NOW_MS))
+        store.runs.add(make_run(number, state="succeeded", opened_ms=NOW_MS))
     seen: list[str] = []
     before = ""
     while page := run_list(store, "bank", before=before, limit=3):
@@ -147,10 +147,10 @@ def test_list_pages_back_without_losing_runs_opened_at_once(store: Store) -> Non
 
 
 def test_list_keeps_to_state_and_dags(store: Store) -> None:
-    store.create_run(make_run(1))
-    store.create_run(make_run(2, state="failed", failure={"code": "PEER_FAILED", "text": "x", "at_ms": 1}))
-    store.create_run(make_run(3, state="succeeded", dag_id="other"))
-    store.put_half(make_half("psi", "waiting"))
+    store.runs.add(make_run(1))
+    store.runs.add(make_run(2, state="failed", failure={"code": "PEER_FAILED", "text": "x", "at_ms": 1}))
+    store.runs.add(make_run(3, state="succeeded", dag_id="other"))
+    store.halves.put(make_half("psi", "waiting"))
     assert [run["number"] for run in run_list(store, "bank", state=State.WAITING)] == [1]
     assert [run["number"] for run in run_list(store, "bank", state=State.FAILED)] == [2]
     assert [run["number"] for run in run_list(store, "bank", dag_ids={"other"})] == [3]
@@ -175,17 +175,17 @@ def test_refusal_after_a_run_counts_and_one_before_it_does_not(store: Store) -> 
         "TICKET_EXPIRED",
         "both",
     )
-    store.create_run(make_run(opened_ms=NOW_MS + 10))
+    store.runs.add(make_run(opened_ms=NOW_MS + 10))
     assert dag_run_report(store, "bank", "credit", "manual-1")["run_id"] == RUN_ID
     put_refusal(store, NOW_MS + 20)
     assert dag_run_report(store, "bank", "credit", "manual-1")["state"] == "refused"
 
 
 def test_metrics_are_told_again_for_a_while_and_bins_never(store: Store) -> None:
-    store.create_run(make_run())
+    store.runs.add(make_run())
 
     def add(name: str, step: int, value: float, at_ms: int) -> None:
-        store.add_metrics([MetricRow(RUN_ID, "train", name, step, value, at_ms)])
+        store.metrics.put([MetricRow(RUN_ID, "train", name, step, value, at_ms)])
 
     add("loss", 1, 0.9, NOW_MS)
     add("bin.threshold", 1, 0.5, NOW_MS)
@@ -201,8 +201,8 @@ def test_metrics_are_told_again_for_a_while_and_bins_never(store: Store) -> None
     [({"done": 20, "of": 100}, (2.0, 40.0)), ({"done": 0, "of": 100}, (None, None)), ({}, (None, None))],
 )
 def test_task_says_its_pace_and_what_is_left(store: Store, progress: dict[str, Any], expected: tuple[Any, Any]) -> None:
-    store.create_run(make_run())
-    store.put_half(make_half("train", "running", started_ms=NOW_MS, progress=progress))
+    store.runs.add(make_run())
+    store.halves.put(make_half("train", "running", started_ms=NOW_MS, progress=progress))
     report = task_report(store, "bank", RUN_ID, "train", NOW_MS + 10_000)
     assert (report["rate_per_s"], report["left_s"]) == expected
     assert report["federated"]
@@ -210,5 +210,5 @@ def test_task_says_its_pace_and_what_is_left(store: Store, progress: dict[str, A
 
 
 def test_task_that_no_half_has_announced_is_not_federated(store: Store) -> None:
-    store.create_run(make_run())
+    store.runs.add(make_run())
     assert not task_report(store, "bank", RUN_ID, "clean_up", NOW_MS)["federated"]
