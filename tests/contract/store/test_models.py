@@ -1,18 +1,17 @@
-"""What every store promises of models and of landed partitions, over SQLite and over a real PostgreSQL."""
+"""What every store promises of models."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from fedtasks.errors import FedtasksError, ModelTaken, ModelUnknown
-from fedtasks.store import LandingRow, ModelRow, Store
-from tests.contract.conftest import Database
-from tests.contract.test_store import NOW, opened, run_row
+from fedtasks.store import ModelRow, Store
+from tests.contract.store.conftest import NOW, Database, opened, run_row
 
 PIPELINE = "credit"
 
@@ -40,13 +39,13 @@ def version(number: int, parent: int | None = None, *days: str, **changes: Any) 
         champion=False,
         published_ms=NOW,
     )
-    return dataclasses.replace(row, **changes)
+    return replace(row, **changes)
 
 
 def test_publish_puts_the_version_into_use(store: Store) -> None:
     store.models.publish(version(1), PIPELINE)
     second = store.models.publish(version(2, 1), PIPELINE)
-    assert second == dataclasses.replace(version(2, 1), champion=True)
+    assert second == replace(version(2, 1), champion=True)
     assert store.models.champion("credit") == second
     assert [(row.version, row.champion) for row in store.models.list("credit")] == [(1, False), (2, True)]
     assert store.models.champion("other") is None
@@ -75,7 +74,7 @@ def test_publish_of_what_is_taken_or_unfounded_changes_nothing(
 ) -> None:
     store.models.publish(version(1), PIPELINE)
     with pytest.raises(error):
-        store.models.publish(dataclasses.replace(version(2, 1), **changes), pipeline)
+        store.models.publish(replace(version(2, 1), **changes), pipeline)
     assert [row.version for row in store.models.list()] == [1]
     assert store.models.champion("credit") is not None
 
@@ -111,16 +110,3 @@ def test_make_champion_of_what_is_not_there_changes_nothing(store: Store) -> Non
     champion = store.models.champion("credit")
     assert champion is not None
     assert champion.version == 1
-
-
-def test_landing_is_entered_once_and_stays_unsynced_until_all_know(store: Store) -> None:
-    early = LandingRow("bank", "loans", "2026-11-21", 10, NOW)
-    late = LandingRow("shop", "customers", "2026-11-20", 0, NOW + 1)
-    assert store.landings.add(late)
-    assert store.landings.add(early)
-    assert not store.landings.add(dataclasses.replace(early, rows=11))
-    assert store.landings.unsynced() == [early, late]
-    store.landings.mark_synced(early)
-    assert store.landings.unsynced() == [late]
-    assert store.landings.list("bank") == [dataclasses.replace(early, synced=True)]
-    assert store.landings.list(dataset="customers") == [late]

@@ -14,7 +14,7 @@ from psycopg2 import sql
 
 from fedtasks.errors import DataCorrupt, StoreUnavailable
 from fedtasks.store import Store
-from tests.contract.conftest import Database
+from tests.contract.store.conftest import Database
 from tests.support.postgres import PostgresServer
 
 ODD = ["007", "7", 'quo"te', "com,ma", "new\nline", "back\\slash", "\\N", "é", "😀", "a\x1fb", " spaced ", "\t", "\r\n"]
@@ -34,12 +34,6 @@ def batches(ids: Sequence[str], salt: str = "", size: int = 3) -> Iterator[pa.Re
 def answers(rows: Sequence[tuple[str, object]]) -> Iterator[pa.RecordBatch]:
     for text, value in rows:
         yield pa.RecordBatch.from_pydict({"id": [text], "answer": [json.dumps(value)]})
-
-
-@pytest.fixture
-def store(database: Database) -> Iterator[Store]:
-    with Store.open(database.url, database.password_file) as opened:
-        yield opened
 
 
 def test_tags_loaded_are_found_by_id_and_by_tag_whatever_the_ids_hold(store: Store) -> None:

@@ -1,26 +1,16 @@
-"""What every store promises of approvals and refusals, over SQLite and over a real PostgreSQL."""
+"""What every store promises of approvals."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
-import pytest
-
-from fedtasks.store import ApprovalRow, RefusalRow, Store
-from tests.contract.conftest import Database
-from tests.contract.test_store import NOW, opened, run_row
-
-
-@pytest.fixture
-def store(database: Database) -> Iterator[Store]:
-    with opened(database, clock=lambda: NOW) as store:
-        yield store
+from fedtasks.store import ApprovalRow, Store
+from tests.contract.store.conftest import NOW, run_row
 
 
 def enter(store: Store, number: int, state: str = "asked", **run: object) -> ApprovalRow:
     """Enter a run that the peer began, with its approval."""
-    row = run_row(number, dag_run_id=f"d-{number}", **{"initiated": False, **run})  # type: ignore[arg-type]
+    row = run_row(number, dag_run_id=f"d-{number}", **{"initiated": False, **run})
     decided_ms = None if state == "asked" else NOW + number
     approval = ApprovalRow(row.run_id, state, "approval", NOW + number, 0, decided_ms)
     assert store.runs.add(row, approval)
@@ -69,20 +59,4 @@ def test_earlier_is_the_newest_yes_to_a_run_of_the_same_kind(store: Store) -> No
         {"config_digest": "another"},
         {"steps_json": '[{"name": "another"}]'},
     ):
-        assert store.approvals.earlier(replace(like, **changed)) is None, changed  # type: ignore[arg-type]
-
-
-def test_refusal_is_replaced_by_a_newer_one_and_forgotten_once_the_dag_run_opens(store: Store) -> None:
-    failure = {"code": "TICKET_MISSING", "text": "none", "party": "shop", "task": "open_run", "at_ms": NOW}
-    first = RefusalRow("credit", "d-1", "2026-11-21", "shop", failure, NOW)
-    again = replace(first, failure={**failure, "code": "PEER_PAUSED"}, at_ms=NOW + 1)
-    other = replace(first, dag_id="other", at_ms=NOW + 2)
-    for row in (first, again, other):
-        store.refusals.put(row)
-    assert store.refusals.get("credit", "d-1") == again
-    assert store.refusals.list() == [other, again]
-    assert store.refusals.list(limit=1) == [other]
-    assert store.refusals.list(dag_ids=["credit"]) == [again]
-    store.refusals.remove("credit", "d-1")
-    assert store.refusals.get("credit", "d-1") is None
-    assert store.refusals.list() == [other]
+        assert store.approvals.earlier(replace(like, **changed)) is None, changed
