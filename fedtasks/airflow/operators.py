@@ -32,7 +32,7 @@ from fedtasks.dataclass_io import to_plain
 from fedtasks.digests import digest
 from fedtasks.errors import DeadlinePassed, FedtasksError, RunUnknown
 from fedtasks.names import half_name
-from fedtasks.pipeline.shared import check_shared, initiate
+from fedtasks.pipeline.shared import check_models, check_shared, initiate
 from fedtasks.pipeline.step import Step, shards_of
 from fedtasks.reports.runs import BIN, IMPORTANCE
 
@@ -146,6 +146,7 @@ class OpenRunOperator(BaseOperator):
         shared = json.loads(run.config_json)
         try:
             check_shared(party, run.responder if run.initiator == party.name else run.initiator, self.steps, shared)
+            check_models(client.get_model, run.run_id, self.steps, shared)
         except FedtasksError as error:
             client.finish(run.run_id, OPEN_RUN, 0, failure=error, final=True)
             raise

@@ -80,6 +80,7 @@ class Models:
             consumed=self._partitions(request.consumed_json),
             champion=True,
             published_ms=self._clock(),
+            algorithm=plain_text(version.algorithm, 64),
         )
         row = self._store.models.publish(row, run.pipeline)
         self._audit(self._party.name, "model.publish", "noted", row, run_id=run.run_id)
@@ -182,6 +183,7 @@ def _message(row: ModelRow) -> model_pb2.ModelVersion:
         own_digest=row.own_digest,
         peer_digest=row.peer_digest,
         champion=row.champion,
+        algorithm=row.algorithm,
     )
 
 

@@ -29,6 +29,11 @@ def check_start(start_from: str, model: str) -> None:
         raise ConfigError(f"name the model whose {start_from} it is", field="model")
 
 
+def version_number(start_from: str) -> int:
+    """Return the number of the version that training goes on from; 0 for the one in use."""
+    return 0 if start_from == CHAMPION else int(start_from[1:])
+
+
 @dataclass(frozen=True)
 class EvaluateSettings:
     """Settings of task ``evaluate``, equal on both sides.

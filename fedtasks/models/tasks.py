@@ -21,7 +21,7 @@ from fedtasks.models.evaluation import is_at_least_as_good
 from fedtasks.models.results import SCORES, progress, write_evaluation, write_predictions
 from fedtasks.models.settings import BOTH, EvaluateSettings, PredictSettings, PublishSettings
 from fedtasks.models.training import open_labelled
-from fedtasks.models.versions import load_half, role_of, version_of
+from fedtasks.models.versions import algorithm_of, load_half, role_of, version_of
 from fedtasks.names import CHAMPION
 from fedtasks.runtime.context import Outcome, TaskContext, facts_of
 from fedtasks.wire.v1.model_pb2 import ModelVersion
@@ -165,6 +165,7 @@ def publish(context: TaskContext) -> Outcome:
                 run_id=context.config.run_id,
                 own_digest=trained["digest"],
                 peer_digest=trained["peer_digest"],
+                algorithm=algorithm_of(manifest).name,
             )
             consumed = {context.dataset.name: list(Blocks.open(context.storage, settings.rows_task).learnt)}
             context.publish_model(entered, consumed, metrics)

@@ -7,7 +7,7 @@ import secrets
 from fedtasks.data.storage import Manifest, RunStorage, read_json, write_json
 from fedtasks.errors import DataCorrupt, DataMissing, ModelUnknown
 from fedtasks.models.contract import CARD, Algorithm, HalfModel, algorithms
-from fedtasks.models.settings import CHAMPION, FRESH
+from fedtasks.models.settings import FRESH, version_number
 from fedtasks.names import FOLLOWER, LEADER
 from fedtasks.runtime.context import TaskContext
 
@@ -76,7 +76,7 @@ def start_of(context: TaskContext, start_from: str, model: str) -> tuple[int, Ma
     """
     if start_from == FRESH:
         return 0, None
-    number = 0 if start_from == CHAMPION else int(start_from[1:])
+    number = version_number(start_from)
     parent, half = version_of(context, model, context.config.task, number)
     if number and half is None:
         raise ModelUnknown(model=model, version=number)

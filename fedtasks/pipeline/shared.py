@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from fedtasks.config import Dataset, Party
+from fedtasks.dataclass_io import build
 from fedtasks.digests import canonical
-from fedtasks.errors import ConfigDiffers, ConfigError, LabelInvalid
-from fedtasks.models.contract import algorithms
+from fedtasks.errors import ConfigDiffers, ConfigError, LabelInvalid, ModelTaken, ModelUnknown
+from fedtasks.kinds import kinds
+from fedtasks.models.contract import algorithm, algorithms
+from fedtasks.models.settings import FRESH, version_number
 from fedtasks.names import FOLLOWER, LEADER
 from fedtasks.pipeline.step import Step
+
+if TYPE_CHECKING:
+    from fedtasks.wire.v1 import worker_pb2
 
 
 def initiate(party: Party, steps: Sequence[Step], params: Mapping[str, Any], partition: str) -> dict[str, Any]:
@@ -109,7 +115,7 @@ def check_steps(steps: Sequence[Step], settings: Mapping[str, Mapping[str, Any]]
         # What predicts with a model by name takes it from the run that has trained it.
         by_name = step.kind == "predict" and bool(effective["model"])
         before = {known.name: known.kind for known in steps[:place]}
-        for name, kinds in wanted.items():
+        for name, suitable in wanted.items():
             if name not in effective or (name == "model_task" and by_name):
                 continue
             task = effective[name]
@@ -117,8 +123,8 @@ def check_steps(steps: Sequence[Step], settings: Mapping[str, Mapping[str, Any]]
                 known = ", ".join(before) or "none"
                 raise ConfigError(f"there is no task `{task}` before `{step.name}`; there are: {known}", field=name)
             # Nobody but its author knows what a step of one's own does.
-            if before[task] and kinds is not None and before[task] not in kinds:
-                text = f"task `{task}` is of kind {before[task]}, and `{step.name}` needs: {', '.join(sorted(kinds))}"
+            if before[task] and suitable is not None and before[task] not in suitable:
+                text = f"task `{task}` is of kind {before[task]}, and `{step.name}` needs: {', '.join(sorted(suitable))}"
                 raise ConfigError(text, field=name)
 
 
@@ -133,3 +139,52 @@ def _check_label(dataset: Dataset, role: str, steps: Sequence[Step]) -> None:
     for step in steps:
         if step.kind in known:
             known[step.kind].check_dataset(dataset, role)
+
+
+def check_models(
+    models: Callable[[str, int], worker_pb2.GetModelResponse],
+    run_id: str,
+    steps: Sequence[Step],
+    shared: Mapping[str, Any],
+) -> None:
+    """Check the versions of models that steps name, before anything runs.
+
+    Parameters
+    ----------
+    models
+        Returns a version of a model as this party's registry has it; 0 is the one in use.
+    run_id
+        What the run itself has published does not count.
+
+    Raises
+    ------
+    ModelUnknown
+        There is no such version to go on from, or to predict with.
+    ModelTaken
+        The model belongs to another pipeline, or is one of another algorithm than goes on from it.
+    ConfigError
+        What is to predict was trained by an algorithm that is not installed here.
+    """
+    known, installed = kinds(), algorithms()
+    for step in steps:
+        if step.kind not in known:
+            continue
+        settings: Any = build(known[step.kind].settings, shared["steps"][step.name], path=step.name)
+        model, start_from = getattr(settings, "model", ""), getattr(settings, "start_from", FRESH)
+        trains, predicts = step.kind in installed, step.kind == "predict"
+        if not model or (trains and start_from == FRESH):
+            continue
+        number = version_number(start_from) if trains else getattr(settings, "version", 0)
+        found = models(model, number).version
+        if found.run_id == run_id:
+            continue
+        if not found.version and (number or predicts):
+            raise ModelUnknown(model=model, version=number or "in use")
+        pipeline = found.run_id.partition(".")[0]
+        if pipeline and pipeline != run_id.partition(".")[0] and not predicts:
+            raise ModelTaken(f"`{model}` belongs to pipeline {pipeline}", model=model)
+        if trains and found.algorithm not in ("", step.kind):
+            text = f"`{model}` is one of `{found.algorithm}`, from which `{step.kind}` cannot go on"
+            raise ModelTaken(text, model=model)
+        if predicts and found.algorithm:
+            algorithm(found.algorithm)

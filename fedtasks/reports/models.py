@@ -31,6 +31,7 @@ def _version(row: ModelRow, run: RunRow) -> dict[str, Any]:
         "dag_run_id": run.dag_run_id,
         "partition": row.partition,
         "parent": row.parent,
+        "algorithm": row.algorithm,
         "own_digest": row.own_digest,
         "peer_digest": row.peer_digest,
         "metrics": dict(row.metrics or {}),

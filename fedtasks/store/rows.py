@@ -323,6 +323,8 @@ class ModelRow:
         Whether it is the version in use.
     published_ms
         When it came to be.
+    algorithm
+        Which one has trained it; empty if an earlier release has.
     """
 
     model: str
@@ -337,6 +339,7 @@ class ModelRow:
     consumed: Mapping[str, list[str]]
     champion: bool
     published_ms: int
+    algorithm: str = ""
 
 
 @dataclass(frozen=True)

@@ -249,6 +249,7 @@ models = Table(
     Column("consumed", JSON, nullable=False),
     Column("champion", Boolean, nullable=False),
     _count("published_ms"),
+    Column("algorithm", Text, nullable=False, server_default=""),
 )
 Index(None, models.c.run_id)
 # One version of a model is in use.

@@ -122,6 +122,9 @@ class FakeGateway:
         if self.refusal is not None:
             raise self.refusal
 
+    def get_model(self, model: str, version: int) -> worker_pb2.GetModelResponse:
+        return worker_pb2.GetModelResponse()
+
     def open_run(self, **fields: Any) -> worker_pb2.OpenRunResponse:
         self._refuse()
         self.opened = fields

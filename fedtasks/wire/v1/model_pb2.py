@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x66\x65\x64tasks/v1/model.proto\x12\x0b\x66\x65\x64tasks.v1\"\x9c\x01\n\x0cModelVersion\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x0e\n\x06parent\x18\x03 \x01(\r\x12\x0e\n\x06run_id\x18\x04 \x01(\t\x12\x11\n\tpartition\x18\x05 \x01(\t\x12\x12\n\nown_digest\x18\x06 \x01(\t\x12\x13\n\x0bpeer_digest\x18\x07 \x01(\t\x12\x10\n\x08\x63hampion\x18\x08 \x01(\x08\"L\n\x0e\x43hampionChange\x12*\n\x07version\x18\x01 \x01(\x0b\x32\x19.fedtasks.v1.ModelVersion\x12\x0e\n\x06reason\x18\x02 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x66\x65\x64tasks/v1/model.proto\x12\x0b\x66\x65\x64tasks.v1\"\xaf\x01\n\x0cModelVersion\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\r\x12\x0e\n\x06parent\x18\x03 \x01(\r\x12\x0e\n\x06run_id\x18\x04 \x01(\t\x12\x11\n\tpartition\x18\x05 \x01(\t\x12\x12\n\nown_digest\x18\x06 \x01(\t\x12\x13\n\x0bpeer_digest\x18\x07 \x01(\t\x12\x10\n\x08\x63hampion\x18\x08 \x01(\x08\x12\x11\n\talgorithm\x18\t \x01(\t\"L\n\x0e\x43hampionChange\x12*\n\x07version\x18\x01 \x01(\x0b\x32\x19.fedtasks.v1.ModelVersion\x12\x0e\n\x06reason\x18\x02 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,7 +32,7 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'fedtasks.v1.model_pb2', _gl
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_MODELVERSION']._serialized_start=41
-  _globals['_MODELVERSION']._serialized_end=197
-  _globals['_CHAMPIONCHANGE']._serialized_start=199
-  _globals['_CHAMPIONCHANGE']._serialized_end=275
+  _globals['_MODELVERSION']._serialized_end=216
+  _globals['_CHAMPIONCHANGE']._serialized_start=218
+  _globals['_CHAMPIONCHANGE']._serialized_end=294
 # @@protoc_insertion_point(module_scope)

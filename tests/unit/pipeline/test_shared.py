@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,19 @@ import pytest
 
 from fedtasks.config import LabelKind, Party, load_party
 from fedtasks.digests import digest
-from fedtasks.errors import ConfigDiffers, ConfigError, FedtasksError, LabelInvalid, PeerUnknown
+from fedtasks.errors import (
+    ConfigDiffers,
+    ConfigError,
+    FedtasksError,
+    LabelInvalid,
+    ModelTaken,
+    ModelUnknown,
+    PeerUnknown,
+)
 from fedtasks.pipeline.catalogue import align, evaluate, intersect, intersect_by_shard, predict, publish, train
-from fedtasks.pipeline.shared import check_shared, initiate
+from fedtasks.pipeline.shared import check_models, check_shared, initiate
 from fedtasks.pipeline.step import Step
+from fedtasks.wire.v1 import model_pb2, worker_pb2
 from tests.support.airflow_fakes import FORM, PARTY, SHARED
 
 STEPS = [Step("train", "module:train", settings={"epochs": 3}, needs_label=True)]
@@ -155,3 +165,58 @@ def test_label_that_the_algorithm_does_not_predict_is_refused_before_anything_ru
         LabelInvalid, match=r"`split_nn` predicts a label of kind binary, .* train it with: secureboost"
     ):
         check_shared(party, "shop", network, shared_of(network))
+
+
+def registry(**versions: dict[str, Any]) -> Callable[[str, int], worker_pb2.GetModelResponse]:
+    """A registry in which each model has one version, which is in use."""
+
+    def get(model: str, number: int) -> worker_pb2.GetModelResponse:
+        fields = versions.get(model)
+        if fields is None or number not in (0, 1):
+            return worker_pb2.GetModelResponse()
+        return worker_pb2.GetModelResponse(version=model_pb2.ModelVersion(model=model, version=1, **fields))
+
+    return get
+
+
+RUN_ID = "credit.2026-11-22.1"
+TREES = {"run_id": "credit.2026-11-21.1", "algorithm": "secureboost"}
+EARLIER = {"run_id": "credit.2026-11-21.1"}
+NOBODYS = {"run_id": "other.2026-11-21.1", "algorithm": "forest"}
+
+
+@pytest.mark.parametrize(
+    ("step", "known", "error"),
+    [
+        (train("split_nn", model="m", start_from="champion"), {"m": TREES}, ModelTaken),
+        (train("secureboost", model="m", start_from="v2"), {"m": TREES}, ModelUnknown),
+        (train("secureboost", model="m", start_from="champion"), {"m": NOBODYS}, ModelTaken),
+        (predict(model="m"), {}, ModelUnknown),
+        (predict(model="m", version=2), {"m": TREES}, ModelUnknown),
+        (predict(model="m"), {"m": NOBODYS}, ConfigError),
+        (evaluate(model="m"), {"m": NOBODYS}, ModelTaken),
+    ],
+    ids=["algorithm", "version", "pipeline", "nothing to predict with", "no such version", "not installed", "champion"],
+)
+def test_model_that_will_not_do_is_refused_before_anything_runs(
+    step: Step, known: dict[str, dict[str, Any]], error: type[FedtasksError]
+) -> None:
+    with pytest.raises(error):
+        check_models(registry(**known), RUN_ID, [step], shared_of([step]))
+
+
+@pytest.mark.parametrize(
+    ("step", "known"),
+    [
+        (train("secureboost", model="m", start_from="champion"), {"m": TREES}),
+        (train("split_nn", model="m", start_from="champion"), {"m": EARLIER}),
+        (train("split_nn", model="m", start_from="champion"), {}),
+        (train("split_nn", model="m"), {"m": TREES}),
+        (evaluate(model="m"), {}),
+        (predict(model="m"), {"m": {**TREES, "run_id": "other.2026-11-21.1"}}),
+        (train("split_nn", model="m", start_from="champion"), {"m": {**TREES, "run_id": RUN_ID}}),
+    ],
+    ids=["goes on", "of an earlier release", "first", "fresh", "nothing to compare", "of another", "of this very run"],
+)
+def test_model_that_will_do_is_accepted(step: Step, known: dict[str, dict[str, Any]]) -> None:
+    check_models(registry(**known), RUN_ID, [step], shared_of([step]))
