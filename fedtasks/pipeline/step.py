@@ -14,7 +14,7 @@ from fedtasks.config import check_name
 from fedtasks.dataclass_io import build, to_plain
 from fedtasks.digests import digest
 from fedtasks.errors import ConfigError
-from fedtasks.kinds import Kind
+from fedtasks.kinds import Kind, kinds
 
 SHARDS = "shards"
 """The task of a step in stages that lists its shards."""
@@ -93,6 +93,14 @@ class Step:
         self.check(self.settings)
         if not _ENTRY.fullmatch(self.entry):
             raise ConfigError(f"`{self.entry}` is neither package.module:function nor /file.py:function", field="entry")
+        self._check_kind()
+
+    def _check_kind(self) -> None:
+        """Raise `ConfigError` unless kind and entry belong together: tickets bound settings by the kind of a step."""
+        for kind in kinds().values():
+            if (kind.name == self.kind) != (kind.entry == self.entry):
+                text = f"`{kind.entry}` is what kind `{kind.name}` runs, and it alone; take the ready-made step"
+                raise ConfigError(text, field="kind")
 
     @classmethod
     def of(

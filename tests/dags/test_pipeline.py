@@ -159,10 +159,19 @@ def test_step_entry_that_names_no_function_is_refused(entry: str) -> None:
 
 def test_step_digest_names_what_runs_and_not_its_settings() -> None:
     assert train_split_nn(epochs=1).digest == train_split_nn(epochs=2).digest
-    entry = train_split_nn().entry
-    others = [Step("train", "other:train"), Step("train", entry), Step("train", entry, kind="split_nn")]
-    assert others[2].digest == train_split_nn().digest
+    assert Step("train", train_split_nn().entry, kind="split_nn").digest == train_split_nn().digest
+    others = [Step("train", "other:train"), Step("train", "other:train", kind="of_another_release")]
     assert len({step.digest for step in [*STEPS, *others]}) == len(STEPS) + 2
+
+
+@pytest.mark.parametrize(
+    ("entry", "kind"),
+    [(train_split_nn().entry, ""), (train_split_nn().entry, "secureboost"), ("other:train", "split_nn")],
+)
+def test_step_that_runs_what_another_kind_runs_is_refused_since_tickets_bound_by_kind(entry: str, kind: str) -> None:
+    with pytest.raises(ConfigError, match="take the ready-made step") as caught:
+        Step("train", entry, kind=kind)
+    assert caught.value.fields["field"] == "kind"
 
 
 def test_training_of_an_algorithm_that_is_not_installed_names_what_there_is(party_file: Path) -> None:

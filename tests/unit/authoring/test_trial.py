@@ -15,7 +15,7 @@ from fedtasks.authoring.sample import Pair, sample_pair
 from fedtasks.authoring.trial import Tried, try_out
 from fedtasks.config import Dataset, FeatureType, IdType, LabelKind
 from fedtasks.errors import ConfigError, DataMissing, DeadlinePassed, ProcessFailed, ReceiptsDiffer
-from fedtasks.pipeline.catalogue import train_split_nn
+from fedtasks.pipeline.catalogue import intersect, train_split_nn
 from fedtasks.pipeline.step import Step
 from tests.support.dag_files import Write
 
@@ -105,7 +105,7 @@ def test_steps_without_spark_are_left_out_with_the_reason(
     monkeypatch.setitem(sys.modules, "fedtasks.spark.session", None)
     blocks = write("\n@fed.task\ndef count(link, config, data):\n    return {'rows': data.blocks.rows}\n", "blocks")
     steps = [
-        Step("psi", "fedtasks.psi.offline:run", needs_spark=True),
+        intersect(),
         step_of(write(MEANS), "means", rounds=1),
         step_of(blocks, "count"),
     ]

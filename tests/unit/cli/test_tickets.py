@@ -10,8 +10,10 @@ import pytest
 
 from fedtasks import tickets
 from fedtasks.config import load_party
+from fedtasks.gateway.tickets import Tickets
 from fedtasks.store import Store
 from fedtasks.tickets.clauses import clauses, complete
+from fedtasks.wire.v1 import peer_pb2
 from tests.support.command_line import Run
 
 
@@ -130,6 +132,31 @@ def test_ticket_commands_tell_as_json_what_they_have_done(run: Run, met: tuple[s
     revoked = run("ticket", "revoke", issued["ticket_id"], "--reason", "x", "--json", "--party", met[1]).json()
     assert accepted == {"ticket_id": issued["ticket_id"], "granted_by": "shop"}
     assert revoked == {"ticket_id": issued["ticket_id"], "reason": "x"}
+
+
+def test_whoever_changes_a_ticket_leaves_the_same_record(run: Run, met: tuple[str, str], ticket_id: str) -> None:
+    run("ticket", "accept", "t", "--party", met[0])
+    run("ticket", "revoke", ticket_id, "--reason", "over", "--party", met[1])
+    bank, shop = (load_party(file) for file in met)
+    with Store.open(bank.store.url) as banks, Store.open(shop.store.url) as shops:
+        held, granted = banks.ticket(ticket_id), shops.ticket(ticket_id)
+        assert held is not None
+        assert granted is not None
+        revoked = peer_pb2.TicketUpdate(ticket_id=ticket_id, grant=granted.grant, revocation=granted.revocation)
+        accepted = peer_pb2.TicketUpdate(ticket_id=ticket_id, grant=held.grant, acceptance=held.acceptance)
+        Tickets.of(bank, banks).learn("shop", revoked)
+        Tickets.of(shop, shops).learn("bank", accepted)
+        told = [[(row.actor, row.action, row.detail) for row in store.audit_rows()] for store in (banks, shops)]
+    of_bank, of_shop = ({"ticket": ticket_id, "peer": peer} for peer in ("shop", "bank"))
+    assert told[0] == [
+        ("bank", "ticket.accepted", of_bank),
+        ("shop", "ticket.revoked", {**of_bank, "reason": "over"}),
+    ]
+    assert told[1] == [
+        ("shop", "ticket.issued", of_shop),
+        ("shop", "ticket.revoked", {**of_shop, "reason": "over"}),
+        ("bank", "ticket.accepted", of_shop),
+    ]
 
 
 def test_ticket_accept_twice_signs_once(run: Run, met: tuple[str, str], ticket_id: str) -> None:

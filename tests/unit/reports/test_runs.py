@@ -127,6 +127,26 @@ def test_rights_to_scores_follow_the_run_as_far_as_its_ticket_goes(
     assert not rights["metrics"]["may"]
 
 
+@pytest.mark.parametrize(
+    ("settings", "people", "scores"),
+    [
+        ({}, "both", "bank"),
+        ({"psi": {"learns": "client"}}, "bank", "bank"),
+        ({"psi": {"learns": "client", "signer": "bank"}, "evaluate": {"scores": "both"}}, "shop", "both"),
+    ],
+)
+def test_rights_follow_effective_values_of_the_steps_that_declare_them(
+    store: Store, settings: dict[str, Any], people: str, scores: str
+) -> None:
+    kinds = {"psi": "psi", "evaluate": "evaluate", "train": "split_nn"}
+    steps = [{"name": name, "digest": "", "kind": kind} for name, kind in kinds.items()]
+    config = json.dumps({"leader": "bank", "steps": settings})
+    store.create_run(make_run(config_json=config, steps_json=json.dumps(steps)))
+    put_ticket(store, outputs={"scores": "both"})
+    rights = {right["what"]: right["who"] for right in run_report(store, "bank", RUN_ID)["rights"]}
+    assert (rights["people"], rights["scores"]) == (people, scores)
+
+
 def test_approval_is_shown_beside_the_run(store: Store) -> None:
     asked = ApprovalRow(RUN_ID, "asked", "ticket t-1, approval", NOW_MS, NOW_MS + 1000)
     store.runs.add(make_run(initiated=False), asked)

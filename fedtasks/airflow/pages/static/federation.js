@@ -159,8 +159,8 @@ function ticketCard(ticket, granted) {
       [granted ? `${ticket.peer} is` : "We are", ticket.role],
       ["Expires", clock(ticket.expires_ms)],
       ["Limits", limits.length ? limits : null],
-      ["Privacy at least", written(ticket.floor)],
-      ["Outputs", written(ticket.outputs)],
+      ["Privacy at least", bounds(ticket.floor)],
+      ["Outputs", bounds(ticket.outputs)],
       ["Approval", ticket.approval === "person" ? "a person of the granting side is asked" : null],
       ["Peer knows", ticket.synced ? "yes" : "not yet"],
     ]),
@@ -168,7 +168,7 @@ function ticketCard(ticket, granted) {
   );
 }
 
-function written(said) {
+function bounds(said) {
   if (!said.length) return null;
   return said.flatMap((each, place) => [place ? ", " : "", named(each), ` ${[each.value].flat().join(" ")}`]);
 }
@@ -419,6 +419,13 @@ function auditTab(found) {
       : empty("No decision has been taken yet."),
     found.more ? button("Older decisions", () => attempt(older)) : null,
   ];
+}
+
+function written(values) {
+  return Object.entries(values ?? {})
+    .filter(([, value]) => value !== null && value !== "")
+    .map(([name, value]) => `${name.replaceAll("_", " ")} ${value}`)
+    .join(", ");
 }
 
 // --------------------------------------------------------------------------------------------------------------- tabs
