@@ -23,10 +23,10 @@ from fedtasks.wire.v1 import failure_pb2, peer_pb2, peer_pb2_grpc
 log = logging.getLogger(__name__)
 
 PROTOCOL = 2
+"""The one version of the gateways' protocol that this release speaks."""
 
 CONNECT_S = 10.0
 """How long a request waits for the conversation to begin."""
-"""The one version of the gateways' protocol that this release speaks."""
 
 KEEPALIVE = (
     ("grpc.keepalive_time_ms", 5_000),

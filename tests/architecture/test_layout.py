@@ -21,7 +21,6 @@ NOT_YET_MOVED = {
     "tests/contract/test_registry.py",
     "tests/contract/test_store.py",
     "tests/contract/test_tags.py",
-    "tests/integration/test_retrain.py",
     "tests/unit/models/secureboost/test_model.py",
     "tests/unit/models/secureboost/test_protocol.py",
 }

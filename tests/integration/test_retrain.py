@@ -21,8 +21,8 @@ from fedtasks.models.split_nn.settings import TrainSettings
 from fedtasks.models.versions import load_half
 from fedtasks.runtime.context import Outcome
 from fedtasks.runtime.memory import MemoryModels
-from tests.integration import test_split_nn as split_nn
 from tests.support.halves import ROLES, Context, run_both
+from tests.support.split_nn_case import write_party
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -42,14 +42,10 @@ class World:
 
     def align(self, run_id: str, seed: int, **options: Any) -> None:
         """Give a run its blocks, of people of its own."""
-        original, split_nn.RUN = split_nn.RUN, run_id
-        try:
-            for role in ROLES:
-                split_nn.write_party(self.root, role, seed=seed, **options)
-                place = f"{RunStorage(f'file://{self.root}/{role}', run_id).folder('train')}/initial-seed.json"
-                write_json(place, seed + ROLES.index(role))
-        finally:
-            split_nn.RUN = original
+        for role in ROLES:
+            write_party(self.root, role, run_id=run_id, seed=seed, **options)
+            place = f"{RunStorage(f'file://{self.root}/{role}', run_id).folder('train')}/initial-seed.json"
+            write_json(place, seed + ROLES.index(role))
 
     def run(self, task: str, run_id: str, settings: object, *, attempt: int = 1) -> tuple[Any, Any]:
         algorithm = {"train": training.train, "evaluate": tasks.evaluate, "publish": tasks.publish}[task]
