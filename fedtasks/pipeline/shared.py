@@ -124,7 +124,8 @@ def check_steps(steps: Sequence[Step], settings: Mapping[str, Mapping[str, Any]]
                 raise ConfigError(f"there is no task `{task}` before `{step.name}`; there are: {known}", field=name)
             # Nobody but its author knows what a step of one's own does.
             if before[task] and suitable is not None and before[task] not in suitable:
-                text = f"task `{task}` is of kind {before[task]}, and `{step.name}` needs: {', '.join(sorted(suitable))}"
+                needed = ", ".join(sorted(suitable))
+                text = f"task `{task}` is of kind {before[task]}, and `{step.name}` needs: {needed}"
                 raise ConfigError(text, field=name)
 
 
