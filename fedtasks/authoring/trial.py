@@ -129,7 +129,9 @@ def try_out(
             try:
                 yield _try_step(step, settings[step.name], pair, models, run_id, partition)
             except ModelUnknown as error:
-                yield Tried(step.name, left_out=f"it needs a model that another run has trained: {error.detail}")
+                yield Tried(
+                    step.name, left_out=f"it needs the model `{error.fields['model']}`, which another run trains"
+                )
             except DataMissing as error:
                 if not incomplete:
                     raise

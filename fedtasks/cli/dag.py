@@ -1,4 +1,4 @@
-"""Commands for pipelines of one's own: `dag new | check | test | plan`."""
+"""Commands for pipelines of one's own: `dag new | examples | check | test | plan`."""
 
 from __future__ import annotations
 
@@ -35,6 +35,9 @@ DagFile = Annotated[Path, typer.Argument(metavar="FILE", help="The DAG file.")]
 Conf = Annotated[
     str, typer.Option(help="Settings to change, as the trigger form would: '{\"train.epochs\": 2}'.", metavar="JSON")
 ]
+CopyTo = Annotated[
+    Path | None, typer.Argument(metavar="[FOLDER]", help="Copy them there; without it, they are listed.")
+]
 Partition = Annotated[str, typer.Option(help="Whose data the run is about: a day or another key.")]
 
 DAY = "2026-01-01"
@@ -58,6 +61,14 @@ def dag_new(
         f"  pytest {test}",
         as_json=as_json,
     )
+
+
+@dag_app.command("examples", epilog=examples("dag examples", "dag examples ~/airflow/dags"))
+def dag_examples(folder: CopyTo = None, as_json: AsJson = False) -> None:
+    """List the pipelines that come with fedtasks, or copy them into a folder; no file is overwritten."""
+    from fedtasks.authoring.examples import DAGS
+
+    list_or_copy(DAGS, folder, as_json=as_json)
 
 
 @dag_app.command("check", epilog=examples("dag check dags/my_pipeline.py", "dag check dags/my_pipeline.py --json"))
@@ -134,6 +145,21 @@ def dag_plan(
     typer.echo("Spends 1 of `limits.runs`.")
     for step, reason in left_out.items():
         typer.echo(f"Left out: {step}: {reason}")
+
+
+def list_or_copy(sort: str, folder: Path | None, *, as_json: bool) -> None:
+    """List the files of one sort that come with fedtasks, or copy them into a folder."""
+    from fedtasks.authoring.examples import copy_examples, example_files, summary
+
+    if folder is not None:
+        copied = [str(file) for file in copy_examples(sort, folder)]
+        tell({"copied": copied}, *(f"{file} is written." for file in copied), as_json=as_json)
+        return
+    found = {str(file): summary(file) for file in example_files(sort)}
+    if as_json:
+        print_json(found)
+    else:
+        print_table(["File", "What it does"], [list(each) for each in found.items()], empty="There is none.")
 
 
 @contextmanager

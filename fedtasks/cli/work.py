@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from fedtasks.cli.dag import CopyTo, list_or_copy
 from fedtasks.cli.output import AsJson, examples, tell
 
 task_app = typer.Typer(no_args_is_help=True, help="One half of one task, as Airflow starts it.")
@@ -33,6 +34,14 @@ def spark_prepare(as_json: AsJson = False) -> None:
 
     archive = str(class_archive.make())
     tell({"archive": archive}, f"Spark drivers start from {archive}.", as_json=as_json)
+
+
+@spark_app.command("jobs", epilog=examples("spark jobs", "spark jobs /opt/jobs"))
+def spark_jobs(folder: CopyTo = None, as_json: AsJson = False) -> None:
+    """List the jobs for whoever starts halves by spark-submit, or copy them; no file is overwritten."""
+    from fedtasks.authoring.examples import JOBS
+
+    list_or_copy(JOBS, folder, as_json=as_json)
 
 
 def demo(

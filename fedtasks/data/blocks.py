@@ -84,8 +84,9 @@ class OrderKey:
             raise DataCorrupt(f"a row has no {self.column}")
         if self.type is KeyType.INTEGER:
             # Big-endian and without a sign, bytes compare as the numbers do.
-            shifted = whole.to_numpy().astype(np.int64).view(np.uint64) ^ np.uint64(1 << 63)
-            return shifted.astype(">u8").view(np.uint8).reshape(-1, self.width)
+            shifted: np.ndarray = whole.to_numpy().astype(np.int64).view(np.uint64) ^ np.uint64(1 << 63)
+            in_order: np.ndarray = shifted.astype(">u8").view(np.uint8).reshape(-1, self.width)
+            return in_order
         start = whole.offset * self.width
         raw = np.frombuffer(whole.buffers()[1] or b"", dtype=np.uint8)
         return raw[start : start + len(whole) * self.width].reshape(-1, self.width)

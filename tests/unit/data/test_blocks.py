@@ -241,9 +241,8 @@ def test_blocks_of_another_task_and_key_are_cut_alike_and_read_in_its_order(
     assert bank.table().column_names[:2] == ["event", "split"]
     assert bank.table()["event"].to_pylist() == sorted(values)  # type: ignore[type-var]
     assert bank.table().select(["event", "split", "Home"]).equals(shop.table())
-    assert (
-        bank.order_digest == shop.order_digest == hashlib.sha256(key.rows(bank.table()["event"]).tobytes()).hexdigest()
-    )
+    in_order = hashlib.sha256(key.rows(bank.table()["event"]).tobytes()).hexdigest()
+    assert bank.order_digest == shop.order_digest == in_order
     assert 0.15 < bank.table("test").num_rows / N < 0.35
     assert len(sides[0].published("join").files) == n_blocks(N, 90)
     with pytest.raises(DataMissing):

@@ -1,0 +1,123 @@
+"""The wheel, installed where the source tree is not: it holds everything that a run needs."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+DAGS = sorted(file.stem for file in (ROOT / "dags").glob("*.py"))
+SOURCES = ("fedtasks", "dags", "spark_jobs", "pyproject.toml", "README.md", "LICENSE", ".gitignore")
+WITHOUT_A_MODEL = {
+    ("predict_secureboost", "predict"): "it needs the model `train_secureboost`, which another run trains"
+}
+"""What a first run cannot do."""
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+@dataclass(frozen=True)
+class Installed:
+    """An environment with the wheel and what it depends on, and an empty folder to work in."""
+
+    python: Path
+    packages: Path
+    folder: Path
+
+    def run(self, *arguments: str) -> str:
+        """Run Python there, and return what it printed."""
+        kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "FEDTASKS_PARTY")}
+        environment = {**kept, "PYTHONNOUSERSITE": "1", "AIRFLOW_HOME": str(self.folder / "airflow")}
+        argv = [str(self.python), *arguments]
+        done = subprocess.run(argv, cwd=self.folder, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def fedtasks(self, *arguments: str) -> str:
+        return self.run("-m", "fedtasks.cli", *arguments)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the wheel from a copy of what it is made of."""
+    folder = tmp_path_factory.mktemp("source")
+    for name in SOURCES:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name)
+        else:
+            shutil.copy(source, folder / name)
+    argv = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder / "dist")]
+    done = subprocess.run(argv, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (built,) = (folder / "dist").glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    """Unpack the wheel into an environment that finds dependencies where this one does, but not the source tree."""
+    folder = tmp_path_factory.mktemp("installed")
+    venv.create(folder / "venv", with_pip=False, symlinks=True)
+    (packages,) = (folder / "venv" / "lib").glob("python*/site-packages")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(packages)
+    # Of a folder named so, no .pth file is read, so the editable installation of this environment does not count.
+    (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib"), encoding="utf-8")
+    work = folder / "work"
+    work.mkdir()
+    return Installed(folder / "venv" / "bin" / "python", packages, work)
+
+
+def test_wheel_holds_examples_jobs_types_and_no_leftovers(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    for sort in ("dags", "spark_jobs"):
+        expected = {f"fedtasks/examples/{sort}/{file.name}" for file in (ROOT / sort).glob("*.py")}
+        assert {name for name in names if name.startswith(f"fedtasks/examples/{sort}/")} == expected
+    assert "fedtasks/py.typed" in names
+    assert "fedtasks/airflow/pages/static/run_parts.js" in names
+    assert {name.partition("/")[0] for name in names if ".dist-info" not in name} == {"fedtasks"}
+    assert not [name for name in names if "__pycache__" in name]
+
+
+def test_source_tree_is_out_of_reach(installed: Installed) -> None:
+    found = installed.run(
+        "-c", "import fedtasks, sys; print(fedtasks.__file__); print(*sys.path, sep='\\n')"
+    ).splitlines()
+    assert Path(found[0]) == installed.packages / "fedtasks" / "__init__.py"
+    assert str(ROOT) not in found[1:]
+
+
+def test_examples_are_listed_and_copied_but_never_over_a_file(installed: Installed) -> None:
+    listed = json.loads(installed.fedtasks("dag", "examples", "--json"))
+    assert [Path(file).stem for file in listed] == DAGS
+    assert all(text.endswith(".") for text in listed.values())
+    installed.fedtasks("dag", "examples", "copies")
+    copies = installed.folder / "copies"
+    for name in DAGS:
+        assert (copies / f"{name}.py").read_bytes() == (ROOT / "dags" / f"{name}.py").read_bytes()
+    (copies / f"{DAGS[0]}.py").unlink()
+    with pytest.raises(AssertionError, match="the file is there already"):
+        installed.fedtasks("dag", "examples", "copies")
+    assert not (copies / f"{DAGS[0]}.py").exists()
+    assert [Path(file).stem for file in json.loads(installed.fedtasks("spark", "jobs", "--json"))] == ["align", "psi"]
+
+
+@pytest.mark.parametrize("name", DAGS)
+def test_shipped_dag_runs(installed: Installed, name: str) -> None:
+    file = installed.packages / "fedtasks" / "examples" / "dags" / f"{name}.py"
+    steps = json.loads(installed.fedtasks("dag", "test", str(file), "--json"))["steps"]
+    assert steps
+    for step in steps:
+        assert step["left_out"] == WITHOUT_A_MODEL.get((name, step["step"]), "")
