@@ -34,7 +34,7 @@ from fedtasks.errors import (
 EXPIRES_SOON_DAYS = 30
 JAVA = 17
 PATIENCE_S = 3.0
-"""How long the own gateway may take to answer."""
+"""How long the local gateway may take to answer."""
 
 _EVERY_INTERFACE = ("0.0.0.0", "::", "")  # noqa: S104
 

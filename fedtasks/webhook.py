@@ -36,7 +36,7 @@ class Notice:
     pipeline, partition
         What it is about, if it is a run.
     link
-        Where in the own Airflow it is seen to.
+        Where in this party's Airflow it is seen to.
     """
 
     event: Event

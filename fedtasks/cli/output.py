@@ -30,7 +30,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs."
 PARTY = Path("party.yaml")
 
 PATIENCE_S = 5.0
-"""How long a command waits for the own gateway."""
+"""How long a command waits for the local gateway."""
 
 
 class Commands(TyperGroup):

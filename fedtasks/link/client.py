@@ -1,4 +1,4 @@
-"""The own gateway as workers, operators and the command line call it."""
+"""This party's gateway as workers, operators and the command line call it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def backoff(first_s: float = 0.1, most_s: float = 2.0) -> Iterator[float]:
 
 
 class GatewayClient:
-    """Calls the own gateway; safe to use from several threads.
+    """Calls this party's gateway; safe to use from several threads.
 
     Every call may be repeated without harm (the gateway keys on run, task, attempt and token), so calls outlive a
     restart of the gateway: they are tried again for `patience_s`.

@@ -1,4 +1,4 @@
-"""A link through the own gateway: worker, own gateway, peer's gateway, worker."""
+"""A link through the gateways: worker, local gateway, peer's gateway, worker."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class GrpcLink(Endpoint):
     Parameters
     ----------
     client
-        The own gateway; it must stay open as long as the link.
+        The local gateway; it must stay open as long as the link.
     peer
         The other party's name.
     run_id, task, shard, attempt

@@ -80,7 +80,7 @@ def to_abort(error: FedtasksError, *, own: bool = False) -> tuple[grpc.StatusCod
     error
         Any leaf of the registry.
     own
-        The caller is of the own party and may see the detail; otherwise it sees what is public.
+        The caller is of this party and may see the detail; otherwise it sees what is public.
     """
     text = (error.detail or error.public) if own else error.public
     status = next((STATUS[base] for base in type(error).__mro__ if base in STATUS), grpc.StatusCode.UNKNOWN)
@@ -101,7 +101,7 @@ def from_rpc_error(error: grpc.RpcError, *, unreachable: type[FedtasksError] = G
     error
         What a call raised; `grpc.aio` errors too.
     unreachable
-        What it means when nobody answers: the own gateway's absence unless the caller called somebody else.
+        What it means when nobody answers: the local gateway's absence unless the caller called somebody else.
     """
     metadata = _dict(error.trailing_metadata() or ())
     status = error.code()

@@ -1,4 +1,4 @@
-"""What the pages may change; every change goes through the own gateway, which alone holds the keys."""
+"""What the pages may change; every change goes through this party's gateway, which alone holds the keys."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ class OwnParty:
             return self._store
 
     def gateway(self) -> GatewayClient:
-        """Return a client of the own gateway, to be used in a ``with`` block."""
+        """Return a client of this party's gateway, to be used in a ``with`` block."""
         return GatewayClient.of(self.party, patience_s=PATIENCE_S)
 
     @staticmethod
