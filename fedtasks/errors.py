@@ -476,7 +476,7 @@ class GatewayUnreachable(LinkError):
     code = "GATEWAY_UNREACHABLE"
     retryable = True
     who = "own"
-    summary = "The own gateway does not answer"
+    summary = "This party's gateway does not answer"
     remedy = "Start it with `fedtasks gateway`, or correct `gateway.workers` in party.yaml"
 
 
@@ -655,7 +655,7 @@ class AirflowUnreachable(MachineError):
 
     code = "AIRFLOW_UNREACHABLE"
     retryable = True
-    summary = "The own Airflow does not answer"
+    summary = "This party's Airflow does not answer"
     remedy = "Start Airflow, or correct `airflow` in party.yaml"
 
 

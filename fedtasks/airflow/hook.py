@@ -56,17 +56,17 @@ class FedtasksHook(BaseHook):
         return load_party(self.party_file)
 
     def client(self) -> GatewayClient:
-        """Return a client of the own gateway, to be used in a ``with`` block."""
+        """Return a client of this party's gateway, to be used in a ``with`` block."""
         from fedtasks.link.client import GatewayClient  # grpc: never when a DAG file is parsed
 
         return GatewayClient.of(self.party)
 
     def get_conn(self) -> GatewayClient:
-        """Return a client of the own gateway."""
+        """Return a client of this party's gateway."""
         return self.client()
 
     def test_connection(self) -> tuple[bool, str]:
-        """Ask the own gateway for its peers; the button in the connection form."""
+        """Ask this party's gateway for its peers; the button in the connection form."""
         try:
             with self.client() as client:
                 answer = client.peers()

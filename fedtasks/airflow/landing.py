@@ -38,7 +38,7 @@ class AwaitDataOperator(MeetingOperator):
 
     Notes
     -----
-    Reveals: to the peer, when the own partition has landed.
+    Reveals: to the peer, when this party's partition has landed.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -57,7 +57,7 @@ class AwaitDataOperator(MeetingOperator):
                 self._await_other(hook, client, run_id, until_ms)
 
     def perform(self, context: Context, hook: FedtasksHook, meeting: run_pb2.Meeting) -> dict[str, Any]:
-        """Wait deferred until the own partition has landed; both halves end with the same empty outcome."""
+        """Wait deferred until this party's partition has landed; both halves end with the same empty outcome."""
         from fedtasks.data.partitions import has_landed
 
         run, own = meeting.run, meeting.own
@@ -95,14 +95,14 @@ class AwaitDataOperator(MeetingOperator):
 
 
 class LandingTrigger(MeetingTrigger):
-    """Waits until the run has ended, or a partition has landed: the own one, or without one named the other half's.
+    """Waits until the run has ended, or a partition has landed: this party's, or without one named the other half's.
 
     Parameters
     ----------
     party_file, run_id, task, until_ms, not_before_ms
         As for `MeetingTrigger`.
     dataset, partition
-        The own partition that it looks for.
+        This party's partition that it looks for.
     """
 
     def __init__(

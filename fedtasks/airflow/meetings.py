@@ -58,7 +58,7 @@ def waiting_for(meeting: run_pb2.Meeting) -> str:
 
 
 async def watch(party_file: Path, run_id: str, task: str) -> AsyncGenerator[run_pb2.Meeting, None]:
-    """Yield the meeting now and at every change, for ever; outlives restarts of the own gateway.
+    """Yield the meeting now and at every change, for ever; outlives restarts of this party's gateway.
 
     Raises
     ------

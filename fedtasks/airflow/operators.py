@@ -126,7 +126,7 @@ class OpenRunOperator(BaseOperator):
                 return self._take_up(client, hook.party, run)
 
     def _tell(self, hook: FedtasksHook, error: FedtasksError, **asked: str) -> None:
-        """Let the own gateway keep and show why nothing is asked for."""
+        """Let this party's gateway keep and show why nothing is asked for."""
         from fedtasks.wire.v1 import failure_pb2
 
         failure = failure_pb2.Failure(code=error.code, text=error.detail or error.public)
@@ -330,7 +330,7 @@ class MeetingOperator(BaseOperator):
         raise AssertionError("defer always raises")
 
     def _report(self, client: GatewayClient, run_id: str, attempt: int, error: FedtasksError, *, final: bool) -> None:
-        """Tell the own gateway, which tells the peer."""
+        """Tell this party's gateway, which tells the peer."""
         try:
             client.finish(run_id, self.federated_task, attempt, failure=error, final=final)
         except FedtasksError as unreported:

@@ -79,7 +79,7 @@ def pair_as_declared(folder: Path, own: Dataset, name: str, peer: str, *, shared
     folder
         Where their files go.
     own
-        The own dataset; only what it declares counts, its file is not read.
+        This party's dataset; only what it declares counts, its file is not read.
     name, peer
         What the two are called.
     shared

@@ -109,7 +109,7 @@ class Binner:
 
     Notes
     -----
-    Reveals: nothing; it is fitted on the own train rows and stays here.
+    Reveals: nothing; it is fitted on this party's train rows and stays here.
     """
 
     columns: tuple[Column, ...]

@@ -296,7 +296,7 @@ class GatewayClient:
 
     # --------------------------------------------------------------------------------------------- data and models
     def land_partition(self, dataset: str, partition: str, rows: int) -> bool:
-        """Say that a partition of an own dataset is complete; False if it had landed before."""
+        """Say that a partition of a local dataset is complete; False if it had landed before."""
         request = worker_pb2.LandPartitionRequest(dataset=dataset, partition=partition, rows=rows)
         return self._call("LandPartition", request, worker_pb2.LandPartitionResponse).is_new
 

@@ -257,7 +257,7 @@ class Conversation:
                 raise DeadlinePassed(f"{self.peer} did not close its half within {timeout_s:g} s")
             if self._error is not None:
                 raise self._error
-            # Hanging up early could take this half's Close along; the other half says when it has it, or hangs up itself.
+            # Hanging up early could take this half's Close along; the other half says when it has it, or hangs up too.
             self._state.wait_for(lambda: self._ended or not self._connected or self._closes_heard > 1, CONFIRM_S)
 
     def _check_untaken(self) -> None:

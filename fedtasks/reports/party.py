@@ -60,7 +60,7 @@ def _gateway_needs(peers: list[dict[str, Any]], now_ms: int) -> Iterator[dict[st
     seen_ms = max((peer["seen_ms"] for peer in peers), default=0)
     if peers and now_ms - seen_ms > SILENT_MS:
         yield _need(
-            "gateway_down", "The own gateway does not run", seen_ms, "Start it: `fedtasks gateway`", tab="peers"
+            "gateway_down", "This party's gateway does not run", seen_ms, "Start it: `fedtasks gateway`", tab="peers"
         )
         return
     for peer in peers:
@@ -134,7 +134,7 @@ def peer_reports(store: Store, party: Party) -> list[dict[str, Any]]:
 
 # -------------------------------------------------------------------------------------------------------------- data
 def data_report(store: Store, party: Party) -> dict[str, Any]:
-    """Return the own datasets and those of peers that tickets name, with what has landed of each.
+    """Return this party's datasets and those of peers that tickets name, with what has landed of each.
 
     ``waiting`` are the partitions that another dataset has and this one has not.
     """

@@ -136,7 +136,7 @@ class Columns:
 
 @dataclass(frozen=True)
 class LeaderNode:
-    """A node as the leader knows it: a leaf, an own split, or one of the follower's.
+    """A node as the leader knows it: a leaf, a split of the leader's, or one of the follower's.
 
     Parameters
     ----------
@@ -147,7 +147,7 @@ class LeaderNode:
     leaf
         What a leaf adds to the raw score.
     condition
-        An own split.
+        A split of the leader's.
     peer_split, peer_feature
         Number of a split of the follower's, and of its feature, whose name only the follower knows.
     gain
@@ -301,7 +301,7 @@ class LeaderHalf(Half):
         Parameters
         ----------
         rows
-            The own features.
+            The leader's features.
         allowed
             What `FollowerHalf.answer` says of the same rows.
 
@@ -385,16 +385,16 @@ class FollowerHalf(Half):
         raise NotImplementedError
 
     def allowed(self, rows: Columns) -> Bits:
-        """Return which leaves the own splits allow to each row, in each tree that has own splits.
+        """Return which leaves the follower's splits allow to each row, in each tree that has any.
 
         Returns
         -------
         ndarray
-            Shape ``(n, trees with own splits × leaf_bytes(depth))``; a bit for each leaf that a full tree would have.
+            Shape ``(n, trees with such splits × leaf_bytes(depth))``; a bit for each leaf that a full tree would have.
 
         Notes
         -----
-        Reveals: to the leader, of each row and tree, which leaves are left over. Decisions below a branch that the own
+        Reveals: to the leader, of each row and tree, which leaves are left over. Decisions below a branch that its
         splits rule out are not seen.
         """
         trees = sorted({split.tree for split in self.splits})

@@ -53,7 +53,7 @@ class Encoder:
 
     Notes
     -----
-    Reveals: nothing; it is fitted on the own train rows and stays with the own half.
+    Reveals: nothing; it is fitted on this party's train rows and stays with its half.
     """
 
     numeric: tuple[NumericColumn, ...]
