@@ -139,14 +139,14 @@ def test_whoever_changes_a_ticket_leaves_the_same_record(run: Run, met: tuple[st
     run("ticket", "revoke", ticket_id, "--reason", "over", "--party", met[1])
     bank, shop = (load_party(file) for file in met)
     with Store.open(bank.store.url) as banks, Store.open(shop.store.url) as shops:
-        held, granted = banks.ticket(ticket_id), shops.ticket(ticket_id)
+        held, granted = banks.tickets.get(ticket_id), shops.tickets.get(ticket_id)
         assert held is not None
         assert granted is not None
         revoked = peer_pb2.TicketUpdate(ticket_id=ticket_id, grant=granted.grant, revocation=granted.revocation)
         accepted = peer_pb2.TicketUpdate(ticket_id=ticket_id, grant=held.grant, acceptance=held.acceptance)
         Tickets.of(bank, banks).learn("shop", revoked)
         Tickets.of(shop, shops).learn("bank", accepted)
-        told = [[(row.actor, row.action, row.detail) for row in store.audit_rows()] for store in (banks, shops)]
+        told = [[(row.actor, row.action, row.detail) for row in store.audit.list()] for store in (banks, shops)]
     of_bank, of_shop = ({"ticket": ticket_id, "peer": peer} for peer in ("shop", "bank"))
     assert told[0] == [
         ("bank", "ticket.accepted", of_bank),

@@ -141,7 +141,7 @@ def test_rights_follow_effective_values_of_the_steps_that_declare_them(
     kinds = {"psi": "psi", "evaluate": "evaluate", "train": "split_nn"}
     steps = [{"name": name, "digest": "", "kind": kind} for name, kind in kinds.items()]
     config = json.dumps({"leader": "bank", "steps": settings})
-    store.create_run(make_run(config_json=config, steps_json=json.dumps(steps)))
+    store.runs.add(make_run(config_json=config, steps_json=json.dumps(steps)))
     put_ticket(store, outputs={"scores": "both"})
     rights = {right["what"]: right["who"] for right in run_report(store, "bank", RUN_ID)["rights"]}
     assert (rights["people"], rights["scores"]) == (people, scores)
