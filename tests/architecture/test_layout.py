@@ -15,15 +15,6 @@ OF_MORE_THAN_A_MODULE = {
     "models/secureboost/test_data.py": "both halves, on data of the world",
     "models/secureboost/test_protocol.py": "both halves, one of which lies",
 }
-NOT_YET_MOVED = {
-    "tests/contract/test_approvals.py",
-    "tests/contract/test_pages.py",
-    "tests/contract/test_registry.py",
-    "tests/contract/test_store.py",
-    "tests/contract/test_tags.py",
-    "tests/unit/models/secureboost/test_model.py",
-    "tests/unit/models/secureboost/test_protocol.py",
-}
 
 
 def test_unit_test_lies_where_its_module_lies() -> None:
@@ -75,7 +66,7 @@ def test_nothing_is_imported_from_a_test_module() -> None:
         for path in FILES
         if (modules := sorted(module for module in imported(path) if is_a_test(module)))
     }
-    assert {name: modules for name, modules in found.items() if name not in NOT_YET_MOVED} == {}
+    assert found == {}
 
 
 def test_support_holds_no_tests() -> None:

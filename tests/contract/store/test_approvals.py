@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from fedtasks.store import ApprovalRow, Store
-from tests.contract.store.conftest import NOW, run_row
+from tests.support.stores import NOW, run_row
 
 
 def enter(store: Store, number: int, state: str = "asked", **run: object) -> ApprovalRow:

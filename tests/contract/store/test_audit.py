@@ -15,7 +15,7 @@ from sqlalchemy.exc import IntegrityError
 from fedtasks.errors import DataCorrupt
 from fedtasks.store import AuditRow, Store, check_chain
 from fedtasks.store.audit import row_digest
-from tests.contract.store.conftest import NOW, Database, opened, run_together
+from tests.support.stores import NOW, Database, opened, run_together
 
 
 def test_audit_rows_form_a_chain(store: Store) -> None:

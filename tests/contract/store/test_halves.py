@@ -10,7 +10,7 @@ import pytest
 
 from fedtasks.errors import AttemptStale, RunUnknown
 from fedtasks.store import HalfRow, Store
-from tests.contract.store.conftest import NOW, RUN, run_row
+from tests.support.stores import NOW, RUN, run_row
 
 
 def test_half_put_is_found_and_replaced(store: Store) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from fedtasks.store import LandingRow, Store
-from tests.contract.store.conftest import NOW
+from tests.support.stores import NOW
 
 
 def test_landing_is_entered_once_and_stays_unsynced_until_all_know(store: Store) -> None:

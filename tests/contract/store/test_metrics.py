@@ -10,7 +10,7 @@ import pytest
 
 from fedtasks.errors import RunUnknown
 from fedtasks.store import DisclosureRow, MetricRow, Store
-from tests.contract.store.conftest import NOW, RUN, run_row
+from tests.support.stores import NOW, RUN, run_row
 
 
 def test_bytes_add_up_over_attempts_shards_and_tasks(store: Store) -> None:

@@ -22,7 +22,7 @@ from fedtasks.reports.runs import run_report
 from fedtasks.store import DisclosureRow, Store
 from fedtasks.store import engine as database_engine
 from fedtasks.store.schema import metadata
-from tests.contract.store.conftest import TICKET, Database, opened, run_row
+from tests.support.stores import TICKET, Database, opened, run_row
 
 DUMP = Path(__file__).parents[2] / "vectors" / "store_0_1_0.sql"
 """The bank's store, written by two gateways of release 0.1.0."""

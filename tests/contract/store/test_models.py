@@ -11,7 +11,7 @@ import pytest
 
 from fedtasks.errors import FedtasksError, ModelTaken, ModelUnknown
 from fedtasks.store import ModelRow, Store
-from tests.contract.store.conftest import NOW, Database, opened, run_row
+from tests.support.stores import NOW, Database, opened, run_row
 
 PIPELINE = "credit"
 

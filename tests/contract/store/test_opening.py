@@ -17,8 +17,8 @@ from sqlalchemy import text
 from fedtasks.errors import ConfigError, StoreUnavailable
 from fedtasks.store import Store
 from fedtasks.store.schema import metadata
-from tests.contract.store.conftest import TICKET, Database, Process, opened, run_together
 from tests.support.postgres import PostgresServer
+from tests.support.stores import TICKET, Database, Process, opened, run_together
 
 
 @pytest.fixture

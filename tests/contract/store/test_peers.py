@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from fedtasks.store import PeerRow, Store
-from tests.contract.store.conftest import NOW
+from tests.support.stores import NOW
 
 SHOP = PeerRow("shop", True, "0.1", 0.5, None, NOW, NOW)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from fedtasks.store import RefusalRow, Store
-from tests.contract.store.conftest import NOW
+from tests.support.stores import NOW
 
 
 def test_refusal_is_replaced_by_a_newer_one_and_forgotten_once_the_dag_run_opens(store: Store) -> None:

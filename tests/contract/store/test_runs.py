@@ -10,7 +10,7 @@ from sqlalchemy.exc import IntegrityError
 
 from fedtasks.errors import RunUnknown
 from fedtasks.store import RunRow, Store
-from tests.contract.store.conftest import NOW, RUN, run_row
+from tests.support.stores import NOW, RUN, run_row
 
 
 def numbers(rows: list[RunRow]) -> list[int]:

@@ -14,8 +14,8 @@ from psycopg2 import sql
 
 from fedtasks.errors import DataCorrupt, StoreUnavailable
 from fedtasks.store import Store
-from tests.contract.store.conftest import Database
 from tests.support.postgres import PostgresServer
+from tests.support.stores import Database
 
 ODD = ["007", "7", 'quo"te', "com,ma", "new\nline", "back\\slash", "\\N", "é", "😀", "a\x1fb", " spaced ", "\t", "\r\n"]
 

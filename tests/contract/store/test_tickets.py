@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from fedtasks.store import Store, TicketRequestRow, TicketRow
-from tests.contract.store.conftest import NOW, TICKET
+from tests.support.stores import NOW, TICKET
 
 
 def test_ticket_put_is_found_and_replaced(store: Store) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from fedtasks.errors import TicketExhausted, TicketMissing, TicketRateLimited
 from fedtasks.store import Store
-from tests.contract.store.conftest import NOW, TICKET, Database, opened, run_together
+from tests.support.stores import NOW, TICKET, Database, opened, run_together
 
 HOUR = 3_600_000
 

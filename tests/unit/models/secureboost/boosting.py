@@ -361,3 +361,48 @@ def as_plain(trained: Trained) -> list[PlainTree]:
             )
         trees.append(nodes)
     return trees
+
+
+def column(rng: np.random.Generator, kind: str, n: int, missing: float) -> pa.Array:
+    mask = rng.random(n) < missing
+    mask[0] = False
+    if kind == "text":
+        texts = rng.choice(np.array(["a", "b", "c", "d"][: rng.integers(1, 5)]), n)
+        return pa.array(texts.tolist(), pa.string(), mask=mask)
+    values = {
+        "normal": rng.normal(size=n),
+        "few": rng.integers(0, 3, n).astype(float),
+        "sparse": np.where(rng.random(n) < 0.8, 0.0, rng.normal(size=n)),
+        "constant": np.ones(n),
+        "wild": rng.choice([-math.inf, -1e300, 0.0, 1e-300, 1e300, math.inf], n),
+    }[kind]
+    return pa.array(values, mask=mask)
+
+
+def table(rng: np.random.Generator, kinds: list[str], n: int, missing: float) -> pa.Table:
+    return pa.table({f"x{place}": column(rng, kind, n, missing) for place, kind in enumerate(kinds)})
+
+
+def problem(
+    seed: int,
+    kinds: tuple[list[str], list[str]],
+    n: int,
+    *,
+    missing: float = 0.0,
+    label: LabelKind = LabelKind.BINARY,
+    weighted: bool = False,
+) -> Problem:
+    rng = np.random.default_rng(seed)
+    leader, follower = (table(rng, each, n, missing) for each in kinds)
+    trait = rng.normal(size=n)
+    for side in (leader, follower):
+        for name in side.column_names:
+            if pa.types.is_floating(side[name].type):
+                trait += np.clip(np.nan_to_num(side[name].fill_null(0.5).to_numpy()), -2, 2)
+    weights = rng.integers(1, 9, n) / 4 if weighted else np.ones(n)
+    if label is LabelKind.NUMBER:
+        return Problem(leader, follower, trait * 1000, weights, label)
+    if label is LabelKind.CLASSES:
+        classes = np.digitize(trait, np.quantile(trait, [0.3, 0.6]))
+        return Problem(leader, follower, classes, weights, label, 3)
+    return Problem(leader, follower, (trait > np.median(trait)).astype(np.int64), weights, label)

@@ -17,8 +17,16 @@ from fedtasks.encrypted.bins import LARGEST, CategoricalColumn, NumericColumn, S
 from fedtasks.errors import CategoryUnknown, ColumnMissing, ColumnType
 from fedtasks.models.secureboost.model import Columns, Condition
 from fedtasks.models.secureboost.settings import TrainSettings
-from tests.unit.models.secureboost.boosting import PlainNode, PlainTree, Problem, Trained, as_plain, train_both
-from tests.unit.models.secureboost.test_training import problem, table
+from tests.unit.models.secureboost.boosting import (
+    PlainNode,
+    PlainTree,
+    Problem,
+    Trained,
+    as_plain,
+    problem,
+    table,
+    train_both,
+)
 
 SETTINGS = TrainSettings(trees=3, depth=3, bins=6, min_leaf_rows=2, min_child_weight=0.0, first_tree="both")
 KINDS = (["normal", "text"], ["few", "text", "sparse"])

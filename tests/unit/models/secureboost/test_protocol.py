@@ -16,8 +16,7 @@ from fedtasks.errors import ConfigDiffers, KeyInvalid, KeyWeak, ProtocolViolated
 from fedtasks.models.secureboost import messages
 from fedtasks.models.secureboost.settings import TrainSettings
 from fedtasks.wire.v1.encrypted_pb2 import EncryptionKey
-from tests.unit.models.secureboost.boosting import Problem, train_both
-from tests.unit.models.secureboost.test_training import problem
+from tests.unit.models.secureboost.boosting import Problem, problem, train_both
 
 SETTINGS = TrainSettings(trees=2, depth=3, bins=6, min_leaf_rows=4, first_tree="both")
 N_ROWS = 90

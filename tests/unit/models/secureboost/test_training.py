@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -19,55 +17,16 @@ from fedtasks.crypto.packing import Slots
 from fedtasks.encrypted import histograms
 from fedtasks.models.secureboost import messages
 from fedtasks.models.secureboost.settings import TrainSettings
-from tests.unit.models.secureboost.boosting import PRECISION, Problem, as_plain, boost_plainly, train_both
+from tests.unit.models.secureboost.boosting import (
+    PRECISION,
+    as_plain,
+    boost_plainly,
+    problem,
+    train_both,
+)
 
 SMALL = TrainSettings(trees=3, depth=3, bins=6, min_leaf_rows=2, min_child_weight=0.0, reg_lambda=1.0)
 PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-
-
-def column(rng: np.random.Generator, kind: str, n: int, missing: float) -> pa.Array:
-    mask = rng.random(n) < missing
-    mask[0] = False
-    if kind == "text":
-        texts = rng.choice(np.array(["a", "b", "c", "d"][: rng.integers(1, 5)]), n)
-        return pa.array(texts.tolist(), pa.string(), mask=mask)
-    values = {
-        "normal": rng.normal(size=n),
-        "few": rng.integers(0, 3, n).astype(float),
-        "sparse": np.where(rng.random(n) < 0.8, 0.0, rng.normal(size=n)),
-        "constant": np.ones(n),
-        "wild": rng.choice([-math.inf, -1e300, 0.0, 1e-300, 1e300, math.inf], n),
-    }[kind]
-    return pa.array(values, mask=mask)
-
-
-def table(rng: np.random.Generator, kinds: list[str], n: int, missing: float) -> pa.Table:
-    return pa.table({f"x{place}": column(rng, kind, n, missing) for place, kind in enumerate(kinds)})
-
-
-def problem(
-    seed: int,
-    kinds: tuple[list[str], list[str]],
-    n: int,
-    *,
-    missing: float = 0.0,
-    label: LabelKind = LabelKind.BINARY,
-    weighted: bool = False,
-) -> Problem:
-    rng = np.random.default_rng(seed)
-    leader, follower = (table(rng, each, n, missing) for each in kinds)
-    trait = rng.normal(size=n)
-    for side in (leader, follower):
-        for name in side.column_names:
-            if pa.types.is_floating(side[name].type):
-                trait += np.clip(np.nan_to_num(side[name].fill_null(0.5).to_numpy()), -2, 2)
-    weights = rng.integers(1, 9, n) / 4 if weighted else np.ones(n)
-    if label is LabelKind.NUMBER:
-        return Problem(leader, follower, trait * 1000, weights, label)
-    if label is LabelKind.CLASSES:
-        classes = np.digitize(trait, np.quantile(trait, [0.3, 0.6]))
-        return Problem(leader, follower, classes, weights, label, 3)
-    return Problem(leader, follower, (trait > np.median(trait)).astype(np.int64), weights, label)
 
 
 KINDS = st.lists(st.sampled_from(["normal", "few", "sparse", "text", "constant", "wild"]), min_size=1, max_size=3)
