@@ -191,7 +191,7 @@ def copy_rows(source: Path, target: Path) -> None:
 
 @pytest.mark.parametrize("revision", ["0001", "0002", "0003", "0004"])
 def test_store_of_an_older_schema_opens_with_what_it_had(old_file: Path, tmp_path: Path, revision: str) -> None:
-    is_newest = revision == "0004"
+    is_whole = revision == "0004"  # the schema of the release that left the rows
     older = tmp_path / "older.db"
     engine = database_engine.connect(f"sqlite:///{older}", None)
     database_engine.migrate(engine, revision)
@@ -201,14 +201,14 @@ def test_store_of_an_older_schema_opens_with_what_it_had(old_file: Path, tmp_pat
         with store._engine.connect() as connection:
             assert compare_metadata(MigrationContext.configure(connection), metadata) == []
         runs = expected.runs.list()
-        assert store.runs.list() == (runs if is_newest else [replace(run, at_rest=False) for run in runs])
+        assert store.runs.list() == (runs if is_whole else [replace(run, at_rest=False) for run in runs])
         assert store.tickets.list() == expected.tickets.list()
         assert store.uses.total("t-granted") == expected.uses.total("t-granted")
         assert store.traffic.total(SUCCEEDED) == expected.traffic.total(SUCCEEDED)
         store.audit.verify()
         assert store.audit.list() == expected.audit.list()
         for ours, theirs in zip(store.halves.list(SUCCEEDED), expected.halves.list(SUCCEEDED), strict=True):
-            assert ours == (theirs if is_newest else replace(theirs, announced_ms=0, started_ms=0))
+            assert ours == (theirs if is_whole else replace(theirs, announced_ms=0, started_ms=0))
 
 
 def test_use_charged_before_there_were_days_counts_for_none(sqlite_database: Database) -> None:
