@@ -51,6 +51,12 @@ def test_source_files_named_in_a_page_exist(page: Path) -> None:
     assert sorted(path for path in named if not (ROOT / path).exists()) == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_code_shown_from_a_source_file_stands_in_it(page: Path) -> None:
+    shown = re.findall(r"<!-- ([\w/]+\.py) -->\n```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    assert [name for name, code in shown if code not in (ROOT / name).read_text(encoding="utf-8")] == []
+
+
 def test_error_page_is_that_of_the_registry() -> None:
     run = [sys.executable, "docs/generate_errors.py", "--print"]
     generated = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=True).stdout
