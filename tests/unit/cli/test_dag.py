@@ -53,6 +53,19 @@ def test_new_never_overwrites(run: Run, new: Path) -> None:
     assert run("dag", "new", "My Pipeline", expect=1).err.startswith("CONFIG_INVALID · `My Pipeline` is not a name")
 
 
+def test_examples_are_listed_and_copied_but_never_over_a_file(run: Run, tmp_path: Path) -> None:
+    listed = run("dag", "examples", "--json").json()
+    assert {Path(file).stem for file in listed} >= {"train_split_nn", "train_secureboost", "offline_psi"}
+    assert all(text.endswith(".") for text in listed.values())
+    copied = run("dag", "examples", "copies", "--json").json()["copied"]
+    assert [Path(file).name for file in copied] == [Path(file).name for file in listed]
+    assert all((tmp_path / file).read_bytes() for file in copied)
+    (tmp_path / copied[0]).unlink()
+    assert run("dag", "examples", "copies", expect=1).err.startswith("CONFIG_INVALID · the file is there already")
+    assert not (tmp_path / copied[0]).exists()
+    assert [Path(file).stem for file in run("spark", "jobs", "--json").json()] == ["align", "psi"]
+
+
 def test_new_function_is_short(new: Path) -> None:
     _, _, body = new.read_text(encoding="utf-8").partition("@fed.task\n")
     assert len(body.partition("\n\n\n")[0].splitlines()) <= 15

@@ -19,15 +19,19 @@ from fedtasks.errors import (
     PeerFailed,
     TrainingDiverged,
 )
-from fedtasks.runtime.context import Outcome, TaskContext, facts_of
+from fedtasks.runtime.context import Entry, Outcome, TaskContext, facts_of
 from fedtasks.runtime.memory import MemoryModels, run_halves
 from fedtasks.wire.v1.model_pb2 import ModelVersion
-from tests.support.halves import ROLES, Context, run_both
+from tests.support.halves import ROLES, Context
 
 
 def pair(root: Path, **changes: Any) -> tuple[Context, Context]:
     leader, follower = (Context(root, role, "train", settings={}, **changes) for role in ROLES)
     return leader, follower
+
+
+def ends_of(entry: Entry, leader: Context, follower: Context) -> list[Outcome | Exception]:
+    return list(run_halves(entry, {"leader": leader, "follower": follower}, deadline_s=60).values())
 
 
 def exchange(context: TaskContext) -> Outcome:
@@ -43,7 +47,7 @@ def exchange(context: TaskContext) -> Outcome:
 
 def test_halves_meet_again_and_again_and_everything_told_is_kept(tmp_path: Path) -> None:
     leader, follower = pair(tmp_path)
-    assert run_both(exchange, leader, follower) == (Outcome(counts={"rows": 3}),) * 2
+    assert ends_of(exchange, leader, follower) == [Outcome(counts={"rows": 3})] * 2
     for context in (leader, follower):
         assert (context.sent["numbers"].messages, context.sent["numbers"].items) == (2, 6)
         assert context.uses == {"ids_blinded": 6}
@@ -57,7 +61,7 @@ def test_facts_that_differ_are_told_to_both(tmp_path: Path) -> None:
             return Outcome()
 
     for _ in range(20):  # whoever is told first must not end the other's waiting with another reason
-        ends = run_both(meet, *pair(tmp_path))
+        ends = ends_of(meet, *pair(tmp_path))
         assert [type(end) for end in ends] == [ConfigDiffers, ConfigDiffers]
     assert isinstance(ends[0], FedtasksError)
     assert ends[0].fields["field"] == "settings.role"
@@ -70,12 +74,14 @@ def test_half_that_ends_before_it_meets_lets_the_other_go(tmp_path: Path) -> Non
         with context.open_link({}):
             return Outcome()
 
-    ends = run_both(half, *pair(tmp_path))
+    ends = ends_of(half, *pair(tmp_path))
     assert [type(end) for end in ends] == [TrainingDiverged, PeerFailed]
 
 
 def test_link_that_breaks_ends_both_halves(tmp_path: Path) -> None:
-    ends = run_both(exchange, *pair(tmp_path), fail=("follower", 0))
+    leader, follower = pair(tmp_path)
+    follower.fail_at = 0
+    ends = ends_of(exchange, leader, follower)
     assert [type(end) for end in ends] == [PeerFailed, LinkLost]
 
 
