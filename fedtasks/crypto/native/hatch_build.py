@@ -13,7 +13,7 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 
-class KernelBuildHook(BuildHookInterface):  # type: ignore[misc,unused-ignore]
+class KernelBuildHook(BuildHookInterface[Any]):  # type: ignore[misc, unused-ignore]
     """Adds the library to wheels, and to the source folder for an editable install."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
