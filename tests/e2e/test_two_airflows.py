@@ -191,6 +191,7 @@ def test_night_with_bad_data_fails_both_sides_and_goes_on_once_mended(nightly: W
     logs = "".join(path.read_text() for path in world.shop.folder.rglob("*.log"))
     assert "customers.parquet" in logs
     assert ids[0] not in logs  # no id in any log
+    time.sleep(5)  # a person takes longer than this
     body = {"dry_run": False, "dag_run_id": name, "task_ids": ["psi.prepare"], "only_failed": False}
     world.bank.airflow.rest("POST", f"/api/v2/dags/{NIGHTLY}/clearTaskInstances", {**body, "include_downstream": True})
     # What follows the mended task begins on both sides: each waits for what the other has prepared.
