@@ -132,7 +132,7 @@ def run(bank: Member, shop: Member, name: str, scheme: str, expected: range) -> 
         common = {
             "dag_id": PIPELINE,
             "pipeline": PIPELINE,
-            "steps": [run_pb2.Step(name="psi", digest="a")],
+            "steps": [run_pb2.Step(name="psi", digest="a", kind="psi")],
             "partition": name,
         }
         opened = left.open_run(**common, dag_run_id=name, config_json=shared, peer="shop")

@@ -71,6 +71,7 @@ from tests.support.gateways import PIPELINE, Member, grant_ticket, make_members,
 TEST_FRACTION = 0.2
 ROWS_PER_BLOCK = 10_000
 SYNTHETIC_ROWS = 20_000
+KINDS = {"train": "secureboost", "evaluate": "evaluate"}
 ENTRIES = {"train": "fedtasks.models.secureboost.training:train", "evaluate": "fedtasks.models.tasks:evaluate"}
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 PEAK = re.compile(r"^VmHWM:\s+(\d+) kB$", re.MULTILINE)
@@ -229,7 +230,7 @@ def open_run(bank: Member, shop: Member, settings: Mapping[str, object]) -> tupl
     common = {
         "dag_id": PIPELINE,
         "pipeline": PIPELINE,
-        "steps": [run_pb2.Step(name=name, digest="a") for name in steps],
+        "steps": [run_pb2.Step(name=name, digest="a", kind=KINDS[name]) for name in steps],
     }
     shared = json.dumps(config, sort_keys=True, separators=(",", ":"))
     with bank.client() as left, shop.client() as right:
