@@ -184,6 +184,7 @@ def half(member: Member, run_id: str, config: dict[str, Any], scheme: str) -> tu
         "party": str(member.folder / "party.yaml"),
         "run_id": run_id,
         "task": "psi",
+        "kind": "psi",
         "attempt": 1,
         "peer": "shop" if member.name == "bank" else "bank",
         **config,

@@ -285,6 +285,7 @@ def half(member: Member, run_id: str, task: str, config: Mapping[str, Any]) -> U
         "party": str(member.folder / "party.yaml"),
         "run_id": run_id,
         "task": task,
+        "kind": KINDS[task],
         "attempt": 1,
         "peer": "shop" if member.name == "bank" else "bank",
         "leader": config["leader"],
