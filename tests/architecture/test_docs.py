@@ -14,6 +14,7 @@ from fedtasks import config
 from fedtasks.dataclass_io import decides_privacy
 from fedtasks.models.secureboost.settings import TrainSettings
 from fedtasks.models.settings import EvaluateSettings, PredictSettings
+from fedtasks.models.split_nn.settings import TrainSettings as NetworkSettings
 from fedtasks.registry import declared
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,7 +31,11 @@ SECTIONS = (
     config.Notify,
 )
 
-TREES = (TrainSettings, EvaluateSettings, PredictSettings)
+TREES, NETWORK = "secureboost.md", "split-network.md"
+DOCUMENTED = [
+    *((TREES, declared) for declared in (TrainSettings, EvaluateSettings, PredictSettings)),
+    (NETWORK, NetworkSettings),
+]
 
 
 def name_of(path: Path) -> str:
@@ -92,9 +97,9 @@ def test_party_page_documents_every_field(section: type) -> None:
     assert sorted(documented) == sorted(field.name for field in dataclasses.fields(section))
 
 
-@pytest.mark.parametrize("declared", TREES, ids=lambda declared: declared.__name__)
-def test_page_of_trees_documents_every_setting_its_default_and_whether_it_decides_privacy(declared: type) -> None:
-    text = (ROOT / "docs" / "secureboost.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize(("page", "declared"), DOCUMENTED, ids=lambda each: getattr(each, "__name__", each))
+def test_page_of_an_algorithm_documents_settings_defaults_and_which_decide_privacy(page: str, declared: type) -> None:
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     table = text.partition(f"<!-- {declared.__name__} -->")[2].partition("\n#")[0]
     documented = re.findall(r"^\| `(\w+)`( ●)? \| (.*?) \|", table, re.MULTILINE)
     assert documented == [

@@ -24,14 +24,18 @@ from tests.support.dag_files import load
 from tests.unit.models.secureboost.boosting import Problem, train_both
 
 ROOT = Path(__file__).parents[2]
-GUIDE, TREES = ((ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("your-own-dag.md", "secureboost.md"))
+PAGES = [
+    (ROOT / "docs" / name).read_text(encoding="utf-8")
+    for name in ("your-own-dag.md", "secureboost.md", "split-network.md")
+]
+GUIDE = PAGES[0]
 SNIPPETS = ROOT / "docs" / "snippets"
 SCORER = SNIPPETS / "score_outside.py"
-DAGS = sorted(path for path in SNIPPETS.glob("*.py") if not path.name.startswith("test_") and path != SCORER)
+DAGS = sorted(path for path in SNIPPETS.glob("*.py") if not path.name.startswith(("test_", "score_")))
 
 
 def test_guides_show_every_snippet_as_it_is() -> None:
-    shown = dict(re.findall(r"<!-- (docs/snippets/\w+\.py) -->\n```python\n(.*?)```", GUIDE + TREES, re.DOTALL))
+    shown = dict(re.findall(r"<!-- (docs/snippets/\w+\.py) -->\n```python\n(.*?)```", "".join(PAGES), re.DOTALL))
     assert shown == {f"docs/snippets/{path.name}": path.read_text(encoding="utf-8") for path in SNIPPETS.glob("*.py")}
 
 

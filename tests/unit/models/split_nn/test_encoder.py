@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 from pathlib import Path
 
 import numpy as np
@@ -122,6 +123,16 @@ def test_saved_leader_used_by_plain_tensorflow_scores_as_inside(tmp_path: Path) 
     }
     np.testing.assert_array_equal(serve(**raw)["probability"].numpy(), inside)
     np.testing.assert_array_equal(load_half(manifest, "leader").score(AWKWARD, embedding, "error"), inside)
+
+
+def test_scorer_of_the_page_scores_as_both_halves_do(tmp_path: Path) -> None:
+    scorer = Path(__file__).parents[4] / "docs" / "snippets" / "score_split_network.py"
+    probabilities = runpy.run_path(str(scorer))["probabilities"]
+    (leader, *_), (follower, *_) = publish(tmp_path / "a", "leader"), publish(tmp_path / "b", "follower")
+    answer = load_half(follower, "follower").answer(AWKWARD, "error")
+    inside = load_half(leader, "leader").score(AWKWARD, answer, "error")
+    folders = [manifest.uri.removeprefix("file://") for manifest in (leader, follower)]
+    np.testing.assert_array_equal(np.float32(probabilities(*folders, AWKWARD.to_pydict())), inside)
 
 
 def test_saved_half_without_a_feature_names_it(tmp_path: Path) -> None:

@@ -1,0 +1,28 @@
+"""Probabilities of label 1 from both halves of a split network, by plain TensorFlow; needs no fedtasks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import tensorflow as tf
+
+
+def probabilities(leader: str, follower: str, rows: dict[str, list]) -> list[float]:
+    """Score rows with the columns of both sides; a folder holds what task `train` has published at one of them."""
+    embedding = run(follower, rows)["embedding"]
+    return run(leader, rows, embedding=embedding)["probability"].numpy().tolist()
+
+
+def run(folder: str, rows: dict[str, list], **more: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Run one half on its columns; None is no value."""
+    serve = tf.saved_model.load(f"{folder}/model").signatures["serving_default"]
+    kinds = {name: spec.dtype for name, spec in serve.structured_input_signature[1].items()}
+    inputs = json.loads(Path(folder, "model.json").read_text(encoding="utf-8"))["inputs"]
+    return serve(**{name: column(rows[feature], kinds[name]) for feature, name in inputs.items()}, **more)
+
+
+def column(values: list, kind: tf.DType) -> tf.Tensor:
+    """Write a missing number as NaN, a missing text as an empty one."""
+    missing = "" if kind == tf.string else float("nan")
+    return tf.constant([missing if value is None else value for value in values], kind)
