@@ -22,6 +22,9 @@ TRAIN, EVALUATE = "train", "evaluate"
 BIN, IMPORTANCE, CHAMPION = "bin.", "importance.", "champion_"
 """What metrics begin with that are parts of a curve, figures of a feature, or of the version in use."""
 
+TAG_BYTES = 16
+"""The length of a tag, which stands for an id."""
+
 _SHARD = re.compile(r"(.+)\[(\d+)\]")
 
 

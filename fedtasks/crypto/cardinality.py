@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from fedtasks.crypto import ristretto
 from fedtasks.crypto.hashing import Messages, hash_rows
-from fedtasks.crypto.tags import TAG_BYTES
+from fedtasks.names import TAG_BYTES
 
 Bytes = npt.NDArray[np.uint8]
 

@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fedtasks.crypto.hashing import Length, Messages, Texts, hash_rows
+from fedtasks.names import TAG_BYTES
 
-TAG_BYTES = 16
 _DOMAIN = b"fedtasks-psi-tag-v1"
 
 

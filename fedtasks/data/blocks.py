@@ -24,11 +24,11 @@ from fedtasks.data.storage import Manifest, RunStorage, filesystem, write_atomic
 from fedtasks.data.tables import LABEL_TYPES
 from fedtasks.dataclass_io import build, to_plain
 from fedtasks.errors import ConfigError, DataCorrupt
+from fedtasks.names import TAG_BYTES
 
 TASK = "align"
 """The task whose blocks are opened unless another is named."""
 
-TAG_BYTES = 16
 TAG, SPLIT, LABEL, WEIGHT = "tag", "split", "label", "weight"
 TRAIN, TEST = "train", "test"
 

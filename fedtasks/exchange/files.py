@@ -19,13 +19,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from fedtasks.data.row_files import RowFile, check_size
-from fedtasks.data.storage import copy_in, copy_out, filesystem, is_local, local_path
 from fedtasks.errors import ProtocolViolated
 from fedtasks.exchange.message import JsonMessage, Message, is_sha256
-from fedtasks.link.link import Link
+
+# Declarations are read on a gateway's host too, where no library for rows is.
+if TYPE_CHECKING:
+    from fedtasks.data.row_files import RowFile
+    from fedtasks.link.link import Link
 
 _MAX_ROWS = 2**48
 _WANTED = " wanted"
@@ -70,6 +72,8 @@ class FileMessage(Message):
         DataMissing
             There is no such file.
         """
+        from fedtasks.data.storage import copy_out, is_local, local_path
+
         if not self.wanted.receive(link)["wanted"]:
             return
         if is_local(file.uri):
@@ -96,6 +100,9 @@ class FileMessage(Message):
         ProtocolViolated
             It is not what was announced.
         """
+        from fedtasks.data.row_files import check_size
+        from fedtasks.data.storage import copy_in, filesystem, is_local
+
         arrived = self.arrived(file, folder)
         fs, path = filesystem(arrived.uri)
         is_here = fs.exists(path)
@@ -111,6 +118,8 @@ class FileMessage(Message):
         return arrived
 
     def _check(self, local: Path, file: RowFile, n_bytes: int) -> None:
+        from fedtasks.data.row_files import check_size
+
         try:
             if _sha256(local) != file.sha256:
                 raise ProtocolViolated(f"file `{self.name}` is not the one that was announced")
@@ -137,6 +146,8 @@ def announced(value: object, n_shards: int) -> list[RowFile]:
     ProtocolViolated
         It is no list of files, each of another shard and in their order, that have rows.
     """
+    from fedtasks.data.row_files import RowFile
+
     try:
         files = [RowFile(shard, rows, sha256) for shard, rows, sha256 in value]  # type: ignore[attr-defined]
     except (TypeError, ValueError):
@@ -159,6 +170,8 @@ def total(files: Sequence[RowFile]) -> int:
 
 @contextmanager
 def _spool(uri: str) -> Iterator[Path]:
+    from fedtasks.data.storage import is_local, local_path
+
     if is_local(uri):
         yield local_path(uri)  # what arrives in part stays for the next attempt
         return

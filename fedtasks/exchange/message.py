@@ -12,16 +12,18 @@ from dataclasses import dataclass, field, replace
 from types import EllipsisType, UnionType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, Self, TypeAlias, TypeVar
 
-import numpy as np
-import pyarrow as pa
 from google.protobuf.message import DecodeError
 from google.protobuf.message import Message as Protobuf
 
 from fedtasks.errors import FedtasksError, ProtocolViolated
-from fedtasks.link.link import Link
 
+# Declarations are read on a gateway's host too, where no library for rows is.
 if TYPE_CHECKING:
+    import numpy as np
     import numpy.typing as npt
+    import pyarrow as pa
+
+    from fedtasks.link.link import Link
 
 M = TypeVar("M", bound=Protobuf)
 
@@ -91,7 +93,8 @@ class Message:
 
     def refuse(self, found: object, expected: str = "") -> NoReturn:
         """Raise `ProtocolViolated` for a payload that is not what was declared."""
-        kind = f"{found.dtype}{found.shape}" if isinstance(found, np.ndarray) else type(found).__name__
+        array: Any = found
+        kind = f"{array.dtype}{array.shape}" if hasattr(found, "dtype") else type(found).__name__
         raise ProtocolViolated(f"message `{self.name}` is not {expected or self.form}: found {kind}")
 
 
@@ -276,6 +279,8 @@ class ArrayMessage(Message):
         shape
             Its dimensions where they are known; None, or left out, for as declared.
         """
+        import numpy as np
+
         found = link.receive(self.name)
         declared = (*self.shape, *[None] * (len(shape) - len(self.shape)))
         known = [told if told is not None else size for told, size in zip(shape, declared, strict=False)]
@@ -301,6 +306,8 @@ class TableMessage(Message):
 
     def receive(self, link: Link, schema: pa.Schema) -> pa.RecordBatch:
         """Return the next one; raise `ProtocolViolated` unless it has exactly these columns."""
+        import pyarrow as pa
+
         found = link.receive(self.name)
         if not isinstance(found, pa.RecordBatch) or not found.schema.equals(schema):
             columns = ", ".join(f"{each.name}: {each.type}" for each in schema)

@@ -24,7 +24,6 @@ from typing import IO, Any
 import pyarrow as pa
 
 from fedtasks.config import Dataset
-from fedtasks.data.blocks import TAG_BYTES
 from fedtasks.data.tables import ids_of, parts_of_id
 from fedtasks.data.values import Place
 from fedtasks.errors import (
@@ -36,6 +35,7 @@ from fedtasks.errors import (
     ProtocolViolated,
 )
 from fedtasks.link.client import GatewayClient, backoff
+from fedtasks.names import TAG_BYTES
 from fedtasks.online.declaration import ANSWERS
 from fedtasks.store import TagBook
 from fedtasks.wire.v1 import lookup_pb2

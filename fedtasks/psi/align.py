@@ -16,13 +16,14 @@ from pyspark.sql.pandas.types import from_arrow_schema
 
 from fedtasks.config import Dataset, LabelKind
 from fedtasks.data import blocks
-from fedtasks.data.blocks import LABEL, SPLIT, TAG, TAG_BYTES, TEST, TRAIN, block_schema, n_blocks, split_of
+from fedtasks.data.blocks import LABEL, SPLIT, TAG, TEST, TRAIN, block_schema, n_blocks, split_of
 from fedtasks.data.row_files import RowFile
 from fedtasks.data.storage import Manifest, make_private, read_bytes, remove, write_atomically
 from fedtasks.data.tables import ID, Part, list_parts, read_rows, rows_schema
 from fedtasks.dataclass_io import build
 from fedtasks.errors import ConfigError, DataCorrupt, LabelInvalid, RowOrderDiffers
 from fedtasks.link.link import Link
+from fedtasks.names import TAG_BYTES
 from fedtasks.psi import messages
 from fedtasks.psi.settings import AlignSettings, Learns, Rows
 from fedtasks.psi.stages import read_pairs, read_tags, write_rows

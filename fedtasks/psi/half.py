@@ -17,7 +17,6 @@ from pyspark.sql import functions as F  # noqa: N812 - what everybody calls it
 
 from fedtasks.config import LabelKind
 from fedtasks.crypto.scheme import Client, RsaClient
-from fedtasks.data.blocks import TAG_BYTES
 from fedtasks.data.row_files import RowFile
 from fedtasks.data.storage import filesystem, make_private, read_json, remove, write_json
 from fedtasks.data.tables import Part, list_parts
@@ -26,6 +25,7 @@ from fedtasks.data.values import check_ids, check_label, check_label_varies
 from fedtasks.errors import DataMissing, IntersectionEmpty, KeyWeak
 from fedtasks.exchange.message import refuse
 from fedtasks.link.link import Link
+from fedtasks.names import TAG_BYTES
 from fedtasks.psi import stages
 from fedtasks.psi.settings import PsiSettings
 from fedtasks.psi.spark import count_ids, count_labels, dataset_ids, distinct_ids, label_range, move

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from fedtasks.data.blocks import TAG_BYTES
 from fedtasks.exchange.files import FileMessage
 from fedtasks.exchange.message import BytesMessage, JsonListMessage, JsonMessage
+from fedtasks.names import TAG_BYTES
 
 _PSI, _ALIGN = ("psi",), ("align",)
 _TO_CLIENT, _TO_SIGNER = "signer → client", "client → signer"

@@ -11,12 +11,12 @@ from pyspark.sql import SparkSession
 
 from fedtasks.crypto.scheme import Signer, load_signer
 from fedtasks.crypto.schemes import Scheme
-from fedtasks.data.blocks import TAG_BYTES
 from fedtasks.data.row_files import RowFile
 from fedtasks.data.storage import read_json, write_json
 from fedtasks.errors import ConfigError, DataMissing, KeyInvalid, ProtocolViolated
 from fedtasks.exchange.files import announce, announced, total
 from fedtasks.link.link import Link
+from fedtasks.names import TAG_BYTES
 from fedtasks.psi import messages, stages
 from fedtasks.psi.half import Half, check_key_bits, tag_bytes
 from fedtasks.psi.settings import Learns

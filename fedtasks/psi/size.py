@@ -8,11 +8,11 @@ from pyspark.sql import DataFrame, SparkSession
 
 from fedtasks.crypto import cardinality
 from fedtasks.crypto.cardinality import ELEMENT_BYTES
-from fedtasks.data.blocks import TAG_BYTES
 from fedtasks.data.storage import read_json, write_json
 from fedtasks.errors import DataMissing, ProtocolViolated
 from fedtasks.exchange.files import announce, announced, total
 from fedtasks.link.link import Link
+from fedtasks.names import TAG_BYTES
 from fedtasks.psi import messages, stages
 from fedtasks.psi.client import ClientHalf, plain
 from fedtasks.psi.half import DividedIds, tag_bytes

@@ -25,7 +25,6 @@ from fedtasks.crypto import ristretto
 from fedtasks.crypto.hashing import Texts
 from fedtasks.crypto.scheme import Client, Signer, load_signer
 from fedtasks.crypto.schemes import Scheme
-from fedtasks.data.blocks import TAG_BYTES
 from fedtasks.data.row_files import (
     BATCH_ROWS,
     Bytes,
@@ -39,6 +38,7 @@ from fedtasks.data.row_files import (
     to_column,
 )
 from fedtasks.data.storage import filesystem, read_bytes, write_atomically
+from fedtasks.names import TAG_BYTES
 from fedtasks.spark.jobs import Batches, by_shard, carried, collect, each, new_file
 
 PAIRS = "tag binary, id string"

@@ -23,11 +23,11 @@ import pyarrow.parquet as pq
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812 - what everybody calls it
 
-from fedtasks.data.blocks import TAG_BYTES
 from fedtasks.data.row_files import RowFile
 from fedtasks.data.storage import MANIFEST, filesystem, make_private, read_json, remove, write_json
 from fedtasks.data.tag_files import Generation, TagFiles, read_tags
 from fedtasks.errors import DataMissing
+from fedtasks.names import TAG_BYTES
 from fedtasks.psi.spark import move
 from fedtasks.psi.stages import PAIRS, bucket_of
 from fedtasks.spark.jobs import Batches, by_shard, collect, each, new_file

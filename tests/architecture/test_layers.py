@@ -47,3 +47,30 @@ def test_heavy_library_is_forbidden_to_all_but_its_owners(contract: dict[str, li
 def test_command_line_help_loads_no_heavy_library(library: str) -> None:
     program = f"import sys, fedtasks.cli; sys.exit({library!r} in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode == 0
+
+
+WITHOUT_DATA = """
+import sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in "numpy pyarrow pandas fsspec gmpy2 phe rbcl tensorflow pyspark".split():
+            raise ImportError(name)
+
+sys.meta_path.insert(0, Absent())
+import fedtasks.cli
+import fedtasks.gateway.server
+from fedtasks import registry
+from fedtasks.models.contract import algorithms
+from fedtasks.reports.ledger import meaning
+
+print(len(registry.declared("CLAUSES")) > 10, len(registry.declared("KINDS")) > 5, len(algorithms()) > 1)
+print(meaning("gradient"))
+"""
+
+
+def test_host_of_a_gateway_knows_all_declarations_without_libraries_for_rows() -> None:
+    done = subprocess.run([sys.executable, "-c", WITHOUT_DATA], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("True True True")
+    assert "gradients" in done.stdout
