@@ -34,6 +34,7 @@ from fedtasks.errors import (
 )
 from fedtasks.models import evaluation
 from fedtasks.models.secureboost import training
+from fedtasks.models.secureboost.model import LeaderHalf
 from fedtasks.models.settings import EvaluateSettings, PredictSettings
 from fedtasks.models.versions import load_half
 from fedtasks.runtime.context import Outcome
@@ -363,6 +364,16 @@ def test_model_that_is_not_what_it_says_is_refused(copied: Path, change: dict[st
     manifest = storage.publish("train", 2, rows=1, facts={})
     with pytest.raises(DataCorrupt, match=message):
         load_half(manifest, "leader")
+
+
+def test_half_of_the_previous_release_is_read(copied: Path) -> None:
+    storage = storage_of(copied, "leader")
+    plain = read_json(storage.published("train").path("model.json"))
+    del plain["settings"]["rows_task"]
+    write_json(f"{storage.attempt('train', 2)}/model.json", {**plain, "format": "fedtasks-secureboost-1"})
+    half = load_half(storage.publish("train", 2, rows=1, facts={"role": "leader"}), "leader")
+    assert isinstance(half, LeaderHalf)
+    assert half.trees == halves_of(copied)[0].trees
 
 
 def test_half_of_the_other_role_is_refused(trained: Trained) -> None:

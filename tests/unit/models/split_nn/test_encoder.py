@@ -135,6 +135,18 @@ def test_scorer_of_the_page_scores_as_both_halves_do(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.float32(probabilities(*folders, AWKWARD.to_pydict())), inside)
 
 
+def test_half_of_the_previous_release_is_read(tmp_path: Path) -> None:
+    manifest, encoder, half = publish(tmp_path, "follower")
+    assert isinstance(half, FollowerHalf)
+    card = Path(manifest.path(CARD).removeprefix("file://"))
+    plain = json.loads(card.read_text())
+    del plain["format"], plain["settings"]["rows_task"]
+    card.write_text(json.dumps(plain))
+    again = RunStorage(f"file://{tmp_path}", "run").publish("train", 1, rows=10, facts={"role": "follower"})
+    found = load_half(again, "follower").answer(AWKWARD, "error")
+    np.testing.assert_array_equal(found, half.forward(encoder.matrix(AWKWARD)).numpy())
+
+
 def test_saved_half_without_a_feature_names_it(tmp_path: Path) -> None:
     manifest, *_ = publish(tmp_path, "follower")
     with pytest.raises(ColumnMissing, match="`debt`"):
