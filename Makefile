@@ -53,7 +53,7 @@ demo-daily: $(FAST_SPARK) ## Let a model retrain over five simulated days; takes
 
 .PHONY: test
 test: $(FAST_SPARK) ## Run all tests but the slow ones, the browser's and those on a cluster.
-	@$(BIN)/pytest -m $(QUICK) -n 3 --dist loadfile --no-loadscope-reorder --ignore=tests/e2e
+	@$(BIN)/pytest -m $(QUICK) -n 2 --dist loadfile --no-loadscope-reorder --ignore=tests/e2e
 	@$(BIN)/pytest -m $(QUICK) tests/e2e
 
 .PHONY: test-cluster
