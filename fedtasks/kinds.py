@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fedtasks import registry
-from fedtasks.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -33,14 +33,12 @@ class Kind:
     needs_label: bool = False
 
 
-def kinds() -> dict[str, Kind]:
+def kinds() -> Mapping[str, Kind]:
     """Return all kinds that are installed here, by name."""
-    return {kind.name: kind for kind in registry.declared("KINDS")}
+    return registry.declared("KINDS")
 
 
 def kind(name: str) -> Kind:
     """Return the kind of this name; raise `ConfigError` if it is not installed."""
-    known = kinds()
-    if name not in known:
-        raise ConfigError(f"`{name}` is none of: {', '.join(known)}; install the package that has it", field="kind")
-    return known[name]
+    found: Kind = registry.named("KINDS", name, "kind")
+    return found

@@ -11,6 +11,8 @@ import functools
 import importlib
 import importlib.metadata
 import importlib.util
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from fedtasks.errors import ConfigError
@@ -39,8 +41,8 @@ def packages() -> tuple[str, ...]:
 
 
 @functools.cache
-def declared(what: str) -> tuple[Any, ...]:
-    """Return all that packages declare of one sort.
+def declared(what: str) -> Mapping[str, Any]:
+    """Return all that packages declare of one sort, by name.
 
     Parameters
     ----------
@@ -58,7 +60,15 @@ def declared(what: str) -> tuple[Any, ...]:
             if each.name in found:
                 raise ConfigError(f"`{each.name}` is declared twice, the second time by {package}", field=what.lower())
             found[each.name] = each
-    return tuple(found.values())
+    return MappingProxyType(found)
+
+
+def named(what: str, name: str, field: str) -> Any:
+    """Return what is declared under a name; raise `ConfigError` about `field` if it is not installed."""
+    known = declared(what)
+    if name not in known:
+        raise ConfigError(f"`{name}` is none of: {', '.join(known)}; install the package that has it", field=field)
+    return known[name]
 
 
 def _declared_by(package: str, what: str) -> tuple[Any, ...]:

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fedtasks import registry
-from fedtasks.config import Dataset, LabelKind
+from fedtasks.config import LabelKind
 from fedtasks.digests import digest
-from fedtasks.errors import ConfigError, LabelInvalid
+from fedtasks.errors import LabelInvalid
 from fedtasks.kinds import Kind
-from fedtasks.names import FOLLOWER, LEADER
+from fedtasks.names import LEADER
 
 if TYPE_CHECKING:
     import numpy as np
@@ -79,50 +79,29 @@ class Algorithm:
         return Kind(self.name, self.train, self.settings, needs_label=bool(self.labels))
 
     def load_half(self, manifest: Manifest, role: str) -> HalfModel:
-        """Return the half that a task has published; raises as `HalfModel.of`."""
+        """Return the half that a task has published; raises `DataCorrupt` if its files are not such a half."""
         module, _, function = self.load.partition(":")
         half: HalfModel = getattr(importlib.import_module(module), function)(manifest, role)
         return half
 
     def check_label(self, kind: LabelKind) -> None:
-        """Raise `LabelInvalid` unless the algorithm predicts labels of this kind."""
-        if kind not in self.labels:
+        """Raise `LabelInvalid` unless the algorithm predicts labels of this kind, or needs none."""
+        if self.labels and kind not in self.labels:
             others = [each.name for each in algorithms().values() if kind in each.labels]
             remedy = f"; train it with: {', '.join(others)}" if others else ""
             known = " or ".join(each.value for each in self.labels)
             raise LabelInvalid(f"`{self.name}` predicts a label of kind {known}, and this one is {kind.value}{remedy}")
 
-    def check_dataset(self, dataset: Dataset, role: str) -> None:
-        """Raise `LabelInvalid` unless this party's dataset has the label that its role asks for.
 
-        Parameters
-        ----------
-        role
-            `LEADER` or `FOLLOWER`.
-        """
-        if not self.labels:
-            return
-        if role == FOLLOWER and dataset.label is not None:
-            raise LabelInvalid(f"this party follows, but its dataset `{dataset.name}` declares a label too")
-        if role == LEADER and dataset.label is None:
-            raise LabelInvalid(f"this party leads, but its dataset `{dataset.name}` declares no label")
-        if role == LEADER:
-            self.check_label(dataset.label_kind)
-
-
-def algorithms() -> dict[str, Algorithm]:
+def algorithms() -> Mapping[str, Algorithm]:
     """Return all algorithms that are installed here, by name."""
-    return {algorithm.name: algorithm for algorithm in registry.declared("ALGORITHMS")}
+    return registry.declared("ALGORITHMS")
 
 
 def algorithm(name: str) -> Algorithm:
     """Return the algorithm of this name; raise `ConfigError` if it is not installed."""
-    known = algorithms()
-    if name not in known:
-        raise ConfigError(
-            f"`{name}` is none of: {', '.join(known)}; install the package that has it", field="algorithm"
-        )
-    return known[name]
+    found: Algorithm = registry.named("ALGORITHMS", name, "algorithm")
+    return found
 
 
 def pairing(role: str, local: str, peer: str) -> str:
@@ -166,7 +145,7 @@ class HalfModel(abc.ABC):
     """One party's half of a model.
 
     Neither half can score alone: for a batch of rows the follower sends an answer, and the leader makes scores of it
-    and of its own features.
+    and of this party's features.
     """
 
     @property

@@ -19,7 +19,6 @@ from fedtasks.runtime.context import TaskContext
 SCORES, PREDICTIONS = "scores.json", "predictions.parquet"
 SCORE = "score"
 
-
 _MOST_IMPORTANT = 50
 
 

@@ -28,6 +28,9 @@ from fedtasks.wire.v1.model_pb2 import ModelVersion
 
 log = logging.getLogger(__name__)
 
+_MAX_VERSION = 10**9 - 1
+"""What a version can be called by: `v999999999`."""
+
 
 def evaluate(context: TaskContext) -> Outcome:
     """Score the test rows with both published halves; the leader learns and publishes how well.
@@ -155,6 +158,8 @@ def publish(context: TaskContext) -> Outcome:
     with context.open_link(facts_of(settings, model=trained["pairing"])) as link:
         messages.PUBLICATION.send(link, ours)
         theirs = messages.PUBLICATION.receive(link)
+        if not 0 < theirs["version"] <= _MAX_VERSION:
+            messages.PUBLICATION.refuse(theirs, "the number of a version")
         version = max(ours["version"], theirs["version"])
         is_better = (ours if context.is_leader else theirs)["is_better"]
         if is_better:

@@ -64,8 +64,8 @@ def begin(context: TaskContext, algorithm: Algorithm, *, rows_task: str, start_f
     ModelTaken
         Another algorithm has trained it.
     """
-    blocks = open_labelled(context, rows_task)
-    if context.is_leader and algorithm.labels:
+    blocks = open_labelled(context, rows_task) if algorithm.labels else Blocks.open(context.storage, rows_task)
+    if blocks.has_label:
         algorithm.check_label(LabelKind(blocks.label))
     parent, trained = start_of(context, start_from, model)
     if trained is None:

@@ -138,8 +138,8 @@ def _check_label(dataset: Dataset, role: str, steps: Sequence[Step]) -> None:
             raise LabelInvalid(f"this party follows, but its dataset `{dataset.name}` declares a label too")
     known = algorithms()
     for step in steps:
-        if step.kind in known:
-            known[step.kind].check_dataset(dataset, role)
+        if role == LEADER and step.kind in known:
+            known[step.kind].check_label(dataset.label_kind)
 
 
 def check_models(

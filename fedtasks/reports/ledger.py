@@ -43,7 +43,7 @@ def meaning(name: str) -> tuple[str, str]:
 
     Both come from the declaration of the message; what is not declared here is what the authors of a pipeline send.
     """
-    for message in declared("MESSAGES"):
+    for message in declared("MESSAGES").values():
         if found := message.meaning(name):
             what, learns = found
             return what, _plain(learns)
@@ -75,7 +75,7 @@ def ledger(
         key, more = (row.task, row.name), (row.messages, row.items, row.bytes)
         sums[key] = tuple(map(sum, zip(sums.get(key, (0, 0, 0)), more, strict=True)))  # type: ignore[assignment]
     # Files count as bytes on the link; how many ids they hold, both halves have agreed on.
-    counted = {message.name: message.counted_as for message in declared("MESSAGES") if message.counted_as}
+    counted = {message.name: message.counted_as for message in declared("MESSAGES").values() if message.counted_as}
     entries = []
     for (task, name), (messages, items, size) in sums.items():
         what, learns = meaning(name)

@@ -151,9 +151,9 @@ class Clause:
         return " ".join(self.choices[: self.choices.index(bound) + 1]) if self.choices else str(bound)
 
 
-def clauses() -> dict[str, Clause]:
+def clauses() -> Mapping[str, Clause]:
     """Return all clauses that are installed here, by name."""
-    return {clause.name: clause for clause in registry.declared("CLAUSES")}
+    return registry.declared("CLAUSES")
 
 
 def counting(use: str) -> dict[Per, Clause]:

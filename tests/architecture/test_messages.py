@@ -69,7 +69,7 @@ def test_message_sent_through_its_declaration_is_not_found() -> None:
 
 
 def test_every_name_belongs_to_one_message_that_says_what_it_is() -> None:
-    messages = declared("MESSAGES")
+    messages = declared("MESSAGES").values()
     for message in messages:
         assert [each for each in messages if each.meaning(message.name)] == [message]
         assert all((message.what, message.learns, message.tasks, message.form)), message.name

@@ -11,15 +11,16 @@ import pytest
 
 from fedtasks.data.blocks import TEST, Blocks, split_of
 from fedtasks.data.storage import RunStorage, read_json, write_json
-from fedtasks.errors import ConfigDiffers, ConfigError, DataMissing, FedtasksError, ModelUnknown
+from fedtasks.errors import ConfigDiffers, ConfigError, DataMissing, FedtasksError, ModelUnknown, ProtocolViolated
 from fedtasks.models import tasks
 from fedtasks.models.evaluation import auc
+from fedtasks.models.messages import PUBLICATION
 from fedtasks.models.settings import EvaluateSettings, PublishSettings
 from fedtasks.models.split_nn import training
 from fedtasks.models.split_nn.model import SplitNnHalf
 from fedtasks.models.split_nn.settings import TrainSettings
 from fedtasks.models.versions import load_half
-from fedtasks.runtime.context import Outcome
+from fedtasks.runtime.context import Outcome, TaskContext, facts_of
 from fedtasks.runtime.memory import MemoryModels
 from tests.support.halves import ROLES, Context, run_both
 from tests.support.split_nn_case import write_party
@@ -160,6 +161,30 @@ def test_publishing_again_enters_nothing_new_and_catches_up_a_side_that_has_not(
         assert leaders.values == {"published": True, "model": MODEL, "version": 1}
         assert [len(world.models[role].versions(MODEL)) for role in ROLES] == [1, 1]
         assert world.champions() == [1, 1]
+
+
+@pytest.mark.parametrize("number", [0, -1, 10**9, 2**40])
+def test_number_that_no_version_can_have_is_refused(world: World, number: int) -> None:
+    for role in ROLES:
+        storage = RunStorage(f"file://{world.root}/{role}", "credit.d1.1")
+        facts = {"pairing": "p", "digest": "a" * 64, "peer_digest": "b" * 64, "parent": 0}
+        for task in ("train", "evaluate"):
+            write_json(f"{storage.attempt(task, 1)}/scores.json", {"auc": 0.7})
+            storage.publish(task, 1, rows=10, facts=facts)
+    settings = PublishSettings(MODEL)
+
+    def publish(context: TaskContext) -> Outcome:
+        if context.is_leader:
+            return tasks.publish(context)
+        with context.open_link(facts_of(settings, model="p")) as link:
+            PUBLICATION.send(link, {"version": number, "is_better": True})
+            PUBLICATION.receive(link)
+        return Outcome()
+
+    halves = [Context(world.root, role, "publish", settings=settings, run_id="credit.d1.1") for role in ROLES]
+    leaders, _ = run_both(publish, halves[0], halves[1])
+    assert isinstance(leaders, ProtocolViolated)
+    assert world.champions() == [0, 0]
 
 
 @pytest.mark.slow

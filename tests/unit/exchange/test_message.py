@@ -28,8 +28,8 @@ from fedtasks.wire.v1.encrypted_pb2 import EncryptionKey
 
 WORDS = ("what it is", "what is learnt")
 SCHEMA = pa.schema([("tag", pa.binary(16)), ("n", pa.int64())])
-DECLARED = [message for message in declared("MESSAGES") if not isinstance(message, FileMessage)]
-FILES = [message for message in declared("MESSAGES") if isinstance(message, FileMessage)]
+DECLARED = [message for message in declared("MESSAGES").values() if not isinstance(message, FileMessage)]
+FILES = [message for message in declared("MESSAGES").values() if isinstance(message, FileMessage)]
 
 
 class OneWay:

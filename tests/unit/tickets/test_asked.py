@@ -120,8 +120,8 @@ def test_value_of_the_same_name_in_a_step_whose_kind_declares_no_clause_is_anoth
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     declared = registry.declared
-    orchard = {"KINDS": (Kind("orchard", "module:run", _Settings),)}
-    monkeypatch.setattr(registry, "declared", lambda what: (*declared(what), *orchard.get(what, ())))
+    orchard = {"KINDS": {"orchard": Kind("orchard", "module:run", _Settings)}}
+    monkeypatch.setattr(registry, "declared", lambda what: {**declared(what), **orchard.get(what, {})})
     bounds, kinds = {"limits": {"trees": 5}}, {"look": "orchard", "train": "secureboost"}
     for others in ({"trees": 9000}, {}):
         asked = ask(bounds, {"look": others, "train": {"trees": 5}}, **kinds)
