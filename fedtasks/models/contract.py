@@ -10,11 +10,12 @@ import abc
 import enum
 import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Self
 
 from fedtasks import registry
 from fedtasks.config import LabelKind
+from fedtasks.dataclass_io import to_plain
 from fedtasks.digests import digest
 from fedtasks.errors import LabelInvalid
 from fedtasks.kinds import Kind
@@ -134,6 +135,11 @@ class Card:
     settings: Mapping[str, Any]
     digest: str
     peer_digest: str
+
+    @classmethod
+    def of(cls, document: Any) -> Self:
+        """Return what a dataclass says of itself that has all these fields, such as the contents of `CARD`."""
+        return cls(**{each.name: to_plain(getattr(document, each.name)) for each in fields(cls)})
 
     @property
     def pairing(self) -> str:

@@ -236,15 +236,7 @@ class Half(HalfModel):
     @property
     def card(self) -> Card:
         """See `HalfModel.card`."""
-        return Card(
-            format=self.format,
-            run_id=self.run_id,
-            role=self.role,
-            row_order=self.row_order,
-            settings=to_plain(self.settings),
-            digest=self.digest,
-            peer_digest=self.peer_digest,
-        )
+        return Card.of(self)
 
     def save(self, folder: str) -> None:
         """Write ``model.json``."""

@@ -85,16 +85,7 @@ class SplitNnHalf(HalfModel):
     @property
     def card(self) -> Card:
         """See `HalfModel.card`."""
-        document = self.document
-        return Card(
-            format=document.format,
-            run_id=document.run_id,
-            role=document.role,
-            row_order=document.row_order,
-            settings=to_plain(document.settings),
-            digest=document.digest,
-            peer_digest=document.peer_digest,
-        )
+        return Card.of(self.document)
 
     @cached_property
     def _serving(self) -> tf.Module:
