@@ -281,13 +281,16 @@ class Admission:
             dataset.name: DatasetScope(dataset.name, dataset.schema_digest, tuple(dataset.features))
             for dataset in self._party.datasets
         }
+        step_kinds = {step.name: step.kind for step in request.steps}
+        if len(step_kinds) < len(request.steps):
+            raise ConfigError("a step stands twice, of which the ticket could bound one only", field="steps")
         asked = request_of(
             config,
             grantor=grant.grantor,
             holder=peer,
             pipeline=request.pipeline,
             datasets=known,
-            step_kinds={step.name: step.kind for step in request.steps},
+            step_kinds=step_kinds,
         )
         check_request(grant, asked, self._clock() / 1000)
         return grant

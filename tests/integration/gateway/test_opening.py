@@ -278,6 +278,12 @@ def test_open_run_whose_initiator_named_another_kind_of_step_is_refused_at_the_r
         wait_for_state(bank, run_id, run_pb2.STATE_FAILED)
 
 
+def test_open_run_with_a_step_that_stands_twice_is_refused(running: Pair) -> None:
+    grant_ticket(running.shop, running.bank, limits={"trees": 20})
+    with running.bank.client() as bank, pytest.raises(errors.ConfigError, match="field=steps"):
+        open_run(bank, config_json=config_of(), steps=[*TREES, run_pb2.Step(name="train", digest="c")])
+
+
 def test_task_that_starts_is_told_the_bounds_of_the_runs_ticket_on_both_sides(running: Pair) -> None:
     grant_ticket(running.shop, running.bank, floor={"pad_rows": 10})
     with running.bank.client() as bank, running.shop.client() as shop:
