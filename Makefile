@@ -8,7 +8,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 # Pays when Spark starts often, as in tests.
 FAST_SPARK := .venv/.fast-spark
-QUICK := "not slow and not cluster and not ui"
+QUICK := "not slow and not cluster and not ui and not security"
 # The browser that the tests of the pages drive.
 CHROMIUM := /usr/bin/chromium
 # The uv on the path, if it works, else one of our own.
@@ -64,9 +64,13 @@ test-cluster: $(FAST_SPARK) ## Run the tests on a real HDFS and Spark cluster, s
 test-ui: $(FAST_SPARK) $(CHROMIUM) ## Run the tests of the pages in a headless browser, against two Airflows.
 	@$(BIN)/pytest -m ui $(if $(PICTURES),--pictures $(PICTURES)) tests/ui
 
+.PHONY: test-security
+test-security: $(INSTALLED) ## Attack the product: hostile peers, files and requests, and a fuzz of what a peer reaches.
+	@$(BIN)/pytest -m security tests/security
+
 .PHONY: test-slow
 test-slow: $(FAST_SPARK) ## Run the slow tests.
-	@$(BIN)/pytest -m "slow and not cluster and not ui"
+	@$(BIN)/pytest -m "slow and not cluster and not ui and not security"
 
 .PHONY: lint
 lint: setup ## Check style, types and layers.

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from fedtasks.clock import now_ms
-from fedtasks.store import RunRow
+from fedtasks.store import HalfRow, MetricRow, RunRow
 from tests.support.airflow_application import sign_in
-from tests.support.gateways import PIPELINE, Pair
+from tests.support.gateways import PIPELINE, Pair, grant_ticket, make_members, set_address
+from tests.support.proxy import Proxy
 
 DAG_RUN = "manual-1"
 
@@ -60,3 +66,37 @@ def make_run(number: int = 1, **changes: Any) -> RunRow:
         "opened_ms": now_ms(),
     }
     return RunRow(**(values | changes))
+
+
+@contextmanager
+def open_house(app: Any, folder: Path) -> Iterator[House]:
+    """Start both parties' gateways in `folder`, with one run that the bank is in the midst of."""
+    from airflow import plugins_manager
+    from starlette.testclient import TestClient
+
+    shutil.rmtree(folder, ignore_errors=True)  # a party's pages find it where it was before, changed
+    bank, shop, listen = make_members(folder)
+    proxy = Proxy(listen)
+    set_address(shop, proxy.address)
+    bank.start()
+    shop.start()
+    os.environ["FEDTASKS_PARTY"] = str(bank.folder / "party.yaml")
+    ticket_id = grant_ticket(shop, bank)
+    bank.airflow.runs[PIPELINE, DAG_RUN] = {"state": "running"}
+    with bank.store() as store:
+        run = make_run(ticket_id=ticket_id)
+        store.runs.add(run)
+        now = now_ms()
+        store.halves.put(
+            HalfRow(run.run_id, "train", True, 1, "running", "t", now, 0, announced_ms=now, started_ms=now)
+        )
+        store.metrics.put([MetricRow(run.run_id, "train", "loss", step, 1 / step, now + step) for step in (1, 2, 3)])
+    (ours,) = [app for app in plugins_manager.get_fastapi_plugins()[0] if app["name"] == "fedtasks"]
+    assert ours["url_prefix"] == "/fedtasks"
+    try:
+        yield House(TestClient(app), Pair(bank, shop, proxy), run.run_id, ticket_id)
+    finally:
+        os.environ.pop("FEDTASKS_PARTY")
+        shop.close()
+        bank.close()
+        proxy.close()
