@@ -6,6 +6,7 @@ format of the peer's to parse.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -15,20 +16,12 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from fedtasks.data.storage import filesystem
-from fedtasks.errors import ProtocolViolated
+from fedtasks.errors import DataCorrupt, ProtocolViolated
 
 Bytes = npt.NDArray[np.uint8]
 
 BATCH_ROWS = 4096
 """How many rows are computed at a time; behind so many answers stands a proof, so both sides must mean the same."""
-
-
-def check_size(uri: str, n_bytes: int) -> None:
-    """Refuse a peer's file that has not `n_bytes`."""
-    fs, path = filesystem(uri)
-    size = fs.size(path)
-    if size != n_bytes:
-        raise ProtocolViolated(f"expected {n_bytes} bytes, got {size}", where=uri)
 
 
 @dataclass(frozen=True)
@@ -75,30 +68,51 @@ def rebatch(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.RecordB
         yield pa.Table.from_batches(held).combine_chunks().to_batches()[0]
 
 
-def read_rows(uri: str, width: int) -> Iterator[Bytes]:
-    """Yield the rows of a file, `BATCH_ROWS` at a time, as arrays of shape ``(n, width)``."""
-    fs, path = filesystem(uri)
-    with fs.open(path, "rb") as file:
-        while raw := file.read(BATCH_ROWS * width):
+def read_rows(file: RowFile, width: int) -> Iterator[Bytes]:
+    """Yield the rows of a file, `BATCH_ROWS` at a time, as arrays of shape ``(n, width)``.
+
+    Raises
+    ------
+    DataCorrupt
+        The file has not the rows and the SHA-256 that are known of it: behind its last row at the latest, so what is
+        made of rows counts only once they have all been read.
+
+    Notes
+    -----
+    Cost: one pass, in which rows are counted and hashed as they are read.
+    """
+    fs, path = filesystem(file.uri)
+    hasher, left = hashlib.sha256(), file.rows * width
+    with fs.open(path, "rb") as content:
+        while raw := content.read(BATCH_ROWS * width):
+            hasher.update(raw)
+            left -= len(raw)
+            if left < 0 or len(raw) % width:
+                break
             yield np.frombuffer(raw, dtype=np.uint8).reshape(-1, width)
+    if left or hasher.hexdigest() != file.sha256:
+        text = f"shard {file.shard} is not the file of {file.rows} rows that was counted; clear the whole task"
+        raise DataCorrupt(text, where=file.uri)
 
 
-def read_sorted_rows(uri: str, width: int) -> Iterator[Bytes]:
+def read_sorted_rows(file: RowFile, width: int) -> Iterator[Bytes]:
     """Yield a peer's rows as `read_rows` does; `width` is a multiple of 8.
 
     Raises
     ------
     ProtocolViolated
         They do not ascend, or one stands twice.
+    DataCorrupt
+        As in `read_rows`.
     """
     last = b""
-    for rows in read_rows(uri, width):
+    for rows in read_rows(file, width):
         words = rows.view(">u8")
         ascends = np.zeros(len(rows) - 1, dtype=bool)
         for word in words.T[::-1]:
             ascends = (word[1:] > word[:-1]) | ((word[1:] == word[:-1]) & ascends)
         if rows[0].tobytes() <= last or not ascends.all():
-            raise ProtocolViolated("the peer's rows are not in ascending order", where=uri)
+            raise ProtocolViolated("the peer's rows are not in ascending order", where=file.uri)
         last = rows[-1].tobytes()
         yield rows
 
@@ -110,8 +124,10 @@ def read_shard(file: RowFile, width: int, n_shards: int) -> Iterator[Bytes]:
     ------
     ProtocolViolated
         They do not ascend, one stands twice, or one belongs to another shard by its value.
+    DataCorrupt
+        As in `read_rows`.
     """
-    for rows in read_sorted_rows(file.uri, width):
+    for rows in read_sorted_rows(file, width):
         heads = rows[:, :4].copy().view(">u4").ravel().astype(np.uint64)
         if ((heads * np.uint64(n_shards)) >> np.uint64(32) != file.shard).any():
             raise ProtocolViolated(f"a row does not belong to shard {file.shard} of {n_shards}", where=file.uri)

@@ -7,8 +7,8 @@ it, or says that it has it from an earlier attempt; what had arrived in part is 
 
     sender                                      receiver
             ── shard, rows, SHA-256 ──►
-            ◄── wanted, or not ──
-            ── the file, from where it broke ──►   size and SHA-256 are checked
+            ◄── wanted, or not ──                  what is here already is checked as well
+            ── the file, from where it broke ──►   appears once size and SHA-256 are those that were announced
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ if TYPE_CHECKING:
     from fedtasks.data.row_files import RowFile
     from fedtasks.link.link import Link
 
-_MAX_ROWS = 2**48
+_MAX_ROWS = 2**40
+"""How many rows an announcement may name: so few that a ticket's charges can be summed whatever is announced."""
+
+_CHUNK = 1 << 20
 _WANTED = " wanted"
 
 
@@ -84,7 +87,7 @@ class FileMessage(Message):
             link.send_file(self.name, Path(spool) / "file")
 
     def receive(self, link: Link, file: RowFile, n_bytes: int, folder: str) -> RowFile:
-        """Receive a file that was announced, unless it is here.
+        """Receive a file that was announced, unless it is here; what is here and is not the same is asked for again.
 
         Parameters
         ----------
@@ -98,35 +101,26 @@ class FileMessage(Message):
         Raises
         ------
         ProtocolViolated
-            It is not what was announced.
+            It is not what was announced; nothing of it is kept.
+
+        Notes
+        -----
+        Cost: one pass over the file, also over one that is here.
         """
-        from fedtasks.data.row_files import check_size
-        from fedtasks.data.storage import copy_in, filesystem, is_local
+        from fedtasks.data.storage import copy_in, is_local, remove
 
         arrived = self.arrived(file, folder)
-        fs, path = filesystem(arrived.uri)
-        is_here = fs.exists(path)
+        # The peer may have announced it with other rows before, and the disk may have changed it since.
+        is_here = _is(arrived, n_bytes)
+        if not is_here:
+            remove(arrived.uri)
         self.wanted.send(link, {"wanted": not is_here})
-        if is_here:
-            check_size(arrived.uri, n_bytes)  # the peer may have announced it with other rows now
-        else:
+        if not is_here:
             with _spool(arrived.uri) as local:
-                link.receive_file(self.name, local)
-                self._check(local, file, n_bytes)
+                link.receive_file(self.name, local, n_bytes=n_bytes, sha256=file.sha256)
                 if not is_local(arrived.uri):
                     copy_in(local, arrived.uri)
         return arrived
-
-    def _check(self, local: Path, file: RowFile, n_bytes: int) -> None:
-        from fedtasks.data.row_files import check_size
-
-        try:
-            if _sha256(local) != file.sha256:
-                raise ProtocolViolated(f"file `{self.name}` is not the one that was announced")
-            check_size(f"file://{local}", n_bytes)
-        except ProtocolViolated:
-            local.unlink()  # or the next attempt would take it for what was announced
-            raise
 
     def arrived(self, file: RowFile, folder: str) -> RowFile:
         """Return an announced file at the place where it is when it has arrived."""
@@ -144,7 +138,7 @@ def announced(value: object, n_shards: int) -> list[RowFile]:
     Raises
     ------
     ProtocolViolated
-        It is no list of files, each of another shard and in their order, that have rows.
+        It is no list of files, each of another shard and in their order, that have rows and each a digest of its own.
     """
     from fedtasks.data.row_files import RowFile
 
@@ -157,9 +151,11 @@ def announced(value: object, n_shards: int) -> list[RowFile]:
         right = type(file.shard) is int and type(file.rows) is int and type(file.sha256) is str
         if not right or not last < file.shard < n_shards or file.rows < 1 or not is_sha256(file.sha256):
             raise ProtocolViolated(f"expected files of {n_shards} shards, in order, none of them empty")
-        if file.rows > _MAX_ROWS:
-            raise ProtocolViolated(f"a file of {file.rows} rows was announced")
         last = file.shard
+    if len({file.sha256 for file in files}) < len(files):
+        raise ProtocolViolated("two files of one digest were announced, of which one would be counted")
+    if total(files) > _MAX_ROWS:
+        raise ProtocolViolated(f"files of {total(files)} rows were announced")
     return files
 
 
@@ -179,6 +175,15 @@ def _spool(uri: str) -> Iterator[Path]:
         yield Path(folder) / "file"
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _is(file: RowFile, n_bytes: int) -> bool:
+    """Whether a file is where it should be, with this size and its SHA-256."""
+    from fedtasks.data.storage import filesystem
+
+    fs, path = filesystem(file.uri)
+    if not fs.exists(path) or fs.size(path) != n_bytes:
+        return False
+    hasher = hashlib.sha256()
+    with fs.open(path, "rb") as content:
+        while chunk := content.read(_CHUNK):
+            hasher.update(chunk)
+    return hasher.hexdigest() == file.sha256

@@ -31,7 +31,7 @@ from fedtasks.gateway.messages import failure_row
 from fedtasks.gateway.notes import not_needed, refused
 from fedtasks.gateway.runs import Runs
 from fedtasks.names import OPEN_RUN
-from fedtasks.store import ApprovalRow, RefusalRow, RunRow
+from fedtasks.store import ApprovalRow, Charged, RefusalRow, RunRow
 from fedtasks.text import plain_text
 from fedtasks.tickets import DatasetScope, Grant, Per, check_request, request_of
 from fedtasks.tickets.clauses import clauses, counting
@@ -309,15 +309,15 @@ class Admission:
             raise TicketBusy(clause=at_once.name, limit=grant.bound(at_once.name), used=concurrent)
         self._store.uses.count(row.ticket_id, row.run_id, RUNS, 1, *grant.budget(RUNS))
 
-    def count_use(self, request: worker_pb2.CountUseRequest) -> int:
+    def count_use(self, request: worker_pb2.CountUseRequest) -> Charged:
         """Charge what a task is about to do to its run's ticket; every decision is an audit row.
 
         Either party may have granted the ticket: whoever does the work counts it in its own store.
 
         Returns
         -------
-        int
-            What all runs under the ticket have used.
+        Charged
+            What this run and all runs under the ticket have been charged.
 
         Raises
         ------
@@ -328,24 +328,27 @@ class Admission:
         ConfigError
             Nobody counts such a use.
         """
-        facts = {name.name: value for name, value in request.ListFields()}
+        amounts = dict(request.amounts)
+        facts = {"run_id": request.run_id, "task": request.task, "attempt": request.attempt, "kind": request.kind}
+        facts |= {"items": len(amounts), "amount": sum(amounts.values())}
         try:
             # The gateway charges the others itself.
             counted = sorted({clause.counts for clause in clauses().values() if not clause.by_gateway} - {""})
             if request.kind not in counted:
                 raise ConfigError(f"`{plain_text(request.kind, 64)}` is not one of: {', '.join(counted)}", field="kind")
-            if request.amount < 0:
+            if any(amount < 0 for amount in amounts.values()):
                 raise ConfigError("a use cannot be negative", field="amount")
             run, _half = self._runs.require_attempt(request.run_id, request.task, request.attempt)
             facts["ticket"] = run.ticket_id
             budget = self._tickets.in_force(run.ticket_id).budget(request.kind)
-            used = self._store.uses.count(run.ticket_id, run.run_id, request.kind, request.amount, *budget)
+            charged = self._store.uses.count_items(run.ticket_id, run.run_id, request.kind, amounts, *budget)
         except FedtasksError as error:
             refusal = {"code": error.code, "clause": error.fields.get("clause", "")}
             self._store.audit.add(self._party.name, "use.count", "refused", **facts, **refusal)
             raise
-        self._store.audit.add(self._party.name, "use.count", "allowed", **facts, used=used)
-        return used
+        more = {"charged": charged.run, "used": charged.ticket}
+        self._store.audit.add(self._party.name, "use.count", "allowed", **facts, **more)
+        return charged
 
     # ------------------------------------------------------------------------------------------------------- helpers
     def _row(

@@ -221,7 +221,9 @@ class GatewayClient:
         )
         self._call("ReportTask", request, worker_pb2.ReportTaskResponse)
 
-    def count_use(self, run_id: str, task: str, attempt: int, kind: str, amount: int) -> int:
+    def count_use(
+        self, run_id: str, task: str, attempt: int, kind: str, amounts: Mapping[str, int]
+    ) -> worker_pb2.CountUseResponse:
         """Charge a use to the run's ticket before it happens.
 
         Parameters
@@ -230,21 +232,21 @@ class GatewayClient:
             Who asks.
         kind
             Name of the limit, such as ``ids_blinded``.
-        amount
-            What this run uses in all: repeating it costs nothing, a larger one the difference.
+        amounts
+            Of each thing that is used, how much; as `TaskContext.count_use`.
 
         Returns
         -------
-        int
-            What all runs under the ticket have used.
+        CountUseResponse
+            What this run has been charged, and what all runs under the ticket have used.
 
         Raises
         ------
         TicketError, RunError
             The ticket or the attempt does not allow it; nothing was charged.
         """
-        request = worker_pb2.CountUseRequest(run_id=run_id, task=task, attempt=attempt, kind=kind, amount=amount)
-        return self._call("CountUse", request, worker_pb2.CountUseResponse).used
+        request = worker_pb2.CountUseRequest(run_id=run_id, task=task, attempt=attempt, kind=kind, amounts=amounts)
+        return self._call("CountUse", request, worker_pb2.CountUseResponse)
 
     def finish(
         self,

@@ -81,9 +81,9 @@ class Endpoint:
         """See `Link.send_file`."""
         files.send_file(self, name, path)
 
-    def receive_file(self, name: str, path: Path) -> None:
+    def receive_file(self, name: str, path: Path, *, n_bytes: int | None = None, sha256: str | None = None) -> None:
         """See `Link.receive_file`."""
-        files.receive_file(self, name, path)
+        files.receive_file(self, name, path, n_bytes=n_bytes, sha256=sha256)
 
     def close(self) -> None:
         """See `Link.close`."""

@@ -48,16 +48,42 @@ def send_file(link: Link, name: str, path: Path) -> None:
         _give(link, f"{name}/end", {"size": size, "sha256": hasher.hexdigest()})
 
 
-def receive_file(link: Link, name: str, path: Path) -> None:
-    """Receive into ``<path>.partial``, continuing what is there, and rename it to `path` once its SHA-256 is right.
+def receive_file(link: Link, name: str, path: Path, *, n_bytes: int | None = None, sha256: str | None = None) -> None:
+    """Receive into ``<path>.partial``, continuing what is there, and rename it to `path` once its content is right.
+
+    Parameters
+    ----------
+    n_bytes, sha256
+        What was announced of the file, if anything was: nothing else gets the name `path`, and no more than this is
+        written.
 
     Raises
     ------
     DataCorrupt
         The content does not match the sender's SHA-256; the partial content is removed.
+    ProtocolViolated
+        It is not what was announced, or not sent as a file is; the partial content is removed.
+
+    Notes
+    -----
+    Cost: one pass over the file, of which each byte is hashed as it arrives.
     """
     partial = path.with_name(path.name + ".partial")
     partial.touch()
+    try:
+        found = _receive_content(link, name, partial, n_bytes)
+        if _take(link, f"{name}/end", {"size": int, "sha256": str}) != found:
+            raise DataCorrupt(f"{path.name} arrived with another SHA-256 than it was sent with", where=str(path))
+        if n_bytes not in (None, found["size"]) or sha256 not in (None, found["sha256"]):
+            raise ProtocolViolated(f"file `{name}` is not the one that was announced")
+    except (DataCorrupt, ProtocolViolated):
+        partial.unlink()
+        raise
+    partial.replace(path)
+
+
+def _receive_content(link: Link, name: str, partial: Path, n_bytes: int | None) -> dict[str, Any]:
+    """Receive what is missing of a file into `partial`; returns size and SHA-256 of all of it."""
     with partial.open("r+b") as file:
         hasher = hashlib.sha256()
         size = _hash_prefix(file, os.fstat(file.fileno()).st_size, hasher)
@@ -70,16 +96,14 @@ def receive_file(link: Link, name: str, path: Path) -> None:
             file.truncate()
             hasher, size = hashlib.sha256(), 0
         while chunk := _take_chunk(link, name):
+            size += len(chunk)
+            if n_bytes is not None and size > n_bytes:
+                raise ProtocolViolated(f"file `{name}` goes on after the {n_bytes} bytes that were announced")
             hasher.update(chunk)
             file.write(chunk)
-            size += len(chunk)
-        end = _take(link, f"{name}/end", {"size": int, "sha256": str})
         file.flush()
         os.fsync(file.fileno())
-    if end != {"size": size, "sha256": hasher.hexdigest()}:
-        partial.unlink()
-        raise DataCorrupt(f"{path.name} arrived with another SHA-256 than it was sent with", where=str(path))
-    partial.replace(path)
+    return {"size": size, "sha256": hasher.hexdigest()}
 
 
 def _hash_prefix(file: IO[bytes], size: int, hasher: hashlib._Hash) -> int:

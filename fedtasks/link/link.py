@@ -59,8 +59,14 @@ class Link(Protocol):
     def send_file(self, name: str, path: Path) -> None:
         """Send a file; what the peer already holds of it from an earlier attempt is not sent again."""
 
-    def receive_file(self, name: str, path: Path) -> None:
-        """Receive a file into `path`: partial content is continued; it appears by rename once its SHA-256 is right."""
+    def receive_file(self, name: str, path: Path, *, n_bytes: int | None = None, sha256: str | None = None) -> None:
+        """Receive a file into `path`: partial content is continued; it appears by rename once its SHA-256 is right.
+
+        Parameters
+        ----------
+        n_bytes, sha256
+            What was announced of it, if anything was; anything else raises `ProtocolViolated` and is removed.
+        """
 
     def close(self) -> None:
         """Wait until the other half has taken everything and closes too, then hang up.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pyspark.sql import SparkSession
@@ -35,6 +35,7 @@ class ClientHalf(Half):
         sent = [shard.sent for shard in blinded]
         held = {kind: self.crossed(client.key_id, kind).digests() for kind in ("tags", "common")}
         messages.OFFER.send(link, {"blinded": announce(sent), **held})
+        accepted = messages.ACCEPTED.receive(link)
         self.save_plan(
             {
                 "key_id": client.key_id,
@@ -44,10 +45,11 @@ class ClientHalf(Half):
                 "own_ids": ids.n_ids,
                 "own_duplicates": ids.n_duplicates,
                 "blinded": plain(blinded),
-                **self._accepted(messages.ACCEPTED.receive(link), held),
+                "charged": charged_of(accepted, sent),
+                **self._accepted(accepted, held),
             }
         )
-        return Outcome(counts={"ids_blinded": total(sent)})
+        return Outcome(counts=self._counted)
 
     def send(self, link: Link, shard: int) -> Outcome:
         """Send one shard of blinded ids."""
@@ -59,7 +61,7 @@ class ClientHalf(Half):
 
     def sign(self) -> Outcome:
         """Do nothing: the signer signs."""
-        return Outcome(counts={"ids_blinded": total([each.sent for each in self._blinded()])})
+        return Outcome(counts=self._counted)
 
     def answer(self, link: Link, shard: int) -> Outcome:
         """Receive one shard of answers, and of the signer's tags what is not here yet."""
@@ -91,7 +93,7 @@ class ClientHalf(Half):
                 own = table.frame(spark, table.generation(self.plan["generation"]))
                 people = stages.write_pairs(own.join(stages.read_tags(spark, tags), "tag"), settings.shards, self.work)
             common = [shard.sent for shard in people]
-            counts = {"people_shared": total(common), "ids_blinded": total([each.sent for each in blinded])}
+            counts = {"people_shared": total(common), **self._counted}
             if settings.learns is Learns.BOTH:
                 self._tell(link, spark, common)
             else:
@@ -189,6 +191,20 @@ class ClientHalf(Half):
         for kind, files in (("added", added), ("gone", gone)):
             for file in files:
                 messages.CHANGED_COMMON[kind].numbered(file.shard).send(link, file)
+
+
+def charged_of(accepted: Mapping[str, Any], asked: Sequence[RowFile]) -> int:
+    """Return what the signer says that it has charged this run; it stands in the receipts of both.
+
+    Raises
+    ------
+    ProtocolViolated
+        It is less than what this attempt alone asks.
+    """
+    charged: int = accepted["charged"]
+    if charged < total(asked):
+        raise ProtocolViolated(f"{total(asked)} ids are asked and the signer has counted {charged}")
+    return charged
 
 
 def plain(blinded: list[BlindedShard]) -> list[dict[str, Any]]:

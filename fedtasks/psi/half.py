@@ -126,6 +126,11 @@ class Half:
         write_json(f"{self.state}/plan.json", plan)
         self.plan = dict(plan)
 
+    @property
+    def _counted(self) -> dict[str, int]:
+        """What the run has been charged, over all its attempts, as outcomes and so receipts name it."""
+        return {"ids_blinded": self.plan["charged"]}
+
     def table(self, key_id: str) -> TagTable:
         """Return this party's tags under a key."""
         return TagTable(self.context.party.storage, self.context.dataset.name, key_id)

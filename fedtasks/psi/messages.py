@@ -40,9 +40,11 @@ ACCEPTED = JsonMessage(
     "accepted",
     "sizes of tag files",
     "how many ids the signer has",
+    fields={"charged": int},
     way=_TO_CLIENT,
     tasks=_PSI,
-    holds="on which kept sets the differences build; files of tags that are new or gone; digest of all tags. With "
+    holds="how many ids the run has been charged, over all its attempts; on which kept sets the differences build; "
+    "files of tags that are new or gone; digest of all tags. With "
     "`learns: size`, files of the signer's tags",
 )
 BLINDED = FileMessage(

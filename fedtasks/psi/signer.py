@@ -12,8 +12,7 @@ from pyspark.sql import SparkSession
 from fedtasks.crypto.scheme import Signer, load_signer
 from fedtasks.crypto.schemes import Scheme
 from fedtasks.data.row_files import RowFile
-from fedtasks.data.storage import read_json, write_json
-from fedtasks.errors import ConfigError, DataMissing, KeyInvalid, ProtocolViolated
+from fedtasks.errors import ConfigError, KeyInvalid, ProtocolViolated
 from fedtasks.exchange.files import announce, announced, total
 from fedtasks.link.link import Link
 from fedtasks.names import TAG_BYTES
@@ -47,13 +46,19 @@ class SignerHalf(Half):
             tags = stages.write_rows(rows, TAG_BYTES, settings.shards, self.work)
             offer = messages.OFFER.receive(link)
             blinded = announced(offer.get("blinded"), settings.shards)
-            self._charge(blinded)
+            charged = self._charge(blinded)
             bases = {
                 f"{kind}_base": _newest(self.crossed(key_id, kind), offer.get(kind)) for kind in ("tags", "common")
             }
             before = self.crossed(key_id, "tags").get(bases["tags_base"]) if bases["tags_base"] else []
             added, gone = self.difference(spark, before, tags)
-        accepted = {**bases, "added": announce(added), "gone": announce(gone), "now": set_digest(tags)}
+        accepted = {
+            "charged": charged,
+            **bases,
+            "added": announce(added),
+            "gone": announce(gone),
+            "now": set_digest(tags),
+        }
         messages.ACCEPTED.send(link, accepted)
         self.save_plan(
             {
@@ -62,13 +67,14 @@ class SignerHalf(Half):
                 "own_ids": ids.n_ids,
                 "own_duplicates": ids.n_duplicates,
                 "blinded": announce(blinded),
+                "charged": charged,
                 **bases,
                 "added": [vars(file) for file in added],
                 "gone": [vars(file) for file in gone],
                 "tags": [vars(file) for file in tags],
             }
         )
-        return Outcome(counts={"ids_blinded": total(blinded)})
+        return Outcome(counts=self._counted)
 
     def send(self, link: Link, shard: int) -> Outcome:
         """Receive one shard of blinded ids."""
@@ -79,15 +85,14 @@ class SignerHalf(Half):
         return Outcome(counts={"rows": rows})
 
     def sign(self) -> Outcome:
-        """Answer the blinded ids that have no answer yet; all of them have been counted."""
-        blinded = self._blinded()
-        waiting = [file for file in blinded if not self.has_answers(file.sha256)]
+        """Answer the blinded ids that have no answer yet; all of them have been counted, and no others are answered."""
+        waiting = [file for file in self._blinded() if not self.has_answers(file.sha256)]
         if waiting:
             with self.spark() as spark, self.watched(spark, "answering blinded ids", total(waiting)):
                 found = stages.evaluate(spark, self.settings.scheme, self._key_file, waiting, self.state)
             for file, answers in zip(waiting, found, strict=True):
                 self.keep_answers(file.sha256, [answers])
-        return Outcome(counts={"ids_blinded": total(blinded)})
+        return Outcome(counts=self._counted)
 
     def answer(self, link: Link, shard: int) -> Outcome:
         """Send one shard of answers, and of this party's tags what has changed."""
@@ -109,7 +114,7 @@ class SignerHalf(Half):
         key_id = self.plan["key_id"]
         message = messages.COMMON.receive(link)
         n_people = size_of(message)
-        counts = {"people_shared": n_people, "ids_blinded": total(self._blinded())}
+        counts = {"people_shared": n_people, **self._counted}
         people: list[TaggedShard] | None = None
         digest = set_digest(self._files("tags"))
         if self.settings.learns is Learns.BOTH:
@@ -162,17 +167,9 @@ class SignerHalf(Half):
     def _element_bytes(self) -> int:
         return self._signer.client.element_bytes
 
-    def _charge(self, blinded: list[RowFile]) -> None:
-        """Count what the client asks on the ticket, each file once however often it is asked."""
-        place = f"{self.context.storage.folder(self.context.config.task, 'charged')}/files.json"
-        try:
-            charged = read_json(place)
-        except DataMissing:
-            charged = {}
-        charged |= {file.sha256: file.rows for file in blinded}
-        if charged:
-            self.context.count_use("ids_blinded", sum(charged.values()))
-            write_json(place, charged)
+    def _charge(self, blinded: list[RowFile]) -> int:
+        """Count what the client asks on the ticket, each file once; returns what all attempts have been charged."""
+        return self.context.count_use("ids_blinded", {file.sha256: file.rows for file in blinded})
 
     def _blinded(self, shard: int | None = None) -> list[RowFile]:
         found = announced(self.plan["blinded"], self.settings.shards)

@@ -14,7 +14,7 @@ from fedtasks.exchange.files import announce, announced, total
 from fedtasks.link.link import Link
 from fedtasks.names import TAG_BYTES
 from fedtasks.psi import messages, stages
-from fedtasks.psi.client import ClientHalf, plain
+from fedtasks.psi.client import ClientHalf, charged_of, plain
 from fedtasks.psi.half import DividedIds, tag_bytes
 from fedtasks.psi.signer import SignerHalf, size_of
 from fedtasks.psi.stages import BlindedShard
@@ -38,9 +38,11 @@ class SizeClientHalf(ClientHalf):
             blinded = self._blind_once(spark, ids, "", lambda: self._blind(ids.new))
         sent = [shard.sent for shard in blinded]
         messages.OFFER.send(link, {"blinded": announce(sent)})
-        tags = announced(messages.ACCEPTED.receive(link).get("tags"), self.settings.shards)
-        self.save_plan({**_counts(ids), "blinded": plain(blinded), "tags": announce(tags)})
-        return Outcome(counts={"ids_blinded": total(sent)})
+        accepted = messages.ACCEPTED.receive(link)
+        tags = announced(accepted.get("tags"), self.settings.shards)
+        charged = charged_of(accepted, sent)
+        self.save_plan({**_counts(ids), "blinded": plain(blinded), "charged": charged, "tags": announce(tags)})
+        return Outcome(counts=self._counted)
 
     def answer(self, link: Link, shard: int) -> Outcome:
         """Receive the answers and the signer's tags that belong to one shard by their value."""
@@ -69,7 +71,7 @@ class SizeClientHalf(ClientHalf):
             n_people = stages.count_common(own, here, settings.shards)
         messages.COMMON.send(link, {"n": n_people})
         self.check_size(link, n_people)
-        return self.publish(None, {"people_shared": n_people, "ids_blinded": n_asked}, set_digest(tags))
+        return self.publish(None, {"people_shared": n_people, **self._counted}, set_digest(tags))
 
     def _blind(self, ids: DataFrame) -> list[BlindedShard]:
         n_shards = self.settings.shards
@@ -101,24 +103,24 @@ class SizeSignerHalf(SignerHalf):
             self.sweep([before["scalar"]] if before else [])
             tagged = before or self._tag(spark, ids)
             blinded = announced(messages.OFFER.receive(link)["blinded"], self.settings.shards)
-            self._charge(blinded)
+            charged = self._charge(blinded)
             if before and before["blinded"] != announce(blinded):
                 # Of two sets that differ by one id, the answers under one key would tell which is whose.
                 tagged = self._tag(spark, ids)
         tagged["blinded"] = announce(blinded)
         write_json(f"{self.state}/tagged.json", {**tagged, "inputs": inputs})
-        self.save_plan({**_counts(ids), **tagged})
-        messages.ACCEPTED.send(link, {"tags": announce(self._files("tags"))})
-        return Outcome(counts={"ids_blinded": total(blinded)})
+        self.save_plan({**_counts(ids), **tagged, "charged": charged})
+        messages.ACCEPTED.send(link, {"charged": charged, "tags": announce(self._files("tags"))})
+        return Outcome(counts=self._counted)
 
     def sign(self) -> Outcome:
-        """Answer all blinded ids and sort the answers, unless that is done; all of them have been counted."""
+        """Answer all blinded ids and sort the answers, unless that is done; no others than those that were counted."""
         blinded, n_shards = self._blinded(), self.settings.shards
         if not self.has_answers(self._question):
             with self.spark() as spark, self.watched(spark, "answering blinded ids", total(blinded)):
                 rows = stages.map_elements(spark, blinded, cardinality.answer, self.plan["scalar"], n_shards)
                 self.keep_answers(self._question, stages.write_rows(rows, ELEMENT_BYTES, n_shards, self.state))
-        return Outcome(counts={"ids_blinded": total(blinded)})
+        return Outcome(counts=self._counted)
 
     def answer(self, link: Link, shard: int) -> Outcome:
         """Send the answers and this party's tags that belong to one shard by their value."""
@@ -136,7 +138,7 @@ class SizeSignerHalf(SignerHalf):
         """Learn how many people are shared."""
         n_people = size_of(messages.COMMON.receive(link))
         self.check_size(link, n_people)
-        counts = {"people_shared": n_people, "ids_blinded": total(self._blinded())}
+        counts = {"people_shared": n_people, **self._counted}
         return self.publish(None, counts, set_digest(self._files("tags")))
 
     def _tag(self, spark: SparkSession, ids: DividedIds) -> dict[str, Any]:

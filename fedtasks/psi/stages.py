@@ -92,13 +92,19 @@ def blind_ids(ids: DataFrame, client: Client, n_shards: int, folder: str) -> lis
 def evaluate(
     spark: SparkSession, scheme: Scheme, key_file: Path, blinded: Sequence[RowFile], folder: str
 ) -> list[RowFile]:
-    """Answer the client's files row by row, with a proof behind each batch if the scheme has one."""
+    """Answer the client's files row by row, with a proof behind each batch if the scheme has one.
+
+    Notes
+    -----
+    A worker raises `DataCorrupt` as `read_rows` does when a file is not the one that was counted: then there are no
+    answers, to no file.
+    """
 
     def answer(item: RowFile) -> Batches:
         signer = _signer(scheme, key_file)
         with ExitStack() as stack:
             sent = _RowWriter(stack, new_file(folder, "answers", item.shard))
-            for rows in read_rows(item.uri, signer.client.element_bytes):
+            for rows in read_rows(item, signer.client.element_bytes):
                 answers, proof = signer.evaluate(rows)
                 sent.write(answers, proof)
         yield sent.described(item.shard)
@@ -125,7 +131,7 @@ def finalize(
         shard, source = item
         with ExitStack() as stack:
             state = pq.ParquetFile(_open(stack, shard.state))
-            blinded = read_rows(shard.sent.uri, client.element_bytes)
+            blinded = read_rows(shard.sent, client.element_bytes)
             answered = read_answers(source.uri, client.element_bytes, client.proof_bytes)
             groups = range(state.num_row_groups)
             for group, sent, (rows, proof) in zip(groups, blinded, answered, strict=True):
@@ -142,11 +148,11 @@ def read_tags(spark: SparkSession, files: Sequence[RowFile]) -> DataFrame:
 
     Notes
     -----
-    A worker raises `ProtocolViolated` when a file's tags do not ascend.
+    A worker raises `ProtocolViolated` when a file's tags do not ascend, and `DataCorrupt` as `read_rows` does.
     """
 
     def read(item: RowFile) -> Batches:
-        for rows in read_sorted_rows(item.uri, TAG_BYTES):
+        for rows in read_sorted_rows(item, TAG_BYTES):
             yield _alone(rows, "tag")
 
     return each(spark, files, read, "tag binary")
@@ -226,7 +232,7 @@ def map_elements(
 
     Notes
     -----
-    A worker raises `ProtocolViolated` as `read_shard` does.
+    A worker raises `ProtocolViolated` and `DataCorrupt` as `read_shard` does.
     """
 
     def work(item: RowFile) -> Batches:
@@ -241,7 +247,7 @@ def count_common(own: DataFrame, files: Sequence[RowFile], n_shards: int) -> int
 
     Notes
     -----
-    A worker raises `ProtocolViolated` as `read_shard` does.
+    A worker raises `ProtocolViolated` and `DataCorrupt` as `read_shard` does.
     """
 
     def read(item: RowFile) -> Batches:

@@ -149,15 +149,21 @@ class TaskContext(Protocol):
             A fact differs; the error names it.
         """
 
-    def count_use(self, kind: str, amount: int) -> None:
+    def count_use(self, kind: str, amounts: Mapping[str, int]) -> int:
         """Charge a use to the run's ticket; to be called before it happens.
 
         Parameters
         ----------
         kind
             Name of the limit, such as ``ids_blinded``.
-        amount
-            What this run uses in all: a retry costs nothing, a larger amount the difference.
+        amounts
+            Of each thing that is used, such as a file by its SHA-256, how much. The most that was ever said of it is
+            charged: a retry costs nothing, a larger amount the difference, another thing all of its amount.
+
+        Returns
+        -------
+        int
+            What this run has been charged of this kind in all, by earlier attempts too.
 
         Raises
         ------

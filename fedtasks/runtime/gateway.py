@@ -49,9 +49,10 @@ class GatewayContext(LocalContext):
         self._links.append(link)
         return link
 
-    def count_use(self, kind: str, amount: int) -> None:
+    def count_use(self, kind: str, amounts: Mapping[str, int]) -> int:
         """See `TaskContext.count_use`."""
-        self._client.count_use(self.config.run_id, self.config.half, self.config.attempt, kind, amount)
+        config = self.config
+        return self._client.count_use(config.run_id, config.half, config.attempt, kind, amounts).charged
 
     def publish_model(
         self, version: model_pb2.ModelVersion, consumed: Mapping[str, Sequence[str]], metrics: Mapping[str, float]

@@ -134,6 +134,7 @@ class MemoryContext(LocalContext):
         self.models = models if models is not None else MemoryModels()
         self.facts: dict[str, str] = {}
         self.uses: dict[str, int] = {}
+        self._charged: dict[str, dict[str, int]] = {}
         self.reports: list[tuple[Mapping[str, Any] | None, dict[str, float]]] = []
         self.metrics: dict[str, float] = {}
         self._wrap = wrap
@@ -158,9 +159,13 @@ class MemoryContext(LocalContext):
         self._links.append(link)
         return self._wrap(link)
 
-    def count_use(self, kind: str, amount: int) -> None:
+    def count_use(self, kind: str, amounts: Mapping[str, int]) -> int:
         """Keep what a ticket would be charged."""
-        self.uses[kind] = max(amount, self.uses.get(kind, 0))
+        charged = self._charged.setdefault(kind, {})
+        for item, amount in amounts.items():
+            charged[item] = max(amount, charged.get(item, 0))
+        self.uses[kind] = sum(charged.values())
+        return self.uses[kind]
 
     def publish_model(
         self, version: model_pb2.ModelVersion, consumed: Mapping[str, Sequence[str]], metrics: Mapping[str, float]

@@ -18,10 +18,12 @@ from fedtasks.store.rows import (
 )
 from fedtasks.store.store import Store
 from fedtasks.store.tags import TagBook
+from fedtasks.store.uses import Charged
 
 __all__ = [
     "ApprovalRow",
     "AuditRow",
+    "Charged",
     "DisclosureRow",
     "HalfRow",
     "LandingRow",

@@ -62,8 +62,10 @@ uses = Table(
     "uses",
     metadata,
     Column("ticket_id", Text, ForeignKey("tickets.ticket_id"), primary_key=True),
-    Column("run_id", Text, primary_key=True),
     Column("kind", Text, primary_key=True),
+    Column("run_id", Text, primary_key=True),
+    # Of what the amount is, such as a file by its SHA-256; empty where a run uses one thing.
+    Column("item", Text, primary_key=True, server_default=""),
     _count("amount"),
     # When the amount last rose; a charge of before there were daily limits counts for no day.
     Column("at_ms", BigInteger, nullable=False, server_default="0"),

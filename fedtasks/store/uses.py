@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from sqlalchemy import Engine, bindparam, case, delete, func, select
@@ -18,19 +19,35 @@ _LOCK_TICKET = (
 )
 _SUM_USES = select(
     func.coalesce(func.sum(schema.uses.c.amount), 0),
-    func.sum(case((schema.uses.c.run_id == bindparam("run_id"), schema.uses.c.amount))),
+    func.coalesce(func.sum(case((schema.uses.c.run_id == bindparam("run_id"), schema.uses.c.amount))), 0),
 ).where(schema.uses.c.ticket_id == bindparam("ticket_id"), schema.uses.c.kind == bindparam("kind"))
-"""What all runs have used of a kind, and what one of them has (NULL if it was never charged)."""
+"""What all runs have used of a kind, and what one of them has."""
+
+
+@dataclass(frozen=True)
+class Charged:
+    """What has been charged of one kind.
+
+    Parameters
+    ----------
+    run
+        To one run, over all its attempts.
+    ticket
+        To all runs under its ticket together.
+    """
+
+    run: int
+    ticket: int
 
 
 class UseBook(Repository):
-    """The uses of a store's tickets, by run and kind."""
+    """The uses of a store's tickets, by run, kind and item; no charge ever falls."""
 
     _table = schema.uses
 
     def __init__(self, engine: Engine, clock: Clock) -> None:
         super().__init__(engine, clock)
-        self._put = self._upsert()
+        self._raise = self._upsert(amount=lambda stored, new: stored.amount + new.amount)
 
     def count(
         self,
@@ -41,7 +58,7 @@ class UseBook(Repository):
         limit: int | None,
         per_day: int | None = None,
     ) -> int:
-        """Charge a use to a ticket, before anything leaves.
+        """Charge a use of a run as a whole to a ticket, before anything leaves.
 
         Charging the same run again costs nothing; if its amount has risen, only the difference counts.
 
@@ -74,10 +91,31 @@ class UseBook(Repository):
 
         Notes
         -----
-        A run has one charge, dated to when it last rose. So the window may count an older part of that run once more,
-        but never less than what was charged within it.
+        A charge is dated to when it last rose. So the window may count an older part of it once more, but never less
+        than what was charged within it.
         """
-        return self._charge(ticket_id, run_id, kind, amount, limit, per_day, in_all=True)
+        return self.count_items(ticket_id, run_id, kind, {"": amount}, limit, per_day).ticket
+
+    def count_items(
+        self,
+        ticket_id: str,
+        run_id: str,
+        kind: str,
+        amounts: Mapping[str, int],
+        limit: int | None,
+        per_day: int | None = None,
+    ) -> Charged:
+        """Charge each of several uses of a run to a ticket by the most that was ever said of it, all or none.
+
+        Parameters and errors are those of `count`, but for:
+
+        Parameters
+        ----------
+        amounts
+            Of each thing that is used, such as a file by its SHA-256, how much. What was charged before and is not
+            named stays charged; so does an amount that is named with less.
+        """
+        return self._charge(ticket_id, run_id, kind, amounts, limit, per_day, in_all=True)
 
     def add(
         self, ticket_id: str, run_id: str, kind: str, amount: int, limit: int | None, per_day: int | None = None
@@ -86,7 +124,7 @@ class UseBook(Repository):
 
         Parameters, result and errors are those of `count`, but `amount` is what comes on top.
         """
-        return self._charge(ticket_id, run_id, kind, amount, limit, per_day, in_all=False)
+        return self._charge(ticket_id, run_id, kind, {"": amount}, limit, per_day, in_all=False).ticket
 
     def release(self, ticket_id: str, run_id: str) -> None:
         """Take back all that a run was charged, because nothing has left."""
@@ -110,34 +148,39 @@ class UseBook(Repository):
         ticket_id: str,
         run_id: str,
         kind: str,
-        amount: int,
+        amounts: Mapping[str, int],
         limit: int | None,
         per_day: int | None,
         *,
         in_all: bool,
-    ) -> int:
-        if amount < 0:
-            raise ValueError(f"a use cannot be negative: {amount}")
+    ) -> Charged:
+        if any(amount < 0 for amount in amounts.values()):
+            raise ValueError(f"a use cannot be negative: {min(amounts.values())}")
         table = self._table
         with self._write() as connection:
             if connection.execute(_LOCK_TICKET, {"ticket_id": ticket_id}).first() is None:
                 raise TicketMissing(clause="ticket", ticket=ticket_id)
             account = {"ticket_id": ticket_id, "kind": kind, "run_id": run_id}
-            in_all_runs, in_this_run = connection.execute(_SUM_USES, account).one()
-            used, charged = int(in_all_runs), None if in_this_run is None else int(in_this_run)
-            rise = amount - (charged or 0) if in_all else amount
-            if rise <= 0 and charged is not None:
-                return used
-            now = self._clock()
+            used, of_run = map(int, connection.execute(_SUM_USES, account).one())
+            rises = dict(amounts)
+            if in_all:
+                query = select(table.c.item, table.c.amount).where(*(table.c[key] == account[key] for key in account))
+                for item, amount in connection.execute(query):
+                    rises[item] = rises.get(item, 0) - amount
+            rises = {item: amount for item, amount in rises.items() if amount > 0}
+            if not rises:
+                return Charged(of_run, used)
+            rise, asked, now = sum(rises.values()), sum(amounts.values()), self._clock()
             if limit is not None and used + rise > limit:
-                raise TicketExhausted(clause=f"limits.{kind}", limit=limit, used=used, asked=amount)
+                raise TicketExhausted(clause=f"limits.{kind}", limit=limit, used=used, asked=asked)
             if per_day is not None:
                 charges = table.c.ticket_id == ticket_id, table.c.kind == kind, table.c.at_ms > now - DAY_MS
                 recent = select(table.c.at_ms, table.c.amount).where(*charges)
                 found = connection.execute(recent.order_by(table.c.at_ms))
                 _require_room(f"limits.{kind}_per_day", [(at_ms, each) for at_ms, each in found], rise, per_day)
-            connection.execute(self._put, {**account, "amount": (charged or 0) + rise, "at_ms": now})
-            return used + rise
+            rows = [{**account, "item": item, "amount": amount, "at_ms": now} for item, amount in rises.items()]
+            connection.execute(self._raise, rows)
+            return Charged(of_run + rise, used + rise)
 
 
 def _require_room(clause: str, recent: Sequence[tuple[int, int]], rise: int, per_day: int) -> None:

@@ -116,8 +116,10 @@ class HalfContext(MemoryContext):
         self.link = PipeLink(self._connection, self.config.peer, facts, self._cut_after)
         return self.link
 
-    def count_use(self, kind: str, amount: int) -> None:
-        self.counted.append((kind, amount))
+    def count_use(self, kind: str, amounts: Mapping[str, int]) -> int:
+        if amounts:
+            self.counted.append((kind, sum(amounts.values())))
+        return super().count_use(kind, amounts)
 
     def _registered(self, name: str, version: int) -> worker_pb2.GetModelResponse:
         """Return what a test wrote as the version in use."""

@@ -178,24 +178,33 @@ class ReportTaskResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class CountUseRequest(_message.Message):
-    __slots__ = ("run_id", "task", "attempt", "kind", "amount")
+    __slots__ = ("run_id", "task", "attempt", "kind", "amounts")
+    class AmountsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
-    AMOUNT_FIELD_NUMBER: _ClassVar[int]
+    AMOUNTS_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     task: str
     attempt: int
     kind: str
-    amount: int
-    def __init__(self, run_id: _Optional[str] = ..., task: _Optional[str] = ..., attempt: _Optional[int] = ..., kind: _Optional[str] = ..., amount: _Optional[int] = ...) -> None: ...
+    amounts: _containers.ScalarMap[str, int]
+    def __init__(self, run_id: _Optional[str] = ..., task: _Optional[str] = ..., attempt: _Optional[int] = ..., kind: _Optional[str] = ..., amounts: _Optional[_Mapping[str, int]] = ...) -> None: ...
 
 class CountUseResponse(_message.Message):
-    __slots__ = ("used",)
+    __slots__ = ("used", "charged")
     USED_FIELD_NUMBER: _ClassVar[int]
+    CHARGED_FIELD_NUMBER: _ClassVar[int]
     used: int
-    def __init__(self, used: _Optional[int] = ...) -> None: ...
+    charged: int
+    def __init__(self, used: _Optional[int] = ..., charged: _Optional[int] = ...) -> None: ...
 
 class FinishTaskRequest(_message.Message):
     __slots__ = ("run_id", "task", "attempt", "outcome_json", "failure", "final")
