@@ -396,6 +396,41 @@ def test_file_that_arrives_altered_is_refused_and_removed(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
+    "announced",
+    [{"n_bytes": MIB}, {"n_bytes": 3 * MIB}, {"sha256": "0" * 64}, {"n_bytes": 2 * MIB, "sha256": "0" * 64}],
+    ids=["less", "more", "another digest", "another digest of its size"],
+)
+@pytest.mark.parametrize("held", [0, MIB, 2 * MIB, 5 * MIB])
+def test_file_that_is_not_what_was_announced_gets_no_name(
+    open_pair: OpenPair, tmp_path: Path, announced: dict[str, Any], held: int
+) -> None:
+    content = np.random.default_rng(10).bytes(2 * MIB)
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.write_bytes(content)
+    (tmp_path / "target.partial").write_bytes((content * 3)[:held])
+    with open_pair() as (a, b, _):
+
+        def receive() -> None:
+            with pytest.raises(ProtocolViolated, match="announced"):
+                b.receive_file("model", target, **announced)
+
+        both(lambda: a.send_file("model", source), receive)
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+def test_file_that_is_what_was_announced_gets_its_name(open_pair: OpenPair, tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.write_bytes(b"y" * MIB)
+    digest = hashlib.sha256(source.read_bytes()).hexdigest()
+    with open_pair() as (a, b, _):
+        both(
+            lambda: a.send_file("model", source),
+            lambda: b.receive_file("model", target, n_bytes=MIB, sha256=digest),
+        )
+    assert target.read_bytes() == source.read_bytes()
+
+
+@pytest.mark.parametrize(
     "start", [b"{}", b"[]", b"x", b"[" * 1000, b'{"offset": 3}', b'{"offset": -1}', b'{"offset": "0"}']
 )
 def test_file_offered_with_garbage_is_a_protocol_violation(tmp_path: Path, start: bytes) -> None:

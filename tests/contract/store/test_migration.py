@@ -19,7 +19,7 @@ from fedtasks import tickets
 from fedtasks.dataclass_io import to_plain
 from fedtasks.errors import DataCorrupt, TicketExhausted
 from fedtasks.reports.runs import run_report
-from fedtasks.store import DisclosureRow, Store
+from fedtasks.store import Charged, DisclosureRow, Store
 from fedtasks.store import engine as database_engine
 from fedtasks.store.schema import metadata
 from tests.support.stores import TICKET, Database, opened, run_row
@@ -189,9 +189,9 @@ def copy_rows(source: Path, target: Path) -> None:
             connection.execute(f"INSERT INTO main.{table} ({columns}) SELECT {columns} FROM source.{table}")
 
 
-@pytest.mark.parametrize("revision", ["0001", "0002", "0003", "0004"])
+@pytest.mark.parametrize("revision", ["0001", "0002", "0003", "0004", "0005"])
 def test_store_of_an_older_schema_opens_with_what_it_had(old_file: Path, tmp_path: Path, revision: str) -> None:
-    is_whole = revision == "0004"  # the schema of the release that left the rows
+    is_whole = revision >= "0004"  # the schema of the release that left the rows
     older = tmp_path / "older.db"
     engine = database_engine.connect(f"sqlite:///{older}", None)
     database_engine.migrate(engine, revision)
@@ -209,6 +209,22 @@ def test_store_of_an_older_schema_opens_with_what_it_had(old_file: Path, tmp_pat
         assert store.audit.list() == expected.audit.list()
         for ours, theirs in zip(store.halves.list(SUCCEEDED), expected.halves.list(SUCCEEDED), strict=True):
             assert ours == (theirs if is_whole else replace(theirs, announced_ms=0, started_ms=0))
+
+
+def test_use_charged_before_files_were_counted_apart_stays_charged(database: Database) -> None:
+    engine = database_engine.connect(database.url, database.password_file)
+    database_engine.migrate(engine, "0005")
+    columns = asdict(TICKET)
+    names, values = (", ".join(form.format(name) for name in columns) for form in ('"{}"', ":{}"))
+    with engine.execution_options(writes=True).begin() as connection:
+        connection.execute(text(f"INSERT INTO tickets ({names}) VALUES ({values})"), columns)
+        connection.execute(text("INSERT INTO uses VALUES ('t-1', 'r1', 'ids', 90, 5)"))
+    engine.dispose()
+    with opened(database) as store:
+        assert store.uses.total("t-1", since_ms=4) == {"ids": 90}
+        assert store.uses.count_items("t-1", "r1", "ids", {"a": 4, "b": 5}, 99) == Charged(99, 99)
+        with pytest.raises(TicketExhausted):
+            store.uses.count_items("t-1", "r1", "ids", {"a": 4, "b": 6}, 99)
 
 
 def test_use_charged_before_there_were_days_counts_for_none(sqlite_database: Database) -> None:

@@ -10,7 +10,7 @@ from datetime import datetime
 import pytest
 
 from fedtasks.errors import TicketExhausted, TicketMissing, TicketRateLimited
-from fedtasks.store import Store
+from fedtasks.store import Charged, Store
 from tests.support.stores import NOW, TICKET, Database, opened, run_together
 
 HOUR = 3_600_000
@@ -142,6 +142,78 @@ def test_uses_that_are_added_count_on_top_and_keep_both_limits(ticking: Store, c
     with pytest.raises(TicketExhausted):
         ticking.uses.add("t-1", "r4", "lookups", 1, 200, 1000)
     assert ticking.uses.total("t-1") == {"lookups": 200}
+
+
+# --------------------------------------------------------------------------------------------------------------- items
+def test_item_is_charged_by_the_most_that_was_said_of_it(store: Store) -> None:
+    store.tickets.put(TICKET)
+    said = [
+        ({"a": 991}, 991),
+        ({"a": 1}, 991),
+        ({"b": 991}, 1982),
+        ({"b": 1, "c": 991}, 2973),
+        ({}, 2973),
+        ({"a": 990, "b": 992, "c": 0, "d": 0}, 2974),
+    ]
+    assert [store.uses.count_items("t-1", "r1", "ids", amounts, None) for amounts, _ in said] == [
+        Charged(run=total, ticket=total) for _, total in said
+    ]
+    assert store.uses.total("t-1") == {"ids": 2974}
+
+
+def test_items_of_several_runs_and_kinds_are_charged_apart(store: Store) -> None:
+    store.tickets.put(TICKET)
+    store.tickets.put(replace(TICKET, ticket_id="t-2"))
+    assert store.uses.count_items("t-1", "r1", "ids", {"a": 5, "b": 2**40}, None) == Charged(2**40 + 5, 2**40 + 5)
+    assert store.uses.count_items("t-1", "r2", "ids", {"a": 5}, None) == Charged(5, 2**40 + 10)
+    assert store.uses.count_items("t-1", "r2", "other", {"a": 3}, None) == Charged(3, 3)
+    assert store.uses.count_items("t-2", "r1", "ids", {"a": 1}, None) == Charged(1, 1)
+    assert store.uses.count("t-1", "r2", "ids", 4, None) == 2**40 + 14
+    store.uses.release("t-1", "r1")
+    assert store.uses.total("t-1") == {"ids": 9, "other": 3}
+
+
+def test_items_beyond_a_limit_are_refused_together(ticking: Store, clock: Clock) -> None:
+    ticking.uses.count_items("t-1", "r1", "ids", {"a": 60}, 100, 80)
+    with pytest.raises(TicketExhausted) as caught:
+        ticking.uses.count_items("t-1", "r1", "ids", {"a": 61, "b": 40}, 100)
+    assert caught.value.fields == {"clause": "limits.ids", "limit": "100", "used": "60", "asked": "101"}
+    with pytest.raises(TicketRateLimited) as limited:
+        ticking.uses.count_items("t-1", "r1", "ids", {"b": 11, "c": 10}, 100, 80)
+    assert limited.value.fields["clause"] == "limits.ids_per_day"
+    assert ticking.uses.total("t-1") == {"ids": 60}
+    assert ticking.uses.count_items("t-1", "r1", "ids", {"a": 60, "b": 20}, 100, 80) == Charged(80, 80)
+    clock.now += DAY
+    assert ticking.uses.total("t-1", since_ms=clock.now - DAY) == {}
+    # What was charged on another day stays charged, and is not counted for this one.
+    assert ticking.uses.count_items("t-1", "r1", "ids", {"a": 1, "b": 1, "d": 20}, 100, 20) == Charged(100, 100)
+    assert ticking.uses.total("t-1", since_ms=clock.now - DAY) == {"ids": 20}
+
+
+def test_item_of_a_negative_amount_is_a_mistake(store: Store) -> None:
+    store.tickets.put(TICKET)
+    with pytest.raises(ValueError, match="negative: -2"):
+        store.uses.count_items("t-1", "r1", "ids", {"a": 3, "b": -2}, None)
+    assert store.uses.total("t-1") == {}
+
+
+def test_items_of_one_run_counted_by_several_processes_add_up(database: Database) -> None:
+    code = """
+with Store.open(url, password_file) as store:
+    meet()
+    for number in range(20):
+        store.uses.count_items("t-1", "r1", "ids", {f"{name}.{number}": 5, "same": number}, None)
+        try:
+            store.uses.count_items("t-1", "r1", "other", {f"{name}.{number}": 3}, 181)
+            print("charged")
+        except TicketExhausted:
+            pass
+"""
+    with opened(database) as store:
+        store.tickets.put(TICKET)
+        charged = " ".join(run_together(database, code, 4)).split()
+        assert len(charged) == 60  # 60 × 3 ≤ 181 < 61 × 3
+        assert store.uses.total("t-1") == {"ids": 4 * 20 * 5 + 19, "other": 180}
 
 
 def test_uses_within_any_day_never_pass_the_limit_per_day(ticking: Store, clock: Clock) -> None:

@@ -23,6 +23,7 @@ from tests.support.runs import meet, open_run, wait_for_state
 
 TASK = "psi"
 KIND = "ids_blinded"
+FILE = "f" * 64
 Begin = Callable[..., tuple[str, str, int]]
 
 
@@ -62,17 +63,17 @@ def test_ids_beyond_the_ticket_are_refused_and_not_charged(running: Pair, begin:
     run_id, ticket_id, attempt = begin(ids_blinded=1000)
     with running.shop.client() as shop:
         context = signer(shop, running.shop.folder / "party.yaml", run_id, attempt)
-        context.count_use(KIND, 600)
+        assert context.count_use(KIND, {FILE: 600}) == 600
         with pytest.raises(errors.TicketExhausted) as caught:
-            context.count_use(KIND, 1001)
+            context.count_use(KIND, {FILE: 500, "a": 501})
     assert caught.value.fields["clause"] == "limits.ids_blinded"
     assert used(running.shop, ticket_id) == 600
     allowed, refused = decisions(running.shop)
     facts = {"run_id": run_id, "task": TASK, "attempt": attempt, "kind": KIND, "ticket": ticket_id}
     assert (allowed.actor, allowed.decision) == ("shop", "allowed")
-    assert allowed.detail == {**facts, "amount": 600, "used": 600}
+    assert allowed.detail == {**facts, "items": 1, "amount": 600, "charged": 600, "used": 600}
     assert refused.decision == "refused"
-    expected = {**facts, "amount": 1001, "code": "TICKET_EXHAUSTED", "clause": "limits.ids_blinded"}
+    expected = {**facts, "items": 2, "amount": 1001, "code": "TICKET_EXHAUSTED", "clause": "limits.ids_blinded"}
     assert refused.detail == expected
     with running.shop.store() as store:
         store.audit.verify()
@@ -81,27 +82,45 @@ def test_ids_beyond_the_ticket_are_refused_and_not_charged(running: Pair, begin:
 def test_run_charged_again_after_a_restart_is_charged_once(running: Pair, begin: Begin) -> None:
     run_id, ticket_id, attempt = begin(ids_blinded=1000, ids_blinded_per_day=1000)
     with running.shop.client() as shop:
-        assert shop.count_use(run_id, TASK, attempt, KIND, 700) == 700
+        assert shop.count_use(run_id, TASK, attempt, KIND, {FILE: 700}).used == 700
         running.shop.stop()
         running.shop.start()
-        assert shop.count_use(run_id, TASK, attempt, KIND, 700) == 700
-        assert shop.count_use(run_id, TASK, attempt, KIND, 300) == 700
-        assert shop.count_use(run_id, TASK, attempt, KIND, 1000) == 1000
+        assert shop.count_use(run_id, TASK, attempt, KIND, {FILE: 700}).used == 700
+        assert shop.count_use(run_id, TASK, attempt, KIND, {FILE: 300}).used == 700
+        assert shop.count_use(run_id, TASK, attempt, KIND, {FILE: 1000}).used == 1000
     assert used(running.shop, ticket_id) == 1000
 
 
 def test_second_attempt_of_a_run_is_not_charged_again(running: Pair, begin: Begin) -> None:
     run_id, ticket_id, attempt = begin(ids_blinded=1000)
     with running.bank.client() as bank, running.shop.client() as shop:
-        shop.count_use(run_id, TASK, attempt, KIND, 900)
+        shop.count_use(run_id, TASK, attempt, KIND, {FILE: 900})
         for client in (bank, shop):
             client.finish(run_id, TASK, attempt, failure=errors.LinkLost(), final=False)
         second = meet([bank, shop], run_id, TASK, token="2")
-        assert shop.count_use(run_id, TASK, second, KIND, 900) == 900
+        assert shop.count_use(run_id, TASK, second, KIND, {FILE: 900}).used == 900
         with pytest.raises(errors.AttemptStale):
-            shop.count_use(run_id, TASK, attempt, KIND, 1000)
+            shop.count_use(run_id, TASK, attempt, KIND, {FILE: 1000})
     assert used(running.shop, ticket_id) == 900
     assert decisions(running.shop)[-1].detail["code"] == "ATTEMPT_STALE"
+
+
+def test_attempts_of_a_run_that_say_less_or_ask_another_file_only_add(running: Pair, begin: Begin) -> None:
+    run_id, ticket_id, attempt = begin(ids_blinded=2000)
+    with running.bank.client() as bank, running.shop.client() as shop:
+        assert shop.count_use(run_id, TASK, attempt, KIND, {FILE: 991}).charged == 991
+        for client in (bank, shop):
+            client.finish(run_id, TASK, attempt, failure=errors.LinkLost(), final=False)
+        second = meet([bank, shop], run_id, TASK, token="2")
+        assert shop.count_use(run_id, TASK, second, KIND, {FILE: 1}).charged == 991
+        running.shop.stop()
+        running.shop.start()
+        found = shop.count_use(run_id, TASK, second, KIND, {FILE: 1, "a": 991})
+        assert (found.charged, found.used) == (1982, 1982)
+        with pytest.raises(errors.TicketExhausted):
+            shop.count_use(run_id, TASK, second, KIND, {FILE: 1, "a": 1, "b": 19})
+        assert shop.count_use(run_id, TASK, second, KIND, {}).charged == 1982
+    assert used(running.shop, ticket_id) == 1982
 
 
 def test_ids_beyond_the_day_are_refused_until_a_named_time(running: Pair, begin: Begin) -> None:
@@ -109,10 +128,10 @@ def test_ids_beyond_the_day_are_refused_until_a_named_time(running: Pair, begin:
     second, _, other = begin("2026-11-22")
     with running.shop.client() as shop:
         before_s = now_ms() // 1000
-        shop.count_use(first, TASK, attempt, KIND, 800)
+        shop.count_use(first, TASK, attempt, KIND, {FILE: 800})
         with pytest.raises(errors.TicketRateLimited, match=r"room_at=\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00") as caught:
-            shop.count_use(second, TASK, other, KIND, 300)
-        assert shop.count_use(second, TASK, other, KIND, 200) == 1000
+            shop.count_use(second, TASK, other, KIND, {FILE: 300})
+        assert shop.count_use(second, TASK, other, KIND, {FILE: 200}).used == 1000
     assert caught.value.fields["clause"] == "limits.ids_blinded_per_day"
     room_s = datetime.fromisoformat(caught.value.fields["room_at"]).timestamp()
     assert before_s + 86_400 <= room_s <= now_ms() / 1000 + 86_401
@@ -123,9 +142,9 @@ def test_ids_beyond_the_day_are_refused_until_a_named_time(running: Pair, begin:
 def test_holder_that_signs_counts_in_its_own_store(running: Pair, begin: Begin) -> None:
     run_id, ticket_id, attempt = begin(ids_blinded=10)
     with running.bank.client() as bank:
-        assert bank.count_use(run_id, TASK, attempt, KIND, 10) == 10
+        assert bank.count_use(run_id, TASK, attempt, KIND, {FILE: 10}).used == 10
         with pytest.raises(errors.TicketExhausted):
-            bank.count_use(run_id, TASK, attempt, KIND, 11)
+            bank.count_use(run_id, TASK, attempt, KIND, {FILE: 11})
     assert (used(running.bank, ticket_id), used(running.shop, ticket_id)) == (10, 0)
 
 
@@ -135,7 +154,7 @@ def test_runs_that_count_at_once_never_pass_the_limit(running: Pair, begin: Begi
     def charge(run: tuple[str, str, int]) -> bool:
         with running.shop.client() as shop:
             try:
-                shop.count_use(run[0], TASK, run[2], KIND, 400)
+                shop.count_use(run[0], TASK, run[2], KIND, {FILE: 400})
             except errors.TicketExhausted:
                 return False
             return True
@@ -158,7 +177,7 @@ def test_ids_under_a_revoked_ticket_are_refused(running: Pair, begin: Begin) -> 
     run_id, ticket_id, attempt = begin(ids_blinded=1000)
     revoke(running.shop, ticket_id)
     with running.shop.client() as shop, pytest.raises(errors.TicketRevoked):
-        shop.count_use(run_id, TASK, attempt, KIND, 1)
+        shop.count_use(run_id, TASK, attempt, KIND, {FILE: 1})
     assert used(running.shop, ticket_id) == 0
 
 
@@ -168,15 +187,15 @@ def test_ids_of_a_run_that_has_ended_are_refused(running: Pair, begin: Begin) ->
         shop.cancel_run(run_id, "wrong day")
         wait_for_state(shop, run_id, run_pb2.STATE_FAILED)
         with pytest.raises(errors.RunCancelled):
-            shop.count_use(run_id, TASK, attempt, KIND, 1)
+            shop.count_use(run_id, TASK, attempt, KIND, {FILE: 1})
     assert used(running.shop, ticket_id) == 0
 
 
-@pytest.mark.parametrize("wrong", [{"kind": "runs"}, {"kind": ""}, {"amount": -1}])
+@pytest.mark.parametrize("wrong", [{"kind": "runs"}, {"kind": ""}, {"amounts": {FILE: -1}}])
 def test_use_that_nobody_counts_is_refused(running: Pair, begin: Begin, wrong: dict[str, Any]) -> None:
     run_id, ticket_id, attempt = begin(ids_blinded=1000)
     with running.shop.client() as shop, pytest.raises(errors.ConfigError):
-        shop.count_use(run_id, TASK, attempt, **{"kind": KIND, "amount": 1, **wrong})
+        shop.count_use(run_id, TASK, attempt, **{"kind": KIND, "amounts": {FILE: 1}, **wrong})
     with running.shop.store() as store:
         assert store.uses.total(ticket_id) == {"runs": 1}
     assert decisions(running.shop)[-1].detail["code"] == "CONFIG_INVALID"

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +15,6 @@ from fedtasks.data.row_files import (
     BATCH_ROWS,
     RowFile,
     answers_bytes,
-    check_size,
     from_column,
     read_answers,
     read_rows,
@@ -21,12 +23,13 @@ from fedtasks.data.row_files import (
     rebatch,
     to_column,
 )
-from fedtasks.errors import ProtocolViolated
+from fedtasks.errors import DataCorrupt, ProtocolViolated
 
 
-def write(path: Path, rows: list[bytes]) -> str:
-    path.write_bytes(b"".join(rows))
-    return f"file://{path}"
+def write(path: Path, rows: list[bytes], shard: int = 0) -> RowFile:
+    content = b"".join(rows)
+    path.write_bytes(content)
+    return RowFile(shard, len(rows), hashlib.sha256(content).hexdigest(), f"file://{path}")
 
 
 def sorted_rows(count: int, width: int = 16) -> list[bytes]:
@@ -63,8 +66,8 @@ def test_rows_out_of_order_or_twice_are_refused(tmp_path: Path, place: int, widt
 def test_rows_that_descend_at_any_byte_are_refused(tmp_path: Path, differs_at: int) -> None:
     low = bytearray(b"\x80" * 32)
     high = low[:differs_at] + b"\x81" + b"\x01" * (31 - differs_at)
-    uri = write(tmp_path / "t", [bytes(low), bytes(high)])
-    assert [batch.tolist() for batch in read_sorted_rows(uri, 32)] == [[list(low), list(high)]]
+    file = write(tmp_path / "t", [bytes(low), bytes(high)])
+    assert [batch.tolist() for batch in read_sorted_rows(file, 32)] == [[list(low), list(high)]]
     with pytest.raises(ProtocolViolated, match="ascending"):
         list(read_sorted_rows(write(tmp_path / "t", [bytes(high), bytes(low)]), 32))
 
@@ -75,7 +78,7 @@ def test_row_that_stands_in_two_shards_is_refused(tmp_path: Path) -> None:
         shards[int.from_bytes(row[:4], "big") * 3 >> 32].append(row)
 
     def read(shard: int, rows: list[bytes]) -> bytes:
-        file = RowFile(shard, len(rows), "", write(tmp_path / f"{shard}", rows))
+        file = write(tmp_path / f"{shard}", rows, shard)
         return b"".join(batch.tobytes() for batch in read_shard(file, 32, 3))
 
     for shard, rows in enumerate(shards):
@@ -86,10 +89,41 @@ def test_row_that_stands_in_two_shards_is_refused(tmp_path: Path) -> None:
             read(shard, sorted([*rows, shards[shard - 1][0]]))
 
 
-@pytest.mark.parametrize("size", [0, 31, 33, 48])
-def test_file_of_another_size_than_announced_is_refused(tmp_path: Path, size: int) -> None:
-    with pytest.raises(ProtocolViolated):
-        check_size(write(tmp_path / "t", [bytes(size)]), 32)
+@pytest.mark.parametrize(
+    "content",
+    [
+        lambda rows: b"".join(rows[:-1]),
+        lambda rows: b"".join([*rows, bytes(16)]),
+        lambda rows: b"".join(rows) + b"x",
+        lambda rows: b"".join(rows)[:-1],
+        lambda rows: b"".join([*rows[:-1], bytes(16)]),
+        lambda rows: b"",
+    ],
+    ids=["a row less", "a row more", "a byte more", "a byte less", "another row", "nothing"],
+)
+@pytest.mark.parametrize("n_rows", [3, BATCH_ROWS, BATCH_ROWS + 3])
+def test_file_that_is_not_what_was_counted_is_refused(
+    tmp_path: Path, n_rows: int, content: Callable[[list[bytes]], bytes]
+) -> None:
+    rows = sorted_rows(n_rows)
+    file = write(tmp_path / "t", rows)
+    (tmp_path / "t").write_bytes(content(rows))
+    found = []
+    with pytest.raises(DataCorrupt, match=f"not the file of {n_rows} rows"):
+        found.extend(read_rows(file, 16))
+    assert sum(map(len, found)) <= n_rows
+
+
+def test_file_with_fewer_rows_counted_than_it_has_is_refused(tmp_path: Path) -> None:
+    file = write(tmp_path / "t", sorted_rows(5000))
+    with pytest.raises(DataCorrupt, match="not the file of 1 rows"):
+        list(read_rows(replace(file, rows=1), 16))
+    with pytest.raises(DataCorrupt, match="not the file of 5000 rows"):
+        list(read_rows(replace(file, sha256="0" * 64), 16))
+    # A tail that is no row belongs to no row that was counted, whatever its digest.
+    (tmp_path / "t").write_bytes(bytes(24))
+    with pytest.raises(DataCorrupt):
+        list(read_rows(replace(file, rows=1, sha256=hashlib.sha256(bytes(24)).hexdigest()), 16))
 
 
 def test_column_of_rows_comes_back_also_from_a_slice() -> None:
@@ -105,10 +139,10 @@ def test_answers_come_back_in_batches_each_with_its_proof(tmp_path: Path, rows: 
     answers = np.arange(rows * 2, dtype=np.uint16).astype(">u2").view(np.uint8).reshape(rows, 4)
     proofs = [b"first", b"other"][: -(-rows // BATCH_ROWS)]
     parts = [answers[start * BATCH_ROWS :][:BATCH_ROWS].tobytes() + proof for start, proof in enumerate(proofs)]
-    uri = write(tmp_path / "a", parts)
+    file = write(tmp_path / "a", parts)
 
-    check_size(uri, answers_bytes(rows, 4, 5))
-    found = list(read_answers(uri, 4, 5))
+    assert (tmp_path / "a").stat().st_size == answers_bytes(rows, 4, 5)
+    found = list(read_answers(file.uri, 4, 5))
 
     assert [proof for _, proof in found] == proofs
     assert np.concatenate([batch for batch, _ in found]).tolist() == answers.tolist()

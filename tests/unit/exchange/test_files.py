@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
 
@@ -100,6 +101,55 @@ def test_file_that_is_here_and_is_announced_with_other_rows_is_refused(tmp_path:
     assert isinstance(ends[1], ProtocolViolated)
 
 
+@pytest.mark.parametrize(
+    "left",
+    [lambda content: b"x" * len(content), lambda content: content[:-WIDTH], lambda content: content + bytes(WIDTH)],
+    ids=["other rows", "fewer rows", "more rows"],
+)
+def test_file_that_an_attempt_left_under_the_name_of_another_is_asked_for_again(
+    tmp_path: Path, left: Callable[[bytes], bytes]
+) -> None:
+    file, here = write(tmp_path / "a", 10), folder_of(tmp_path / "b")
+    content = (tmp_path / "a" / "file-0").read_bytes()
+    # As a process that was killed, a disk or a person may have left it.
+    (tmp_path / "b" / f"rows-{file.sha256}").write_bytes(left(content))
+    _, arrived, _ = both(lambda link: ROWS.send(link, file), lambda link: ROWS.receive(link, file, 10 * WIDTH, here))
+    assert isinstance(arrived, RowFile), arrived
+    assert (tmp_path / "b" / f"rows-{file.sha256}").read_bytes() == content
+
+
+def test_file_of_many_rows_announced_as_one_is_refused_before_it_is_here(tmp_path: Path) -> None:
+    file, here = write(tmp_path / "a", 300_000), folder_of(tmp_path / "b")
+    announced_as_one = RowFile(0, 1, file.sha256)
+    for _ in range(2):
+        _, refused, _ = both(
+            lambda link: ROWS.send(link, file), lambda link: ROWS.receive(link, announced_as_one, WIDTH, here)
+        )
+        assert isinstance(refused, ProtocolViolated), refused
+        assert f"goes on after the {WIDTH} bytes" in refused.detail
+        assert list((tmp_path / "b").iterdir()) == []
+
+
+def test_file_for_another_storage_appears_there_once_it_is_what_was_announced(tmp_path: Path) -> None:
+    file, here = write(tmp_path / "a", 10), "memory://received"
+    fs = fsspec.filesystem("memory")
+    for told in (RowFile(0, 10, "0" * 64), RowFile(0, 1, file.sha256)):
+        _, refused, _ = both(
+            lambda link: ROWS.send(link, file),
+            lambda link, told=told: ROWS.receive(link, told, told.rows * WIDTH, here),
+        )
+        assert isinstance(refused, ProtocolViolated), refused
+        assert fs.find("/received") == []
+    fs.pipe_file(f"/received/rows-{file.sha256}", b"x" * 10 * WIDTH)
+    for _ in range(2):
+        _, arrived, _ = both(
+            lambda link: ROWS.send(link, file), lambda link: ROWS.receive(link, file, 10 * WIDTH, here)
+        )
+        assert arrived.uri == f"{here}/rows-{file.sha256}"
+        assert fs.find("/received") == [f"/received/rows-{file.sha256}"]
+        assert fs.cat_file(f"/received/rows-{file.sha256}") == (tmp_path / "a" / "file-0").read_bytes()
+
+
 def test_file_that_is_gone_says_so(tmp_path: Path) -> None:
     file, here = write(tmp_path / "a", 10), folder_of(tmp_path / "b")
     (tmp_path / "a" / "file-0").unlink()
@@ -150,11 +200,13 @@ def test_announcement_is_read_as_written() -> None:
         [[0, 1.0, "a" * 64]],
         [[0, 0, "a" * 64]],
         [[0, -1, "a" * 64]],
-        [[0, 2**48 + 1, "a" * 64]],
+        [[0, 2**40 + 1, "a" * 64]],
         [[-1, 1, "a" * 64]],
         [[3, 1, "a" * 64]],
-        [[1, 1, "a" * 64], [0, 1, "a" * 64]],
-        [[1, 1, "a" * 64], [1, 1, "a" * 64]],
+        [[1, 1, "a" * 64], [0, 1, "b" * 64]],
+        [[1, 1, "a" * 64], [1, 1, "b" * 64]],
+        [[0, 1, "a" * 64], [1, 1, "a" * 64]],
+        [[0, 2**39, "a" * 64], [1, 2**39 + 1, "b" * 64]],
         [[0, 1, "A" * 64]],
         [[0, 1, "a" * 63]],
         [[0, 1, "../" + "a" * 61]],

@@ -38,7 +38,8 @@ def exchange(context: TaskContext) -> Outcome:
     """Send three numbers twice, over a link each."""
     for number in range(2):
         with context.open_link({"round": str(number)}) as link:
-            context.count_use("ids_blinded", 3 * (number + 1))
+            charged = context.count_use("ids_blinded", {"one": 5 - number, f"of round {number}": 3})
+            assert charged == 5 + 3 * (number + 1)
             link.send("numbers", np.arange(3.0))
             link.receive("numbers")
         context.report({"done": number + 1, "of": 2}, step=number, loss=1.0 / (number + 1))
@@ -50,7 +51,7 @@ def test_halves_meet_again_and_again_and_everything_told_is_kept(tmp_path: Path)
     assert ends_of(exchange, leader, follower) == [Outcome(counts={"rows": 3})] * 2
     for context in (leader, follower):
         assert (context.sent["numbers"].messages, context.sent["numbers"].items) == (2, 6)
-        assert context.uses == {"ids_blinded": 6}
+        assert context.uses == {"ids_blinded": 11}
         assert context.metrics == {"loss": 0.5}
         assert [progress for progress, _ in context.reports] == [{"done": 1, "of": 2}, {"done": 2, "of": 2}]
 
