@@ -395,11 +395,23 @@ class DeadlinePassed(RunError):
 
 
 class TrainingDiverged(RunError):
-    """Raised when a loss or a score is no longer a finite number."""
+    """Raised when a loss, a weight, a score or what would be sent is no longer a finite number of a sensible size."""
 
     code = "TRAINING_DIVERGED"
     summary = "The training diverged"
     remedy = "Lower `learning_rate`, or look for extreme values among the features"
+
+
+class LabelLeaks(RunError):
+    """Raised when attacks on what a training has sent read the labels better than the run allows."""
+
+    code = "LABEL_LEAK"
+    who = "own"
+    summary = "The labels leak more than this run allows"
+    remedy = (
+        "Look at the metrics `label_leak_…`; then train boosted trees, or allow more by `max_label_leak`, as far as "
+        "the ticket does"
+    )
 
 
 class ModelTaken(RunError):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, Self, TypeAl
 from google.protobuf.message import DecodeError
 from google.protobuf.message import Message as Protobuf
 
-from fedtasks.errors import FedtasksError, ProtocolViolated
+from fedtasks.errors import FedtasksError, ProtocolViolated, TrainingDiverged
 
 # Declarations are read on a gateway's host too, where no library for rows is.
 if TYPE_CHECKING:
@@ -255,29 +255,48 @@ class ArrayMessage(Message):
     shape
         Its dimensions; None where any length will do until the receiver says more. A last ``...`` stands for one
         dimension more, or none.
+    most
+        Largest magnitude of an item, where items are numbers that are computed with: all are finite then. Of others,
+        such as packed bits, there is none.
     """
 
     payload: ClassVar[str] = "an array"
 
     dtype: str = field(kw_only=True)
     shape: tuple[Dimension, ...] = field(kw_only=True)
+    most: float | None = field(default=None, kw_only=True)
 
     @property
     def form(self) -> str:
         """What carries it, in words."""
         return self._form(self.shape)
 
-    def send(self, link: Link, values: np.ndarray) -> None:
-        """Send it, without copying."""
+    def send(self, link: Link, values: np.ndarray, *, of: str = "") -> None:
+        """Send it, without copying; raise `TrainingDiverged` if an item is not finite, or larger than declared.
+
+        Parameters
+        ----------
+        of
+            What it belongs to, such as a batch, for the error.
+        """
+        if not self._is_bounded(values):
+            raise TrainingDiverged(self._beyond(of))
         link.send(self.name, values)
 
-    def receive(self, link: Link, *shape: int | None) -> npt.NDArray[Any]:
-        """Return the next one, without copying; raise `ProtocolViolated` unless it is of this type and shape.
+    def receive(self, link: Link, *shape: int | None, of: str = "") -> npt.NDArray[Any]:
+        """Return the next one, without copying.
 
         Parameters
         ----------
         shape
             Its dimensions where they are known; None, or left out, for as declared.
+        of
+            What it belongs to, such as a batch, for the error.
+
+        Raises
+        ------
+        ProtocolViolated
+            It is of another type or shape, or an item is not finite, or larger than declared.
         """
         import numpy as np
 
@@ -287,7 +306,17 @@ class ArrayMessage(Message):
         expected = (*known, *self.shape[len(shape) :])
         if not isinstance(found, np.ndarray) or found.dtype != np.dtype(self.dtype) or not _fits(found.shape, expected):
             self.refuse(found, self._form(expected))
+        if not self._is_bounded(found):
+            raise ProtocolViolated(self._beyond(of))
         return found
+
+    def _is_bounded(self, values: np.ndarray) -> bool:
+        # What is not a number is neither.
+        return self.most is None or not values.size or bool(values.min() >= -self.most and values.max() <= self.most)
+
+    def _beyond(self, of: str) -> str:
+        place = f" of {of}" if of else ""
+        return f"message `{self.name}`{place} has a number that is not finite, or beyond ±{self.most:g}"
 
     def _form(self, shape: tuple[Dimension, ...]) -> str:
         sizes = ", ".join("any" if size is None else "…" if size is ... else str(size) for size in shape)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from fedtasks.exchange.message import TO_FOLLOWER, ArrayMessage, DigestMessage, JsonMessage
 
 CHECKPOINTS = ArrayMessage(
@@ -27,6 +29,7 @@ SCORES = ArrayMessage(
     "labels follow from them",
     dtype="float64",
     shape=(None, ...),
+    most=sys.float_info.max,
     way=TO_FOLLOWER,
     tasks=("evaluate", "predict"),
     holds="scores of all rows, only with `scores: both`; for several classes one of each",

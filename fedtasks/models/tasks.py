@@ -13,7 +13,7 @@ from fedtasks.config import LabelKind
 from fedtasks.data.blocks import LABEL, TEST, Blocks
 from fedtasks.data.storage import read_json
 from fedtasks.dataclass_io import build
-from fedtasks.errors import LabelInvalid, ModelUnknown
+from fedtasks.errors import LabelInvalid, ModelUnknown, TrainingDiverged
 from fedtasks.link.link import Link
 from fedtasks.models import evaluation, messages
 from fedtasks.models.contract import HalfModel
@@ -185,18 +185,23 @@ def publish(context: TaskContext) -> Outcome:
 
 def send_answers(link: Link, half: HalfModel, batches: Iterable[pa.RecordBatch], unknown: str) -> None:
     """Send the follower's answers to the leader, one message per batch."""
-    for batch in batches:
-        half.answers.send(link, half.answer(batch, unknown))
+    for number, batch in enumerate(batches, start=1):
+        half.answers.send(link, half.answer(batch, unknown), of=f"batch {number}")
 
 
 def _scores(
     context: TaskContext, link: Link, half: HalfModel, batches: Iterable[pa.RecordBatch], unknown: str
 ) -> np.ndarray:
-    """Return the scores at the leader, nothing at the follower."""
+    """Return the scores at the leader, nothing at the follower; raise `TrainingDiverged` if one is not finite."""
     if not context.is_leader:
         send_answers(link, half, batches, unknown)
         return np.empty(0)
-    found = [half.score(batch, half.answers.receive(link, batch.num_rows), unknown) for batch in batches]
+    found = []
+    for number, batch in enumerate(batches, start=1):
+        answer = half.answers.receive(link, batch.num_rows, of=f"batch {number}")
+        found.append(half.score(batch, answer, unknown))
+        if not np.isfinite(found[-1]).all():
+            raise TrainingDiverged(f"a score of batch {number} is not a finite number")
     return np.concatenate(found) if found else np.empty(0)
 
 

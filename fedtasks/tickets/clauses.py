@@ -60,6 +60,9 @@ class Clause:
         What keeps to it, where it bounds no setting and counts no use.
     flag
         What it is called on a command line, where that is not its name within its group.
+    warning
+        What a ticket that demands nothing here lets the other side do, in one sentence for whoever grants or accepts
+        it.
 
     Notes
     -----
@@ -77,6 +80,7 @@ class Clause:
     by_gateway: bool = False
     kept_by: str = ""
     flag: str = ""
+    warning: str = ""
 
     @property
     def group(self) -> Group:

@@ -10,7 +10,7 @@ from typing import Any
 
 from fedtasks.config import check_name
 from fedtasks.errors import ConfigError
-from fedtasks.tickets.clauses import Group, Per, check_set, complete, counting
+from fedtasks.tickets.clauses import Group, Per, check_set, clauses, complete, counting
 
 ROLES = ("leader", "follower", "signer", "client")
 """What a holder may be in a run."""
@@ -136,6 +136,12 @@ class Grant:
     def bounds(self) -> dict[str, Any]:
         """What each clause says, by its name."""
         return {f"{group.value}.{name}": bound for group in Group for name, bound in getattr(self, group.value).items()}
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What it lets be done that whoever signs it should know, in a sentence each."""
+        known = clauses().values()
+        return tuple(each.warning for each in known if each.warning and not each.demands(self.bound(each.name)))
 
     def bound(self, clause: str) -> Any:
         """Return what a clause says, such as ``limits.trees``; None is no limit."""

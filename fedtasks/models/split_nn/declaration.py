@@ -19,4 +19,21 @@ SPLIT_NN = Algorithm(
 ALGORITHMS = (SPLIT_NN,)
 KINDS = (SPLIT_NN.kind,)
 
-CLAUSES = (Clause("limits.epochs", "How many passes over the rows a training may make"),)
+CLAUSES = (
+    Clause("limits.epochs", "How many passes over the rows a training may make"),
+    Clause(
+        "limits.label_leak",
+        "Up to which AUC, in percent, attacks on the gradients of a split network may tell the labels (50 is guessing, "
+        "100 is every label)",
+        least=50,
+    ),
+    Clause(
+        "floor.label_protection",
+        "What a split network's gradients must be protected by: any (some protection, and as there is none yet, no "
+        "split network trains), or none (no demand)",
+        default="any",
+        choices=("any", "none"),
+        warning="Where a split network trains, the follower can read the labels of all train rows from the gradients "
+        "that it receives, since nothing protects them",
+    ),
+)

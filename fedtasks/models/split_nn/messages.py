@@ -6,6 +6,9 @@ from dataclasses import dataclass, replace
 
 from fedtasks.exchange.message import TO_FOLLOWER, TO_LEADER, ArrayMessage
 
+MOST = 1e9
+"""No sensible network sends a larger number, and none that is smaller overflows in the network that it enters."""
+
 
 @dataclass(frozen=True)
 class GradientMessage(ArrayMessage):
@@ -29,6 +32,7 @@ ACTIVATION = ArrayMessage(
     "all for whom knows the weights or related data",
     dtype="float32",
     shape=(None, None),
+    most=MOST,
     way=TO_LEADER,
     tasks=("train",),
     holds="rows of the batch × `embedding`",
@@ -36,11 +40,12 @@ ACTIVATION = ArrayMessage(
 GRADIENT = GradientMessage(
     "gradient",
     "gradients",
-    "for each train row and epoch a vector whose norm and direction depend on the label. **Label leakage is a known "
-    "attack** (Li et al., 2021): with rare positives the norm alone separates the classes well. Every run measures it "
-    "as `label_leak_auc`; look at it",
+    "for each train row and epoch a vector from which **it can read the label**: of such vectors the first principal "
+    "component has the label for its sign. Nothing protects them yet, so the ticket must allow it by name; every run "
+    "measures it as `label_leak_auc`",
     dtype="float32",
     shape=(None, None),
+    most=MOST,
     way=TO_FOLLOWER,
     tasks=("train",),
     holds="rows of the batch × `embedding`",
@@ -52,6 +57,7 @@ EMBEDDING = ArrayMessage(
     "where it is compared with; nothing goes back, so the follower learns nothing of test labels",
     dtype="float32",
     shape=(None, None),
+    most=MOST,
     way=TO_LEADER,
     tasks=("evaluate", "predict"),
     holds="for each batch, its rows × `embedding`; once more by the version in use, where there is one",

@@ -20,6 +20,7 @@ from fedtasks.errors import ConfigError, DataCorrupt, ProtocolViolated
 from fedtasks.models.contract import CARD, Card, HalfModel
 from fedtasks.models.split_nn import messages
 from fedtasks.models.split_nn.encoder import Encoder
+from fedtasks.models.split_nn.leakage import Leak
 from fedtasks.models.split_nn.network import FollowerHalf, LeaderHalf
 from fedtasks.models.split_nn.runtime import prepare_tensorflow
 from fedtasks.models.split_nn.settings import TrainSettings
@@ -45,6 +46,8 @@ class Document:
         Raw column → input of the SavedModel, and how it encodes them.
     digest, peer_digest
         Of this half (see `half_digest`) and of the one that it was trained with.
+    label_leak
+        At the leader: the worst that was measured of what its training, and those that it went on from, have sent.
     format
         The algorithm's name.
     """
@@ -57,6 +60,7 @@ class Document:
     encoder: Encoder
     digest: str
     peer_digest: str
+    label_leak: Leak | None = None
     format: str = ""
 
 

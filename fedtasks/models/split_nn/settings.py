@@ -44,6 +44,12 @@ class TrainSettings:
         Instead of `epochs`, of which a ticket may limit how many, and `learning_rate` where training goes on from a
         version: new rows are few, and many large steps on them would undo what it has learnt from all the others. It
         never makes more passes than `epochs`.
+    label_protection
+        What protects the labels in the gradients that the follower receives. There is only ``none`` yet, which the
+        ticket must allow by name.
+    max_label_leak
+        The AUC, in percent, up to which attacks on those gradients may tell the labels: the leader measures it after
+        each epoch, and sends no further one when it is passed. 50 is guessing, 100 is no bound.
     """
 
     epochs: int = within(25, 1, clause="limits.epochs")
@@ -60,6 +66,8 @@ class TrainSettings:
     start_from: str = FRESH
     warm_epochs: int = within(5, 1)
     warm_learning_rate: float = 0.0005
+    label_protection: str = within("none", choices=("none",), privacy=True, clause="floor.label_protection")
+    max_label_leak: int = within(100, 50, 100, privacy=True, clause="limits.label_leak")
 
     def __post_init__(self) -> None:
         check_start(self.start_from, self.model)

@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from fedtasks.errors import TrainingDiverged
+from fedtasks.errors import FedtasksError, TrainingDiverged
 from fedtasks.link.link import Link
 from fedtasks.models.checkpoint import Checkpoints, agree
 from fedtasks.models.evaluation import auc
 from fedtasks.models.progress import Report
 from fedtasks.models.split_nn.batches import batches, n_batches
+from fedtasks.models.split_nn.leakage import LeakMeter, every
 from fedtasks.models.split_nn.messages import ACTIVATION, GRADIENT
 from fedtasks.models.split_nn.network import FollowerHalf, Half, LeaderHalf
 from fedtasks.models.split_nn.settings import TrainSettings
@@ -70,6 +71,7 @@ def train_leader(
     settings: TrainSettings,
     checkpoints: Checkpoints,
     report: Report,
+    meter: LeakMeter,
 ) -> None:
     """Train the leader's half.
 
@@ -84,39 +86,48 @@ def train_leader(
     checkpoints
         Where to go on from and where to write to.
     report
-        Gets, per epoch, ``loss`` and, where both classes occur, ``auc`` on the batches as they were trained and
-        ``label_leak_auc``.
+        Gets, per epoch, ``loss`` and, where both classes occur, ``auc`` on the batches as they were trained and what
+        `LeakMeter.measure` finds.
+    meter
+        Measures what the gradients tell of the labels.
 
     Raises
     ------
     TrainingDiverged
-        The loss is not finite.
+        The loss, a weight or a gradient is not finite.
+    LabelLeaks
+        What has been sent tells more of the labels than it may; nothing more is sent.
     ProtocolViolated
-        The follower sent an array of another shape.
+        The follower sent an array of another shape, or with numbers that are not finite.
 
     Notes
     -----
-    Reveals: to the follower, one gradient row per train row and epoch. Its norm depends on the label;
-    ``label_leak_auc`` measures how well it alone predicts it.
+    Reveals: to the follower, one gradient row per train row and epoch, from which it can read the label.
     Cost: per row and epoch ``8 × embedding`` bytes on the wire, both directions together.
-    Source: Li et al., Label leakage and protection in two-party split learning, 2021, section 3.1 (norm attack).
     """
     progress = Progress(len(labels), settings, report)
 
     def one_epoch(epoch: int) -> None:
-        seen = _Seen()
-        for done, rows in enumerate(batches(len(labels), epoch, settings), start=1):
-            embedding = ACTIVATION.receive(link, len(rows), settings.embedding)
-            loss, logits, outgoing = half.step(features[rows], embedding, labels[rows])
-            if not math.isfinite(float(loss)):
-                raise TrainingDiverged(f"the loss is {float(loss)} in epoch {epoch + 1}, batch {done}")
-            gradient = outgoing.numpy()
-            GRADIENT.send(link, gradient)
-            seen.add(labels[rows], float(loss), logits.numpy(), gradient)
-            progress.step(epoch, done)
-        progress.epoch(epoch, **seen.metrics())
+        meter.check()
+        seen = _Seen(every(len(labels), settings.batch_size))
+        try:
+            for done, rows in enumerate(batches(len(labels), epoch, settings), start=1):
+                place = f"epoch {epoch + 1}, batch {done}"
+                embedding = ACTIVATION.receive(link, len(rows), settings.embedding, of=place)
+                loss, logits, outgoing = half.step(features[rows], embedding, labels[rows])
+                if not math.isfinite(float(loss)):
+                    raise TrainingDiverged(f"the loss is {float(loss)} in {place}")
+                gradient = outgoing.numpy()
+                GRADIENT.send(link, gradient, of=place)
+                seen.add(labels[rows], float(loss), logits.numpy(), gradient)
+                progress.step(epoch, done)
+        except FedtasksError:
+            meter.measure_broken(epoch + 1, *seen.sent())
+            raise
+        progress.epoch(epoch, **seen.metrics(), **meter.measure(epoch + 1, *seen.sent()))
 
     _epochs(half, link, settings, checkpoints, one_epoch)
+    meter.check()
 
 
 def train_follower(
@@ -131,8 +142,10 @@ def train_follower(
 
     Raises
     ------
+    TrainingDiverged
+        A weight or an activation is not finite.
     ProtocolViolated
-        The leader sent an array of another shape.
+        The leader sent an array of another shape, or with numbers that are not finite.
 
     Notes
     -----
@@ -143,9 +156,9 @@ def train_follower(
 
     def one_epoch(epoch: int) -> None:
         for done, rows in enumerate(batches(len(features), epoch, settings), start=1):
-            batch = features[rows]
-            ACTIVATION.send(link, half.forward(batch).numpy())
-            half.apply(batch, GRADIENT.receive(link, len(rows), settings.embedding))
+            batch, place = features[rows], f"epoch {epoch + 1}, batch {done}"
+            ACTIVATION.send(link, half.forward(batch).numpy(), of=place)
+            half.apply(batch, GRADIENT.receive(link, len(rows), settings.embedding, of=place))
             progress.step(epoch, done)
         progress.epoch(epoch)
 
@@ -164,24 +177,28 @@ def _epochs(
     for epoch in range(start, settings.epochs):
         one_epoch(epoch)
         finished = epoch + 1
+        if not all(np.isfinite(variable.numpy()).all() for variable in half.state):
+            raise TrainingDiverged(f"a weight is not a finite number after epoch {finished}")
         if finished % settings.checkpoint_every_epochs == 0 or finished == settings.epochs:
             checkpoints.save(finished, [variable.numpy() for variable in half.state])
 
 
 class _Seen:
-    """What the leader saw in one epoch."""
+    """What the leader saw in one epoch; the gradients of one batch of every `of_batches` stand for all."""
 
-    def __init__(self) -> None:
+    def __init__(self, of_batches: int) -> None:
+        self._of_batches = of_batches
         self._labels: list[np.ndarray] = []
         self._logits: list[np.ndarray] = []
-        self._norms: list[np.ndarray] = []
+        self._gradients: list[np.ndarray] = []
         self._loss = 0.0
 
     def add(self, labels: np.ndarray, loss: float, logits: np.ndarray, gradient: np.ndarray) -> None:
+        if len(self._labels) % self._of_batches == 0:
+            # The loss is a mean over the batch, so a row of a short last batch weighs more; undo that.
+            self._gradients.append(gradient * len(labels))
         self._labels.append(labels)
         self._logits.append(logits)
-        # The loss is a mean over the batch, so a row of a short last batch weighs more; undo that.
-        self._norms.append(np.linalg.norm(gradient, axis=1) * len(labels))
         self._loss += loss * len(labels)
 
     def metrics(self) -> dict[str, float]:
@@ -191,10 +208,10 @@ class _Seen:
         loss = {"loss": self._loss / len(labels)}
         if labels.min() == labels.max():
             return loss
-        leak = auc(labels, np.concatenate(self._norms))
-        return {
-            **loss,
-            "auc": auc(labels, np.concatenate(self._logits)),
-            # An attacker may take either direction, so 0.5 is the best that a defence can reach.
-            "label_leak_auc": max(leak, 1.0 - leak),
-        }
+        return {**loss, "auc": auc(labels, np.concatenate(self._logits))}
+
+    def sent(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return labels and gradients of rows, shapes ``(n,)`` and ``(n, width)``."""
+        if not self._gradients:
+            return np.empty(0, np.float32), np.empty((0, 0), np.float32)
+        return np.concatenate(self._labels[:: self._of_batches]), np.concatenate(self._gradients)

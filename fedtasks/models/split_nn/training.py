@@ -14,6 +14,7 @@ from fedtasks.models.checkpoint import Checkpoints
 from fedtasks.models.split_nn.batches import n_batches
 from fedtasks.models.split_nn.declaration import SPLIT_NN
 from fedtasks.models.split_nn.encoder import Encoder
+from fedtasks.models.split_nn.leakage import LeakMeter
 from fedtasks.models.split_nn.model import Document, SplitNnHalf, half_digest
 from fedtasks.models.split_nn.network import FollowerHalf, LeaderHalf
 from fedtasks.models.split_nn.runtime import prepare_tensorflow
@@ -22,6 +23,8 @@ from fedtasks.models.split_nn.trainer import train_follower, train_leader
 from fedtasks.models.training import exchange_digest
 from fedtasks.models.versions import private_seed, role_of
 from fedtasks.runtime.context import Outcome, TaskContext, facts_of
+
+LEAK = "label-leak.json"
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +40,11 @@ def train(context: TaskContext) -> Outcome:
     RowOrderDiffers, ConfigDiffers
         The halves do not fit.
     TrainingDiverged
-        The loss is not finite.
+        The loss, a weight or what would be sent is not finite.
+    LabelLeaks
+        At the leader: the gradients tell more of the labels than `max_label_leak` allows.
+    ProtocolViolated
+        The other half sent numbers that are not finite.
     ModelUnknown, ModelTaken
         There is no such version to start from, or another algorithm has trained it.
 
@@ -72,10 +79,13 @@ def train(context: TaskContext) -> Outcome:
     network = (LeaderHalf if context.is_leader else FollowerHalf)(encoder.width, settings, seed)
     if before:
         before.hand_on(network)
+    leak = before.document.label_leak if before else None
+    meter = LeakMeter(f"{state}/{LEAK}", settings.max_label_leak, leak)
+    meter.check()
     facts = facts_of(settings, row_order=blocks.order_digest, start_from=start.origin)
     with context.open_link(facts) as link:
         if isinstance(network, LeaderHalf):
-            train_leader(network, features, labels, link, settings, checkpoints, context.report)
+            train_leader(network, features, labels, link, settings, checkpoints, context.report, meter)
         else:
             train_follower(network, features, link, settings, checkpoints, context.report)
         found = half_digest(encoder, network)
@@ -89,6 +99,7 @@ def train(context: TaskContext) -> Outcome:
         encoder=encoder,
         digest=found,
         peer_digest=peer,
+        label_leak=meter.worst,
         format=SPLIT_NN.name,
     )
     steps = settings.epochs * n_batches(len(features), settings)
