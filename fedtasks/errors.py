@@ -165,7 +165,7 @@ class FloorViolated(TicketError):
 
     code = "FLOOR_VIOLATED"
     summary = "The run would fall below the ticket's privacy floor"
-    remedy = "Raise the named setting to the floor"
+    remedy = "Raise the named setting to the floor, or ask for a ticket that allows it by name"
 
 
 # ------------------------------------------------------------------------------------------------------------- peers

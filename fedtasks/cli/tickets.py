@@ -188,11 +188,17 @@ def issue(
         out.write_text(f"{text}\n", encoding="ascii")
     expires = moment(grant.expires_s * 1000)
     tell(
-        {"ticket_id": grant.ticket_id, "held_by": peer.name, "expires": expires},
+        {"ticket_id": grant.ticket_id, "held_by": peer.name, "expires": expires, "warnings": list(grant.warnings)},
         f"Ticket {grant.ticket_id} is granted to {peer.name} until {expires} UTC.",
+        *_warned(grant),
         f"{peer.name} accepts it: `fedtasks ticket accept {grant.ticket_id}`",
         as_json=as_json,
     )
+
+
+def _warned(grant: Grant) -> list[str]:
+    """Return what a ticket lets be done that whoever signs it should know, in a line each."""
+    return [f"⚠ {warning}." for warning in grant.warnings]
 
 
 @ticket_app.command("accept", epilog=examples("ticket accept 3f1a90c2be774d10", "ticket accept ticket.jws"))
@@ -211,8 +217,8 @@ def accept(
             grant = known.accept_text(file.read_text(encoding="ascii", errors="replace").strip())
         else:
             grant = known.accept(ticket)
-    facts = {"ticket_id": grant.ticket_id, "granted_by": grant.grantor}
-    tell(facts, f"Ticket {grant.ticket_id} of {grant.grantor} is accepted.", as_json=as_json)
+    facts = {"ticket_id": grant.ticket_id, "granted_by": grant.grantor, "warnings": list(grant.warnings)}
+    tell(facts, f"Ticket {grant.ticket_id} of {grant.grantor} is accepted.", *_warned(grant), as_json=as_json)
 
 
 @ticket_app.command("show", epilog=examples("ticket show 3f1a90c2be774d10"))
@@ -228,7 +234,7 @@ def show(ticket_id: TicketId, as_json: AsJson = False, party_file: PartyFile = P
         used = store.uses.total(ticket_id)
         recent = store.uses.total(ticket_id, since_ms=int((time.time() - DAY_S) * 1000))
     plain = {"state": found.state(time.time()), **to_plain(found.grant), "used": used, "used_last_24h": recent}
-    plain["synced"] = row.synced
+    plain["synced"], plain["warnings"] = row.synced, list(found.grant.warnings)
     if row.revocation is not None:
         plain["revoked_because"] = known.why_revoked(row)
     if as_json:

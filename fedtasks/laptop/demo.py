@@ -186,7 +186,7 @@ def grant(bank: LocalParty, shop: LocalParty, pipelines: Sequence[str] = (PIPELI
     shop.command(
         *("ticket", "issue", "--to", "bank", "--dataset", "customers", "--role", "leader"),
         *(word for name in pipelines for word in ("--pipeline", name)),
-        *("--days", "30", "--runs", "20", "--min-intersection", "100"),
+        *("--days", "30", "--runs", "20", "--min-intersection", "100", "--label-protection", "none"),
     )
 
     def listed(party: LocalParty) -> list[dict[str, Any]]:

@@ -75,6 +75,7 @@ def ticket_report(store: Store, row: TicketRow, now_ms: int) -> dict[str, Any]:
         # A floor that demands nothing would read as if it did.
         "floor": [_said(clause, grant) for clause in _of(Group.FLOOR) if clause.demands(grant.bound(clause.name))],
         "outputs": [_said(clause, grant) for clause in _of(Group.OUTPUT) if grant.bound(clause.name)],
+        "warnings": list(grant.warnings),
         "approval": grant.approval,
         "synced": row.synced,
         "revocable": row.granted and state in ("accepted", "issued", "not yet valid"),

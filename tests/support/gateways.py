@@ -277,6 +277,7 @@ def grant_ticket(grantor: Member, holder: Member, *, accept: bool = True, **chan
         "expires_s": int(now_s) + 3600,
         "limits": {"runs": 10, "concurrent_runs": 5},
         **changes,
+        "floor": {"label_protection": "none", **changes.get("floor", {})},
     }
     grant = tickets.Grant(**values)
     grantor_key = tickets.load_ticket_key(grantor_party.gateway.ticket_key)

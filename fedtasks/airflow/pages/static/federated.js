@@ -28,6 +28,7 @@ class RunPage {
     const parts = {
       top: part(title, ({ state, reason }) => [state, reason]),
       approval: part(approvalOf, ({ approval }) => approval),
+      leak: part(leakOf, ({ label_leak }) => label_leak),
       tasks: part(lanes, ({ tasks }) => tasks),
       sent: part(ledger, ({ ledger }) => ledger),
       rights: part(rights, ({ rights }) => rights),
@@ -43,7 +44,7 @@ class RunPage {
       section("Tasks", parts.tasks.element),
       section("Left the house", parts.sent.element),
       section("Results", this.results.element),
-      section("Learning", this.noCurves, this.charts.element),
+      section("Learning", parts.leak.element, this.noCurves, this.charts.element),
       section("Where the time went", this.timeline.element),
       section("Who may see what", parts.rights.element),
       section("Receipts", parts.receipts.element),
@@ -181,6 +182,10 @@ function approvalOf(run) {
     ]),
     asked.state === "asked" ? airflowLink(path, "Approve or reject, where this side is asked") : null,
   );
+}
+
+function leakOf(run) {
+  return run.label_leak ? h("p", { role: "note" }, `⚠ ${run.label_leak}.`) : null;
 }
 
 function receipts(run) {

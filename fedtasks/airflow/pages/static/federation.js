@@ -161,6 +161,7 @@ function ticketCard(ticket, granted) {
       ["Limits", limits.length ? limits : null],
       ["Privacy at least", bounds(ticket.floor)],
       ["Outputs", bounds(ticket.outputs)],
+      ["Allows", ticket.warnings.length ? ticket.warnings.map((text) => h("div", {}, `⚠ ${text}.`)) : null],
       ["Approval", ticket.approval === "person" ? "a person of the granting side is asked" : null],
       ["Peer knows", ticket.synced ? "yes" : "not yet"],
     ]),
