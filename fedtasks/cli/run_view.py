@@ -109,8 +109,8 @@ def _parts(report: Mapping[str, Any]) -> Iterator[RenderableType]:
         yield _table(columns, map(_ledger_line, report["ledger"]))
     if report["metrics"]:
         yield _table(["Metric", "Last value"], report["metrics"].items())
-    if report["label_leak"]:
-        yield Text(f"⚠ {report['label_leak']}")
+    if report["leak"]:
+        yield Text(f"⚠ {report['leak']}")
     if report["importance"]:
         yield Text(_importance(report["importance"]))
     if report["rights"]:

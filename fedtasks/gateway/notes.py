@@ -13,7 +13,7 @@ MAX_NOTE = 1000
 """So many characters Airflow takes."""
 
 
-def run_note(run_id: str, status: Status, own: Sequence[HalfRow], link: str, label_leak: str = "") -> str:
+def run_note(run_id: str, status: Status, own: Sequence[HalfRow], link: str, leak: str = "") -> str:
     """Say in one line of Markdown how a run stands.
 
     Parameters
@@ -26,12 +26,12 @@ def run_note(run_id: str, status: Status, own: Sequence[HalfRow], link: str, lab
         This side's halves, whose counts are shown once the run is done.
     link
         Where our page of this DAG run is.
-    label_leak
+    leak
         What the peer can read of the labels, where that was measured.
     """
     counts = _counts(own) if status.state == State.DONE else ""
-    leak = f" · ⚠ {label_leak}" if label_leak else ""
-    return _note(f"{sentence(status)}{leak}{counts}", run_id, link)
+    read = f" · ⚠ {leak}" if leak else ""
+    return _note(f"{sentence(status)}{read}{counts}", run_id, link)
 
 
 def refused(refusal: RefusalRow, party: str, link: str) -> str:

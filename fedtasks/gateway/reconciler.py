@@ -16,7 +16,7 @@ from fedtasks.gateway.control_stream import PeerConnection
 from fedtasks.gateway.notes import run_note
 from fedtasks.gateway.parts import Parts
 from fedtasks.gateway.runs import LIVE, MEMORY_MS
-from fedtasks.reports.leaks import label_leak
+from fedtasks.reports.leaks import leak_sentence
 from fedtasks.reports.runs import sides, status_now
 from fedtasks.store import HalfRow, RunRow
 from fedtasks.wire.v1 import peer_pb2, worker_pb2
@@ -204,7 +204,7 @@ class Reconciler:
         status = await asyncio.to_thread(status_now, self._store, run, own, peer, self._party)
         leak = ""
         if run.state != "running":
-            leak = label_leak(await asyncio.to_thread(self._store.metrics.list, run_id), run.peer)
+            leak = leak_sentence(await asyncio.to_thread(self._store.metrics.list, run_id), run.peer)
         note = run_note(run_id, status, own, self._airflow.page(run.dag_id, run.dag_run_id), leak)
         if note != run.note:
             await self._airflow.set_note(run.dag_id, run.dag_run_id, note)

@@ -11,7 +11,7 @@ from fedtasks.store import MetricRow
 _AUC = "_auc"
 
 
-def label_leak(rows: Iterable[MetricRow], follower: str) -> str:
+def leak_sentence(rows: Iterable[MetricRow], follower: str) -> str:
     """Say how many labels the follower can read from what a run's training has sent it; empty where none was measured.
 
     Parameters

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from fedtasks.errors import FedtasksError, RunUnknown
-from fedtasks.reports.leaks import label_leak
+from fedtasks.reports.leaks import leak_sentence
 from fedtasks.reports.ledger import ledger
 from fedtasks.reports.status import ICONS, State, Status, counts_of, sentence, status_of
 from fedtasks.reports.tickets import rights
@@ -58,7 +58,7 @@ def run_report(store: Store, party: str, run_id: str) -> dict[str, Any]:
         "bytes_received": received,
         "ledger": [asdict(entry) for entry in ledger(store.disclosures.list(run_id), sent, counts)],
         "metrics": last_metrics(metrics),
-        "label_leak": label_leak(metrics, run.peer),
+        "leak": leak_sentence(metrics, run.peer),
         "importance": importance_of(metrics, run, party),
         "rights": run_rights(store, run, party),
         "approval": _approval(store, run),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from fedtasks.config import LabelKind
-from fedtasks.data.blocks import LABEL, TAG, TEST, WEIGHT, Blocks
+from fedtasks.data.blocks import LABEL, TAG, TEST, TRAIN, WEIGHT, Blocks
 from fedtasks.data.storage import RunStorage, local_path, read_json
 from fedtasks.errors import (
     ConfigDiffers,
     DataMissing,
     LabelInvalid,
+    LabelLeaks,
     LinkLost,
     PeerFailed,
     RowOrderDiffers,
@@ -41,6 +43,11 @@ SETTINGS = TrainSettings(epochs=4, batch_size=32, embedding=4, hidden=(8,), top=
 def contexts(root: Path, task: str, *, attempt: int = 1, settings: object = SETTINGS) -> tuple[Context, Context]:
     leader, follower = (Context(root, role, task, attempt=attempt, settings=settings) for role in ROLES)
     return leader, follower
+
+
+def sent_gradients(context: Context) -> int:
+    """Return how many messages with gradients have left."""
+    return context.sent["gradient"].messages if "gradient" in context.sent else 0
 
 
 def first_epoch(context: Context) -> int:
@@ -85,13 +92,57 @@ def test_train_reports_metrics_to_the_leader_only(trained: Any) -> None:
     _, leader, follower, _ = trained
     epochs = [metrics for _, metrics in leader.reports if metrics]
     assert len(epochs) == SETTINGS.epochs
-    assert all(set(metrics) == {"loss", "auc", "label_leak_auc"} for metrics in epochs)
+    leaks = {f"label_leak_{name}_auc" for name in ("norm", "direction", "spectral")}
+    worst = {"label_leak_auc", "label_leak_accuracy", "label_leak_guess_accuracy"}
+    assert all(set(metrics) == {"loss", "auc", *leaks, *worst} for metrics in epochs)
     assert epochs[-1]["loss"] < epochs[0]["loss"]
-    assert all(0.5 <= metrics["label_leak_auc"] <= 1.0 for metrics in epochs)
     assert follower.reports
     assert not any(metrics for _, metrics in follower.reports)
     assert not any("loss" in progress for progress, _ in follower.reports)
     assert follower.reports[-1][0]["done"] == follower.reports[-1][0]["of"]
+
+
+def test_train_says_that_every_label_can_be_read_however_little_norms_tell(trained: Any) -> None:
+    root, leader, _, _ = trained
+    epochs = [metrics for _, metrics in leader.reports if metrics]
+    figures = [metrics["label_leak_auc"] for metrics in epochs]
+    assert figures == sorted(figures)
+    assert figures[-1] == max(metrics["label_leak_spectral_auc"] for metrics in epochs) == 1.0
+    assert epochs[-1]["label_leak_accuracy"] == 1.0
+    assert all(metrics["label_leak_norm_auc"] < 0.95 for metrics in epochs)
+    cards = {
+        role: read_json(RunStorage(f"file://{root}/{role}", RUN).published("train").path("model.json"))
+        for role in ROLES
+    }
+    assert cards["leader"]["label_leak"]["auc"] == 1.0
+    assert cards["follower"]["label_leak"] is None
+
+
+def test_train_stops_before_the_next_epochs_gradients_leave_when_the_leak_passes_its_bound(tmp_path: Path) -> None:
+    for role in ROLES:
+        write_party(tmp_path, role)
+    bounded = replace(SETTINGS, max_label_leak=70)
+    leader, follower = contexts(tmp_path, "train", settings=bounded)
+    ended = run_both(training.train, leader, follower)
+    assert [type(error) for error in ended] == [LabelLeaks, PeerFailed]
+    assert sent_gradients(leader) == -(-Blocks.open(leader.storage).table(TRAIN).num_rows // SETTINGS.batch_size)
+    # Who clears the task, or denies to hold a checkpoint, gets no further one.
+    shutil.rmtree(local_path(follower.storage.folder("train")) / "checkpoints")
+    leader, follower = contexts(tmp_path, "train", attempt=2, settings=bounded)
+    assert isinstance(run_both(training.train, leader, follower)[0], LabelLeaks)
+    assert sent_gradients(leader) == 0
+
+
+def test_follower_that_hangs_up_before_an_epoch_ends_is_measured_too(tmp_path: Path) -> None:
+    for role in ROLES:
+        write_party(tmp_path, role, n=600)
+    bounded = replace(SETTINGS, max_label_leak=70)
+    leader, follower = contexts(tmp_path, "train", settings=bounded)
+    run_both(training.train, leader, follower, fail=("follower", 12))
+    assert sent_gradients(leader) > 0
+    leader, follower = contexts(tmp_path, "train", attempt=2, settings=bounded)
+    assert isinstance(run_both(training.train, leader, follower)[0], LabelLeaks)
+    assert sent_gradients(leader) == 0
 
 
 def test_halves_trained_over_a_link_equal_the_joint_network(trained: Any) -> None:
@@ -236,5 +287,5 @@ def test_train_with_far_too_large_a_learning_rate_raises(tmp_path: Path) -> None
         write_party(tmp_path, role)
     wild = replace(SETTINGS, learning_rate=1e20)
     leaders, followers = run_both(training.train, *contexts(tmp_path, "train", settings=wild))
-    assert isinstance(leaders, TrainingDiverged)
-    assert isinstance(followers, PeerFailed)
+    # Whichever half finds first that its numbers have grown beyond all measure says so; the other is told.
+    assert {type(leaders), type(followers)} == {TrainingDiverged, PeerFailed}

@@ -46,10 +46,10 @@ class Document:
         Raw column → input of the SavedModel, and how it encodes them.
     digest, peer_digest
         Of this half (see `half_digest`) and of the one that it was trained with.
-    label_leak
-        At the leader: the worst that was measured of what its training, and those that it went on from, have sent.
     format
         The algorithm's name.
+    label_leak
+        At the leader: the worst that was measured of what its training, and those that it went on from, have sent.
     """
 
     run_id: str
@@ -60,8 +60,8 @@ class Document:
     encoder: Encoder
     digest: str
     peer_digest: str
-    label_leak: Leak | None = None
     format: str = ""
+    label_leak: Leak | None = None
 
 
 def half_digest(encoder: Encoder, network: Network) -> str:

@@ -99,8 +99,8 @@ def train(context: TaskContext) -> Outcome:
         encoder=encoder,
         digest=found,
         peer_digest=peer,
-        label_leak=meter.worst,
         format=SPLIT_NN.name,
+        label_leak=meter.worst,
     )
     steps = settings.epochs * n_batches(len(features), settings)
     half = SplitNnHalf(document, network)

@@ -197,6 +197,12 @@ CASES = {
         "TICKET_SCOPE",
         "limits.epochs",
     ),
+    "labels that anybody reads": (
+        lambda pair: grant_ticket(pair.shop, pair.bank, floor={"label_protection": "any"}),
+        {},
+        "FLOOR_VIOLATED",
+        "floor.label_protection",
+    ),
     "one run too many": (exhausted, {}, "TICKET_EXHAUSTED", "limits.runs"),
     "too many at once": (busy, {}, "TICKET_BUSY", "limits.concurrent_runs"),
 }

@@ -129,6 +129,15 @@ def test_run_show_tells_the_ten_features_that_count_most_and_json_all(
     assert list(report["metrics"]) == ["train.auc"]
 
 
+def test_run_show_says_how_many_labels_the_peer_can_read(run: Run, store: Store, run_id: str, party_file: str) -> None:
+    figures = {"label_leak_spectral_auc": 1.0, "label_leak_auc": 1.0, "label_leak_accuracy": 1.0}
+    store.metrics.put([MetricRow(run_id, "train", name, 2, value, 0) for name, value in figures.items()])
+    shown = " ".join(run("run", "show", run_id, "--party", party_file).out.split())
+    expected = "shop can read 100 % of the labels of train rows from the gradients (spectral attack, epoch 2)"
+    assert expected in shown
+    assert run("run", "show", run_id, "--json", "--party", party_file).json()["leak"] == expected
+
+
 def test_run_show_tells_rights_and_approval(run: Run, store: Store, met: tuple[str, str], ticket_id: str) -> None:
     run("ticket", "accept", "t", "--party", met[0])
     config = json.dumps({"leader": "bank", "steps": {}})

@@ -46,6 +46,10 @@ def test_ticket_issue_signs_what_was_asked(run: Run, met: tuple[str, str]) -> No
         "100000",
         "--intersection",
         "client",
+        "--label-protection",
+        "none",
+        "--label-leak",
+        "70",
     ]
     run("ticket", "issue", "--to", "bank", "--dataset", "customers", *options, "--party", met[1])
     shop = load_party(met[1])
@@ -76,6 +80,8 @@ def test_ticket_issue_signs_what_was_asked(run: Run, met: tuple[str, str]) -> No
         "floor.pad_rows": 1000,
         "floor.min_leaf_rows": 30,
         "floor.first_tree": "leader",
+        "floor.label_protection": "none",
+        "limits.label_leak": 70,
     }
     assert grant.bounds == complete(said)
     assert (decision.actor, decision.action, decision.detail["ticket"]) == ("shop", "ticket.issued", grant.ticket_id)
@@ -130,8 +136,22 @@ def test_ticket_commands_tell_as_json_what_they_have_done(run: Run, met: tuple[s
     issued = run("ticket", "issue", *asked, "--json", "--party", met[1]).json()
     accepted = run("ticket", "accept", "t", "--json", "--party", met[0]).json()
     revoked = run("ticket", "revoke", issued["ticket_id"], "--reason", "x", "--json", "--party", met[1]).json()
-    assert accepted == {"ticket_id": issued["ticket_id"], "granted_by": "shop"}
+    assert accepted == {"ticket_id": issued["ticket_id"], "granted_by": "shop", "warnings": []}
     assert revoked == {"ticket_id": issued["ticket_id"], "reason": "x"}
+
+
+def test_whoever_grants_accepts_or_reviews_a_ticket_is_told_that_labels_can_be_read(
+    run: Run, met: tuple[str, str]
+) -> None:
+    asked = ("--to", "bank", "--dataset", "customers", "--pipeline", "train", "--out", "t")
+    issued = run("ticket", "issue", *asked, "--label-protection", "none", "--party", met[1]).out
+    accepted = run("ticket", "accept", "t", "--party", met[0]).out
+    ticket_id = run("ticket", "list", "--json", "--party", met[0]).json()[0]["ticket_id"]
+    shown = run("ticket", "show", ticket_id, "--party", met[0]).out
+    plain = run("ticket", "issue", *asked, "--party", met[1]).out
+    for text in (issued, accepted, shown):
+        assert "the follower can read the labels of all train rows" in " ".join(text.split())
+    assert "can read" not in plain
 
 
 def test_whoever_changes_a_ticket_leaves_the_same_record(run: Run, met: tuple[str, str], ticket_id: str) -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedtasks.errors import ProtocolViolated, RowOrderDiffers
+from fedtasks.errors import ProtocolViolated, RowOrderDiffers, TrainingDiverged
 from fedtasks.exchange.files import FileMessage
 from fedtasks.exchange.message import (
     ArrayMessage,
@@ -49,6 +49,32 @@ class OneWay:
 
     def close(self) -> None:
         self.is_closed = True
+
+
+NUMBERS = ArrayMessage("numbers", *WORDS, dtype="float32", shape=(None,), most=10)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 10.1, -10.1])
+def test_number_that_is_not_finite_or_too_large_is_refused_and_does_not_leave(value: float) -> None:
+    values, link = np.array([0, value], np.float32), OneWay()
+    with pytest.raises(ProtocolViolated, match="message `numbers` of batch 7 has a number that is not finite"):
+        NUMBERS.receive(OneWay(values), of="batch 7")
+    with pytest.raises(TrainingDiverged, match="message `numbers` of batch 7 has a number that is not finite"):
+        NUMBERS.send(link, values, of="batch 7")
+    assert link.names == []
+
+
+@pytest.mark.parametrize("values", [[], [10, -10], [0]])
+def test_numbers_within_what_was_declared_pass(values: list[float]) -> None:
+    link = OneWay()
+    NUMBERS.send(link, np.array(values, np.float32))
+    assert NUMBERS.receive(link).tolist() == values
+
+
+def test_every_array_of_floating_numbers_declares_how_large_they_may_be() -> None:
+    arrays = [each for each in DECLARED if isinstance(each, ArrayMessage) and np.dtype(each.dtype).kind == "f"]
+    assert {"activation", "gradient", "embedding", "scores of rows"} <= {each.name for each in arrays}
+    assert [each.name for each in arrays if each.most is None] == []
 
 
 def received(message: Any, payload: Any, *expected: Any) -> Any:

@@ -105,6 +105,14 @@ def test_note_of_a_success_counts_what_was_done() -> None:
     assert "3,000 people shared" in note(replace(RUN, state="succeeded"), [done])
 
 
+def test_note_of_a_success_says_how_many_labels_the_peer_can_read() -> None:
+    done = replace(RUN, state="succeeded")
+    leak = "shop can read 100 % of the labels of train rows from the gradients (spectral attack, epoch 2)"
+    text = run_note(done.run_id, status_of(done, [], [], party="bank"), [], LINK, leak)
+    assert "shop can read 100 % of the labels of train rows" in text
+    assert "⚠" not in note(done, [])
+
+
 @pytest.mark.parametrize(
     "text", ["<img src=x onerror=alert(1)>", "[a](javascript:alert(1))", "`x` *y* _z_", "__x__ ~~y~~ | z |"]
 )

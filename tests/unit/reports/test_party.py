@@ -153,6 +153,16 @@ def said(listed: list[dict[str, Any]]) -> dict[str, Any]:
     return {each["clause"]: each["value"] for each in listed}
 
 
+def test_ticket_that_lets_labels_be_read_says_so_in_words(store: Store) -> None:
+    put_ticket(store, granted=True, ticket_id="t-1")
+    put_ticket(store, granted=True, ticket_id="t-2", floor={"label_protection": "none"})
+    found = {each["ticket_id"]: each for each in ticket_reports(store, "bank", NOW_MS)["granted"]}
+    assert found["t-1"]["warnings"] == []
+    (warning,) = found["t-2"]["warnings"]
+    assert "the follower can read the labels of all train rows" in warning
+    assert found["t-2"]["floor"] == []
+
+
 def test_ticket_shows_what_it_says_of_trees_and_nothing_that_demands_nothing(store: Store) -> None:
     put_ticket(store, granted=True, ticket_id="t-1")
     put_ticket(
@@ -164,8 +174,10 @@ def test_ticket_shows_what_it_says_of_trees_and_nothing_that_demands_nothing(sto
         outputs={"scores": "both"},
     )
     plain, bounded = sorted(ticket_reports(store, "bank", NOW_MS)["granted"], key=lambda ticket: ticket["ticket_id"])
-    assert plain["floor"] == []
-    assert said(bounded["floor"]) == {"floor.min_leaf_rows": 30, "floor.first_tree": "leader"}
+    # What no ticket allows unless it says so is demanded of all.
+    always = {"floor.label_protection": "any"}
+    assert said(plain["floor"]) == always
+    assert said(bounded["floor"]) == {"floor.min_leaf_rows": 30, "floor.first_tree": "leader", **always}
     (trees,) = bounded["limits"]
     assert (trees["clause"], trees["label"], trees["limit"], trees["used"]) == ("limits.trees", "trees", 9, None)
     assert trees["text"] == clauses()["limits.trees"].sentence

@@ -36,6 +36,7 @@ def failure_of(folder: Path, kind: str, settings: dict[str, Any], bounds: dict[s
         ("psi", {}, {"outputs.intersection": "client"}, "TICKET_SCOPE", "step.learns"),
         ("secureboost", {"trees": 21}, {"limits.trees": 20}, "TICKET_SCOPE", "step.trees"),
         ("evaluate", {"scores": "both"}, {}, "TICKET_SCOPE", "step.scores"),
+        ("split_nn", {}, {}, "FLOOR_VIOLATED", "step.label_protection"),
         ("", {"trees": 1}, {"limits.trees": 20}, "TICKET_SCOPE", "step.trees"),
     ],
     ids=str,
@@ -52,6 +53,7 @@ def test_half_beyond_a_bound_fails_before_it_begins(
     [
         ("psi", {"pad_rows": 1000}, {"floor.pad_rows": 1000}),
         ("secureboost", {}, {"limits.trees": 20}),
+        ("split_nn", {}, {"floor.label_protection": "none"}),
         ("", {"trees": 10**6}, {"limits.trees": None}),
     ],
     ids=str,

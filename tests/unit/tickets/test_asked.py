@@ -20,6 +20,7 @@ STRICT: dict[str, Any] = {
     "limits": {"trees": 20},
     "floor": {"key_bits": 3072, "min_intersection": 50, "pad_rows": 100, "min_leaf_rows": 30, "first_tree": "leader"},
 }
+UNPROTECTED: dict[str, Any] = {"floor": {"label_protection": "none"}}
 
 
 def ask(bounds: dict[str, Any], steps: dict[str, Any], **kinds: str) -> tuple[Asked, ...]:
@@ -98,11 +99,35 @@ def test_default_of_the_intersection_below_a_floor_is_refused_although_nobody_na
 
 def test_default_within_its_bound_needs_no_name() -> None:
     ask({"limits": {"trees": 20}, "floor": {"first_tree": "leader"}}, {"psi": {}, "train": {}})
-    ask({"limits": {"epochs": 25}}, {"train": {}}, train="split_nn")
-    assert refusal(TicketScope, {"limits": {"epochs": 24}}, {"train": {}}, train="split_nn") == (
+    ask({"limits": {"epochs": 25}, **UNPROTECTED}, {"train": {}}, train="split_nn")
+    assert refusal(TicketScope, {"limits": {"epochs": 24}, **UNPROTECTED}, {"train": {}}, train="split_nn") == (
         "limits.epochs",
         "train.epochs",
     )
+
+
+@pytest.mark.parametrize("bounds", [{}, {"floor": {"label_protection": "any"}}])
+def test_training_that_does_not_protect_labels_needs_a_ticket_that_allows_it_by_name(bounds: dict[str, Any]) -> None:
+    expected = ("floor.label_protection", "train.label_protection")
+    assert refusal(FloorViolated, bounds, {"train": {}}, train="split_nn") == expected
+    assert refusal(FloorViolated, bounds, {"train": {"label_protection": "none"}}, train="split_nn") == expected
+    ask(UNPROTECTED, {"train": {}}, train="split_nn")
+    ask(bounds, {"train": {}}, train="secureboost")
+
+
+def test_step_of_no_known_kind_cannot_name_the_protection_of_labels_itself() -> None:
+    assert refusal(FloorViolated, {}, {"own": {"label_protection": "none"}}, own="") == (
+        "floor.label_protection",
+        "own.label_protection",
+    )
+
+
+def test_ticket_that_bounds_the_leak_refuses_a_run_that_names_no_bound() -> None:
+    bounds = {"limits": {"label_leak": 70}, **UNPROTECTED}
+    expected = ("limits.label_leak", "train.max_label_leak")
+    assert refusal(TicketScope, bounds, {"train": {}}, train="split_nn") == expected
+    assert refusal(TicketScope, bounds, {"train": {"max_label_leak": 71}}, train="split_nn") == expected
+    ask(bounds, {"train": {"max_label_leak": 70}}, train="split_nn")
 
 
 def test_step_that_the_configuration_leaves_out_has_its_defaults() -> None:

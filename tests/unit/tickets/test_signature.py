@@ -364,7 +364,17 @@ def test_ticket_that_the_previous_release_signed_reads_as_it_was_meant() -> None
         "floor.min_leaf_rows": 30,
         "floor.first_tree": "leader",
     }
-    assert grant.bounds == {**said, "floor.pad_rows": 1}
+    since = {"floor.pad_rows": 1, "limits.label_leak": None, "floor.label_protection": "any"}
+    assert grant.bounds == {**said, **since}
+
+
+def test_ticket_that_allows_labels_without_protection_says_so_in_what_is_signed() -> None:
+    allowed = dataclasses.replace(GRANT, floor={"label_protection": "none"})
+    token = issue(allowed, GRANTOR)
+    assert claims_of(token)["floor"]["label_protection"] == "none"
+    assert read(token, GRANTOR.public_key()).warnings == allowed.warnings
+    assert ["can read the labels of all train rows" in warning for warning in allowed.warnings] == [True]
+    assert read(TOKEN, GRANTOR.public_key()).warnings == ()
 
 
 def test_claims_of_a_ticket_keep_their_form_and_leave_out_what_demands_nothing() -> None:

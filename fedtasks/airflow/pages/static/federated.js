@@ -28,7 +28,7 @@ class RunPage {
     const parts = {
       top: part(title, ({ state, reason }) => [state, reason]),
       approval: part(approvalOf, ({ approval }) => approval),
-      leak: part(leakOf, ({ label_leak }) => label_leak),
+      leak: part(leakOf, ({ leak }) => leak),
       tasks: part(lanes, ({ tasks }) => tasks),
       sent: part(ledger, ({ ledger }) => ledger),
       rights: part(rights, ({ rights }) => rights),
@@ -185,7 +185,7 @@ function approvalOf(run) {
 }
 
 function leakOf(run) {
-  return run.label_leak ? h("p", { role: "note" }, `⚠ ${run.label_leak}.`) : null;
+  return run.leak ? h("p", { role: "note" }, `⚠ ${run.leak}.`) : null;
 }
 
 function receipts(run) {

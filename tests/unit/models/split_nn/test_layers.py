@@ -101,6 +101,21 @@ def test_gradients_of_both_halves_equal_joint_autodiff() -> None:
     assert checked == len(expected) == 6
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, 2e9])
+def test_activation_that_is_not_finite_does_not_enter_an_ordinary_model(value: float) -> None:
+    leader_link, follower_link = memory_pair()
+    received = Receive(leader_link, "activation", width=3)
+    follower_link.send("activation", np.array([[0, value, 0]], np.float32))
+    with pytest.raises(tf.errors.UnknownError, match=r"VIOLATED: message `activation` has a number that is not finite"):
+        received(OWN[:1])
+
+
+def test_own_activation_that_is_not_finite_does_not_leave_an_ordinary_model() -> None:
+    _, follower_link = memory_pair()
+    with pytest.raises(tf.errors.UnknownError, match="DIVERGED: message `activation` has a number that is not finite"):
+        Send(follower_link, "activation")(np.array([[np.inf]], np.float32))
+
+
 def test_receive_batches_of_other_sizes_raises() -> None:
     leader, follower = build_halves()
     with pytest.raises(tf.errors.UnknownError, match=r"VIOLATED: .*`activation` is not float32 array \(9, 16\)"):
