@@ -94,6 +94,8 @@ def main(folder: Path, *, keep: bool = False) -> None:
         with console.status("starting"):
             demo.start(parties, PIPELINE)
             ticket = demo.grant(bank, shop, (PIPELINE,))
+        for warning in demo.warnings(shop, ticket):
+            console.print(f"  ⚠ {warning}.")
         live(console, *sides)
         result = {**account(*sides, ticket), "wall_s": round(time.monotonic() - began, 1)}
         print(json.dumps(result), flush=True)

@@ -84,6 +84,8 @@ def main(folder: Path, *, keep: bool = False) -> None:
         console.print(
             f"[bold]3[/] the shop granted ticket {ticket}; the bank triggers its DAG, the shop's starts by itself"
         )
+        for warning in warnings(shop, ticket):
+            console.print(f"  ⚠ {warning}.")
         bank.trigger(PIPELINE, DAG_RUN, conf(PARTITION))
         run_id = follow(bank, shop, console)
         console.print("[bold]4[/] the bank alone and both pooled, for comparison …")
@@ -198,6 +200,12 @@ def grant(bank: LocalParty, shop: LocalParty, pipelines: Sequence[str] = (PIPELI
     bank.command("ticket", "accept", ticket_id)
     wait_for(lambda: listed(shop)[0]["state"] == "accepted", 30, "the acceptance to return to the shop")
     return ticket_id
+
+
+def warnings(party: LocalParty, ticket: str) -> list[str]:
+    """Return what a ticket lets be done that whoever signs it should know."""
+    found: list[str] = json.loads(party.command("ticket", "show", ticket, "--json"))["warnings"]
+    return found
 
 
 def conf(partition: str, **steps: Mapping[str, Any]) -> dict[str, Any]:
