@@ -99,6 +99,8 @@ def test_days_go_on_from_the_version_in_use_and_are_measured_on_the_same_people(
     row = world.models["follower"].get(MODEL, 2).version
     assert (row.parent, row.own_digest) == (1, world.half("follower", "credit.d2.1").card.digest)
     assert world.half("leader", "credit.d2.1").document.encoder == world.half("leader", "credit.d1.1").document.encoder
+    leaks = [world.half("leader", run_id).document.label_leak for run_id in ("credit.d1.1", "credit.d2.1")]
+    assert 0.9 < leaks[0].auc <= leaks[1].auc
     blocks = {role: Blocks.open(RunStorage(f"file://{world.root}/{role}", "credit.d2.1")) for role in ROLES}
     test = {role: opened.table(TEST) for role, opened in blocks.items()}
     before = {role: world.half(role, "credit.d1.1") for role in ROLES}

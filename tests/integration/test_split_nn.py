@@ -28,9 +28,10 @@ from fedtasks.errors import (
 )
 from fedtasks.models import tasks
 from fedtasks.models.evaluation import evaluate
-from fedtasks.models.settings import EvaluateSettings
+from fedtasks.models.settings import EvaluateSettings, PredictSettings
 from fedtasks.models.split_nn import training
 from fedtasks.models.split_nn.joint import train_pooled
+from fedtasks.models.split_nn.model import SplitNnHalf
 from fedtasks.models.split_nn.settings import TrainSettings
 from fedtasks.models.versions import load_half
 from fedtasks.runtime.context import Outcome
@@ -181,6 +182,22 @@ def test_evaluate_scores_the_test_rows_and_tells_only_the_leader(trained: Any) -
     assert leaders.counts == {"rows_test": test.num_rows}
     assert not any(metrics for _, metrics in follower.reports)
     assert follower.storage.published("evaluate").files == ()
+
+
+@pytest.mark.parametrize(("method", "failing"), [("answer", "follower"), ("score", "leader")])
+def test_scores_that_are_not_finite_reach_neither_a_file_nor_the_peer(
+    trained: Any, monkeypatch: pytest.MonkeyPatch, method: str, failing: str
+) -> None:
+    root, *_ = trained
+    sound = getattr(SplitNnHalf, method)
+    monkeypatch.setattr(SplitNnHalf, method, lambda *known: sound(*known) * np.float32(np.nan))
+    settings = PredictSettings(scores="both")
+    leader, follower = (Context(root, role, "predict", settings=settings) for role in ROLES)
+    ended = dict(zip(ROLES, run_both(tasks.predict, leader, follower), strict=True))
+    assert isinstance(ended.pop(failing), TrainingDiverged)
+    assert [type(error) for error in ended.values()] == [PeerFailed]
+    with pytest.raises(DataMissing):
+        leader.storage.published("predict")
 
 
 @pytest.mark.parametrize(("role", "fail_at"), [("follower", 3), ("leader", 9), ("follower", 14), ("leader", 24)])
