@@ -341,3 +341,19 @@ def test_note_names_what_keeps_the_peers_half_from_beginning(
         with pair.shop.client() as shop:
             shop.announce(run_id, "align", "s", 60)
         wait_for(lambda: "is paused" not in _note(pair.bank, "manual-1"))
+
+
+def test_note_says_at_the_leader_alone_how_many_labels_the_follower_can_read(opened: tuple[Pair, str]) -> None:
+    pair, run_id = opened
+    leak = {"label_leak_spectral_auc": 1.0, "label_leak_auc": 1.0, "label_leak_accuracy": 1.0}
+    with pair.bank.client() as bank, pair.shop.client() as shop:
+        attempt = meet([bank, shop], run_id)
+        bank.report(run_id, TASK, attempt, step=2, metrics=leak)
+        for client in (bank, shop):
+            client.finish(run_id, TASK, attempt, outcome={"counts": {"rows": 3}, "digests": {}})
+        for client in (bank, shop):
+            client.close_run(run_id)
+        said = "shop can read 100 % of the labels of train rows from the gradients"
+        wait_for(lambda: said in _note(pair.bank, "manual-1"))
+        wait_for(lambda: "Done with bank" in _note(pair.shop, run_id))
+        assert "can read" not in _note(pair.shop, run_id)
