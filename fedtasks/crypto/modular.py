@@ -91,6 +91,25 @@ class Ring:
             raise ProtocolViolated(f"row {above} of {len(rows)} is not a number below the modulus")
         return self._enter(np.ascontiguousarray(rows))
 
+    def enter_units(self, rows: Bytes) -> Words:
+        """Take rows of which each must have an inverse.
+
+        Raises
+        ------
+        ProtocolViolated
+            A row has none: it is 0, or has a factor in common with the modulus. Or it is none that `enter` takes.
+
+        Notes
+        -----
+        Cost: a multiplication per row and one greatest common divisor for all, as a product has an inverse exactly if
+        each of its factors has one.
+        """
+        residues = self.enter(rows)
+        if not self._is_unit(self.leave(self.product(residues))[0]):
+            wrong = next(place for place, row in enumerate(rows) if not self._is_unit(row))
+            raise ProtocolViolated(f"row {wrong} of {len(rows)} has no inverse modulo the key")
+        return residues
+
     def leave(self, residues: Words) -> Bytes:
         """Return residues as rows of `width` bytes, each below the modulus."""
         residues = self._checked(residues)
@@ -288,6 +307,9 @@ class Ring:
         found = self._new(len(rows))
         in_slices(len(rows), lambda s: self._kernel.enter(found[s], rows[s], self._modulus))
         return found
+
+    def _is_unit(self, row: Bytes) -> bool:
+        return bool(gmpy2.gcd(int.from_bytes(row.tobytes(), "big"), self.n) == 1)
 
     def _first_above(self, rows: Bytes) -> int | None:
         """Return the first row that is not below the modulus."""

@@ -54,13 +54,16 @@ class SumCipher(Protocol):
         The sum of nothing, one row.
     width
         Bytes of a ciphertext on the wire.
+    precision
+        Bits that either number of a pair may have.
     """
 
     zero: np.ndarray
     width: int
+    precision: int
 
     def enter(self, rows: Bytes) -> np.ndarray:
-        """Take ciphertexts from the wire."""
+        """Take ciphertexts from the wire; raise `ProtocolViolated` if nothing could hide what is added to one."""
 
     def leave(self, sums: np.ndarray) -> Bytes:
         """Return rows for other processes of this party alone: nothing hides what they are sums of."""
@@ -73,6 +76,9 @@ class SumCipher(Protocol):
 
     def totals(self, values: np.ndarray, order: Integers, starts: Integers) -> np.ndarray:
         """Add up the rows that each segment of `order` names; see `Ring.products`."""
+
+    def add_plain(self, sums: np.ndarray, first: Integers, second: Integers) -> np.ndarray:
+        """Add a pair of integers to each sum, the second one not negative."""
 
     def seal(self, sums: np.ndarray) -> Bytes:
         """Pack sums, hide what they are sums of, and return rows for the wire."""
@@ -111,7 +117,7 @@ class PaillierOwner:
 
     def decrypt(self, sealed: Bytes, n_sums: int) -> tuple[Integers, Integers]:
         """Return sums; raise `ProtocolViolated` if these are none."""
-        return self._slots.unpack(self._private, self._public.ring.enter(sealed), n_sums)
+        return self._slots.unpack(self._private, self._public.ring.enter_units(sealed), n_sums)
 
     def close(self) -> None:
         """Draw no more randomness."""
@@ -136,6 +142,7 @@ class PaillierSums:
         self._ring = self._public.ring
         self.zero = self._ring.ones
         self.width = self._public.width
+        self.precision = self._slots.precision
 
     @classmethod
     def of(cls, key: EncryptionKey, n_rows: int, key_bits: int) -> PaillierSums:
@@ -155,8 +162,15 @@ class PaillierSums:
         return found
 
     def enter(self, rows: Bytes) -> np.ndarray:
-        """Take ciphertexts as residues modulo n²."""
-        return self._ring.enter(rows)
+        """Take ciphertexts as residues modulo n².
+
+        Raises
+        ------
+        ProtocolViolated
+            One has no inverse: it is 0, or has a factor of the key, which its owner knows. No mask changes which factor
+            that is, so whoever sees a product would see whether it is one of its factors.
+        """
+        return self._ring.enter_units(rows)
 
     def leave(self, sums: np.ndarray) -> Bytes:
         """Return residues as rows of bytes."""
@@ -173,6 +187,10 @@ class PaillierSums:
     def totals(self, values: np.ndarray, order: Integers, starts: Integers) -> np.ndarray:
         """Multiply residues by segments."""
         return self._ring.products(values, order, starts)
+
+    def add_plain(self, sums: np.ndarray, first: Integers, second: Integers) -> np.ndarray:
+        """Multiply residues by ciphertexts without randomness; `seal` brings it."""
+        return self._ring.multiply(sums, self._slots.encode(self._public, first, second))
 
     def seal(self, sums: np.ndarray) -> Bytes:
         """Pack sums and multiply them by fresh encryptions of zero.
