@@ -9,7 +9,7 @@ from __future__ import annotations
 import abc
 import enum
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Self
 
@@ -63,6 +63,8 @@ class Algorithm:
         How many parties train one model.
     earlier_formats
         What halves of this algorithm were called by earlier releases, which `load` reads too.
+    check_settings
+        Raises `ConfigError` unless settings suit a label of this kind with these classes; by default all do.
     """
 
     name: str
@@ -73,6 +75,7 @@ class Algorithm:
     rows: Rows = Rows.ALIGNED
     parties: int = 2
     earlier_formats: tuple[str, ...] = ()
+    check_settings: Callable[[Any, LabelKind, Sequence[str]], None] = lambda *_: None
 
     @property
     def kind(self) -> Kind:

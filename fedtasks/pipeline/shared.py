@@ -88,7 +88,7 @@ def check_shared(party: Party, peer: str, steps: Sequence[Step], shared: Mapping
         raise ConfigDiffers(field="steps", ours=" ".join(ours), theirs=" ".join(theirs))
     check_steps(steps, shared["steps"])
     dataset = party.dataset(datasets[party.name])
-    _check_label(dataset, LEADER if leader == party.name else FOLLOWER, steps)
+    _check_label(dataset, LEADER if leader == party.name else FOLLOWER, steps, shared["steps"])
 
 
 def check_steps(steps: Sequence[Step], settings: Mapping[str, Mapping[str, Any]]) -> None:
@@ -129,8 +129,8 @@ def check_steps(steps: Sequence[Step], settings: Mapping[str, Mapping[str, Any]]
                 raise ConfigError(text, field=name)
 
 
-def _check_label(dataset: Dataset, role: str, steps: Sequence[Step]) -> None:
-    """Refuse a dataset that has not the label which the steps ask of a party in this role."""
+def _check_label(dataset: Dataset, role: str, steps: Sequence[Step], settings: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse a dataset that has not the label which the steps ask of a party in this role, or settings for another."""
     if any(step.needs_label for step in steps):
         if role == LEADER and dataset.label is None:
             raise LabelInvalid(f"this party leads, but its dataset `{dataset.name}` declares no label")
@@ -139,7 +139,10 @@ def _check_label(dataset: Dataset, role: str, steps: Sequence[Step]) -> None:
     known = algorithms()
     for step in steps:
         if role == LEADER and step.kind in known:
-            known[step.kind].check_label(dataset.label_kind)
+            found = known[step.kind]
+            found.check_label(dataset.label_kind)
+            asked = build(found.settings, dict(settings[step.name]), path=step.name)
+            found.check_settings(asked, dataset.label_kind, dataset.label_classes)
 
 
 def check_models(

@@ -25,7 +25,7 @@ from tests.support.spark_cluster import SparkCluster
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
-SETTINGS = TrainSettings(trees=3, depth=3, bins=8, min_leaf_rows=5, learning_rate=0.5, subsample=0.8)
+SETTINGS = TrainSettings(trees=3, depth=3, bins=8, min_leaf_rows=5, noise_rows=0, learning_rate=0.5, subsample=0.8)
 
 
 def test_trees_grown_on_the_cluster_equal_those_of_one_machine(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,14 @@ from tests.support.halves import ROLES, RUN, Context, run_both
 from tests.unit.models.secureboost import boosting
 from tests.unit.models.secureboost.boosting import NullOwner, NullSums, Problem, as_plain, boost_plainly
 
-SETTINGS = TrainSettings(trees=4, depth=3, bins=8, min_leaf_rows=5, learning_rate=0.5)
+SETTINGS = TrainSettings(trees=4, depth=3, bins=8, min_leaf_rows=5, noise_rows=0, learning_rate=0.5)
 SEEDS = {"leader": 11, "follower": 12}
 FEATURES = {
     "leader": {"age": FeatureType.NUMERIC, "home": FeatureType.CATEGORICAL},
     "follower": {"income": FeatureType.NUMERIC, "job": FeatureType.CATEGORICAL, "visits": FeatureType.NUMERIC},
 }
 CLASSES = ("bad", "fair", "good")
+OF_CLASSES = replace(SETTINGS, trees_per_round=len(CLASSES))
 N_ROWS = 300
 Ends = tuple[Any, Any]
 

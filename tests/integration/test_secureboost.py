@@ -23,6 +23,7 @@ from fedtasks.errors import (
     CategoryUnknown,
     ColumnEmpty,
     ConfigDiffers,
+    ConfigError,
     DataCorrupt,
     DataMissing,
     LabelInvalid,
@@ -35,6 +36,7 @@ from fedtasks.errors import (
 from fedtasks.models import evaluation
 from fedtasks.models.secureboost import training
 from fedtasks.models.secureboost.model import LeaderHalf
+from fedtasks.models.secureboost.settings import TrainSettings
 from fedtasks.models.settings import EvaluateSettings, PredictSettings
 from fedtasks.models.versions import load_half
 from fedtasks.runtime.context import Outcome
@@ -42,6 +44,7 @@ from tests.integration.secureboost_case import (
     CLASSES,
     FEATURES,
     N_ROWS,
+    OF_CLASSES,
     SETTINGS,
     PlainOwner,
     PlainSums,
@@ -185,9 +188,10 @@ def test_halves_under_a_real_key_equal_those_without_encryption(
 def test_label_of_any_kind_with_and_without_weights(tmp_path: Path, kind: LabelKind, weighted: bool) -> None:
     weights = np.linspace(0.5, 4, N_ROWS) if weighted else None
     write_both(tmp_path, kind=kind, weights=weights)
-    outcome, _ = succeeded("train", tmp_path, SETTINGS)
-    assert outcome.counts["trees"] == SETTINGS.trees * (len(CLASSES) if kind is LabelKind.CLASSES else 1)
-    assert_trees_of_pooled_rows(tmp_path, SETTINGS)
+    settings = OF_CLASSES if kind is LabelKind.CLASSES else SETTINGS
+    outcome, _ = succeeded("train", tmp_path, settings)
+    assert outcome.counts["trees"] == SETTINGS.trees * settings.trees_per_round
+    assert_trees_of_pooled_rows(tmp_path, settings)
     _, (leader, _) = succeeded("evaluate", tmp_path, EvaluateSettings(batch_size=20))
     found, test = predictions(leader), Blocks.open(leader.storage).table(TEST)
     scores = np.array(found["score"].to_pylist())
@@ -321,7 +325,7 @@ def test_evaluate_measures_the_version_in_use_too(trained: Trained, tmp_path: Pa
 @pytest.mark.parametrize("kind", list(LabelKind))
 def test_evaluate_without_test_rows_is_refused_on_both_sides(tmp_path: Path, kind: LabelKind, scores: str) -> None:
     write_both(tmp_path, kind=kind, test_fraction=1e-9)
-    succeeded("train", tmp_path, SETTINGS)
+    succeeded("train", tmp_path, OF_CLASSES if kind is LabelKind.CLASSES else SETTINGS)
     ends, _ = run("evaluate", tmp_path, EvaluateSettings(scores=scores))
     assert errors_of(ends) == [LabelInvalid, LabelInvalid]
     assert "raise `test_fraction`" in str(ends[0])
@@ -329,7 +333,7 @@ def test_evaluate_without_test_rows_is_refused_on_both_sides(tmp_path: Path, kin
 
 def test_follower_that_may_have_scores_of_classes_gets_them(tmp_path: Path) -> None:
     write_both(tmp_path, kind=LabelKind.CLASSES)
-    succeeded("train", tmp_path, SETTINGS)
+    succeeded("train", tmp_path, OF_CLASSES)
     _, (leader, follower) = succeeded("predict", tmp_path, PredictSettings(scores="both"))
     ours, theirs = predictions(leader), predictions(follower)
     assert ours["score"] == theirs["score"]
@@ -426,10 +430,33 @@ def test_label_of_which_nothing_can_be_learnt_is_refused_before_anything_is_sent
     tmp_path: Path, kind: LabelKind, labels: np.ndarray, message: str
 ) -> None:
     write_both(tmp_path, kind=kind, labels=labels, test_fraction=1e-9)
-    ends, (leader, _) = run("train", tmp_path, SETTINGS)
+    ends, (leader, _) = run("train", tmp_path, OF_CLASSES if kind is LabelKind.CLASSES else SETTINGS)
     assert errors_of(ends) == [LabelInvalid, PeerFailed]
     assert message in str(ends[0])
     assert leader.facts == {}
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "needed"), [(LabelKind.CLASSES, SETTINGS, 3), (LabelKind.BINARY, OF_CLASSES, 1)]
+)
+def test_label_that_needs_another_number_of_trees_is_refused_before_anything_is_sent(
+    tmp_path: Path, kind: LabelKind, settings: TrainSettings, needed: int
+) -> None:
+    write_both(tmp_path, kind=kind)
+    ends, (leader, _) = run("train", tmp_path, settings)
+    assert errors_of(ends) == [ConfigError, PeerFailed]
+    assert f"needs {needed} trees a round" in str(ends[0])
+    assert leader.facts == {}
+
+
+def test_trees_under_noise_score_as_well_as_without(tmp_path: Path) -> None:
+    write_both(tmp_path)
+    succeeded("train", tmp_path, replace(SETTINGS, noise_rows=1))
+    _, (leader, _) = succeeded("evaluate", tmp_path, EvaluateSettings())
+    assert leader.reports[-1][1]["auc"] > 0.8
+    model = halves_of(tmp_path)[0]
+    assert all(node.gain >= 0 for tree in model.trees for node in tree.nodes)
+    assert model.peer_trees
 
 
 def test_test_rows_of_one_class_are_refused(trained: Trained, copied: Path) -> None:
@@ -588,7 +615,7 @@ def test_train_stopped_midway_resumes_to_the_same_bytes(
 
 
 def test_train_stopped_twice_with_early_stopping_resumes_to_the_same_bytes(tmp_path: Path) -> None:
-    eager = replace(SETTINGS, trees=12, learning_rate=1.0, validation_fraction=0.3, early_stopping_rounds=3)
+    eager = replace(OF_CLASSES, trees=12, learning_rate=1.0, validation_fraction=0.3, early_stopping_rounds=3)
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     for root in (whole, cut):
         write_both(root, kind=LabelKind.CLASSES)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ from fedtasks.link.link import Link
 from fedtasks.models.secureboost import messages
 from fedtasks.models.secureboost.frontier import Mask, Node, Pair, from_bits, slots_of
 from fedtasks.models.secureboost.gain import Gradients, Integers, gains
+from fedtasks.models.secureboost.noise import most_noise
 from fedtasks.models.secureboost.settings import TrainSettings
 from fedtasks.wire.v1.secureboost_pb2 import LevelSplits, LevelSums, NodeSplit
 
@@ -30,11 +31,14 @@ class Offer:
         Sums of first and second derivatives on one side of each split, shape ``(n,)``.
     allowed
         Which of them may be chosen; sums of others mean nothing.
+    noise
+        How far from the truth the sums may be.
     """
 
     first: Integers
     second: Integers
     allowed: Mask
+    noise: int = 0
 
 
 @dataclass(frozen=True)
@@ -133,10 +137,13 @@ class PeerCandidates:
         To the follower, and what decrypts its sums.
     n_candidates
         How many splits it offers.
+    noise_rows
+        See `TrainSettings`.
     """
 
-    def __init__(self, link: Link, cipher: OwnerCipher, n_candidates: int) -> None:
+    def __init__(self, link: Link, cipher: OwnerCipher, n_candidates: int, noise_rows: int) -> None:
         self._link, self._cipher, self._n = link, cipher, n_candidates
+        self._noise = most_noise(noise_rows, cipher.precision)
         self._above: dict[int, Offer] = {}
 
     def receive(self) -> LevelSums:
@@ -160,14 +167,14 @@ class PeerCandidates:
         for pair, mask in zip(pairs, sent, strict=True):
             here = slice(start, start + int(mask.sum()))
             start = here.stop
-            of_pair = Offer(_spread(first[here], mask), _spread(second[here], mask), mask)
+            of_pair = Offer(_spread(first[here], mask), _spread(second[here], mask), mask, self._noise)
             for node in pair.growing:
                 if node is pair.derived:
                     above = self._above[node.number // 2]
                     rest = (above.first - of_pair.first, above.second - of_pair.second)
-                    found[node.number] = Offer(*rest, allowed[node.number])
+                    found[node.number] = Offer(*rest, allowed[node.number], above.noise + self._noise)
                 else:
-                    found[node.number] = Offer(of_pair.first, of_pair.second, allowed[node.number])
+                    found[node.number] = replace(of_pair, allowed=allowed[node.number])
         self._above = found
         return found
 
@@ -181,13 +188,15 @@ class PeerCandidates:
         Raises
         ------
         ProtocolViolated
-            They differ: one of the two is wrong.
+            They differ by more than noise: one of the two is wrong.
         """
         offer = self._above[node.number]
         right = (total[0] - left[0], total[1] - left[1])
         for place in choice.places:
-            if (int(offer.first[place]), int(offer.second[place])) in (left, right):
-                return
+            said = (int(offer.first[place]), int(offer.second[place]))
+            for side in (left, right):
+                if max(abs(said[0] - side[0]), abs(said[1] - side[1])) <= offer.noise:
+                    return
         raise ProtocolViolated("the follower's sums are not those of the rows that it sends left")
 
     def _decrypt(self, n_sums: int) -> tuple[Integers, Integers]:
@@ -195,7 +204,7 @@ class PeerCandidates:
         first, second = self._cipher.decrypt(sealed, n_sums)
         if len(first) != n_sums:
             raise ProtocolViolated(f"{len(first)} sums instead of {n_sums}")
-        return first, second
+        return first - self._noise, second - self._noise
 
 
 def _spread(values: Integers, mask: Mask) -> Integers:

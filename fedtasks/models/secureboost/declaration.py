@@ -14,6 +14,7 @@ SECUREBOOST = Algorithm(
     settings=TrainSettings,
     labels=(LabelKind.BINARY, LabelKind.CLASSES, LabelKind.NUMBER),
     earlier_formats=("fedtasks-secureboost-1",),
+    check_settings=TrainSettings.check_label,
 )
 
 ALGORITHMS = (SECUREBOOST,)
@@ -21,10 +22,17 @@ KINDS = (SECUREBOOST.kind,)
 
 CLAUSES = (
     Clause("limits.trees", "How many rounds of boosted trees a training may grow"),
+    Clause("limits.trees_per_round", "How many trees, such as one for each class, a round may have"),
     Clause(
         "floor.min_leaf_rows",
         "Fewest rows that a run may ask for in a leaf of a tree: fewer would say too much about few people",
         default=1,
+    ),
+    Clause(
+        "floor.noise_rows",
+        "Least noise on the sums that the label holder reads, in rows: it hides which single rows a sum is made of",
+        default=0,
+        least=0,
     ),
     Clause(
         "floor.first_tree",

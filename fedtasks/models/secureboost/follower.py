@@ -17,11 +17,11 @@ from fedtasks.models.checkpoint import Checkpoints, agree
 from fedtasks.models.progress import Report
 from fedtasks.models.secureboost import messages, sampling
 from fedtasks.models.secureboost.follower_tree import FollowerTree
-from fedtasks.models.secureboost.frontier import from_bits
+from fedtasks.models.secureboost.frontier import Mask, from_bits
 from fedtasks.models.secureboost.model import FollowerSplit
 from fedtasks.models.secureboost.settings import TrainSettings
 from fedtasks.wire.v1.encrypted_pb2 import EncryptionKey
-from fedtasks.wire.v1.secureboost_pb2 import SplitOffer
+from fedtasks.wire.v1.secureboost_pb2 import SplitOffer, TreeStart
 
 log = logging.getLogger(__name__)
 
@@ -52,9 +52,9 @@ class Follower:
     Notes
     -----
     Reveals: to the leader, for each node that may be split, the encrypted gradients' sums on one side of each of this
-    party's candidate splits that leaves `min_leaf_rows` on both sides, in an order drawn anew for each tree, and how
-    many candidates there are; of a split that it chooses, which rows go where and the number of the feature. Never a
-    threshold or a value.
+    party's candidate splits that leaves `min_leaf_rows` on both sides, each with noise of `noise_rows`, in an order
+    drawn anew for each tree, and how many candidates there are; of a split that it chooses, which rows go where and the
+    number of the feature. Never a threshold or a value.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Follower:
         Raises
         ------
         ProtocolViolated
-            The leader sent what it must not.
+            The leader sent what it must not, or asks for more than the settings say: trees, rows of a tree, splits.
         KeyWeak, KeyInvalid, ConfigDiffers
             The leader's key cannot be used.
         """
@@ -107,9 +107,12 @@ class Follower:
                 return start.tree
             if start.tree != self._first_tree + grown:
                 raise ProtocolViolated(f"tree {start.tree} cannot follow {self._first_tree + grown} trees")
+            if grown >= self._settings.n_trees:
+                raise ProtocolViolated(f"the leader begins tree {grown + 1} of {self._settings.n_trees}")
             if start.federated:
-                n_rows = self._rows.n_rows
-                bag = from_bits(start.bag, n_rows) if start.bag else np.ones(n_rows, dtype=bool)
+                if self._settings.is_alone(start.tree):
+                    raise ProtocolViolated(f"tree {start.tree + 1} of the first round is the leader's alone")
+                bag = self._bag(start)
                 columns = sampling.columns(start.tree, len(self._feature_numbers), sampling.FOLLOWER, self._settings)
                 tree = FollowerTree(
                     start.tree,
@@ -128,3 +131,15 @@ class Follower:
             grown += 1
             state = np.frombuffer(json.dumps(to_plain(self.splits)).encode(), dtype=np.uint8)
             checkpoints.save(grown, [state])
+
+    def _bag(self, start: TreeStart) -> Mask:
+        """Return which rows a tree is grown from; raise `ProtocolViolated` unless settings allow that."""
+        n_rows = self._rows.n_rows
+        found = from_bits(start.bag, n_rows) if start.bag else np.ones(n_rows, dtype=bool)
+        allowed = ~sampling.validation_rows(n_rows, self._settings)
+        drawn, _ = sampling.bag(start.tree, np.zeros(n_rows), allowed, self._settings)
+        # Which rows have the largest gradients only the leader knows; how many there are, both do.
+        differs = found.sum() != drawn.sum() or (found & ~allowed).any() if self._settings.goss_top else found != drawn
+        if np.any(differs):
+            raise ProtocolViolated(f"tree {start.tree + 1} is not grown from the rows that its settings draw")
+        return found

@@ -17,6 +17,7 @@ from fedtasks.models.progress import Report
 from fedtasks.models.secureboost import messages
 from fedtasks.models.secureboost.frontier import ROOT, Mask, Node, Pair, from_bits, pairs_of, slots_of, to_bits
 from fedtasks.models.secureboost.model import Condition, FollowerSplit
+from fedtasks.models.secureboost.noise import SumNoise, most_noise
 from fedtasks.models.secureboost.settings import TrainSettings
 from fedtasks.wire.v1.secureboost_pb2 import LevelSums, NodeSplit, OwnedSplit
 
@@ -65,6 +66,9 @@ class FollowerTree:
         # What stands where in messages; nobody else knows, and the next tree has another order.
         self._order = np.random.default_rng(secrets.randbits(128)).permutation(len(candidates))
         self._counts: dict[int, npt.NDArray[np.int64]] = {}
+        self._noise = SumNoise(rows.n_rows, most_noise(settings.noise_rows, cipher.precision))
+        # Which rows the sums of each node that is added up are made of.
+        self._sets: dict[int, npt.NDArray[np.int64]] = {}
         self.splits: list[FollowerSplit] = []
 
     def receive_gradients(self, link: Link, report: Report) -> None:
@@ -99,6 +103,7 @@ class FollowerTree:
                     continue
                 if kind == "left_rows":
                     left = from_bits(split.left_rows, len(node.rows))
+                    self._check_sides(node, left)
                 else:
                     left, answer = self._split(node, split, allowed[node.number])
                     owned.append(answer)
@@ -109,10 +114,13 @@ class FollowerTree:
     def _count(self, pairs: Sequence[Pair]) -> dict[int, npt.NDArray[np.int64]]:
         """Return how many rows each candidate has on its inner side, of all nodes of the next level."""
         found = {}
+        self._sets = {}
         slots = slots_of(pairs, self._bag)
-        sums = plain_histograms(self._rows, self._candidates, self._columns, slots, len(pairs), [])
+        added = [self._noise.marks] if self._noise else []
+        sums = plain_histograms(self._rows, self._candidates, self._columns, slots, len(pairs), added)
         for pair, of_pair in zip(pairs, sums, strict=True):
-            inner = self._candidates.accumulate(of_pair, np.zeros((1, 1), np.int64), np.add)[:, 0]
+            *sets, inner = self._candidates.accumulate(of_pair, np.zeros((1, len(added) + 1), np.int64), np.add).T
+            self._sets.update((pair.summed.number, each) for each in sets)
             found[pair.summed.number] = inner
             if pair.derived:
                 found[pair.derived.number] = self._counts[pair.derived.number // 2] - inner
@@ -146,17 +154,27 @@ class FollowerTree:
             raw = np.moveaxis(self._sums.of(slots_of(here, self._bag), len(here)), 0, 1).copy()
             zero = np.repeat(self._cipher.zero, len(here), axis=0)[np.newaxis]
             inner = self._candidates.accumulate(raw, zero, self._add)
-            chosen = [inner[sent[place], number] for number, place in enumerate(places)]
-            messages.SEALED.send(link, self._cipher.seal(np.concatenate(chosen)))
+            chosen = np.concatenate([inner[sent[place], number] for number, place in enumerate(places)])
+            if self._noise:
+                sets = [self._sets[pairs[place].summed.number][sent[place]] for place in places]
+                chosen = self._cipher.add_plain(chosen, *self._noise.of(np.concatenate(sets)))
+            messages.SEALED.send(link, self._cipher.seal(chosen))
 
     def _add(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         width = a.shape[-1]
         return self._cipher.add(a.reshape(-1, width), b.reshape(-1, width)).reshape(a.shape)
 
+    def _check_sides(self, node: Node, left: Mask) -> None:
+        """Refuse a split of the leader's that puts fewer rows aside than its own columns may."""
+        n_left, least = int(self._bag[node.rows[left]].sum()), self._settings.min_leaf_rows
+        if min(n_left, node.n_bag - n_left) < least:
+            raise ProtocolViolated(f"a split leaves fewer than {least} rows on one side")
+
     def _split(self, node: Node, split: NodeSplit, allowed: Mask) -> tuple[Mask, OwnedSplit]:
         """Carry out a split of this party that the leader chose."""
         places = np.array(split.candidates.places, dtype=np.int64)
-        if not len(places) or places.max() >= len(self._order) or not allowed[self._order[places]].all():
+        n_offered = len(self._order)
+        if not 0 < len(places) <= n_offered or places.max() >= n_offered or not allowed[self._order[places]].all():
             raise ProtocolViolated("a split that was not offered")
         # To the leader they are all alike; we take the first.
         found = self._candidates.splits[int(self._order[places].min())]

@@ -24,7 +24,6 @@ from fedtasks.models.secureboost.leader_tree import LeaderTree
 from fedtasks.models.secureboost.model import Tree
 from fedtasks.models.secureboost.objective import Objective
 from fedtasks.models.secureboost.settings import TrainSettings
-from fedtasks.models.settings import LEADER_ALONE
 from fedtasks.wire.v1.secureboost_pb2 import TreeStart
 
 log = logging.getLogger(__name__)
@@ -118,7 +117,7 @@ class Leader:
             messages.KEY.send(link, cipher.key())
             self._link, self._cipher = link, cipher
             self._n_offered = messages.OFFER.receive(link).candidates
-            while grown < self._settings.trees * width and not self._is_enough(state.losses):
+            while grown < self._settings.n_trees and not self._is_enough(state.losses):
                 if grown % width == 0:
                     state.start = state.raw.copy()
                 tree, values = self._tree(self._first_tree + grown, state.start, grown % width, report)
@@ -171,8 +170,8 @@ class Leader:
         gradients = Gradients.of(first * counts, second * counts, self._cipher.precision)
         columns = sampling.columns(number, len(self._columns), sampling.LEADER, self._settings)
         grower = LeaderTree(self._rows, self._candidates, columns, gradients, bag, self._settings, self._n_peer_splits)
-        is_alone = number < self._objective.width and self._settings.first_tree == LEADER_ALONE
-        grower.grow(self._begin(number, None if is_alone else gradients, bag, report))
+        federated = None if self._settings.is_alone(number) else gradients
+        grower.grow(self._begin(number, federated, bag, report))
         self._n_peer_splits = grower.n_peer_splits
         return Tree(output, tuple(sorted(grower.nodes, key=lambda node: node.number))), grower.values
 
@@ -188,9 +187,11 @@ class Leader:
                 messages.GRADIENTS.send(self._link, ciphertexts)
                 report({"phase": "gradients", "tree": number + 1, "done": start + len(some), "of": len(rows)})
         # While the follower adds up, there is time to draw what the next tree needs.
-        if number + 1 < self._first_tree + self._settings.trees * self._objective.width:
+        if number + 1 < self._first_tree + self._settings.n_trees:
             self._cipher.prepare(len(rows))
-        return None if gradients is None else PeerCandidates(self._link, self._cipher, self._n_offered)
+        if gradients is None:
+            return None
+        return PeerCandidates(self._link, self._cipher, self._n_offered, self._settings.noise_rows)
 
 
 @dataclass

@@ -12,7 +12,7 @@ from fedtasks.encrypted.histograms import BinnedRows
 from fedtasks.errors import ProtocolViolated
 from fedtasks.models.secureboost.candidates import Choice, LocalCandidates, PeerCandidates, choose
 from fedtasks.models.secureboost.frontier import ROOT, Mask, Node, Pair, from_bits, pairs_of, to_bits
-from fedtasks.models.secureboost.gain import Floats, Gradients, weight
+from fedtasks.models.secureboost.gain import Floats, Gradients, gains, weight
 from fedtasks.models.secureboost.model import Condition, LeaderNode
 from fedtasks.models.secureboost.settings import TrainSettings
 from fedtasks.wire.v1 import secureboost_pb2
@@ -105,6 +105,11 @@ class LeaderTree:
         # Rows that the tree is not grown from have gradients of zero.
         return self._gradients.total(node.rows)
 
+    def _gain(self, node: Node, side: tuple[int, int]) -> float:
+        """Return what a split has gained whose rows are known: the sums by which it was chosen may have had noise."""
+        first, second = (np.array([each]) for each in side)
+        return max(0.0, float(gains((first, second), self._total(node), self._gradients.units, self._settings)[0]))
+
     def _decide(self, node: Node, choice: Choice) -> tuple[_Decision, NodeSplit]:
         may_grow = node.depth + 1 < self._settings.depth
         if choice.own is None:
@@ -132,8 +137,10 @@ class LeaderTree:
                 if answer is None or peer is None:
                     raise ProtocolViolated("the follower did not say how its split divides a node")
                 left = from_bits(answer.left_rows, len(node.rows))
-                peer.check(node, choice, self._gradients.total(node.rows[left]), self._total(node))
-                done = LeaderNode(node.number, node.n_bag, None, None, self.n_peer_splits, answer.feature, choice.gain)
+                side = self._gradients.total(node.rows[left])
+                peer.check(node, choice, side, self._total(node))
+                gain = self._gain(node, side)
+                done = LeaderNode(node.number, node.n_bag, None, None, self.n_peer_splits, answer.feature, gain)
                 self.n_peer_splits += 1
             else:
                 condition = self._condition(node, choice, left)

@@ -76,12 +76,12 @@ SEALED = ArrayMessage(
     "encrypted sums",
     "sums of the leader's gradients",
     "**the gradients' sums on one side of each candidate** that leaves `min_leaf_rows` on both sides, of both "
-    "children of a split. Order and names of candidates are hidden",
+    "children of a split, up to noise of `noise_rows`. Order and names of candidates are hidden",
     dtype="uint8",
     shape=(None, None),
     way=TO_LEADER,
     tasks=("train",),
-    holds="packed and masked ciphertexts",
+    holds="packed and masked ciphertexts of sums and their noise",
 )
 LEAVES = ArrayMessage(
     "leaves left over",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from fedtasks.config import LabelKind
 from fedtasks.dataclass_io import check_limits, within
 from fedtasks.errors import ConfigError
 from fedtasks.models.settings import BOTH, FRESH, LEADER_ALONE, check_start
@@ -17,6 +19,9 @@ class TrainSettings:
     ----------
     trees
         Boosting rounds: one tree each, or one for each class.
+    trees_per_round
+        How many trees a round has: 1, or as many as the label has classes. The follower grows no more, and cannot see
+        the label.
     depth
         Most splits between root and leaf.
     bins
@@ -28,6 +33,9 @@ class TrainSettings:
         second derivatives on either side of it.
     min_leaf_rows
         Fewest rows on either side of a split: fewer would say too much about few people.
+    noise_rows
+        Noise on each of the follower's sums, in rows: as much as the largest gradients of so many rows, to either side.
+        It hides which single rows a sum is made of; 0 is none.
     first_tree
         Whose features the first round uses: ``leader``, the label holder's alone, or ``both``. Rows that the first
         trees put together are much alike in their labels, and the follower sees which rows a split puts together.
@@ -51,6 +59,7 @@ class TrainSettings:
     """
 
     trees: int = within(20, 1, 10_000, clause="limits.trees")
+    trees_per_round: int = within(1, 1, 1024, privacy=True, clause="limits.trees_per_round")
     depth: int = within(4, 1, 10)
     bins: int = within(32, 2, 1024)
     learning_rate: float = 0.3
@@ -58,6 +67,7 @@ class TrainSettings:
     gamma: float = within(0.0, 0)
     min_child_weight: float = within(1.0, 0)
     min_leaf_rows: int = within(20, 1, privacy=True, clause="floor.min_leaf_rows")
+    noise_rows: int = within(1, 0, 1000, privacy=True, clause="floor.noise_rows")
     first_tree: str = within(LEADER_ALONE, choices=(LEADER_ALONE, BOTH), privacy=True, clause="floor.first_tree")
     key_bits: int = within(2048, 2048, 4096, privacy=True, clause="floor.key_bits")
     subsample: float = within(1.0, 0, 1)
@@ -88,3 +98,30 @@ class TrainSettings:
             raise ConfigError(
                 "set both `validation_fraction` and `early_stopping_rounds`, or neither", field="early_stopping_rounds"
             )
+        if self.noise_rows and not (self.reg_lambda or self.min_child_weight):
+            raise ConfigError(
+                "sums near zero would gain anything by noise: raise `reg_lambda` or `min_child_weight`, or set it to 0",
+                field="noise_rows",
+            )
+
+    def check_label(self, kind: LabelKind, classes: Sequence[str]) -> None:
+        """Raise `ConfigError` unless a round has as many trees as this label needs."""
+        needed = len(classes) if kind is LabelKind.CLASSES else 1
+        if self.trees_per_round != needed:
+            raise ConfigError(
+                f"this label needs {needed} trees a round, not {self.trees_per_round}: set it to {needed}",
+                field="trees_per_round",
+            )
+
+    @property
+    def n_trees(self) -> int:
+        """How many trees the training may add."""
+        return self.trees * self.trees_per_round
+
+    def is_alone(self, tree: int) -> bool:
+        """Whether the tree of this number is one of the leader's features alone."""
+        return self.first_tree == LEADER_ALONE and tree < self.trees_per_round
+
+    def rows_in_sums(self, n_rows: int) -> int:
+        """Return over how many rows sums must have room: noise is worth some."""
+        return n_rows + 2 * self.noise_rows

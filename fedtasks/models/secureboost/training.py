@@ -48,6 +48,8 @@ def train(context: TaskContext) -> Outcome:
         A feature has no value in any train row.
     RowOrderDiffers, ConfigDiffers
         The halves do not fit.
+    ConfigError
+        A round has another number of trees than the label needs.
     ModelUnknown, ModelTaken
         There is no such version to start from, or another algorithm has trained it.
     TrainingDiverged
@@ -73,6 +75,7 @@ def _lead(context: TaskContext, settings: TrainSettings, start: Start) -> tuple[
     assert before is None or isinstance(before, LeaderHalf)  # noqa: S101 - the role of what was loaded is checked
     kind, classes = LabelKind(blocks.label), blocks.classes
     labels, weights = _labels(blocks)
+    settings.check_label(kind, classes)
     objective = objective_of(kind, len(classes))
     check_labels(kind, labels, may_be_alike=before is not None)
     if before and (before.label_kind, before.classes) != (kind, classes):
@@ -90,7 +93,8 @@ def _lead(context: TaskContext, settings: TrainSettings, start: Start) -> tuple[
             trees = before.trees if before else ()
             if len(labels):
                 leader = Leader(rows, labels, weights, objective, settings, raw, trees)
-                leader.train(link, lambda: PaillierOwner(rows.n_rows, settings.key_bits), checkpoints, context.report)
+                n_in_sums = settings.rows_in_sums(rows.n_rows)
+                leader.train(link, lambda: PaillierOwner(n_in_sums, settings.key_bits), checkpoints, context.report)
                 trees = tuple(leader.trees)
             half = LeaderHalf(
                 **_head(context, settings, start, rows.binner),
@@ -118,7 +122,7 @@ def _follow(context: TaskContext, settings: TrainSettings, start: Start) -> tupl
                 follower = Follower(rows, settings, numbers, splits=splits, first_tree=n_trees)
                 n_trees = follower.train(
                     link,
-                    lambda key: PaillierSums.of(key, rows.n_rows, settings.key_bits),
+                    lambda key: PaillierSums.of(key, settings.rows_in_sums(rows.n_rows), settings.key_bits),
                     lambda cipher: _histograms(context, stack, rows, follower.candidates, cipher, scratch),
                     checkpoints,
                     context.report,

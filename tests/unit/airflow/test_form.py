@@ -105,7 +105,9 @@ def test_form_of_trees_offers_choices_and_groups_what_a_ticket_bounds() -> None:
     made = form_of(*TREES)
     assert [name for name, schema in made.items() if schema.get("section") == form.BOUNDED] == [
         "train.trees",
+        "train.trees_per_round",
         "train.min_leaf_rows",
+        "train.noise_rows",
         "train.first_tree",
         "train.key_bits",
         "evaluate.scores",

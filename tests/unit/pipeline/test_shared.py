@@ -167,6 +167,18 @@ def test_label_that_the_algorithm_does_not_predict_is_refused_before_anything_ru
         check_shared(party, "shop", network, shared_of(network))
 
 
+def test_classes_for_which_a_round_has_too_few_trees_are_refused_before_anything_runs(party: Party) -> None:
+    (loans,) = [dataset for dataset in party.datasets if dataset.name == "loans"]
+    grades = replace(loans, label_kind=LabelKind.CLASSES, label_positive=None, label_classes=("a", "b", "c"))
+    others = tuple(dataset for dataset in party.datasets if dataset.name != "loans")
+    party = replace(party, datasets=(grades, *others))
+    steps = [intersect(), align(), train("secureboost")]
+    check_shared(party, "shop", steps, shared_of(steps, train={"trees_per_round": 3}))
+    with pytest.raises(ConfigError, match="needs 3 trees a round") as caught:
+        check_shared(party, "shop", steps, shared_of(steps))
+    assert caught.value.fields["field"] == "trees_per_round"
+
+
 def registry(**versions: dict[str, Any]) -> Callable[[str, int], worker_pb2.GetModelResponse]:
     """A registry in which each model has one version, which is in use."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,7 @@ class NullSums:
 
     zero = np.zeros((1, 2), np.int64)
     width = 16
+    precision = PRECISION
 
     def enter(self, rows: np.ndarray) -> np.ndarray:
         return np.ascontiguousarray(rows).view(np.int64)
@@ -74,6 +75,9 @@ class NullSums:
     def totals(self, values: np.ndarray, order: np.ndarray, starts: np.ndarray) -> np.ndarray:
         so_far = np.concatenate([self.zero, np.cumsum(values[order], axis=0)])
         return so_far[starts[1:]] - so_far[starts[:-1]]
+
+    def add_plain(self, sums: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        return sums + np.stack([first, second], axis=1)
 
     def seal(self, sums: np.ndarray) -> np.ndarray:
         return self.leave(sums)
@@ -142,14 +146,16 @@ def train_both(
 ) -> Trained:
     """Train both halves over a link in memory."""
     n_rows = len(problem.labels)
+    n_in_sums = settings.rows_in_sums(n_rows)
+    settings = replace(settings, trees_per_round=problem.objective.width)
     reports: list[tuple[Mapping[str, Any] | None, dict[str, float]]] = []
     links = memory_pair()
 
     def make_owner() -> OwnerCipher:
-        return PaillierOwner(n_rows, settings.key_bits) if encrypted else NullOwner()
+        return PaillierOwner(n_in_sums, settings.key_bits) if encrypted else NullOwner()
 
     def make_sum(key: EncryptionKey) -> SumCipher:
-        return PaillierSums.of(key, n_rows, settings.key_bits) if encrypted else NullSums()
+        return PaillierSums.of(key, n_in_sums, settings.key_bits) if encrypted else NullSums()
 
     def lead() -> tuple[LeaderHalf, int]:
         with links[0], Scratch() as scratch:

@@ -29,7 +29,7 @@ from tests.unit.models.secureboost.boosting import (
     train_both,
 )
 
-SETTINGS = TrainSettings(trees=10, depth=3, bins=32, min_leaf_rows=1, first_tree="both")
+SETTINGS = TrainSettings(trees=10, depth=3, bins=32, min_leaf_rows=1, noise_rows=0, first_tree="both")
 FEW = replace(SETTINGS, trees=2, bins=12, min_leaf_rows=5, first_tree="leader")
 OF_KIND = {
     LabelKind.BINARY: "binary:logistic",

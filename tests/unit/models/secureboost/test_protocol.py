@@ -18,7 +18,7 @@ from fedtasks.models.secureboost.settings import TrainSettings
 from fedtasks.wire.v1.encrypted_pb2 import EncryptionKey
 from tests.unit.models.secureboost.boosting import Problem, problem, train_both
 
-SETTINGS = TrainSettings(trees=2, depth=3, bins=6, min_leaf_rows=4, first_tree="both")
+SETTINGS = TrainSettings(trees=2, depth=3, bins=6, min_leaf_rows=4, noise_rows=0, first_tree="both")
 N_ROWS = 90
 
 

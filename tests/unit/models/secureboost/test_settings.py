@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from fedtasks.config import LabelKind
 from fedtasks.dataclass_io import build, to_plain
 from fedtasks.errors import ConfigError
 from fedtasks.models.secureboost.settings import TrainSettings
@@ -38,6 +39,10 @@ def test_settings_by_default_are_valid_and_survive_json(kind: type) -> None:
         ("gamma", -0.1),
         ("min_child_weight", -1.0),
         ("min_leaf_rows", 0),
+        ("noise_rows", -1),
+        ("noise_rows", 1001),
+        ("trees_per_round", 0),
+        ("trees_per_round", 1025),
         ("first_tree", "follower"),
         ("key_bits", 1024),
         ("key_bits", 2560),
@@ -72,6 +77,7 @@ def test_train_setting_out_of_range_is_refused_naming_it(field: str, value: Any)
         ({**GOSS, "subsample": 0.5}, "goss_top"),
         ({"validation_fraction": 0.2}, "early_stopping_rounds"),
         ({"start_from": "champion"}, "model"),
+        ({"noise_rows": 1, "reg_lambda": 0.0, "min_child_weight": 0.0}, "noise_rows"),
     ],
 )
 def test_train_settings_that_contradict_each_other_are_refused(settings: dict[str, Any], field: str) -> None:
@@ -89,6 +95,8 @@ def test_train_settings_that_contradict_each_other_are_refused(settings: dict[st
         {"subsample": 0.01, "colsample": 0.01},
         {"validation_fraction": 0.9, "early_stopping_rounds": 1},
         {"start_from": "v12", "model": "credit"},
+        {"noise_rows": 0, "reg_lambda": 0.0, "min_child_weight": 0.0},
+        {"noise_rows": 1000, "trees_per_round": 1024},
     ],
 )
 def test_train_settings_at_their_limits_are_valid(settings: dict[str, Any]) -> None:
@@ -116,6 +124,22 @@ def test_setting_of_another_type_is_refused_naming_it(value: Any) -> None:
         build(TrainSettings, {"depth": value})
 
 
+@pytest.mark.parametrize(
+    ("kind", "classes", "needed"),
+    [(LabelKind.BINARY, (), 1), (LabelKind.NUMBER, (), 1), (LabelKind.CLASSES, ("a", "b", "c"), 3)],
+)
+def test_trees_of_a_round_are_as_many_as_the_label_needs(
+    kind: LabelKind, classes: tuple[str, ...], needed: int
+) -> None:
+    TrainSettings(trees_per_round=needed).check_label(kind, classes)
+    for other in (needed - 1 or 2, needed + 1):
+        with pytest.raises(
+            ConfigError, match=f"needs {needed} trees a round, not {other}: set it to {needed}"
+        ) as found:
+            TrainSettings(trees_per_round=other).check_label(kind, classes)
+        assert found.value.fields["field"] == "trees_per_round"
+
+
 def test_what_the_peer_may_learn_is_marked_for_tickets() -> None:
     marked = {field.name for field in dataclasses.fields(TrainSettings) if field.metadata.get("privacy")}
-    assert marked == {"min_leaf_rows", "first_tree", "key_bits"}
+    assert marked == {"trees_per_round", "min_leaf_rows", "noise_rows", "first_tree", "key_bits"}

@@ -25,7 +25,7 @@ from tests.unit.models.secureboost.boosting import (
     train_both,
 )
 
-SMALL = TrainSettings(trees=3, depth=3, bins=6, min_leaf_rows=2, min_child_weight=0.0, reg_lambda=1.0)
+SMALL = TrainSettings(trees=3, depth=3, bins=6, min_leaf_rows=2, noise_rows=0, min_child_weight=0.0, reg_lambda=1.0)
 PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
@@ -40,6 +40,7 @@ SETTINGS = st.builds(
     gamma=st.sampled_from([0.0, 0.05]),
     min_child_weight=st.sampled_from([0.0, 1.0]),
     min_leaf_rows=st.integers(1, 5),
+    noise_rows=st.just(0),
     first_tree=st.sampled_from(["leader", "both"]),
     colsample=st.sampled_from([1.0, 0.5]),
     seed=st.integers(0, 3),
