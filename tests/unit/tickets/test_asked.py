@@ -56,7 +56,9 @@ def test_run_at_every_bound_is_allowed_and_defaults_are_asked_for_too() -> None:
         "train.first_tree": "leader",
         "train.key_bits": 3072,
         "train.min_leaf_rows": 30,
+        "train.noise_rows": 1,
         "train.trees": 20,
+        "train.trees_per_round": 1,
         "evaluate.scores": "leader",
     }
 
