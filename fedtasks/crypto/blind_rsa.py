@@ -79,7 +79,7 @@ def blind(public: PublicKey, encoded: Bytes) -> tuple[Bytes, Bytes]:
     Raises
     ------
     KeyInvalid
-        A message shares a factor with the modulus: the key was made to leak.
+        A message or a blind shares a factor with the modulus: the key was made to leak.
 
     Notes
     -----
@@ -92,7 +92,10 @@ def blind(public: PublicKey, encoded: Bytes) -> tuple[Bytes, Bytes]:
     messages = ring.enter(encoded)
     if gmpy2.gcd(int.from_bytes(ring.leave(ring.product(messages)).tobytes()), public.n) != 1:
         raise KeyInvalid("a message is not invertible modulo the key, which has a factor that it must not have")
-    blinded, inverses = _blind(ring, public.e, messages)
+    try:
+        blinded, inverses = _blind(ring, public.e, messages)
+    except ZeroDivisionError:
+        raise KeyInvalid("a blind is not invertible modulo the key, which has a factor that it must not have") from None
     return ring.leave(blinded), ring.leave(inverses)
 
 

@@ -141,7 +141,7 @@ def _check_label(dataset: Dataset, role: str, steps: Sequence[Step], settings: M
         if role == LEADER and step.kind in known:
             found = known[step.kind]
             found.check_label(dataset.label_kind)
-            asked = build(found.settings, dict(settings[step.name]), path=step.name)
+            asked: Any = build(found.settings, dict(settings[step.name]), path=step.name)
             found.check_settings(asked, dataset.label_kind, dataset.label_classes)
 
 

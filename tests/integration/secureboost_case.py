@@ -50,8 +50,10 @@ class PlainOwner(NullOwner):
 
 class PlainSums(NullSums):
     @classmethod
-    def of(cls, key: object, n_rows: int, settings: TrainSettings) -> PlainSums:
-        return cls()
+    def of(cls, key: object, n_rows: int, key_bits: int) -> PlainSums:
+        found = cls()
+        found.precision = Slots.of(n_rows, key_bits).precision
+        return found
 
 
 def write_party(

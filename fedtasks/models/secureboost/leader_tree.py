@@ -137,9 +137,9 @@ class LeaderTree:
                 if answer is None or peer is None:
                     raise ProtocolViolated("the follower did not say how its split divides a node")
                 left = from_bits(answer.left_rows, len(node.rows))
-                side = self._gradients.total(node.rows[left])
-                peer.check(node, choice, side, self._total(node))
-                gain = self._gain(node, side)
+                total_left = self._gradients.total(node.rows[left])
+                peer.check(node, choice, total_left, self._total(node))
+                gain = self._gain(node, total_left)
                 done = LeaderNode(node.number, node.n_bag, None, None, self.n_peer_splits, answer.feature, gain)
                 self.n_peer_splits += 1
             else:

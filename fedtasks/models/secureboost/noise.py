@@ -37,7 +37,7 @@ class SumNoise:
     def __init__(self, n_rows: int, most: int) -> None:
         self._most = most
         self.marks = _random(n_rows if most else 0, 1 << (_EXACT_BITS - max(n_rows, 1).bit_length()))
-        self._drawn: dict[int, tuple[int, int]] = {}
+        self._drawn: dict[int, Integers] = {}
 
     def __bool__(self) -> bool:
         return self._most > 0
@@ -52,8 +52,8 @@ class SumNoise:
             receiver takes the most away from both.
         """
         unknown = [each for each in dict.fromkeys(sets.tolist()) if each not in self._drawn]
-        drawn = _random(2 * len(unknown), 2 * self._most + 1).reshape(-1, 2).tolist()
-        self._drawn.update(zip(unknown, map(tuple, drawn), strict=True))
+        drawn = _random(2 * len(unknown), 2 * self._most + 1).reshape(-1, 2)
+        self._drawn.update(zip(unknown, drawn, strict=True))
         found = np.array([self._drawn[each] for each in sets.tolist()], dtype=np.int64).reshape(-1, 2)
         return found[:, 0], found[:, 1]
 

@@ -151,6 +151,13 @@ def test_blind_with_a_message_that_shares_a_factor_is_refused(key: PrivateKey) -
         blind_rsa.blind(key.public, encoded)
 
 
+def test_blind_that_meets_a_factor_of_the_key_is_refused(key: PrivateKey, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded = blind_rsa.prepare(key.public, [b"a", b"b"])
+    monkeypatch.setattr(Ring, "random", lambda ring, n_rows: np.repeat(ring.number(key.p), n_rows, axis=0))
+    with pytest.raises(KeyInvalid, match="a blind is not invertible"):
+        blind_rsa.blind(key.public, encoded)
+
+
 def test_tags_are_the_hash_of_length_prefixed_fields(key: PrivateKey) -> None:
     messages = [b"alice", b""]
     signatures = blind_rsa.sign(key, messages)
