@@ -1,4 +1,4 @@
-"""What a leader that breaks the rules gets out of a follower: no more trees than agreed, and few rows' bins."""
+"""A follower under a leader that breaks the rules: no more trees than agreed, and few rows' bins are told."""
 
 from __future__ import annotations
 
