@@ -81,7 +81,8 @@ SEALED = ArrayMessage(
     shape=(None, None),
     way=TO_LEADER,
     tasks=("train",),
-    holds="packed and masked ciphertexts of sums and their noise",
+    holds="packed and masked ciphertexts of sums; to either number of a sum a noise from 0 to 2 m is added, where m is "
+    "`noise_rows` × 2^precision, and the leader takes m away",
 )
 LEAVES = ArrayMessage(
     "leaves left over",
