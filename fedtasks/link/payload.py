@@ -12,6 +12,7 @@ import pyarrow as pa
 from google.protobuf.message import Message
 
 from fedtasks.errors import ProtocolViolated
+from fedtasks.link import record_batch
 from fedtasks.link.link import Payload
 from fedtasks.wire.v1 import session_pb2
 
@@ -32,17 +33,19 @@ def encode(payload: Payload) -> tuple[session_pb2.PayloadKind, Sequence[memoryvi
     Raises
     ------
     TypeError
-        The payload is of another type, or an array of objects, records or masked values.
+        The payload is of another type, an array of objects, records or masked values, or a record batch with a column
+        whose type has no place in messages.
+
+    Notes
+    -----
+    A column of dictionary-encoded values crosses as its values. Metadata of a schema does not cross.
     """
     if isinstance(payload, bytes):
         return BYTES, [memoryview(payload)]
     if isinstance(payload, np.ndarray):
         return ARRAY, _encode_array(payload)
     if isinstance(payload, pa.RecordBatch):
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, payload.schema) as writer:
-            writer.write_batch(payload)
-        return RECORD_BATCH, [memoryview(sink.getvalue())]
+        return RECORD_BATCH, record_batch.encode(payload)
     if isinstance(payload, Message):
         return PROTOBUF, [memoryview(payload.SerializeToString())]
     raise TypeError(f"a {type(payload).__name__} cannot be sent; send bytes, an array, a record batch or a message")
@@ -61,7 +64,7 @@ def decode(kind: session_pb2.PayloadKind, data: bytes | bytearray) -> Payload:
     if kind == ARRAY:
         return _decode_array(data)
     if kind == RECORD_BATCH:
-        return _decode_record_batch(data)
+        return record_batch.decode(data)
     raise ProtocolViolated(f"payload kind {kind} is not known")
 
 
@@ -114,15 +117,3 @@ def _check_values(array: np.ndarray) -> None:
         code_points = flat.view(np.dtype(np.uint32).newbyteorder(array.dtype.byteorder))
         if code_points.max() > _MAX_CODE_POINT:
             raise ProtocolViolated("an array of text that is not Unicode")
-
-
-def _decode_record_batch(data: bytes | bytearray) -> pa.RecordBatch:
-    try:
-        with pa.ipc.open_stream(pa.py_buffer(data)) as reader:
-            batch = reader.read_next_batch()
-            if next(iter(reader), None) is not None:
-                raise ProtocolViolated("more than one record batch in one message")
-        batch.validate(full=True)
-    except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, StopIteration, EOFError, MemoryError) as error:
-        raise ProtocolViolated(f"a record batch that cannot be read ({type(error).__name__})") from error
-    return batch
