@@ -30,6 +30,8 @@ PARTITION = "{partition}"
 MAX_PARTITION = 64
 """How long the key of a partition may be."""
 
+_STALL_S = (60.0, 7 * 24 * 3600.0)
+
 MAX_CLASSES = 1000
 """How many classes a label may have."""
 
@@ -423,6 +425,8 @@ class Party:
         Pipelines that this side starts by their schedule; the other side of each only answers.
     max_clock_skew_s
         How far a peer's clock may be from ours.
+    stall_s
+        How long a half of a task waits for the other half without any progress before it gives up and is tried again.
     """
 
     name: str
@@ -439,6 +443,7 @@ class Party:
     psi_oprf_key: Path | None = None
     schedules: tuple[str, ...] = ()
     max_clock_skew_s: float = 120.0
+    stall_s: float = 3600.0
 
     def __post_init__(self) -> None:
         check_name(self.name, "name")
@@ -449,6 +454,9 @@ class Party:
                     raise ConfigError(f"`{name}` is declared twice", field=group)
         for pipeline in self.schedules:
             check_name(pipeline, "schedules")
+        least, most = _STALL_S
+        if not least <= self.stall_s <= most:
+            raise ConfigError(f"a half waits between {least:g} and {most:g} s, not {self.stall_s:g}", field="stall_s")
         for uri in (self.storage, *(dataset.uri for dataset in self.datasets)):
             if uri.startswith("hdfs://") and self.hdfs is None:
                 remedy = "give the section `hdfs` with `web`, the NameNode's http address host:port"

@@ -261,6 +261,19 @@ class PeerRestarted(PeerError):
     remedy = "Nothing to do: this half meets it by a retry"
 
 
+class PeerStalled(PeerError):
+    """Raised when the other half is there, but nothing that this half waits for has come for too long."""
+
+    code = "PEER_STALLED"
+    retryable = True
+    who = "both"
+    summary = "The other half has not moved for too long"
+    remedy = (
+        "This half is tried again; if the other one is only slow, raise `stall_s` in party.yaml, else ask the other "
+        "side why its half hangs"
+    )
+
+
 class LookupsNotServed(PeerError):
     """Raised when nobody answers lookups of a dataset on the other side."""
 

@@ -22,7 +22,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fedtasks.errors import ProtocolViolated
-from fedtasks.exchange.message import JsonMessage, Message, is_sha256
+from fedtasks.exchange.message import LISTS, JsonMessage, Message, is_sha256
 
 # Declarations are read on a gateway's host too, where no library for rows is.
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class FileMessage(Message):
     @property
     def announcement(self) -> JsonMessage:
         """What files there are, under the same name; for those that no message before has announced."""
-        return JsonMessage(self.name, self.what, self.learns, fields={"files": list}, tasks=self.tasks)
+        return JsonMessage(self.name, self.what, self.learns, fields={"files": list}, tasks=self.tasks, max_bytes=LISTS)
 
     def meaning(self, name: str) -> tuple[str, str] | None:
         """See `Message.meaning`."""

@@ -7,6 +7,7 @@ package puts its own into the constant ``MESSAGES`` of its module ``messages``; 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import EllipsisType, UnionType
@@ -16,6 +17,8 @@ from google.protobuf.message import DecodeError
 from google.protobuf.message import Message as Protobuf
 
 from fedtasks.errors import FedtasksError, ProtocolViolated, TrainingDiverged
+from fedtasks.link.conversation import MAX_BYTES
+from fedtasks.wire.v1 import session_pb2
 
 # Declarations are read on a gateway's host too, where no library for rows is.
 if TYPE_CHECKING:
@@ -34,6 +37,18 @@ TO_FOLLOWER = "leader → follower"
 TO_LEADER = "follower → leader"
 
 _INT64 = 2**63
+
+SMALL = 1 << 20
+"""Most bytes of a message that holds numbers and names."""
+
+LISTS = 4 << 20
+"""Most bytes of a message that lists a file of each shard."""
+
+_ARRAY_HEAD = 512
+"""More bytes than stand before the items of an array."""
+
+_MAX_WIDTH = 1000
+"""How long a dimension is at most that an array may have or not have: one for each class of a label."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +74,8 @@ class Message:
         Of what there are several, each with a message under a number of its own, such as shards; by default of nothing.
     counted_as
         Which count of the run's outcome says how many rows they hold, where the link cannot know; by default none.
+    max_bytes
+        The most bytes of one message, where its receiver does not know better; a larger one is refused as it arrives.
     """
 
     name: str
@@ -69,8 +86,10 @@ class Message:
     holds: str = field(default="", kw_only=True)
     per: str = field(default="", kw_only=True)
     counted_as: str = field(default="", kw_only=True)
+    max_bytes: int = field(default=MAX_BYTES, kw_only=True)
 
     payload: ClassVar[str] = ""
+    payload_kind: ClassVar[session_pb2.PayloadKind] = session_pb2.PAYLOAD_KIND_BYTES
 
     @property
     def form(self) -> str:
@@ -90,6 +109,22 @@ class Message:
             As `fedtasks.link.endpoint.Endpoint.sent` counts it: without numbers.
         """
         return (self.what, self.learns) if name == self.name else None
+
+    def take(self, link: Link, max_bytes: int | None = None, form: str = "") -> Any:
+        """Receive the next one, of this kind of payload and no larger than it may be.
+
+        Parameters
+        ----------
+        max_bytes
+            The most bytes that it may have, where the receiver knows; by default as declared.
+        form
+            What is expected, in words; by default what the declaration says.
+        """
+        return link.receive(self.name, **self._expected(max_bytes, form))
+
+    def _expected(self, max_bytes: int | None, form: str = "") -> dict[str, Any]:
+        limit = self.max_bytes if max_bytes is None else max_bytes
+        return {"kind": self.payload_kind, "max_bytes": limit, "form": form or self.form}
 
     def refuse(self, found: object, expected: str = "") -> NoReturn:
         """Raise `ProtocolViolated` for a payload that is not what was declared."""
@@ -121,9 +156,15 @@ class BytesMessage(Message):
         """Send it."""
         link.send(self.name, content)
 
-    def receive(self, link: Link) -> bytes:
-        """Return the next one; raise `ProtocolViolated` if it is something else."""
-        found = link.receive(self.name)
+    def receive(self, link: Link, max_bytes: int | None = None) -> bytes:
+        """Return the next one; raise `ProtocolViolated` if it is something else, or larger than it may be."""
+        return self._checked(self.take(link, max_bytes))
+
+    def exchange(self, link: Link, content: bytes, max_bytes: int | None = None) -> bytes:
+        """Send one and return the other half's, as `receive` does; either may be larger than the link's window."""
+        return self._checked(link.exchange(self.name, content, **self._expected(max_bytes)))
+
+    def _checked(self, found: object) -> bytes:
         if not isinstance(found, bytes) or len(found) % self.width:
             self.refuse(found)
         return found
@@ -135,13 +176,15 @@ class DigestMessage(Message):
 
     payload: ClassVar[str] = "a SHA-256 in hexadecimal"
 
+    max_bytes: int = field(default=64, kw_only=True)
+
     def send(self, link: Link, digest: str) -> None:
         """Send it."""
         link.send(self.name, digest.encode())
 
     def receive(self, link: Link) -> str:
         """Return the next one; raise `ProtocolViolated` if it is something else."""
-        found = link.receive(self.name)
+        found = self.take(link)
         digest = found.decode("ascii", errors="replace") if isinstance(found, bytes) else ""
         if not is_sha256(digest):
             self.refuse(found)
@@ -160,6 +203,7 @@ class JsonMessage(Message):
 
     payload: ClassVar[str] = "a JSON object"
 
+    max_bytes: int = field(default=SMALL, kw_only=True)
     fields: Mapping[str, type | UnionType] = field(default_factory=dict, kw_only=True)
 
     @property
@@ -174,7 +218,7 @@ class JsonMessage(Message):
 
     def receive(self, link: Link) -> dict[str, Any]:
         """Return the next one; raise `ProtocolViolated` if it is something else, or lacks a field."""
-        found = link.receive(self.name)
+        found = self.take(link)
         value = _json(found)
         if not isinstance(value, dict) or not all(_is(value.get(name), kind) for name, kind in self.fields.items()):
             self.refuse(found)
@@ -193,6 +237,7 @@ class JsonListMessage(Message):
 
     payload: ClassVar[str] = "a JSON array"
 
+    max_bytes: int = field(default=SMALL, kw_only=True)
     items: tuple[type | UnionType, ...] = field(kw_only=True)
 
     def send(self, link: Link, values: Sequence[Any]) -> None:
@@ -201,7 +246,7 @@ class JsonListMessage(Message):
 
     def receive(self, link: Link) -> list[Any]:
         """Return the next one; raise `ProtocolViolated` if it is something else."""
-        found = link.receive(self.name)
+        found = self.take(link)
         values = _json(found)
         if not isinstance(values, list) or len(values) != len(self.items) or not all(map(_is, values, self.items)):
             self.refuse(found)
@@ -219,7 +264,9 @@ class ProtobufMessage(Message, Generic[M]):
     """
 
     payload: ClassVar[str] = "a protobuf message"
+    payload_kind: ClassVar[session_pb2.PayloadKind] = session_pb2.PAYLOAD_KIND_PROTOBUF
 
+    max_bytes: int = field(default=SMALL, kw_only=True)
     of: type[M] = field(kw_only=True)
 
     @property
@@ -231,9 +278,9 @@ class ProtobufMessage(Message, Generic[M]):
         """Send it."""
         link.send(self.name, content)
 
-    def receive(self, link: Link) -> M:
-        """Return the next one; raise `ProtocolViolated` if it is something else."""
-        found = link.receive(self.name)
+    def receive(self, link: Link, max_bytes: int | None = None) -> M:
+        """Return the next one; raise `ProtocolViolated` if it is something else, or larger than it may be."""
+        found = self.take(link, max_bytes)
         message: M = self.of()
         try:
             if not isinstance(found, bytes):
@@ -261,6 +308,7 @@ class ArrayMessage(Message):
     """
 
     payload: ClassVar[str] = "an array"
+    payload_kind: ClassVar[session_pb2.PayloadKind] = session_pb2.PAYLOAD_KIND_ARRAY
 
     dtype: str = field(kw_only=True)
     shape: tuple[Dimension, ...] = field(kw_only=True)
@@ -289,7 +337,8 @@ class ArrayMessage(Message):
         Parameters
         ----------
         shape
-            Its dimensions where they are known; None, or left out, for as declared.
+            Its dimensions where they are known; None, or left out, for as declared. Where all are known, it may have
+            as many bytes as they need, else as many as declared.
         of
             What it belongs to, such as a batch, for the error.
 
@@ -300,10 +349,10 @@ class ArrayMessage(Message):
         """
         import numpy as np
 
-        found = link.receive(self.name)
         declared = (*self.shape, *[None] * (len(shape) - len(self.shape)))
         known = [told if told is not None else size for told, size in zip(shape, declared, strict=False)]
         expected = (*known, *self.shape[len(shape) :])
+        found = self.take(link, self._n_bytes(expected), self._form(expected))
         if not isinstance(found, np.ndarray) or found.dtype != np.dtype(self.dtype) or not _fits(found.shape, expected):
             self.refuse(found, self._form(expected))
         if not self._is_bounded(found):
@@ -318,6 +367,15 @@ class ArrayMessage(Message):
         place = f" of {of}" if of else ""
         return f"message `{self.name}`{place} has a number that is not finite, or beyond ±{self.most:g}"
 
+    def _n_bytes(self, shape: tuple[Dimension, ...]) -> int | None:
+        """Return the most bytes that an array of a shape has; None if a dimension is not known."""
+        import numpy as np
+
+        sizes = [_MAX_WIDTH if size is ... else size for size in shape]
+        if None in sizes:
+            return None
+        return _ARRAY_HEAD + np.dtype(self.dtype).itemsize * math.prod(size for size in sizes if size is not None)
+
     def _form(self, shape: tuple[Dimension, ...]) -> str:
         sizes = ", ".join("any" if size is None else "…" if size is ... else str(size) for size in shape)
         return f"{self.dtype} array ({sizes})"
@@ -328,16 +386,17 @@ class TableMessage(Message):
     """A record batch of Arrow."""
 
     payload: ClassVar[str] = "an Arrow record batch"
+    payload_kind: ClassVar[session_pb2.PayloadKind] = session_pb2.PAYLOAD_KIND_RECORD_BATCH
 
     def send(self, link: Link, rows: pa.RecordBatch) -> None:
         """Send it."""
         link.send(self.name, rows)
 
-    def receive(self, link: Link, schema: pa.Schema) -> pa.RecordBatch:
+    def receive(self, link: Link, schema: pa.Schema, max_bytes: int | None = None) -> pa.RecordBatch:
         """Return the next one; raise `ProtocolViolated` unless it has exactly these columns."""
         import pyarrow as pa
 
-        found = link.receive(self.name)
+        found = self.take(link, max_bytes)
         if not isinstance(found, pa.RecordBatch) or not found.schema.equals(schema):
             columns = ", ".join(f"{each.name}: {each.type}" for each in schema)
             self.refuse(found, f"{self.payload} of {columns}")

@@ -6,10 +6,15 @@ any time: each begins with a Hello that says how far the half had received, and 
 
 Notes
 -----
-The window counts payload bytes that the other half has not consumed, and `OVERHEAD` for each chunk, so that empty
-messages are bounded too. A message's last chunk is consumed when the application takes the message; the chunks before
-it on arrival, as long as complete messages that nobody took yet fill no more than a window, or somebody waits for this
-very message. So a message may be larger than the window, and what waits here is at most two windows and one message.
+The window counts payload bytes that the other half has not consumed, and `OVERHEAD` for each chunk: what a message
+costs here beside its bytes, so that empty messages and their names are bounded too. A message is consumed when the
+application takes it. Only while somebody waits for a message are its chunks consumed as they arrive, up to the limit
+that the caller set: so it may be larger than the window, and what waits here is at most a window and what was asked
+for.
+
+Every chunk but the last of a message has `CHUNK` bytes, so that a message cannot be drawn out byte by byte. Progress is
+a chunk of what somebody here waits for, or an acknowledgement of messages taken; a half that has waited for `stall_s`
+without any gives up. Heartbeats are no progress.
 """
 
 from __future__ import annotations
@@ -19,7 +24,9 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from fedtasks.errors import (
     ConfigDiffers,
@@ -27,33 +34,55 @@ from fedtasks.errors import (
     FedtasksError,
     LinkLost,
     PeerRestarted,
+    PeerStalled,
     ProtocolViolated,
     RowOrderDiffers,
     VersionDiffers,
 )
 from fedtasks.link import frames
+from fedtasks.text import plain_text
 from fedtasks.wire.v1 import session_pb2
 
-VERSION_MIN = 1
-VERSION_MAX = 1
+VERSION_MIN = 2
+VERSION_MAX = 2
 
 WINDOW = 32 << 20
-OVERHEAD = 64
+OVERHEAD = 1024
+MAX_BYTES = 256 << 20
+"""Most bytes of a message for which its receiver sets no limit."""
 MAX_MESSAGE = 2 << 30
+"""Most bytes of any message."""
 MAX_NAME = 200
+MAX_FACTS = 1000
+MAX_INCARNATION = 100
 
 HEARTBEAT_S = 5.0
 SILENCE_S = 15.0
 ACK_DELAY_S = 0.01
-STALL_S = 10.0
+STALL_S = 3600.0
+CROWDED_S = 30.0
 CONFIRM_S = 2.0
+
+_MAX_NAMED = 5
+_WORDS = {
+    session_pb2.PAYLOAD_KIND_BYTES: "bytes",
+    session_pb2.PAYLOAD_KIND_ARRAY: "an array",
+    session_pb2.PAYLOAD_KIND_RECORD_BATCH: "a record batch",
+    session_pb2.PAYLOAD_KIND_PROTOBUF: "a protobuf message",
+}
 
 
 class StreamBroken(Exception):
     """Raised inside the transport when a stream must be given up for a new one."""
 
 
-@dataclass
+class _Chunk(NamedTuple):
+    sequence: int
+    cost: int
+    frame: bytes
+
+
+@dataclass(slots=True)
 class _Message:
     name: str
     kind: session_pb2.PayloadKind
@@ -71,6 +100,41 @@ class _Message:
             self.body += chunk
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Wish:
+    """A message that somebody waits for.
+
+    Parameters
+    ----------
+    name
+        What it is called.
+    kind
+        How its payload must be encoded; None if any kind will do.
+    max_bytes
+        The most bytes that it may have.
+    form
+        What is expected, in words, for the error that says that it is something else.
+    """
+
+    name: str
+    kind: session_pb2.PayloadKind | None = None
+    max_bytes: int = MAX_BYTES
+    form: str = ""
+
+    def check(self, kind: session_pb2.PayloadKind, size: int) -> None:
+        """Raise `ProtocolViolated` unless a message, or what has arrived of it, is what is waited for."""
+        if self.kind is not None and kind != self.kind:
+            found = _WORDS.get(kind, f"kind {kind}")
+            raise ProtocolViolated(f"message `{self.name}` is not {self.form or _WORDS[self.kind]}: found {found}")
+        if size > self.max_bytes:
+            if self.form:
+                raise ProtocolViolated(
+                    f"message `{self.name}` is not {self.form}: more than {self.max_bytes} bytes came"
+                )
+            text = f"`{self.name}` has more than the {self.max_bytes} bytes that this half takes"
+            raise ProtocolViolated(f"{text}; if it is right, receive it with a larger `max_bytes`")
+
+
 class Conversation:
     """One half: sequence numbers, named queues, window, what to send again, the hello and the close handshake.
 
@@ -83,7 +147,10 @@ class Conversation:
     window
         Bytes under way and not yet consumed, equal on both sides.
     stall_s
-        How long a full window may keep a wanted message out before `receive` gives up: another thread may make room.
+        How long a half waits without any progress: see the notes of the module.
+    crowded_s
+        How long messages that nobody takes may fill the window before whoever waits gives up: another thread may make
+        room.
     versions
         Protocol versions that this half speaks.
     clock
@@ -97,6 +164,7 @@ class Conversation:
         *,
         window: int = WINDOW,
         stall_s: float = STALL_S,
+        crowded_s: float = CROWDED_S,
         versions: tuple[int, int] = (VERSION_MIN, VERSION_MAX),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -106,6 +174,7 @@ class Conversation:
         self._facts = {**facts, "window": str(window)}
         self._window = window
         self._stall_s = stall_s
+        self._crowded_s = crowded_s
         self._versions = versions
         self._clock = clock
         self._incarnation = uuid.uuid4().hex
@@ -133,19 +202,22 @@ class Conversation:
         self._cut_at = clock()
 
         self._sequence = 0
-        self._waiting: deque[tuple[int, bytes]] = deque()
-        self._flying: deque[tuple[int, bytes]] = deque()
+        self._waiting: deque[_Chunk] = deque()
+        self._flying: deque[_Chunk] = deque()
         self._sent_cost = 0
+        self._unreceived_cost = 0
         self._peer_received = 0
         self._peer_consumed = 0
 
         self._received = 0
         self._received_cost = 0
         self._consumed = 0
-        self._untaken_cost = 0
         self._takes = 0
+        self._progress_at = clock()
+        self._is_blocked = False
+        self._peer_is_blocked = False
         self._queues: dict[str, deque[_Message]] = {}
-        self._wanted: dict[str, int] = {}
+        self._wishes: dict[str, list[Wish]] = {}
         self._partial: _Message | None = None
         self._acked_received_cost = 0
         self._acked_consumed = 0
@@ -175,66 +247,174 @@ class Conversation:
 
     def send(self, name: str, kind: session_pb2.PayloadKind, parts: Sequence[memoryview]) -> None:
         """Queue one message; blocks while the window is full. What `parts` refer to may change afterwards."""
-        if not 0 < len(name) <= MAX_NAME:
-            raise ValueError(f"a message's name has 1 to {MAX_NAME} characters")
+        if not _is_name(name):
+            raise ValueError(f"a message's name has 1 to {MAX_NAME} printable characters")
         with self._sending:
             for chunk, last in frames.chunks(parts):
                 # Only this thread adds to the sequence, so the copy is made outside the lock.
                 sequence = self._sequence + 1
                 frame = frames.data(sequence, name, kind, last, chunk)
                 with self._lock:
-                    self._room.wait_for(lambda: self._ended or self._sent_cost - self._peer_consumed < self._window)
+                    if not self._has_room:
+                        self._wait_room(name)
                     self._check_open()
                     if self._peer_closed:
                         raise ProtocolViolated(f"{self.peer} closed the link and will not take `{name}`")
+                    cost = sum(len(part) for part in chunk) + OVERHEAD
                     self._sequence = sequence
-                    self._sent_cost += sum(len(part) for part in chunk) + OVERHEAD
-                    self._waiting.append((sequence, frame))
+                    self._sent_cost += cost
+                    self._unreceived_cost += cost
+                    self._waiting.append(_Chunk(sequence, cost, frame))
                     self._writable.notify()
 
-    def receive(self, name: str, timeout_s: float | None = None) -> tuple[session_pb2.PayloadKind, bytes | bytearray]:
-        """Take the next message called `name`: its kind and its bytes."""
+    @property
+    def _has_room(self) -> bool:
+        return self._ended or self._sent_cost - self._peer_consumed < self._window
+
+    def _wait_room(self, name: str) -> None:
+        def refuse() -> None:
+            if self._peer_is_blocked and not self._wishes:
+                text = f"both halves send more than the window of {self._window} bytes before either receives"
+                remedy = "let one receive first, or use `exchange`"
+                raise ProtocolViolated(f"{text}: `{name}` here, {self._untaken} there; {remedy}")
+
+        self._is_blocked = True
+        try:
+            self._wait(self._room, lambda: self._has_room, f"it to take `{name}`", refuse)
+        finally:
+            self._is_blocked = False
+
+    @contextmanager
+    def wanting(self, wish: Wish) -> Iterator[None]:
+        """Let a message grow beyond the window as it arrives, up to its limit; it is taken by `take`."""
         with self._lock:
-            self._wanted[name] = self._wanted.get(name, 0) + 1
+            self._wish_for(wish)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._fulfil(wish)
+
+    def _wish_for(self, wish: Wish) -> None:
+        self._wishes.setdefault(wish.name, []).append(wish)
+
+    def _fulfil(self, wish: Wish) -> None:
+        wishes = self._wishes.get(wish.name, [])
+        if wish in wishes:
+            wishes.remove(wish)
+            if not wishes:
+                del self._wishes[wish.name]
+
+    def receive(self, wish: Wish, timeout_s: float | None = None) -> tuple[session_pb2.PayloadKind, bytes | bytearray]:
+        """Take the next message of a name: its kind and its bytes.
+
+        Raises
+        ------
+        ProtocolViolated
+            It is not what is waited for, or cannot come.
+        PeerStalled
+            Nothing that this half waits for has come for too long.
+        DeadlinePassed
+            It has not come in time.
+        """
+        with self._lock:
+            self._wish_for(wish)
             try:
-                self._credit_partial()
-                message = self._wait_message(name, timeout_s)
+                return self.take(wish, timeout_s)
             finally:
-                self._wanted[name] -= 1
-                if not self._wanted[name]:
-                    del self._wanted[name]
-            queue = self._queues[name]
+                self._fulfil(wish)
+
+    def take(self, wish: Wish, timeout_s: float | None = None) -> tuple[session_pb2.PayloadKind, bytes | bytearray]:
+        """Do as `receive` does, inside of `wanting`."""
+        name = wish.name
+        with self._lock:
+            if name not in self._queues:
+                self._wait_message(name, timeout_s)
+            queue = self._queues.get(name)
+            if queue is None:
+                self._check_open()
+                raise ProtocolViolated(f"{self.peer} closed the link without sending `{name}`")
+            message = queue[0]
+            wish.check(message.kind, len(message.body))
             queue.popleft()
             if not queue:
                 del self._queues[name]
             self._takes += 1
-            self._untaken_cost -= message.cost
+            self._fulfil(wish)  # at once: what follows under this name may be of another kind and size
             self._consume(message)
             self._credit_partial()
         return message.kind, message.body
 
-    def _wait_message(self, name: str, timeout_s: float | None) -> _Message:
-        deadline = None if timeout_s is None else self._clock() + timeout_s
-        stall: tuple[int, float] | None = None
-        while True:
+    def _wait_message(self, name: str, timeout_s: float | None) -> None:
+        def refuse() -> None:
+            text = f"`{name}` cannot come: the window is full of messages nobody took"
+            raise ProtocolViolated(f"{text}: {self._untaken}")
+
+        def is_done() -> bool:
             # Messages that had arrived before a failure can still be taken.
-            if queue := self._queues.get(name):
-                return queue[0]
-            self._check_open()
-            if self._peer_closed:
-                raise ProtocolViolated(f"{self.peer} closed the link without sending `{name}`")
+            return name in self._queues or self._ended or self._closing or self._peer_closed
+
+        self._credit_partial()
+        if not self._wait(self._arrived, is_done, f"`{name}`", refuse, timeout_s):
+            raise DeadlinePassed(f"nothing called `{name}` came from {self.peer} within {timeout_s:g} s")
+
+    def _wait(
+        self,
+        condition: threading.Condition,
+        is_done: Callable[[], bool],
+        what: str,
+        when_crowded: Callable[[], None] = lambda: None,
+        timeout_s: float | None = None,
+    ) -> bool:
+        """Wait for something of the other half; False when time ran out.
+
+        Parameters
+        ----------
+        condition
+            What is notified at every change of `is_done`.
+        what
+            What is waited for, for errors.
+        when_crowded
+            Called, and once more after every `crowded_s`, when the window stays full of messages that nobody takes.
+
+        Raises
+        ------
+        PeerStalled
+            There is no progress.
+        """
+        begun = self._clock()
+        deadline = None if timeout_s is None else begun + timeout_s
+        full: tuple[int, float] | None = None
+        while not is_done():
             now = self._clock()
-            if self._received_cost - self._consumed < self._window:
-                stall = None
-            elif stall is None or stall[0] != self._takes:
-                stall = (self._takes, now + self._stall_s)
-            elif now >= stall[1]:
-                waiting = ", ".join(f"`{other}` ({len(messages)})" for other, messages in sorted(self._queues.items()))
-                raise ProtocolViolated(f"`{name}` cannot come: the window is full of messages nobody took: {waiting}")
             if deadline is not None and now >= deadline:
-                raise DeadlinePassed(f"nothing called `{name}` came from {self.peer} within {timeout_s:g} s")
-            until = [moment for moment in (deadline, stall[1] if stall else None) if moment is not None]
-            self._arrived.wait(min(until) - now if until else None)
+                return False
+            if not self._is_full():
+                full = None
+            elif full is None or full[0] != self._takes:
+                full = (self._takes, now + self._crowded_s)
+            elif now >= full[1]:
+                when_crowded()
+                full = (self._takes, now + self._crowded_s)
+            stalled = max(begun, self._progress_at) + self._stall_s
+            if now >= stalled:
+                raise PeerStalled(f"{self.peer} has not moved for {self._stall_s:g} s while this half waits for {what}")
+            moments = [stalled, *[moment for moment in (deadline, full and full[1]) if moment is not None]]
+            condition.wait(min(moments) - now)
+        return True
+
+    def _is_full(self) -> bool:
+        return self._received_cost - self._consumed >= self._window
+
+    @property
+    def _untaken(self) -> str:
+        """Name what waits here, some of it if it is much."""
+        counts = {name: len(messages) for name, messages in self._queues.items()}
+        if self._partial is not None:
+            counts[self._partial.name] = counts.get(self._partial.name, 0) + 1
+        names = sorted(counts)
+        more = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
+        return ", ".join(f"`{name}` ({counts[name]})" for name in names[:_MAX_NAMED]) + more
 
     def close(self, timeout_s: float) -> None:
         """Wait until the other half has taken everything and closes too.
@@ -243,6 +423,8 @@ class Conversation:
         ------
         ProtocolViolated
             One half closes while it holds messages that nobody took.
+        PeerStalled
+            The other half has taken nothing for too long.
         DeadlinePassed
             The other half did not close in time.
         """
@@ -253,7 +435,11 @@ class Conversation:
             self._check_untaken()
             self._closing = True
             self._writable.notify()
-            if not self._state.wait_for(lambda: self._ended or self._both_closed, timeout_s):
+
+            def is_done() -> bool:
+                return self._ended or self._both_closed
+
+            if not self._wait(self._state, is_done, "it to close", timeout_s=timeout_s):
                 raise DeadlinePassed(f"{self.peer} did not close its half within {timeout_s:g} s")
             if self._error is not None:
                 raise self._error
@@ -262,8 +448,7 @@ class Conversation:
 
     def _check_untaken(self) -> None:
         if self._queues or self._partial is not None:
-            names = {*self._queues, *([self._partial.name] if self._partial else [])}
-            raise ProtocolViolated(f"the link is closed while messages wait: {', '.join(sorted(names))}")
+            raise ProtocolViolated(f"the link is closed while messages wait: {self._untaken}")
 
     def _check_open(self) -> None:
         if self._error is not None:
@@ -411,7 +596,7 @@ class Conversation:
             return frames.ack(self._received, self._consumed)
         if self._waiting:
             self._flying.append(self._waiting.popleft())
-            return self._flying[-1][1]
+            return self._flying[-1].frame
         if self._closing and self._is_all_consumed:
             if not self._close_sent:
                 self._close_sent = self._close_ever_sent = True
@@ -421,7 +606,9 @@ class Conversation:
                 # The second Close of a stream says that the first of the other half was heard.
                 self._confirm_sent = True
                 return frames.CLOSE
-        return frames.HEARTBEAT if now >= self._wrote_at + HEARTBEAT_S else None
+        if now < self._wrote_at + HEARTBEAT_S:
+            return None
+        return frames.BLOCKED if self._is_blocked and not self._wishes else frames.HEARTBEAT
 
     @property
     def _is_all_consumed(self) -> bool:
@@ -468,7 +655,9 @@ class Conversation:
                     self._on_hello(message.hello)
                 elif kind == "close":
                     self._on_close()
-                elif kind != "heartbeat":
+                elif kind == "heartbeat":
+                    self._peer_is_blocked = message.heartbeat.is_blocked
+                else:
                     raise ProtocolViolated("a frame of an unknown kind")
             except FedtasksError as error:
                 self.fail(error)
@@ -479,19 +668,18 @@ class Conversation:
             raise VersionDiffers(ours=f"{ours_min}-{ours_max}", theirs=f"{hello.version_min}-{hello.version_max}")
         if self._peer_incarnation and hello.incarnation != self._peer_incarnation:
             raise PeerRestarted(f"the other process of {self.peer} began anew")
+        if len(hello.facts) > MAX_FACTS or not 0 < len(hello.incarnation) <= MAX_INCARNATION:
+            raise ProtocolViolated("a hello without an incarnation, or out of bounds")
         for name in sorted({*self._facts, *hello.facts}):
             ours, theirs = self._facts.get(name, "absent"), hello.facts.get(name, "absent")
             if ours != theirs:
                 differs = RowOrderDiffers if name == "row_order" else ConfigDiffers
-                raise differs(field=name, ours=ours, theirs=theirs)
-        if not hello.incarnation:
-            raise ProtocolViolated("a hello without an incarnation")
+                raise differs(field=plain_text(name), ours=ours, theirs=plain_text(theirs))
         if not self._peer_received <= hello.received <= self._sequence:
             raise PeerRestarted(f"{self.peer} goes on with a conversation that this process did not have")
         self._peer_incarnation = hello.incarnation
         self._peer_received = hello.received
-        while self._waiting and self._waiting[0][0] <= hello.received:
-            self._waiting.popleft()
+        self._forget(self._waiting, hello.received)
         self._met = True
         self._met_epoch = self._epoch
         # The last Ack of the broken stream may be lost: repeat it.
@@ -499,30 +687,49 @@ class Conversation:
         self._wake()
 
     def _on_ack(self, ack: session_pb2.Ack) -> None:
-        if ack.received > self._sequence or not self._peer_consumed <= ack.consumed_bytes <= self._sent_cost:
+        self._forget(self._flying, ack.received)
+        # What is said to be taken but not to have arrived would be kept here without end.
+        arrived = self._sent_cost - self._unreceived_cost
+        if ack.received > self._sequence or not self._peer_consumed <= ack.consumed_bytes <= arrived:
             raise ProtocolViolated("an acknowledgement of what was not sent")
+        taken = ack.consumed_bytes - self._peer_consumed
+        if 0 < taken < OVERHEAD:
+            raise ProtocolViolated("an acknowledgement of less than a chunk")
+        if taken:
+            self._progress_at = self._heard_at
+            self._peer_is_blocked = False
         self._peer_received = max(self._peer_received, ack.received)
-        while self._flying and self._flying[0][0] <= ack.received:
-            self._flying.popleft()
         self._peer_consumed = ack.consumed_bytes
         self._room.notify_all()
         if self._closing:
             self._writable.notify()
 
+    def _forget(self, chunks: deque[_Chunk], received: int) -> None:
+        while chunks and chunks[0].sequence <= received:
+            self._unreceived_cost -= chunks.popleft().cost
+
     def _on_data(self, data: session_pb2.Data) -> None:
         if data.sequence <= self._received:
             return
         chunk = data.chunk
-        if data.sequence != self._received + 1 or len(chunk) > frames.CHUNK or not 0 < len(data.name) <= MAX_NAME:
-            raise ProtocolViolated("a chunk out of sequence or out of bounds")
-        if self._received_cost - self._consumed >= self._window:
+        if data.sequence != self._received + 1 or not _is_name(data.name):
+            raise ProtocolViolated("a chunk out of sequence, or without a name")
+        if len(chunk) > frames.CHUNK or (len(chunk) < frames.CHUNK and not data.last):
+            raise ProtocolViolated(f"a chunk of `{data.name}` that has another size than chunks have")
+        if self._is_full():
             raise ProtocolViolated(f"more than the window of {self._window} bytes was sent")
         if self._closing or self._peer_closed:
             raise ProtocolViolated(f"`{data.name}` was sent after the link was closed")
         message = self._partial or _Message(data.name, data.payload_kind)
         if (message.name, message.kind) != (data.name, data.payload_kind):
             raise ProtocolViolated(f"a chunk of `{data.name}` inside `{message.name}`")
-        if len(message.body) + len(chunk) > MAX_MESSAGE:
+        self._peer_is_blocked = False
+        wish = self._wish(message.name)
+        size = len(message.body) + len(chunk)
+        if wish is not None:
+            wish.check(message.kind, size)
+            self._progress_at = self._heard_at
+        if size > MAX_MESSAGE:
             raise ProtocolViolated(f"`{data.name}` is larger than {MAX_MESSAGE} bytes")
         message.add(chunk)
         message.cost += len(chunk) + OVERHEAD
@@ -531,14 +738,15 @@ class Conversation:
         self._mark_ack()
         if not data.last:
             self._partial = message
-            self._credit_partial()
-            if self._received_cost - self._consumed >= self._window:
-                self._arrived.notify_all()
-            return
-        self._partial = None
-        self._untaken_cost += message.cost
-        self._queues.setdefault(message.name, deque()).append(message)
-        self._arrived.notify_all()
+            if wish is not None:
+                self._consume(message)
+        else:
+            self._partial = None
+            self._queues.setdefault(message.name, deque()).append(message)
+            self._arrived.notify_all()
+        if self._is_full():
+            self._arrived.notify_all()
+            self._room.notify_all()
 
     def _on_close(self) -> None:
         self._closes_heard += 1
@@ -547,10 +755,18 @@ class Conversation:
             raise ProtocolViolated(f"{self.peer} closed its half without taking everything")
         self._wake()
 
+    def _wish(self, name: str) -> Wish | None:
+        """Return what is waited for, if it has not arrived yet; of several the one that allows most."""
+        wishes = self._wishes.get(name, ())
+        if len(wishes) <= len(self._queues.get(name, ())):
+            return None
+        return max(wishes, key=lambda wish: wish.max_bytes)
+
     def _credit_partial(self) -> None:
-        """Count the chunks of the message that is arriving as consumed, if it may grow."""
+        """Count the chunks of the message that is arriving as consumed, if somebody waits for it."""
         partial = self._partial
-        if partial is not None and (self._untaken_cost <= self._window or partial.name in self._wanted):
+        if partial is not None and (wish := self._wish(partial.name)) is not None:
+            wish.check(partial.kind, len(partial.body))
             self._consume(partial)
 
     def _consume(self, message: _Message) -> None:
@@ -566,3 +782,8 @@ class Conversation:
             self._writable.notify()
         elif self._is_ack_due(now):
             self._writable.notify()
+
+
+def _is_name(name: str) -> bool:
+    # Names stand in logs and errors.
+    return 0 < len(name) <= MAX_NAME and name.isprintable()

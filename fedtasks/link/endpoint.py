@@ -13,9 +13,10 @@ import numpy as np
 import pyarrow as pa
 
 from fedtasks.link import files
-from fedtasks.link.conversation import Conversation
+from fedtasks.link.conversation import MAX_BYTES, Conversation, Wish
 from fedtasks.link.link import Payload
 from fedtasks.link.payload import decode, encode
+from fedtasks.wire.v1 import session_pb2
 
 # Files of shards and their chunks count as one: `blinded-00003/chunk` is `blinded`.
 _NUMBERED = re.compile(r"(-\d+)+(?=$|/| )|/\w+$")
@@ -72,10 +73,33 @@ class Endpoint:
         sent.items += _rows(payload)
         sent.bytes += sum(part.nbytes for part in parts)
 
-    def receive(self, name: str, *, timeout_s: float | None = None) -> Payload:
+    def receive(
+        self,
+        name: str,
+        *,
+        kind: session_pb2.PayloadKind | None = None,
+        max_bytes: int = MAX_BYTES,
+        form: str = "",
+        timeout_s: float | None = None,
+    ) -> Payload:
         """See `Link.receive`."""
-        kind, data = self._conversation.receive(name, timeout_s)
-        return decode(kind, data)
+        return decode(*self._conversation.receive(Wish(name, kind, max_bytes, form), timeout_s))
+
+    def exchange(
+        self,
+        name: str,
+        payload: Payload,
+        *,
+        kind: session_pb2.PayloadKind | None = None,
+        max_bytes: int = MAX_BYTES,
+        form: str = "",
+        timeout_s: float | None = None,
+    ) -> Payload:
+        """See `Link.exchange`."""
+        wish = Wish(name, kind, max_bytes, form)
+        with self._conversation.wanting(wish):
+            self.send(name, payload)
+            return decode(*self._conversation.take(wish, timeout_s))
 
     def send_file(self, name: str, path: Path) -> None:
         """See `Link.send_file`."""

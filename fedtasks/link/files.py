@@ -11,6 +11,7 @@ from typing import IO, Any
 from fedtasks.errors import DataCorrupt, DataMissing, ProtocolViolated
 from fedtasks.link.frames import CHUNK
 from fedtasks.link.link import Link
+from fedtasks.wire.v1.session_pb2 import PAYLOAD_KIND_BYTES as BYTES
 
 
 def send_file(link: Link, name: str, path: Path) -> None:
@@ -116,7 +117,7 @@ def _hash_prefix(file: IO[bytes], size: int, hasher: hashlib._Hash) -> int:
 
 
 def _take_chunk(link: Link, name: str) -> bytes:
-    chunk = link.receive(f"{name}/chunk")
+    chunk = link.receive(f"{name}/chunk", kind=BYTES, max_bytes=CHUNK)
     if not isinstance(chunk, bytes):
         raise ProtocolViolated(f"a chunk of `{name}` is not bytes")
     return chunk
@@ -128,9 +129,9 @@ def _give(link: Link, name: str, value: dict[str, Any]) -> None:
 
 def _take(link: Link, name: str, fields: dict[str, type]) -> dict[str, Any]:
     """Receive a small JSON object with exactly these fields."""
-    message = link.receive(name)
+    message = link.receive(name, kind=BYTES, max_bytes=1000)
     try:
-        value = json.loads(message) if isinstance(message, bytes) and len(message) <= 1000 else None
+        value = json.loads(message) if isinstance(message, bytes) else None
     except (ValueError, RecursionError) as error:
         raise ProtocolViolated(f"`{name}` is not JSON") from error
     if not isinstance(value, dict) or {key: type(item) for key, item in value.items()} != fields:

@@ -10,9 +10,13 @@ from fedtasks.errors import ProtocolViolated
 from fedtasks.wire.v1 import session_pb2
 
 CHUNK = 1 << 20
-"""Most payload bytes in one frame."""
+"""Payload bytes in a frame; only the last of a message may have fewer."""
+
+MAX_FRAME = CHUNK + (64 << 10)
+"""Most bytes of a frame."""
 
 HEARTBEAT: bytes = session_pb2.Frame(heartbeat=session_pb2.Heartbeat()).SerializeToString()
+BLOCKED: bytes = session_pb2.Frame(heartbeat=session_pb2.Heartbeat(is_blocked=True)).SerializeToString()
 CLOSE: bytes = session_pb2.Frame(close=session_pb2.Close()).SerializeToString()
 
 _LENGTH_DELIMITED = 2
@@ -43,6 +47,8 @@ def data(sequence: int, name: str, kind: session_pb2.PayloadKind, last: bool, pa
 
 def parse(frame: bytes) -> session_pb2.Frame:
     """Decode a frame from the peer; raise `ProtocolViolated` when it is none."""
+    if len(frame) > MAX_FRAME:
+        raise ProtocolViolated(f"a frame of {len(frame)} bytes")
     try:
         message: session_pb2.Frame = session_pb2.Frame.FromString(frame)
         return message

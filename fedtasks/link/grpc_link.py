@@ -20,7 +20,7 @@ from fedtasks.errors import (
 )
 from fedtasks.link import status
 from fedtasks.link.client import GatewayClient, backoff
-from fedtasks.link.conversation import WINDOW, Conversation, StreamBroken
+from fedtasks.link.conversation import CROWDED_S, STALL_S, WINDOW, Conversation, StreamBroken
 from fedtasks.link.endpoint import Endpoint
 from fedtasks.link.link import Facts
 
@@ -54,6 +54,8 @@ class GrpcLink(Endpoint):
         Bytes under way and not yet consumed, equal on both sides.
     close_timeout_s
         How long `close` waits for the other half.
+    stall_s, crowded_s
+        As in `Conversation`.
 
     Raises
     ------
@@ -84,9 +86,12 @@ class GrpcLink(Endpoint):
         resume_timeout_s: float = 120.0,
         window: int = WINDOW,
         close_timeout_s: float = 600.0,
+        stall_s: float = STALL_S,
+        crowded_s: float = CROWDED_S,
     ) -> None:
         key = {"run": run_id, "task": task, "shard": str(shard), "attempt": str(attempt)}
-        super().__init__(Conversation(peer, {**facts, **key}, window=window), close_timeout_s=close_timeout_s)
+        conversation = Conversation(peer, {**facts, **key}, window=window, stall_s=stall_s, crowded_s=crowded_s)
+        super().__init__(conversation, close_timeout_s=close_timeout_s)
         self._client = client
         self._metadata = {
             status.RUN: run_id,

@@ -11,6 +11,9 @@ import numpy as np
 import pyarrow as pa
 from google.protobuf.message import Message
 
+from fedtasks.link.conversation import MAX_BYTES
+from fedtasks.wire.v1 import session_pb2
+
 Payload: TypeAlias = bytes | np.ndarray | pa.RecordBatch | Message
 """What one message may carry: bytes, an array (dtype, shape, raw buffer), a record batch, or a protobuf message."""
 
@@ -20,8 +23,9 @@ class Link(Protocol):
 
     Messages of one name arrive in the order sent; different names have queues of their own, so both halves may ask for
     them in different orders. What is under way and not yet taken is bounded by the window, which all names share:
-    `send` blocks when it is full. Two halves that both send more than that before either receives wait for each other.
-    A connection cut in between is resumed without the caller's notice, until the link's resume time-out.
+    `send` blocks when it is full, and only a message that the other half waits for may be larger. Two halves that both
+    send more than that before either receives are refused: `exchange` is for that. A connection cut in between
+    is resumed without the caller's notice, until the link's resume time-out.
 
     Notes
     -----
@@ -37,23 +41,60 @@ class Link(Protocol):
         ------
         LinkLost
             The connection could not be resumed in time.
+        PeerStalled
+            The other half has taken nothing for too long.
         PeerFailed, PeerRestarted, RunCancelled, RunEnded, TicketRevoked
             The run or the other half ended; the gateway said why.
         """
 
-    def receive(self, name: str, *, timeout_s: float | None = None) -> Payload:
+    def receive(
+        self,
+        name: str,
+        *,
+        kind: session_pb2.PayloadKind | None = None,
+        max_bytes: int = MAX_BYTES,
+        form: str = "",
+        timeout_s: float | None = None,
+    ) -> Payload:
         """Return the next message called `name`, waiting for it.
 
         An array comes back as a read-only `numpy.ndarray`, a protobuf message as its serialised bytes.
+
+        Parameters
+        ----------
+        kind
+            How the payload must be encoded; by default any kind will do.
+        max_bytes
+            The most bytes that the message may have; a larger one is refused as it arrives.
+        form
+            What is expected, in words, for the error that says that it is something else.
 
         Raises
         ------
         LinkLost, PeerFailed, PeerRestarted, RunCancelled, RunEnded, TicketRevoked
             As in `send`.
         ProtocolViolated
-            The other half closed without sending it, or the window is full of messages nobody asked for.
+            It is of another kind, larger than `max_bytes` or cannot be decoded; or the other half closed without
+            sending it, or the window is full of messages nobody asked for.
+        PeerStalled
+            Nothing that this half waits for has come for too long.
         DeadlinePassed
             Nothing came within `timeout_s`.
+        """
+
+    def exchange(
+        self,
+        name: str,
+        payload: Payload,
+        *,
+        kind: session_pb2.PayloadKind | None = None,
+        max_bytes: int = MAX_BYTES,
+        form: str = "",
+        timeout_s: float | None = None,
+    ) -> Payload:
+        """Send one message and return the other half's of the same name, which may be larger than the window too.
+
+        Both halves must call it. Parameters and errors are those of `send` and `receive`.
         """
 
     def send_file(self, name: str, path: Path) -> None:
@@ -75,7 +116,7 @@ class Link(Protocol):
         ------
         ProtocolViolated
             A half closes while messages to it were not taken.
-        DeadlinePassed
+        DeadlinePassed, PeerStalled
             The other half did not close in time.
         LinkLost, PeerFailed, PeerRestarted, RunCancelled, RunEnded, TicketRevoked
             As in `send`.

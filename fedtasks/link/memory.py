@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterable, Iterator
 
 from fedtasks.errors import DeadlinePassed, FedtasksError, PeerFailed
-from fedtasks.link.conversation import WINDOW, Conversation, StreamBroken
+from fedtasks.link.conversation import CROWDED_S, STALL_S, WINDOW, Conversation, StreamBroken
 from fedtasks.link.endpoint import Endpoint
 from fedtasks.link.link import Facts
 
@@ -95,7 +95,8 @@ def memory_pair(
     window: int = WINDOW,
     names: tuple[str, str] = ("a", "b"),
     cuts: Iterable[int] = (),
-    stall_s: float = 10.0,
+    stall_s: float = STALL_S,
+    crowded_s: float = CROWDED_S,
     close_timeout_s: float = 600.0,
 ) -> tuple[MemoryLink, MemoryLink]:
     """Make two links that are each other's other half; use each from a thread of its own.
@@ -110,7 +111,7 @@ def memory_pair(
         The party that holds the first link and the one that holds the second.
     cuts
         How many frames cross before each cut of the wire, both directions together, for tests of what a cut does.
-    stall_s
+    stall_s, crowded_s
         As in `Conversation`.
     close_timeout_s
         How long `close` waits for the other half.
@@ -120,8 +121,8 @@ def memory_pair(
     ConfigDiffers, RowOrderDiffers
         A fact differs; the error names it.
     """
-    a = Conversation(names[1], facts_a or {}, window=window, stall_s=stall_s)
-    b = Conversation(names[0], facts_b or {}, window=window, stall_s=stall_s)
+    a = Conversation(names[1], facts_a or {}, window=window, stall_s=stall_s, crowded_s=crowded_s)
+    b = Conversation(names[0], facts_b or {}, window=window, stall_s=stall_s, crowded_s=crowded_s)
     wire = _Wire(a, b, cuts)
     links = tuple(MemoryLink(half, wire, close_timeout_s=close_timeout_s) for half in (a, b))
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from fedtasks.exchange.message import TO_FOLLOWER, ArrayMessage, DigestMessage, JsonMessage
+from fedtasks.exchange.message import SMALL, TO_FOLLOWER, ArrayMessage, DigestMessage, JsonMessage
 
 CHECKPOINTS = ArrayMessage(
     "checkpoints",
@@ -14,6 +14,7 @@ CHECKPOINTS = ArrayMessage(
     shape=(None,),
     tasks=("train",),
     holds="after how many epochs or trees the half holds a checkpoint",
+    max_bytes=SMALL,
 )
 MODEL_DIGEST = DigestMessage(
     "model digest",

@@ -121,7 +121,7 @@ def run(context: TaskContext) -> Outcome:
             rows = _aligned(spark, people, count, dataset, parts, since)
             with context.open_link(facts_of(settings, since=since.version)) as link:
                 if settings.rows is Rows.NEW and since.version:
-                    rows = _mark_new(rows, link, count, scratch)
+                    rows = _mark_new(rows, link, count, people.rows, scratch)
                 counts = _write(rows, count, context.folder, dataset, settings)
                 _check(context, settings, people, counts, since)
                 rows_found, order = blocks.order_digest(context.folder)
@@ -189,7 +189,7 @@ def _aligned(
     return joined.drop(ID, _FILE, _ROW)
 
 
-def _mark_new(rows: DataFrame, link: Link, count: int, scratch: str) -> DataFrame:
+def _mark_new(rows: DataFrame, link: Link, count: int, n_people: int, scratch: str) -> DataFrame:
     """Mark the people of whom either side has a new row, block by block, so that both train on the same."""
     make_private(scratch)
     rows = rows.persist(StorageLevel.DISK_ONLY)
@@ -197,8 +197,8 @@ def _mark_new(rows: DataFrame, link: Link, count: int, scratch: str) -> DataFram
     theirs = []
     for number in range(count):
         message = messages.NEW.numbered(number)
-        message.send(link, read_bytes(own[number].uri) if number in own else b"")
-        tags = message.receive(link)
+        ours = read_bytes(own[number].uri) if number in own else b""
+        tags = message.exchange(link, ours, n_people * TAG_BYTES)
         uri = new_file(scratch, "their-new", number)
         write_atomically(uri, tags)
         theirs.append(RowFile(number, len(tags) // TAG_BYTES, "", uri))

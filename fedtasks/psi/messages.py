@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from fedtasks.exchange.files import FileMessage
-from fedtasks.exchange.message import BytesMessage, JsonListMessage, JsonMessage
+from fedtasks.exchange.message import LISTS, BytesMessage, JsonListMessage, JsonMessage
 from fedtasks.names import TAG_BYTES
 
 _PSI, _ALIGN = ("psi",), ("align",)
 _TO_CLIENT, _TO_SIGNER = "signer → client", "client → signer"
+
+_KEY_BYTES = 64 << 10
+"""More bytes than a key or its proof has."""
 
 KEY = BytesMessage(
     "key",
@@ -16,6 +19,7 @@ KEY = BytesMessage(
     way=_TO_CLIENT,
     tasks=_PSI,
     holds="the public key; not with `learns: size`",
+    max_bytes=_KEY_BYTES,
 )
 KEY_PROOF = BytesMessage(
     "key proof",
@@ -25,6 +29,7 @@ KEY_PROOF = BytesMessage(
     tasks=_PSI,
     holds="what proves that the key cannot leak: eight e-th roots (RSA), knowledge of the private key (OPRF); not "
     "with `learns: size`",
+    max_bytes=_KEY_BYTES,
 )
 OFFER = JsonMessage(
     "offer",
@@ -35,6 +40,7 @@ OFFER = JsonMessage(
     tasks=_PSI,
     holds="files of blinded ids: shard, rows, SHA-256; unless `learns: size`, digests of the sets of tags that it "
     "kept, by kind",
+    max_bytes=LISTS,
 )
 ACCEPTED = JsonMessage(
     "accepted",
@@ -46,6 +52,7 @@ ACCEPTED = JsonMessage(
     holds="how many ids the run has been charged, over all its attempts; on which kept sets the differences build; "
     "files of tags that are new or gone; digest of all tags. With "
     "`learns: size`, files of the signer's tags",
+    max_bytes=LISTS,
 )
 BLINDED = FileMessage(
     "blinded",
@@ -109,6 +116,7 @@ COMMON = JsonMessage(
     tasks=_PSI,
     holds="how many people are shared; if both learn who, files of their tags that are new or gone, and the digest of "
     "all",
+    max_bytes=LISTS,
 )
 COMMON_ADDED = FileMessage(
     "common-added",

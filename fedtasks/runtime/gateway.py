@@ -45,6 +45,7 @@ class GatewayContext(LocalContext):
             shard=config.shard or 0,
             attempt=config.attempt,
             facts={"shared configuration": config.shared_digest, **facts},
+            stall_s=self.party.stall_s,
         )
         self._links.append(link)
         return link

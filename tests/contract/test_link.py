@@ -22,11 +22,14 @@ from fedtasks.errors import (
     DataMissing,
     DeadlinePassed,
     FedtasksError,
+    PeerStalled,
     ProtocolViolated,
     RowOrderDiffers,
 )
+from fedtasks.link import conversation
 from fedtasks.link.link import Link
 from fedtasks.link.memory import memory_pair
+from fedtasks.link.payload import BYTES, RECORD_BATCH
 from fedtasks.wire.v1 import run_pb2
 from tests.support.links import both, relayed_pair
 from tests.support.relay import Relay
@@ -108,14 +111,14 @@ def test_sent_array_may_change_at_once(open_pair: OpenPair) -> None:
         assert not np.any(b.receive("x"))
 
 
-def test_two_halves_send_to_each_other_at_the_same_time(open_pair: OpenPair) -> None:
+@pytest.mark.parametrize("size", [MIB, 6 * MIB], ids=["within a window", "beyond the window"])
+def test_two_halves_exchange_messages_of_any_size(open_pair: OpenPair, size: int) -> None:
     rng = np.random.default_rng(3)
-    arrays = [rng.integers(0, 256, size=6 * MIB, dtype=np.uint8) for _ in range(2)]
+    arrays = [rng.integers(0, 256, size=size, dtype=np.uint8) for _ in range(2)]
 
     def half(link: Link, own: np.ndarray) -> Any:
         with link:
-            link.send("x", own)
-            return link.receive("x")
+            return link.exchange("x", own)
 
     with open_pair(window=2 * MIB) as (a, b, _):
         got_a, got_b = both(lambda: half(a, arrays[0]), lambda: half(b, arrays[1]))
@@ -176,6 +179,114 @@ def test_send_blocks_until_the_other_half_takes(open_pair: OpenPair) -> None:
             b.receive("x")
         thread.join(10)
         assert n_sent == 6
+
+
+def test_message_nobody_asks_for_stays_within_the_window_and_arrives_when_somebody_does(open_pair: OpenPair) -> None:
+    message = bytes(8 * MIB)
+    with open_pair(window=2 * MIB) as (a, b, _):
+        has_sent = threading.Event()
+
+        def send() -> None:
+            a.send("x", message)
+            has_sent.set()
+
+        thread = threading.Thread(target=send, daemon=True)
+        thread.start()
+        assert not has_sent.wait(0.3)
+        assert 2 * MIB <= b.bytes_received < 3 * MIB  # type: ignore[attr-defined]
+
+        assert b.receive("x") == message
+        assert has_sent.wait(10)
+        thread.join(10)
+
+
+def test_halves_that_both_send_beyond_the_window_before_either_receives_are_told(
+    open_pair: OpenPair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conversation, "HEARTBEAT_S", 0.05)
+
+    errors: list[FedtasksError] = []
+    with open_pair(window=MIB, crowded_s=0.3) as (a, b, _):
+
+        def half(link: Link) -> None:
+            try:
+                link.send("x", bytes(4 * MIB))
+            except FedtasksError as error:
+                errors.append(error)
+            for each in (a, b):
+                each.abort()  # type: ignore[attr-defined]
+
+        both(lambda: half(a), lambda: half(b))
+    assert isinstance(errors[0], ProtocolViolated)
+    assert "both halves send more than the window" in errors[0].detail
+    assert "`exchange`" in errors[0].detail
+
+
+# ----------------------------------------------------------------------------------------------------- kind and limit
+def test_message_larger_than_its_receiver_allows_is_refused_as_it_arrives(open_pair: OpenPair) -> None:
+    with open_pair() as (a, b, _):
+
+        def send() -> None:
+            with contextlib.suppress(FedtasksError):
+                a.send("x", bytes(64 * MIB))
+
+        def receive() -> None:
+            with pytest.raises(ProtocolViolated, match=rf"`x` has more than the {2 * MIB} bytes .* `max_bytes`"):
+                b.receive("x", max_bytes=2 * MIB)
+            assert b.bytes_received < 36 * MIB  # type: ignore[attr-defined]
+            b.abort()  # type: ignore[attr-defined]
+            a.abort()  # type: ignore[attr-defined]
+
+        both(send, receive)
+
+
+def test_message_of_the_size_that_its_receiver_allows_is_taken(open_pair: OpenPair) -> None:
+    with open_pair() as (a, b, _):
+        a.send("x", bytes(2 * MIB))
+        assert len(b.receive("x", max_bytes=2 * MIB)) == 2 * MIB  # type: ignore[arg-type]
+
+
+def test_payload_of_another_kind_is_refused(open_pair: OpenPair) -> None:
+    with open_pair() as (a, b, _):
+        a.send("x", np.zeros(3))
+        with pytest.raises(ProtocolViolated, match="`x` is not bytes: found an array"):
+            b.receive("x", kind=BYTES)
+
+
+@pytest.mark.parametrize("codec", ["zstd", "lz4"])
+def test_message_that_would_decompress_to_more_is_refused_without_doing_so(open_pair: OpenPair, codec: str) -> None:
+    # Sent as the record batch that Arrow itself would write of it.
+    zeros = pa.Array.from_buffers(pa.uint8(), 128 * MIB, [None, pa.py_buffer(bytes(128 * MIB))])
+    sink = pa.BufferOutputStream()
+    batch = pa.record_batch([zeros], ["n"])
+    with pa.ipc.new_stream(sink, batch.schema, options=pa.ipc.IpcWriteOptions(compression=codec)) as writer:
+        writer.write_batch(batch)
+    bomb = sink.getvalue()
+    assert bomb.size < MIB
+    with open_pair() as (a, b, _):
+        pool, default = pa.proxy_memory_pool(pa.default_memory_pool()), pa.default_memory_pool()
+        tracemalloc.start()
+        pa.set_memory_pool(pool)
+        try:
+            a._conversation.send("x", RECORD_BATCH, [memoryview(bomb)])  # type: ignore[attr-defined]
+            with pytest.raises(ProtocolViolated, match="a record batch that cannot be read"):
+                b.receive("x")
+        finally:
+            pa.set_memory_pool(default)
+            _, peak = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+    assert peak + (pool.max_memory() or 0) < 16 * MIB
+
+
+# -------------------------------------------------------------------------------------------------------------- stall
+def test_half_that_sends_nothing_but_heartbeats_is_given_up(open_pair: OpenPair) -> None:
+    with open_pair(stall_s=0.3) as (a, _, _), pytest.raises(PeerStalled, match="while this half waits for `x`"):
+        a.receive("x")
+
+
+def test_half_that_takes_nothing_is_given_up_by_who_sends(open_pair: OpenPair) -> None:
+    with open_pair(stall_s=0.3, window=MIB) as (a, _, _), pytest.raises(PeerStalled, match="to take `x`"):
+        a.send("x", bytes(4 * MIB))
 
 
 # -------------------------------------------------------------------------------------------------------------- cuts
@@ -241,7 +352,7 @@ def test_receive_gives_up_after_its_time(open_pair: OpenPair) -> None:
 
 def test_full_window_of_other_names_is_an_error_and_no_deadlock(open_pair: OpenPair) -> None:
     with open_pair(window=MIB) as (a, b, _):
-        b._conversation._stall_s = 0.2  # type: ignore[attr-defined]
+        b._conversation._crowded_s = 0.2  # type: ignore[attr-defined]
         a.send("other", bytes(MIB))
         with pytest.raises(ProtocolViolated, match=r"`wanted` cannot come.*`other`"):
             b.receive("wanted")

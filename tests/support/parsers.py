@@ -21,7 +21,7 @@ from fedtasks.exchange.files import announced
 from fedtasks.gateway.relay import SessionKey
 from fedtasks.kinds import kinds
 from fedtasks.link import frames
-from fedtasks.link.conversation import Conversation, StreamBroken
+from fedtasks.link.conversation import VERSION_MAX, VERSION_MIN, Conversation, StreamBroken
 from fedtasks.link.payload import decode, encode
 from fedtasks.tickets import asked_by
 from fedtasks.wire.v1 import session_pb2
@@ -82,11 +82,11 @@ def _frames() -> Parse:
 
 
 def _frame_seeds() -> Iterator[bytes]:
-    hello = frames.hello(1, 1, "x", 0, {"a": "1", "window": str(1 << 16)})
+    hello = frames.hello(VERSION_MIN, VERSION_MAX, "x", 0, {"a": "1", "window": str(1 << 16)})
     body = [memoryview(b"body")]
     several = (
         hello,
-        frames.data(1, "n", session_pb2.PAYLOAD_KIND_BYTES, False, body),
+        frames.data(1, "n", session_pb2.PAYLOAD_KIND_BYTES, True, body),
         frames.data(2, "n", session_pb2.PAYLOAD_KIND_BYTES, True, body),
         frames.ack(0, 0),
         frames.HEARTBEAT,

@@ -86,6 +86,14 @@ def test_load_party_names_pipelines_that_start_by_schedule(load: Load) -> None:
         load(f"{GOOD}schedules: [Every Night]\n")
 
 
+def test_load_party_says_how_long_a_half_waits_without_progress(load: Load) -> None:
+    assert load(GOOD).stall_s == 3600
+    assert load(f"{GOOD}stall_s: 7200\n").stall_s == 7200
+    for value in ("59", "604801", ".inf", ".nan", "-1"):
+        with pytest.raises(ConfigError, match="stall_s"):
+            load(f"{GOOD}stall_s: {value}\n")
+
+
 def test_load_party_knows_where_people_are_told(load: Load, tmp_path: Path) -> None:
     party = load(GOOD + "notify: {webhook_url_file: keys/hook.url, events: [run_failed]}\n")
     assert party.notify is not None

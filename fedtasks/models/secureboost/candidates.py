@@ -12,6 +12,8 @@ from fedtasks.encrypted.bins import Candidates
 from fedtasks.encrypted.cipher import OwnerCipher
 from fedtasks.encrypted.histograms import BinnedRows, plain_histograms
 from fedtasks.errors import ProtocolViolated
+from fedtasks.exchange.message import SMALL
+from fedtasks.link.conversation import MAX_BYTES
 from fedtasks.link.link import Link
 from fedtasks.models.secureboost import messages
 from fedtasks.models.secureboost.frontier import Mask, Node, Pair, from_bits, slots_of
@@ -146,9 +148,16 @@ class PeerCandidates:
         self._noise = most_noise(noise_rows, cipher.precision)
         self._above: dict[int, Offer] = {}
 
-    def receive(self) -> LevelSums:
-        """Return what the follower says of its splits of the level above, and which sums follow."""
-        return messages.SUMS.receive(self._link)
+    def receive(self, n_rows: int, n_nodes: int) -> LevelSums:
+        """Return what the follower says of its splits of the level above, and which sums follow.
+
+        Parameters
+        ----------
+        n_rows, n_nodes
+            Rows of the whole tree, and the most nodes that the level can have.
+        """
+        # A bit for each row, and for each node a bit for each candidate.
+        return messages.SUMS.receive(self._link, min(MAX_BYTES, SMALL + (n_rows + n_nodes * self._n) // 8))
 
     def of(self, pairs: Sequence[Pair], answer: LevelSums) -> dict[int, Offer]:
         """Decrypt and return the offers of the next level's nodes, by their numbers."""

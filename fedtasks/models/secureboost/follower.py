@@ -12,6 +12,7 @@ from fedtasks.dataclass_io import build, to_plain
 from fedtasks.encrypted.cipher import SumCipher
 from fedtasks.encrypted.histograms import BinnedRows, EncryptedHistograms
 from fedtasks.errors import ProtocolViolated
+from fedtasks.exchange.message import SMALL
 from fedtasks.link.link import Link
 from fedtasks.models.checkpoint import Checkpoints, agree
 from fedtasks.models.progress import Report
@@ -99,7 +100,7 @@ class Follower:
         sums = make_sums(cipher)
         messages.OFFER.send(link, SplitOffer(candidates=len(self.candidates)))
         while True:
-            start = messages.START.receive(link)
+            start = messages.START.receive(link, SMALL + self._rows.n_rows // 8)
             if start.end:
                 if not self._first_tree <= start.tree <= self._first_tree + grown:
                     raise ProtocolViolated(f"the leader ends with {start.tree} trees, which it has not grown")

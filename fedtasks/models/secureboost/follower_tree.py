@@ -12,6 +12,7 @@ from fedtasks.encrypted.bins import Candidates, left_bins
 from fedtasks.encrypted.cipher import SumCipher
 from fedtasks.encrypted.histograms import BinnedRows, EncryptedHistograms, at_once, plain_histograms
 from fedtasks.errors import ProtocolViolated
+from fedtasks.exchange.message import SMALL
 from fedtasks.link.link import Link
 from fedtasks.models.progress import Report
 from fedtasks.models.secureboost import messages
@@ -93,7 +94,9 @@ class FollowerTree:
             if not frontier:
                 return
             report({"phase": "train", "tree": self._number + 1, "level": frontier[0].depth + 1})
-            chosen = messages.SPLITS.receive(link).nodes
+            # A bit for each row, and for each node any of the candidates, whose places have five bytes at most.
+            limit = SMALL + self._rows.n_rows // 8 + 5 * len(frontier) * len(self._order)
+            chosen = messages.SPLITS.receive(link, limit).nodes
             if len(chosen) != len(frontier):
                 raise ProtocolViolated(f"{len(chosen)} splits for {len(frontier)} nodes")
             owned, children = [], []

@@ -76,7 +76,7 @@ class LeaderTree:
             self._leaf(root)
         decided: list[_Decision] = []
         while True:
-            answer = peer.receive() if peer else None
+            answer = peer.receive(len(self._bag), max(1, 2 * len(decided))) if peer else None
             if decided:
                 pairs = self._carry_out(decided, peer, iter(answer.splits if answer else ()))
             frontier = [node for pair in pairs for node in pair.growing]

@@ -17,6 +17,7 @@ KEY = ProtobufMessage(
     way=TO_FOLLOWER,
     tasks=("train",),
     holds="modulus of a fresh Paillier key and ten n-th roots that prove it",
+    max_bytes=64 << 10,
 )
 OFFER = ProtobufMessage(
     "candidate splits",
@@ -26,6 +27,7 @@ OFFER = ProtobufMessage(
     way=TO_LEADER,
     tasks=("train",),
     holds="how many candidate splits the follower has",
+    max_bytes=64,
 )
 START = ProtobufMessage(
     "next tree",

@@ -29,6 +29,7 @@ from fedtasks.encrypted.bins import (
     unknown_category,
 )
 from fedtasks.errors import ConfigError, DataCorrupt, ProtocolViolated
+from fedtasks.exchange.message import ArrayMessage
 from fedtasks.models.contract import CARD, Card, HalfModel
 from fedtasks.models.secureboost import messages
 from fedtasks.models.secureboost.frontier import ROOT
@@ -216,8 +217,6 @@ class Half(HalfModel):
         Of what decides this half's output, and of the half that it was trained with.
     """
 
-    answers = messages.LEAVES
-
     format: str
     run_id: str
     role: str
@@ -227,6 +226,11 @@ class Half(HalfModel):
     depth: int
     digest: str = ""
     peer_digest: str = ""
+
+    @property
+    def answers(self) -> ArrayMessage:
+        """See `HalfModel.answers`."""
+        return messages.LEAVES
 
     @property
     def content_digest(self) -> str:
@@ -269,6 +273,11 @@ class LeaderHalf(Half):
     classes: tuple[str, ...] = ()
     base: tuple[float, ...] = ()
     trees: tuple[Tree, ...] = ()
+
+    @property
+    def answers(self) -> ArrayMessage:
+        """The leaves that are left over, with as many bytes a row as this half's trees ask for."""
+        return replace(messages.LEAVES, shape=(None, len(self.peer_trees) * leaf_bytes(self.depth)))
 
     @property
     def content_digest(self) -> str:

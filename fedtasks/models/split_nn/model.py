@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from fedtasks.data.storage import Manifest, filesystem, read_bytes, read_json, w
 from fedtasks.dataclass_io import build, to_plain
 from fedtasks.digests import digest
 from fedtasks.errors import ConfigError, DataCorrupt, ProtocolViolated
+from fedtasks.exchange.message import ArrayMessage
 from fedtasks.models.contract import CARD, Card, HalfModel
 from fedtasks.models.split_nn import messages
 from fedtasks.models.split_nn.encoder import Encoder
@@ -80,11 +81,14 @@ class SplitNnHalf(HalfModel):
         Its weights.
     """
 
-    answers = messages.EMBEDDING
-
     def __init__(self, document: Document, network: Network) -> None:
         self.document = document
         self.network = network
+
+    @property
+    def answers(self) -> ArrayMessage:
+        """See `HalfModel.answers`; of the width that both halves were trained with."""
+        return replace(messages.EMBEDDING, shape=(None, self.document.settings.embedding))
 
     @property
     def card(self) -> Card:

@@ -78,8 +78,10 @@ class Ack(_message.Message):
     def __init__(self, received: _Optional[int] = ..., consumed_bytes: _Optional[int] = ...) -> None: ...
 
 class Heartbeat(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("is_blocked",)
+    IS_BLOCKED_FIELD_NUMBER: _ClassVar[int]
+    is_blocked: bool
+    def __init__(self, is_blocked: _Optional[bool] = ...) -> None: ...
 
 class Close(_message.Message):
     __slots__ = ()

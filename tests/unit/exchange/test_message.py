@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any
 
@@ -23,6 +24,8 @@ from fedtasks.exchange.message import (
     TableMessage,
     refuse,
 )
+from fedtasks.link.conversation import MAX_BYTES
+from fedtasks.link.payload import encode
 from fedtasks.registry import declared
 from fedtasks.wire.v1.encrypted_pb2 import EncryptionKey
 
@@ -38,13 +41,19 @@ class OneWay:
     def __init__(self, *payloads: Any) -> None:
         self.payloads = list(payloads)
         self.names: list[str] = []
+        self.expected: dict[str, Any] = {}
         self.is_closed = False
 
     def send(self, name: str, payload: Any) -> None:
         self.names.append(name)
         self.payloads.append(payload.SerializeToString() if isinstance(payload, EncryptionKey) else payload)
 
-    def receive(self, name: str, *, timeout_s: float | None = None) -> Any:
+    def receive(self, name: str, **expected: Any) -> Any:
+        self.expected = expected
+        return self.payloads.pop(0)
+
+    def exchange(self, name: str, payload: Any, **expected: Any) -> Any:
+        self.expected = expected
         return self.payloads.pop(0)
 
     def close(self) -> None:
@@ -104,6 +113,63 @@ def test_message_of_several_goes_under_its_number() -> None:
     link = OneWay()
     BytesMessage("new", *WORDS, per="block").numbered(3).send(link, b"")
     assert link.names == ["new-00003"]
+
+
+# --------------------------------------------------------------------------------------------------------------- limits
+@pytest.mark.parametrize("message", DECLARED, ids=lambda message: message.name)
+def test_declared_message_is_received_with_its_kind_and_a_limit(message: Any) -> None:
+    link = OneWay(b"")
+    with contextlib.suppress(ProtocolViolated):
+        message.receive(link)
+    assert link.expected["kind"] == message.payload_kind
+    assert 0 < link.expected["max_bytes"] == message.max_bytes <= MAX_BYTES
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        BytesMessage("x", *WORDS),
+        ProtobufMessage("x", *WORDS, of=EncryptionKey),
+        *(each for each in DECLARED if each.name in ("next tree", "new")),
+    ],
+    ids=lambda message: message.name,
+)
+def test_limit_that_the_receiver_knows_goes_before_the_declared_one(message: Any) -> None:
+    link = OneWay(b"")
+    message.receive(link, 17)
+    assert link.expected["max_bytes"] == 17
+
+
+def test_exchanged_bytes_are_checked_as_received_ones_are() -> None:
+    message, link = BytesMessage("x", *WORDS, width=4), OneWay(b"12345678", b"123")
+    assert message.exchange(link, b"1234", 8) == b"12345678"  # type: ignore[arg-type]
+    assert link.expected["max_bytes"] == 8
+    with pytest.raises(ProtocolViolated, match="`x` is not rows of 4 bytes"):
+        message.exchange(link, b"1234")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("expected", "n_bytes"), [((2, 4), 2 * 4 * 4), ((2,), 2 * 4 * 4), ((1000, 4), 1000 * 4 * 4), ((0,), 0)]
+)
+def test_array_of_known_shape_may_have_the_bytes_of_that_shape(expected: tuple[int, ...], n_bytes: int) -> None:
+    link = OneWay(np.ones(expected if len(expected) == 2 else (*expected, 4), np.float32))
+    ROWS.receive(link, *expected)  # type: ignore[arg-type]
+    assert n_bytes < link.expected["max_bytes"] <= n_bytes + 512
+    assert link.expected["form"] == f"float32 array ({expected[0]}, 4)"
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float64", "<U100", "datetime64[ns]"])
+def test_array_of_known_shape_fits_into_its_limit_with_its_head(dtype: str) -> None:
+    message, sent = ArrayMessage("x", *WORDS, dtype=dtype, shape=(None,) * 8), np.zeros((1,) * 8, dtype)
+    link = OneWay(sent)
+    message.receive(link, *sent.shape)  # type: ignore[arg-type]
+    assert sum(len(part) for part in encode(sent)[1]) <= link.expected["max_bytes"]
+
+
+def test_array_of_unknown_shape_may_have_the_bytes_that_are_declared() -> None:
+    link = OneWay(np.ones((2, 4), np.float32))
+    ROWS.receive(link)  # type: ignore[arg-type]
+    assert link.expected["max_bytes"] == MAX_BYTES
 
 
 # --------------------------------------------------------------------------------------------------------------- arrays

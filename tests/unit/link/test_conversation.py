@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import queue
 import threading
+import tracemalloc
 from collections.abc import Callable, Iterator
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedtasks.errors import (
@@ -15,18 +16,25 @@ from fedtasks.errors import (
     LinkLost,
     PeerFailed,
     PeerRestarted,
+    PeerStalled,
     ProtocolViolated,
     RowOrderDiffers,
     VersionDiffers,
 )
 from fedtasks.link import conversation as module
 from fedtasks.link import frames
-from fedtasks.link.conversation import OVERHEAD, Conversation, StreamBroken
-from fedtasks.link.payload import BYTES
+from fedtasks.link.conversation import OVERHEAD, VERSION_MAX, VERSION_MIN, Conversation, StreamBroken, Wish
+from fedtasks.link.payload import ARRAY, BYTES
 from fedtasks.wire.v1 import session_pb2
 
-WINDOW = 1000
+WINDOW = 16_000
+CHUNK = 9_600
 WAIT_S = 10.0
+
+
+@pytest.fixture(autouse=True)
+def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frames, "CHUNK", CHUNK)
 
 
 class Peer:
@@ -61,8 +69,8 @@ class Peer:
 
     def hello(self, **changes: object) -> None:
         hello: dict[str, object] = {
-            "version_min": 1,
-            "version_max": 1,
+            "version_min": VERSION_MIN,
+            "version_max": VERSION_MAX,
             "incarnation": self.incarnation,
             "received": 0,
             "facts": self.facts,
@@ -86,7 +94,7 @@ class Peer:
 
 @pytest.fixture
 def half() -> Iterator[Conversation]:
-    half = Conversation("shop", {"epochs": "8"}, window=WINDOW, stall_s=0.05)
+    half = Conversation("shop", {"epochs": "8"}, window=WINDOW, crowded_s=0.05)
     yield half
     half.hang_up()
 
@@ -125,12 +133,12 @@ def in_thread(work: Callable[[], None]) -> queue.Queue[BaseException | None]:
 def test_first_frame_is_a_hello_with_facts_and_versions(peer: Peer) -> None:
     hello = peer.frames.get(timeout=WAIT_S).hello
 
-    assert (hello.version_min, hello.version_max, hello.received) == (1, 1, 0)
+    assert (hello.version_min, hello.version_max, hello.received) == (2, 2, 0)
     assert dict(hello.facts) == peer.facts
     assert hello.incarnation
 
 
-@pytest.mark.parametrize(("theirs", "fits"), [((1, 1), True), ((1, 9), True), ((2, 3), False), ((0, 0), False)])
+@pytest.mark.parametrize(("theirs", "fits"), [((2, 2), True), ((1, 9), True), ((3, 4), False), ((1, 1), False)])
 def test_hello_of_other_versions_is_refused_with_both_ranges(
     half: Conversation, peer: Peer, theirs: tuple[int, int], fits: bool
 ) -> None:
@@ -141,7 +149,7 @@ def test_hello_of_other_versions_is_refused_with_both_ranges(
     else:
         with pytest.raises(VersionDiffers) as caught:
             half.wait_met(WAIT_S)
-        assert caught.value.fields == {"ours": "1-1", "theirs": f"{theirs[0]}-{theirs[1]}"}
+        assert caught.value.fields == {"ours": "2-2", "theirs": f"{theirs[0]}-{theirs[1]}"}
 
 
 @pytest.mark.parametrize(
@@ -150,7 +158,7 @@ def test_hello_of_other_versions_is_refused_with_both_ranges(
         ({"epochs": "10"}, ConfigDiffers, {"field": "epochs", "ours": "8", "theirs": "10"}),
         ({"more": "1"}, ConfigDiffers, {"field": "more", "ours": "absent", "theirs": "1"}),
         ({"row_order": "ab"}, RowOrderDiffers, {"field": "row_order", "ours": "absent", "theirs": "ab"}),
-        ({"window": "9"}, ConfigDiffers, {"field": "window", "ours": "1000", "theirs": "9"}),
+        ({"window": "9"}, ConfigDiffers, {"field": "window", "ours": "16000", "theirs": "9"}),
     ],
 )
 def test_hello_with_another_fact_names_the_field_and_still_shows_the_own_hello(
@@ -169,7 +177,7 @@ def test_hello_of_another_process_after_a_cut_is_a_restart(half: Conversation, m
     met.hello(incarnation="another")
 
     with pytest.raises(PeerRestarted):
-        half.receive("x")
+        half.receive(Wish("x"))
 
 
 def test_hello_that_remembers_more_than_was_sent_is_a_restart(half: Conversation, peer: Peer) -> None:
@@ -213,7 +221,7 @@ def test_acknowledged_chunks_are_forgotten(half: Conversation, met: Peer) -> Non
     met.hello(received=0)
 
     with pytest.raises(PeerRestarted):
-        half.receive("x")
+        half.receive(Wish("x"))
 
 
 def test_duplicate_chunk_is_passed_over(half: Conversation, met: Peer) -> None:
@@ -221,7 +229,7 @@ def test_duplicate_chunk_is_passed_over(half: Conversation, met: Peer) -> None:
     met.data("n", b"again", sequence=1)
     met.data("n", b"2", sequence=2)
 
-    assert [half.receive("n")[1] for _ in range(2)] == [b"1", b"2"]
+    assert [half.receive(Wish("n"))[1] for _ in range(2)] == [b"1", b"2"]
 
 
 def test_frames_of_an_old_stream_are_passed_over(half: Conversation, met: Peer) -> None:
@@ -231,12 +239,12 @@ def test_frames_of_an_old_stream_are_passed_over(half: Conversation, met: Peer) 
     met.hello()
     met.data("n", b"1")
 
-    assert half.receive("n") == (BYTES, b"1")
+    assert half.receive(Wish("n")) == (BYTES, b"1")
 
 
 def test_acknowledgement_is_repeated_on_a_new_stream(half: Conversation, met: Peer) -> None:
     met.data("n", b"abc")
-    half.receive("n")
+    half.receive(Wish("n"))
     met.connect()
     met.hello()
 
@@ -247,16 +255,17 @@ def test_acknowledgement_is_repeated_on_a_new_stream(half: Conversation, met: Pe
 
 # ----------------------------------------------------------------------------------------------------------- window
 def test_send_blocks_when_the_window_is_full_until_bytes_are_consumed(half: Conversation, met: Peer) -> None:
-    send(half, "a", bytes(WINDOW))
+    send(half, "a", bytes(WINDOW))  # two chunks
     blocked = in_thread(lambda: send(half, "b", b"1"))
     met.read("data")
     with pytest.raises(queue.Empty):
         blocked.get(timeout=0.05)
 
-    met.ack(1, 0)  # received is not consumed
+    met.read("data")
+    met.ack(2, 0)  # received is not consumed
     with pytest.raises(queue.Empty):
         blocked.get(timeout=0.05)
-    met.ack(1, WINDOW + OVERHEAD)
+    met.ack(2, WINDOW + 2 * OVERHEAD)
 
     assert blocked.get(timeout=WAIT_S) is None
     assert met.read("data").data.name == "b"
@@ -274,64 +283,301 @@ def test_empty_messages_fill_the_window_too(half: Conversation, met: Peer) -> No
     assert isinstance(blocked.get(timeout=WAIT_S), PeerFailed)
 
 
-def test_chunks_before_the_last_are_consumed_on_arrival_and_the_last_when_taken(half: Conversation, met: Peer) -> None:
-    met.data("big", bytes(600), last=False)
-    met.data("big", bytes(600), last=False)
-    assert met.read("ack").ack.consumed_bytes == 2 * (600 + OVERHEAD)
+def test_chunks_of_a_message_that_somebody_waits_for_are_consumed_on_arrival(half: Conversation, met: Peer) -> None:
+    waiting = in_thread(lambda: half.receive(Wish("big")))
+    for number in range(1, 5):
+        met.data("big", bytes(CHUNK), last=False)
+        while met.read("ack").ack.consumed_bytes != number * (CHUNK + OVERHEAD):
+            pass
     met.data("big", bytes(600))
 
-    half.receive("big")
-
-    while met.read("ack").ack.consumed_bytes != 3 * (600 + OVERHEAD):
+    assert waiting.get(timeout=WAIT_S) is None
+    while met.read("ack").ack.consumed_bytes != 4 * (CHUNK + OVERHEAD) + 600 + OVERHEAD:
         pass
 
 
-def test_second_message_larger_than_the_window_waits_until_the_first_is_taken(half: Conversation, met: Peer) -> None:
-    for last in (False, False, True):
-        met.data("first", bytes(900), last=last)
-    met.data("second", bytes(900), last=False)
-    with pytest.raises(ProtocolViolated, match="`third` cannot come"):
-        half.receive("third")
+@pytest.mark.parametrize("before", [None, b"1"], ids=["nothing", "a message that nobody took"])
+def test_message_nobody_waits_for_fills_no_more_than_the_window(
+    half: Conversation, met: Peer, before: bytes | None
+) -> None:
+    if before is not None:
+        met.data("before", before)
+    met.data("big", bytes(CHUNK), last=False)
+    met.data("big", bytes(CHUNK), last=False)
+    assert half.error is None
+    met.data("big", bytes(CHUNK), last=False)
 
-    half.receive("first")
-    met.data("second", bytes(900))
-
-    assert len(half.receive("second")[1]) == 1800
+    assert isinstance(half.error, ProtocolViolated)
+    assert "more than the window" in half.error.detail
 
 
-def test_full_window_of_other_names_is_reported_with_their_names(half: Conversation, met: Peer) -> None:
-    met.data("b", bytes(500))
-    met.data("a", bytes(500))
+def test_second_message_of_a_name_gets_no_credit_from_who_waits_for_the_first(half: Conversation, met: Peer) -> None:
+    with half.wanting(Wish("n")):
+        met.data("n", b"1")
+        for _ in range(3):
+            met.data("n", bytes(CHUNK), last=False)
 
-    with pytest.raises(ProtocolViolated, match=r"`wanted` cannot come.*`a` \(1\), `b` \(1\)"):
-        half.receive("wanted")
+    assert isinstance(half.error, ProtocolViolated)
+
+
+def test_message_larger_than_the_window_goes_on_when_somebody_asks_for_it(half: Conversation, met: Peer) -> None:
+    for _ in range(2):
+        met.data("big", bytes(CHUNK), last=False)
+    with pytest.raises(ProtocolViolated, match=r"`other` cannot come.*`big` \(1\)"):
+        half.receive(Wish("other"))
+
+    waiting = in_thread(lambda: half.receive(Wish("big")))
+    while met.read("ack").ack.consumed_bytes != 2 * (CHUNK + OVERHEAD):
+        pass
+    met.data("big", bytes(CHUNK))
+    assert waiting.get(timeout=WAIT_S) is None
+
+
+def test_full_window_of_other_names_is_reported_with_some_of_their_names(half: Conversation, met: Peer) -> None:
+    for name in "gfedcba":
+        met.data(name, bytes(1500))
+
+    with pytest.raises(ProtocolViolated, match=r"`wanted` cannot come.*`a` \(1\), `b` \(1\), .*`e` \(1\) and 2 more"):
+        half.receive(Wish("wanted"))
+
+
+def test_full_window_of_empty_messages_of_different_names_takes_little_memory() -> None:
+    window = 2 << 20
+    half = Conversation("shop", {"epochs": "8"}, window=window)
+    peer = Peer(half)
+    peer.hello(facts={"epochs": "8", "window": str(window)})
+    tracemalloc.start()
+    while half.error is None:
+        peer.data(f"{peer.sequence:x}".rjust(module.MAX_NAME, "\N{GRINNING FACE}"), b"")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    half.hang_up()
+
+    assert peer.sequence == window // OVERHEAD + 1
+    assert peak < 2.5 * window
 
 
 def test_full_window_that_another_thread_empties_is_no_failure(half: Conversation, met: Peer) -> None:
-    half._stall_s = 60.0
-    met.data("a", bytes(WINDOW))
-    waiting = in_thread(lambda: half.receive("wanted"))
-    half.receive("a")
+    half._crowded_s = 60.0
+    for _ in range(2):
+        met.data("a", bytes(CHUNK))
+    waiting = in_thread(lambda: half.receive(Wish("wanted")))
+    for _ in range(2):
+        half.receive(Wish("a"))
     met.data("wanted", b"")
 
     assert waiting.get(timeout=WAIT_S) is None
 
 
 def test_peer_that_ignores_the_window_is_a_protocol_violation(half: Conversation, met: Peer) -> None:
-    met.data("a", bytes(WINDOW))
+    for _ in range(2):
+        met.data("a", bytes(CHUNK))
     met.data("a", b"more")
 
     assert isinstance(half.error, ProtocolViolated)
 
 
-def test_message_beyond_the_limit_is_a_protocol_violation(
+def test_message_beyond_the_limit_of_all_is_a_protocol_violation(
     half: Conversation, met: Peer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "MAX_MESSAGE", 1000)
-    met.data("a", bytes(600), last=False)
-    met.data("a", bytes(600), last=False)
+    monkeypatch.setattr(module, "MAX_MESSAGE", CHUNK)
+    met.data("a", bytes(CHUNK), last=False)
+    met.data("a", b"1")
 
     assert isinstance(half.error, ProtocolViolated)
+
+
+# --------------------------------------------------------------------------------------------------- kind and limit
+def test_message_that_passes_the_limit_of_who_waits_is_refused_with_the_chunk_that_does(
+    half: Conversation, met: Peer
+) -> None:
+    waiting = in_thread(lambda: half.receive(Wish("n", max_bytes=2 * CHUNK)))
+    while "n" not in half._wishes:
+        pass
+    for _ in range(2):
+        met.data("n", bytes(CHUNK), last=False)
+    assert half.error is None
+    met.data("n", b"1", last=True)
+
+    found = waiting.get(timeout=WAIT_S)
+    assert isinstance(found, ProtocolViolated)
+    assert f"`n` has more than the {2 * CHUNK} bytes" in found.detail
+    assert "`max_bytes`" in found.detail
+
+
+def test_message_that_follows_another_of_its_name_is_not_measured_by_the_limit_of_that(
+    half: Conversation, met: Peer
+) -> None:
+    met.data("n", b"1")
+    met.data("n", bytes(CHUNK), last=False, payload_kind=ARRAY)
+
+    assert half.receive(Wish("n", BYTES, max_bytes=1)) == (BYTES, b"1")
+    met.data("n", bytes(10), payload_kind=ARRAY)
+    assert len(half.receive(Wish("n", ARRAY, max_bytes=CHUNK + 10))[1]) == CHUNK + 10
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_message_that_has_arrived_is_refused_if_it_passes_the_limit(half: Conversation, met: Peer, last: bool) -> None:
+    met.data("n", bytes(CHUNK), last=last)
+
+    with pytest.raises(ProtocolViolated, match="`n` has more than the 99 bytes"):
+        half.receive(Wish("n", max_bytes=99))
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["that has arrived", "that arrives"])
+def test_message_of_another_kind_is_refused_with_its_first_chunk(half: Conversation, met: Peer, first: bool) -> None:
+    def arrive() -> None:
+        met.data("n", bytes(CHUNK), last=False, payload_kind=ARRAY)
+
+    if first:
+        arrive()
+    waiting = in_thread(lambda: half.receive(Wish("n", BYTES)))
+    if not first:
+        while "n" not in half._wishes:
+            pass
+        arrive()
+
+    assert "message `n` is not bytes: found an array" in str(waiting.get(timeout=WAIT_S))
+
+
+# ------------------------------------------------------------------------------------------------------------ stall
+class Stalling:
+    """A half whose time is told by hand, and another half that does nothing but what a test makes it do."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.half = Conversation("shop", {"epochs": "8"}, window=WINDOW, stall_s=60.0, clock=lambda: self.now)
+        self.peer = Peer(self.half)
+        self.peer.hello()
+
+    def passes(self, seconds: float) -> None:
+        """Let time pass while heartbeats come, and let whoever waits look at the clock."""
+        for _ in range(4):
+            self.now += seconds / 4
+            self.peer.feed(heartbeat=session_pb2.Heartbeat())
+        with self.half._lock:
+            self.half._wake()
+
+
+@pytest.fixture
+def stalling() -> Iterator[Stalling]:
+    found = Stalling()
+    yield found
+    found.half.hang_up()
+
+
+def test_receive_with_heartbeats_and_nothing_else_gives_up(stalling: Stalling) -> None:
+    waiting = in_thread(lambda: stalling.half.receive(Wish("n")))
+    while "n" not in stalling.half._wishes:
+        pass
+    stalling.passes(59.0)
+    with pytest.raises(queue.Empty):
+        waiting.get(timeout=0.05)
+    stalling.passes(1.0)
+
+    found = waiting.get(timeout=WAIT_S)
+    assert isinstance(found, PeerStalled)
+    assert found.retryable
+    assert "shop has not moved for 60 s while this half waits for `n`" in found.detail
+
+
+def test_receive_counts_chunks_of_what_is_waited_for_and_no_others_as_progress(stalling: Stalling) -> None:
+    waiting = in_thread(lambda: stalling.half.receive(Wish("n")))
+    while "n" not in stalling.half._wishes:
+        pass
+    for _ in range(3):
+        stalling.passes(50.0)
+        stalling.peer.data("n", bytes(CHUNK), last=False)
+    with pytest.raises(queue.Empty):
+        waiting.get(timeout=0.05)
+    stalling.passes(50.0)
+    stalling.peer.sequence -= 1
+    stalling.peer.data("n", bytes(CHUNK), last=False)  # once more what had come is no progress
+    stalling.passes(10.0)
+
+    assert isinstance(waiting.get(timeout=WAIT_S), PeerStalled)
+
+
+def test_receive_counts_messages_of_other_names_as_no_progress(stalling: Stalling) -> None:
+    waiting = in_thread(lambda: stalling.half.receive(Wish("n")))
+    while "n" not in stalling.half._wishes:
+        pass
+    stalling.passes(50.0)
+    stalling.peer.data("other", b"")
+    stalling.passes(10.0)
+
+    assert isinstance(waiting.get(timeout=WAIT_S), PeerStalled)
+
+
+def test_send_on_a_full_window_gives_up_unless_messages_are_taken(stalling: Stalling) -> None:
+    send(stalling.half, "a", bytes(WINDOW))
+    blocked = in_thread(lambda: send(stalling.half, "b", bytes(2 * CHUNK)))
+    for _ in range(2):
+        stalling.peer.read("data")
+    with pytest.raises(queue.Empty):
+        blocked.get(timeout=0.05)
+    stalling.passes(50.0)
+    stalling.peer.ack(2, CHUNK + OVERHEAD)
+    stalling.passes(50.0)
+    with pytest.raises(queue.Empty):
+        blocked.get(timeout=0.05)
+    stalling.passes(60.0)
+
+    found = blocked.get(timeout=WAIT_S)
+    assert isinstance(found, PeerStalled)
+    assert "while this half waits for it to take `b`" in found.detail
+
+
+def test_close_gives_up_on_a_half_that_takes_nothing(stalling: Stalling) -> None:
+    send(stalling.half, "a", b"1")
+    closing = in_thread(lambda: stalling.half.close(1000.0))
+    while not stalling.half._closing:
+        pass
+    stalling.passes(60.0)
+
+    assert isinstance(closing.get(timeout=WAIT_S), PeerStalled)
+
+
+def test_half_that_computes_for_long_does_not_count_that_as_the_peers(stalling: Stalling) -> None:
+    stalling.passes(500.0)
+    waiting = in_thread(lambda: stalling.half.receive(Wish("n")))
+    while "n" not in stalling.half._wishes:
+        pass
+    stalling.peer.data("n", b"1")
+
+    assert waiting.get(timeout=WAIT_S) is None
+
+
+def test_halves_that_wait_for_each_other_in_send_say_so_and_what_helps(
+    half: Conversation, met: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "HEARTBEAT_S", 0.02)
+    for _ in range(2):
+        met.data("theirs", bytes(CHUNK))
+    send(half, "ours", bytes(WINDOW))
+    blocked = in_thread(lambda: send(half, "more", b""))
+    while not met.read("heartbeat").heartbeat.is_blocked:
+        pass
+    with pytest.raises(queue.Empty):
+        blocked.get(timeout=0.2)  # the other half may compute, and receive then
+    met.feed(heartbeat=session_pb2.Heartbeat(is_blocked=True))
+
+    found = blocked.get(timeout=WAIT_S)
+    assert isinstance(found, ProtocolViolated)
+    assert "before either receives: `more` here, `theirs` (2) there; let one receive first" in found.detail
+
+
+def test_half_that_exchanges_is_not_blocked(half: Conversation, met: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "HEARTBEAT_S", 0.02)
+    send(half, "ours", bytes(WINDOW))
+    with half.wanting(Wish("theirs")):
+        blocked = in_thread(lambda: send(half, "more", b""))
+        while not half._is_blocked:
+            pass
+        met.read("heartbeat")
+        assert not met.read("heartbeat").heartbeat.is_blocked
+    half.hang_up()
+    blocked.get(timeout=WAIT_S)
 
 
 # ---------------------------------------------------------------------------------------------------------- hostile
@@ -343,10 +589,26 @@ def test_message_beyond_the_limit_is_a_protocol_violation(
         session_pb2.Frame(data=session_pb2.Data(sequence=1, name="a" * 201, last=True)),
         session_pb2.Frame(data=session_pb2.Data(sequence=1, name="a", chunk=bytes(frames.CHUNK + 1))),
         session_pb2.Frame(ack=session_pb2.Ack(received=1)),
-        session_pb2.Frame(ack=session_pb2.Ack(consumed_bytes=1)),
+        session_pb2.Frame(data=session_pb2.Data(sequence=1, name="a", chunk=b"1")),
+        session_pb2.Frame(data=session_pb2.Data(sequence=1, name="a")),
+        session_pb2.Frame(data=session_pb2.Data(sequence=1, name="a\n", last=True)),
+        session_pb2.Frame(ack=session_pb2.Ack(consumed_bytes=OVERHEAD)),
         session_pb2.Frame(),
+        session_pb2.Frame(hello=session_pb2.Hello(incarnation="a" * (2 << 20))),
     ],
-    ids=["gap", "no name", "long name", "large chunk", "ack ahead", "consumed ahead", "empty"],
+    ids=[
+        *(
+            "gap",
+            "no name",
+            "long name",
+            "large chunk",
+            "ack ahead",
+            "small chunk",
+            "empty chunk",
+            "name with a newline",
+        ),
+        *("consumed ahead", "empty", "large frame"),
+    ],
 )
 def test_frame_that_makes_no_sense_ends_the_conversation(
     half: Conversation, met: Peer, frame: session_pb2.Frame
@@ -363,37 +625,123 @@ def test_other_message_inside_a_message_is_a_protocol_violation(half: Conversati
     assert isinstance(half.error, ProtocolViolated)
 
 
-@given(st.lists(st.binary(max_size=40), max_size=5))
-def test_random_frames_never_raise_anything_else(garbage: list[bytes]) -> None:
+def test_acknowledgement_of_what_is_taken_but_has_not_arrived_is_a_protocol_violation(
+    half: Conversation, met: Peer
+) -> None:
+    send(half, "a", b"1")
+    met.read("data")
+    met.ack(0, 1 + OVERHEAD)
+
+    assert isinstance(half.error, ProtocolViolated)
+
+
+@pytest.mark.parametrize("consumed", [1, OVERHEAD - 1])
+def test_acknowledgement_of_less_than_a_chunk_is_a_protocol_violation(
+    half: Conversation, met: Peer, consumed: int
+) -> None:
+    send(half, "a", b"1")
+    met.read("data")
+    met.ack(1, consumed)
+
+    assert isinstance(half.error, ProtocolViolated)
+
+
+def test_facts_of_the_peer_are_cut_and_made_printable(half: Conversation, peer: Peer) -> None:
+    peer.hello(facts={**peer.facts, "more\n\x1b[31m": "x\n" * 5000})
+
+    with pytest.raises(ConfigDiffers) as caught:
+        half.wait_met(WAIT_S)
+    assert all(value.isprintable() and len(value) <= 500 for value in caught.value.fields.values())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"facts": {str(number): "" for number in range(1001)}}, {"incarnation": "a" * 101}, {"incarnation": ""}],
+    ids=["facts", "long incarnation", "no incarnation"],
+)
+def test_hello_out_of_bounds_is_a_protocol_violation(
+    half: Conversation, peer: Peer, changes: dict[str, object]
+) -> None:
+    peer.hello(**changes)
+
+    assert isinstance(half.error, ProtocolViolated)
+
+
+NUMBERS = st.integers(0, 3) | st.sampled_from([OVERHEAD, WINDOW, 2**32, 2**64 - 1])
+NAMES = st.sampled_from(["a", "b", "", "a" * 201, "\x1b"])
+FRAMES = st.one_of(
+    st.binary(max_size=40),
+    st.builds(
+        lambda sequence, name, size, last, kind: session_pb2.Frame(
+            data=session_pb2.Data(sequence=sequence, name=name, chunk=bytes(size), last=last, payload_kind=kind)
+        ).SerializeToString(),
+        NUMBERS,
+        NAMES,
+        st.sampled_from([0, 1, CHUNK - 1, CHUNK, CHUNK + 1]),
+        st.booleans(),
+        st.integers(0, 5),
+    ),
+    st.builds(
+        lambda received, consumed: session_pb2.Frame(
+            ack=session_pb2.Ack(received=received, consumed_bytes=consumed)
+        ).SerializeToString(),
+        NUMBERS,
+        NUMBERS,
+    ),
+    st.builds(
+        lambda incarnation, received, facts: session_pb2.Frame(
+            hello=session_pb2.Hello(
+                version_min=2, version_max=2, incarnation=incarnation, received=received, facts=facts
+            )
+        ).SerializeToString(),
+        st.sampled_from(["theirs", "", "another"]),
+        NUMBERS,
+        st.just({"window": str(WINDOW)}) | st.dictionaries(st.text(max_size=3), st.text(max_size=3), max_size=2),
+    ),
+    st.just(frames.CLOSE),
+    st.just(frames.HEARTBEAT),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(FRAMES, max_size=12), st.booleans())
+def test_hostile_frames_end_the_conversation_or_stay_within_its_bounds(hostile: list[bytes], meets: bool) -> None:
     half = Conversation("shop", {}, window=WINDOW)
     epoch = half.begin_stream()
-    for frame in garbage:
-        try:
-            half.feed(epoch, frame)
-        except StreamBroken:
-            break
+    greeting = session_pb2.Hello(version_min=2, version_max=2, incarnation="theirs", facts={"window": str(WINDOW)})
+    with half.wanting(Wish("a", BYTES, max_bytes=2 * CHUNK)):
+        for frame in [session_pb2.Frame(hello=greeting).SerializeToString()] * meets + hostile:
+            try:
+                half.feed(epoch, frame)
+            except StreamBroken:
+                break
+            waiting = [message for queued in half._queues.values() for message in queued]
+            partial = [half._partial] if half._partial else []
+            assert sum(len(message.body) for message in waiting + partial) <= WINDOW + 3 * CHUNK
+            assert len(half._queues) <= WINDOW // OVERHEAD + 1
+            assert half.error is None or isinstance(half.error, FedtasksError)
     half.hang_up()
 
 
 # ------------------------------------------------------------------------------------------------- receive, failure
 def test_receive_within_a_time_gives_up_naming_the_message(half: Conversation, met: Peer) -> None:
     with pytest.raises(DeadlinePassed, match="nothing called `n` came from shop"):
-        half.receive("n", 0.01)
+        half.receive(Wish("n"), 0.01)
 
 
 def test_failure_reaches_who_waits_and_leaves_what_has_arrived(half: Conversation, met: Peer) -> None:
     met.data("here", b"1")
-    waiting = in_thread(lambda: half.receive("n"))
+    waiting = in_thread(lambda: half.receive(Wish("n")))
     half.fail(PeerFailed("why"))
 
     assert str(waiting.get(timeout=WAIT_S)).startswith("PEER_FAILED: why")
-    assert half.receive("here")[1] == b"1"
+    assert half.receive(Wish("here"))[1] == b"1"
     with pytest.raises(PeerFailed):
         send(half, "n", b"")
 
 
 def test_hang_up_ends_who_waits(half: Conversation, met: Peer) -> None:
-    waiting = in_thread(lambda: half.receive("n"))
+    waiting = in_thread(lambda: half.receive(Wish("n")))
     half.hang_up()
 
     assert isinstance(waiting.get(timeout=WAIT_S), LinkLost)
@@ -468,7 +816,7 @@ def test_close_says_close_again_on_a_new_stream(half: Conversation, met: Peer) -
 
 
 def test_close_of_the_peer_ends_a_receive_that_waits(half: Conversation, met: Peer) -> None:
-    waiting = in_thread(lambda: half.receive("n"))
+    waiting = in_thread(lambda: half.receive(Wish("n")))
     met.feed(close=session_pb2.Close())
 
     assert "closed the link without sending `n`" in str(waiting.get(timeout=WAIT_S))

@@ -185,7 +185,7 @@ def test_other_version_is_refused_on_both_sides(relay: Relay, client: GatewayCli
     def meet(name: str) -> None:
         with pytest.raises(VersionDiffers) as caught:
             open_half(client, name)
-        assert caught.value.fields == {"ours": "1-1", "theirs": "7-7"}
+        assert caught.value.fields == {"ours": "2-2", "theirs": "7-7"}
 
     both(lambda: meet("a"), lambda: meet("b"))
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from fedtasks.errors import ModelTaken
+from fedtasks.runtime import gateway as module
 from fedtasks.runtime.context import TaskConfig, TaskContext
 from fedtasks.runtime.gateway import GatewayContext
 from fedtasks.wire.v1 import model_pb2, worker_pb2
@@ -27,6 +29,15 @@ def context(run_id: str) -> TaskContext:
     config = TaskConfig(Path("party.yaml"), run_id, "align", 1, "shop", "bank", {})
     gateway: Any = Gateway()
     return GatewayContext(config, None, gateway)  # type: ignore[arg-type]
+
+
+def test_link_of_a_task_has_the_stall_limit_of_the_party(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: dict[str, Any] = {}
+    monkeypatch.setattr(module, "GrpcLink", lambda client, **options: made.update(options))
+    config = TaskConfig(Path("party.yaml"), "credit.day4.1", "align", 1, "shop", "bank", {})
+    party: Any = SimpleNamespace(stall_s=7200.0)
+    GatewayContext(config, party, Gateway()).open_link({})  # type: ignore[arg-type]
+    assert made["stall_s"] == 7200.0
 
 
 def test_model_in_use_is_what_the_registry_says() -> None:

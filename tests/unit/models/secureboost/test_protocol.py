@@ -31,8 +31,8 @@ class Tampering:
     def send(self, name: str, payload: Any) -> None:
         self._link.send(name, self._change(copy.deepcopy(payload)) if name == self._name else payload)
 
-    def receive(self, name: str, *, timeout_s: float | None = None) -> Any:
-        return self._link.receive(name, timeout_s=timeout_s)
+    def receive(self, name: str, **expected: Any) -> Any:
+        return self._link.receive(name, **expected)
 
 
 def train(folder: Path, name: str, change: Callable[[Any], Any], case: Problem | None = None, **options: Any) -> None:
@@ -332,6 +332,11 @@ def test_leaves_on_which_the_halves_do_not_agree_are_refused(scored: tuple[Any, 
     leader, rows, allowed = scored
     with pytest.raises(ProtocolViolated):
         leader.raw(rows, LEAVES[kind](allowed))
+
+
+def test_leader_receives_as_many_bytes_of_leaves_as_its_trees_ask_for(scored: tuple[Any, Any, np.ndarray]) -> None:
+    leader, _, allowed = scored
+    assert leader.answers.shape == (None, allowed.shape[1])
 
 
 def test_half_of_a_leaf_is_refused(scored: tuple[Any, Any, np.ndarray]) -> None:
