@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import yaml
 
 from fedtasks.errors import ConfigError
+from fedtasks.text import MAX_TEXT, plain_text
 
 T = TypeVar("T")
 
@@ -32,12 +33,8 @@ class Lines:
     def _walk(self, node: yaml.Node, path: str) -> None:
         self._lines[path] = node.start_mark.line + 1
         if isinstance(node, yaml.MappingNode):
-            seen: set[str] = set()
             for key, value in node.value:
                 child = f"{path}.{key.value}" if path else str(key.value)
-                if key.value in seen:
-                    raise ConfigError(f"`{child}` stands twice", where=f"{self.source}:{key.start_mark.line + 1}")
-                seen.add(key.value)
                 self._walk(value, child)
                 self._lines[child] = key.start_mark.line + 1
         elif isinstance(node, yaml.SequenceNode):
@@ -51,23 +48,128 @@ class Lines:
             known = known.rpartition(".")[0]
         line = self._lines.get(known)
         where = f"{self.source}:{line}" if line else self.source
-        return ConfigError(f"`{path}`: {problem}" if path else problem, where=where)
+        return ConfigError(f"`{plain_text(path)}`: {problem}" if path else problem, where=where)
 
 
-def read_yaml(path: Path) -> tuple[Any, Lines]:
-    """Read a YAML file together with the line of every field."""
+MAX_YAML = 1_000_000
+"""How many bytes a YAML file may have."""
+
+_MAX_DEPTH, _MAX_NUMBER = 20, 40
+_MERGE = "tag:yaml.org,2002:merge"
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """Reads values, lists and mappings as they stand, and nothing that makes a small text a large value.
+
+    What it refuses is refused where it is met: nothing behind it is read.
+    """
+
+    _depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """Compose the next value, unless it refers to another, names a type or lies too deep."""
+        event = self.peek_event()
+        if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
+            raise _refused("anchors (`&`) and aliases (`*`) are not read: write the value out", event.start_mark)
+        if event.tag is not None:
+            raise _refused("tags (`!`) are not read", event.start_mark)
+        self._depth += 1
+        if self._depth > _MAX_DEPTH:
+            raise _refused(f"more than {_MAX_DEPTH} levels", event.start_mark)
+        node: yaml.Node | None = super().compose_node(parent, index)
+        self._depth -= 1
+        if isinstance(node, yaml.MappingNode):
+            self._check_keys(node)
+        elif node is not None and node.tag in _NUMBERS and len(node.value) > _MAX_NUMBER:
+            raise _refused(f"a number of {len(node.value):,} digits", node.start_mark)
+        return node
+
+    @staticmethod
+    def _check_keys(node: yaml.MappingNode) -> None:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise _refused("a field's name is a text", key.start_mark)
+            if key.tag == _MERGE:
+                raise _refused("merging (`<<`) is not read: write the fields out", key.start_mark)
+            if key.value in seen:
+                raise _refused(f"`{plain_text(key.value)}` stands twice", key.start_mark)
+            seen.add(key.value)
+
+
+def _refused(problem: str, mark: yaml.Mark) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
+
+
+def read_yaml(path: Path, limit: int = MAX_YAML) -> tuple[Any, Lines]:
+    """Read a YAML file together with the line of every field.
+
+    Parameters
+    ----------
+    path
+        The file.
+    limit
+        How many bytes it may have.
+
+    Raises
+    ------
+    ConfigError
+        It cannot be read, is too long or no YAML, or has aliases, anchors, tags, merge keys, or a field that stands
+        twice.
+
+    Notes
+    -----
+    Cost: grows with the length of the text alone.
+    """
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            content = file.read(limit + 1)
+        text = content.decode("utf-8")
     except FileNotFoundError:
         raise ConfigError("the file does not exist", where=str(path)) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"the file cannot be read: {error}", where=str(path)) from error
+    if len(content) > limit:
+        raise ConfigError(f"the file is longer than {limit:,} bytes", where=str(path))
+    return parse_yaml(text, str(path))
+
+
+def parse_yaml(text: str, source: str) -> tuple[Any, Lines]:
+    """Read a YAML text; see `read_yaml`.
+
+    Parameters
+    ----------
+    text
+        The text.
+    source
+        What errors call it.
+
+    Raises
+    ------
+    ConfigError
+        As `read_yaml`.
+    """
+    node = compose_yaml(text, source)
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        return yaml.safe_load(text), Lines(str(path), node)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 0
-        raise ConfigError(f"not valid YAML: {error.problem}", where=f"{path}:{line}") from error
+        return None if node is None else _PlainLoader("").construct_document(node), Lines(source, node)
+    except (yaml.YAMLError, ValueError, OverflowError) as error:
+        raise _not_yaml(error, source) from error
+
+
+def compose_yaml(text: str, source: str) -> yaml.Node | None:
+    """Return a YAML text as nodes, which know where they stand; raise `ConfigError` as `read_yaml` does."""
+    try:
+        return _PlainLoader(text).get_single_node()
+    except yaml.YAMLError as error:
+        raise _not_yaml(error, source) from error
+
+
+def _not_yaml(error: Exception, source: str) -> ConfigError:
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        where = f"{source}:{error.problem_mark.line + 1}"
+        return ConfigError(f"not valid YAML: {error.problem}", where=where)
+    return ConfigError(f"not valid YAML: {plain_text(str(error))}", where=source)
 
 
 def build(cls: type[T], value: object, lines: Lines | None = None, path: str = "") -> T:
@@ -116,7 +218,7 @@ def _convert(kind: Any, value: object, lines: Lines, path: str) -> object:
             return kind(value)
         except ValueError:
             allowed = ", ".join(str(member.value) for member in kind)
-            raise lines.error(path, f"`{value}` is not one of: {allowed}") from None
+            raise lines.error(path, f"`{_shown(value)}` is not one of: {allowed}") from None
     if kind is Any or kind is object:
         return value
     return _convert_scalar(kind, value, lines, path)
@@ -124,13 +226,23 @@ def _convert(kind: Any, value: object, lines: Lines, path: str) -> object:
 
 def _convert_scalar(kind: Any, value: object, lines: Lines, path: str) -> object:
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise lines.error(path, "a number beyond what can be counted with") from None
     if kind is Path and isinstance(value, str):
         return Path(value)
     if isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
         return value
     expected = _WORDS.get(kind, kind.__name__)
-    raise lines.error(path, f"expected {expected}, found `{value}`")
+    raise lines.error(path, f"expected {expected}, found `{_shown(value)}`")
+
+
+def _shown(value: object) -> str:
+    """Return a value as an error names it."""
+    if isinstance(value, int) and abs(value) >= 1 << 256:
+        return "a number of many digits"  # of more than some thousand, Python makes no text
+    return plain_text(str(value), 100)
 
 
 def _convert_dataclass(kind: type, value: object, lines: Lines, path: str) -> object:
@@ -215,11 +327,20 @@ def check_limits(settings: Any) -> None:
     for field in dataclasses.fields(settings):
         value, (least, most), choices = getattr(settings, field.name), limits_of(field), choices_of(field)
         if choices and value not in choices:
-            raise ConfigError(f"`{value}` is not one of: {', '.join(choices)}", field=field.name)
+            raise ConfigError(f"`{_shown(value)}` is not one of: {', '.join(choices)}", field=field.name)
         if (least is None or value >= least) and (most is None or value <= most):
             continue
         allowed = f"less than {least}" if most is None else f"not between {least} and {most}"
-        raise ConfigError(f"{value} is {allowed}", field=field.name)
+        raise ConfigError(f"{_shown(value)} is {allowed}", field=field.name)
+
+
+def check_text(text: str, field: str, most: int = MAX_TEXT) -> None:
+    """Raise `ConfigError` unless a text has at most `most` characters, all of which may be shown."""
+    if len(text) > most:
+        raise ConfigError(f"longer than {most:,} characters", field=field)
+    if not text.isprintable():
+        sign = next(sign for sign in text if not sign.isprintable())
+        raise ConfigError(f"holds the character U+{ord(sign):04X}, which cannot be shown", field=field)
 
 
 def to_plain(value: object) -> Any:

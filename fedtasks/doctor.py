@@ -114,7 +114,7 @@ def _certificates(party: Party) -> Iterator[Finding]:
 
     from fedtasks import tickets
     from fedtasks.config import Peer
-    from fedtasks.identity import leaf_belongs_to
+    from fedtasks.identity import leaf_belongs_to, read_authority
 
     gateway = party.gateway
     for peer in party.peers:
@@ -125,8 +125,9 @@ def _certificates(party: Party) -> Iterator[Finding]:
     certificates |= {f"authority of {peer.name}": peer.authority for peer in party.peers}
     for name, path in certificates.items():
         try:
-            certificate = x509.load_pem_x509_certificate(path.read_bytes())
-        except (OSError, ValueError) as error:
+            is_leaf = name == "certificate"
+            certificate = x509.load_pem_x509_certificate(path.read_bytes()) if is_leaf else read_authority(path)
+        except (OSError, ValueError, ConfigError) as error:
             raise KeyInvalid(f"the {name} cannot be read: {error}", where=str(path)) from error
         days = (certificate.not_valid_after_utc - datetime.now(UTC)).days
         if days >= EXPIRES_SOON_DAYS:

@@ -1,13 +1,18 @@
 """A party's keys, and the card by which its peers come to know them.
 
 Each party is its own certificate authority: what a peer trusts is that authority for that one name, so nobody else can
-speak as this party and renewing the gateway's certificate asks nothing of the peers.
+speak as this party and renewing the gateway's certificate asks nothing of the peers. A text that says who is trusted
+holds exactly one certificate, and what is trusted is written out again from what was read: what two people compare,
+what is kept and what TLS goes by are the same.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hashlib
 import os
+import re
 import secrets
 import shutil
 import tempfile
@@ -17,14 +22,14 @@ from pathlib import Path
 
 import yaml
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fedtasks import tickets
 from fedtasks.config import Peer, check_name, split_address
-from fedtasks.dataclass_io import build, read_yaml
+from fedtasks.dataclass_io import build, check_text, read_yaml
 from fedtasks.errors import ConfigError, PeerIdentity
 
 AUTHORITY_KEY, AUTHORITY = "authority.key", "authority.pem"
@@ -35,6 +40,26 @@ WORKER_SECRET = "worker.secret"
 AUTHORITY_DAYS = 3650
 CERTIFICATE_DAYS = 825
 """The longest that TLS stacks accept without complaint."""
+
+MAX_CARD = 16_000
+"""How many bytes a card may have, and a certificate."""
+
+MAX_ADDRESS = 261
+"""The longest name of a host, a colon and a port."""
+
+_ONE_CERTIFICATE = re.compile(
+    r"\s*-----BEGIN CERTIFICATE-----\s*([A-Za-z0-9+/=\s]+?)\s*-----END CERTIFICATE-----\s*", re.ASCII
+)
+
+# What the parser raises on certificates that others have made, besides ValueError.
+_UNREADABLE = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
 
 _BACKDATED = timedelta(hours=1)  # a peer's clock may be behind ours
 
@@ -50,9 +75,14 @@ class Card:
     ticket_key
         Its Ed25519 public key, base64.
     authority
-        Its certificate authority, PEM.
+        Its certificate authority, PEM: exactly one certificate, written out again from what was read.
     address
         Its gateway's ``host:port``; without it that party dials.
+
+    Raises
+    ------
+    ConfigError
+        Naming the field that is wrong.
     """
 
     name: str
@@ -63,25 +93,78 @@ class Card:
     def __post_init__(self) -> None:
         check_name(self.name, "name")
         if self.address is not None:
+            check_text(self.address, "address", MAX_ADDRESS)
+            if " " in self.address:
+                raise ConfigError("a space stands in it", field="address")
             split_address(self.address, "address")
         tickets.public_from_text(self.ticket_key)
-        try:
-            authority = x509.load_pem_x509_certificate(self.authority.encode())
-        except ValueError as error:
-            raise ConfigError("not a certificate in PEM", field="authority") from error
-        if not _is_authority(authority):
-            raise ConfigError("this certificate is not an authority's", field="authority")
+        object.__setattr__(self, "authority", _pem(parse_authority(self.authority)).decode())
 
     @property
     def fingerprint(self) -> str:
-        """128 bits over name, authority and ticket key, in groups that two people can read to each other."""
-        authority = x509.load_pem_x509_certificate(self.authority.encode())
-        parts = (self.name.encode(), authority.public_bytes(serialization.Encoding.DER), self.ticket_key.encode())
+        """128 bits over all that the card says, in groups that two people can read to each other."""
+        authority = parse_authority(self.authority).public_bytes(serialization.Encoding.DER)
+        parts = [self.name.encode(), authority, self.ticket_key.encode()]
+        if self.address is not None:
+            parts.append(self.address.encode())
         hasher = hashlib.sha256(b"fedtasks card")
         for part in parts:
             hasher.update(len(part).to_bytes(4, "big") + part)
         text = hasher.hexdigest()[:32]
         return " ".join(text[start : start + 4] for start in range(0, len(text), 4))
+
+
+def parse_authority(text: str) -> x509.Certificate:
+    """Read the one certificate of an authority.
+
+    Raises
+    ------
+    ConfigError
+        There is anything else in the text: another certificate, a key, words before or behind it; or it is no
+        authority's.
+    """
+    found = _ONE_CERTIFICATE.fullmatch(text) if len(text) <= MAX_CARD else None
+    if found is None:
+        wanted = "exactly one, from BEGIN CERTIFICATE to END CERTIFICATE, and nothing else"
+        raise ConfigError(f"not a certificate in PEM: expected {wanted}", field="authority")
+    try:
+        der = base64.b64decode("".join(found[1].split()), validate=True)
+        authority = x509.load_der_x509_certificate(der)
+        is_authority = _is_authority(authority)
+    except (binascii.Error, *_UNREADABLE) as error:
+        raise ConfigError("not a certificate in PEM", field="authority") from error
+    if not is_authority:
+        raise ConfigError("this certificate is not an authority's", field="authority")
+    return authority
+
+
+def read_authority(path: Path) -> x509.Certificate:
+    """Read the file of an authority, a peer's or this party's.
+
+    Raises
+    ------
+    ConfigError
+        It cannot be read, or does not hold exactly one certificate, which is an authority's.
+    """
+    try:
+        with path.open("rb") as file:
+            return parse_authority(file.read(MAX_CARD + 1).decode("ascii"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the authority cannot be read: {error}", where=str(path)) from error
+    except ConfigError as error:
+        remedy = "if it is a peer's, compare its fingerprint again and add its card anew: `fedtasks peer add`"
+        raise ConfigError(f"{error.detail}; {remedy}", where=str(path)) from error
+
+
+def trusted_authority(path: Path) -> bytes:
+    """Return the authority of a file as TLS may trust it: PEM, written out again from the one certificate in it.
+
+    Raises
+    ------
+    ConfigError
+        As `read_authority`.
+    """
+    return _pem(read_authority(path))
 
 
 def same_fingerprint(ours: str, theirs: str) -> bool:
@@ -132,11 +215,11 @@ def renew_certificate(folder: Path, name: str) -> None:
     ConfigError
         The authority's key is not in `folder`.
     """
+    authority = read_authority(folder / AUTHORITY)
     try:
-        authority = x509.load_pem_x509_certificate((folder / AUTHORITY).read_bytes())
         key = serialization.load_pem_private_key((folder / AUTHORITY_KEY).read_bytes(), password=None)
     except (OSError, ValueError, TypeError) as error:
-        raise ConfigError(f"the authority cannot be read: {error}", where=str(folder)) from error
+        raise ConfigError(f"the authority's key cannot be read: {error}", where=str(folder)) from error
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise ConfigError("the authority's key is not an EC key", where=str(folder / AUTHORITY_KEY))
     _write_certificate(folder, name, authority, key)
@@ -159,7 +242,7 @@ def read_card(path: Path) -> Card:
     ConfigError
         Naming the line and the field that is wrong.
     """
-    plain, lines = read_yaml(path)
+    plain, lines = read_yaml(path, MAX_CARD)
     return build(Card, plain, lines)
 
 
@@ -183,9 +266,10 @@ def leaf_belongs_to(leaf_pem: bytes, peer: Peer, now: datetime | None = None) ->
     now = now or datetime.now(UTC)
     try:
         leaf = x509.load_pem_x509_certificate(leaf_pem)
-        authority = x509.load_pem_x509_certificate(peer.authority.read_bytes())
+        authority = read_authority(peer.authority)
         names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (OSError, ValueError, x509.ExtensionNotFound) as error:
+        is_authority = _is_authority(leaf)
+    except (ConfigError, x509.ExtensionNotFound, *_UNREADABLE) as error:
         raise PeerIdentity(f"the certificate of {peer.name} cannot be judged: {error}") from error
     try:
         leaf.verify_directly_issued_by(authority)
@@ -197,7 +281,7 @@ def leaf_belongs_to(leaf_pem: bytes, peer: Peer, now: datetime | None = None) ->
                 f"the {kind} of {peer.name} is valid from {certificate.not_valid_before_utc:%Y-%m-%d}"
                 f" to {certificate.not_valid_after_utc:%Y-%m-%d} only"
             )
-    if _is_authority(leaf):
+    if is_authority:
         raise PeerIdentity(f"{peer.name} presents an authority, not a gateway's certificate")
     if common_name(leaf) != peer.name or names.get_values_for_type(x509.DNSName) != [f"{peer.name}.fedtasks"]:
         raise PeerIdentity(f"the certificate does not say the name of {peer.name}")
@@ -213,7 +297,7 @@ def valid_until(path: Path) -> int:
     """
     try:
         certificate = x509.load_pem_x509_certificate(path.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, *_UNREADABLE) as error:
         raise ConfigError("not a certificate in PEM", where=str(path)) from error
     return int(certificate.not_valid_after_utc.timestamp() * 1000)
 
@@ -222,6 +306,10 @@ def common_name(certificate: x509.Certificate) -> str:
     """Return the one common name of a certificate, empty when there are none or several."""
     found = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     return str(found[0].value) if len(found) == 1 else ""
+
+
+def _pem(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(serialization.Encoding.PEM)
 
 
 def _is_authority(certificate: x509.Certificate) -> bool:

@@ -21,7 +21,7 @@ from typing import Any
 import yaml
 
 from fedtasks.config import PARTY_VARIABLE
-from fedtasks.dataclass_io import build, to_plain
+from fedtasks.dataclass_io import build, read_yaml, to_plain
 from fedtasks.errors import ConfigError, FedtasksError, ProcessFailed
 from fedtasks.pipeline.step import Step
 
@@ -120,7 +120,7 @@ def _parse_as_each(file: Path, party_file: Path) -> Declared:
     """Parse a file as a party, and as either side of a schedule."""
     os.environ[PARTY_VARIABLE] = str(party_file)
     here = _parse(file)
-    plain = yaml.safe_load(party_file.read_text(encoding="utf-8"))
+    plain, _ = read_yaml(party_file)
     others = [name for name in plain.get("schedules") or () if name != here.pipeline]
     with tempfile.NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as variant:
         os.environ[PARTY_VARIABLE] = variant.name

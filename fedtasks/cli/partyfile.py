@@ -10,6 +10,7 @@ from pathlib import Path
 import yaml
 
 from fedtasks.config import load_party
+from fedtasks.dataclass_io import compose_yaml, parse_yaml
 from fedtasks.errors import ConfigError
 
 TEMPLATE = """\
@@ -87,8 +88,16 @@ def render(
 
 def scalar(text: str) -> str:
     """Write a text as YAML, quoted only where it would be read as something else."""
-    plain = not any(sign in text for sign in "#\n'\"{}[],&*!|>%@`") and yaml.safe_load(text) == text
-    return text if plain else json.dumps(text, ensure_ascii=False)
+    return text if _reads_as_itself(text) else json.dumps(text, ensure_ascii=False)
+
+
+def _reads_as_itself(text: str) -> bool:
+    if any(sign in text for sign in "#\n'\"{}[],&*!|>%@`"):
+        return False
+    try:
+        return bool(parse_yaml(text, "")[0] == text)
+    except ConfigError:
+        return False
 
 
 def replace_checked(file: Path, text: str) -> None:
@@ -146,7 +155,7 @@ def with_field(text: str, name: str, value: str) -> str:
 
 
 def _value(text: str, name: str) -> yaml.Node | None:
-    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    root = compose_yaml(text, "party.yaml")
     if isinstance(root, yaml.MappingNode):
         for key, value in root.value:
             if key.value == name and isinstance(value, yaml.Node):

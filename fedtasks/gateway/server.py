@@ -31,6 +31,7 @@ from fedtasks.gateway.relay import Relay
 from fedtasks.gateway.runs import Runs
 from fedtasks.gateway.tickets import Tickets
 from fedtasks.gateway.worker_service import WorkerService
+from fedtasks.identity import trusted_authority
 from fedtasks.store import Store
 from fedtasks.tickets import load_ticket_key
 from fedtasks.wire.v1 import peer_pb2_grpc, worker_pb2_grpc
@@ -137,10 +138,10 @@ class Gateway:
     @contextlib.asynccontextmanager
     async def _listen_for_peers(self, service: PeerService, address: str) -> AsyncIterator[None]:
         gateway = self._party.gateway
-        authorities = b"\n".join(peer.authority.read_bytes() for peer in self._party.peers)
+        authorities = b"".join(trusted_authority(peer.authority) for peer in self._party.peers)
         credentials = grpc.ssl_server_credentials(
             [(gateway.private_key.read_bytes(), gateway.certificate.read_bytes())],
-            root_certificates=authorities or gateway.authority.read_bytes(),
+            root_certificates=authorities or trusted_authority(gateway.authority),
             require_client_auth=True,
         )
         server = grpc.aio.server(
@@ -159,7 +160,7 @@ class Gateway:
     def _dial_credentials(self, connection: PeerConnection) -> grpc.ChannelCredentials:
         gateway = self._party.gateway
         return grpc.ssl_channel_credentials(
-            root_certificates=connection.peer.authority.read_bytes(),
+            root_certificates=trusted_authority(connection.peer.authority),
             private_key=gateway.private_key.read_bytes(),
             certificate_chain=gateway.certificate.read_bytes(),
         )

@@ -96,6 +96,56 @@ def test_read_yaml_of_broken_text_names_the_line(tmp_path: Path) -> None:
     assert "not valid YAML" in caught.value.detail
 
 
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        ("name: &a x\nowner: *a\n", 1, "aliases"),
+        ("owner: *a\n", 1, "aliases"),
+        ("a: &a [x]\nb: &b [*a, *a]\n", 1, "aliases"),
+        ("name: a\n<<: {owner: b}\n", 2, "merging"),
+        ("name: !!python/object/apply:os.system [x]\n", 1, "tags"),
+        ("name: !!str 3\n", 1, "tags"),
+        ("name: a\nextra:\n  b: 1\n  b: 2\n", 4, "`b` stands twice"),
+        ("name: a\n? [b]\n: 1\n", 2, "a field's name is a text"),
+        ("name: a\nextra: " + "[" * 500 + "\n", 2, "levels"),
+        ("name: a\nwheels:\n- size: " + "9" * 5000 + "\n", 3, "a number of 5,000 digits"),
+        ("name: 0x" + "f" * 9000 + "\n", 1, "digits"),
+        ("a: 1\n---\nb: 2\n", 2, "not valid YAML"),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_yaml_that_is_more_than_plain_values_is_refused_where_it_is_met(
+    tmp_path: Path, text: str, line: int, words: str
+) -> None:
+    with pytest.raises(ConfigError, match=words) as caught:
+        load(tmp_path, text)
+    assert caught.value.where == f"{tmp_path / 'car.yaml'}:{line}"
+
+
+@pytest.mark.parametrize("text", ["name: a\x00", "name: \x1b[2J", "name: 2001-99-99", "owner: ="], ids=repr)
+def test_yaml_with_a_value_that_cannot_be_made_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError, match="not valid YAML"):
+        load(tmp_path, text)
+
+
+def test_yaml_longer_than_it_may_be_is_not_parsed(tmp_path: Path) -> None:
+    file = tmp_path / "car.yaml"
+    file.write_text("name: " + "a" * 100, encoding="utf-8")
+    with pytest.raises(ConfigError, match="longer than 50 bytes"):
+        read_yaml(file, 50)
+
+
+@pytest.mark.parametrize("value", [10**400, -(10**4300), "\x1b[2J" * 1000], ids=["large", "huge", "text"])
+def test_build_error_shows_little_of_a_value_and_nothing_that_moves_a_terminal(value: object) -> None:
+    for field_name in ("name", "weight_kg", "owner", "is_new"):
+        if isinstance(value, str) and field_name in ("name", "owner"):
+            continue
+        with pytest.raises(ConfigError) as caught:
+            build(Car, {"name": "a", field_name: value})
+        assert len(caught.value.detail) < 300
+        assert caught.value.detail.isprintable()
+
+
 def test_read_yaml_of_binary_file_says_it_cannot_be_read(tmp_path: Path) -> None:
     file = tmp_path / "car.yaml"
     file.write_bytes(b"\xff\xfe\x00")

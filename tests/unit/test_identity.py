@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import ssl
+import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from fedtasks import identity, tickets
 from fedtasks.config import Peer
 from fedtasks.errors import ConfigError, PeerIdentity
+
+MAX_CARD = 16_000
+"""How many bytes a card may have."""
 
 
 @pytest.fixture
@@ -173,8 +177,9 @@ def test_fingerprint_changes_with_every_part_of_the_card(bank: Path, shop: Path)
     assert len({ours.fingerprint, theirs.fingerprint, *(card.fingerprint for card in mixed)}) == 5
 
 
-def test_fingerprint_does_not_depend_on_the_address(bank: Path) -> None:
-    assert card_of(bank, "bank").fingerprint == card_of(bank, "bank", "h:1").fingerprint
+def test_fingerprint_covers_the_address(bank: Path) -> None:
+    addresses = (None, "gateway.bank.example:7400", "gateway.bank.example:7401")
+    assert len({card_of(bank, "bank", address).fingerprint for address in addresses}) == 3
 
 
 def test_same_fingerprint_ignores_grouping_and_case(bank: Path) -> None:
@@ -183,9 +188,73 @@ def test_same_fingerprint_ignores_grouping_and_case(bank: Path) -> None:
     assert not identity.same_fingerprint(text, text[:-1])
 
 
+def besides(bank: Path, shop: Path) -> dict[str, str]:
+    """Return texts that hold the bank's authority and something else."""
+    ours, theirs = ((folder / identity.AUTHORITY).read_text(encoding="ascii") for folder in (bank, shop))
+    key = (shop / identity.AUTHORITY_KEY).read_text(encoding="ascii")
+    return {
+        "a second authority": ours + theirs,
+        "a second authority before it": theirs + ours,
+        "a second authority on its last line": ours.rstrip() + theirs,
+        "the same twice": ours * 2,
+        "a key": ours + key,
+        "words behind it": ours + "bank",
+        "words before it": "subject=bank\n" + ours,
+        "another object": ours + "-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n",
+        "trusted of OpenSSL's": ours.replace("CERTIFICATE", "TRUSTED CERTIFICATE"),
+        "more than a card may have": " " * MAX_CARD + ours,
+    }
+
+
+def test_card_with_more_than_one_certificate_is_refused(bank: Path, shop: Path) -> None:
+    for text in besides(bank, shop).values():
+        with pytest.raises(ConfigError, match="exactly one"):
+            identity.Card("bank", card_of(bank, "bank").ticket_key, text)
+
+
+def test_authority_file_with_more_than_one_certificate_is_trusted_by_nobody(bank: Path, shop: Path) -> None:
+    leaf = (bank / identity.CERTIFICATE).read_bytes()
+    texts = besides(bank, shop)
+    for what, text in texts.items():
+        (bank / identity.AUTHORITY).write_text(text, encoding="ascii")
+        with pytest.raises(ConfigError, match=r"exactly one.*compare its fingerprint again"):
+            identity.trusted_authority(bank / identity.AUTHORITY)
+        with pytest.raises(PeerIdentity):
+            identity.leaf_belongs_to(leaf, peer_of(bank, "bank"))
+        assert what
+
+
+def test_authority_is_kept_as_it_was_read_however_it_was_written(bank: Path) -> None:
+    honest = card_of(bank, "bank")
+    for written in (honest.authority.replace("\n", "\r\n"), f"\n {honest.authority}\n\n", honest.authority.strip()):
+        assert identity.Card("bank", honest.ticket_key, written) == honest
+    (bank / identity.AUTHORITY).write_text(f"\n{honest.authority}\n", encoding="ascii")
+    assert identity.trusted_authority(bank / identity.AUTHORITY).decode() == honest.authority
+
+
+def test_authority_with_bytes_behind_its_certificate_is_refused(bank: Path) -> None:
+    der = ssl.PEM_cert_to_DER_cert((bank / identity.AUTHORITY).read_text(encoding="ascii"))
+    with pytest.raises(ConfigError, match="not a certificate"):
+        identity.parse_authority(ssl.DER_cert_to_PEM_cert(der + b"\0"))
+
+
+@pytest.mark.parametrize("length", [1000, MAX_CARD + 1])
+def test_card_that_refers_to_itself_or_is_too_long_is_refused_at_once(tmp_path: Path, length: int) -> None:
+    file = tmp_path / "card.yaml"
+    levels = "\n".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 7))
+    file.write_text(f"name: bank\na0: &a0 [x]\n{levels}\n".ljust(length, "#"), encoding="utf-8")
+    began = time.process_time()
+    with pytest.raises(ConfigError, match="longer than" if length > MAX_CARD else "aliases"):
+        identity.read_card(file)
+    assert time.process_time() - began < 1
+
+
 @pytest.mark.parametrize(
     ("field", "value", "words"),
     [
+        ("address", "2001-99-99 1:1", "a space"),
+        ("address", "gateway\x1b[2J:1", "cannot be shown"),
+        ("address", "g" * 300 + ":1", "longer than"),
         ("ticket_key", "abc", "base64 of an Ed25519 public key"),
         ("authority", "hello", "not a certificate in PEM"),
         ("name", "The Bank", "is not a name"),
