@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
-from fedtasks.dataclass_io import build, read_yaml, to_plain
+from fedtasks.dataclass_io import build, read_yaml, shown, to_plain
 from fedtasks.digests import digest
 from fedtasks.errors import ConfigError, PeerUnknown
 
@@ -40,7 +40,7 @@ def check_name(value: str, field_name: str) -> None:
     """Raise `ConfigError` unless `value` is a plain name."""
     if not NAME.fullmatch(value):
         raise ConfigError(
-            f"`{value}` is not a name: a lower-case letter, then at most 31 letters, digits, `_` or `-`",
+            f"`{shown(value)}` is not a name: a lower-case letter, then at most 31 letters, digits, `_` or `-`",
             field=field_name,
         )
 

@@ -218,7 +218,7 @@ def _convert(kind: Any, value: object, lines: Lines, path: str) -> object:
             return kind(value)
         except ValueError:
             allowed = ", ".join(str(member.value) for member in kind)
-            raise lines.error(path, f"`{_shown(value)}` is not one of: {allowed}") from None
+            raise lines.error(path, f"`{shown(value)}` is not one of: {allowed}") from None
     if kind is Any or kind is object:
         return value
     return _convert_scalar(kind, value, lines, path)
@@ -235,11 +235,11 @@ def _convert_scalar(kind: Any, value: object, lines: Lines, path: str) -> object
     if isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
         return value
     expected = _WORDS.get(kind, kind.__name__)
-    raise lines.error(path, f"expected {expected}, found `{_shown(value)}`")
+    raise lines.error(path, f"expected {expected}, found `{shown(value)}`")
 
 
-def _shown(value: object) -> str:
-    """Return a value as an error names it."""
+def shown(value: object) -> str:
+    """Return a value as an error names it: on one line, not too long."""
     if isinstance(value, int) and abs(value) >= 1 << 256:
         return "a number of many digits"  # of more than some thousand, Python makes no text
     return plain_text(str(value), 100)
@@ -327,11 +327,11 @@ def check_limits(settings: Any) -> None:
     for field in dataclasses.fields(settings):
         value, (least, most), choices = getattr(settings, field.name), limits_of(field), choices_of(field)
         if choices and value not in choices:
-            raise ConfigError(f"`{_shown(value)}` is not one of: {', '.join(choices)}", field=field.name)
+            raise ConfigError(f"`{shown(value)}` is not one of: {', '.join(choices)}", field=field.name)
         if (least is None or value >= least) and (most is None or value <= most):
             continue
         allowed = f"less than {least}" if most is None else f"not between {least} and {most}"
-        raise ConfigError(f"{_shown(value)} is {allowed}", field=field.name)
+        raise ConfigError(f"{shown(value)} is {allowed}", field=field.name)
 
 
 def check_text(text: str, field: str, most: int = MAX_TEXT) -> None:

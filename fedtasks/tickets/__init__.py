@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     )
     from fedtasks.tickets.signature import (
         accept,
+        decline,
         issue,
         peek,
         read,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
         revoke,
         sign_receipt,
         verify_acceptance,
+        verify_declination,
         verify_revocation,
     )
 
@@ -59,6 +61,7 @@ __all__ = [
     "check_request",
     "check_settings",
     "check_window",
+    "decline",
     "fingerprint",
     "generate_ticket_key",
     "issue",
@@ -75,6 +78,7 @@ __all__ = [
     "settings_of",
     "sign_receipt",
     "verify_acceptance",
+    "verify_declination",
     "verify_revocation",
 ]
 
@@ -94,6 +98,7 @@ _HOMES = {
     "check_request": "check",
     "check_settings": "check",
     "check_window": "check",
+    "decline": "signature",
     "fingerprint": "keys",
     "generate_ticket_key": "keys",
     "issue": "signature",
@@ -110,6 +115,7 @@ _HOMES = {
     "settings_of": "asked",
     "sign_receipt": "signature",
     "verify_acceptance": "signature",
+    "verify_declination": "signature",
     "verify_revocation": "signature",
 }
 

@@ -106,7 +106,8 @@ def _shown(clause: Clause, bound: Any, value: Any) -> str:
 
 def _check_dataset(grant: Grant, request: Request) -> None:
     scope = _require_schema(grant, request.grantor_dataset, request.schema_digest)
-    others = [column for column in request.columns if column not in scope.columns]
+    granted = set(scope.columns)
+    others = [column for column in request.columns if column not in granted]
     if others:
         # The holder has no right to the names of columns that were not granted.
         raise TicketScope(

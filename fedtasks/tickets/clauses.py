@@ -11,7 +11,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedtasks import registry
+from fedtasks.dataclass_io import check_text, shown
 from fedtasks.errors import ConfigError, FloorViolated, TicketError, TicketScope
+
+
+MAX_COUNT = 2**53
+"""No limit and no floor is higher: up to here every reader of JSON counts exactly."""
+
+MAX_COLUMNS, MAX_COLUMN = 1000, 128
+"""How many columns a ticket may name of a dataset, and how long their names may be."""
 
 
 class Group(enum.Enum):
@@ -120,15 +128,16 @@ class Clause:
         if self.only_with:
             if not isinstance(bound, tuple) or not all(isinstance(each, str) and each for each in bound):
                 raise ConfigError("expected names of columns", field=self.field)
+            check_column_names(bound, self.field)
         elif self.choices:
             if bound not in self.choices:
                 known = " ".join(self.choices)
-                raise ConfigError(f"`{bound}` cannot be kept to; this version knows {known}", field=self.field)
+                raise ConfigError(f"`{shown(bound)}` cannot be kept to; this version knows {known}", field=self.field)
         elif bound is None and self.group is Group.LIMIT:
             return
-        elif type(bound) is not int or bound < self.least:
+        elif type(bound) is not int or not self.least <= bound <= MAX_COUNT:
             either = ", or nothing for no limit" if self.group is Group.LIMIT else ""
-            raise ConfigError(f"expected at least {self.least}{either}", field=self.field)
+            raise ConfigError(f"expected at least {self.least} and at most {MAX_COUNT}{either}", field=self.field)
 
     def demands(self, bound: Any) -> bool:
         """Whether a bound refuses anything at all."""
@@ -204,10 +213,24 @@ def check_columns(clause: Clause, columns: tuple[str, ...], said: Any, field: st
         raise ConfigError(f"only {of.partition('.')[2]} of `{value}` name columns", field=field or clause.field)
 
 
-def check_set(values: tuple[str, ...], field: str) -> None:
-    """Raise `ConfigError` unless there is at least one value and none stands twice."""
+def check_column_names(columns: tuple[str, ...], field: str) -> None:
+    """Raise `ConfigError` unless a ticket may name these columns of a dataset: not too many, each short and printable."""
+    if len(columns) > MAX_COLUMNS:
+        raise ConfigError(f"{len(columns):,} columns, of which a ticket names at most {MAX_COLUMNS:,}", field=field)
+    for column in columns:
+        if not column:
+            raise ConfigError("a column's name cannot be empty", field=field)
+        check_text(column, field, MAX_COLUMN)
+
+
+def check_set(values: tuple[str, ...], field: str, most: int = MAX_COLUMNS) -> None:
+    """Raise `ConfigError` unless there is at least one value, not more than `most`, and none stands twice."""
     if not values:
         raise ConfigError("name at least one", field=field)
+    if len(values) > most:
+        raise ConfigError(f"name at most {most:,}", field=field)
+    seen: set[str] = set()
     for value in values:
-        if values.count(value) > 1:
-            raise ConfigError(f"`{value}` stands twice", field=field)
+        if value in seen:
+            raise ConfigError(f"`{shown(value)}` stands twice", field=field)
+        seen.add(value)

@@ -9,14 +9,21 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fedtasks.config import check_name
+from fedtasks.dataclass_io import shown
 from fedtasks.errors import ConfigError
-from fedtasks.tickets.clauses import Group, Per, check_set, clauses, complete, counting
+from fedtasks.tickets.clauses import Group, Per, check_column_names, check_set, clauses, complete, counting
 
 ROLES = ("leader", "follower", "signer", "client")
 """What a holder may be in a run."""
 
 APPROVALS = ("automatic", "person")
 """Who lets a run begin: nobody is asked, or a person of the granting side says yes to the first run of its kind."""
+
+MAX_TIME_S = 2**40
+"""No ticket's time is later: some 30,000 years from now."""
+
+MAX_NAMED = 100
+"""How many datasets, and how many pipelines, one ticket may name."""
 
 _TICKET_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -44,9 +51,8 @@ class DatasetScope:
         check_name(self.name, "name")
         if not _SHA256.fullmatch(self.schema_digest):
             raise ConfigError("expected a SHA-256 in 64 lower-case hex digits", field="schema_digest")
+        check_column_names(self.columns, "columns")
         check_set(self.columns, "columns")
-        if not all(self.columns):
-            raise ConfigError("a column's name cannot be empty", field="columns")
 
 
 @dataclass(frozen=True)
@@ -100,20 +106,21 @@ class Grant:
         check_name(self.holder, "holder")
         if self.grantor == self.holder:
             raise ConfigError("a party cannot grant a ticket to itself", field="holder")
-        check_set(tuple(scope.name for scope in self.datasets), "datasets")
-        check_set(self.pipelines, "pipelines")
+        check_set(tuple(scope.name for scope in self.datasets), "datasets", MAX_NAMED)
+        check_set(self.pipelines, "pipelines", MAX_NAMED)
         for pipeline in self.pipelines:
             check_name(pipeline, "pipelines")
         check_set(self.roles, "roles")
         unknown = [role for role in self.roles if role not in ROLES]
         if unknown:
-            raise ConfigError(f"`{unknown[0]}` is not one of: {', '.join(ROLES)}", field="roles")
-        if self.not_before_s < 0:
-            raise ConfigError("expected seconds since 1970", field="not_before_s")
+            raise ConfigError(f"`{shown(unknown[0])}` is not one of: {', '.join(ROLES)}", field="roles")
+        for name in ("not_before_s", "expires_s"):
+            if not 0 <= getattr(self, name) <= MAX_TIME_S:
+                raise ConfigError(f"expected seconds since 1970, at most {MAX_TIME_S}", field=name)
         if self.expires_s <= self.not_before_s:
             raise ConfigError("must be later than `not_before_s`", field="expires_s")
         if self.approval not in APPROVALS:
-            raise ConfigError(f"`{self.approval}` is not one of: {', '.join(APPROVALS)}", field="approval")
+            raise ConfigError(f"`{shown(self.approval)}` is not one of: {', '.join(APPROVALS)}", field="approval")
         self._complete()
 
     def _complete(self) -> None:

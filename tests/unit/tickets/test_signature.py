@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import hmac
 import json
+import time
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from cryptography.hazmat.primitives import serialization
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedtasks.errors import SignatureWrong, TicketInvalid
+from fedtasks.errors import ConfigError, SignatureWrong, TicketInvalid
 from fedtasks.tickets import (
     APPROVALS,
     ROLES,
@@ -22,6 +23,7 @@ from fedtasks.tickets import (
     Grant,
     Group,
     accept,
+    decline,
     issue,
     peek,
     public_from_text,
@@ -31,6 +33,7 @@ from fedtasks.tickets import (
     revoke,
     sign_receipt,
     verify_acceptance,
+    verify_declination,
     verify_revocation,
 )
 from fedtasks.tickets.clauses import clauses
@@ -68,7 +71,8 @@ def grants(draw: st.DrawFn) -> Grant:
     grantor, holder = draw(st.lists(names, min_size=2, max_size=2, unique=True))
     not_before_s = draw(st.integers(0, 2**33))
     digests = st.binary(min_size=32, max_size=32).map(bytes.hex)
-    columns = st.lists(st.text(st.characters(codec="utf-8"), min_size=1), min_size=1, max_size=3, unique=True)
+    signs = st.characters(codec="utf-8").filter(str.isprintable)
+    columns = st.lists(st.text(signs, min_size=1, max_size=128), min_size=1, max_size=3, unique=True)
     said: dict[str, dict[str, Any]] = {group.value: {} for group in Group}
     for clause in clauses().values():
         if not clause.only_with:
@@ -216,6 +220,20 @@ def test_ticket_with_detached_payload_is_refused() -> None:
         {"outputs": {"intersection": "everyone"}},
         {"outputs": {"scores": "follower"}},
         {"approval": "never"},
+        {"exp": 2**40 + 1},
+        {"exp": 10**4299},
+        {"nbf": -1},
+        {"limits": {"runs": 2**53 + 1}},
+        {"limits": {"runs": 10**4299}},
+        {"floor": {"min_intersection": 10**40}},
+        {"pipelines": [f"p{number}" for number in range(101)]},
+        {"datasets": [{"name": "loans", "schema_digest": SCHEMA, "columns": [f"c{n}" for n in range(1001)]}]},
+        *(
+            {"datasets": [{"name": "loans", "schema_digest": SCHEMA, "columns": [column]}]}
+            for column in ("c" * 129, "\x1b[2J", "a\nb", "\ud800", "\u202eegas", "\x9b31m", "a\u200bb")
+        ),
+        {"outputs": {"answers": "columns", "answer_columns": ["\ud800"]}},
+        {"outputs": {"answers": "columns", "answer_columns": [f"c{n}" for n in range(1001)]}},
     ],
     ids=lambda change: json.dumps(change)[:40],
 )
@@ -224,6 +242,44 @@ def test_ticket_with_unknown_or_wrong_claim_is_refused(change: dict[str, Any]) -
     with pytest.raises(TicketInvalid) as caught:
         read(token, GRANTOR.public_key())
     assert caught.value.detail
+
+
+def test_ticket_of_too_many_characters_is_neither_issued_nor_read() -> None:
+    columns = tuple(f"{number:0>127}" for number in range(1000))
+    with pytest.raises(ConfigError, match="grant fewer columns"):
+        issue(dataclasses.replace(GRANT, datasets=(DatasetScope("loans", SCHEMA, columns),)), GRANTOR)
+    claims = {**claims_of(TOKEN), "roles": ["follower"], "datasets": [{"columns": columns}]}
+    token = signed(HEADER, json.dumps(claims).encode())
+    for reader in (peek, lambda text: read(text, GRANTOR.public_key())):
+        with pytest.raises(TicketInvalid, match="longer than"):
+            reader(token)
+
+
+def test_largest_ticket_is_read_in_little_time() -> None:
+    columns = tuple(f"c{number}" for number in range(1000))
+    token = issue(dataclasses.replace(GRANT, datasets=(DatasetScope("loans", SCHEMA, columns),)), GRANTOR)
+    began = time.process_time()
+    for _ in range(20):
+        read(token, GRANTOR.public_key())
+    assert time.process_time() - began < 2
+
+
+@pytest.mark.parametrize(
+    "payload",
+    ['{"exp": 1e999}', '{"exp": NaN}', '{"exp": -Infinity}', '{"exp": 1, "exp": 2}', f'{{"exp": {"9" * 5000}}}'],
+    ids=["beyond", "nan", "infinite", "twice", "digits"],
+)
+def test_signed_text_with_a_number_or_a_name_that_will_not_do_is_refused(payload: str) -> None:
+    for kind, reader in (("ticket", read), ("receipt", read_receipt)):
+        token = signed({"alg": "EdDSA", "typ": f"fedtasks-{kind}"}, payload.encode())
+        with pytest.raises((TicketInvalid, SignatureWrong), match="not a text signed"):
+            reader(token, GRANTOR.public_key())
+
+
+@pytest.mark.parametrize("payload", [b"[" * 40_000, b'{"exp": ' + b"9" * 4299 + b"}", b"\xff"], ids=len)
+def test_peek_at_what_no_ticket_says_is_refused(payload: bytes) -> None:
+    with pytest.raises(TicketInvalid):
+        peek(signed(HEADER, payload))
 
 
 @pytest.mark.parametrize("claim", ["jti", "iss", "sub", "nbf", "exp", "datasets", "pipelines", "roles"])
@@ -287,6 +343,36 @@ def test_revocation_of_this_ticket_verifies_and_gives_the_reason() -> None:
     )
 
 
+def test_reason_is_signed_and_read_as_it_may_be_shown() -> None:
+    poison = "\x1b[2J\ud800\u202e" + "x" * 5000
+    header = {"alg": "EdDSA", "typ": "fedtasks-revocation"}
+    revoked = signed(header, json.dumps({"jti": "t-1", "iat": 1, "reason": poison[:600]}).encode())
+    for token in (revoked, revoke("t-1", GRANTOR, 1500, poison)):
+        reason = verify_revocation(token, "t-1", GRANTOR.public_key())
+        assert reason.isprintable()
+        assert len(reason) <= 500
+        assert reason.endswith("more characters")
+
+
+def test_statement_of_too_many_characters_is_refused() -> None:
+    header = {"alg": "EdDSA", "typ": "fedtasks-revocation"}
+    revoked = signed(header, json.dumps({"jti": "t-1", "iat": 1, "reason": "x" * 10_000}).encode())
+    with pytest.raises(TicketInvalid, match="longer than"):
+        verify_revocation(revoked, "t-1", GRANTOR.public_key())
+
+
+def test_declination_of_this_ticket_verifies_and_gives_the_reason() -> None:
+    declined = decline(TOKEN, HOLDER, "shop", 1500, "too wide\n")
+    assert verify_declination(declined, TOKEN, HOLDER.public_key()) == "too wide "
+    other = issue(dataclasses.replace(GRANT, expires_s=3000), GRANTOR)
+    with pytest.raises(TicketInvalid, match="another ticket"):
+        verify_declination(declined, other, HOLDER.public_key())
+    with pytest.raises(TicketInvalid):
+        verify_declination(declined, TOKEN, GRANTOR.public_key())
+    with pytest.raises(TicketInvalid, match="another holder"):
+        decline(TOKEN, HOLDER, "mall", 1500, "")
+
+
 def test_revocation_of_another_ticket_is_refused() -> None:
     with pytest.raises(TicketInvalid, match="another ticket"):
         verify_revocation(revoke("t-2", GRANTOR, 1500, ""), "t-1", GRANTOR.public_key())
@@ -308,6 +394,7 @@ def test_signed_text_of_one_kind_never_passes_as_another() -> None:
     texts = {
         "ticket": TOKEN,
         "acceptance": accept(TOKEN, GRANTOR, "shop", 1),
+        "declination": decline(TOKEN, GRANTOR, "shop", 1, ""),
         "revocation": revoke("t-1", GRANTOR, 1, ""),
         "receipt": sign_receipt(claims_of(TOKEN), GRANTOR),
     }
@@ -315,6 +402,7 @@ def test_signed_text_of_one_kind_never_passes_as_another() -> None:
     readers = {
         "ticket": lambda text: read(text, public),
         "acceptance": lambda text: verify_acceptance(text, TOKEN, public),
+        "declination": lambda text: verify_declination(text, TOKEN, public),
         "revocation": lambda text: verify_revocation(text, "t-1", public),
         "receipt": lambda text: read_receipt(text, public),
     }
