@@ -126,6 +126,22 @@ class TicketNotAccepted(TicketError):
     remedy = "Accept it with `fedtasks ticket accept`"
 
 
+class TicketDeclined(TicketError):
+    """Raised when the holder has said no to the ticket."""
+
+    code = "TICKET_DECLINED"
+    summary = "The ticket was declined by its holder"
+    remedy = "Agree on another one: the holder asks (`fedtasks ticket request`), the granting party issues it"
+
+
+class TicketOffersFull(TicketError):
+    """Raised when as many offered tickets as one party may have wait for the holder's answer."""
+
+    code = "TICKET_OFFERS_FULL"
+    summary = "Too many offered tickets wait for an answer"
+    remedy = "The holder accepts or declines them (`fedtasks ticket accept`, `ticket decline`); then the next arrive"
+
+
 class TicketScope(TicketError):
     """Raised when a request lies outside a ticket's scope."""
 

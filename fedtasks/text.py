@@ -17,8 +17,12 @@ def plain_text(text: str, limit: int = MAX_TEXT) -> str:
     -----
     Cost: grows with `limit`, however long the text is.
     """
-    kept = shortened(text, limit)
-    return kept if kept.isprintable() else "".join(sign if sign.isprintable() else " " for sign in kept)
+    return printable(shortened(text, limit))
+
+
+def printable(text: str) -> str:
+    """Put a space in place of each sign that may not be shown."""
+    return text if text.isprintable() else "".join(sign if sign.isprintable() else " " for sign in text)
 
 
 def shortened(text: str, limit: int, see: str = "") -> str:

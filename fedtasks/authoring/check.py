@@ -12,7 +12,15 @@ from fedtasks import tickets
 from fedtasks.airflow.dagfiles import Declared, declared_in
 from fedtasks.checks import Finding, Verdict, wrong
 from fedtasks.config import Party, load_party
-from fedtasks.errors import ConfigError, FedtasksError, TicketError, TicketMissing, TicketNotAccepted, TicketRevoked
+from fedtasks.errors import (
+    ConfigError,
+    FedtasksError,
+    TicketDeclined,
+    TicketError,
+    TicketMissing,
+    TicketNotAccepted,
+    TicketRevoked,
+)
 from fedtasks.pipeline.shared import check_steps
 from fedtasks.pipeline.step import Step
 
@@ -128,6 +136,8 @@ def _held(declared: Declared, party: Party, peer: str) -> Iterator[tuple[str, Fe
                 continue
             if row.revocation:
                 raise TicketRevoked(clause="revocation", ticket=row.ticket_id)
+            if row.declination:
+                raise TicketDeclined(clause="declination", ticket=row.ticket_id)
             if not row.acceptance:
                 raise TicketNotAccepted(clause="acceptance", ticket=row.ticket_id)
             scopes = {scope.name: scope for scope in grant.datasets}

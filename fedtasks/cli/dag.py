@@ -20,6 +20,7 @@ from fedtasks.cli.output import (
     print_findings,
     print_json,
     print_table,
+    say,
     size,
     tell,
 )
@@ -109,7 +110,7 @@ def dag_test(
         for step in steps
     ]
     print_table(["", "Step", "Took", "Both halves ended with"], rows, empty="The pipeline has no steps.")
-    typer.echo(f"Tried as {' and '.join(pair.parties)}; {pair.leader} leads.")
+    say(f"Tried as {' and '.join(pair.parties)}; {pair.leader} leads.")
 
 
 @dag_app.command("plan", epilog=examples("dag plan dags/my_pipeline.py", "dag plan dags/my_pipeline.py --json"))
@@ -136,15 +137,15 @@ def dag_plan(
         return
     for party, entries in plan.leaves.items():
         rows = [[entry.task, entry.what, entry.items or "", size(entry.bytes), entry.learns] for entry in entries]
-        typer.echo(f"Leaves {party}:")
+        say(f"Leaves {party}:")
         columns = ["Step", "What", "Rows", "Size", f"{pair.other(party)} learns"]
         print_table(columns, rows, empty="Nothing.")
     for kind, by_party in plan.spends.items():
         for party, amount in by_party.items():
-            typer.echo(f"Spends {amount} of `limits.{kind}`, counted by {party}.")
-    typer.echo("Spends 1 of `limits.runs`.")
+            say(f"Spends {amount} of `limits.{kind}`, counted by {party}.")
+    say("Spends 1 of `limits.runs`.")
     for step, reason in left_out.items():
-        typer.echo(f"Left out: {step}: {reason}")
+        say(f"Left out: {step}: {reason}")
 
 
 def list_or_copy(sort: str, folder: Path | None, *, as_json: bool) -> None:

@@ -1,4 +1,8 @@
-"""How commands speak: errors of the registry on one line, tables for people, JSON for programs."""
+"""How commands speak: errors of the registry on one line, tables for people, JSON for programs.
+
+All that a command prints goes through here: what stands in a store may be a peer's words, and no control character of
+theirs reaches a terminal. Nothing is cut: what is too wide for its column goes on in the next line.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,6 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,11 +17,15 @@ import typer
 from typer.core import TyperGroup
 
 from fedtasks.checks import Finding, Verdict
+from fedtasks.clock import utc
 from fedtasks.config import Dataset, Party, load_party
 from fedtasks.errors import ConfigError, FedtasksError
+from fedtasks.text import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
 
     from fedtasks.store import Store
 
@@ -41,7 +48,7 @@ class Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except FedtasksError as error:
-            typer.echo(error_line(error), err=True)
+            say(error_line(error), err=True)
             raise typer.Exit(1) from error
 
 
@@ -94,9 +101,24 @@ def features(dataset: Dataset, text: str, option: str) -> tuple[str, ...]:
     return names
 
 
-def print_json(value: Any) -> None:
-    """Print one JSON document."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+def say(*lines: str, err: bool = False) -> None:
+    """Print lines, each of which stays one."""
+    typer.echo("\n".join(map(printable, lines)), err=err)
+
+
+def print_json(value: Any, indent: int | None = 2) -> None:
+    """Print one JSON document, on one line where `indent` is None; what a terminal must not see is escaped in it."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    if not text.isprintable():  # JSON itself has escaped all control characters but those that come after ASCII
+        text = "".join(sign if sign.isprintable() or sign == "\n" else json.dumps(sign)[1:-1] for sign in text)
+    typer.echo(text)
+
+
+def cell(value: object) -> Text:
+    """Return a value as a table shows it: whole, over several lines if need be, and as text alone."""
+    from rich.text import Text
+
+    return Text(printable(str(value)), overflow="fold")
 
 
 def tell(facts: Mapping[str, object], *sentences: str, as_json: bool) -> None:
@@ -104,22 +126,26 @@ def tell(facts: Mapping[str, object], *sentences: str, as_json: bool) -> None:
     if as_json:
         print_json(facts)
     else:
-        typer.echo("\n".join(sentences))
+        say(*sentences)
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, empty: str) -> None:
     """Print a table, or the sentence `empty` when there is nothing to show."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
     if not rows:
-        typer.echo(empty)
+        say(empty)
         return
-    table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False)
+    table = empty_table(columns)
     for row in rows:
-        table.add_row(*(Text(str(cell)) for cell in row))
+        table.add_row(*map(cell, row))
     console().print(table)
+
+
+def empty_table(columns: Iterable[str]) -> Table:
+    """Make a table with these headings, as all commands show one."""
+    from rich import box
+    from rich.table import Column, Table
+
+    return Table(*(Column(cell(name), overflow="fold") for name in columns), box=box.SIMPLE_HEAD, pad_edge=False)
 
 
 def console() -> Console:
@@ -152,7 +178,7 @@ def print_findings(findings: Sequence[Finding], *, as_json: bool) -> None:
 
 def moment(at_ms: int | None) -> str:
     """Show an instant as UTC, to the second; empty for none."""
-    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S") if at_ms else ""
+    return utc(at_ms) if at_ms else ""
 
 
 def size(n_bytes: int) -> str:

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import typer
-from rich import box
 from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
-from rich.text import Text
 
-from fedtasks.cli.output import console, moment, size
+from fedtasks.cli.output import cell, console, empty_table, moment, print_json, say, size
 from fedtasks.errors import StoreUnavailable
 from fedtasks.reports.runs import run_report
 from fedtasks.reports.status import clock_time
@@ -55,19 +51,19 @@ def follow(store: Store, party: str, run_id: str, *, as_json: bool) -> int:
 def _screen(as_json: bool) -> Iterator[Callable[[Mapping[str, Any]], None]]:
     terminal, said = console(), ""
 
-    def say(report: Mapping[str, Any]) -> None:
+    def tell(report: Mapping[str, Any]) -> None:
         nonlocal said
         if said != report["status"]["sentence"]:
             said = report["status"]["sentence"]
-            typer.echo(said)
+            say(said)
 
     if as_json:
-        yield lambda report: typer.echo(json.dumps(report, ensure_ascii=False))
+        yield lambda report: print_json(report, indent=None)
     elif terminal.is_terminal:
         with Live(console=terminal, auto_refresh=False) as live:
             yield lambda report: live.update(run_view(report), refresh=True)
     else:
-        yield say
+        yield tell
 
 
 def changes(store: Store, party: str, run_id: str) -> Iterator[dict[str, Any]]:
@@ -95,15 +91,19 @@ def run_view(report: Mapping[str, Any]) -> RenderableType:
 
 
 def _parts(report: Mapping[str, Any]) -> Iterator[RenderableType]:
-    yield Text(f"{report['run_id']}  {report['initiator']} → {report['responder']}", style="bold")
-    yield Text(report["status"]["sentence"])
-    yield Text(" · ".join(_facts(report)), style="dim")
+    head = cell(f"{report['run_id']}  {report['initiator']} → {report['responder']}")
+    head.stylize("bold")
+    yield head
+    yield cell(report["status"]["sentence"])
+    facts = cell(" · ".join(_facts(report)))
+    facts.stylize("dim")
+    yield facts
     if report["approval"]:
-        yield Text(_approval(report["approval"]))
+        yield cell(_approval(report["approval"]))
     yield _lanes(report)
     if report["counts"]:
         yield _table(["People and rows", ""], report["counts"].items())
-    yield Text(f"Sent {size(report['bytes_sent'])}, received {size(report['bytes_received'])}")
+    yield cell(f"Sent {size(report['bytes_sent'])}, received {size(report['bytes_received'])}")
     if report["ledger"]:
         columns = ["Left the house", "Task", f"{report['peer']} learns", "Rows", "Size"]
         yield _table(columns, map(_ledger_line, report["ledger"]))
@@ -112,11 +112,11 @@ def _parts(report: Mapping[str, Any]) -> Iterator[RenderableType]:
     if report["leak"]:
         yield Text(f"⚠ {report['leak']}")
     if report["importance"]:
-        yield Text(_importance(report["importance"]))
+        yield cell(_importance(report["importance"]))
     if report["rights"]:
         rows = [(right["what"], "✔ yes" if right["may"] else "✘ no", _clause(right)) for right in report["rights"]]
         yield _table(["Results", "May be seen here", "Because"], rows)
-    yield Text(_receipts(report["receipts"], report["peer"]))
+    yield cell(_receipts(report["receipts"], report["peer"]))
 
 
 def _facts(report: Mapping[str, Any]) -> Iterator[str]:
@@ -136,10 +136,10 @@ def _approval(approval: Mapping[str, Any]) -> str:
 
 
 def _lanes(report: Mapping[str, Any]) -> Table:
-    table = Table("Task", report["party"], "", report["peer"], box=box.SIMPLE_HEAD, pad_edge=False)
+    table = empty_table(["Task", report["party"], "", report["peer"]])
     for task in report["tasks"]:
         own = task["own"]
-        table.add_row(Text(task["task"]), Text(half_text(own)), _bar(own), Text(half_text(task["peer"])))
+        table.add_row(cell(task["task"]), cell(half_text(own)), _bar(own), cell(half_text(task["peer"])))
     return table
 
 
@@ -192,13 +192,13 @@ def _receipts(receipts: Mapping[str, Any], peer: str) -> str:
 
 
 def _table(columns: Sequence[str], rows: Iterable[Iterable[object]]) -> Table:
-    table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False)
+    table = empty_table(columns)
     for row in rows:
-        table.add_row(*(Text(_shown(cell)) for cell in row))
+        table.add_row(*(cell(_shown(value)) for value in row))
     return table
 
 
-def _shown(cell: object) -> str:
-    if isinstance(cell, float):
-        return f"{cell:.4f}"
-    return "no number" if cell is None else f"{cell:,}" if isinstance(cell, int) else str(cell)
+def _shown(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    return "no number" if value is None else f"{value:,}" if isinstance(value, int) else str(value)

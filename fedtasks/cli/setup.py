@@ -16,6 +16,7 @@ from fedtasks.cli.output import (
     examples,
     print_findings,
     print_listing,
+    say,
     tell,
 )
 from fedtasks.config import check_name, load_party
@@ -148,7 +149,7 @@ def peer_add(
     if card.name in (party.name, *(peer.name for peer in party.peers)):
         problem = f"`{card.name}` is a peer already" if card.name != party.name else "this is your own card"
         raise ConfigError(f"{problem}; to renew its trust, remove it from `peers` first", where=str(party_file))
-    typer.echo(f"Fingerprint of {card.name}: {card.fingerprint}", err=as_json)
+    say(f"Fingerprint of {card.name}: {card.fingerprint}", err=as_json)
     if fingerprint is not None:
         if not same_fingerprint(card.fingerprint, fingerprint):
             raise PeerIdentity(f"the card's fingerprint is not `{fingerprint}`", where=str(card_file))

@@ -1,4 +1,4 @@
-"""Commands about tickets: `ticket issue | accept | show | list | request | requests | revoke`.
+"""Commands about tickets: `ticket issue | accept | decline | show | list | request | requests | revoke`.
 
 Gateways carry tickets over by themselves.
 """
@@ -27,11 +27,12 @@ from fedtasks.cli.output import (
     open_store,
     print_json,
     print_listing,
+    say,
     tell,
 )
 from fedtasks.clock import DAY_S
 from fedtasks.config import Dataset, load_party
-from fedtasks.dataclass_io import to_plain
+from fedtasks.dataclass_io import check_text, to_plain
 from fedtasks.errors import ConfigError, FedtasksError
 
 if TYPE_CHECKING:
@@ -221,6 +222,23 @@ def accept(
     tell(facts, f"Ticket {grant.ticket_id} of {grant.grantor} is accepted.", *_warned(grant), as_json=as_json)
 
 
+@ticket_app.command("decline", epilog=examples('ticket decline 3f1a90c2be774d10 --reason "too many columns"'))
+def decline(
+    ticket_id: TicketId,
+    reason: Annotated[str, typer.Option(help="The other party reads it.")] = "",
+    as_json: AsJson = False,
+    party_file: PartyFile = PARTY,
+) -> None:
+    """Say no to a ticket that a peer offers, for good; the gateway hands the answer over."""
+    from fedtasks.gateway.tickets import Tickets
+
+    party = load_party(party_file)
+    check_text(reason, "reason")
+    with open_store(party) as store:
+        Tickets.of(party, store).decline(ticket_id, reason, party.name)
+    tell({"ticket_id": ticket_id, "reason": reason}, f"Ticket {ticket_id} is declined.", as_json=as_json)
+
+
 @ticket_app.command("show", epilog=examples("ticket show 3f1a90c2be774d10"))
 def show(ticket_id: TicketId, as_json: AsJson = False, party_file: PartyFile = PARTY) -> None:
     """Show everything that a ticket says, who signed it, and how much of it is used."""
@@ -237,11 +255,13 @@ def show(ticket_id: TicketId, as_json: AsJson = False, party_file: PartyFile = P
     plain["synced"], plain["warnings"] = row.synced, list(found.grant.warnings)
     if row.revocation is not None:
         plain["revoked_because"] = known.why_revoked(row)
+    if row.declination is not None:
+        plain["declined_because"] = known.why_declined(row)
     if as_json:
         print_json(plain)
         return
     for name, value in _flat(plain):
-        typer.echo(f"{name:<28}{value}")
+        say(f"{name:<28}{value}")
 
 
 @ticket_app.command("list", epilog=examples("ticket list", "ticket list --json"))
@@ -344,6 +364,7 @@ def revoke(
     from fedtasks.gateway.tickets import Tickets
 
     party = load_party(party_file)
+    check_text(reason, "reason")
     with open_store(party) as store:
         Tickets.of(party, store).revoke(ticket_id, reason, party.name)
     tell({"ticket_id": ticket_id, "reason": reason}, f"Ticket {ticket_id} is revoked.", as_json=as_json)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterator
-from datetime import UTC, datetime
 
-from fedtasks.clock import DAY_MS
+from fedtasks.clock import DAY_MS, utc
 from fedtasks.config import Event
 from fedtasks.errors import FedtasksError, RunCancelled
 from fedtasks.gateway.base import Base
@@ -133,4 +132,4 @@ class Notifier:
 
 
 def _moment(at_ms: int) -> str:
-    return datetime.fromtimestamp(at_ms // 1000, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return utc(at_ms, "%Y-%m-%d %H:%M UTC")

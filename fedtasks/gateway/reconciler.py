@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 
-from fedtasks.errors import FedtasksError, RunCancelled, RunFailed, TicketRevoked
+from fedtasks.errors import FedtasksError, RunCancelled, RunFailed, TicketError, TicketRevoked
 from fedtasks.gateway.airflow_api import TERMINAL
 from fedtasks.gateway.changes import ANY
 from fedtasks.gateway.control_stream import PeerConnection
@@ -31,6 +31,9 @@ OBSTACLE_MS = 10_000
 
 LOOK_EVERY_MS = 30_000
 """How often that is asked again."""
+
+REFUSED_PAUSE_MS = 60_000
+"""How long a ticket that the peer does not take is kept back before it is offered again."""
 
 GRACE_MS = 10_000
 """How long a failed run's DAG run may take to end by itself before it is failed from here."""
@@ -58,6 +61,7 @@ class Reconciler:
         self._settled: set[str] = set()
         self._cleared: set[tuple[str, str, int]] = set()
         self._looked_ms: dict[tuple[str, str], int] = {}
+        self._refused_ms: dict[str, int] = {}
         self._airflow_down = False
 
     async def run(self) -> None:
@@ -96,13 +100,22 @@ class Reconciler:
 
     async def _tell(self, name: str, connection: PeerConnection) -> None:
         for ticket in await asyncio.to_thread(self._store.tickets.unsynced, name):
+            if self._clock() - self._refused_ms.get(ticket.ticket_id, -REFUSED_PAUSE_MS) < REFUSED_PAUSE_MS:
+                continue
             update = peer_pb2.TicketUpdate(
                 ticket_id=ticket.ticket_id,
                 grant=ticket.grant,
                 acceptance=ticket.acceptance or "",
                 revocation=ticket.revocation or "",
+                declination=ticket.declination or "",
             )
-            await connection.request(ticket_update=update)
+            try:
+                await connection.request(ticket_update=update)
+            except TicketError as error:
+                # One that the peer does not take must hold up neither the others nor the runs.
+                self._refused_ms[ticket.ticket_id] = self._clock()
+                log.warning("%s does not take ticket %s: %s", name, ticket.ticket_id, error)
+                continue
             await asyncio.to_thread(self._store.tickets.mark_synced, ticket.ticket_id, ticket)
         for run in await asyncio.to_thread(self._store.runs.unacked, name):
             snapshot = await asyncio.to_thread(self._runs.snapshot, run.run_id)

@@ -1,4 +1,4 @@
-"""The tickets of this party: the one place that issues, accepts, revokes and stores them, and that relies on them.
+"""The tickets of this party: the one place that issues, accepts, declines, revokes and stores them, and relies on them.
 
 The command line uses it too, so that every ticket is checked and every change is audited alike.
 """
@@ -6,6 +6,7 @@ The command line uses it too, so that every ticket is checked and every change i
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -15,12 +16,26 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from fedtasks import tickets
 from fedtasks.clock import Clock, now_ms
 from fedtasks.config import Party
-from fedtasks.errors import TicketError, TicketInvalid, TicketMissing, TicketNotAccepted, TicketRevoked
+from fedtasks.errors import (
+    TicketDeclined,
+    TicketError,
+    TicketInvalid,
+    TicketMissing,
+    TicketNotAccepted,
+    TicketOffersFull,
+    TicketRevoked,
+)
 from fedtasks.store import Store, TicketRow
 from fedtasks.text import plain_text
 from fedtasks.wire.v1 import peer_pb2
 
 log = logging.getLogger(__name__)
+
+MAX_OFFERS = 20
+"""So many tickets one peer may offer before a person has accepted or declined one."""
+
+MAX_CLOSED_OFFERS = 100
+"""So many offers of one peer that came to nothing are kept, the newest, to be looked at."""
 
 _MAX_GRANTS = 1024
 
@@ -45,6 +60,8 @@ class Tickets:
         self._clock = clock
         # What a signed text says does not change: its signature is verified once.
         self._grants: dict[tuple[str, bytes], tickets.Grant] = {}
+        # Offers are counted before one is kept; each peer waits for itself alone.
+        self._offering = {peer.name: threading.Lock() for peer in party.peers}
 
     @classmethod
     def of(cls, party: Party, store: Store) -> Tickets:
@@ -67,8 +84,7 @@ class Tickets:
         row = self._store.tickets.get(ticket_id)
         if row is None or not row.granted or row.peer != peer:
             raise TicketMissing(clause="ticket", ticket=plain_text(ticket_id, 64))
-        if row.revocation is not None:
-            raise TicketRevoked(clause="revocation", ticket=row.ticket_id)
+        self._require_standing(row)
         if row.acceptance is None:
             raise TicketNotAccepted(clause="acceptance", ticket=row.ticket_id)
         return self._in_window(row.grant, self._key.public_key())
@@ -97,7 +113,7 @@ class Tickets:
     def _standing(self, peer: str, *, granted: bool) -> Iterator[tickets.Grant]:
         key = self._key.public_key() if granted else self._key_of(peer)
         for row in self._store.tickets.list(peer=peer, granted=granted):
-            if not row.acceptance or row.revocation:
+            if not row.acceptance or row.declination or row.revocation:
                 continue
             try:
                 yield self._in_window(row.grant, key)
@@ -115,8 +131,7 @@ class Tickets:
         row = self._store.tickets.get(ticket_id)
         if row is None:
             raise TicketMissing(clause="ticket", ticket=ticket_id)
-        if row.revocation is not None:
-            raise TicketRevoked(clause="revocation", ticket=row.ticket_id)
+        self._require_standing(row)
         return self._in_window(row.grant, self._grantor_key(row))
 
     def of_run(self, ticket_id: str) -> tickets.Grant:
@@ -139,6 +154,18 @@ class Tickets:
     def why_revoked(self, row: TicketRow) -> str:
         """Return the reason that the grantor gave; raise `TicketInvalid` unless the grantor has signed it."""
         return tickets.verify_revocation(row.revocation or "", row.ticket_id, self._grantor_key(row))
+
+    def why_declined(self, row: TicketRow) -> str:
+        """Return the reason that the holder gave; raise `TicketInvalid` unless the holder has signed it."""
+        return tickets.verify_declination(row.declination or "", row.grant, self._holder_key(row))
+
+    @staticmethod
+    def _require_standing(row: TicketRow) -> None:
+        """Raise `TicketRevoked` or `TicketDeclined` if one of its parties has said no to a ticket."""
+        if row.revocation is not None:
+            raise TicketRevoked(clause="revocation", ticket=row.ticket_id)
+        if row.declination is not None:
+            raise TicketDeclined(clause="declination", ticket=row.ticket_id)
 
     # ---------------------------------------------------------------------------------------------------- changes
     def issue(self, grant: tickets.Grant) -> str:
@@ -168,7 +195,7 @@ class Tickets:
             There is no such ticket.
         TicketInvalid
             It was granted to another party, or its signature is wrong.
-        TicketRevoked, TicketExpired
+        TicketRevoked, TicketDeclined, TicketExpired
             It is too late.
         """
         return self._accept(self.find(ticket_id))
@@ -201,8 +228,7 @@ class Tickets:
         grant = self.read(row)
         if row.granted or grant.holder != self._party.name:
             raise TicketInvalid(f"it was granted to {grant.holder}, who accepts it", where=row.ticket_id)
-        if row.revocation is not None:
-            raise TicketRevoked(clause="revocation", ticket=row.ticket_id)
+        self._require_standing(row)
         now_s = self._clock() / 1000
         if now_s >= grant.expires_s:
             tickets.check_window(grant, now_s)
@@ -210,6 +236,35 @@ class Tickets:
             signed = tickets.accept(row.grant, self._key, self._party.name, now_s)
             self._keep(row, "ticket.accepted", self._party.name, acceptance=signed, synced=False)
         return grant
+
+    def decline(self, ticket_id: str, reason: str, actor: str) -> None:
+        """Say no to a ticket that a peer offers, for good; doing it again changes nothing.
+
+        Raises
+        ------
+        TicketMissing
+            There is no such ticket.
+        TicketInvalid
+            It was granted to another party, its signature is wrong, or this party has accepted it.
+        TicketRevoked
+            The grantor has withdrawn it.
+
+        Notes
+        -----
+        Reveals: the reason, to the peer.
+        """
+        row = self.find(ticket_id)
+        grant = self.read(row)
+        if row.granted or grant.holder != self._party.name:
+            raise TicketInvalid(f"only {grant.holder}, to whom it was granted, declines it", where=row.ticket_id)
+        if row.declination is not None:
+            return
+        self._require_standing(row)
+        if row.acceptance is not None:
+            raise TicketInvalid(f"it was accepted: only {row.peer}, who granted it, can end it", where=row.ticket_id)
+        said = plain_text(reason)
+        signed = tickets.decline(row.grant, self._key, self._party.name, self._clock() / 1000, said)
+        self._keep(row, "ticket.declined", actor, said, declination=signed, synced=False)
 
     def revoke(self, ticket_id: str, reason: str, actor: str) -> None:
         """Withdraw a ticket that this party granted; doing it again changes nothing.
@@ -234,25 +289,71 @@ class Tickets:
             self._keep(row, "ticket.revoked", actor, said, revocation=signed, synced=False)
 
     def learn(self, peer: str, update: peer_pb2.TicketUpdate) -> None:
-        """Take over what `peer` says of a ticket, as far as its signatures prove it."""
-        theirs = self._key_of(peer)
+        """Take over what `peer` says of a ticket, as far as its signatures prove it.
+
+        Raises
+        ------
+        TicketInvalid
+            They do not, or the ticket is one of other parties.
+        TicketOffersFull
+            As many offers of this peer wait for an answer as may.
+        """
         row = self._store.tickets.get(update.ticket_id)
         if row is not None and row.peer != peer:
             raise TicketInvalid("a ticket of other parties", ticket=plain_text(update.ticket_id, 64))
         if row is not None and row.granted:
-            if update.acceptance and row.acceptance is None:
-                tickets.verify_acceptance(update.acceptance, row.grant, theirs)
-                self._keep(row, "ticket.accepted", peer, acceptance=update.acceptance)
+            self._learn_answer(row, update)
             return
         if row is None:
-            grant = tickets.read(update.grant, theirs)
-            if (grant.ticket_id, grant.grantor, grant.holder) != (update.ticket_id, peer, self._party.name):
-                raise TicketInvalid("the grant names other parties", ticket=plain_text(update.ticket_id, 64))
-            row = TicketRow(update.ticket_id, peer, False, update.grant, None, None, self._clock(), True)
-            self._keep(row, "ticket.offered", peer)
-        if update.revocation and row.revocation is None:
-            reason = tickets.verify_revocation(update.revocation, row.ticket_id, theirs)
-            self._keep(row, "ticket.revoked", peer, plain_text(reason), revocation=update.revocation)
+            with self._offering[peer]:
+                row = self._store.tickets.get(update.ticket_id) or self._learn_offer(peer, update)
+        if row is not None and update.revocation and row.revocation is None:
+            reason = tickets.verify_revocation(update.revocation, row.ticket_id, self._key_of(peer))
+            self._keep(row, "ticket.revoked", peer, reason, revocation=update.revocation)
+
+    def _learn_answer(self, row: TicketRow, update: peer_pb2.TicketUpdate) -> None:
+        """Take over the holder's yes or no to a ticket that this party has granted."""
+        theirs = self._key_of(row.peer)
+        if update.acceptance and row.acceptance is None:
+            tickets.verify_acceptance(update.acceptance, row.grant, theirs)
+            self._keep(row, "ticket.accepted", row.peer, acceptance=update.acceptance)
+        if update.declination and row.declination is None:
+            reason = tickets.verify_declination(update.declination, row.grant, theirs)
+            self._keep(row, "ticket.declined", row.peer, reason, declination=update.declination)
+
+    def _learn_offer(self, peer: str, update: peer_pb2.TicketUpdate) -> TicketRow | None:
+        """Keep a ticket that a peer offers; None if nobody can accept it any more."""
+        grant = tickets.read(update.grant, self._key_of(peer))
+        if (grant.ticket_id, grant.grantor, grant.holder) != (update.ticket_id, peer, self._party.name):
+            raise TicketInvalid("the grant names other parties", ticket=plain_text(update.ticket_id, 64))
+        if update.revocation or self._clock() >= grant.expires_s * 1000:
+            return None
+        self._make_room(peer)
+        row = TicketRow(update.ticket_id, peer, False, update.grant, None, None, self._clock(), True)
+        self._keep(row, "ticket.offered", peer)
+        return row
+
+    def _make_room(self, peer: str) -> None:
+        """Forget offers that came to nothing; raise `TicketOffersFull` if no further one has room."""
+        offers = [row for row in self._store.tickets.list(peer=peer, granted=False) if row.acceptance is None]
+        left = [row for row in offers if not self._has_passed(row)]
+        waiting = [row for row in left if row.is_open and self._is_readable(row)]
+        closed = [row for row in left if row not in waiting]
+        for row in (*(row for row in offers if row not in left), *closed[:-MAX_CLOSED_OFFERS]):
+            self._store.tickets.remove([row.ticket_id])
+            self._store.audit.add(self._party.name, "ticket.forgotten", "noted", ticket=row.ticket_id, peer=peer)
+        if len(waiting) >= MAX_OFFERS:
+            raise TicketOffersFull(clause="offers", waiting=len(waiting), allowed=MAX_OFFERS)
+
+    def _has_passed(self, row: TicketRow) -> bool:
+        return self._is_readable(row) and self._clock() >= self.read(row).expires_s * 1000
+
+    def _is_readable(self, row: TicketRow) -> bool:
+        try:
+            self.read(row)
+        except TicketError:
+            return False
+        return True
 
     def _in_window(self, text: str, grantor: Ed25519PublicKey) -> tickets.Grant:
         """Return what a ticket grants, if it is within its time window."""
@@ -279,6 +380,9 @@ class Tickets:
 
     def _grantor_key(self, row: TicketRow) -> Ed25519PublicKey:
         return self._key.public_key() if row.granted else self._key_of(row.peer)
+
+    def _holder_key(self, row: TicketRow) -> Ed25519PublicKey:
+        return self._key_of(row.peer) if row.granted else self._key.public_key()
 
     def _key_of(self, peer: str) -> Ed25519PublicKey:
         return tickets.public_from_text(self._party.peer(peer).ticket_key)

@@ -182,6 +182,14 @@ class WorkerService(worker_pb2_grpc.WorkerGatewayServicer):
         self._changes.notify()
         return worker_pb2.RevokeTicketResponse()
 
+    async def DeclineTicket(
+        self, request: worker_pb2.DeclineTicketRequest, _: Context
+    ) -> worker_pb2.DeclineTicketResponse:
+        actor = plain_text(request.actor, 128) or self._party.name
+        await asyncio.to_thread(self._tickets.decline, request.ticket_id, request.reason, actor)
+        self._changes.notify()
+        return worker_pb2.DeclineTicketResponse()
+
     async def RequestTicket(
         self, request: worker_pb2.RequestTicketRequest, _: Context
     ) -> worker_pb2.RequestTicketResponse:

@@ -168,6 +168,17 @@ class GatewayClient:
         request = worker_pb2.RevokeTicketRequest(ticket_id=ticket_id, reason=reason, actor=actor)
         self._call("RevokeTicket", request, worker_pb2.RevokeTicketResponse)
 
+    def decline_ticket(self, ticket_id: str, reason: str, actor: str = "") -> None:
+        """Say no to a ticket that a peer offers; `actor` is for the audit, by default the party.
+
+        Raises
+        ------
+        TicketMissing, TicketInvalid, TicketRevoked
+            There is no such offer to this party, or not any more.
+        """
+        request = worker_pb2.DeclineTicketRequest(ticket_id=ticket_id, reason=reason, actor=actor)
+        self._call("DeclineTicket", request, worker_pb2.DeclineTicketResponse)
+
     def request_ticket(self, peer: str, asked: ticket_pb2.TicketRequest, actor: str = "") -> str:
         """Ask a peer to grant a ticket, and return the request's name; `actor` is for the audit.
 

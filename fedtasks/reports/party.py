@@ -80,7 +80,7 @@ def _ticket_needs(tickets: dict[str, list[dict[str, Any]]], now_ms: int) -> Iter
     for ticket in tickets["held"]:
         if ticket["state"] == "issued":
             text = f"{ticket['peer']} offers ticket {ticket['ticket_id']}"
-            remedy = f"Accept it: `fedtasks ticket accept {ticket['ticket_id']}`"
+            remedy = f"Accept it: `fedtasks ticket accept {ticket['ticket_id']}`, or decline it"
             yield _need("ticket_offered", text, ticket["valid_from_ms"], remedy, tab="tickets")
     for request in tickets["requests"]:
         if request["state"] == "open" and request["asked_by"] == request["peer"]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
+from fedtasks.clock import utc
 from fedtasks.errors import from_code
 from fedtasks.names import APPROVE, DATA
 from fedtasks.store import HalfRow, RefusalRow, RunRow
@@ -105,9 +105,9 @@ def _joined(*parts: str, act: str) -> str:
 
 def clock_time(at_ms: int, *, beside_ms: int | None = None) -> str:
     """Show an instant as a UTC time of day, with the day where it is another than that of `beside_ms`."""
-    at = datetime.fromtimestamp(at_ms / 1000, UTC)
-    same_day = beside_ms is None or at.date() == datetime.fromtimestamp(beside_ms / 1000, UTC).date()
-    return at.strftime("%H:%M:%S" if same_day else "%Y-%m-%d %H:%M:%S")
+    day = "%Y-%m-%d"
+    same_day = beside_ms is None or utc(at_ms, day) == utc(beside_ms, day)
+    return utc(at_ms, "%H:%M:%S") if same_day else utc(at_ms)
 
 
 def status_of(

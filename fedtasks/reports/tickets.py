@@ -10,6 +10,7 @@ from typing import Any
 from fedtasks.clock import DAY_MS
 from fedtasks.errors import TicketError
 from fedtasks.store import RunRow, Store, TicketRow
+from fedtasks.text import plain_text
 from fedtasks.tickets import Asked, Clause, Grant, Group, Per, peek, settings_of
 from fedtasks.tickets.clauses import clauses
 
@@ -21,6 +22,8 @@ def ticket_state(row: TicketRow, grant: Grant, now_ms: int) -> str:
     """Say how a ticket stands; only `accepted` can be used."""
     if row.revocation is not None:
         return "revoked"
+    if row.declination is not None:
+        return "declined"
     if now_ms >= grant.expires_s * 1000:
         return "expired"
     if row.acceptance is None:
@@ -60,7 +63,7 @@ def ticket_report(store: Store, row: TicketRow, now_ms: int) -> dict[str, Any]:
     try:
         grant = peek(row.grant)
     except TicketError as error:
-        return {"ticket_id": row.ticket_id, "peer": row.peer, "state": "unreadable", "why": str(error)}
+        return {"ticket_id": row.ticket_id, "peer": row.peer, "state": "unreadable", "why": plain_text(str(error))}
     state = ticket_state(row, grant, now_ms)
     return {
         "ticket_id": row.ticket_id,
@@ -79,6 +82,7 @@ def ticket_report(store: Store, row: TicketRow, now_ms: int) -> dict[str, Any]:
         "approval": grant.approval,
         "synced": row.synced,
         "revocable": row.granted and state in ("accepted", "issued", "not yet valid"),
+        "declinable": not row.granted and state == "issued",
     }
 
 

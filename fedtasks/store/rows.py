@@ -23,6 +23,8 @@ class TicketRow:
         When it came to be.
     synced
         The peer has the latest version.
+    declination
+        The signed text with which the holder has said no.
     """
 
     ticket_id: str
@@ -33,6 +35,12 @@ class TicketRow:
     revocation: str | None
     issued_ms: int
     synced: bool = False
+    declination: str | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it waits for the holder's answer, as far as no time has passed."""
+        return self.acceptance is None and self.declination is None and self.revocation is None
 
 
 @dataclass(frozen=True)

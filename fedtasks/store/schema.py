@@ -56,6 +56,7 @@ tickets = Table(
     Column("revocation", Text),
     _count("issued_ms"),
     Column("synced", Boolean, nullable=False),
+    Column("declination", Text),
 )
 
 uses = Table(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from sqlalchemy import and_, bindparam, func, or_, select, update
+from collections.abc import Collection
+
+from sqlalchemy import and_, bindparam, delete, func, or_, select, update
 
 from fedtasks.store import schema
 from fedtasks.store.repository import Repository, Rows, to_columns
@@ -30,20 +32,29 @@ class TicketBook(Repository):
     def put(self, row: TicketRow) -> None:
         """Insert or replace a ticket.
 
-        A stored acceptance or revocation is never taken away: a writer that had not seen it leaves it standing, and
-        the ticket counts as not synced.
+        A stored acceptance, declination or revocation is never taken away: a writer that had not seen it leaves it
+        standing, and the ticket counts as not synced.
         """
         statement = self._upsert(
             acceptance=lambda old, new: func.coalesce(new.acceptance, old.acceptance),
+            declination=lambda old, new: func.coalesce(new.declination, old.declination),
             revocation=lambda old, new: func.coalesce(new.revocation, old.revocation),
             synced=lambda old, new: and_(
                 new.synced,
                 or_(new.acceptance.is_not(None), old.acceptance.is_(None)),
+                or_(new.declination.is_not(None), old.declination.is_(None)),
                 or_(new.revocation.is_not(None), old.revocation.is_(None)),
             ),
         )
         with self._write() as connection:
             connection.execute(statement, to_columns(row))
+
+    def remove(self, ticket_ids: Collection[str]) -> None:
+        """Forget offers that nobody has accepted; what was accepted stays."""
+        table = self._table
+        statement = delete(table).where(table.c.ticket_id.in_(ticket_ids), table.c.acceptance.is_(None))
+        with self._write() as connection:
+            connection.execute(statement)
 
     def unsynced(self, peer: str) -> Rows[TicketRow]:
         """Return the tickets of which `peer` lacks the latest version, oldest first."""
@@ -65,6 +76,7 @@ class TicketBook(Repository):
             statement = statement.where(
                 table.c.grant == sent.grant,
                 table.c.acceptance.is_not_distinct_from(sent.acceptance),
+                table.c.declination.is_not_distinct_from(sent.declination),
                 table.c.revocation.is_not_distinct_from(sent.revocation),
             )
         with self._write() as connection:

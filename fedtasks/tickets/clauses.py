@@ -14,7 +14,6 @@ from fedtasks import registry
 from fedtasks.dataclass_io import check_text, shown
 from fedtasks.errors import ConfigError, FloorViolated, TicketError, TicketScope
 
-
 MAX_COUNT = 2**53
 """No limit and no floor is higher: up to here every reader of JSON counts exactly."""
 
@@ -214,7 +213,7 @@ def check_columns(clause: Clause, columns: tuple[str, ...], said: Any, field: st
 
 
 def check_column_names(columns: tuple[str, ...], field: str) -> None:
-    """Raise `ConfigError` unless a ticket may name these columns of a dataset: not too many, each short and printable."""
+    """Raise `ConfigError` unless a ticket may name these columns: not too many, each short and printable."""
     if len(columns) > MAX_COLUMNS:
         raise ConfigError(f"{len(columns):,} columns, of which a ticket names at most {MAX_COLUMNS:,}", field=field)
     for column in columns:

@@ -1,8 +1,8 @@
-"""Signed texts: tickets, their acceptance, declination and revocation, and receipts; the only module that knows the claims' names.
+"""Signed texts: tickets, answers to them, revocations and receipts; the only module that knows the claims' names.
 
 A ticket is a JWS (RFC 7515) signed with Ed25519 (RFC 8037). The grantor issues it, the holder counter-signs or declines
-it, the grantor may revoke it. Whatever a ticket does not name is refused. A text is measured before it is read, and so is
-each number in it before it becomes one: who may sign is not for that reason trusted with this party's time.
+it, the grantor may revoke it. Whatever a ticket does not name is refused. A text is measured before it is read, and so
+is each number in it before it becomes one: who may sign is not for that reason trusted with this party's time.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from fedtasks.airflow.pages.answers import PlainJSON
 from fedtasks.airflow.pages.changes import change_routes
 from fedtasks.airflow.pages.own_party import OwnParty
 from fedtasks.airflow.pages.reads import read_routes
@@ -152,7 +153,7 @@ def _refuse(_: Request, error: Any) -> JSONResponse:
     status = next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), 409)
     text = error.detail or error.public
     where = f"{text} [{error.where}]" if error.where else text
-    return JSONResponse({"code": error.code, "text": where, "remedy": error.remedy}, status_code=status)
+    return PlainJSON({"code": error.code, "text": where, "remedy": error.remedy}, status_code=status)
 
 
 def _refuse_by_airflow(request: Request, error: Any) -> JSONResponse:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
+from fedtasks.airflow.pages.answers import PlainRoute
 from fedtasks.airflow.pages.own_party import OwnParty
 from fedtasks.airflow.pages.rights import CHANGE_PARTY, CHANGE_RUNS, INTENT, User, require_change_of
 from fedtasks.errors import ModelUnknown, RunUnknown
@@ -26,6 +27,13 @@ class Body(BaseModel):
 
 class Revocation(Body):
     """A ticket to be withdrawn."""
+
+    ticket_id: Name
+    reason: Reason
+
+
+class Declination(Body):
+    """A ticket that a peer offers and that this party does not want."""
 
     ticket_id: Name
     reason: Reason
@@ -66,13 +74,19 @@ class Champion(Body):
 
 def change_routes(own: OwnParty) -> APIRouter:
     """Return the routes of the pages' API that change something."""
-    routes = APIRouter()
+    routes = APIRouter(route_class=PlainRoute)
 
     @routes.post("/tickets/revoke", dependencies=[CHANGE_PARTY, INTENT])
     def revoke(body: Revocation, user: User) -> dict[str, Any]:
         with own.gateway() as gateway:
             gateway.revoke_ticket(body.ticket_id, body.reason, actor=user.get_name())
         return {"ticket_id": body.ticket_id, "state": "revoked"}
+
+    @routes.post("/tickets/decline", dependencies=[CHANGE_PARTY, INTENT])
+    def decline(body: Declination, user: User) -> dict[str, Any]:
+        with own.gateway() as gateway:
+            gateway.decline_ticket(body.ticket_id, body.reason, actor=user.get_name())
+        return {"ticket_id": body.ticket_id, "state": "declined"}
 
     @routes.post("/tickets/request", dependencies=[CHANGE_PARTY, INTENT])
     def request_ticket(body: TicketRequest, user: User) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
+from fedtasks.airflow.pages.answers import PlainRoute
 from fedtasks.airflow.pages.own_party import OwnParty
 from fedtasks.airflow.pages.rights import READ_AUDIT, READ_PARTY, READ_RUN, READ_TASK, Readable
 from fedtasks.errors import RunUnknown
@@ -26,7 +27,7 @@ Report = dict[str, Any]
 
 def read_routes(own: OwnParty) -> APIRouter:
     """Return the routes of the pages' API that read."""
-    routes = APIRouter()
+    routes = APIRouter(route_class=PlainRoute)
 
     @routes.get("/overview", dependencies=[READ_PARTY])
     def get_overview(readable: Readable) -> Report:

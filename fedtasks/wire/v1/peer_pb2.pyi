@@ -122,16 +122,18 @@ class RunUpdate(_message.Message):
     def __init__(self, run_id: _Optional[str] = ..., version: _Optional[int] = ..., state: _Optional[_Union[_run_pb2.State, str]] = ..., failure: _Optional[_Union[_failure_pb2.Failure, _Mapping]] = ..., tasks: _Optional[_Iterable[_Union[_run_pb2.Half, _Mapping]]] = ..., receipt: _Optional[str] = ...) -> None: ...
 
 class TicketUpdate(_message.Message):
-    __slots__ = ("ticket_id", "grant", "acceptance", "revocation")
+    __slots__ = ("ticket_id", "grant", "acceptance", "revocation", "declination")
     TICKET_ID_FIELD_NUMBER: _ClassVar[int]
     GRANT_FIELD_NUMBER: _ClassVar[int]
     ACCEPTANCE_FIELD_NUMBER: _ClassVar[int]
     REVOCATION_FIELD_NUMBER: _ClassVar[int]
+    DECLINATION_FIELD_NUMBER: _ClassVar[int]
     ticket_id: str
     grant: str
     acceptance: str
     revocation: str
-    def __init__(self, ticket_id: _Optional[str] = ..., grant: _Optional[str] = ..., acceptance: _Optional[str] = ..., revocation: _Optional[str] = ...) -> None: ...
+    declination: str
+    def __init__(self, ticket_id: _Optional[str] = ..., grant: _Optional[str] = ..., acceptance: _Optional[str] = ..., revocation: _Optional[str] = ..., declination: _Optional[str] = ...) -> None: ...
 
 class Done(_message.Message):
     __slots__ = ()

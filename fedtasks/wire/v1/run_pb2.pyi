@@ -1,8 +1,9 @@
 from fedtasks.wire.v1 import failure_pb2 as _failure_pb2
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Mapping as _Mapping
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
@@ -21,7 +22,7 @@ STATE_SUCCEEDED: State
 STATE_FAILED: State
 
 class Run(_message.Message):
-    __slots__ = ("run_id", "pipeline", "partition", "number", "initiator", "responder", "ticket_id", "config_json", "dag_id", "dag_run_id", "state", "failure", "peer_state", "receipt", "peer_receipt", "opened_ms", "closed_ms", "reason", "approval")
+    __slots__ = ("run_id", "pipeline", "partition", "number", "initiator", "responder", "ticket_id", "config_json", "dag_id", "dag_run_id", "state", "failure", "peer_state", "receipt", "peer_receipt", "opened_ms", "closed_ms", "reason", "approval", "steps")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     PIPELINE_FIELD_NUMBER: _ClassVar[int]
     PARTITION_FIELD_NUMBER: _ClassVar[int]
@@ -41,6 +42,7 @@ class Run(_message.Message):
     CLOSED_MS_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     APPROVAL_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     pipeline: str
     partition: str
@@ -60,7 +62,8 @@ class Run(_message.Message):
     closed_ms: int
     reason: str
     approval: Approval
-    def __init__(self, run_id: _Optional[str] = ..., pipeline: _Optional[str] = ..., partition: _Optional[str] = ..., number: _Optional[int] = ..., initiator: _Optional[str] = ..., responder: _Optional[str] = ..., ticket_id: _Optional[str] = ..., config_json: _Optional[str] = ..., dag_id: _Optional[str] = ..., dag_run_id: _Optional[str] = ..., state: _Optional[_Union[State, str]] = ..., failure: _Optional[_Union[_failure_pb2.Failure, _Mapping]] = ..., peer_state: _Optional[_Union[State, str]] = ..., receipt: _Optional[str] = ..., peer_receipt: _Optional[str] = ..., opened_ms: _Optional[int] = ..., closed_ms: _Optional[int] = ..., reason: _Optional[str] = ..., approval: _Optional[_Union[Approval, _Mapping]] = ...) -> None: ...
+    steps: _containers.RepeatedCompositeFieldContainer[Step]
+    def __init__(self, run_id: _Optional[str] = ..., pipeline: _Optional[str] = ..., partition: _Optional[str] = ..., number: _Optional[int] = ..., initiator: _Optional[str] = ..., responder: _Optional[str] = ..., ticket_id: _Optional[str] = ..., config_json: _Optional[str] = ..., dag_id: _Optional[str] = ..., dag_run_id: _Optional[str] = ..., state: _Optional[_Union[State, str]] = ..., failure: _Optional[_Union[_failure_pb2.Failure, _Mapping]] = ..., peer_state: _Optional[_Union[State, str]] = ..., receipt: _Optional[str] = ..., peer_receipt: _Optional[str] = ..., opened_ms: _Optional[int] = ..., closed_ms: _Optional[int] = ..., reason: _Optional[str] = ..., approval: _Optional[_Union[Approval, _Mapping]] = ..., steps: _Optional[_Iterable[_Union[Step, _Mapping]]] = ...) -> None: ...
 
 class Approval(_message.Message):
     __slots__ = ("state", "clause", "until_ms")

@@ -384,6 +384,20 @@ class RevokeTicketResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class DeclineTicketRequest(_message.Message):
+    __slots__ = ("ticket_id", "reason", "actor")
+    TICKET_ID_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    ACTOR_FIELD_NUMBER: _ClassVar[int]
+    ticket_id: str
+    reason: str
+    actor: str
+    def __init__(self, ticket_id: _Optional[str] = ..., reason: _Optional[str] = ..., actor: _Optional[str] = ...) -> None: ...
+
+class DeclineTicketResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class RequestTicketRequest(_message.Message):
     __slots__ = ("peer", "request", "actor")
     PEER_FIELD_NUMBER: _ClassVar[int]

@@ -111,6 +111,11 @@ class WorkerGatewayStub:
                 request_serializer=fedtasks_dot_v1_dot_worker__pb2.RevokeTicketRequest.SerializeToString,
                 response_deserializer=fedtasks_dot_v1_dot_worker__pb2.RevokeTicketResponse.FromString,
                 _registered_method=True)
+        self.DeclineTicket = channel.unary_unary(
+                '/fedtasks.v1.WorkerGateway/DeclineTicket',
+                request_serializer=fedtasks_dot_v1_dot_worker__pb2.DeclineTicketRequest.SerializeToString,
+                response_deserializer=fedtasks_dot_v1_dot_worker__pb2.DeclineTicketResponse.FromString,
+                _registered_method=True)
         self.RequestTicket = channel.unary_unary(
                 '/fedtasks.v1.WorkerGateway/RequestTicket',
                 request_serializer=fedtasks_dot_v1_dot_worker__pb2.RequestTicketRequest.SerializeToString,
@@ -250,6 +255,13 @@ class WorkerGatewayServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DeclineTicket(self, request, context):
+        """Say no to a ticket that a peer offers; safe to repeat.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RequestTicket(self, request, context):
         """Ask a peer to grant a ticket.
         """
@@ -376,6 +388,11 @@ def add_WorkerGatewayServicer_to_server(servicer, server):
                     servicer.RevokeTicket,
                     request_deserializer=fedtasks_dot_v1_dot_worker__pb2.RevokeTicketRequest.FromString,
                     response_serializer=fedtasks_dot_v1_dot_worker__pb2.RevokeTicketResponse.SerializeToString,
+            ),
+            'DeclineTicket': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeclineTicket,
+                    request_deserializer=fedtasks_dot_v1_dot_worker__pb2.DeclineTicketRequest.FromString,
+                    response_serializer=fedtasks_dot_v1_dot_worker__pb2.DeclineTicketResponse.SerializeToString,
             ),
             'RequestTicket': grpc.unary_unary_rpc_method_handler(
                     servicer.RequestTicket,
@@ -820,6 +837,33 @@ class WorkerGateway:
             '/fedtasks.v1.WorkerGateway/RevokeTicket',
             fedtasks_dot_v1_dot_worker__pb2.RevokeTicketRequest.SerializeToString,
             fedtasks_dot_v1_dot_worker__pb2.RevokeTicketResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeclineTicket(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fedtasks.v1.WorkerGateway/DeclineTicket',
+            fedtasks_dot_v1_dot_worker__pb2.DeclineTicketRequest.SerializeToString,
+            fedtasks_dot_v1_dot_worker__pb2.DeclineTicketResponse.FromString,
             options,
             channel_credentials,
             insecure,

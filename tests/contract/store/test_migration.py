@@ -231,7 +231,7 @@ def test_use_charged_before_there_were_days_counts_for_none(sqlite_database: Dat
     engine = database_engine.connect(sqlite_database.url, None)
     database_engine.migrate(engine, "0001")
     with engine.execution_options(writes=True).begin() as connection:
-        columns = asdict(TICKET)
+        columns = {name: value for name, value in asdict(TICKET).items() if name != "declination"}
         names = ", ".join(f'"{name}"' for name in columns)
         values = ", ".join(f":{name}" for name in columns)
         connection.execute(text(f"INSERT INTO tickets ({names}) VALUES ({values})"), columns)

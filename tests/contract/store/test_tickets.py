@@ -46,6 +46,24 @@ def test_ticket_signature_survives_a_writer_who_had_not_seen_it(store: Store) ->
     assert store.tickets.get("t-1") == replace(TICKET, acceptance="a", revocation="r", synced=False)
 
 
+def test_ticket_declined_while_another_writer_had_not_seen_it_stays_declined(store: Store) -> None:
+    store.tickets.put(replace(TICKET, declination="d"))
+    store.tickets.put(replace(TICKET, acceptance="a", synced=True))
+    declined = replace(TICKET, acceptance="a", declination="d")
+    assert store.tickets.get("t-1") == declined
+    store.tickets.mark_synced("t-1", TICKET)
+    assert store.tickets.unsynced("shop") == [declined]
+    store.tickets.mark_synced("t-1", declined)
+    assert store.tickets.unsynced("shop") == []
+
+
+def test_offers_are_forgotten_and_accepted_tickets_are_not(store: Store) -> None:
+    store.tickets.put(TICKET)
+    store.tickets.put(replace(TICKET, ticket_id="t-2", acceptance="a"))
+    store.tickets.remove(["t-1", "t-2", "t-3"])
+    assert [row.ticket_id for row in store.tickets.list()] == ["t-2"]
+
+
 def test_unsynced_tickets_are_those_the_peer_lacks(store: Store) -> None:
     for row in (TICKET, replace(TICKET, ticket_id="t-2", synced=True)):
         store.tickets.put(row)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,10 @@ from fedtasks.store import Store
 from fedtasks.tickets.clauses import clauses, complete
 from fedtasks.wire.v1 import peer_pb2
 from tests.support.command_line import Run
+from tests.support.tickets import HEADER, claims_of, signed
+
+POISON = "\x1b[2J\x9b31m\u202e\ud800"
+"""Clears a terminal, colours it, turns what follows, and cannot be encoded."""
 
 
 def test_ticket_issue_signs_what_was_asked(run: Run, met: tuple[str, str]) -> None:
@@ -289,3 +294,63 @@ def test_tickets_of_a_removed_peer_do_not_hide_the_others(run: Run, met: tuple[s
     states = {row["ticket_id"]: row["state"] for row in run("ticket", "list", "--json", "--party", met[1]).json()}
     assert states[ticket_id] == "issued"
     assert states["stranger"].startswith("unreadable: ")
+
+
+def test_ticket_decline_is_signed_with_its_reason_and_shown_as_declined(
+    run: Run, met: tuple[str, str], ticket_id: str
+) -> None:
+    bank, shop = (load_party(file) for file in met)
+    with Store.open(bank.store.url) as banks, Store.open(shop.store.url) as shops:
+        granted = shops.tickets.get(ticket_id)
+        assert granted is not None
+        Tickets.of(bank, banks).learn("shop", peer_pb2.TicketUpdate(ticket_id=ticket_id, grant=granted.grant))
+    decline = ("ticket", "decline", ticket_id, "--reason", "too many columns")
+    assert run(*decline, "--json", "--party", met[0]).json() == {"ticket_id": ticket_id, "reason": "too many columns"}
+    run("ticket", "decline", ticket_id, "--party", met[0])
+    (listed,) = run("ticket", "list", "--json", "--party", met[0]).json()
+    assert listed["state"] == "declined"
+    assert "too many columns" in run("ticket", "show", ticket_id, "--party", met[0]).out
+    assert run("ticket", "accept", ticket_id, "--party", met[0], expect=1).err.startswith("TICKET_DECLINED · ")
+    assert "only bank" in run("ticket", "decline", ticket_id, "--party", met[1], expect=1).err
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"exp": 10**4299}, {"exp": 10**13}, {"pipelines": [POISON]}, {"approval": POISON}, {POISON: 1}],
+    ids=["digits", "year", "pipeline", "approval", "claim"],
+)
+def test_store_that_holds_poison_is_listed_with_that_row_as_unreadable(
+    run: Run, met: tuple[str, str], ticket_id: str, change: dict[str, object]
+) -> None:
+    shop = load_party(met[1])
+    key = tickets.load_ticket_key(shop.gateway.ticket_key)
+    with Store.open(shop.store.url) as store:
+        row = store.tickets.get(ticket_id)
+        assert row is not None
+        poisoned = signed(HEADER, json.dumps({**claims_of(row.grant), **change}).encode(), key)
+        store.tickets.put(replace(row, ticket_id="poison", grant=poisoned))
+        store.audit.add("shop", "ticket.offered", "noted", reason=POISON[:-1], until=10**4000)
+    states = {row["ticket_id"]: row["state"] for row in run("ticket", "list", "--json", "--party", met[1]).json()}
+    assert states == {ticket_id: "issued", "poison": "unreadable: TICKET_INVALID"}
+    shown = [
+        run("ticket", "list", "--party", met[1]).out,
+        run("ticket", "show", "poison", "--party", met[1], expect=1).err,
+        run("audit", "list", "--party", met[1]).out,
+        run("audit", "list", "--json", "--party", met[1]).out,
+    ]
+    for text in shown:
+        assert all(line.isprintable() for line in text.splitlines())
+        text.encode()
+    assert run("audit", "list", "--json", "--party", met[1]).json()[-1]["detail"]["reason"] == POISON[:-1]
+    wide = run("audit", "list", "--party", met[1]).out
+    assert "".join(wide.split()).count("0") >= 4000
+
+
+def test_nothing_that_a_command_says_is_cut(run: Run, met: tuple[str, str]) -> None:
+    shop = load_party(met[1])
+    long = "x" * 2000 + "decides"
+    with Store.open(shop.store.url) as store:
+        store.audit.add("shop", "note", "noted", text=long)
+    shown = run("audit", "list", "--party", met[1]).out
+    assert "…" not in shown
+    assert shown.count("x") >= 2000

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import time
 from dataclasses import replace
 
 import pytest
@@ -128,9 +129,21 @@ def test_escape_leaves_names_readable_and_no_address_that_a_page_would_link() ->
         assert not re.search(r"(?i)(https?://|www\.)", escape(address))
 
 
-def test_plain_text_drops_control_characters_and_length() -> None:
-    assert plain_text("a\nb\x1b[31m") == "a b [31m"
-    assert len(plain_text("x" * 10_000)) == 500
+def test_plain_text_drops_control_characters_and_says_what_is_missing() -> None:
+    assert plain_text("a\nb\x1b[31m\ud800\u202e") == "a b [31m  "
+    cut = plain_text("x" * 10_000)
+    assert len(cut) <= 500
+    assert cut.lstrip("x") == f"… {10_000 - cut.count('x'):,} more characters"
+    assert plain_text("x" * 10_000, 12) == "x" * 11 + "…"
+    assert plain_text("x" * 12, 12) == "x" * 12
+
+
+def test_plain_text_of_a_huge_text_costs_no_more_than_what_is_kept() -> None:
+    huge = "\x00" * 20_000_000
+    began = time.process_time()
+    for _ in range(100):
+        plain_text(huge)
+    assert time.process_time() - began < 0.5
 
 
 def test_note_of_a_refusal_names_the_clause_who_refused_and_who_acts() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,7 @@ from fedtasks.store import (
 )
 from fedtasks.tickets.clauses import clauses
 from tests.support.report_rows import NOW_MS, RUN_ID, make_run, put_ticket
+from tests.support.tickets import HEADER, claims_of, signed
 
 
 @pytest.fixture
@@ -201,6 +204,48 @@ def test_ticket_says_how_it_stands(store: Store, changes: dict[str, Any], state:
     store.tickets.put(replace(row, ticket_id="t-1", **changes))
     found = {ticket["ticket_id"]: ticket for ticket in ticket_reports(store, "bank", NOW_MS)["granted"]}
     assert (found["t-1"]["state"], found["t-1"].get("revocable")) == (state, revocable)
+
+
+def test_ticket_that_holds_poison_is_one_unreadable_row_of_reports_that_go_on(store: Store, party: Party) -> None:
+    see_peer(store)
+    put_ticket(store, ticket_id="t-0")
+    row: TicketRow | None = store.tickets.get("t-0")
+    assert row is not None
+    changes: list[dict[str, Any]] = [
+        {"exp": 10**4299},
+        {"exp": 10**13},
+        {"limits": {"runs": 10**4000}},
+        {"datasets": [{"name": "customers", "schema_digest": "0" * 64, "columns": ["\ud800"]}]},
+        {"datasets": [{"name": "customers", "schema_digest": "0" * 64, "columns": ["a"] * 20_000}]},
+    ]
+    for number, change in enumerate(changes, 1):
+        poisoned = signed(HEADER, json.dumps({**claims_of(row.grant), **change}).encode())
+        store.tickets.put(replace(row, ticket_id=f"t-{number}", grant=poisoned, acceptance=None))
+    store.tickets.put(replace(row, ticket_id="t-9", grant=signed(HEADER, b"[" * 40_000)))
+    began = time.process_time()
+    held = {ticket["ticket_id"]: ticket for ticket in ticket_reports(store, "bank", NOW_MS)["held"]}
+    assert time.process_time() - began < 1
+    assert [ticket["state"] for ticket in held.values()] == ["accepted", *["unreadable"] * (len(changes) + 1)]
+    assert all(ticket["why"].isprintable() for ticket in list(held.values())[1:])
+    assert overview(store, party, {"credit"}, NOW_MS)["party"] == "bank"
+    assert {dataset["name"] for dataset in data_report(store, party)["datasets"]} == {"loans", "customers"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "state"),
+    [
+        ({"acceptance": None, "declination": "signed"}, "declined"),
+        ({"declination": "signed"}, "declined"),
+        ({"acceptance": None}, "issued"),
+    ],
+)
+def test_ticket_held_can_be_declined_until_it_is_answered(store: Store, changes: dict[str, Any], state: str) -> None:
+    put_ticket(store, ticket_id="t-0")
+    row: TicketRow | None = store.tickets.get("t-0")
+    assert row is not None
+    store.tickets.put(replace(row, ticket_id="t-1", **changes))
+    found = {ticket["ticket_id"]: ticket for ticket in ticket_reports(store, "bank", NOW_MS)["held"]}
+    assert (found["t-1"]["state"], found["t-1"]["declinable"]) == (state, state == "issued")
 
 
 @pytest.mark.parametrize(("days", "state"), [(-1, "not yet valid"), (31, "expired")])

@@ -56,6 +56,13 @@ def test_sentence_names_the_day_on_which_a_wait_ends_if_it_is_another() -> None:
     assert "since 03:00:00 · gives up 1970-01-02 03:00:00 UTC" in sentence(waiting)
 
 
+@pytest.mark.parametrize("at_ms", [2**62, -(2**62), 10**4000, 253_402_300_800_000])
+def test_sentence_survives_any_instant_that_a_peer_tells(at_ms: int) -> None:
+    status = Status(State.FAILED, "shop", task="train", since_ms=at_ms, until_ms=at_ms, failing="shop")
+    assert sentence(status).startswith("❌ Failed at shop")
+    assert clock_time(at_ms) == clock_time(at_ms, beside_ms=0) == "beyond the calendar"
+
+
 def test_clock_time_on_the_same_day_is_short() -> None:
     assert clock_time(23 * HOUR_MS, beside_ms=0) == "23:00:00"
     assert clock_time(DAY_MS, beside_ms=DAY_MS - 1) == "1970-01-02 00:00:00"

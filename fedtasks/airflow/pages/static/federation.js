@@ -166,6 +166,7 @@ function ticketCard(ticket, granted) {
       ["Peer knows", ticket.synced ? "yes" : "not yet"],
     ]),
     ticket.revocable ? button("Revoke …", () => revoke(ticket), `Revoke ticket ${ticket.ticket_id} …`) : null,
+    ticket.declinable ? button("Decline …", () => decline(ticket), `Decline ticket ${ticket.ticket_id} …`) : null,
   );
 }
 
@@ -180,6 +181,15 @@ function revoke(ticket) {
     `${ticket.peer} can start no run under it any more, and those that go on end. Only a new ticket undoes this.`,
     [reason()],
     (values) => changed("tickets/revoke", { ticket_id: ticket.ticket_id, reason: values.reason }),
+  );
+}
+
+function decline(ticket) {
+  ask(
+    `Decline ticket ${ticket.ticket_id}`,
+    `${ticket.peer} is told, and nobody here can accept it any more. Only a new ticket undoes this.`,
+    [reason()],
+    (values) => changed("tickets/decline", { ticket_id: ticket.ticket_id, reason: values.reason }),
   );
 }
 

@@ -1,0 +1,39 @@
+"""What the API answers with: JSON that can always be written, whatever the store holds."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable
+from typing import Any
+
+from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
+
+
+class PlainJSON(JSONResponse):
+    """JSON in which half of a surrogate pair, which no encoding can carry, is a question mark."""
+
+    def render(self, content: Any) -> bytes:
+        """Return the answer's bytes."""
+        text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        return text.encode("utf-8", "replace")
+
+
+class PlainRoute(APIRoute):
+    """A route that answers what its function returns, as `PlainJSON`.
+
+    Parameters
+    ----------
+    path, endpoint
+        The route's path and function, which returns plain values.
+    **options
+        As for every route.
+    """
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        @functools.wraps(endpoint)
+        def answer(*args: Any, **kwargs: Any) -> PlainJSON:
+            return PlainJSON(endpoint(*args, **kwargs))
+
+        super().__init__(path, answer, **{**options, "response_model": None})
