@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 
@@ -24,7 +25,7 @@ from fedtasks.gateway.messages import failure_row
 from fedtasks.identity import valid_until
 from fedtasks.reports.tickets import readable
 from fedtasks.store import PeerRow, TicketRequestRow
-from fedtasks.text import plain_text
+from fedtasks.text import MAX_TEXT, plain_text
 from fedtasks.wire.v1 import peer_pb2, run_pb2, ticket_pb2, worker_pb2
 
 log = logging.getLogger(__name__)
@@ -61,6 +62,8 @@ class Preflights:
         self._airflow, self._connections, self._clock = base.airflow, base.connections, base.clock
         self._last: dict[str, PeerRow] = {}
         self._answering = asyncio.Lock()
+        # Requests are counted before one is kept.
+        self._keeping = threading.Lock()
 
     # ------------------------------------------------------------------------------------------------------- looking
     async def look(self) -> None:
@@ -208,8 +211,10 @@ class Preflights:
             raise ConfigError("expected leader or follower", field="role")
         if not 0 < asked.days <= 3650:
             raise ConfigError("expected 1 to 3650 days", field="days")
-        if not NAME.fullmatch(f"r{asked.request_id}"):
+        if not NAME.fullmatch(f"r{asked.request_id[:64]}"):
             raise ConfigError("the request's name is not a plain name", field="request_id")
+        if len(asked.reason) > MAX_TEXT:
+            raise ConfigError(f"longer than {MAX_TEXT} characters", field="reason")
         plain = {
             "pipelines": list(asked.pipelines),
             "dataset": asked.dataset,
@@ -220,14 +225,16 @@ class Preflights:
         return TicketRequestRow(asked.request_id, peer, own, plain, "open", self._clock())
 
     def _keep_request(self, row: TicketRequestRow, actor: str) -> None:
-        waiting = [
-            each for each in self._store.ticket_requests.list() if each.peer == row.peer and each.state == "open"
-        ]
-        if not row.own and len(waiting) >= MAX_OPEN_REQUESTS:
-            raise ConfigError(f"{MAX_OPEN_REQUESTS} requests wait for an answer already", field="ticket_request")
-        self._store.ticket_requests.add(row)
-        facts = {"request": row.request_id, "peer": row.peer, **row.asked}
-        self._store.audit.add(actor, "ticket.requested", "noted", **facts)
+        with self._keeping:
+            known = self._store.ticket_requests.list()
+            if any(each.request_id == row.request_id for each in known):
+                return  # said again
+            waiting = [each for each in known if each.peer == row.peer and not each.own and each.state == "open"]
+            if not row.own and len(waiting) >= MAX_OPEN_REQUESTS:
+                raise ConfigError(f"{MAX_OPEN_REQUESTS} requests wait for an answer already", field="ticket_request")
+            self._store.ticket_requests.add(row)
+            facts = {"request": row.request_id, "peer": row.peer, **row.asked}
+            self._store.audit.add(actor, "ticket.requested", "noted", **facts)
 
     def _settle_requests(self) -> None:
         """A request is granted when a ticket that covers it has come to be since."""

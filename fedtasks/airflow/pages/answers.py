@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from fastapi import Response
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 
@@ -33,7 +34,9 @@ class PlainRoute(APIRoute):
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         @functools.wraps(endpoint)
-        def answer(*args: Any, **kwargs: Any) -> PlainJSON:
-            return PlainJSON(endpoint(*args, **kwargs))
+        def answer(*args: Any, **kwargs: Any) -> Response:
+            found = endpoint(*args, **kwargs)
+            # A route that an application takes over is made once more of its own function.
+            return found if isinstance(found, Response) else PlainJSON(found)
 
         super().__init__(path, answer, **{**options, "response_model": None})

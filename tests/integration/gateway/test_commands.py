@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from fedtasks import doctor
 from fedtasks.cli import app
 from fedtasks.clock import now_ms
+from fedtasks.gateway.tickets import MAX_OFFERS
 from fedtasks.store import Store
 from tests.support.commands import command, listed
 from tests.support.gateways import PIPELINE, Member, Pair, grant_ticket
@@ -43,6 +44,22 @@ def test_ticket_issued_accepted_and_revoked_crosses_without_a_file(running: Pair
     command(shop, "ticket", "revoke", ticket["ticket_id"], "--reason", "contract ended")
     wait_for(lambda: ticket_states(bank) == ["revoked"])
     assert listed(bank, "ticket", "show", ticket["ticket_id"])["revoked_because"] == "contract ended"
+
+
+def test_ticket_declined_crosses_and_what_the_peer_does_not_take_holds_nothing_up(running: Pair) -> None:
+    bank, shop = running.bank, running.shop
+    issue = ("ticket", "issue", "--to", "bank", "--dataset", "customers", "--pipeline", PIPELINE)
+    for _ in range(MAX_OFFERS + 1):
+        command(shop, *issue)
+    wait_for(lambda: ticket_states(bank) == ["issued"] * MAX_OFFERS)
+    offered = {row["ticket_id"] for row in listed(bank, "ticket", "list")}
+    first = min(offered)
+    command(shop, "ticket", "revoke", first, "--reason", "too many")
+    wait_for(lambda: "revoked" in ticket_states(bank))
+    second = min(offered - {first})
+    command(bank, "ticket", "decline", second, "--reason", "too wide")
+    wait_for(lambda: "declined" in ticket_states(shop))
+    assert listed(shop, "ticket", "show", second)["declined_because"] == "too wide"
 
 
 def test_runs_and_run_show_tell_of_both_halves(running: Pair, run_id: str) -> None:

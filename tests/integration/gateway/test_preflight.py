@@ -111,8 +111,15 @@ def test_ticket_request_crosses_and_is_settled_by_a_ticket(running: Pair) -> Non
 
 @pytest.mark.parametrize(
     "changes",
-    [{"pipelines": []}, {"pipelines": ["No Name"]}, {"role": "owner"}, {"days": 0}, {"dataset": "../x"}],
-    ids=["no-pipeline", "wrong-pipeline", "role", "days", "dataset"],
+    [
+        {"pipelines": []},
+        {"pipelines": ["No Name"]},
+        {"role": "owner"},
+        {"days": 0},
+        {"dataset": "../x"},
+        {"reason": "x" * 501},
+    ],
+    ids=["no-pipeline", "wrong-pipeline", "role", "days", "dataset", "reason"],
 )
 def test_ticket_request_with_a_wrong_field_is_refused_before_it_leaves(running: Pair, changes: dict[str, Any]) -> None:
     with running.bank.client() as bank, pytest.raises(ConfigError):

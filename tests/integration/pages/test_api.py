@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -12,10 +13,11 @@ from fedtasks.airflow.pages.changes import change_routes
 from fedtasks.airflow.pages.own_party import OwnParty
 from fedtasks.airflow.pages.reads import read_routes
 from fedtasks.clock import now_ms
-from fedtasks.store import ModelRow, RefusalRow
+from fedtasks.store import ModelRow, RefusalRow, TicketRequestRow
 from tests.support.gateways import PIPELINE, grant_ticket
 from tests.support.pages import DAG_RUN, House, make_run
 from tests.support.runs import wait_for
+from tests.support.tickets import HEADER, claims_of, signed
 
 READS = [route.path for route in read_routes(OwnParty()).routes]
 CHANGES = [route.path for route in change_routes(OwnParty()).routes]
@@ -59,7 +61,7 @@ def test_change_by_a_viewer_is_refused(house: House, path: str) -> None:
     assert (answer.status_code, answer.json()["code"]) == (403, "NOT_ALLOWED")
 
 
-@pytest.mark.parametrize("path", ["/tickets/revoke", "/tickets/request"])
+@pytest.mark.parametrize("path", ["/tickets/revoke", "/tickets/decline", "/tickets/request"])
 def test_change_of_the_party_by_a_user_is_refused(house: House, path: str) -> None:
     assert house.post(f"api{path}", {}, user="udo").status_code == 403
 
@@ -222,6 +224,42 @@ def test_ticket_is_revoked_in_the_callers_name(house: House) -> None:
     assert ("ada", "ticket.revoked") in {(row["actor"], row["action"]) for row in rows["rows"]}
     held = house.post("api/tickets/revoke", {"ticket_id": house.ticket_id, "reason": "mine?"})
     assert (held.status_code, held.json()["code"]) == (409, "TICKET_INVALID")
+
+
+def test_ticket_is_declined_in_the_callers_name_and_the_grantor_learns_it(house: House) -> None:
+    shop, bank = house.pair.shop, house.pair.bank
+    ticket_id = grant_ticket(shop, bank, accept=False)
+    answer = house.post("api/tickets/decline", {"ticket_id": ticket_id, "reason": "too wide"})
+    assert answer.status_code == 200, answer.text
+    held = {ticket["ticket_id"]: ticket for ticket in house.get("api/tickets").json()["held"]}
+    assert (held[ticket_id]["state"], held[ticket_id]["declinable"]) == ("declined", False)
+    assert ("ada", "ticket.declined") in {
+        (row["actor"], row["action"]) for row in house.get("api/audit").json()["rows"]
+    }
+    with shop.store() as store:
+        wait_for(lambda: store.tickets.get(ticket_id).declination is not None)
+    accepted = house.post("api/tickets/decline", {"ticket_id": house.ticket_id, "reason": "too late"})
+    assert (accepted.status_code, accepted.json()["code"]) == (409, "TICKET_INVALID")
+
+
+def test_tickets_are_answered_whatever_stands_in_the_store(house: House) -> None:
+    with house.pair.bank.store() as store:
+        row = store.tickets.get(house.ticket_id)
+        for number, change in enumerate(({"exp": 10**4299}, {"exp": 10**13}, {"approval": "\ud800"})):
+            poisoned = signed(HEADER, json.dumps({**claims_of(row.grant), **change}).encode())
+            store.tickets.put(replace(row, ticket_id=f"poison-{number}", grant=poisoned, acceptance=None))
+        asked = {"pipelines": ["\ud800"], "dataset": "", "role": "leader", "days": 1, "reason": "\ud800\x1b"}
+        store.ticket_requests.add(TicketRequestRow("poison", "shop", False, asked, "open", 2**60))
+    try:
+        answers = [house.get(f"api/{path}") for path in ("tickets", "overview", "data")]
+        assert [answer.status_code for answer in answers] == [200] * 3
+        states = {ticket["ticket_id"]: ticket["state"] for ticket in answers[0].json()["held"]}
+        assert [states[f"poison-{number}"] for number in range(3)] == ["unreadable"] * 3
+        assert answers[0].json()["requests"][0]["reason"].startswith("?")
+    finally:
+        with house.pair.bank.store() as store:
+            store.tickets.remove([f"poison-{number}" for number in range(3)])
+            store.ticket_requests.settle("poison", "declined")
 
 
 def test_champion_that_the_peer_does_not_hold_stays_as_it_was(house: House) -> None:

@@ -27,6 +27,8 @@ const STATES = {
 };
 const BYTES = ["B", "kB", "MB", "GB", "TB"];
 const REFRESH_MS = 5_000;
+const BEYOND = "beyond the calendar";
+const LAST_MS = 8.64e15; // what JavaScript can name as a date
 
 /** Show a state as icon and word. */
 export function state(name) {
@@ -57,15 +59,21 @@ export function verdict(good, yes, no) {
 /** Show an instant as how long ago it was, or how long until then, with the UTC time in its title. */
 export function time(at_ms) {
   if (!at_ms) return "–";
+  if (!isInstant(at_ms)) return BEYOND;
   const utc = new Date(at_ms).toISOString();
   return h("time", { dateTime: utc, title: `${utc.slice(0, 19).replace("T", " ")} UTC` }, relative(at_ms));
 }
 
 /** Show an instant as a UTC time of day, with the day where it is another than today, and how far off it is. */
 export function clock(at_ms) {
+  if (!isInstant(at_ms)) return [BEYOND];
   const utc = new Date(at_ms).toISOString();
   const today = new Date().toISOString().slice(0, 10) === utc.slice(0, 10);
   return [today ? utc.slice(11, 16) : `${utc.slice(0, 10)} ${utc.slice(11, 16)}`, " UTC (", time(at_ms), ")"];
+}
+
+function isInstant(at_ms) {
+  return Math.abs(at_ms) <= LAST_MS;
 }
 
 /** Keep all relative times on the page right. */
