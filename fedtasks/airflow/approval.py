@@ -14,6 +14,7 @@ from fedtasks.airflow.hook import FedtasksHook
 from fedtasks.airflow.operators import MeetingOperator, airflow_errors, is_final, run_id_of
 from fedtasks.errors import ApprovalExpired, ApprovalRejected, FedtasksError
 from fedtasks.names import APPROVE
+from fedtasks.reports.asked import Line, what_is_asked
 from fedtasks.reports.markdown import escape
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ APPROVAL_WAIT = timedelta(hours=24)
 """How long a person has by default."""
 
 _REASON = "reason"
-_MAX_SETTINGS = 2_000
 
 
 class ApproveOperator(MeetingOperator, ApprovalOperator):
@@ -118,26 +118,28 @@ class ApproveOperator(MeetingOperator, ApprovalOperator):
 
 
 def question(run: run_pb2.Run) -> str:
-    """Describe in Markdown what a run would do, for the person who approves it; what the peer wrote stays text."""
+    """Describe in Markdown what a run would do, for the person who approves it; what the peer wrote stays text.
+
+    Nothing of it is cut: what has no room in a question, the gateway has refused.
+    """
     shared = json.loads(run.config_json)
     peer, own = escape(run.initiator), escape(run.responder)
     dataset = escape(str(shared["datasets"].get(run.responder, "")))
+    steps = [{"name": step.name, "kind": step.kind} for step in run.steps]
     lines = [
         f"**{peer}** asks to run **{escape(run.pipeline)}** up to **{escape(run.partition)}** with {own}'s dataset"
         f" **{dataset}**.",
         "",
         f"- Clause: **{escape(run.approval.clause)}** of ticket {escape(run.ticket_id)} asks for a person.",
         f"- Reason given by {peer}: {escape(run.reason) or 'none'}",
-        f"- Holder of the label: {escape(str(shared['leader']))}",
-        *(f"- Step **{escape(name)}**: {_settings(settings)}" for name, settings in shared["steps"].items()),
+        *(_said(line) for line in what_is_asked(shared, steps)),
         "",
-        "A yes counts for every later run under this ticket with the same steps and settings. A no ends the run on both"
-        " sides; the reason below is then shown to the other party.",
+        "Settings that are not named are as by default. A yes counts for every later run under this ticket with the"
+        " same steps and settings. A no ends the run on both sides; the reason below is then shown to the other party.",
     ]
     return "\n".join(lines)
 
 
-def _settings(settings: Mapping[str, Any]) -> str:
-    shown = ", ".join(f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in settings.items())
-    text = "".join(sign if sign.isprintable() else " " for sign in shown)
-    return escape(text[:_MAX_SETTINGS]) or "as by default"
+def _said(line: Line) -> str:
+    bound = f" · bounded by {escape(line.clause)}" if line.clause else ""
+    return f"- {escape(line.place)} = {escape(line.value)}{bound}"

@@ -26,6 +26,7 @@ MOST_IMPORTANT = 10
 """How many features are told of."""
 
 _SIGNS = {"waiting": "⏳", "running": "▶", "succeeded": "✔", "failed": "✘"}
+_ASKED = ("place", "value", "clause")
 _FACTS = {"Ticket": "ticket_id", "DAG run": "dag_run_id", "Reason": "reason"}
 
 
@@ -100,6 +101,7 @@ def _parts(report: Mapping[str, Any]) -> Iterator[RenderableType]:
     yield facts
     if report["approval"]:
         yield cell(_approval(report["approval"]))
+        yield _table(["Asked for", "", "Bounded by"], ([line[key] for key in _ASKED] for line in report["asked"]))
     yield _lanes(report)
     if report["counts"]:
         yield _table(["People and rows", ""], report["counts"].items())

@@ -33,7 +33,7 @@ from fedtasks.gateway.runs import Runs
 from fedtasks.names import OPEN_RUN
 from fedtasks.store import ApprovalRow, Charged, RefusalRow, RunRow
 from fedtasks.text import plain_text
-from fedtasks.tickets import DatasetScope, Grant, Per, check_request, request_of
+from fedtasks.tickets import DatasetScope, Grant, Per, check_readable, check_request, request_of
 from fedtasks.tickets.clauses import clauses, counting
 from fedtasks.wire.v1 import peer_pb2, run_pb2, worker_pb2
 
@@ -126,7 +126,7 @@ class Admission:
             if known is not None and known.state == "running":
                 return self._opened(known, worker_pb2.OPENING_RESUMED)
             check_partition(request.partition)
-            config = await asyncio.to_thread(self._complete, _parse_config(request.config_json), request)
+            config = await asyncio.to_thread(self._complete, _readable_config(request), request)
             request.config_json = canonical(config)
             config_digest = digest(config)
             history = await asyncio.to_thread(self._store.runs.of_partition, request.pipeline, request.partition)
@@ -236,7 +236,7 @@ class Admission:
         check_partition(request.partition)
         if not NAME.fullmatch(request.pipeline) or request.dag_id != request.pipeline:
             raise ConfigError("the pipeline's name is not a plain name", field="pipeline")
-        config = _parse_config(request.config_json)
+        config = _readable_config(request)
         config_digest = digest(config)
         skew_s = self._connections[peer].clock_skew_s
         if abs(skew_s) > self._party.max_clock_skew_s:
@@ -413,6 +413,13 @@ def _difference(ours: Mapping[str, Mapping[str, str]], theirs: Mapping[str, Mapp
     if list(ours) != list(theirs):
         return ConfigDiffers(field="steps", ours=" ".join(ours), theirs=plain_text(" ".join(theirs)))
     return None
+
+
+def _readable_config(request: worker_pb2.OpenRunRequest | peer_pb2.StartRun) -> dict[str, Any]:
+    """Return the shared configuration of a request, all of which can be shown to whoever may have to approve it."""
+    config = _parse_config(request.config_json)
+    check_readable(config, request.reason)
+    return config
 
 
 def _parse_config(text: str) -> dict[str, Any]:

@@ -105,6 +105,7 @@ def run_message(row: RunRow, party: str, approval: ApprovalRow | None = None) ->
         closed_ms=row.closed_ms or 0,
         reason=row.reason,
         approval=approval_message(approval),
+        steps=[run_pb2.Step(**step) for step in json.loads(row.steps_json)],
     )
 
 

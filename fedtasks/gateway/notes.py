@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from fedtasks.reports.markdown import escape
 from fedtasks.reports.status import State, Status, counts_of, refusal_sentence, sentence
 from fedtasks.store import HalfRow, RefusalRow
-from fedtasks.text import plain_text
+from fedtasks.text import printable, shortened
 
 MAX_NOTE = 1000
 """So many characters Airflow takes."""
@@ -47,7 +47,11 @@ def not_needed(run_id: str, peer: str, link: str, *, done: bool) -> str:
 
 def _note(text: str, run_id: str, link: str) -> str:
     ending = "".join((f" · `{run_id}`" if run_id else "", f" · [details]({link})"))
-    return f"{escape(plain_text(text))[: MAX_NOTE - len(ending)]}{ending}"
+    room, kept = MAX_NOTE - len(ending), MAX_NOTE
+    # Escaped, a text has at most twice its length: it is cut before, so that no mark is parted from what it escapes.
+    while len(escaped := escape(printable(shortened(text, kept, "details")))) > room:
+        kept -= max(1, (len(escaped) - room) // 2)
+    return f"{escaped}{ending}"
 
 
 def _counts(own: Sequence[HalfRow]) -> str:

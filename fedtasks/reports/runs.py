@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from fedtasks.errors import FedtasksError, RunUnknown
+from fedtasks.reports.asked import what_is_asked
 from fedtasks.reports.leaks import leak_sentence
 from fedtasks.reports.ledger import ledger
 from fedtasks.reports.status import ICONS, State, Status, counts_of, sentence, status_of
@@ -64,6 +65,7 @@ def run_report(store: Store, party: str, run_id: str) -> dict[str, Any]:
         "approval": _approval(store, run),
         "receipts": {"own": run.receipt, "peer": run.peer_receipt, "agree": run.state == "succeeded"},
         "settings": json.loads(run.config_json),
+        "asked": [asdict(line) for line in what_is_asked(json.loads(run.config_json), json.loads(run.steps_json))],
     }
 
 

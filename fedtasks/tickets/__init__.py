@@ -19,7 +19,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fedtasks.tickets.asked import Asked, Request, asked_by, request_of, settings_of
+    from fedtasks.tickets.asked import Asked, Request, asked_by, check_readable, request_of, settings_of
     from fedtasks.tickets.check import check_lookup, check_request, check_settings, check_window
     from fedtasks.tickets.clauses import Clause, Group, Per
     from fedtasks.tickets.grant import APPROVALS, ROLES, DatasetScope, Grant, new_ticket_id
@@ -58,6 +58,7 @@ __all__ = [
     "accept",
     "asked_by",
     "check_lookup",
+    "check_readable",
     "check_request",
     "check_settings",
     "check_window",
@@ -95,6 +96,7 @@ _HOMES = {
     "accept": "signature",
     "asked_by": "asked",
     "check_lookup": "check",
+    "check_readable": "asked",
     "check_request": "check",
     "check_settings": "check",
     "check_window": "check",

@@ -7,15 +7,24 @@ step of another kind is another setting.
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fedtasks.dataclass_io import build, clause_of, to_plain
+from fedtasks.dataclass_io import build, check_text, clause_of, to_plain
 from fedtasks.errors import ConfigError
 from fedtasks.kinds import kinds
-from fedtasks.text import plain_text
+from fedtasks.text import MAX_TEXT, plain_text
 from fedtasks.tickets.grant import DatasetScope
+
+MAX_SETTING = 1000
+"""How many characters a setting may have, as JSON has it."""
+
+MAX_SHARED = 32_000
+"""How many characters a shared configuration may have."""
+
+_MAX_NAME = 64
 
 
 @dataclass(frozen=True)
@@ -107,6 +116,42 @@ def request_of(
         holder_role="leader" if config.get("leader") == holder else "follower",
         settings=tuple(settings_of(config, step_kinds)),
     )
+
+
+def check_readable(config: Mapping[str, Any], reason: str) -> None:
+    """Refuse a run of which a person who must approve it could not be shown everything.
+
+    Parameters
+    ----------
+    config
+        The shared configuration.
+    reason
+        Why the run is asked for.
+
+    Raises
+    ------
+    ConfigError
+        Naming what is too long, or holds characters that cannot be shown.
+    """
+    if len(reason) > MAX_TEXT:
+        raise ConfigError(f"longer than {MAX_TEXT} characters", field="reason")
+    try:
+        whole = json.dumps(config, ensure_ascii=False)
+    except RecursionError as error:
+        raise ConfigError("the shared configuration is nested too deeply", field="config") from error
+    if len(whole) > MAX_SHARED:
+        raise ConfigError(f"the shared configuration is longer than {MAX_SHARED:,} characters", field="config")
+    for part, said in config.items():
+        _check_readable(part, said, depth=2 if part == "steps" else 1)
+
+
+def _check_readable(place: str, value: object, depth: int) -> None:
+    if depth and isinstance(value, Mapping):
+        for name, each in value.items():
+            check_text(name, plain_text(place, 2 * _MAX_NAME), _MAX_NAME)
+            _check_readable(f"{place}.{name}", each, depth - 1)
+    else:
+        check_text(json.dumps(value, ensure_ascii=False), plain_text(place, 3 * _MAX_NAME), MAX_SETTING)
 
 
 def settings_of(config: Mapping[str, Any], step_kinds: Mapping[str, str]) -> Iterator[Asked]:

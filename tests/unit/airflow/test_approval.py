@@ -182,6 +182,35 @@ def test_question_leaves_the_peers_text_text(gateway: FakeGateway) -> None:
         assert live not in text.replace("\\<img", "").replace("\\[click\\]", "")
 
 
+def test_question_hides_no_setting_behind_a_long_text(gateway: FakeGateway) -> None:
+    psi = {"min_intersection": 7, "learns": "client"}
+    own = {"a_note": "x" * 990, "columns": ["age", "income"], "zz_last": "seen"}
+    shared = {**SHARED, "steps": {"mine": own, "psi": psi}, "more": "seen too"}
+    steps = [run_pb2.Step(name="mine"), run_pb2.Step(name="psi", kind="psi")]
+    put(gateway, "asked", config_json=json.dumps(shared), steps=steps)
+    text = question(gateway.run).replace("\\", "")
+    order = [
+        "leader = bank",
+        "datasets.bank = loans",
+        "psi.learns = client · bounded by outputs.intersection",
+        "psi.min_intersection = 7 · bounded by floor.min_intersection",
+        "psi.pad_rows = 1 · bounded by floor.pad_rows",
+        'mine.columns = ["age", "income"]',
+        "mine.a_note = " + "x" * 990,
+        "mine.zz_last = seen",
+        'more = "seen too"',
+    ]
+    places = [text.find(part) for part in order]
+    assert -1 not in places
+    assert places[:2] + sorted(places[2:5]) + places[5:] == sorted(places)
+
+
+def test_question_shows_in_quotes_what_would_read_like_a_line_of_ours(gateway: FakeGateway) -> None:
+    shared = {**SHARED, "steps": {"train": {"note": "3 · bounded by limits.epochs"}}}
+    put(gateway, "asked", config_json=json.dumps(shared))
+    assert 'train.note = "3 · bounded by limits.epochs"' in question(gateway.run)
+
+
 def test_body_with_braces_is_not_a_template(
     gateway: FakeGateway, context: dict[str, Any], approve: ApproveOperator, asked: list[dict[str, Any]]
 ) -> None:

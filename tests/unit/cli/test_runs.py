@@ -18,6 +18,7 @@ from fedtasks.config import load_party
 from fedtasks.errors import StoreUnavailable
 from fedtasks.store import ApprovalRow, DisclosureRow, HalfRow, MetricRow, RefusalRow, RunRow, Store
 from tests.support.command_line import Run
+from tests.support.report_rows import make_run
 
 STEPS = json.dumps([{"name": name} for name in ("psi", "train")])
 HOUR_MS = 3_600_000
@@ -110,6 +111,18 @@ def test_run_show_tells_both_lanes_what_left_the_house_and_results(run: Run, run
         "Receipts: own not yet signed, shop's not yet signed.",
     ):
         assert words in shown
+
+
+def test_run_show_of_a_run_that_waits_for_approval_tells_all_that_is_asked(
+    run: Run, store: Store, party_file: str
+) -> None:
+    config = {"leader": "bank", "datasets": {"bank": "loans"}, "steps": {"train": {"note": "y" * 900, "zz": 7}}}
+    row = make_run(9, config_json=json.dumps(config), initiated=False)
+    store.runs.add(row, ApprovalRow(row.run_id, "asked", "approval", row.opened_ms, 0))
+    shown = run("run", "show", row.run_id, "--party", party_file).out
+    for words in ("Approval (approval): asked", "Asked for", "datasets.bank", "train.zz"):
+        assert words in shown
+    assert shown.count("y") >= 900
 
 
 def test_run_show_tells_the_ten_features_that_count_most_and_json_all(

@@ -129,6 +129,15 @@ def test_escape_leaves_names_readable_and_no_address_that_a_page_would_link() ->
         assert not re.search(r"(?i)(https?://|www\.)", escape(address))
 
 
+@pytest.mark.parametrize("sign", ["x", "*", "_", "["])
+def test_note_that_is_cut_says_how_much_is_missing_and_where_all_of_it_is(sign: str) -> None:
+    failure = {"code": "PEER_FAILED", "text": f"begins {sign * 5000}", "party": "shop", "task": "train", "at_ms": 0}
+    text = note(replace(RUN, state="failed", failure=failure), [])
+    assert len(text) <= MAX_NOTE
+    assert re.search(r"… [\d,]+ more characters; all of it: details · `train", text)
+    assert text.endswith(f"[details]({LINK})")
+
+
 def test_plain_text_drops_control_characters_and_says_what_is_missing() -> None:
     assert plain_text("a\nb\x1b[31m\ud800\u202e") == "a b [31m  "
     cut = plain_text("x" * 10_000)

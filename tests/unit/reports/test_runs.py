@@ -154,6 +154,23 @@ def test_approval_is_shown_beside_the_run(store: Store) -> None:
     assert (approval["state"], approval["clause"]) == ("asked", "ticket t-1, approval")
 
 
+def test_report_tells_all_that_a_run_asks_for_and_what_decides_first(store: Store) -> None:
+    steps = {"mine": {"a": "x" * 999}, "psi": {"learns": "client"}, "train": {"epochs": 3}}
+    config = {"leader": "bank", "datasets": {"bank": "loans", "shop": "customers"}, "steps": steps}
+    kinds = [{"name": "mine", "digest": ""}, {"name": "psi", "digest": "", "kind": "psi"}]
+    kinds.append({"name": "train", "digest": "", "kind": "split_nn"})
+    store.runs.add(make_run(config_json=json.dumps(config), steps_json=json.dumps(kinds)))
+    asked = run_report(store, "bank", RUN_ID)["asked"]
+    places = [line["place"] for line in asked]
+    assert places[:3] == ["leader", "datasets.bank", "datasets.shop"]
+    assert (places[-1], asked[-1]["value"]) == ("mine.a", "x" * 999)
+    said = {line["place"]: (line["value"], line["clause"]) for line in asked}
+    assert said["psi.learns"] == ("client", "outputs.intersection")
+    assert said["psi.pad_rows"] == ("1", "floor.pad_rows")
+    assert said["train.epochs"] == ("3", "limits.epochs")
+    assert len(places) == len(set(places))
+
+
 # ------------------------------------------------------------------------------------------------------------- lists
 def test_list_pages_back_without_losing_runs_opened_at_once(store: Store) -> None:
     for number in range(1, 8):

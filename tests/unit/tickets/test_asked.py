@@ -10,7 +10,16 @@ import pytest
 from fedtasks import registry
 from fedtasks.errors import ConfigError, FloorViolated, TicketError, TicketScope
 from fedtasks.kinds import Kind
-from fedtasks.tickets import Asked, DatasetScope, Grant, asked_by, check_request, request_of, settings_of
+from fedtasks.tickets import (
+    Asked,
+    DatasetScope,
+    Grant,
+    asked_by,
+    check_readable,
+    check_request,
+    request_of,
+    settings_of,
+)
 
 SCOPE = DatasetScope("customers", "0" * 64, ("age",))
 KINDS = {"psi": "psi", "train": "secureboost", "evaluate": "evaluate"}
@@ -223,3 +232,34 @@ def test_steps_that_are_no_mapping_are_refused() -> None:
 def test_one_step_is_asked_alike_by_gateway_and_worker() -> None:
     config = {"steps": {"psi": PSI}}
     assert list(settings_of(config, {"psi": "psi"})) == list(asked_by("psi", "psi", PSI))
+
+
+LONG = "x" * 1000
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"steps": {"train": {"note": LONG}}}, "steps.train.note"),
+        ({"steps": {"train": {"notes": ["x"] * 500}}}, "steps.train.notes"),
+        ({"steps": {"train": {"note": "\x1b[2J\u202e"}}}, "steps.train.note"),
+        ({"steps": {"train": {"note": "\ud800"}}}, "steps.train.note"),
+        ({"steps": {"train": {"n" * 65: 1}}}, "steps.train"),
+        ({"steps": {"tr\nain": {}}}, "steps"),
+        ({"steps": LONG}, "steps"),
+        ({"leader": LONG}, "leader"),
+        ({"datasets": {"bank": LONG}}, "datasets.bank"),
+        ({"more": LONG}, "more"),
+        ({"steps": {f"s{number}": {"note": LONG[:900]} for number in range(40)}}, "config"),
+    ],
+)
+def test_run_that_could_not_be_shown_whole_is_refused_by_the_name_of_what_is_too_long(
+    change: dict[str, Any], field: str
+) -> None:
+    honest = {"leader": "bank", "datasets": {"bank": "loans"}, "steps": {"train": {"note": "a\nb", "epochs": 3}}}
+    check_readable(honest, "monthly\nscores")
+    with pytest.raises(ConfigError) as caught:
+        check_readable({**honest, **change}, "")
+    assert caught.value.fields["field"] == field
+    with pytest.raises(ConfigError, match="500"):
+        check_readable(honest, "x" * 501)

@@ -33,7 +33,7 @@ class RunPage {
       sent: part(ledger, ({ ledger }) => ledger),
       rights: part(rights, ({ rights }) => rights),
       receipts: part(receipts, ({ receipts }) => receipts),
-      settings: part(settingsOf, ({ settings }) => settings),
+      settings: part(settingsOf, ({ asked }) => asked),
     };
     this.parts = Object.values(parts);
     this.element = [
@@ -203,19 +203,13 @@ function receipts(run) {
 }
 
 function settingsOf(run) {
-  const rows = [...flat(run.settings)].map(([name, value]) => [name, value]);
+  const rows = run.asked.map(({ place, value, clause }) => [place, value, clause || "–"]);
   return h(
     "details",
-    {},
+    { open: run.approval?.state === "asked" },
     h("summary", {}, `${count(rows.length)} settings that both sides agreed on`),
-    table("Settings", ["setting", "value"], rows),
+    table("Settings", ["setting", "value", "bounded by"], rows),
   );
-}
-
-function* flat(value, path = "") {
-  if (value !== null && typeof value === "object" && !Array.isArray(value)) {
-    for (const [name, item] of Object.entries(value)) yield* flat(item, path ? `${path}.${name}` : name);
-  } else yield [path, typeof value === "string" ? value : JSON.stringify(value)];
 }
 
 function refused(found) {
