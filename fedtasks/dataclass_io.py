@@ -69,7 +69,7 @@ class _PlainLoader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         """Compose the next value, unless it refers to another, names a type or lies too deep."""
-        event = self.peek_event()
+        event = self.peek_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
             raise _refused("anchors (`&`) and aliases (`*`) are not read: write the value out", event.start_mark)
         if event.tag is not None:

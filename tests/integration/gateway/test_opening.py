@@ -6,8 +6,9 @@ import itertools
 import json
 import socket
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -288,6 +289,28 @@ def test_open_run_with_a_step_that_stands_twice_is_refused(running: Pair) -> Non
     grant_ticket(running.shop, running.bank, limits={"trees": 20})
     with running.bank.client() as bank, pytest.raises(errors.ConfigError, match="field=steps"):
         open_run(bank, config_json=config_of(), steps=[*TREES, run_pb2.Step(name="train", digest="c")])
+
+
+@pytest.mark.parametrize("honest", [True, False], ids=["initiator", "responder"])
+def test_open_run_that_could_not_be_shown_whole_is_refused_by_the_name_of_what_is_too_long(
+    running: Pair, monkeypatch: pytest.MonkeyPatch, honest: bool
+) -> None:
+    grant_ticket(running.shop, running.bank)
+    calls: list[str] = []
+
+    def check(config: Mapping[str, Any], reason: str) -> None:
+        calls.append(reason)
+        if honest or len(calls) > 1:  # a hostile initiator does not look
+            tickets.check_readable(config, reason)
+
+    monkeypatch.setattr(admission, "check_readable", check)
+    with running.bank.client() as bank, pytest.raises(errors.ConfigError) as caught:
+        open_run(bank, config_json=shared_config(note="x" * 1001))
+    assert len(calls) == (1 if honest else 2)
+    if honest:
+        assert caught.value.fields["field"] == "steps.psi.note"
+    else:
+        assert [refused["code"] for refused in refusals(running.shop)] == ["CONFIG_INVALID"]
 
 
 def test_task_that_starts_is_told_the_bounds_of_the_runs_ticket_on_both_sides(running: Pair) -> None:
