@@ -52,6 +52,9 @@ TicketId = Annotated[
 
 _LITERAL: Any = Literal
 
+MAX_FILE = 100_000
+"""How much of a file is read that should hold a ticket's text."""
+
 
 def by_clause(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command an option for each clause of a ticket; what they say is its argument `bounds`, by clause."""
@@ -215,7 +218,8 @@ def accept(
     with open_store(party) as store:
         known = Tickets.of(party, store)
         if file.is_file():
-            grant = known.accept_text(file.read_text(encoding="ascii", errors="replace").strip())
+            with file.open(encoding="ascii", errors="replace") as stream:
+                grant = known.accept_text(stream.read(MAX_FILE).strip())
         else:
             grant = known.accept(ticket)
     facts = {"ticket_id": grant.ticket_id, "granted_by": grant.grantor, "warnings": list(grant.warnings)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -13,12 +14,28 @@ from fastapi.routing import APIRoute
 
 
 class PlainJSON(JSONResponse):
-    """JSON in which half of a surrogate pair, which no encoding can carry, is a question mark."""
+    """JSON where half of a surrogate pair, which no encoding can carry, is a question mark, and no number is null."""
 
     def render(self, content: Any) -> bytes:
         """Return the answer's bytes."""
-        text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        try:
+            text = _json(content)
+        except ValueError:
+            text = _json(_finite(content))
         return text.encode("utf-8", "replace")
+
+
+def _json(content: object) -> str:
+    return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def _finite(value: object) -> object:
+    """Return plain values in which None stands for what is no number."""
+    if isinstance(value, dict):
+        return {name: _finite(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class PlainRoute(APIRoute):

@@ -17,9 +17,14 @@ def test_answer_is_written_whatever_the_store_holds() -> None:
 
     @routes.get("/poison")
     def poison(limit: int = 1) -> dict[str, Any]:
-        return {"text": "a\ud800\x1b", "number": 10**4000 + limit}
+        return {
+            "text": "a\ud800\x1b",
+            "number": 10**4000 + limit,
+            "none": [{"rate": float("nan")}, (float("inf"), 0.5)],
+        }
 
     (route,) = routes.routes
     assert isinstance(route, APIRoute)
     assert inspect.signature(route.endpoint) == inspect.signature(poison)
-    assert json.loads(route.endpoint(limit=2).body) == {"text": "a?\x1b", "number": 10**4000 + 2}
+    answer = json.loads(route.endpoint(limit=2).body)
+    assert answer == {"text": "a?\x1b", "number": 10**4000 + 2, "none": [{"rate": None}, [None, 0.5]]}
