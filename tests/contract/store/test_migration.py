@@ -19,7 +19,7 @@ from fedtasks import tickets
 from fedtasks.dataclass_io import to_plain
 from fedtasks.errors import DataCorrupt, TicketExhausted
 from fedtasks.reports.runs import run_report
-from fedtasks.store import Charged, DisclosureRow, Store
+from fedtasks.store import Charged, DisclosureRow, Store, TicketRow
 from fedtasks.store import engine as database_engine
 from fedtasks.store.schema import metadata
 from tests.support.stores import TICKET, Database, opened, run_row
@@ -33,6 +33,11 @@ KEYS = {
 }
 SUCCEEDED = "train_split_nn.2026-11-21.1"
 FAILED = "train_split_nn.2026-11-22.1"
+
+
+def _first_columns(ticket: TicketRow) -> dict[str, Any]:
+    """Return a ticket's columns as the first release had them."""
+    return {name: value for name, value in asdict(ticket).items() if name != "declination"}
 
 
 @pytest.fixture
@@ -214,7 +219,7 @@ def test_store_of_an_older_schema_opens_with_what_it_had(old_file: Path, tmp_pat
 def test_use_charged_before_files_were_counted_apart_stays_charged(database: Database) -> None:
     engine = database_engine.connect(database.url, database.password_file)
     database_engine.migrate(engine, "0005")
-    columns = asdict(TICKET)
+    columns = _first_columns(TICKET)
     names, values = (", ".join(form.format(name) for name in columns) for form in ('"{}"', ":{}"))
     with engine.execution_options(writes=True).begin() as connection:
         connection.execute(text(f"INSERT INTO tickets ({names}) VALUES ({values})"), columns)
@@ -231,7 +236,7 @@ def test_use_charged_before_there_were_days_counts_for_none(sqlite_database: Dat
     engine = database_engine.connect(sqlite_database.url, None)
     database_engine.migrate(engine, "0001")
     with engine.execution_options(writes=True).begin() as connection:
-        columns = {name: value for name, value in asdict(TICKET).items() if name != "declination"}
+        columns = _first_columns(TICKET)
         names = ", ".join(f'"{name}"' for name in columns)
         values = ", ".join(f":{name}" for name in columns)
         connection.execute(text(f"INSERT INTO tickets ({names}) VALUES ({values})"), columns)
