@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import math
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -55,6 +56,7 @@ MAX_YAML = 1_000_000
 """How many bytes a YAML file may have."""
 
 _MAX_DEPTH, _MAX_NUMBER = 20, 40
+_BEYOND = 1 << 64
 _MERGE = "tag:yaml.org,2002:merge"
 _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 
@@ -225,11 +227,12 @@ def _convert(kind: Any, value: object, lines: Lines, path: str) -> object:
 
 
 def _convert_scalar(kind: Any, value: object, lines: Lines, path: str) -> object:
+    if (isinstance(value, int) and abs(value) >= _BEYOND) or (isinstance(value, float) and math.isnan(value)):
+        raise lines.error(path, "a number that nobody can count with")
+    if isinstance(value, str) and not _is_encodable(value):
+        raise lines.error(path, "half of a character that takes two")
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        try:
-            return float(value)
-        except OverflowError:
-            raise lines.error(path, "a number beyond what can be counted with") from None
+        return float(value)
     if kind is Path and isinstance(value, str):
         return Path(value)
     if isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
@@ -238,9 +241,17 @@ def _convert_scalar(kind: Any, value: object, lines: Lines, path: str) -> object
     raise lines.error(path, f"expected {expected}, found `{shown(value)}`")
 
 
+def _is_encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def shown(value: object) -> str:
     """Return a value as an error names it: on one line, not too long."""
-    if isinstance(value, int) and abs(value) >= 1 << 256:
+    if isinstance(value, int) and abs(value) >= _BEYOND:
         return "a number of many digits"  # of more than some thousand, Python makes no text
     return plain_text(str(value), 100)
 
