@@ -31,6 +31,7 @@ MAX_PARTITION = 64
 """How long the key of a partition may be."""
 
 _STALL_S = (60.0, 7 * 24 * 3600.0)
+_SCHEMES = ("file", "hdfs", "webhdfs")
 
 MAX_CLASSES = 1000
 """How many classes a label may have."""
@@ -458,6 +459,9 @@ class Party:
         if not least <= self.stall_s <= most:
             raise ConfigError(f"a half waits between {least:g} and {most:g} s, not {self.stall_s:g}", field="stall_s")
         for uri in (self.storage, *(dataset.uri for dataset in self.datasets)):
+            if "://" in uri and uri.partition("://")[0] not in _SCHEMES:
+                field_name = "storage" if uri == self.storage else "datasets"
+                raise ConfigError(f"`{shown(uri)}` is no path, and none of: {', '.join(_SCHEMES)}", field=field_name)
             if uri.startswith("hdfs://") and self.hdfs is None:
                 remedy = "give the section `hdfs` with `web`, the NameNode's http address host:port"
                 raise ConfigError(f"`{uri}` is on HDFS: {remedy}", field="hdfs")
