@@ -317,6 +317,33 @@ class VersionDiffers(PeerError):
     remedy = "Upgrade the older side"
 
 
+class MessageTooLarge(PeerError):
+    """Raised when a message between two gateways is longer, or holds more, than one of them takes."""
+
+    code = "MESSAGE_TOO_LARGE"
+    who = "both"
+    summary = "A message between the gateways is too large"
+    remedy = "Use fewer steps, shards or columns, or shorter outcomes; for live lookups, smaller batches"
+
+
+class CallsExceeded(PeerError):
+    """Raised when a caller has more calls open at a gateway than it may."""
+
+    code = "CALLS_EXCEEDED"
+    retryable = True
+    summary = "Too many calls are open at once"
+    remedy = "Wait until some have ended; run fewer tasks of these two parties at once"
+
+
+class GatewayFailed(PeerError):
+    """Raised when a gateway fails at a request in a way that nobody foresaw."""
+
+    code = "GATEWAY_FAILED"
+    who = "both"
+    summary = "A gateway could not deal with the request"
+    remedy = "The reason is in the log of the gateway that was asked, and in its audit if a peer has asked"
+
+
 # -------------------------------------------------------------------------------------------------------------- runs
 class RunError(FedtasksError):
     """Base of what ends a run as a whole."""

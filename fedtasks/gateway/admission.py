@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -27,6 +26,7 @@ from fedtasks.errors import (
 )
 from fedtasks.gateway.airflow_api import TIMEOUT_S
 from fedtasks.gateway.base import Base
+from fedtasks.gateway.locks import Locks
 from fedtasks.gateway.messages import failure_row
 from fedtasks.gateway.notes import not_needed, refused
 from fedtasks.gateway.runs import Runs
@@ -60,7 +60,8 @@ class Admission:
         self._party, self._store, self._tickets = base.party, base.store, base.tickets
         self._airflow, self._connections, self._clock = base.airflow, base.connections, base.clock
         self._runs = runs
-        self._locks: dict[tuple[str, str], asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._ledger = base.ledger
+        self._locks = Locks()
 
     # ---------------------------------------------------------------------------------------------- as the initiator
     async def open(self, request: worker_pb2.OpenRunRequest) -> worker_pb2.OpenRunResponse:
@@ -118,7 +119,7 @@ class Admission:
         return RefusalRow(request.dag_id, request.dag_run_id, request.partition, request.peer, failure, now)
 
     async def _open(self, request: worker_pb2.OpenRunRequest) -> worker_pb2.OpenRunResponse:
-        async with self._locks[request.pipeline, request.partition]:
+        async with self._locks.hold(request.pipeline, request.partition):
             known = await asyncio.to_thread(self._store.runs.of_dag_run, request.dag_id, request.dag_run_id)
             if known is not None and not known.initiated:
                 await asyncio.to_thread(self._compare_steps, known, request)
@@ -213,23 +214,23 @@ class Admission:
 
     # ---------------------------------------------------------------------------------------------- as the responder
     async def start(self, peer: str, request: peer_pb2.StartRun) -> peer_pb2.RunStarted:
-        """Grant or refuse what `peer` asks for; every decision is an audit row."""
+        """Grant or refuse what `peer` asks for; that it is granted is an audit row, as is every refusal by `Intake`."""
+        try:
+            async with self._locks.hold(request.pipeline, request.partition):
+                started, new = await self._decide(peer, request)
+        except AirflowUnreachable as error:
+            raise PeerAirflowUnreachable(error.detail) from error
         facts = {
             "peer": peer,
-            "pipeline": plain_text(request.pipeline, 64),
-            "partition": plain_text(request.partition, 64),
+            "pipeline": request.pipeline,
+            "partition": request.partition,
+            "ticket": request.ticket_id,
+            "run_id": started.run_id,
+            "new": new,
         }
-        facts["ticket"] = plain_text(request.ticket_id, 64)
-        try:
-            async with self._locks[request.pipeline, request.partition]:
-                started, new = await self._decide(peer, request)
-        except FedtasksError as error:
-            clause = error.fields.get("clause", "")
-            await self._audit(peer, "run.start", "refused", **facts, code=error.code, clause=clause)
-            if isinstance(error, AirflowUnreachable):
-                raise PeerAirflowUnreachable(error.detail) from error
-            raise
-        await self._audit(peer, "run.start", "allowed", **facts, run_id=started.run_id, new=new)
+        # What was charged is always told in full; asking again for the same may be no more than counted.
+        audit = self._store.audit.add if new else self._ledger.add
+        await asyncio.to_thread(lambda: audit(peer, "run.start", "allowed", **facts))
         return started
 
     async def _decide(self, peer: str, request: peer_pb2.StartRun) -> tuple[peer_pb2.RunStarted, bool]:
@@ -385,9 +386,6 @@ class Admission:
 
     def _opened(self, run: RunRow, opening: worker_pb2.Opening) -> worker_pb2.OpenRunResponse:
         return worker_pb2.OpenRunResponse(run=self._runs.message(run), opening=opening)
-
-    async def _audit(self, actor: str, action: str, decision: str, **detail: Any) -> None:
-        await asyncio.to_thread(lambda: self._store.audit.add(actor, action, decision, **detail))
 
 
 def _question(row: RunRow, grant: Grant) -> ApprovalRow | None:

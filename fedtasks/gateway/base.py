@@ -10,6 +10,7 @@ from fedtasks.config import Party
 from fedtasks.gateway.airflow_api import AirflowApi
 from fedtasks.gateway.changes import Changes
 from fedtasks.gateway.control_stream import PeerConnection
+from fedtasks.gateway.ledger import Ledger
 from fedtasks.gateway.tickets import Tickets
 from fedtasks.store import Store
 
@@ -32,6 +33,8 @@ class Base:
         Wakes who watches a run.
     connections
         Peer name → connection, of every peer in party.yaml.
+    ledger
+        Audits what peers cause.
     """
 
     party: Party
@@ -41,3 +44,4 @@ class Base:
     clock: Clock
     changes: Changes
     connections: Mapping[str, PeerConnection]
+    ledger: Ledger

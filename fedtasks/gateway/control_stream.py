@@ -8,17 +8,18 @@ import logging
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 
 from fedtasks import __version__
 from fedtasks.clock import Clock
 from fedtasks.config import Party, Peer
-from fedtasks.errors import FedtasksError, PeerUnreachable, VersionDiffers, from_code
+from fedtasks.errors import FedtasksError, MessageTooLarge, PeerUnreachable, ProtocolViolated, VersionDiffers, from_code
+from fedtasks.gateway.bounds import MAX_BYTES, Head, check_shape, check_size, head_of, parse
 from fedtasks.link.status import from_rpc_error
 from fedtasks.text import plain_text
-from fedtasks.wire.v1 import failure_pb2, peer_pb2, peer_pb2_grpc
+from fedtasks.wire.v1 import failure_pb2, peer_pb2
 
 log = logging.getLogger(__name__)
 
@@ -35,14 +36,35 @@ KEEPALIVE = (
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.http2.min_ping_interval_without_data_ms", 4_000),
     ("grpc.http2.max_ping_strikes", 0),
-    ("grpc.max_receive_message_length", 8 << 20),
-    ("grpc.max_send_message_length", 8 << 20),
 )
 """A silent peer is noticed within ten seconds, on either side."""
 
+MESSAGES = (
+    ("grpc.max_receive_message_length", MAX_BYTES + (64 << 10)),
+    ("grpc.max_send_message_length", MAX_BYTES + (64 << 10)),
+)
+"""What one message between gateways, or one frame of a session, may take of memory; `bounds` says how much is read."""
+
+CONTROL = "/fedtasks.v1.PeerGateway/Control"
+
+MAX_IN_FLIGHT = 16
+"""So many requests of one peer are answered at once; the next one waits unread."""
+
+WRITE_S = 20.0
+"""How long a peer may leave unread what it is sent; then the conversation ends."""
+
 Read = Callable[[], Awaitable[Any]]
 Write = Callable[[Any], Awaitable[None]]
-Answer = Callable[[str, peer_pb2.Envelope], Awaitable[peer_pb2.Envelope]]
+
+
+class Door(Protocol):
+    """What answers a peer's requests."""
+
+    async def answer(self, peer: str, head: Head) -> peer_pb2.Envelope:
+        """Answer a request, or say why not."""
+
+    async def refuse(self, caller: str, action: str, error: Exception, **facts: Any) -> FedtasksError:
+        """Account for a conversation that ends since the peer breaks its rules."""
 
 
 @dataclass
@@ -52,7 +74,7 @@ class Conversation:
     read: Read
     write: Write
     wrap: Callable[..., Any]
-    answer: Answer
+    door: Door
     dialled: bool
     hang_up: Callable[[], object]
     pending: dict[int, asyncio.Future[peer_pb2.Envelope]] = field(default_factory=dict)
@@ -60,14 +82,45 @@ class Conversation:
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def put(self, envelope: peer_pb2.Envelope) -> None:
-        """Write one envelope; writers take turns."""
-        async with self.writing:
-            await self.write(self.wrap(envelope=envelope))
+        """Write one envelope; writers take turns.
 
-    async def get(self) -> peer_pb2.Envelope | None:
-        """Read one envelope; None at the end."""
-        message = await self.read()
-        return None if message is grpc.aio.EOF else message.envelope
+        Raises
+        ------
+        MessageTooLarge
+            The other side would not take it; nothing was written.
+        PeerUnreachable
+            The peer reads nothing, so the conversation has been ended.
+        """
+        body = envelope.WhichOneof("body")
+        check_size(str(body), getattr(envelope, str(body)).ByteSize())
+        try:
+            async with asyncio.timeout(WRITE_S), self.writing:
+                await self.write(self.wrap(envelope=envelope).SerializeToString())
+        except TimeoutError:
+            self.hang_up()
+            raise PeerUnreachable(f"it has read nothing for {WRITE_S:g} s") from None
+
+    async def get(self) -> Head | None:
+        """Read the head of the next message; None at the end.
+
+        Raises
+        ------
+        ProtocolViolated
+            It is no message between gateways.
+        """
+        raw = await self.read()
+        return None if raw is grpc.aio.EOF else head_of(raw)
+
+    def settle(self, head: Head) -> None:
+        """Take the answer to one of this side's requests; others are passed over unparsed."""
+        future = self.pending.get(head.reply_to)
+        if future is None or future.done():
+            return
+        try:
+            check_shape(head)
+            future.set_result(parse(head))
+        except FedtasksError as error:
+            future.set_exception(error)
 
 
 class PeerConnection:
@@ -95,6 +148,8 @@ class PeerConnection:
         self._live: Conversation | None = None
         self._changed = asyncio.Event()
         self._channel: grpc.aio.Channel | None = None
+        # Of the peer, not of a conversation: hanging up and dialling again gains nothing.
+        self._slots = asyncio.Semaphore(MAX_IN_FLIGHT)
         self._tasks: set[asyncio.Task[None]] = set()
 
     # ------------------------------------------------------------------------------------------------------ outside
@@ -144,8 +199,8 @@ class PeerConnection:
         future: asyncio.Future[peer_pb2.Envelope] = asyncio.get_running_loop().create_future()
         conversation.pending[number] = future
         try:
-            await conversation.put(peer_pb2.Envelope(id=number, **body))
             async with asyncio.timeout(timeout_s):
+                await conversation.put(peer_pb2.Envelope(id=number, **body))
                 answer = await future
         except (TimeoutError, grpc.RpcError, asyncio.InvalidStateError, ConnectionError) as error:
             raise PeerUnreachable(f"{self.peer.name} did not answer within {timeout_s:.0f} s") from error
@@ -164,14 +219,14 @@ class PeerConnection:
         return method(metadata=metadata)
 
     # -------------------------------------------------------------------------------------------------------- dialling
-    async def keep_dialling(self, credentials: grpc.ChannelCredentials, answer: Answer) -> None:
+    async def keep_dialling(self, credentials: grpc.ChannelCredentials, door: Door) -> None:
         """Dial the peer whenever no conversation stands; runs until cancelled.
 
         Parameters
         ----------
         credentials
             Show this party's certificate, and trust the peer's authority alone.
-        answer
+        door
             Answers the peer's requests.
         """
         if self.peer.address is None:
@@ -184,7 +239,7 @@ class PeerConnection:
                 delay = 0.2
                 continue
             try:
-                await self._dial(self.peer.address, credentials, answer)
+                await self._dial(self.peer.address, credentials, door)
             except FedtasksError as error:
                 self._note_failure(error)
             except Exception as error:  # gRPC's internals raise errors of their own when a stream dies
@@ -192,14 +247,14 @@ class PeerConnection:
             await asyncio.sleep(delay + random.uniform(0, delay))  # noqa: S311
             delay = min(delay * 1.6, 2.0)
 
-    async def _dial(self, address: str, credentials: grpc.ChannelCredentials, answer: Answer) -> None:
-        options = (*KEEPALIVE, ("grpc.ssl_target_name_override", f"{self.peer.name}.fedtasks"))
+    async def _dial(self, address: str, credentials: grpc.ChannelCredentials, door: Door) -> None:
+        options = (*KEEPALIVE, *MESSAGES, ("grpc.ssl_target_name_override", f"{self.peer.name}.fedtasks"))
         channel = grpc.aio.secure_channel(address, credentials, options=options)
         try:
             async with asyncio.timeout(10):
                 await channel.channel_ready()
-            call = peer_pb2_grpc.PeerGatewayStub(channel).Control()
-            conversation = Conversation(call.read, call.write, peer_pb2.ControlRequest, answer, True, call.cancel)
+            call = channel.stream_stream(CONTROL)()
+            conversation = Conversation(call.read, call.write, peer_pb2.ControlRequest, door, True, call.cancel)
             self._channel = channel
             await self._converse(conversation)
         except TimeoutError:
@@ -213,7 +268,7 @@ class PeerConnection:
             await channel.close()
 
     # ------------------------------------------------------------------------------------------------------- accepting
-    async def accept(self, context: grpc.aio.ServicerContext, answer: Answer) -> None:
+    async def accept(self, context: grpc.aio.ServicerContext, door: Door) -> None:
         """Take up a conversation that the peer dialled; returns when it ends.
 
         When both sides dial at once, the stream dialled by the party whose name sorts first stays.
@@ -222,7 +277,7 @@ class PeerConnection:
         ----------
         context
             The peer's call.
-        answer
+        door
             Answers the peer's requests.
 
         Raises
@@ -239,17 +294,25 @@ class PeerConnection:
         task = asyncio.current_task()
         hang_up = task.cancel if task else lambda: None
         conversation = Conversation(
-            context.read, context.write, peer_pb2.ControlResponse, answer, False, lambda: hang_up()
+            context.read, context.write, peer_pb2.ControlResponse, door, False, lambda: hang_up()
         )
         try:
             await self._converse(conversation)
         except VersionDiffers as error:
-            self._note_failure(error)
+            if self._note_failure(error):
+                await door.refuse(self.peer.name, "peer.connect", error)
             raise
 
     # ------------------------------------------------------------------------------------------------------ conversing
     async def _converse(self, conversation: Conversation) -> None:
-        await self._greet(conversation)
+        """Greet and talk until the stream ends; a peer that breaks the rules of both is accounted for."""
+        try:
+            await self._greet(conversation)
+            await self._talk(conversation)
+        except (ProtocolViolated, MessageTooLarge) as error:
+            raise await conversation.door.refuse(self.peer.name, "peer.connect", error) from error
+
+    async def _talk(self, conversation: Conversation) -> None:
         self._live = conversation
         self.failure = None
         self.since_ms = self._clock()
@@ -257,15 +320,10 @@ class PeerConnection:
         log.info("connected with %s (%s)", self.peer.name, "dialled" if conversation.dialled else "accepted")
         self._connected()
         try:
-            while (envelope := await conversation.get()) is not None:
-                if envelope.reply_to:
-                    future = conversation.pending.get(envelope.reply_to)
-                    if future is not None and not future.done():
-                        future.set_result(envelope)
-                else:
-                    task = asyncio.create_task(self._reply(conversation, envelope))
-                    self._tasks.add(task)
-                    task.add_done_callback(self._tasks.discard)
+            is_open = True
+            while is_open:
+                await self._slots.acquire()
+                is_open = await self._take_next(conversation)
         finally:
             if self._live is conversation:
                 self._live = None
@@ -275,6 +333,29 @@ class PeerConnection:
                 if not future.done():
                     future.set_exception(ConnectionError("conversation ended"))
             self._changed.set()
+
+    async def _take_next(self, conversation: Conversation) -> bool:
+        """Read one message in the slot that is held for it; False at the end."""
+        is_kept = False
+        try:
+            head = await conversation.get()
+            if head is None:
+                return False
+            if head.reply_to:
+                conversation.settle(head)
+            else:
+                task = asyncio.create_task(self._reply(conversation, head))
+                self._tasks.add(task)
+                task.add_done_callback(self._release)
+                is_kept = True
+            return True
+        finally:
+            if not is_kept:
+                self._slots.release()
+
+    def _release(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._slots.release()
 
     async def _greet(self, conversation: Conversation) -> None:
         greeting = peer_pb2.Greeting(
@@ -287,35 +368,37 @@ class PeerConnection:
         await conversation.put(peer_pb2.Envelope(greeting=greeting))
         try:
             async with asyncio.timeout(10):
-                envelope = await conversation.get()
+                head = await conversation.get()
         except TimeoutError:
-            envelope = None
-        if envelope is None or envelope.WhichOneof("body") != "greeting":
+            head = None
+        if head is None or head.kind != "greeting":
             raise PeerUnreachable(f"{self.peer.name} did not greet")
-        theirs = envelope.greeting
+        check_shape(head)
+        theirs = parse(head).greeting
         self.version = plain_text(theirs.version, 32)
         if not theirs.protocol_min <= PROTOCOL <= theirs.protocol_max:
             raise self._version_differs(theirs)
         self.clock_skew_s = (theirs.clock_ms - self._clock()) / 1000
 
-    async def _reply(self, conversation: Conversation, envelope: peer_pb2.Envelope) -> None:
+    async def _reply(self, conversation: Conversation, head: Head) -> None:
+        answer = await conversation.door.answer(self.peer.name, head)
+        answer.reply_to = head.id
         try:
-            answer = await conversation.answer(self.peer.name, envelope)
-        except FedtasksError as error:
-            answer = peer_pb2.Envelope(failure=failure_pb2.Failure(code=error.code, text=error.public))
-        except Exception:
-            log.exception("a request of %s could not be answered", self.peer.name)
-            answer = peer_pb2.Envelope(failure=failure_pb2.Failure(code="PEER_FAILED", text="internal error"))
-        answer.reply_to = envelope.id
-        try:
-            await conversation.put(answer)
+            try:
+                await conversation.put(answer)
+            except MessageTooLarge as error:
+                failure = failure_pb2.Failure(code=error.code, text=error.public)
+                await conversation.put(peer_pb2.Envelope(reply_to=head.id, failure=failure))
         except Exception as error:  # the stream is gone; the peer asks again over the next one
             log.info("an answer to %s was lost: %s", self.peer.name, type(error).__name__)
 
-    def _note_failure(self, error: FedtasksError) -> None:
-        if self.failure is None or self.failure.code != error.code:
+    def _note_failure(self, error: FedtasksError) -> bool:
+        """Remember why there is no conversation; returns whether that is news."""
+        is_news = self.failure is None or self.failure.code != error.code
+        if is_news:
             log.warning("no connection with %s: %s", self.peer.name, error)
         self.failure = error
+        return is_news
 
     def _version_differs(self, theirs: peer_pb2.Greeting) -> VersionDiffers:
         """Name both releases and who is behind, in words that are true on either side."""

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import grpc
 
-from fedtasks.errors import FedtasksError, SecretRejected
+from fedtasks.errors import FedtasksError, GatewayFailed, SecretRejected
 from fedtasks.link.status import SECRET, to_abort
 
 log = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
             if context.done():
                 raise  # the stream died, nobody is there to be told
             log.exception("a call failed")
-            await context.abort(grpc.StatusCode.INTERNAL, "internal error")
+            await context.abort(*to_abort(GatewayFailed()))
 
 
 class SecretInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
@@ -105,7 +105,7 @@ def _with_method(handler: grpc.RpcMethodHandler, change: Callable[[Method], Meth
     return make(change(getattr(handler, name)), handler.request_deserializer, handler.response_serializer)
 
 
-def session_handler(method: Callable[[Any, Context], Awaitable[None]], service: str) -> grpc.GenericRpcHandler:
-    """Serve `Session` as a stream of raw bytes: nothing is parsed on the way."""
-    handler = grpc.stream_stream_rpc_method_handler(method)
-    return grpc.method_handlers_generic_handler(service, {"Session": handler})
+def raw_handler(service: str, **methods: Callable[[Any, Context], Awaitable[None]]) -> grpc.GenericRpcHandler:
+    """Serve methods as streams of raw bytes: nothing is parsed on the way."""
+    handlers = {name: grpc.stream_stream_rpc_method_handler(method) for name, method in methods.items()}
+    return grpc.method_handlers_generic_handler(service, handlers)

@@ -20,7 +20,6 @@ import grpc
 from fedtasks.errors import (
     ConfigDiffers,
     ConfigError,
-    FedtasksError,
     LookupsNotServed,
     PeerUnknown,
     ProtocolViolated,
@@ -44,7 +43,8 @@ MAX_TAGS = 1000
 ANSWER_S = 10.0
 """How long a worker may take to answer a batch."""
 
-_MAX_STREAMS = 1024
+_MAX_STREAMS = 128
+"""So many asking processes of one peer are remembered, each with its newest batch."""
 
 
 @dataclass(eq=False)
@@ -117,7 +117,9 @@ class Lookups:
         self._party, self._store, self._tickets = base.party, base.store, base.tickets
         self._connections, self._clock = base.connections, base.clock
         self._servers: list[_Server] = []
-        self._streams: OrderedDict[tuple[str, str], _Stream] = OrderedDict()
+        self._ledger = base.ledger
+        # Apart for each peer, so that none pushes another's newest batch out of memory.
+        self._streams: dict[str, OrderedDict[str, _Stream]] = {}
 
     # ------------------------------------------------------------------------------------------- as the asking side
     async def ask(self, peer: str, lookup: lookup_pb2.Lookup) -> worker_pb2.LookUpResponse:
@@ -196,20 +198,12 @@ class Lookups:
             return peer_pb2.Envelope(answers=batch.answers)
 
     async def _answer(self, peer: str, lookup: lookup_pb2.Lookup, batch: _Batch, *, begins: bool) -> lookup_pb2.Answers:
-        facts = {
-            "ticket": plain_text(lookup.ticket_id, 64),
-            "dataset": plain_text(lookup.dataset, 64),
-            "stream": plain_text(lookup.stream, 64),
-        }
-        try:
-            server = await asyncio.to_thread(self._admit, peer, lookup, batch)
-            if begins:
-                await self._audit(peer, "lookup.answer", "allowed", **facts, policy=server.offer.policy)
-            return await server.ask(lookup.tags)
-        except FedtasksError as error:
-            clause = error.fields.get("clause", "")
-            await self._audit(peer, "lookup.answer", "refused", **facts, code=error.code, clause=clause)
-            raise
+        server = await asyncio.to_thread(self._admit, peer, lookup, batch)
+        if begins:
+            facts = {"ticket": lookup.ticket_id, "dataset": lookup.dataset, "stream": lookup.stream}
+            facts["policy"] = server.offer.policy
+            await asyncio.to_thread(lambda: self._ledger.add(peer, "lookup.answer", "allowed", **facts))
+        return await server.ask(lookup.tags)
 
     def _admit(self, peer: str, lookup: lookup_pb2.Lookup, batch: _Batch) -> _Server:
         """Check the ticket, find the worker, and charge the batch once."""
@@ -242,11 +236,11 @@ class Lookups:
         return offers[-1]
 
     def _stream(self, peer: str, name: str) -> _Stream:
-        key = (peer, plain_text(name, 64))
-        found = self._streams.setdefault(key, _Stream())
-        self._streams.move_to_end(key)
-        if len(self._streams) > _MAX_STREAMS:
-            self._streams.popitem(last=False)
+        streams = self._streams.setdefault(peer, OrderedDict())
+        found = streams.setdefault(name, _Stream())
+        streams.move_to_end(name)
+        if len(streams) > _MAX_STREAMS:
+            streams.popitem(last=False)
         return found
 
     async def serve(self, read: Read, write: Write) -> None:

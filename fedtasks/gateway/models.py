@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from fedtasks.config import check_name, check_partition
-from fedtasks.errors import ChampionDiffers, ConfigDiffers, ConfigError, FedtasksError, ModelUnknown, PeerUnknown
+from fedtasks.errors import ChampionDiffers, ConfigDiffers, ConfigError, ModelUnknown, PeerUnknown
 from fedtasks.gateway.base import Base
 from fedtasks.gateway.runs import Runs
 from fedtasks.store import ModelRow
@@ -34,6 +34,7 @@ class Models:
     def __init__(self, base: Base, runs: Runs) -> None:
         self._party, self._store, self._tickets = base.party, base.store, base.tickets
         self._connections, self._clock = base.connections, base.clock
+        self._ledger = base.ledger
         self._runs = runs
         self._changing: set[str] = set()
 
@@ -132,20 +133,16 @@ class Models:
     def _follow(self, peer: str, change: model_pb2.ChampionChange) -> None:
         theirs, reason = change.version, plain_text(change.reason)
         row = self._store.models.get(theirs.model, theirs.version)
-        try:
-            if (
-                row is None
-                or row.peer != peer
-                or (row.own_digest, row.peer_digest) != (theirs.peer_digest, theirs.own_digest)
-            ):
-                raise ChampionDiffers(model=plain_text(theirs.model, 64), version=theirs.version)
-            self._tickets.require_any(peer, self._runs.run(row.run_id).pipeline)
-        except FedtasksError as error:
-            facts = {"model": plain_text(theirs.model, 64), "version": theirs.version, "code": error.code}
-            self._store.audit.add(peer, "model.champion", "refused", **facts, reason=reason)
-            raise
+        if (
+            row is None
+            or row.peer != peer
+            or (row.own_digest, row.peer_digest) != (theirs.peer_digest, theirs.own_digest)
+        ):
+            raise ChampionDiffers(model=plain_text(theirs.model, 64), version=theirs.version)
+        self._tickets.require_any(peer, self._runs.run(row.run_id).pipeline)
         row = self._store.models.make_champion(row.model, row.version)
-        self._audit(peer, "model.champion", "allowed", row, reason=reason)
+        facts = {"model": row.model, "version": row.version, "reason": reason}
+        self._ledger.add(peer, "model.champion", "allowed", **facts)
 
     @contextmanager
     def _claimed(self, model: str) -> Iterator[None]:

@@ -1,8 +1,5 @@
 """What peers' gateways may ask, over mutual TLS."""
 
-# The protocol names the methods of a service.
-# ruff: noqa: N802
-
 from __future__ import annotations
 
 import asyncio
@@ -11,15 +8,17 @@ from typing import Any
 from cryptography import x509
 
 from fedtasks.errors import PeerIdentity, PeerUnknown, ProtocolViolated
+from fedtasks.gateway.intake import STRANGER, Intake
 from fedtasks.gateway.interceptors import Context
 from fedtasks.gateway.parts import Parts
 from fedtasks.gateway.relay import SessionKey
 from fedtasks.identity import common_name, leaf_belongs_to
-from fedtasks.wire.v1 import peer_pb2, peer_pb2_grpc
+from fedtasks.text import plain_text
+from fedtasks.wire.v1 import peer_pb2
 
 
-class PeerService(peer_pb2_grpc.PeerGatewayServicer):
-    """What peers may ask; who they are is what their certificate says.
+class PeerService:
+    """What peers may ask; who they are is what their certificate says. Both calls are streams of raw bytes.
 
     Parameters
     ----------
@@ -37,23 +36,31 @@ class PeerService(peer_pb2_grpc.PeerGatewayServicer):
         self._models = parts.models
         self._landings = parts.landings
         self._preflights = parts.preflights
+        self.intake = Intake(base.ledger, self._dispatch)
 
-    async def Control(self, _: Any, context: Context) -> None:
+    async def control(self, _: Any, context: Context) -> None:
         """Converse with a peer that dialled."""
-        await self._connections[self._identify(context)].accept(context, self.answer)
+        peer = await self._identified(context, "peer.connect")
+        async with self.intake.call(peer, "peer.connect"):
+            async with self.intake.opening(peer, "peer.connect"):
+                connection = self._connections[peer]
+            await connection.accept(context, self.intake)
 
     async def session(self, _: Any, context: Context) -> None:
         """Join a peer's worker with ours."""
-        peer = self._identify(context)
-        key = SessionKey.of(context.invocation_metadata())
-        run = await asyncio.to_thread(self._runs.run, key.run_id)
-        if run.peer != peer:
-            raise PeerIdentity(f"run {key.run_id} is not one with {peer}")
-        await asyncio.to_thread(self._tickets.in_force, run.ticket_id)
-        await self._relay.serve_peer(key, peer, context)
+        peer = await self._identified(context, "session.open")
+        async with self.intake.call(peer, "session.open"):
+            async with self.intake.opening(peer, "session.open") as facts:
+                key = SessionKey.of(context.invocation_metadata())
+                facts |= {"run_id": key.run_id, "task": key.task}
+                run = await asyncio.to_thread(self._runs.run, key.run_id)
+                if run.peer != peer:
+                    raise PeerIdentity(f"run {key.run_id} is not one with {peer}")
+                await asyncio.to_thread(self._tickets.in_force, run.ticket_id)
+            await self._relay.serve_peer(key, peer, context)
 
-    async def answer(self, peer: str, envelope: peer_pb2.Envelope) -> peer_pb2.Envelope:
-        """Answer one request of `peer`, on whichever stream it came."""
+    async def _dispatch(self, peer: str, envelope: peer_pb2.Envelope) -> peer_pb2.Envelope:
+        """Answer one request of `peer` that is within its bounds, on whichever stream it came."""
         match envelope.WhichOneof("body"):
             case "start_run":
                 return peer_pb2.Envelope(run_started=await self._admission.start(peer, envelope.start_run))
@@ -74,6 +81,19 @@ class PeerService(peer_pb2_grpc.PeerGatewayServicer):
             case kind:
                 raise ProtocolViolated(f"{peer} sent `{kind}` as a request")
         return peer_pb2.Envelope(done=peer_pb2.Done())
+
+    async def _identified(self, context: Context, action: str) -> str:
+        """Return the peer whose certificate the TLS layer has seen; a stranger is refused and accounted for."""
+        try:
+            return self._identify(context)
+        except PeerIdentity as error:
+            reason = error
+        except Exception as error:  # whatever its own authority has put into a certificate
+            reason = PeerIdentity(f"the certificate cannot be judged: {type(error).__name__}")
+        address = plain_text(str(context.peer()), 64)
+        async with self.intake.call(STRANGER, action):
+            told = await self.intake.refuse(STRANGER, action, reason, address=address)
+        raise told
 
     def _identify(self, context: Context) -> str:
         """Return the peer whose certificate the TLS layer has seen."""

@@ -21,6 +21,7 @@ from fedtasks.errors import (
 )
 from fedtasks.gateway.base import Base
 from fedtasks.gateway.control_stream import PeerConnection
+from fedtasks.gateway.locks import Locks
 from fedtasks.gateway.messages import failure_row
 from fedtasks.identity import valid_until
 from fedtasks.reports.tickets import readable
@@ -60,8 +61,9 @@ class Preflights:
     def __init__(self, base: Base) -> None:
         self._party, self._store, self._tickets = base.party, base.store, base.tickets
         self._airflow, self._connections, self._clock = base.airflow, base.connections, base.clock
+        self._ledger = base.ledger
         self._last: dict[str, PeerRow] = {}
-        self._answering = asyncio.Lock()
+        self._answering = Locks()
         # Requests are counted before one is kept.
         self._keeping = threading.Lock()
 
@@ -144,14 +146,14 @@ class Preflights:
         yield _check("clock", text, ClockSkew() if abs(skew_s) > allowed_s else None)
 
     async def answer(self, peer: str, request: peer_pb2.Preflight) -> peer_pb2.PreflightReport:
-        """Say whether a run could start here; one at a time.
+        """Say whether a run could start here; to each peer once at a time.
 
         Notes
         -----
         Reveals: how long the certificate, which the peer sees anyway, is valid; of a pipeline that a ticket in force
         joins both parties in, whether its DAG is there; of any other pipeline nothing.
         """
-        async with self._answering:
+        async with self._answering.hold(peer):
             checks = [check async for check in self._local_checks(peer, request.pipeline)]
         return peer_pb2.PreflightReport(checks=checks)
 
@@ -234,7 +236,7 @@ class Preflights:
                 raise ConfigError(f"{MAX_OPEN_REQUESTS} requests wait for an answer already", field="ticket_request")
             self._store.ticket_requests.add(row)
             facts = {"request": row.request_id, "peer": row.peer, **row.asked}
-            self._store.audit.add(actor, "ticket.requested", "noted", **facts)
+            self._ledger.add(actor, "ticket.requested", "noted", **facts)
 
     def _settle_requests(self) -> None:
         """A request is granted when a ticket that covers it has come to be since."""

@@ -17,9 +17,12 @@ from fedtasks.gateway.admission import Admission
 from fedtasks.gateway.airflow_api import AirflowApi
 from fedtasks.gateway.base import Base
 from fedtasks.gateway.changes import Changes
-from fedtasks.gateway.control_stream import KEEPALIVE, PeerConnection
-from fedtasks.gateway.interceptors import SecretInterceptor, StatusInterceptor, session_handler
+from fedtasks.gateway.control_stream import KEEPALIVE, MESSAGES, PeerConnection
+from fedtasks.gateway.descriptors import descriptor_limit, max_connections, raise_descriptor_limit
+from fedtasks.gateway.fair_threads import FairThreads
+from fedtasks.gateway.interceptors import SecretInterceptor, StatusInterceptor, raw_handler
 from fedtasks.gateway.landings import Landings
+from fedtasks.gateway.ledger import Ledger
 from fedtasks.gateway.lookups import Lookups
 from fedtasks.gateway.models import Models
 from fedtasks.gateway.notifier import Notifier
@@ -34,9 +37,20 @@ from fedtasks.gateway.worker_service import WorkerService
 from fedtasks.identity import trusted_authority
 from fedtasks.store import Store
 from fedtasks.tickets import load_ticket_key
-from fedtasks.wire.v1 import peer_pb2_grpc, worker_pb2_grpc
+from fedtasks.wire.v1 import worker_pb2_grpc
 
 log = logging.getLogger(__name__)
+
+_WORKER_MESSAGES = (("grpc.max_receive_message_length", 8 << 20), ("grpc.max_send_message_length", 8 << 20))
+
+HANDSHAKE_MS = 5_000
+"""How long a caller may take from its first packet to the end of TLS and the first frame of HTTP/2."""
+
+IDLE_MS = 30_000
+"""How long a connection may stand on which nobody calls; a peer's conversation is a call."""
+
+STREAMS = 600
+"""How many calls one connection may carry at once: more than `intake.MAX_CALLS`, which says so in words."""
 
 
 class Gateway:
@@ -65,6 +79,7 @@ class Gateway:
             When keys, secrets or the store cannot be used.
         """
         party = self._party
+        asyncio.get_running_loop().set_default_executor(FairThreads(len(party.peers)))
         where, secret = party.store.url, party.store.password_file
         store = await asyncio.to_thread(lambda: Store.open(where, secret, clock=self._clock))
         try:
@@ -79,15 +94,17 @@ class Gateway:
         party = self._party
         parts = self._assemble(store, airflow)
         peers = PeerService(parts)
-        # Ends last: bytes cross until the listeners have closed.
+        # End last: bytes cross, and peers ask, until the listeners have closed.
         stack.push_async_callback(parts.relay.flush)
+        stack.push_async_callback(asyncio.to_thread, parts.base.ledger.flush)
         await stack.enter_async_context(self._listen_for_workers(WorkerService(parts)))
         if party.gateway.listen is not None:
             await stack.enter_async_context(self._listen_for_peers(peers, party.gateway.listen))
         async with asyncio.TaskGroup() as tasks:
             for connection in parts.base.connections.values():
-                tasks.create_task(connection.keep_dialling(self._dial_credentials(connection), peers.answer))
+                tasks.create_task(connection.keep_dialling(self._dial_credentials(connection), peers.intake))
             tasks.create_task(Reconciler(parts).run())
+            tasks.create_task(parts.base.ledger.run())
             log.info("gateway of %s serves its workers at %s", party.name, party.gateway.workers)
             if started is not None:
                 started.set()
@@ -104,6 +121,7 @@ class Gateway:
             clock=clock,
             changes=changes,
             connections={peer.name: PeerConnection(party, peer, clock, changes.notify) for peer in party.peers},
+            ledger=Ledger(store, clock),
         )
         runs = Runs(base, key)
         return Parts(
@@ -125,9 +143,11 @@ class Gateway:
             StatusInterceptor(shows_detail=True),
             SecretInterceptor(read_secret(gateway.worker_secret_file)),
         )
-        server = grpc.aio.server(interceptors=interceptors, options=(*KEEPALIVE, ("grpc.so_reuseport", 0)))
+        server = grpc.aio.server(
+            interceptors=interceptors, options=(*KEEPALIVE, *_WORKER_MESSAGES, ("grpc.so_reuseport", 0))
+        )
         worker_pb2_grpc.add_WorkerGatewayServicer_to_server(service, server)
-        server.add_generic_rpc_handlers((session_handler(service.session, "fedtasks.v1.WorkerGateway"),))
+        server.add_generic_rpc_handlers((raw_handler("fedtasks.v1.WorkerGateway", Session=service.session),))
         _bind(lambda: server.add_insecure_port(gateway.workers), gateway.workers, "gateway.workers")
         await server.start()
         try:
@@ -144,11 +164,18 @@ class Gateway:
             root_certificates=authorities or trusted_authority(gateway.authority),
             require_client_auth=True,
         )
-        server = grpc.aio.server(
-            interceptors=(StatusInterceptor(shows_detail=False),), options=(*KEEPALIVE, ("grpc.so_reuseport", 0))
+        options = (
+            *KEEPALIVE,
+            *MESSAGES,
+            ("grpc.so_reuseport", 0),
+            ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
+            ("grpc.max_connection_idle_ms", IDLE_MS),
+            ("grpc.max_concurrent_streams", STREAMS),
+            ("grpc.max_allowed_incoming_connections", max_connections(descriptor_limit())),
         )
-        peer_pb2_grpc.add_PeerGatewayServicer_to_server(service, server)
-        server.add_generic_rpc_handlers((session_handler(service.session, "fedtasks.v1.PeerGateway"),))
+        server = grpc.aio.server(interceptors=(StatusInterceptor(shows_detail=False),), options=options)
+        handler = raw_handler("fedtasks.v1.PeerGateway", Control=service.control, Session=service.session)
+        server.add_generic_rpc_handlers((handler,))
         _bind(lambda: server.add_secure_port(address, credentials), address, "gateway.listen")
         await server.start()
         log.info("gateway of %s listens for peers at %s", self._party.name, address)
@@ -177,6 +204,7 @@ def _bind(bind: Callable[[], int], address: str, field: str) -> None:
 
 def serve(party: Party) -> None:
     """Run the gateway until SIGTERM or SIGINT."""
+    raise_descriptor_limit()
     asyncio.run(_serve_until_signal(Gateway(party)))
 
 

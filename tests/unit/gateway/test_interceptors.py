@@ -10,7 +10,7 @@ import grpc
 import pytest
 
 from fedtasks.errors import ConfigError, FedtasksError, SecretRejected
-from fedtasks.gateway.interceptors import SecretInterceptor, StatusInterceptor, session_handler
+from fedtasks.gateway.interceptors import SecretInterceptor, StatusInterceptor, raw_handler
 from fedtasks.link.status import SECRET, from_rpc_error
 
 WRONG = ConfigError("row 3 of loans.csv", field="epochs")
@@ -82,7 +82,7 @@ def called(call: Call, *interceptors: grpc.aio.ServerInterceptor, secret: str = 
     async def serve() -> grpc.aio.AioRpcError | None:
         server = grpc.aio.server(interceptors=interceptors)
         handlers = grpc.method_handlers_generic_handler("s", HANDLERS)
-        server.add_generic_rpc_handlers((handlers, session_handler(conversation, "t")))
+        server.add_generic_rpc_handlers((handlers, raw_handler("t", Session=conversation)))
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         try:

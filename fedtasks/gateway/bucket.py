@@ -1,0 +1,46 @@
+"""A token bucket: how much may happen at once, and how much in the long run."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+
+class Bucket:
+    """Holds up to `burst` tokens and gains `per_s` of them each second; may be used from any thread.
+
+    Parameters
+    ----------
+    burst
+        How many tokens there are at first and at most.
+    per_s
+        How many come back each second.
+    clock
+        Seconds that never go back.
+    """
+
+    def __init__(self, burst: float, per_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._burst, self._per_s, self._clock = burst, per_s, clock
+        self._tokens, self._at = burst, clock()
+        self._lock = threading.Lock()
+
+    def take(self, n: float = 1.0) -> bool:
+        """Take `n` tokens if there are as many; returns whether there were."""
+        with self._lock:
+            if self._filled() < n:
+                return False
+            self._tokens -= n
+            return True
+
+    def reserve(self, n: float = 1.0) -> float:
+        """Take `n` tokens in any case; returns after how many seconds they will have been there."""
+        with self._lock:
+            self._tokens = self._filled() - n
+            return max(0.0, -self._tokens / self._per_s)
+
+    def _filled(self) -> float:
+        now = self._clock()
+        self._tokens = min(self._burst, self._tokens + (now - self._at) * self._per_s)
+        self._at = now
+        return self._tokens

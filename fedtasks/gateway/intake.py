@@ -1,0 +1,137 @@
+"""The one way in for what peers ask: bounded, paced, answered, and accounted for when it is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+from fedtasks.errors import CallsExceeded, FedtasksError, GatewayFailed
+from fedtasks.gateway.bounds import Head, check_names, check_shape, facts_of, parse
+from fedtasks.gateway.bucket import Bucket
+from fedtasks.gateway.fair_threads import CALLER
+from fedtasks.gateway.ledger import Ledger
+from fedtasks.wire.v1 import failure_pb2, peer_pb2
+
+log = logging.getLogger(__name__)
+
+MAX_CALLS = 512
+"""So many calls of one peer may be open at once: its conversation, and a session for each pair of workers."""
+
+MAX_STRANGERS = 64
+"""So many calls of strangers, who have a certificate of a known authority, all of them together."""
+
+STRANGER = "a stranger"
+"""Under this name they are audited."""
+
+SLOW_S = 1.0
+"""How long a refusal waits that is too frequent to be written in full."""
+
+_BURST, _PER_S = 400.0, 80.0
+_COSTS = {"lookup": 0.1, "session.open": 4.0, "peer.connect": 16.0}
+_BYTES_PER_TOKEN = 8 << 10
+
+Dispatch = Callable[[str, peer_pb2.Envelope], Awaitable[peer_pb2.Envelope]]
+
+
+class Intake:
+    """Lets what peers ask pass, one request at a time or one call at a time.
+
+    Parameters
+    ----------
+    ledger
+        Accounts for refusals.
+    dispatch
+        Answers a request that is within its bounds.
+
+    Notes
+    -----
+    Cost: a request is looked at before it is parsed and its names before anything is looked up. Each peer has a bucket
+    of its own, so a peer that asks too often waits for itself alone.
+    """
+
+    def __init__(self, ledger: Ledger, dispatch: Dispatch) -> None:
+        self._ledger = ledger
+        self._dispatch = dispatch
+        self._buckets: dict[str, Bucket] = {}
+        self._calls: Counter[str] = Counter()
+
+    async def answer(self, peer: str, head: Head) -> peer_pb2.Envelope:
+        """Answer one request of a peer; a refusal is an answer too.
+
+        Parameters
+        ----------
+        peer
+            Who asks, by its certificate.
+        head
+            The request, not parsed yet.
+        """
+        CALLER.set(peer)
+        envelope = None
+        try:
+            check_shape(head)
+            envelope = parse(head)
+            check_names(envelope)
+            await self._pace(peer, head.kind, len(head.body))
+            return await self._dispatch(peer, envelope)
+        except Exception as error:
+            action, facts = facts_of(head, envelope)
+            told = await self.refuse(peer, action, error, **facts)
+            return peer_pb2.Envelope(failure=failure_pb2.Failure(code=told.code, text=told.public))
+
+    @contextlib.asynccontextmanager
+    async def call(self, caller: str, action: str) -> AsyncIterator[None]:
+        """Count a call as open.
+
+        Raises
+        ------
+        CallsExceeded
+            The caller has too many.
+        """
+        CALLER.set(caller)
+        most = MAX_STRANGERS if caller == STRANGER else MAX_CALLS
+        if self._calls[caller] >= most:
+            error = CallsExceeded(most=most)
+            await asyncio.to_thread(self._ledger.add, caller, action, "refused", peer=caller, code=error.code)
+            raise error
+        self._calls[caller] += 1
+        try:
+            yield
+        finally:
+            self._calls[caller] -= 1
+
+    @contextlib.asynccontextmanager
+    async def opening(self, caller: str, action: str, **facts: Any) -> AsyncIterator[dict[str, Any]]:
+        """Let a call begin at its caller's pace; a refusal is accounted for and raised as an error of the registry.
+
+        Yields
+        ------
+        dict
+            What is told of a refusal; more may be added.
+        """
+        try:
+            await self._pace(caller, action)
+            yield facts
+        except Exception as error:
+            raise await self.refuse(caller, action, error, **facts) from error
+
+    async def refuse(self, caller: str, action: str, error: Exception, **facts: Any) -> FedtasksError:
+        """Account for a refusal; returns, late if there are too many, what the caller is told."""
+        told = error if isinstance(error, FedtasksError) else GatewayFailed()
+        facts |= {"code": told.code, "clause": told.fields.get("clause", "")}
+        if told is not error:
+            facts["error"] = type(error).__name__
+        if await asyncio.to_thread(self._ledger.add, caller, action, "refused", peer=caller, **facts):
+            log.warning("%s of %s is refused: %s", action, caller, told, exc_info=None if told is error else error)
+        else:
+            await asyncio.sleep(SLOW_S)
+        return told
+
+    async def _pace(self, caller: str, kind: str, n_bytes: int = 0) -> None:
+        bucket = self._buckets.setdefault(caller, Bucket(_BURST, _PER_S))
+        wait_s = bucket.reserve(_COSTS.get(kind, 1.0 + n_bytes / _BYTES_PER_TOKEN))
+        if wait_s:
+            await asyncio.sleep(wait_s)

@@ -1,0 +1,116 @@
+"""What peers cause in the audit: every refusal is accounted for, and no flood of them grows it without bound."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from fedtasks.clock import Clock
+from fedtasks.errors import FedtasksError
+from fedtasks.gateway.bucket import Bucket
+from fedtasks.store import Store
+
+log = logging.getLogger(__name__)
+
+BURST, PER_S = 60, 0.1
+"""So many decisions of one peer are written in full at once, and so many more each second."""
+
+SUMMARY_S = 60.0
+"""How often the others are written as one row."""
+
+SUMMARY = "peer.summary"
+"""The action of such a row; its facts are `count`, and how often which action ended how."""
+
+
+@dataclass
+class _Account:
+    """One peer's decisions."""
+
+    bucket: Bucket
+    counted: Counter[str] = field(default_factory=Counter)
+    since_ms: int = 0
+    told_s: float = 0.0
+
+
+class Ledger:
+    """Writes what peers cause into the audit: in full while that is seldom, else counted and summed up in one row.
+
+    Parameters
+    ----------
+    store
+        Where the audit is.
+    clock
+        The gateway's clock.
+    seconds
+        Seconds that never go back.
+
+    Notes
+    -----
+    Cost: a peer that asks without pause causes at most 7 rows a minute after the first 60. What has been counted and
+    not yet summed up, at most a minute's, is lost when the process is killed; an orderly end writes it.
+    """
+
+    def __init__(self, store: Store, clock: Clock, seconds: Callable[[], float] = time.monotonic) -> None:
+        self._store, self._clock, self._seconds = store, clock, seconds
+        self._accounts: dict[str, _Account] = {}
+        self._lock = threading.Lock()
+
+    def add(self, actor: str, action: str, decision: str, **facts: Any) -> bool:
+        """Write a decision that `actor` caused, or count it; returns whether it was written in full.
+
+        Notes
+        -----
+        A decision that the store cannot take is counted, and written when it can.
+        """
+        account = self._account(actor)
+        if account.bucket.take():
+            try:
+                self._store.audit.add(actor, action, decision, **facts)
+            except FedtasksError as error:
+                log.warning("a decision could not be written yet: %s", error)
+            else:
+                return True
+        ending = f"{action} {decision} {facts.get('code', '')}".strip()
+        with self._lock:
+            account.since_ms = account.since_ms or self._clock()
+            account.counted[ending] += 1
+        return False
+
+    def flush(self, *, all_at_once: bool = True) -> None:
+        """Sum up what was only counted; unless `all_at_once`, only where the last summary is a while ago."""
+        for actor, account in list(self._accounts.items()):
+            with self._lock:
+                counted, since_ms = account.counted, account.since_ms
+                is_due = all_at_once or self._seconds() - account.told_s >= SUMMARY_S
+                if not counted or not is_due:
+                    continue
+                account.counted, account.since_ms, account.told_s = Counter(), 0, self._seconds()
+            try:
+                facts = {"count": counted.total(), "since_ms": since_ms, "endings": dict(sorted(counted.items()))}
+                decision = "refused" if any(" refused " in f"{ending} " for ending in counted) else "noted"
+                self._store.audit.add(actor, SUMMARY, decision, **facts)
+            except FedtasksError:
+                with self._lock:
+                    account.counted.update(counted)
+                    account.since_ms = since_ms
+                raise
+            log.warning("%d more decisions about %s since the last that is told in full", facts["count"], actor)
+
+    async def run(self) -> None:
+        """Sum up now and then, until cancelled."""
+        while True:
+            await asyncio.sleep(SUMMARY_S / 12)
+            try:
+                await asyncio.to_thread(self.flush, all_at_once=False)
+            except FedtasksError as error:
+                log.warning("%s", error)
+
+    def _account(self, actor: str) -> _Account:
+        with self._lock:
+            return self._accounts.setdefault(actor, _Account(Bucket(BURST, PER_S, self._seconds)))
