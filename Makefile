@@ -113,6 +113,10 @@ bench-trees: setup ## Measure boosted trees; DATASET= is synthetic, or credit_de
 bench-pages: setup ## Measure the pages' answers; RUNS= sets how many runs the store has.
 	@RUNS=$(or $(RUNS),10000) $(BIN)/python tests/benchmarks/bench_pages.py
 
+.PHONY: bench-flood
+bench-flood: setup ## Measure how much one peer at its worst slows another's calls and link.
+	@$(BIN)/python tests/benchmarks/bench_flood.py
+
 .PHONY: protos
 protos: setup ## Generate the wire stubs from protos/.
 	@$(BIN)/python protos/generate.py

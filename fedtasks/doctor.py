@@ -109,6 +109,20 @@ _SECRETS = {
 }
 
 
+def _open_files(party: Party) -> Iterator[Finding]:
+    from fedtasks.gateway.descriptors import ENOUGH, descriptor_limit, max_connections
+
+    if party.gateway.listen is None:
+        return
+    limit = descriptor_limit(hard=True)
+    text = f"a gateway started here may have {limit} open, and so {max_connections(limit)} connections from outside"
+    if limit < ENOUGH:
+        remedy = f"Raise the limit, such as by LimitNOFILE={ENOUGH} of its unit, or by `ulimit -Hn`"
+        yield Finding("open files", Verdict.WARNING, text, remedy)
+    else:
+        yield Finding("open files", Verdict.OK, text)
+
+
 def _certificates(party: Party) -> Iterator[Finding]:
     from cryptography import x509
 
@@ -362,6 +376,7 @@ def _gateway(party: Party) -> Iterator[Finding]:
 
 _CHECKS: dict[str, Check] = {
     "keys": _keys,
+    "open files": _open_files,
     "certificates": _certificates,
     "listeners": _listeners,
     "PSI key": _psi_key,

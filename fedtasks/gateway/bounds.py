@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -11,9 +11,8 @@ from google.protobuf.message import DecodeError
 
 from fedtasks.config import MAX_PARTITION
 from fedtasks.errors import ConfigError, FedtasksError, MessageTooLarge, ProtocolViolated
-from fedtasks.names import APPROVE, CLOSE_RUN, DATA, OPEN_RUN
-from fedtasks.text import plain_text
-from fedtasks.wire.v1 import peer_pb2, run_pb2
+from fedtasks.text import MAX_TEXT, plain_text
+from fedtasks.wire.v1 import peer_pb2
 
 MAX_CONTROL_BYTES = 64 << 10
 """The longest message between two gateways, but for those in `_LARGER`."""
@@ -25,24 +24,16 @@ _LARGER = {"run_update": MAX_BYTES, "answers": MAX_BYTES}
 """A run tells of every half, up to 2 × 1024 shards with their outcomes and a receipt of all; answers are up to 1000
 JSON objects, and come only to whoever has asked."""
 
-MAX_STEPS = 200
-"""The most steps of a run, and of its tasks those that are not mapped."""
+MAX_FIELDS = {"run_update": 2_500, "start_run": 250, "answers": 1_100}
+"""The most fields of these messages, repeated ones counted each: halves of a run, its steps, answers to a batch."""
 
-MAX_SHARDS = 1024
-MAX_TASKS = MAX_STEPS + 2 * MAX_SHARDS
-"""The most halves that a run can have: a step in stages sends and answers by shard."""
-
-_FIELDS = {"run_update": MAX_TASKS + 8, "start_run": MAX_STEPS + 8, "answers": 1000 + 8}
 _MAX_FIELDS = 64
-"""The most fields, repeated ones counted each, of another message."""
+"""Those of any other."""
 
 _MAX_NAME = 128
 _MAX_INTEGER = (1 << 31) - 1
-_MAX_MS = 1 << 43
-"""A moment in the year 2248."""
 
 _SIGNED = re.compile(r"[A-Za-z0-9_.=-]*")
-_TASK = re.compile(r"(?P<step>[a-z][a-z0-9_-]{0,31})(\.[a-z][a-z0-9_-]{0,31})?(\[(?P<shard>0|[1-9][0-9]{0,3})\])?")
 
 _BODIES = {field.number: field.name for field in peer_pb2.Envelope.DESCRIPTOR.oneofs_by_name["body"].fields}
 _ID = peer_pb2.Envelope.ID_FIELD_NUMBER
@@ -94,8 +85,8 @@ def head_of(raw: bytes) -> Head:
     return Head(numbers[_ID], numbers[_REPLY_TO], kind, body)
 
 
-def check_shape(head: Head) -> None:
-    """Check a message's length and number of fields; costs a few steps for each field that it may have at most.
+def check_shape(head: Head) -> int:
+    """Check a message's length and number of fields, at a few steps for each of those; returns how many there are.
 
     Raises
     ------
@@ -105,8 +96,7 @@ def check_shape(head: Head) -> None:
         It is not a message.
     """
     check_size(head.kind, len(head.body))
-    for _ in _fields(head.body, _FIELDS.get(head.kind, _MAX_FIELDS)):
-        pass
+    return sum(1 for _ in _fields(head.body, MAX_FIELDS.get(head.kind, _MAX_FIELDS)))
 
 
 def check_size(kind: str, n_bytes: int) -> None:
@@ -157,32 +147,11 @@ def check_names(envelope: peer_pb2.Envelope) -> None:
             for step in envelope.start_run.steps:
                 for field in ("name", "kind", "digest"):
                     _check_name(getattr(step, field), f"steps.{field}")
-        case "run_update":
-            _check_update(envelope.run_update)
         case "champion_change":
             version = envelope.champion_change.version
             for field in ("model", "run_id", "partition", "own_digest", "peer_digest", "algorithm"):
                 _check_name(getattr(version, field), field)
             _check_integer(version.version, "version")
-
-
-def check_tasks(steps: Collection[str], halves: Iterable[run_pb2.Half]) -> None:
-    """Check that a peer tells of tasks that a run of these steps has, of each once.
-
-    Raises
-    ------
-    ConfigError
-        Naming the field.
-    """
-    known, seen, n_plain = {*steps, OPEN_RUN, APPROVE, DATA, CLOSE_RUN}, set(), 0
-    for half in halves:
-        found = _TASK.fullmatch(half.task)
-        if found is None or found["step"] not in known or int(found["shard"] or 0) >= MAX_SHARDS:
-            raise ConfigError("the run has no such task", field="tasks", task=plain_text(half.task, 64))
-        n_plain += found["shard"] is None
-        if half.task in seen or n_plain > MAX_STEPS:
-            raise ConfigError("a task stands twice, or there are too many", field="tasks", task=half.task)
-        seen.add(half.task)
 
 
 def facts_of(head: Head, envelope: peer_pb2.Envelope | None) -> tuple[str, dict[str, Any]]:
@@ -227,22 +196,6 @@ _AUDITED = {
 """Under which action each request is audited, and its facts: name → field."""
 
 
-def _check_update(update: peer_pb2.RunUpdate) -> None:
-    if update.version >= 1 << 63:
-        raise ConfigError("a version is too large", field="version")
-    if not run_pb2.STATE_WAITING <= update.state <= run_pb2.STATE_FAILED:
-        raise ConfigError("a run is in no such state", field="state")
-    for half in update.tasks:
-        _check_name(half.task, "tasks")
-        _check_integer(half.attempt, "attempt")
-        if not run_pb2.STATE_WAITING <= half.state <= run_pb2.STATE_FAILED:
-            raise ConfigError("a half is in no such state", field="state", task=half.task)
-        for field in ("since_ms", "until_ms", "announced_ms", "started_ms"):
-            _check_ms(getattr(half, field), field)
-        _check_ms(half.failure.at_ms, "at_ms")
-    _check_ms(update.failure.at_ms, "at_ms")
-
-
 def _check_name(value: str, field: str) -> None:
     """Names are checked for what they must be where they are used; here, that they are short and plain."""
     if len(value) > _MAX_NAME or not all(sign.isalnum() or sign in "_-.[]" for sign in value):
@@ -255,15 +208,10 @@ def _check_integer(value: int, field: str) -> None:
         raise ConfigError("a number is too large", field=field)
 
 
-def _check_ms(value: int, field: str) -> None:
-    if not 0 <= value < _MAX_MS:
-        raise ConfigError("no moment of this age", field=field)
-
-
 def _plain(body: Any, path: str) -> Any:
     for name in path.split("."):
         body = getattr(body, name)
-    return plain_text(body, MAX_PARTITION) if isinstance(body, str) else body
+    return plain_text(body, MAX_TEXT if path == "reason" else MAX_PARTITION) if isinstance(body, str) else body
 
 
 # --------------------------------------------------------------------------------------------------------- the wire

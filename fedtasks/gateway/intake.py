@@ -18,7 +18,7 @@ from fedtasks.wire.v1 import failure_pb2, peer_pb2
 
 log = logging.getLogger(__name__)
 
-MAX_CALLS = 512
+MAX_CALLS = 256
 """So many calls of one peer may be open at once: its conversation, and a session for each pair of workers."""
 
 MAX_STRANGERS = 64
@@ -27,12 +27,20 @@ MAX_STRANGERS = 64
 STRANGER = "a stranger"
 """Under this name they are audited."""
 
-SLOW_S = 1.0
+SLOW_S = 0.25
 """How long a refusal waits that is too frequent to be written in full."""
 
 _BURST, _PER_S = 400.0, 80.0
+"""The tokens of a peer's bucket, and those that come back each second."""
+
 _COSTS = {"lookup": 0.1, "session.open": 4.0, "peer.connect": 16.0}
-_BYTES_PER_TOKEN = 8 << 10
+"""What a request or a call costs that does not cost one token. Lookups are counted against a ticket besides."""
+
+_BYTES_PER_TOKEN, _FIELDS_PER_TOKEN = 4 << 10, 4
+"""What makes a request cost more. News of a run cost by its halves: those of the largest pass every eight seconds."""
+
+_SHORT = 8 << 10
+"""A longer request is looked through in a thread, since other peers wait for the event loop."""
 
 Dispatch = Callable[[str, peer_pb2.Envelope], Awaitable[peer_pb2.Envelope]]
 
@@ -72,10 +80,10 @@ class Intake:
         CALLER.set(peer)
         envelope = None
         try:
-            check_shape(head)
+            await self._pace(peer, _COSTS.get(head.kind, 1.0) + len(head.body) / _BYTES_PER_TOKEN)
+            await self._pace(peer, check_shape(head) / _FIELDS_PER_TOKEN)
             envelope = parse(head)
-            check_names(envelope)
-            await self._pace(peer, head.kind, len(head.body))
+            await self._check_names(envelope, len(head.body))
             return await self._dispatch(peer, envelope)
         except Exception as error:
             action, facts = facts_of(head, envelope)
@@ -113,7 +121,7 @@ class Intake:
             What is told of a refusal; more may be added.
         """
         try:
-            await self._pace(caller, action)
+            await self._pace(caller, _COSTS[action])
             yield facts
         except Exception as error:
             raise await self.refuse(caller, action, error, **facts) from error
@@ -130,8 +138,13 @@ class Intake:
             await asyncio.sleep(SLOW_S)
         return told
 
-    async def _pace(self, caller: str, kind: str, n_bytes: int = 0) -> None:
-        bucket = self._buckets.setdefault(caller, Bucket(_BURST, _PER_S))
-        wait_s = bucket.reserve(_COSTS.get(kind, 1.0 + n_bytes / _BYTES_PER_TOKEN))
+    async def _check_names(self, envelope: peer_pb2.Envelope, n_bytes: int) -> None:
+        if n_bytes > _SHORT:
+            await asyncio.to_thread(check_names, envelope)
+        else:
+            check_names(envelope)
+
+    async def _pace(self, caller: str, cost: float) -> None:
+        wait_s = self._buckets.setdefault(caller, Bucket(_BURST, _PER_S)).reserve(cost)
         if wait_s:
             await asyncio.sleep(wait_s)

@@ -21,8 +21,11 @@ log = logging.getLogger(__name__)
 BURST, PER_S = 60, 0.1
 """So many decisions of one peer are written in full at once, and so many more each second."""
 
-SUMMARY_S = 60.0
-"""How often the others are written as one row."""
+SUMMARY_BURST, SUMMARY_PER_S = 10, 1 / 60
+"""So often the others of one peer are summed up in one row: at once at first, in the long run once a minute."""
+
+FLUSH_S = 1.0
+"""How often it is looked whether there is anything to sum up."""
 
 SUMMARY = "peer.summary"
 """The action of such a row; its facts are `count`, and how often which action ended how."""
@@ -32,10 +35,10 @@ SUMMARY = "peer.summary"
 class _Account:
     """One peer's decisions."""
 
-    bucket: Bucket
+    in_full: Bucket
+    summaries: Bucket
     counted: Counter[str] = field(default_factory=Counter)
     since_ms: int = 0
-    told_s: float = 0.0
 
 
 class Ledger:
@@ -69,7 +72,7 @@ class Ledger:
         A decision that the store cannot take is counted, and written when it can.
         """
         account = self._account(actor)
-        if account.bucket.take():
+        if account.in_full.take():
             try:
                 self._store.audit.add(actor, action, decision, **facts)
             except FedtasksError as error:
@@ -83,14 +86,13 @@ class Ledger:
         return False
 
     def flush(self, *, all_at_once: bool = True) -> None:
-        """Sum up what was only counted; unless `all_at_once`, only where the last summary is a while ago."""
+        """Sum up what was only counted; unless `all_at_once`, only where that has not been done too often."""
         for actor, account in list(self._accounts.items()):
             with self._lock:
                 counted, since_ms = account.counted, account.since_ms
-                is_due = all_at_once or self._seconds() - account.told_s >= SUMMARY_S
-                if not counted or not is_due:
+                if not counted or not (all_at_once or account.summaries.take()):
                     continue
-                account.counted, account.since_ms, account.told_s = Counter(), 0, self._seconds()
+                account.counted, account.since_ms = Counter(), 0
             try:
                 facts = {"count": counted.total(), "since_ms": since_ms, "endings": dict(sorted(counted.items()))}
                 decision = "refused" if any(" refused " in f"{ending} " for ending in counted) else "noted"
@@ -105,7 +107,7 @@ class Ledger:
     async def run(self) -> None:
         """Sum up now and then, until cancelled."""
         while True:
-            await asyncio.sleep(SUMMARY_S / 12)
+            await asyncio.sleep(FLUSH_S)
             try:
                 await asyncio.to_thread(self.flush, all_at_once=False)
             except FedtasksError as error:
@@ -113,4 +115,7 @@ class Ledger:
 
     def _account(self, actor: str) -> _Account:
         with self._lock:
-            return self._accounts.setdefault(actor, _Account(Bucket(BURST, PER_S, self._seconds)))
+            if actor not in self._accounts:
+                in_full = Bucket(BURST, PER_S, self._seconds)
+                self._accounts[actor] = _Account(in_full, Bucket(SUMMARY_BURST, SUMMARY_PER_S, self._seconds))
+            return self._accounts[actor]

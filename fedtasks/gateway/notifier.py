@@ -10,6 +10,7 @@ from fedtasks.clock import DAY_MS, utc
 from fedtasks.config import Event
 from fedtasks.errors import FedtasksError, RunCancelled
 from fedtasks.gateway.base import Base
+from fedtasks.gateway.bucket import Bucket
 from fedtasks.names import APPROVE
 from fedtasks.reports.runs import status_now
 from fedtasks.reports.status import refusal_sentence, sentence
@@ -25,6 +26,9 @@ REFUSED_FOR_MS = 60_000
 """How long a DAG run must stand refused: until then it may be tried again and come to a run."""
 
 FIRST_PAUSE_MS, LONGEST_PAUSE_MS = 2_000, 300_000
+
+NOTICES, NOTICES_PER_S = 30, 1 / 60
+"""So many notices about one peer are posted at once, and so many more each second; the others wait."""
 
 Key = tuple[str, str, int]
 
@@ -42,6 +46,7 @@ class Notifier:
         self._party, self._store = base.party, base.store
         self._airflow, self._clock = base.airflow, base.clock
         self._sent: set[Key] | None = None
+        self._buckets: dict[str, Bucket] = {}
         self._pause_ms = FIRST_PAUSE_MS
         self._not_before_ms = 0
 
@@ -60,6 +65,8 @@ class Notifier:
         for about, since_ms, notice in self._notices():
             key = (notice.event.value, about, since_ms)
             if notice.event not in notify.events or key in self._sent:
+                continue
+            if not self._buckets.setdefault(notice.peer, Bucket(NOTICES, NOTICES_PER_S)).take():
                 continue
             try:
                 post(notify.webhook_url_file, notice)

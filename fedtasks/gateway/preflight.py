@@ -213,7 +213,7 @@ class Preflights:
             raise ConfigError("expected leader or follower", field="role")
         if not 0 < asked.days <= 3650:
             raise ConfigError("expected 1 to 3650 days", field="days")
-        if not NAME.fullmatch(f"r{asked.request_id[:64]}"):
+        if not asked.request_id or not NAME.fullmatch(f"r{asked.request_id[:64]}"):
             raise ConfigError("the request's name is not a plain name", field="request_id")
         if len(asked.reason) > MAX_TEXT:
             raise ConfigError(f"longer than {MAX_TEXT} characters", field="reason")

@@ -34,7 +34,6 @@ from fedtasks.errors import (
     TicketRevoked,
 )
 from fedtasks.gateway.base import Base
-from fedtasks.gateway.bounds import check_tasks
 from fedtasks.gateway.messages import (
     STATE_NAMES,
     error_from_row,
@@ -416,10 +415,10 @@ class Runs:
                 raise RunUnknown(f"run `{update.run_id}` is not one with {peer}")
             if update.version <= row.peer_version:
                 return
-            check_tasks({step["name"] for step in json.loads(row.steps_json)}, update.tasks)
-            halves = [half_from_message(row.run_id, message, peer) for message in update.tasks]
-            self._store.halves.put_all(row.run_id, halves)
-            self._catch_up(row.run_id, halves)
+            for message in update.tasks:
+                theirs = half_from_message(row.run_id, message, peer)
+                self._store.halves.put(theirs)
+                self._catch_up(theirs)
             failure = failure_from_message(update.failure, peer) if update.HasField("failure") else None
             self._store.runs.change(
                 row.run_id,
@@ -444,12 +443,11 @@ class Runs:
         else:
             self._reopen(row)
 
-    def _catch_up(self, run_id: str, halves: Sequence[HalfRow]) -> None:
-        """Halves that only wait join the peer's newer attempts."""
-        live = {theirs.task: theirs.attempt for theirs in halves if theirs.state in LIVE}
-        for own in self._store.halves.list(run_id, own=True):
-            if own.state == "waiting" and own.attempt < live.get(own.task, 0):
-                self._store.halves.put(dataclasses.replace(own, attempt=live[own.task]), bump=True)
+    def _catch_up(self, theirs: HalfRow) -> None:
+        """A half that only waits joins the peer's newer attempt."""
+        own = self._store.halves.get(theirs.run_id, theirs.task, True)
+        if own is not None and own.state == "waiting" and theirs.state in LIVE and own.attempt < theirs.attempt:
+            self._store.halves.put(dataclasses.replace(own, attempt=theirs.attempt), bump=True)
 
     def _of_peer(self, peer: str, failure: Mapping[str, Any] | None) -> dict[str, Any]:
         """Our reason for ending when the peer's half has failed: theirs, named as theirs."""

@@ -49,7 +49,7 @@ HANDSHAKE_MS = 5_000
 IDLE_MS = 30_000
 """How long a connection may stand on which nobody calls; a peer's conversation is a call."""
 
-STREAMS = 600
+STREAMS = 300
 """How many calls one connection may carry at once: more than `intake.MAX_CALLS`, which says so in words."""
 
 

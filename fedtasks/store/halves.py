@@ -67,28 +67,6 @@ class HalfBook(Repository):
             if bump:
                 bump_run(connection, run)
 
-    def put_all(self, run_id: str, rows: Sequence[HalfRow]) -> None:
-        """Insert or replace several halves of one run that one side tells of, in one transaction.
-
-        Raises
-        ------
-        AttemptStale
-            A newer attempt of one is stored; nothing was changed.
-        RunUnknown
-            There is no such run.
-        """
-        with self._write() as connection:
-            locked_run(connection, run_id)
-            query = select(self._table.c.task, self._table.c.own, self._table.c.attempt)
-            found = connection.execute(query.where(self._table.c.run_id == run_id))
-            stored = {(each.task, each.own): each.attempt for each in found}
-            for row in rows:
-                newest = stored.get((row.task, row.own), 0)
-                if row.attempt < newest:
-                    raise AttemptStale(f"attempt {row.attempt} of `{row.task}` is older than {newest}", where=run_id)
-            if rows:
-                connection.execute(self._put, [to_columns(row) for row in rows])
-
     def announce(self, run_id: str, task: str, token: str, until_ms: int) -> HalfRow:
         """Say that the local half of a task is here, and return it; a new attempt raises the run's version.
 

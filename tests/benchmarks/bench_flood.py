@@ -32,7 +32,9 @@ sys.path.insert(0, str(ROOT))
 
 from fedtasks import identity, tickets
 from fedtasks.link import status
+from fedtasks.link.client import GatewayClient
 from fedtasks.link.grpc_link import GrpcLink
+from fedtasks.store import TicketRow
 from fedtasks.wire.v1 import peer_pb2, run_pb2
 from tests.support.callers import Caller
 from tests.support.gateways import PIPELINE, Member, grant_ticket, make_members, set_address, shared_config
@@ -268,8 +270,6 @@ def grant(bank: Member, peer: Member) -> None:
         expires_s=now_s + 3600,
         limits={"runs": 10, "concurrent_runs": 5},
     )
-    from fedtasks.store import TicketRow
-
     text = tickets.issue(ticket, tickets.load_ticket_key(party.gateway.ticket_key))
     key = tickets.load_ticket_key(peer.folder / "keys" / "ticket.key")
     acceptance = tickets.accept(text, key, peer.name, now_s)
@@ -295,9 +295,7 @@ def main() -> None:
             grant(bank, peer)
         stack.enter_context(gateway(bank))
         stack.enter_context(gateway(shop))
-        targets = {
-            peer.name: Target(peer.folder / "keys", authority, listen, "") for peer in (cafe, mall)
-        }
+        targets = {peer.name: Target(peer.folder / "keys", authority, listen, "") for peer in (cafe, mall)}
         runs = {peer.name: open_run_of(bank, peer, targets[peer.name]) for peer in (cafe, mall)}
         target = Target(mall.folder / "keys", authority, listen, runs["mall"])
         clients = [stack.enter_context(member.client()) for member in (bank, shop)]
@@ -305,14 +303,13 @@ def main() -> None:
         run_id = open_run(clients[0]).run.run_id
         attempt = meet(clients, run_id)
         links: list[GrpcLink] = []
-        opening = [
-            threading.Thread(
-                target=lambda client=client, peer=peer: links.append(  # type: ignore[misc]
-                    GrpcLink(client, peer=peer, run_id=run_id, task="train", shard=0, attempt=attempt, facts={}).__enter__()
-                )
-            )
-            for client, peer in zip(clients, ("shop", "bank"), strict=True)
-        ]
+
+        def open_link(client: GatewayClient, peer: str) -> None:
+            link = GrpcLink(client, peer=peer, run_id=run_id, task="train", shard=0, attempt=attempt, facts={})
+            links.append(link.__enter__())
+
+        sides = zip(clients, ("shop", "bank"), strict=True)
+        opening = [threading.Thread(target=open_link, args=side) for side in sides]
         for thread in opening:
             thread.start()
         for thread in opening:

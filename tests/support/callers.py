@@ -44,6 +44,8 @@ class Caller:
             ("grpc.use_local_subchannel_pool", 1),
             ("grpc.max_send_message_length", -1),
             ("grpc.max_receive_message_length", -1),
+            # Unread answers then find no more room here than they must.
+            *(() if reads else (("grpc.http2.bdp_probe", 0), ("grpc.http2.lookahead_bytes", 1024))),
         )
         self.channel = grpc.secure_channel(address, credentials, options)
         self._outbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
