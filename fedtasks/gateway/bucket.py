@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable
+
+from fedtasks.clock import Clock
 
 
 class Bucket:
@@ -17,10 +17,10 @@ class Bucket:
     per_s
         How many come back each second.
     clock
-        Seconds that never go back.
+        The gateway's; when it is set back, no tokens come for a moment.
     """
 
-    def __init__(self, burst: float, per_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, burst: float, per_s: float, clock: Clock) -> None:
         self._burst, self._per_s, self._clock = burst, per_s, clock
         self._tokens, self._at = burst, clock()
         self._lock = threading.Lock()
@@ -41,6 +41,7 @@ class Bucket:
 
     def _filled(self) -> float:
         now = self._clock()
-        self._tokens = min(self._burst, self._tokens + (now - self._at) * self._per_s)
+        elapsed_s = max(0, now - self._at) / 1000
+        self._tokens = min(self._burst, self._tokens + elapsed_s * self._per_s)
         self._at = now
         return self._tokens

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+from fedtasks.clock import Clock
 from fedtasks.errors import CallsExceeded, FedtasksError, GatewayFailed
 from fedtasks.gateway.bounds import Head, check_names, check_shape, facts_of, parse
 from fedtasks.gateway.bucket import Bucket
@@ -54,6 +55,8 @@ class Intake:
         Accounts for refusals.
     dispatch
         Answers a request that is within its bounds.
+    clock
+        The gateway's clock.
 
     Notes
     -----
@@ -61,9 +64,8 @@ class Intake:
     of its own, so a peer that asks too often waits for itself alone.
     """
 
-    def __init__(self, ledger: Ledger, dispatch: Dispatch) -> None:
-        self._ledger = ledger
-        self._dispatch = dispatch
+    def __init__(self, ledger: Ledger, dispatch: Dispatch, clock: Clock) -> None:
+        self._ledger, self._dispatch, self._clock = ledger, dispatch, clock
         self._buckets: dict[str, Bucket] = {}
         self._calls: Counter[str] = Counter()
 
@@ -145,6 +147,6 @@ class Intake:
             check_names(envelope)
 
     async def _pace(self, caller: str, cost: float) -> None:
-        wait_s = self._buckets.setdefault(caller, Bucket(_BURST, _PER_S)).reserve(cost)
+        wait_s = self._buckets.setdefault(caller, Bucket(_BURST, _PER_S, self._clock)).reserve(cost)
         if wait_s:
             await asyncio.sleep(wait_s)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,8 +48,6 @@ class Ledger:
         Where the audit is.
     clock
         The gateway's clock.
-    seconds
-        Seconds that never go back.
 
     Notes
     -----
@@ -59,8 +55,8 @@ class Ledger:
     not yet summed up, at most a minute's, is lost when the process is killed; an orderly end writes it.
     """
 
-    def __init__(self, store: Store, clock: Clock, seconds: Callable[[], float] = time.monotonic) -> None:
-        self._store, self._clock, self._seconds = store, clock, seconds
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store, self._clock = store, clock
         self._accounts: dict[str, _Account] = {}
         self._lock = threading.Lock()
 
@@ -116,6 +112,6 @@ class Ledger:
     def _account(self, actor: str) -> _Account:
         with self._lock:
             if actor not in self._accounts:
-                in_full = Bucket(BURST, PER_S, self._seconds)
-                self._accounts[actor] = _Account(in_full, Bucket(SUMMARY_BURST, SUMMARY_PER_S, self._seconds))
+                in_full = Bucket(BURST, PER_S, self._clock)
+                self._accounts[actor] = _Account(in_full, Bucket(SUMMARY_BURST, SUMMARY_PER_S, self._clock))
             return self._accounts[actor]

@@ -66,7 +66,7 @@ class Notifier:
             key = (notice.event.value, about, since_ms)
             if notice.event not in notify.events or key in self._sent:
                 continue
-            if not self._buckets.setdefault(notice.peer, Bucket(NOTICES, NOTICES_PER_S)).take():
+            if not self._buckets.setdefault(notice.peer, Bucket(NOTICES, NOTICES_PER_S, self._clock)).take():
                 continue
             try:
                 post(notify.webhook_url_file, notice)

@@ -36,7 +36,7 @@ class PeerService:
         self._models = parts.models
         self._landings = parts.landings
         self._preflights = parts.preflights
-        self.intake = Intake(base.ledger, self._dispatch)
+        self.intake = Intake(base.ledger, self._dispatch, base.clock)
 
     async def control(self, _: Any, context: Context) -> None:
         """Converse with a peer that dialled."""

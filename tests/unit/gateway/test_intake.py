@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from fedtasks.clock import now_ms
 from fedtasks.errors import CallsExceeded, FedtasksError, TicketMissing
 from fedtasks.gateway import intake as module
 from fedtasks.gateway.bounds import Head, head_of
@@ -46,7 +47,7 @@ async def take(_: str, __: peer_pb2.Envelope) -> peer_pb2.Envelope:
 
 
 def test_refusal_is_told_by_its_code_and_audited_once_with_what_was_asked(store: Store) -> None:
-    answer = asyncio.run(Intake(Ledger(store, lambda: 0), refuse).answer("shop", START))
+    answer = asyncio.run(Intake(Ledger(store, now_ms), refuse, now_ms).answer("shop", START))
     assert answer.failure.code == "TICKET_MISSING"
     (row,) = store.audit.list()
     facts = {"peer": "shop", "pipeline": "train", "partition": "2026-11-21", "ticket": "t-1"}
@@ -57,7 +58,7 @@ def test_refusal_is_told_by_its_code_and_audited_once_with_what_was_asked(store:
 def test_failure_that_nobody_foresaw_is_audited_by_its_type_and_tells_the_peer_nothing(
     store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
-    answer = asyncio.run(Intake(Ledger(store, lambda: 0), fail).answer("shop", START))
+    answer = asyncio.run(Intake(Ledger(store, now_ms), fail, now_ms).answer("shop", START))
     assert (answer.failure.code, answer.failure.text) == ("GATEWAY_FAILED", "A gateway could not deal with the request")
     (row,) = store.audit.list()
     assert (row.decision, row.detail["code"], row.detail["error"]) == ("refused", "GATEWAY_FAILED", "RecursionError")
@@ -81,7 +82,7 @@ def test_request_out_of_bounds_reaches_nothing_but_the_audit(store: Store, head:
         reached.append(peer)
         return peer_pb2.Envelope()
 
-    answer = asyncio.run(Intake(Ledger(store, lambda: 0), dispatch).answer("shop", head))
+    answer = asyncio.run(Intake(Ledger(store, now_ms), dispatch, now_ms).answer("shop", head))
     assert answer.failure.code in {"MESSAGE_TOO_LARGE", "CONFIG_INVALID", "PROTOCOL_VIOLATED"}
     assert not reached
     (row,) = store.audit.list()
@@ -100,8 +101,8 @@ def test_refusals_of_a_flood_are_answered_later_logged_no_more_and_all_accounted
         await sleep(0)
 
     monkeypatch.setattr(module.asyncio, "sleep", note)
-    ledger = Ledger(store, lambda: 0, lambda: 0.0)
-    intake = Intake(ledger, refuse)
+    ledger = Ledger(store, lambda: 0)
+    intake = Intake(ledger, refuse, now_ms)
 
     async def flood() -> None:
         for _ in range(BURST + 40):
@@ -118,7 +119,7 @@ def test_refusals_of_a_flood_are_answered_later_logged_no_more_and_all_accounted
 
 def test_peer_that_asks_without_pause_waits_and_another_does_not(store: Store) -> None:
     async def work() -> tuple[float, float]:
-        loop, intake = asyncio.get_running_loop(), Intake(Ledger(store, lambda: 0), take)
+        loop, intake = asyncio.get_running_loop(), Intake(Ledger(store, now_ms), take, now_ms)
         began = loop.time()
         await asyncio.gather(*(intake.answer("mall", START) for _ in range(410)))
         flooded = loop.time() - began
@@ -132,7 +133,7 @@ def test_peer_that_asks_without_pause_waits_and_another_does_not(store: Store) -
 
 
 def test_calls_beyond_those_that_strangers_may_have_are_refused_and_accounted_for(store: Store) -> None:
-    intake = Intake(Ledger(store, lambda: 0), take)
+    intake = Intake(Ledger(store, now_ms), take, now_ms)
 
     async def call(depth: int) -> None:
         async with intake.call(STRANGER, "session.open"):
@@ -147,7 +148,7 @@ def test_calls_beyond_those_that_strangers_may_have_are_refused_and_accounted_fo
 
 
 def test_call_that_is_refused_when_it_begins_says_so_by_an_error_of_the_registry(store: Store) -> None:
-    intake = Intake(Ledger(store, lambda: 0), take)
+    intake = Intake(Ledger(store, now_ms), take, now_ms)
 
     async def begin() -> None:
         async with intake.opening("shop", "session.open") as facts:
