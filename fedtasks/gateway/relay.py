@@ -20,6 +20,9 @@ from fedtasks.link.status import ATTEMPT, RUN, SHARD, TASK
 
 log = logging.getLogger(__name__)
 
+_MAX_TEXT = 128
+"""The longest name in a session's metadata; a run's is the longest, with 108."""
+
 
 class SessionKey(NamedTuple):
     """What two workers must have in common to meet."""
@@ -34,7 +37,11 @@ class SessionKey(NamedTuple):
         """Read the key from a stream's metadata; raise `ProtocolViolated` where it has none."""
         said = dict(metadata or ())
         try:
-            return cls(said[RUN], said[TASK], int(said[SHARD]), int(said[ATTEMPT]))
+            texts = [said[name] for name in (RUN, TASK, SHARD, ATTEMPT)]
+            if max(map(len, texts)) > _MAX_TEXT:
+                raise ProtocolViolated(f"the session's metadata is longer than {_MAX_TEXT} characters")
+            run_id, task, shard, attempt = texts
+            return cls(run_id, task, int(shard), int(attempt))
         except (KeyError, ValueError) as error:
             raise ProtocolViolated(f"the session's metadata lacks or garbles {error}") from error
 
