@@ -30,7 +30,7 @@ MAX_FIELDS = {"run_update": 2_500, "start_run": 250, "answers": 1_100}
 _MAX_FIELDS = 64
 """Those of any other."""
 
-_MAX_NAME = 128
+_MAX_NAME = 200
 _MAX_INTEGER = (1 << 31) - 1
 
 _SIGNED = re.compile(r"[A-Za-z0-9_.=-]*")

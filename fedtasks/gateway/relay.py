@@ -20,8 +20,8 @@ from fedtasks.link.status import ATTEMPT, RUN, SHARD, TASK
 
 log = logging.getLogger(__name__)
 
-_MAX_TEXT = 128
-"""The longest name in a session's metadata; a run's is the longest, with 108."""
+_MAX_TEXT = 200
+"""The longest name in a session's metadata; a run's is the longest, as it is made of other names."""
 
 
 class SessionKey(NamedTuple):

@@ -102,7 +102,7 @@ def test_message_that_is_too_long_or_holds_too_much_is_refused_before_it_is_pars
 @pytest.mark.parametrize(
     ("body", "field"),
     [
-        ({"start_run": peer_pb2.StartRun(pipeline="a" * 129)}, "pipeline"),
+        ({"start_run": peer_pb2.StartRun(pipeline="a" * 201)}, "pipeline"),
         ({"start_run": peer_pb2.StartRun(partition="a/b")}, "partition"),
         ({"start_run": peer_pb2.StartRun(ticket_id="\x1b[2J")}, "ticket_id"),
         ({"start_run": peer_pb2.StartRun(number=2**32 - 1)}, "number"),
