@@ -34,10 +34,11 @@ class Bucket:
             return True
 
     def reserve(self, n: float = 1.0) -> float:
-        """Take `n` tokens in any case; returns after how many seconds they will have been there."""
+        """Take `n` tokens, also if there are none left; returns for how many seconds those before are still owed."""
         with self._lock:
-            self._tokens = self._filled() - n
-            return max(0.0, -self._tokens / self._per_s)
+            debt = -self._filled()
+            self._tokens -= n
+            return max(0.0, debt / self._per_s)
 
     def _filled(self) -> float:
         now = self._clock()

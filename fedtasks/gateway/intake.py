@@ -31,14 +31,14 @@ STRANGER = "a stranger"
 SLOW_S = 0.25
 """How long a refusal waits that is too frequent to be written in full."""
 
-_BURST, _PER_S = 400.0, 80.0
+_BURST, _PER_S = 500.0, 100.0
 """The tokens of a peer's bucket, and those that come back each second."""
 
-_COSTS = {"lookup": 0.1, "session.open": 4.0, "peer.connect": 16.0}
+_COSTS = {"lookup": 0.1, "session.open": 5.0, "peer.connect": 20.0}
 """What a request or a call costs that does not cost one token. Lookups are counted against a ticket besides."""
 
-_BYTES_PER_TOKEN, _FIELDS_PER_TOKEN = 4 << 10, 2
-"""What makes a request cost more. News of a run cost by its halves: those of the largest pass every thirteen seconds."""
+_PER_BYTE, _FIELDS_FREE, _PER_FIELD = 1 / 4096, 64, 0.6
+"""What long requests cost besides: news of the largest run pass every twelve seconds, those of a small one at once."""
 
 Dispatch = Callable[[str, peer_pb2.Envelope], Awaitable[peer_pb2.Envelope]]
 
@@ -79,8 +79,8 @@ class Intake:
         CALLER.set(peer)
         envelope = None
         try:
-            await self._pace(peer, _COSTS.get(head.kind, 1.0) + len(head.body) / _BYTES_PER_TOKEN)
-            await self._pace(peer, check_shape(head) / _FIELDS_PER_TOKEN)
+            await self._pace(peer, _COSTS.get(head.kind, 1.0) + len(head.body) * _PER_BYTE)
+            await self._pace(peer, max(0, check_shape(head) - _FIELDS_FREE) * _PER_FIELD)
             envelope = parse(head)
             check_names(envelope)
             return await self._dispatch(peer, envelope)

@@ -42,6 +42,8 @@ from tests.support.runs import STEPS, meet, open_run
 
 CALLS = int(os.environ.get("CALLS", "600"))
 ROUND_TRIPS = CALLS // 3
+PAUSE_S = 0.01
+"""Between two control calls: a gateway has seldom more to say."""
 HALF_OPEN = 1_200
 PASSES = 3
 
@@ -169,6 +171,7 @@ def control_ms(caller: Caller, run_id: str, versions: Iterator[int]) -> list[flo
     """How long the calls of an honest peer take: a question, and news of a run, in turns."""
     taken = []
     for number in range(CALLS):
+        time.sleep(PAUSE_S)
         began = time.perf_counter()
         if number % 2:
             half = run_pb2.Half(task="train", attempt=1, state=run_pb2.STATE_WAITING, since_ms=number)

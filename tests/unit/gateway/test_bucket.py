@@ -13,12 +13,12 @@ def test_bucket_gives_its_burst_at_once_and_then_what_time_brings() -> None:
     assert [bucket.take() for _ in range(4)] == [True, True, True, False]
 
 
-def test_bucket_that_is_empty_says_how_long_each_must_wait() -> None:
+def test_bucket_in_debt_says_how_long_that_lasts() -> None:
     now = [0]
     bucket = Bucket(2, 4, lambda: now[0])
-    assert [bucket.reserve() for _ in range(4)] == [0, 0, 0.25, 0.5]
-    now[0] += 500
-    assert bucket.reserve(2) == 0.5
+    assert [bucket.reserve() for _ in range(5)] == [0, 0, 0, 0.25, 0.5]
+    now[0] += 750
+    assert [bucket.reserve(100), bucket.reserve()] == [0, 25]
 
 
 def test_clock_that_is_set_back_takes_no_tokens_away() -> None:

@@ -121,7 +121,7 @@ def test_peer_that_asks_without_pause_waits_and_another_does_not(store: Store) -
     async def work() -> tuple[float, float]:
         loop, intake = asyncio.get_running_loop(), Intake(Ledger(store, now_ms), take, now_ms)
         began = loop.time()
-        await asyncio.gather(*(intake.answer("mall", START) for _ in range(410)))
+        await asyncio.gather(*(intake.answer("mall", START) for _ in range(520)))
         flooded = loop.time() - began
         began = loop.time()
         await intake.answer("shop", START)
