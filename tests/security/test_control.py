@@ -241,7 +241,8 @@ def attack(hostile: HostilePeer, victim: Member, inputs: Iterator[tuple[str, pee
             began = time.monotonic()
             outcome, code = hostile.ask(envelope)
             TALLY.add(outcome)
-            seen[outcome.value] += 1
+            # gRPC itself ends a stream beyond its own bound, and nothing of that reaches the gateway.
+            seen[outcome.value] += not code.startswith("RESOURCE_EXHAUSTED")
             if outcome is not Outcome.REFUSED:
                 wrong.append(f"{name}: {outcome.value} {code}, {time.monotonic() - began:.1f} s")
     assert not wrong
