@@ -20,10 +20,13 @@ BURST, PER_S = 60, 0.1
 """So many decisions of one peer are written in full at once, and so many more each second."""
 
 SUMMARY_BURST, SUMMARY_PER_S = 10, 1 / 60
-"""So often the others of one peer are summed up in one row: at once at first, in the long run once a minute."""
+"""So many summaries of one peer there may be at first, and so many more each second: one a minute."""
 
 FLUSH_S = 1.0
 """How often it is looked whether there is anything to sum up."""
+
+QUIET_MS, LONGEST_MS = 1_000, 60_000
+"""It is summed up when nothing has come for a moment, and at the latest after a minute."""
 
 SUMMARY = "peer.summary"
 """The action of such a row; its facts are `count`, and how often which action ended how."""
@@ -37,6 +40,12 @@ class _Account:
     summaries: Bucket
     counted: Counter[str] = field(default_factory=Counter)
     since_ms: int = 0
+    last_ms: int = 0
+
+    def is_due(self, now_ms: int) -> bool:
+        quiet_ms, waiting_ms = now_ms - self.last_ms, now_ms - self.since_ms
+        is_time = not 0 <= quiet_ms < QUIET_MS or not 0 <= waiting_ms < LONGEST_MS
+        return is_time and self.summaries.take()
 
 
 class Ledger:
@@ -77,7 +86,8 @@ class Ledger:
                 return True
         ending = f"{action} {decision} {facts.get('code', '')}".strip()
         with self._lock:
-            account.since_ms = account.since_ms or self._clock()
+            account.last_ms = self._clock()
+            account.since_ms = account.since_ms or account.last_ms
             account.counted[ending] += 1
         return False
 
@@ -86,7 +96,7 @@ class Ledger:
         for actor, account in list(self._accounts.items()):
             with self._lock:
                 counted, since_ms = account.counted, account.since_ms
-                if not counted or not (all_at_once or account.summaries.take()):
+                if not counted or not (all_at_once or account.is_due(self._clock())):
                     continue
                 account.counted, account.since_ms = Counter(), 0
             try:

@@ -62,6 +62,7 @@ class Reconciler:
         self._cleared: set[tuple[str, str, int]] = set()
         self._looked_ms: dict[tuple[str, str], int] = {}
         self._refused_ms: dict[str, int] = {}
+        self._last_look: dict[str, tuple[int, int]] = {}
         self._airflow_down = False
 
     async def run(self) -> None:
@@ -138,6 +139,8 @@ class Reconciler:
         for run in await asyncio.to_thread(lambda: self._store.runs.list(limit=200)):
             if run.state != "running" and now - (run.closed_ms or 0) > MEMORY_MS:
                 continue
+            if not self._is_due(run.run_id):
+                continue
             await self._check_ticket(run)
             await self._check_sessions(run)
             try:
@@ -149,6 +152,18 @@ class Reconciler:
                 self._airflow_down = True
             else:
                 self._airflow_down = False
+
+    def _is_due(self, run_id: str) -> bool:
+        """Return whether a run has changed since it was last looked at, or that is a while ago.
+
+        So the changes of one run cost nothing for the others, however many halves those have.
+        """
+        mark, now = self._changes.mark(run_id), self._clock()
+        last_mark, last_ms = self._last_look.get(run_id, (-1, 0))
+        if mark == last_mark and 0 <= now - last_ms < PASS_S * 500:
+            return False
+        self._last_look[run_id] = (mark, now)
+        return True
 
     async def _check_ticket(self, run: RunRow) -> None:
         """A revoked ticket ends its runs."""
