@@ -102,7 +102,7 @@ class Intake:
         most = MAX_STRANGERS if caller == STRANGER else MAX_CALLS
         if self._calls[caller] >= most:
             error = CallsExceeded(most=most)
-            await asyncio.to_thread(self._ledger.add, caller, action, "refused", peer=caller, code=error.code)
+            await asyncio.to_thread(self._ledger.refuse, caller, action, error, peer=caller)
             raise error
         self._calls[caller] += 1
         try:
@@ -128,10 +128,9 @@ class Intake:
     async def refuse(self, caller: str, action: str, error: Exception, **facts: Any) -> FedtasksError:
         """Account for a refusal; returns, late if there are too many, what the caller is told."""
         told = error if isinstance(error, FedtasksError) else GatewayFailed()
-        facts |= {"code": told.code, "clause": told.fields.get("clause", "")}
         if told is not error:
             facts["error"] = type(error).__name__
-        if await asyncio.to_thread(self._ledger.add, caller, action, "refused", peer=caller, **facts):
+        if await asyncio.to_thread(self._ledger.refuse, caller, action, told, peer=caller, **facts):
             log.warning("%s of %s is refused: %s", action, caller, told, exc_info=None if told is error else error)
         else:
             await asyncio.sleep(SLOW_S)

@@ -8,6 +8,7 @@ import threading
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from fedtasks.clock import Clock
 from fedtasks.errors import FedtasksError
@@ -67,6 +68,7 @@ class Ledger:
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store, self._clock = store, clock
         self._accounts: dict[str, _Account] = {}
+        self._refused: WeakKeyDictionary[FedtasksError, bool] = WeakKeyDictionary()
         self._lock = threading.Lock()
 
     def add(self, actor: str, action: str, decision: str, **facts: Any) -> bool:
@@ -90,6 +92,19 @@ class Ledger:
             account.since_ms = account.since_ms or account.last_ms
             account.counted[ending] += 1
         return False
+
+    def refuse(self, actor: str, action: str, error: FedtasksError, /, **facts: Any) -> bool:
+        """Account for a refusal, once: who knows most of it does so first, and who passes the error on finds it done.
+
+        Returns
+        -------
+        bool
+            Whether it was written in full.
+        """
+        if error not in self._refused:
+            facts = {**facts, "code": error.code, "clause": error.fields.get("clause", "")}
+            self._refused[error] = self.add(actor, action, "refused", **facts)
+        return self._refused[error]
 
     def flush(self, *, all_at_once: bool = True) -> None:
         """Sum up what was only counted; unless `all_at_once`, only where that has not been done too often."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fedtasks.errors import StoreUnavailable
+from fedtasks.errors import StoreUnavailable, TicketExpired
 from fedtasks.gateway.ledger import BURST, SUMMARY, SUMMARY_BURST, Ledger
 from fedtasks.store import Store
 
@@ -78,3 +78,11 @@ def test_refusal_that_the_store_cannot_take_is_written_when_it_can(
             ledger.flush()
     ledger.flush()
     assert accounted(store, "mall") == 1
+
+
+def test_refusal_that_two_places_see_is_one_row_of_the_first(store: Store) -> None:
+    ledger, error = Ledger(store, lambda: 0), TicketExpired(clause="window")
+    assert ledger.refuse("shop", "run.reopen", error, run_id="r")
+    assert ledger.refuse("shop", "run.update", error)
+    (row,) = store.audit.list()
+    assert (row.action, row.detail) == ("run.reopen", {"run_id": "r", "code": "TICKET_EXPIRED", "clause": "window"})
