@@ -36,6 +36,14 @@ _SCHEMES = ("file", "hdfs", "webhdfs")
 MAX_CLASSES = 1000
 """How many classes a label may have."""
 
+SOCKET = "unix://"
+"""What the address of a worker side begins with that is a Unix socket."""
+
+WORKERS = "run/workers.sock"
+"""Where a gateway serves its workers by default."""
+
+_MAX_SOCKET_NAME = 80
+
 
 def check_name(value: str, field_name: str) -> None:
     """Raise `ConfigError` unless `value` is a plain name."""
@@ -244,35 +252,51 @@ class Gateway:
 
     Parameters
     ----------
-    workers
-        Where own workers reach the gateway: ``host:port`` on loopback.
-    listen
-        Where peers reach it; without it the gateway only dials.
     certificate, private_key, authority
         TLS identity (PEM files); `authority` is what peers must be given.
     ticket_key
         Ed25519 key that signs tickets and receipts (PEM file).
     worker_secret_file
         File with the secret that workers present.
+    workers
+        Where this party's workers reach it: a Unix socket in a folder of its own, as ``unix:///path`` or as a path
+        relative to party.yaml; or ``host:port``, served over TLS with `certificate`.
+    listen
+        Where peers reach it; without it the gateway only dials.
     """
 
-    workers: str
     certificate: Path
     private_key: Path
     authority: Path
     ticket_key: Path
     worker_secret_file: Path
+    workers: str = WORKERS
     listen: str | None = None
 
     def __post_init__(self) -> None:
-        host, _ = split_address(self.workers, "workers")
-        if not is_loopback(host):
-            raise ConfigError(
-                "own workers are served without TLS, so this must be a loopback address such as 127.0.0.1",
-                field="workers",
-            )
+        if self.socket is None:
+            _check_workers(self.workers)
+        elif len(os.fsencode(self.socket.name)) > _MAX_SOCKET_NAME:
+            text = f"the name of a socket has at most {_MAX_SOCKET_NAME} bytes; shorten `{self.socket.name}`"
+            raise ConfigError(text, field="workers")
         if self.listen is not None:
             split_address(self.listen, "listen")
+
+    @property
+    def socket(self) -> Path | None:
+        """The Unix socket of the worker side; None where that is TLS on ``host:port``."""
+        path = self.workers.removeprefix(SOCKET)
+        if "://" in path or path.startswith("unix:") or not Path(path).name or "/" not in path:
+            return None
+        return Path(path)
+
+
+def _check_workers(address: str) -> None:
+    try:
+        split_address(address, "workers")
+    except ConfigError:
+        expected = f"neither a socket in a folder of its own, such as {WORKERS}, nor host:port"
+        raise ConfigError(f"`{address}` is {expected}", field="workers") from None
 
 
 @dataclass(frozen=True)
@@ -518,7 +542,10 @@ def _resolve(plain: dict[str, object], party: Party, folder: Path) -> None:
                 if holder.get(name) is not None:
                     holder[name] = str(folder / str(holder[name]))
 
-    below(plain.get("gateway"), *_PATHS)
+    gateway = plain.get("gateway")
+    below(gateway, *_PATHS)
+    if isinstance(gateway, dict) and party.gateway.socket is not None:
+        gateway["workers"] = f"{SOCKET}{folder / party.gateway.socket}"
     below(plain.get("airflow"), "password_file")
     below(plain.get("notify"), "webhook_url_file")
     below(plain, "psi_key", "psi_oprf_key")

@@ -740,8 +740,8 @@ class PortInUse(MachineError):
     """Raised when a listener's port is taken."""
 
     code = "PORT_IN_USE"
-    summary = "A port is in use"
-    remedy = "Stop the other process or choose another port in party.yaml"
+    summary = "A port or socket is in use"
+    remedy = "Stop the other process or name another port or socket in party.yaml"
 
 
 class ProcessFailed(MachineError):

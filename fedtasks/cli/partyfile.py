@@ -19,7 +19,7 @@ TEMPLATE = """\
 name: {name}
 
 gateway:
-  # Where own workers reach the gateway: loopback only.
+  # Where this party's workers reach the gateway: a socket on this machine, or host:port (TLS) from others too.
   workers: {workers}
   # Where peers reach the gateway. Without it, this party dials and the peer needs an open port.
   {listen}
@@ -108,7 +108,7 @@ def replace_checked(file: Path, text: str) -> None:
     ConfigError
         The new text would not load; names the line in it.
     """
-    mode = file.stat().st_mode & 0o777 if file.exists() else 0o644
+    mode = file.stat().st_mode & 0o777 if file.exists() else 0o600
     descriptor, name = tempfile.mkstemp(prefix=f".{file.name}-", dir=file.parent)
     partial = Path(name)
     try:

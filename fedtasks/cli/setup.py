@@ -19,7 +19,7 @@ from fedtasks.cli.output import (
     say,
     tell,
 )
-from fedtasks.config import check_name, load_party
+from fedtasks.config import WORKERS, check_name, load_party
 from fedtasks.errors import ConfigError, PeerIdentity
 
 identity_app = typer.Typer(no_args_is_help=True, help="This party's certificate and public card.")
@@ -36,7 +36,9 @@ def init(
         str | None,
         typer.Option("--address", help="host:port that peers dial, for the card; by default what --listen says."),
     ] = None,
-    workers: Annotated[str, typer.Option(help="host:port for own workers, on loopback.")] = "127.0.0.1:7401",
+    workers: Annotated[
+        str, typer.Option(help="Where this party's workers reach the gateway: a socket, or host:port (TLS).")
+    ] = WORKERS,
     airflow_url: Annotated[str, typer.Option(help="Where this party's Airflow is.")] = "http://127.0.0.1:8080",
     airflow_user: Annotated[str, typer.Option(help="Whom the gateway logs in as.")] = "fedtasks",
     airflow_password_file: Annotated[

@@ -6,13 +6,12 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import grpc
 
 from fedtasks.clock import Clock, now_ms
-from fedtasks.config import Party, read_secret
-from fedtasks.errors import PortInUse
+from fedtasks.config import Party
 from fedtasks.gateway.admission import Admission
 from fedtasks.gateway.airflow_api import AirflowApi
 from fedtasks.gateway.base import Base
@@ -20,7 +19,7 @@ from fedtasks.gateway.changes import Changes
 from fedtasks.gateway.control_stream import KEEPALIVE, MESSAGES, PeerConnection
 from fedtasks.gateway.descriptors import descriptor_limit, max_connections, raise_descriptor_limit
 from fedtasks.gateway.fair_threads import FairThreads
-from fedtasks.gateway.interceptors import SecretInterceptor, StatusInterceptor, raw_handler
+from fedtasks.gateway.interceptors import StatusInterceptor, raw_handler
 from fedtasks.gateway.landings import Landings
 from fedtasks.gateway.ledger import Ledger
 from fedtasks.gateway.lookups import Lookups
@@ -33,15 +32,13 @@ from fedtasks.gateway.reconciler import Reconciler
 from fedtasks.gateway.relay import Relay
 from fedtasks.gateway.runs import Runs
 from fedtasks.gateway.tickets import Tickets
+from fedtasks.gateway.worker_listener import bind, listen_for_workers
 from fedtasks.gateway.worker_service import WorkerService
 from fedtasks.identity import trusted_authority
 from fedtasks.store import Store
 from fedtasks.tickets import load_ticket_key
-from fedtasks.wire.v1 import worker_pb2_grpc
 
 log = logging.getLogger(__name__)
-
-_WORKER_MESSAGES = (("grpc.max_receive_message_length", 8 << 20), ("grpc.max_send_message_length", 8 << 20))
 
 HANDSHAKE_MS = 5_000
 """How long a caller may take from its first packet to the end of TLS and the first frame of HTTP/2."""
@@ -97,7 +94,7 @@ class Gateway:
         # End last: bytes cross, and peers ask, until the listeners have closed.
         stack.push_async_callback(parts.relay.flush)
         stack.push_async_callback(asyncio.to_thread, parts.base.ledger.flush)
-        await stack.enter_async_context(self._listen_for_workers(WorkerService(parts)))
+        await stack.enter_async_context(listen_for_workers(party.gateway, WorkerService(parts)))
         if party.gateway.listen is not None:
             await stack.enter_async_context(self._listen_for_peers(peers, party.gateway.listen))
         async with asyncio.TaskGroup() as tasks:
@@ -137,25 +134,6 @@ class Gateway:
         )
 
     @contextlib.asynccontextmanager
-    async def _listen_for_workers(self, service: WorkerService) -> AsyncIterator[None]:
-        gateway = self._party.gateway
-        interceptors = (
-            StatusInterceptor(shows_detail=True),
-            SecretInterceptor(read_secret(gateway.worker_secret_file)),
-        )
-        server = grpc.aio.server(
-            interceptors=interceptors, options=(*KEEPALIVE, *_WORKER_MESSAGES, ("grpc.so_reuseport", 0))
-        )
-        worker_pb2_grpc.add_WorkerGatewayServicer_to_server(service, server)
-        server.add_generic_rpc_handlers((raw_handler("fedtasks.v1.WorkerGateway", Session=service.session),))
-        _bind(lambda: server.add_insecure_port(gateway.workers), gateway.workers, "gateway.workers")
-        await server.start()
-        try:
-            yield
-        finally:
-            await server.stop(grace=0.5)
-
-    @contextlib.asynccontextmanager
     async def _listen_for_peers(self, service: PeerService, address: str) -> AsyncIterator[None]:
         gateway = self._party.gateway
         authorities = b"".join(trusted_authority(peer.authority) for peer in self._party.peers)
@@ -176,7 +154,7 @@ class Gateway:
         server = grpc.aio.server(interceptors=(StatusInterceptor(shows_detail=False),), options=options)
         handler = raw_handler("fedtasks.v1.PeerGateway", Control=service.control, Session=service.session)
         server.add_generic_rpc_handlers((handler,))
-        _bind(lambda: server.add_secure_port(address, credentials), address, "gateway.listen")
+        bind(lambda: server.add_secure_port(address, credentials), address, "gateway.listen")
         await server.start()
         log.info("gateway of %s listens for peers at %s", self._party.name, address)
         try:
@@ -191,15 +169,6 @@ class Gateway:
             private_key=gateway.private_key.read_bytes(),
             certificate_chain=gateway.certificate.read_bytes(),
         )
-
-
-def _bind(bind: Callable[[], int], address: str, field: str) -> None:
-    try:
-        port = bind()
-    except RuntimeError as error:
-        raise PortInUse(f"`{address}` cannot be bound", where=f"party.yaml: {field}") from error
-    if port == 0:
-        raise PortInUse(f"`{address}` cannot be bound", where=f"party.yaml: {field}")
 
 
 def serve(party: Party) -> None:

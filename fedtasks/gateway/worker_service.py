@@ -1,4 +1,4 @@
-"""What this party's workers may ask of their gateway, on loopback."""
+"""What this party's workers may ask of their gateway."""
 
 # The protocol names and documents the methods of a service.
 # ruff: noqa: N802, D102

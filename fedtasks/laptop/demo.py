@@ -128,10 +128,10 @@ def prepare(folder: Path, *, dags: tuple[Path, Path] = (DAGS, DAGS)) -> tuple[Lo
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MARK).touch()
-    ports = free_ports(5)
-    bank = LocalParty(folder / "bank", "bank", "127.0.0.1", ports[0], ports[1], f"127.0.0.1:{ports[2]}", dags[0])
+    ports = free_ports(3)
+    bank = LocalParty(folder / "bank", "bank", "127.0.0.1", ports[0], f"127.0.0.1:{ports[1]}", dags[0])
     # The shop has no inbound port: it dials, and everything flows both ways.
-    shop = LocalParty(folder / "shop", "shop", "127.0.0.2", ports[3], ports[4], None, dags[1])
+    shop = LocalParty(folder / "shop", "shop", "127.0.0.2", ports[2], None, dags[1])
     return bank, shop
 
 

@@ -29,8 +29,8 @@ class LocalParty:
         The party's name.
     host
         Loopback address of its Airflow; cookies are per host, so two parties need two.
-    airflow_port, workers_port
-        Where its Airflow and its gateway's worker side listen.
+    airflow_port
+        Where its Airflow listens.
     listen
         Where its gateway listens for peers, ``host:port``; None when it only dials.
     dags
@@ -43,7 +43,6 @@ class LocalParty:
     name: str
     host: str
     airflow_port: int
-    workers_port: int
     listen: str | None
     dags: Path
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -71,7 +70,7 @@ class LocalParty:
 
     def init(self, datasets: str) -> None:
         """Make keys and party.yaml, and declare `datasets` (YAML text of the list's items)."""
-        arguments = ["--folder", str(self.folder), "--workers", f"127.0.0.1:{self.workers_port}"]
+        arguments = ["--folder", str(self.folder)]
         arguments += ["--airflow-url", self.airflow.url, "--airflow-user", self.airflow.user]
         arguments += ["--airflow-password-file", str(self.airflow.password_file)]
         if self.listen is not None:

@@ -15,8 +15,9 @@ from typing import Any, Self, TypeVar
 
 import grpc
 
-from fedtasks.config import Party, read_secret
+from fedtasks.config import Party
 from fedtasks.errors import ConfigError, FedtasksError, GatewayUnreachable
+from fedtasks.link.doorway import Doorway, WorkerSide
 from fedtasks.link.status import SECRET, from_rpc_error
 from fedtasks.wire.v1 import failure_pb2, lookup_pb2, model_pb2, run_pb2, ticket_pb2, worker_pb2, worker_pb2_grpc
 
@@ -27,19 +28,6 @@ T = TypeVar("T")
 PATIENCE_S = 30.0
 CALL_TIMEOUT_S = 120.0
 SESSION = "/fedtasks.v1.WorkerGateway/Session"
-
-OPTIONS = (
-    # A gateway that hangs is noticed although its socket stays open; one that restarts is found within two seconds.
-    ("grpc.keepalive_time_ms", 20_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 1_000),
-    ("grpc.max_reconnect_backoff_ms", 2_000),
-    ("grpc.max_receive_message_length", -1),
-    ("grpc.max_send_message_length", -1),
-    ("grpc.enable_http_proxy", 0),
-)
 
 
 def backoff(first_s: float = 0.1, most_s: float = 2.0) -> Iterator[float]:
@@ -58,10 +46,8 @@ class GatewayClient:
 
     Parameters
     ----------
-    address
-        ``host:port`` of the gateway's worker side, on loopback.
-    secret
-        The worker secret.
+    side
+        Where the gateway serves its workers.
     patience_s
         How long a call tries to reach the gateway.
 
@@ -71,14 +57,16 @@ class GatewayClient:
         From every call: the gateway did not answer within `patience_s`.
     SecretRejected
         From every call: the secret is not the gateway's.
+    ConfigError
+        From every call: others may reach the folder of the gateway's socket. The secret was not told.
     """
 
-    def __init__(self, address: str, secret: str, *, patience_s: float = PATIENCE_S) -> None:
-        self.address = address
-        self._metadata = ((SECRET, secret),)
+    def __init__(self, side: WorkerSide, *, patience_s: float = PATIENCE_S) -> None:
+        self.address = side.address
+        self._metadata = ((SECRET, side.secret),)
         self._patience_s = patience_s
         self._opening = threading.Lock()
-        self._channel: grpc.Channel | None = None
+        self._doorway = Doorway(side)
         self._closed = threading.Event()
 
     @classmethod
@@ -88,9 +76,9 @@ class GatewayClient:
         Raises
         ------
         ConfigError
-            The secret's file is missing, empty, or readable by others.
+            The secret's file is missing, empty, or readable by others; or the authority cannot be read.
         """
-        return cls(party.gateway.workers, read_secret(party.gateway.worker_secret_file), patience_s=patience_s)
+        return cls(WorkerSide.of(party), patience_s=patience_s)
 
     def __enter__(self) -> Self:
         return self
@@ -102,9 +90,7 @@ class GatewayClient:
         """Hang up; calls under way end."""
         self._closed.set()
         with self._opening:
-            if self._channel is not None:
-                self._channel.close()
-                self._channel = None
+            self._doorway.close()
 
     # -------------------------------------------------------------------------------------------------------- runs
     def open_run(self, **fields: Any) -> worker_pb2.OpenRunResponse:
@@ -295,7 +281,8 @@ class GatewayClient:
         request = worker_pb2.WatchTaskRequest(run_id=run_id, task=task)
         patience = _Patience(self._patience_s)
         while True:
-            call = worker_pb2_grpc.WorkerGatewayStub(self._open()).WatchTask(request, metadata=self._metadata)
+            stub = worker_pb2_grpc.WorkerGatewayStub(self._open(patience))
+            call = stub.WatchTask(request, metadata=self._metadata)
             try:
                 for response in call:
                     patience.renew()
@@ -408,7 +395,7 @@ class GatewayClient:
         while not self._closed.is_set():
             outgoing: queue.SimpleQueue[worker_pb2.ServeLookupsRequest | None] = queue.SimpleQueue()
             outgoing.put(worker_pb2.ServeLookupsRequest(offer=offer))
-            stub = worker_pb2_grpc.WorkerGatewayStub(self._open())
+            stub = worker_pb2_grpc.WorkerGatewayStub(self._open(patience))
             call = stub.ServeLookups(iter(outgoing.get, None), metadata=self._metadata)
             try:
                 for request in call:
@@ -429,22 +416,28 @@ class GatewayClient:
     # ---------------------------------------------------------------------------------------------------- sessions
     def open_session(self, metadata: Mapping[str, str], outgoing: Iterator[bytes]) -> Any:
         """Open the stream of a link, frames as bytes both ways; iterate over the call, and cancel it to hang up."""
-        method = self._open().stream_stream(SESSION, request_serializer=None, response_deserializer=None)
+        method = self._open(_Patience(self._patience_s)).stream_stream(
+            SESSION, request_serializer=None, response_deserializer=None
+        )
         return method(outgoing, metadata=(*self._metadata, *metadata.items()))
 
     # ------------------------------------------------------------------------------------------------------- inner
-    def _open(self) -> grpc.Channel:
-        with self._opening:
+    def _open(self, patience: _Patience) -> grpc.Channel:
+        """Return a channel; one whose socket is not there yet is waited for."""
+        while True:
+            try:
+                with self._opening:
+                    if not self._closed.is_set():
+                        return self._doorway.channel()
+            except GatewayUnreachable as failure:
+                self._closed.wait(patience.next_delay(failure))
             if self._closed.is_set():
                 raise GatewayUnreachable("the client was closed", where=self.address)
-            if self._channel is None:
-                self._channel = grpc.insecure_channel(self.address, options=OPTIONS)
-            return self._channel
 
     def _call(self, method: str, request: Any, _response: Callable[..., T]) -> T:
         patience = _Patience(self._patience_s)
         while True:
-            call = getattr(worker_pb2_grpc.WorkerGatewayStub(self._open()), method)
+            call = getattr(worker_pb2_grpc.WorkerGatewayStub(self._open(patience)), method)
             try:
                 response: T = call(request, metadata=self._metadata, timeout=CALL_TIMEOUT_S)
                 return response
@@ -460,22 +453,22 @@ class AsyncGatewayClient:
 
     Parameters
     ----------
-    address, secret
+    side
         As for `GatewayClient`.
     patience_s
         How long a watch tries to reach a gateway that does not answer.
     """
 
-    def __init__(self, address: str, secret: str, *, patience_s: float = 600.0) -> None:
-        self.address = address
-        self._metadata = ((SECRET, secret),)
+    def __init__(self, side: WorkerSide, *, patience_s: float = 600.0) -> None:
+        self.address = side.address
+        self._metadata = ((SECRET, side.secret),)
         self._patience_s = patience_s
-        self._channel: grpc.aio.Channel | None = None
+        self._doorway = Doorway(side, grpc.aio)
 
     @classmethod
     def of(cls, party: Party, *, patience_s: float = 600.0) -> Self:
         """Make the client of a party's own gateway; raise `ConfigError` when the secret cannot be read."""
-        return cls(party.gateway.workers, read_secret(party.gateway.worker_secret_file), patience_s=patience_s)
+        return cls(WorkerSide.of(party), patience_s=patience_s)
 
     async def __aenter__(self) -> Self:
         return self
@@ -485,9 +478,7 @@ class AsyncGatewayClient:
 
     async def close(self) -> None:
         """Hang up."""
-        if self._channel is not None:
-            await self._channel.close()
-            self._channel = None
+        await self._doorway.aclose()
 
     async def watch(self, run_id: str, task: str) -> AsyncIterator[run_pb2.Meeting]:
         """Yield the meeting now and at every change, for ever; goes on over a restart of the gateway.
@@ -502,9 +493,12 @@ class AsyncGatewayClient:
         request = worker_pb2.WatchTaskRequest(run_id=run_id, task=task)
         patience = _Patience(self._patience_s)
         while True:
-            if self._channel is None:
-                self._channel = grpc.aio.insecure_channel(self.address, options=OPTIONS)
-            call = worker_pb2_grpc.WorkerGatewayStub(self._channel).WatchTask(request, metadata=self._metadata)
+            try:
+                channel = self._doorway.channel()
+            except GatewayUnreachable as unreachable:
+                await asyncio.sleep(patience.next_delay(unreachable))
+                continue
+            call = worker_pb2_grpc.WorkerGatewayStub(channel).WatchTask(request, metadata=self._metadata)
             try:
                 async for response in call:
                     patience.renew()

@@ -21,10 +21,11 @@ from typing import Protocol
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
-from relay import SECRET, Relay
+from relay import Relay
 
 from fedtasks.link import status
 from fedtasks.link.client import GatewayClient
+from fedtasks.link.doorway import WorkerSide
 from fedtasks.link.grpc_link import GrpcLink
 
 SIZES = {16_000: 400, 256 * 1024: 200, 1024 * 1024: 100}
@@ -70,8 +71,8 @@ class OverStream:
 
 
 @contextlib.contextmanager
-def opened(kind: str, address: str, peer: str) -> Iterator[Transport]:
-    with GatewayClient(address, SECRET) as client:
+def opened(kind: str, side: WorkerSide, peer: str) -> Iterator[Transport]:
+    with GatewayClient(side) as client:
         if kind == "stream":
             yield OverStream(client, kind)
             return
@@ -81,12 +82,12 @@ def opened(kind: str, address: str, peer: str) -> Iterator[Transport]:
 
 def relay_process(port: Connection) -> None:
     with Relay() as relay:
-        port.send(relay.address)
+        port.send(relay.side)
         port.recv()
 
 
-def answering_half(kind: str, address: str) -> None:
-    with opened(kind, address, "a") as transport:
+def answering_half(kind: str, side: WorkerSide) -> None:
+    with opened(kind, side, "a") as transport:
         if kind == "stream":
             transport.send(ANSWER)
         while (message := transport.receive())[:1] != QUIT:
@@ -142,11 +143,11 @@ def main() -> None:
     here, there = context.Pipe()
     relay = context.Process(target=relay_process, args=(there,))
     relay.start()
-    address = here.recv()
-    others = {kind: context.Process(target=answering_half, args=(kind, address)) for kind in ("stream", "link")}
+    side = here.recv()
+    others = {kind: context.Process(target=answering_half, args=(kind, side)) for kind in ("stream", "link")}
     for other in others.values():
         other.start()
-    with opened("stream", address, "b") as stream, opened("link", address, "b") as link:
+    with opened("stream", side, "b") as stream, opened("link", side, "b") as link:
         stream.receive()  # a link says hello by itself
         results = measure({"stream": stream, "link": link})
         for transport in (stream, link):

@@ -198,7 +198,6 @@ class Member:
 PARTY = """
 name: {name}
 gateway:
-  workers: 127.0.0.1:{workers}
 {listen}  certificate: keys/gateway.pem
   private_key: keys/gateway.key
   authority: keys/authority.pem
@@ -223,19 +222,18 @@ datasets:
 def make_members(folder: Path) -> tuple[Member, Member, str]:
     """Return bank, shop and the address at which the bank listens; the shop's `address` line is left as PROXY."""
     bank, shop = Member("bank", folder / "bank"), Member("shop", folder / "shop")
-    ports = free_ports(3)
+    (port,) = free_ports(1)
     for member in (bank, shop):
         member.folder.mkdir(parents=True)
         identity.create_identity(member.folder / "keys", member.name)
         secret = member.folder / "keys" / "airflow.password"
         secret.write_text("x")
         secret.chmod(0o600)
-    listen = f"127.0.0.1:{ports[0]}"
-    for member, peer, workers in ((bank, shop, ports[1]), (shop, bank, ports[2])):
+    listen = f"127.0.0.1:{port}"
+    for member, peer in ((bank, shop), (shop, bank)):
         key = tickets.load_ticket_key(peer.folder / "keys" / "ticket.key")
         text = PARTY.format(
             name=member.name,
-            workers=workers,
             listen=f"  listen: {listen}\n" if member is bank else "",
             airflow=member.airflow.url,
             peer=peer.name,

@@ -11,7 +11,7 @@ from fedtasks.link.client import GatewayClient
 from fedtasks.link.conversation import WINDOW
 from fedtasks.link.grpc_link import GrpcLink
 from fedtasks.link.link import Link
-from tests.support.relay import SECRET, Relay
+from tests.support.relay import Relay
 
 LIMIT_S = 60.0
 
@@ -54,7 +54,7 @@ def relayed_pair(
     **options: Any,
 ) -> Iterator[tuple[Link, Link]]:
     """Two links through `relay`, hung up at the end if they were not closed."""
-    with GatewayClient(relay.address, SECRET) as client_a, GatewayClient(relay.address, SECRET) as client_b:
+    with GatewayClient(relay.side) as client_a, GatewayClient(relay.side) as client_b:
         a, b = both(
             lambda: open_half(client_a, "a", facts_a, window=window, **options),
             lambda: open_half(client_b, "b", facts_b, window=window, **options),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import tempfile
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import Future
@@ -13,6 +14,7 @@ import grpc
 
 from fedtasks.errors import FedtasksError, SecretRejected
 from fedtasks.link import status
+from fedtasks.link.doorway import WorkerSide
 
 T = TypeVar("T")
 
@@ -20,7 +22,7 @@ SECRET = "a secret for tests"
 
 
 class Relay:
-    """Serves `Session` on a loopback port of its own, in a thread of its own.
+    """Serves `Session` on a socket of its own, in a thread of its own.
 
     Parameters
     ----------
@@ -41,7 +43,7 @@ class Relay:
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
         self._server: Any = None
-        self._port = 0
+        self._folder = tempfile.TemporaryDirectory(prefix="relay-")
         self.start()
 
     def __enter__(self) -> Self:
@@ -52,13 +54,14 @@ class Relay:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+        self._folder.cleanup()
 
     @property
-    def address(self) -> str:
-        return f"127.0.0.1:{self._port}"
+    def side(self) -> WorkerSide:
+        return WorkerSide(f"unix://{self._folder.name}/workers.sock", SECRET)
 
     def start(self) -> None:
-        """Listen; after a stop, on the same port."""
+        """Listen; after a stop, on the same socket."""
         self._run(self._start())
 
     def stop(self) -> None:
@@ -79,7 +82,7 @@ class Relay:
         self._server.add_generic_rpc_handlers(
             (grpc.method_handlers_generic_handler("fedtasks.v1.WorkerGateway", {"Session": handler}),)
         )
-        self._port = self._server.add_insecure_port(f"127.0.0.1:{self._port}")
+        self._server.add_insecure_port(self.side.address.replace("unix://", "unix:"))
         await self._server.start()
 
     async def _cut(self) -> None:

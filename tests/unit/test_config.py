@@ -152,8 +152,11 @@ def test_load_party_without_a_path_takes_the_environment(
     ("old", "new", "line", "words"),
     [
         ("name: bank", "name: Bank", 1, "`Bank` is not a name"),
-        ("127.0.0.1:7401", "10.0.0.7:7401", 3, "loopback"),
-        ("127.0.0.1:7401", "localhost", 3, "`localhost` is not host:port"),
+        ("127.0.0.1:7401", "localhost", 3, "`localhost` is neither a socket in a folder of its own"),
+        ("127.0.0.1:7401", "localhost:x", 3, "nor host:port"),
+        ("127.0.0.1:7401", "http://gateway:7401/", 3, "nor host:port"),
+        ("127.0.0.1:7401", "unix:run/workers.sock", 3, "nor host:port"),
+        ("127.0.0.1:7401", f"run/{'x' * 81}", 3, "has at most 80 bytes"),
         ("0.0.0.0:7400", "0.0.0.0:70000", 4, "is not host:port"),
         ("url: http://127.0.0.1:8080", "url: ftp://x", 11, "is not an http(s) URL"),
         ("name: shop", "name: bank", 16, "`bank` cannot be its own peer"),

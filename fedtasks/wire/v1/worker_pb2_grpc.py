@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class WorkerGatewayStub:
-    """A gateway as its own party's workers see it: on loopback, with the party's worker secret in the metadata.
+    """A gateway as its own party's workers see it: over a socket or TLS, with the party's worker secret in the metadata.
     Beside these calls it has the stream `/fedtasks.v1.WorkerGateway/Session`, whose messages are Frames relayed unread.
     """
 
@@ -154,7 +154,7 @@ class WorkerGatewayStub:
 
 
 class WorkerGatewayServicer:
-    """A gateway as its own party's workers see it: on loopback, with the party's worker secret in the metadata.
+    """A gateway as its own party's workers see it: over a socket or TLS, with the party's worker secret in the metadata.
     Beside these calls it has the stream `/fedtasks.v1.WorkerGateway/Session`, whose messages are Frames relayed unread.
     """
 
@@ -438,7 +438,7 @@ def add_WorkerGatewayServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class WorkerGateway:
-    """A gateway as its own party's workers see it: on loopback, with the party's worker secret in the metadata.
+    """A gateway as its own party's workers see it: over a socket or TLS, with the party's worker secret in the metadata.
     Beside these calls it has the stream `/fedtasks.v1.WorkerGateway/Session`, whose messages are Frames relayed unread.
     """
 

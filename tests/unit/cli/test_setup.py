@@ -17,7 +17,11 @@ from tests.support.command_line import Run
 
 def test_init_writes_a_party_that_loads(bank: Path) -> None:
     party = load_party(bank / "party.yaml")
-    assert (party.name, party.gateway.listen, party.gateway.workers) == ("bank", "127.0.0.1:7500", "127.0.0.1:7401")
+    assert (party.name, party.gateway.listen, party.gateway.workers) == (
+        "bank",
+        "127.0.0.1:7500",
+        f"unix://{bank.absolute()}/run/workers.sock",
+    )
     assert tickets.load_ticket_key(party.gateway.ticket_key)
     assert identity.read_card(bank / "bank.card.yaml").address == "127.0.0.1:7500"
 
@@ -63,7 +67,7 @@ def test_init_never_overwrites(run: Run, bank: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["init", "Bad Name"], ["init", "good", "--workers", "10.0.0.1:1"], ["init", "good", "--listen", "x"]]
+    "arguments", [["init", "Bad Name"], ["init", "good", "--workers", "10.0.0.1"], ["init", "good", "--listen", "x"]]
 )
 def test_init_with_a_wrong_value_writes_nothing(run: Run, tmp_path: Path, arguments: list[str]) -> None:
     refused = run(*arguments, "--folder", "new", expect=1)

@@ -3,10 +3,11 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-import socket
+import tempfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,6 +27,7 @@ from fedtasks.errors import (
 )
 from fedtasks.link import status
 from fedtasks.link.client import AsyncGatewayClient, GatewayClient, backoff
+from fedtasks.link.doorway import WorkerSide
 from fedtasks.wire.v1 import run_pb2, worker_pb2, worker_pb2_grpc
 
 SECRET = "a secret for tests"
@@ -38,17 +40,17 @@ class Gateway(worker_pb2_grpc.WorkerGatewayServicer):
         self.requests: list[Any] = []
         self.refusals: list[FedtasksError] = []
         self.changes = threading.Semaphore(0)
-        self.port = 0
+        self.folder = tempfile.TemporaryDirectory(prefix="gateway-")
         self.start()
 
     @property
-    def address(self) -> str:
-        return f"127.0.0.1:{self.port}"
+    def side(self) -> WorkerSide:
+        return WorkerSide(f"unix://{self.folder.name}/workers.sock", SECRET)
 
     def start(self) -> None:
         self.server = grpc.server(ThreadPoolExecutor(8), options=(("grpc.so_reuseport", 0),))
         worker_pb2_grpc.add_WorkerGatewayServicer_to_server(self, self.server)
-        self.port = self.server.add_insecure_port(f"127.0.0.1:{self.port}")
+        self.server.add_insecure_port(self.side.address.replace("unix://", "unix:"))
         self.server.start()
 
     def stop(self) -> None:
@@ -118,11 +120,12 @@ def gateway() -> Iterator[Gateway]:
     gateway = Gateway()
     yield gateway
     gateway.stop()
+    gateway.folder.cleanup()
 
 
 @pytest.fixture
 def client(gateway: Gateway) -> Iterator[GatewayClient]:
-    with GatewayClient(gateway.address, SECRET, patience_s=20) as client:
+    with GatewayClient(gateway.side, patience_s=20) as client:
         yield client
 
 
@@ -192,7 +195,7 @@ def test_refusal_is_the_registry_error(gateway: Gateway, client: GatewayClient) 
 
 
 def test_wrong_secret_is_refused_and_not_shown(gateway: Gateway) -> None:
-    with GatewayClient(gateway.address, "wrong secret") as client, pytest.raises(SecretRejected) as caught:
+    with GatewayClient(replace(gateway.side, secret="wrong secret")) as client, pytest.raises(SecretRejected) as caught:
         client.peers()
     assert "wrong secret" not in str(caught.value)
 
@@ -207,10 +210,13 @@ def test_call_outlives_a_restart_of_the_gateway(gateway: Gateway, client: Gatewa
     timer.join()
 
 
-def test_call_to_no_gateway_gives_up_and_names_the_address() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    with GatewayClient(address, SECRET, patience_s=0.3) as client, pytest.raises(GatewayUnreachable) as caught:
+@pytest.mark.parametrize("place", ["workers.sock", "nowhere/workers.sock"])
+def test_call_to_no_gateway_gives_up_and_names_the_address(tmp_path: Path, place: str) -> None:
+    address = f"unix://{tmp_path}/{place}"
+    with (
+        GatewayClient(WorkerSide(address, SECRET), patience_s=0.3) as client,
+        pytest.raises(GatewayUnreachable) as caught,
+    ):
         client.peers()
     assert caught.value.where == address
 
@@ -245,7 +251,7 @@ def test_watch_of_an_unknown_run_raises(gateway: Gateway, client: GatewayClient)
 def test_async_watch_yields_changes_and_goes_on_after_a_restart(gateway: Gateway) -> None:
     async def watch() -> list[int]:
         seen: list[int] = []
-        async with AsyncGatewayClient(gateway.address, SECRET) as client:
+        async with AsyncGatewayClient(gateway.side) as client:
             async for meeting in client.watch("r.1", "t"):
                 seen.append(meeting.own.attempt)
                 if len(seen) == 1:
@@ -264,7 +270,7 @@ def test_async_watch_of_an_unknown_run_raises(gateway: Gateway) -> None:
     gateway.refusals = [RunUnknown()]
 
     async def watch() -> None:
-        async with AsyncGatewayClient(gateway.address, SECRET) as client:
+        async with AsyncGatewayClient(gateway.side) as client:
             async for _ in client.watch("r.9", "t"):
                 pass
 
@@ -272,12 +278,10 @@ def test_async_watch_of_an_unknown_run_raises(gateway: Gateway) -> None:
         asyncio.run(watch())
 
 
-def test_async_watch_of_no_gateway_gives_up() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-
+@pytest.mark.parametrize("place", ["workers.sock", "nowhere/workers.sock"])
+def test_async_watch_of_no_gateway_gives_up(tmp_path: Path, place: str) -> None:
     async def watch() -> None:
-        async with AsyncGatewayClient(address, SECRET, patience_s=0.3) as client:
+        async with AsyncGatewayClient(WorkerSide(f"unix://{tmp_path}/{place}", SECRET), patience_s=0.3) as client:
             async for _ in client.watch("r.1", "t"):
                 pass
 
@@ -289,7 +293,9 @@ def test_client_of_a_party_reads_the_secret_from_its_file(gateway: Gateway, tmp_
     secret = tmp_path / "secret"
     secret.write_text(SECRET + "\n")
     secret.chmod(0o600)
-    party: Any = SimpleNamespace(gateway=SimpleNamespace(workers=gateway.address, worker_secret_file=secret))
+    address = gateway.side.address
+    door = SimpleNamespace(workers=address, socket=Path(address.removeprefix("unix://")), worker_secret_file=secret)
+    party: Any = SimpleNamespace(gateway=door)
 
     with GatewayClient.of(party) as client:
         assert client.peers().party == "bank"

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,7 @@ def relay() -> Iterator[Relay]:
 
 @pytest.fixture
 def client(relay: Relay) -> Iterator[GatewayClient]:
-    with GatewayClient(relay.address, SECRET) as client:
+    with GatewayClient(relay.side) as client:
         yield client
 
 
@@ -112,7 +113,7 @@ def test_refusal_in_the_middle_reaches_who_waits_on_both_sides(relay: Relay) -> 
 
 
 def test_wrong_secret_is_refused(relay: Relay) -> None:
-    with GatewayClient(relay.address, "another") as client, pytest.raises(SecretRejected):
+    with GatewayClient(replace(relay.side, secret="another")) as client, pytest.raises(SecretRejected):
         open_half(client, "a")
 
 
@@ -250,9 +251,10 @@ def test_process_whose_main_thread_fails_is_not_kept_alive_by_its_link(relay: Re
     program = f"""
 import threading
 from fedtasks.link.client import GatewayClient
+from fedtasks.link.doorway import WorkerSide
 from fedtasks.link.grpc_link import GrpcLink
 def half(peer):
-    client = GatewayClient({relay.address!r}, {SECRET!r})
+    client = GatewayClient(WorkerSide({relay.side.address!r}, {SECRET!r}))
     return GrpcLink(client, peer=peer, run_id="r", task="t", shard=0, attempt=1, facts={{}})
 threading.Thread(target=half, args=("a",), daemon=True).start()
 link = half("b")

@@ -1,0 +1,153 @@
+"""What a party keeps from other users of its machine: made private, and refused where it is not."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Self
+
+from fedtasks.errors import ConfigError
+
+UMASK = 0o077
+"""What others may not do with anything that a process of this product makes: everything."""
+
+OTHERS = 0o077
+"""The bits of a mode that speak of anybody but the owner."""
+
+
+def keep_private() -> int:
+    """Let only the owner read what this process and its children make from now on; return the umask before."""
+    return os.umask(UMASK)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder that only its owner can look into, and so those above it that are missing.
+
+    Raises
+    ------
+    ConfigError
+        It is there and others may look into it, or it cannot be made.
+    """
+    missing = []
+    place = path
+    while not place.exists():
+        missing.append(place)
+        place = place.parent
+    try:
+        for place in reversed(missing):
+            place.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"the folder cannot be made: {error.strerror}", where=str(place)) from error
+    require_private(path)
+
+
+def make_file(path: Path) -> None:
+    """Make an empty file that only its owner can read; one that is there must be so.
+
+    Raises
+    ------
+    ConfigError
+        Others may read it.
+    """
+    # Where there is no folder, whoever opens the file says so.
+    with suppress(FileExistsError, FileNotFoundError, NotADirectoryError, PermissionError):
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    require_private(path)
+
+
+def require_private(path: Path) -> None:
+    """Check that nobody but its owner may read, write or enter what is at `path`; nothing there is fine.
+
+    Raises
+    ------
+    ConfigError
+        Naming path, mode and remedy.
+    """
+    with suppress(FileNotFoundError, NotADirectoryError):
+        _refuse_others(path.stat().st_mode, path)
+
+
+def _refuse_others(mode: int, path: Path) -> None:
+    if mode & OTHERS:
+        what, command = (
+            ("look into this folder", "chmod -R go=") if stat.S_ISDIR(mode) else ("read this file", "chmod go=")
+        )
+        detail = f"others may {what} (mode {stat.S_IMODE(mode):o}); run `{command} {path}`"
+        raise ConfigError(detail, where=str(path))
+
+
+class PrivateFolder:
+    """A private folder that is held open: what is reached through it lies in the very folder that was checked.
+
+    Parameters
+    ----------
+    path
+        The folder.
+    owners
+        Ids of the users to one of whom it must belong; root is always one of them.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such folder.
+    ConfigError
+        It belongs to somebody else, others may look into it, or it cannot be opened.
+
+    Notes
+    -----
+    A path can be pointed elsewhere between a check and its use by whoever may write to a folder above; a descriptor
+    cannot. And a path through it is short, however deep the folder lies: sockets allow no more than 107 bytes.
+    """
+
+    def __init__(self, path: Path, owners: Collection[int]) -> None:
+        self.path = path
+        try:
+            self._descriptor = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise ConfigError(f"the folder cannot be opened: {error.strerror}", where=str(path)) from error
+        try:
+            found = os.fstat(self._descriptor)
+            if found.st_uid not in {0, *owners}:
+                detail = f"this folder belongs to user {found.st_uid}, not to this party's; nothing in it is trusted"
+                raise ConfigError(f"{detail}; remove it, or name another", where=str(path))
+            _refuse_others(found.st_mode, path)
+        except ConfigError:
+            self.close()
+            raise
+        self.identity = found.st_dev, found.st_ino
+
+    def place(self, name: str) -> str:
+        """Return a path to something in the folder, which this process can use while the folder is open."""
+        return f"/proc/self/fd/{self._descriptor}/{name}"
+
+    def close(self) -> None:
+        """Let go of it."""
+        os.close(self._descriptor)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @contextmanager
+    def locked(self, name: str) -> Iterator[None]:
+        """Hold the lock called `name`, which ends with this process at the latest.
+
+        Raises
+        ------
+        BlockingIOError
+            Another process, or another opening in this one, holds it.
+        """
+        descriptor = os.open(self.place(name), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+        finally:
+            os.close(descriptor)
