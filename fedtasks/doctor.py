@@ -20,16 +20,19 @@ from urllib.parse import urlsplit
 
 from fedtasks import __version__
 from fedtasks.checks import Finding, Verdict, wrong
-from fedtasks.config import Dataset, Party, load_party, read_secret, split_address
+from fedtasks.config import PARTITION, Dataset, Party, load_party, read_secret, split_address
 from fedtasks.errors import (
     ConfigError,
     FedtasksError,
     KeyInvalid,
+    NotPrivate,
     PeerDagBroken,
     PeerDagMissing,
     PeerPaused,
     VersionDiffers,
 )
+from fedtasks.exposure import plain_traffic, readers
+from fedtasks.private import require_private
 
 EXPIRES_SOON_DAYS = 30
 JAVA = 17
@@ -161,10 +164,34 @@ def _listeners(party: Party) -> Iterator[Finding]:
         yield Finding("listener", Verdict.WARNING, text, "Set `gateway.listen` to the one address that peers reach")
     else:
         yield Finding("listener", Verdict.OK, listen)
-    url = urlsplit(party.airflow.url)
-    if url.scheme == "http" and url.hostname not in ("localhost", "::1") and not str(url.hostname).startswith("127."):
-        text = f"{party.airflow.url}: the password crosses the network unencrypted"
-        yield Finding("Airflow URL", Verdict.WARNING, text, "Use https")
+    yield from plain_traffic(party)
+
+
+def _others(party: Party) -> Iterator[Finding]:
+    """Say what other users of this machine may read; what the product itself makes, nobody else may."""
+    own = {"keys": party.gateway.worker_secret_file.parent}
+    if party.gateway.socket is not None:
+        own["socket's folder"] = party.gateway.socket.parent
+    if party.storage.startswith("file://"):
+        own["storage"] = Path(party.storage.removeprefix("file://"))
+    if party.store.url.startswith("sqlite"):
+        own["store"] = Path(urlsplit(party.store.url).path[1:])
+    is_open = False
+    for name, path in own.items():
+        try:
+            require_private(path)
+        except NotPrivate as error:
+            is_open = True
+            who = readers(path) or "nobody as long as the folders above are closed"
+            yield Finding(name, Verdict.WRONG, f"{error.detail}; may read it now: {who}", f"chmod -R go= {path}")
+    if not is_open:
+        yield Finding("other users", Verdict.OK, f"of this machine may read none of: {', '.join(own)}")
+    for dataset in party.datasets:
+        place = dataset.uri.removeprefix("file://").removesuffix(f"/{PARTITION}")
+        who = readers(Path(place)) if dataset.uri.startswith("file://") else ""
+        if who:
+            text, remedy = f"{who} may read {place}", f"If they should not: chmod -R go= {place}"
+            yield Finding(f"dataset {dataset.name}", Verdict.WARNING, text, remedy)
 
 
 def _psi_key(party: Party) -> Iterator[Finding]:
@@ -379,6 +406,7 @@ _CHECKS: dict[str, Check] = {
     "open files": _open_files,
     "certificates": _certificates,
     "listeners": _listeners,
+    "other users": _others,
     "PSI key": _psi_key,
     "kernel": _kernel,
     "Java": _java,

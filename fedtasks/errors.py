@@ -709,6 +709,14 @@ class MachineError(FedtasksError):
     """Base of what is wrong on this machine."""
 
 
+class NotPrivate(MachineError):
+    """Raised when other users of this machine could read, or have made, what must be this party's alone."""
+
+    code = "NOT_PRIVATE"
+    summary = "What must be this party's alone is open to other users of its machine"
+    remedy = "Close it with the command that is named, then look who may have read it"
+
+
 class StoreUnavailable(MachineError):
     """Raised when the store cannot be reached or is of another version."""
 

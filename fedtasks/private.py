@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
-from fedtasks.errors import ConfigError
+from fedtasks.errors import ConfigError, NotPrivate
 
 UMASK = 0o077
 """What others may not do with anything that a process of this product makes: everything."""
@@ -18,19 +18,22 @@ UMASK = 0o077
 OTHERS = 0o077
 """The bits of a mode that speak of anybody but the owner."""
 
+PRIVATE, SHARED = 0o700, 0o755
+"""Modes of folders: for nobody but the owner, and for everybody to look into."""
+
 
 def keep_private() -> int:
     """Let only the owner read what this process and its children make from now on; return the umask before."""
     return os.umask(UMASK)
 
 
-def make_folder(path: Path) -> None:
-    """Make a folder that only its owner can look into, and so those above it that are missing.
+def make_folders(path: Path, mode: int = PRIVATE) -> None:
+    """Make a folder, and those above it that are missing, with this mode whatever the umask.
 
     Raises
     ------
     ConfigError
-        It is there and others may look into it, or it cannot be made.
+        It cannot be made.
     """
     missing = []
     place = path
@@ -39,45 +42,64 @@ def make_folder(path: Path) -> None:
         place = place.parent
     try:
         for place in reversed(missing):
-            place.mkdir(mode=0o700, exist_ok=True)
+            place.mkdir(mode=PRIVATE, exist_ok=True)
+            place.chmod(mode)
     except OSError as error:
         raise ConfigError(f"the folder cannot be made: {error.strerror}", where=str(place)) from error
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder as `make_folders` does; one that is there must be private.
+
+    Raises
+    ------
+    NotPrivate
+        Others may look into it.
+    ConfigError
+        It cannot be made.
+    """
+    make_folders(path)
     require_private(path)
 
 
 def make_file(path: Path) -> None:
-    """Make an empty file that only its owner can read; one that is there must be so.
-
-    Raises
-    ------
-    ConfigError
-        Others may read it.
-    """
+    """Make an empty file that only its owner can read; one that is there is left as it is."""
     # Where there is no folder, whoever opens the file says so.
     with suppress(FileExistsError, FileNotFoundError, NotADirectoryError, PermissionError):
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-    require_private(path)
 
 
-def require_private(path: Path) -> None:
+def share(file: Path) -> None:
+    """Let everybody read a file that is no secret and meant for others, such as a DAG."""
+    file.chmod(0o644)
+
+
+def require_private(path: Path, *beside: Path) -> None:
     """Check that nobody but its owner may read, write or enter what is at `path`; nothing there is fine.
+
+    Parameters
+    ----------
+    path
+        A file or folder.
+    *beside
+        What belongs to it, and is checked with it: names that begin with its name.
 
     Raises
     ------
-    ConfigError
+    NotPrivate
         Naming path, mode and remedy.
     """
-    with suppress(FileNotFoundError, NotADirectoryError):
-        _refuse_others(path.stat().st_mode, path)
+    for place in (path, *beside):
+        with suppress(FileNotFoundError, NotADirectoryError):
+            _refuse_others(place.stat().st_mode, place, f"{path}*" if beside else str(path))
 
 
-def _refuse_others(mode: int, path: Path) -> None:
+def _refuse_others(mode: int, path: Path, all_of_it: str) -> None:
     if mode & OTHERS:
-        what, command = (
-            ("look into this folder", "chmod -R go=") if stat.S_ISDIR(mode) else ("read this file", "chmod go=")
-        )
-        detail = f"others may {what} (mode {stat.S_IMODE(mode):o}); run `{command} {path}`"
-        raise ConfigError(detail, where=str(path))
+        is_folder = stat.S_ISDIR(mode)
+        what = "look into this folder" if is_folder else "read this file"
+        remedy = f"run `chmod {'-R ' if is_folder else ''}go= {all_of_it}`"
+        raise NotPrivate(f"others may {what} (mode {stat.S_IMODE(mode):o}); {remedy}", where=str(path))
 
 
 class PrivateFolder:
@@ -94,8 +116,10 @@ class PrivateFolder:
     ------
     FileNotFoundError
         There is no such folder.
+    NotPrivate
+        It belongs to somebody else, or others may look into it.
     ConfigError
-        It belongs to somebody else, others may look into it, or it cannot be opened.
+        It cannot be opened.
 
     Notes
     -----
@@ -115,9 +139,9 @@ class PrivateFolder:
             found = os.fstat(self._descriptor)
             if found.st_uid not in {0, *owners}:
                 detail = f"this folder belongs to user {found.st_uid}, not to this party's; nothing in it is trusted"
-                raise ConfigError(f"{detail}; remove it, or name another", where=str(path))
-            _refuse_others(found.st_mode, path)
-        except ConfigError:
+                raise NotPrivate(f"{detail}; remove it, or name another", where=str(path))
+            _refuse_others(found.st_mode, path, str(path))
+        except NotPrivate:
             self.close()
             raise
         self.identity = found.st_dev, found.st_ino

@@ -101,6 +101,7 @@ def _start(argv: Sequence[str], libc: ctypes.CDLL) -> int:
 def main(argv: Sequence[str]) -> int:
     """Guard a command; return its exit code, as a shell would (128 + signal)."""
     grace_s, parent, target = float(argv[0]), int(argv[1]), argv[2:]
+    os.umask(0o077)  # whatever the command makes is its owner's alone
     libc = ctypes.CDLL(None)
     libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
     wake, wake_in = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)

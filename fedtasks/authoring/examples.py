@@ -6,6 +6,7 @@ import ast
 from pathlib import Path
 
 import fedtasks
+from fedtasks import private
 from fedtasks.errors import ConfigError
 
 DAGS, JOBS = "dags", "spark_jobs"
@@ -45,7 +46,8 @@ def copy_examples(sort: str, folder: Path) -> list[Path]:
     for target in targets:
         if target.exists():
             raise ConfigError("the file is there already; choose another folder", where=str(target), field="folder")
-    folder.mkdir(parents=True, exist_ok=True)
+    private.make_folders(folder, private.SHARED)
     for target, file in targets.items():
         target.write_bytes(file.read_bytes())
+        private.share(target)
     return list(targets)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from fedtasks import private
 from fedtasks.config import check_name
 from fedtasks.errors import ConfigError
 
@@ -63,6 +64,7 @@ def scaffold(name: str, folder: Path) -> list[Path]:
         if file.exists():
             raise ConfigError("the file is there already; choose another name", where=str(file), field="name")
     for file, template in contents.items():
-        file.parent.mkdir(parents=True, exist_ok=True)
+        private.make_folders(file.parent, private.SHARED)
         file.write_text(template.format(name=name, title=name.replace("_", " ").capitalize()), encoding="utf-8")
+        private.share(file)
     return list(contents)

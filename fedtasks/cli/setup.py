@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from fedtasks import private
 from fedtasks.cli import partyfile
 from fedtasks.cli.output import (
     PARTY,
@@ -54,7 +55,7 @@ def init(
     for path in (file, keys):
         if path.exists():
             raise ConfigError("it is there already and is never overwritten", where=str(path))
-    folder.mkdir(parents=True, exist_ok=True)
+    private.make_folders(folder)
     text = partyfile.render(
         name,
         listen=listen,

@@ -26,6 +26,7 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.webhdfs import WebHDFS
 from fsspec.spec import AbstractFileSystem
 
+from fedtasks import private
 from fedtasks.errors import AttemptStale, ConfigError, DataCorrupt, DataMissing
 
 P = ParamSpec("P")
@@ -122,10 +123,15 @@ def write_atomically(uri: str, content: bytes) -> None:
 def _replacing(fs: AbstractFileSystem, path: str) -> Iterator[str]:
     """Yield a name beside `path`; what is written there replaces `path` at the end, or vanishes if that fails."""
     folder, _, name = path.rpartition("/")
-    fs.makedirs(folder, exist_ok=True)
+    if isinstance(fs, LocalFileSystem):
+        private.make_folders(Path(folder))
+    else:
+        fs.makedirs(folder, exist_ok=True)
     partial = f"{folder}/.{name}.{uuid.uuid4().hex}"
     try:
         yield partial
+        if isinstance(fs, LocalFileSystem):
+            os.chmod(partial, 0o600)  # an Airflow worker has a umask of its own
         rename(fs, partial, path)
     except BaseException:
         # The first error is the one to tell.
@@ -209,7 +215,7 @@ def make_private(uri: str) -> None:
     """
     fs, path = filesystem(uri)
     if isinstance(fs, LocalFileSystem):
-        Path(path).mkdir(parents=True, mode=0o700, exist_ok=True)
+        private.make_folders(Path(path))
         Path(path).chmod(0o700)
     elif isinstance(fs, WebHDFS):
         fs._call("MKDIRS", method="put", path=path, permission="700")
@@ -309,7 +315,7 @@ class Manifest:
 
 
 class RunStorage:
-    """The files of one run: ``<root>/runs/<run>/<task>/…``.
+    """The files of one run: ``<root>/runs/<run>/<task>/…``, for nobody but their owner.
 
     Parameters
     ----------
@@ -320,14 +326,21 @@ class RunStorage:
     """
 
     def __init__(self, root_uri: str, run_id: str) -> None:
-        self.uri = f"{root_uri.rstrip('/')}/runs/{_segment(run_id)}"
+        self._root = root_uri.rstrip("/")
+        self.uri = f"{self._root}/runs/{_segment(run_id)}"
 
     def attempt(self, task: str, attempt: int) -> str:
-        """Return the URI of the folder that this attempt of `task` writes to; creates it."""
+        """Return the URI of the folder that this attempt of `task` writes to; creates it.
+
+        Raises
+        ------
+        NotPrivate
+            Others of this machine may look into the root.
+        """
         return self._create(self._attempt_uri(task, attempt))
 
     def folder(self, task: str, name: str = "state") -> str:
-        """Return the URI of a folder that all attempts of `task` share, for checkpoints; creates it."""
+        """Return the URI of a folder that all attempts of `task` share, for checkpoints; creates it as `attempt`."""
         return self._create(f"{self.uri}/{_segment(task)}/{name}")
 
     def publish(self, task: str, attempt: int, *, rows: int, facts: Mapping[str, Any]) -> Manifest:
@@ -406,10 +419,13 @@ class RunStorage:
     def _manifest_uri(self, task: str) -> str:
         return f"{self.uri}/{_segment(task)}/{MANIFEST}"
 
-    @staticmethod
-    def _create(uri: str) -> str:
-        fs, path = filesystem(uri)
-        fs.makedirs(path, exist_ok=True)
+    def _create(self, uri: str) -> str:
+        fs, root = filesystem(self._root)
+        if isinstance(fs, LocalFileSystem):
+            private.make_folder(Path(root))
+        elif not fs.exists(f"{root}/runs"):
+            make_private(f"{self._root}/runs")
+        make_private(uri)
         return uri
 
 

@@ -12,6 +12,7 @@ import grpc
 
 from fedtasks.clock import Clock, now_ms
 from fedtasks.config import Party
+from fedtasks.exposure import plain_traffic
 from fedtasks.gateway.admission import Admission
 from fedtasks.gateway.airflow_api import AirflowApi
 from fedtasks.gateway.base import Base
@@ -103,6 +104,8 @@ class Gateway:
             tasks.create_task(Reconciler(parts).run())
             tasks.create_task(parts.base.ledger.run())
             log.info("gateway of %s serves its workers at %s", party.name, party.gateway.workers)
+            for finding in plain_traffic(party):
+                log.warning("%s: %s. %s", finding.subject, finding.text, finding.remedy)
             if started is not None:
                 started.set()
 

@@ -35,7 +35,9 @@ async def listen_for_workers(gateway: Gateway, service: WorkerService) -> AsyncI
     PortInUse
         Somebody else listens there.
     ConfigError
-        The secret cannot be used, or the socket's folder is not this party's alone.
+        The secret cannot be used, or there can be no socket.
+    NotPrivate
+        The socket's folder is not this party's alone.
     """
     interceptors = (StatusInterceptor(shows_detail=True), SecretInterceptor(read_secret(gateway.worker_secret_file)))
     options = (

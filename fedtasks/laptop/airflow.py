@@ -282,7 +282,12 @@ class LocalAirflow:
                 # A file that has changed is read at once; this is how often one that has not is read all the same.
                 "min_file_process_interval": "120",
             },
-            "logging": {"base_log_folder": str(self.folder / "logs"), "logging_level": "INFO"},
+            "logging": {
+                "base_log_folder": str(self.folder / "logs"),
+                "logging_level": "INFO",
+                "file_task_handler_new_folder_permissions": "0o700",
+                "file_task_handler_new_file_permissions": "0o600",
+            },
             "usage_data_collection": {"enabled": "False"},
         }
 

@@ -18,6 +18,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from fedtasks import private
 from fedtasks.config import read_secret
 from fedtasks.data.blocks import Blocks
 from fedtasks.data.storage import RunStorage
@@ -126,7 +127,8 @@ def prepare(folder: Path, *, dags: tuple[Path, Path] = (DAGS, DAGS)) -> tuple[Lo
         if not (folder / MARK).exists():
             raise ConfigError("this folder is not an earlier demo's; name another with --folder", where=str(folder))
         shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    private.make_folders(folder)
+    folder.chmod(0o700)
     (folder / MARK).touch()
     ports = free_ports(3)
     bank = LocalParty(folder / "bank", "bank", "127.0.0.1", ports[0], f"127.0.0.1:{ports[1]}", dags[0])

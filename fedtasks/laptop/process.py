@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from fedtasks import supervisor
+from fedtasks import private, supervisor
 from fedtasks.errors import ProcessFailed
 
 _TAIL_BYTES = 4000
@@ -46,7 +46,7 @@ class Process:
         """Start it; it must not run."""
         if self.alive:
             raise ProcessFailed(f"{self.argv[0]} runs already", where=str(self.log))
-        self.log.parent.mkdir(parents=True, exist_ok=True)
+        private.make_folders(self.log.parent)
         with self.log.open("ab") as log:
             self._child = subprocess.Popen(
                 supervisor.command(self.argv, grace_s=self._grace_s),

@@ -57,7 +57,7 @@ class GatewayClient:
         From every call: the gateway did not answer within `patience_s`.
     SecretRejected
         From every call: the secret is not the gateway's.
-    ConfigError
+    NotPrivate
         From every call: others may reach the folder of the gateway's socket. The secret was not told.
     """
 

@@ -103,7 +103,7 @@ class Doorway:
         ------
         GatewayUnreachable
             There is no socket yet.
-        ConfigError
+        NotPrivate
             The socket's folder is not this party's alone.
         """
         if self._side.address.startswith(SOCKET):

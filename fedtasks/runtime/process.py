@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fedtasks import private
 from fedtasks.config import load_party
 from fedtasks.dataclass_io import build, to_plain
 from fedtasks.errors import ConfigError, FedtasksError, ProcessFailed
@@ -36,6 +37,7 @@ def run(entry: Entry, config_file: Path) -> int:
     int
         Exit code: 0 when the half succeeded, 1 when it failed and ``failure.json`` says why.
     """
+    private.keep_private()
     logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     folder = config_file.parent
     try:

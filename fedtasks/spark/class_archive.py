@@ -14,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from fedtasks import private
 from fedtasks.errors import ConfigError, ProcessFailed
 
 MAKE_TIMEOUT_S = 300
@@ -48,7 +49,7 @@ def make() -> Path:
     """
     target = archive()
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        private.make_folders(target.parent, private.SHARED)
         scratch = TemporaryDirectory(dir=target.parent)
     except OSError as error:
         raise ConfigError(f"the archive cannot be written: {error.strerror}", where=str(target.parent)) from error
@@ -65,6 +66,7 @@ def make() -> Path:
         if done.returncode != 0 or not partial.exists():
             last = " ".join((done.stdout + done.stderr).split()[-60:])
             raise ProcessFailed(f"Java wrote no archive: {last}")
+        private.share(partial)  # every user of the installation starts drivers
         os.replace(partial, target)
     return target
 

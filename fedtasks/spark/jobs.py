@@ -19,6 +19,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql.types import StructType
 
 from fedtasks.errors import FedtasksError, leaves
+from fedtasks.private import keep_private
 
 Batches = Iterator[pa.RecordBatch]
 
@@ -29,6 +30,7 @@ def carried(function: Callable[[Batches], Batches]) -> Callable[[Batches], Batch
     """Make a function for `mapInArrow` whose errors `collect` can raise again on the driver."""
 
     def work(batches: Batches) -> Batches:
+        keep_private()  # a cluster's workers have a umask of their own
         try:
             yield from function(batches)
         except FedtasksError as error:

@@ -18,6 +18,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from fedtasks import private
 from fedtasks.config import read_secret
 from fedtasks.errors import ConfigError, StoreUnavailable
 
@@ -33,6 +34,8 @@ _one_migration = threading.Lock()
 
 def connect(url: str, password_file: Path | None) -> Engine:
     """Make the engine for a store's URL; no connection is opened yet.
+
+    A SQLite file is made for its owner alone; each connection raises `NotPrivate` when others may read it.
 
     Raises
     ------
@@ -60,6 +63,13 @@ def connect(url: str, password_file: Path | None) -> Engine:
 
 def _connect_sqlite(url: URL) -> Engine:
     engine = create_engine(url)
+
+    @event.listens_for(engine, "do_connect")
+    def make_private(*_: object) -> None:
+        # SQLite gives what it puts beside the file the file's own mode.
+        file = Path(str(url.database))
+        private.make_file(file)
+        private.require_private(file, *(file.with_name(file.name + suffix) for suffix in ("-wal", "-shm")))
 
     @event.listens_for(engine, "connect")
     def prepare(connection: sqlite3.Connection, _record: object) -> None:

@@ -70,6 +70,8 @@ class Store:
         ------
         ConfigError
             The URL or the password file cannot be used.
+        NotPrivate
+            Others may read the file of the store.
         StoreUnavailable
             The database cannot be reached, or its schema is of another version.
         """

@@ -46,6 +46,7 @@ def old_file(tmp_path: Path) -> Path:
     file = tmp_path / "store.db"
     with closing(sqlite3.connect(file)) as connection:
         connection.executescript(DUMP.read_text())
+    file.chmod(0o600)
     return file
 
 

@@ -95,7 +95,7 @@ def test_store_empty_and_not_to_be_migrated_names_the_command(database: Database
 
 
 def test_store_with_tables_but_no_revision_names_the_command(sqlite_database: Database, tmp_path: Path) -> None:
-    (tmp_path / "store.db").touch()
+    (tmp_path / "store.db").touch(mode=0o600)
     with pytest.raises(StoreUnavailable, match="fedtasks store migrate"):
         Store.open(sqlite_database.url, migrate=False)
 

@@ -212,13 +212,10 @@ def test_call_outlives_a_restart_of_the_gateway(gateway: Gateway, client: Gatewa
 
 @pytest.mark.parametrize("place", ["workers.sock", "nowhere/workers.sock"])
 def test_call_to_no_gateway_gives_up_and_names_the_address(tmp_path: Path, place: str) -> None:
-    address = f"unix://{tmp_path}/{place}"
-    with (
-        GatewayClient(WorkerSide(address, SECRET), patience_s=0.3) as client,
-        pytest.raises(GatewayUnreachable) as caught,
-    ):
+    side = WorkerSide(f"unix://{tmp_path}/{place}", SECRET)
+    with GatewayClient(side, patience_s=0.3) as client, pytest.raises(GatewayUnreachable) as caught:
         client.peers()
-    assert caught.value.where == address
+    assert caught.value.where == side.address
 
 
 def test_closed_client_calls_nobody(client: GatewayClient) -> None:
