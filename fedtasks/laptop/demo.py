@@ -116,7 +116,7 @@ def stage(folder: Path, console: Console) -> Iterator[tuple[LocalParty, LocalPar
 
 # ------------------------------------------------------------------------------------------------------- preparation
 def prepare(folder: Path, *, dags: tuple[Path, Path] = (DAGS, DAGS)) -> tuple[LocalParty, LocalParty]:
-    """Lay out two parties; ports are free ones.
+    """Lay out two parties; ports are free ones, and what this process makes is private from now on.
 
     Raises
     ------
@@ -127,6 +127,7 @@ def prepare(folder: Path, *, dags: tuple[Path, Path] = (DAGS, DAGS)) -> tuple[Lo
         if not (folder / MARK).exists():
             raise ConfigError("this folder is not an earlier demo's; name another with --folder", where=str(folder))
         shutil.rmtree(folder)
+    private.keep_private()
     private.make_folders(folder)
     folder.chmod(0o700)
     (folder / MARK).touch()

@@ -140,6 +140,7 @@ def test_store_in_a_missing_folder_names_the_file(tmp_path: Path) -> None:
 def test_store_file_that_is_no_database_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
     path.write_text("age,amount\n" * 1000)
+    path.chmod(0o600)
     with pytest.raises(StoreUnavailable, match="not a database"):
         Store.open(f"sqlite:///{path}")
     assert path.read_text() == "age,amount\n" * 1000
