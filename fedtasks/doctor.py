@@ -32,7 +32,7 @@ from fedtasks.errors import (
     VersionDiffers,
 )
 from fedtasks.exposure import plain_traffic, readers
-from fedtasks.private import require_private
+from fedtasks.private import make_folders, require_private
 
 EXPIRES_SOON_DAYS = 30
 JAVA = 17
@@ -169,7 +169,7 @@ def _listeners(party: Party) -> Iterator[Finding]:
 
 def _others(party: Party) -> Iterator[Finding]:
     """Say what other users of this machine may read; what the product itself makes, nobody else may."""
-    own = {"keys": party.gateway.worker_secret_file.parent}
+    own = {}
     if party.gateway.socket is not None:
         own["socket's folder"] = party.gateway.socket.parent
     if party.storage.startswith("file://"):
@@ -183,15 +183,17 @@ def _others(party: Party) -> Iterator[Finding]:
         except NotPrivate as error:
             is_open = True
             who = readers(path) or "nobody as long as the folders above are closed"
-            yield Finding(name, Verdict.WRONG, f"{error.detail}; may read it now: {who}", f"chmod -R go= {path}")
-    if not is_open:
-        yield Finding("other users", Verdict.OK, f"of this machine may read none of: {', '.join(own)}")
+            yield Finding(
+                f"privacy of {name}", Verdict.WRONG, f"{error.detail}; may read it now: {who}", f"chmod -R go= {path}"
+            )
+    if own and not is_open:
+        yield Finding("other users", Verdict.OK, f"of this machine may read nothing of: {', '.join(own)}")
     for dataset in party.datasets:
         place = dataset.uri.removeprefix("file://").removesuffix(f"/{PARTITION}")
         who = readers(Path(place)) if dataset.uri.startswith("file://") else ""
         if who:
             text, remedy = f"{who} may read {place}", f"If they should not: chmod -R go= {place}"
-            yield Finding(f"dataset {dataset.name}", Verdict.WARNING, text, remedy)
+            yield Finding("other users", Verdict.WARNING, text, remedy)
 
 
 def _psi_key(party: Party) -> Iterator[Finding]:
@@ -272,13 +274,16 @@ def _store(party: Party) -> Iterator[Finding]:
 
 
 def _storage(party: Party) -> Iterator[Finding]:
-    from fedtasks.data.storage import filesystem
+    from fedtasks.data.storage import filesystem, is_local
 
     root = party.storage.rstrip("/")
     fs, folder = filesystem(root)
     probe = f"{folder}/.doctor-{uuid.uuid4().hex}"
     try:
-        fs.makedirs(folder, exist_ok=True)
+        if is_local(root):
+            make_folders(Path(folder))
+        else:
+            fs.makedirs(folder, exist_ok=True)
         fs.pipe_file(probe, b"probe")
         fs.mv(probe, f"{probe}.renamed")
         fs.rm_file(f"{probe}.renamed")
@@ -287,6 +292,11 @@ def _storage(party: Party) -> Iterator[Finding]:
         yield Finding("storage", Verdict.WRONG, text, "Correct `storage` in party.yaml, or its permissions")
         return
     yield Finding("storage", Verdict.OK, f"{root}: writes, renames, deletes")
+    if not is_local(root) and fs.exists(f"{folder}/runs"):
+        permission = str(fs.info(f"{folder}/runs").get("permission", "700"))
+        if not permission.endswith("00"):
+            text = f"{root}/runs: others of the cluster may look into it (permission {permission})"
+            yield Finding("storage", Verdict.WARNING, text, f"hdfs dfs -chmod -R go= {root}/runs")
 
 
 def _datasets(party: Party) -> Iterator[Finding]:

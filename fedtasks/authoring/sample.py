@@ -115,7 +115,7 @@ def _party(folder: Path, name: str, peer: str, dataset: Dataset) -> Party:
     nowhere = folder / "nowhere"
     return Party(
         name=name,
-        gateway=Gateway("127.0.0.1:0", nowhere, nowhere, nowhere, nowhere, nowhere),
+        gateway=Gateway(nowhere, nowhere, nowhere, nowhere, nowhere),
         airflow=Airflow("http://127.0.0.1", "nobody", nowhere),
         storage=f"file://{folder / name / 'storage'}",
         peers=(Peer(peer, nowhere, ""),),

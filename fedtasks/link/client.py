@@ -29,6 +29,9 @@ PATIENCE_S = 30.0
 CALL_TIMEOUT_S = 120.0
 SESSION = "/fedtasks.v1.WorkerGateway/Session"
 
+_NOT_CERTIFIED = ("CERTIFICATE_VERIFY_FAILED", "Hostname Verification Check failed", "WRONG_VERSION_NUMBER")
+"""What gRPC says of a server that is certified by nobody or under another name, or that speaks no TLS."""
+
 
 def backoff(first_s: float = 0.1, most_s: float = 2.0) -> Iterator[float]:
     """Yield how long to wait before each new try: doubling, with jitter, for ever."""
@@ -541,7 +544,12 @@ def _answered(
 
 
 def _with_address(error: FedtasksError, address: str) -> FedtasksError:
-    if isinstance(error, GatewayUnreachable) and not error.where:
+    if not isinstance(error, GatewayUnreachable):
+        return error
+    if any(words in error.detail for words in _NOT_CERTIFIED):
+        text = "what listens there has no certificate of this party; it was told nothing"
+        return GatewayUnreachable(text, where=address)
+    if not error.where:
         error.where = address
     return error
 

@@ -153,7 +153,7 @@ def make_party(
     peer = FOLLOWER if name == LEADER else LEADER
     return Party(
         name=name,
-        gateway=Gateway("127.0.0.1:0", nowhere, nowhere, nowhere, nowhere, nowhere),
+        gateway=Gateway(nowhere, nowhere, nowhere, nowhere, nowhere),
         airflow=AirflowApi("http://127.0.0.1", "nobody", nowhere),
         storage=f"file://{folder / name}",
         peers=(Peer(peer, nowhere, ""),),

@@ -26,7 +26,7 @@ def party_of(root: Path, role: str) -> Party:
     peer = FOLLOWER if role == LEADER else LEADER
     return Party(
         name=role,
-        gateway=Gateway("127.0.0.1:0", nowhere, nowhere, nowhere, nowhere, nowhere),
+        gateway=Gateway(nowhere, nowhere, nowhere, nowhere, nowhere),
         airflow=Airflow("http://127.0.0.1", "nobody", nowhere),
         storage=f"file://{root}/{role}",
         peers=(Peer(peer, nowhere, ""),),

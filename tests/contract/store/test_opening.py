@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import text
 
-from fedtasks.errors import ConfigError, StoreUnavailable
+from fedtasks.errors import ConfigError, NotPrivate, StoreUnavailable
 from fedtasks.store import Store
 from fedtasks.store.schema import metadata
 from tests.support.postgres import PostgresServer
@@ -135,6 +136,30 @@ def test_store_in_a_missing_folder_names_the_file(tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailable, match="unable to open") as caught:
         Store.open(f"sqlite:///{tmp_path}/nowhere/store.db")
     assert caught.value.where == f"{tmp_path}/nowhere/store.db"
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022])
+def test_store_file_and_what_lies_beside_it_are_private_whatever_the_umask(
+    sqlite_database: Database, tmp_path: Path, umask: int
+) -> None:
+    os.umask(umask)
+    with opened(sqlite_database) as store:
+        store.tickets.put(TICKET)
+        modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.glob("store.db*")}
+    assert modes == {"store.db": 0o600, "store.db-wal": 0o600, "store.db-shm": 0o600}
+
+
+@pytest.mark.parametrize("suffix", ["", "-wal", "-shm"])
+@pytest.mark.parametrize("migrate", [True, False])
+def test_store_that_others_may_read_is_refused_with_the_remedy(
+    sqlite_database: Database, tmp_path: Path, suffix: str, migrate: bool
+) -> None:
+    with opened(sqlite_database):
+        pass
+    (tmp_path / f"store.db{suffix}").touch()
+    (tmp_path / f"store.db{suffix}").chmod(0o644)
+    with pytest.raises(NotPrivate, match=rf"mode 644\); run `chmod go= {tmp_path}/store.db\*`"):
+        Store.open(sqlite_database.url, migrate=migrate)
 
 
 def test_store_file_that_is_no_database_is_left_alone(tmp_path: Path) -> None:

@@ -114,6 +114,31 @@ def test_doctor_finds_the_damage_and_goes_on(
     assert "gateway" in found
 
 
+@pytest.mark.parametrize("place", ["storage", "store.db", "run"])
+def test_doctor_says_who_may_read_what_is_this_party_s_alone(
+    findings: Callable[[], dict[str, Any]], shop: Path, place: str
+) -> None:
+    assert verdict(findings()["other users"]) == "ok"
+    path = shop / place
+    path.mkdir(exist_ok=True) if place == "run" else None
+    path.chmod(0o644 if path.is_file() else 0o755)
+    names = {"store.db": "store", "run": "socket's folder"}
+    found = findings()[f"privacy of {names.get(place, place)}"]
+    assert verdict(found) == "wrong"
+    assert "nobody as long as the folders above are closed" in found.text
+    assert found.remedy == f"chmod -R go= {path}"
+
+
+def test_doctor_warns_of_a_dataset_that_others_may_read(
+    findings: Callable[[], dict[str, Any]], shop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "readers", lambda path: "every user of this machine" if path.is_file() else "")
+    found = findings()["other users"]
+    place = shop / "data" / "customers.parquet"
+    assert (verdict(found), found.text) == ("warning", f"every user of this machine may read {place}")
+    assert str(place) in found.remedy
+
+
 def test_doctor_looks_at_the_webhook_as_at_a_secret(findings: Callable[[], dict[str, Any]], shop: Path) -> None:
     with (shop / "party.yaml").open("a", encoding="utf-8") as file:
         file.write("notify: {webhook_url_file: keys/webhook}\n")

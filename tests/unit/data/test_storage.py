@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from pathlib import Path
 
@@ -21,7 +22,9 @@ from fedtasks.data.storage import (
     write_atomically,
     write_json,
 )
-from fedtasks.errors import AttemptStale, ConfigError, DataCorrupt, DataMissing
+from fedtasks.errors import AttemptStale, ConfigError, DataCorrupt, DataMissing, NotPrivate
+
+RUN = "credit.2026-11-21.1"
 
 
 @pytest.fixture(params=["file", "memory"])
@@ -36,7 +39,7 @@ def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture
 def storage(root: str) -> RunStorage:
-    return RunStorage(root, "credit.2026-11-21.1")
+    return RunStorage(root, RUN)
 
 
 def publish(storage: RunStorage, attempt: int, content: bytes = b"rows") -> None:
@@ -201,6 +204,29 @@ def test_folder_made_private_is_closed_to_others(tmp_path: Path) -> None:
     for name in ("open", "deep/new"):
         make_private(f"file://{tmp_path}/{name}")
         assert (tmp_path / name).stat().st_mode & 0o777 == 0o700
+
+
+def test_files_of_a_run_are_private_whatever_the_umask(tmp_path: Path) -> None:
+    os.umask(0)
+    storage = RunStorage(f"file://{tmp_path}/deep/storage", RUN)
+    write_json(f"{storage.attempt('psi', 1)}/part.json", {})
+    storage.publish("psi", 1, rows=0, facts={})
+    copy_in(tmp_path / "deep" / "storage" / "runs" / RUN / "psi" / "manifest.json", f"{storage.folder('psi')}/copy")
+    modes = {path.stat().st_mode & 0o777 for path in tmp_path.rglob("*") if path.is_dir()}
+    assert modes == {0o700}
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.rglob("*") if path.is_file()} == {0o600}
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o750, 0o777])
+def test_storage_that_others_may_look_into_is_refused_with_the_remedy(tmp_path: Path, mode: int) -> None:
+    root = tmp_path / "storage"
+    root.mkdir()
+    root.chmod(mode)
+    storage = RunStorage(f"file://{root}", RUN)
+    for make in (lambda: storage.attempt("psi", 1), lambda: storage.folder("psi")):
+        with pytest.raises(NotPrivate, match=rf"mode {mode:o}\); run `chmod -R go= {root}`"):
+            make()
+    assert list(root.iterdir()) == []
 
 
 def test_is_local_knows_this_machine(root: str) -> None:

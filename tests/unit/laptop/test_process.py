@@ -122,6 +122,15 @@ def test_process_started_twice_is_refused(tmp_path: Path) -> None:
             process.wait(0.05)
 
 
+def test_process_writes_what_only_its_owner_may_read(tmp_path: Path) -> None:
+    os.umask(0)
+    process = python(tmp_path / "logs" / "log", f"open({str(tmp_path / 'made')!r}, 'w').close()")
+    process.start()
+    assert process.wait(30) == 0
+    assert (tmp_path / "made").stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "logs").stat().st_mode & 0o777 == 0o700
+
+
 def test_process_inherits_no_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("A_SECRET", "value")
     process = python(tmp_path / "log", "import os; print(sorted(os.environ))")

@@ -189,7 +189,9 @@ def test_listener_with_another_authority_s_certificate_is_not_told(listen: Any, 
     identity.create_identity(tmp_path / "squatter", "bank")
     (port,) = free_ports(1)
     squatter = listen(at_port(port, tmp_path / "squatter"))
-    assert isinstance(ask(over_tls(port, keys)), GatewayUnreachable)
+    error = ask(over_tls(port, keys))
+    assert isinstance(error, GatewayUnreachable)
+    assert (error.detail.endswith("it was told nothing"), error.where) == (True, f"127.0.0.1:{port}")
     assert squatter.told == []
 
 

@@ -39,7 +39,7 @@ def party(tmp_path: Path) -> Party:
     keys = tmp_path / "keys"
     return Party(
         "bank",
-        Gateway("127.0.0.1:1", keys / "a", keys / "b", keys / "c", keys / "d", keys / "e"),
+        Gateway(keys / "a", keys / "b", keys / "c", keys / "d", keys / "e"),
         Airflow("http://127.0.0.1:1", "admin", keys / "f"),
         "file:///storage",
         peers=(Peer("shop", keys / "authority.pem", "AAAA"),),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,12 @@ def test_half_beyond_a_bound_fails_before_it_begins(
 ) -> None:
     failure = failure_of(tmp_path, kind, settings, bounds)
     assert (failure["code"], failure["fields"]["setting"]) == (code, setting)
+
+
+def test_half_writes_what_only_its_owner_may_read(tmp_path: Path) -> None:
+    os.umask(0)
+    failure_of(tmp_path, "psi", {}, {})
+    assert (tmp_path / FAILURE).stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.parametrize(
