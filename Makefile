@@ -11,8 +11,11 @@ FAST_SPARK := .venv/.fast-spark
 QUICK := "not slow and not cluster and not ui and not security"
 # The browser that the tests of the pages drive.
 CHROMIUM := /usr/bin/chromium
-# The uv on the path, if it works, else one of our own.
-UV := $(shell uv --version >/dev/null 2>&1 && echo uv || echo .tools/bin/uv)
+# What installs everything else is pinned, and its download compared with a hash.
+UV_PIN := uv-pin.txt
+UV_VERSION := $(shell sed -n 's/^uv==\([0-9.]*\).*/\1/p' $(UV_PIN))
+# The uv on the path, if it is of this version, else one of our own.
+UV := $(shell [ "$$(uv --version 2>/dev/null | cut -d' ' -f2)" = "$(UV_VERSION)" ] && echo uv || echo .tools/bin/uv)
 # Compiled at once: importing TensorFlow for the first time takes 20 s otherwise.
 export UV_COMPILE_BYTECODE := 1
 export UV_PYTHON_DOWNLOADS := never
@@ -40,8 +43,11 @@ $(FAST_SPARK): $(INSTALLED)
 	@$(BIN)/fedtasks spark prepare || echo "Spark starts at its usual pace."
 	@touch $@
 
-.tools/bin/uv:
-	@python3 -m pip install --quiet --target .tools uv || { python3 -m venv .tools && .tools/bin/python -m pip install --quiet uv; }
+.tools/bin/uv: $(UV_PIN)
+	@rm -rf .tools
+	@python3 -m pip install --quiet --target .tools --require-hashes -r $(UV_PIN) || \
+		{ python3 -m venv .tools && .tools/bin/python -m pip install --quiet --require-hashes -r $(UV_PIN); }
+	@touch $@
 
 .PHONY: demo
 demo: setup ## Train one model from two parties on this machine; KEEP=1 leaves both Airflows up.

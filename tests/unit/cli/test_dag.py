@@ -60,8 +60,8 @@ def test_examples_are_listed_and_copied_but_never_over_a_file(run: Run, tmp_path
     copied = run("dag", "examples", "copies", "--json").json()["copied"]
     assert [Path(file).name for file in copied] == [Path(file).name for file in listed]
     assert all((tmp_path / file).read_bytes() for file in copied)
-    (tmp_path / copied[0]).unlink()
     assert {Path(file).stat().st_mode & 0o777 for file in copied} == {0o644}  # Airflow may be another user
+    (tmp_path / copied[0]).unlink()
     assert run("dag", "examples", "copies", expect=1).err.startswith("CONFIG_INVALID · the file is there already")
     assert not (tmp_path / copied[0]).exists()
     assert [Path(file).stem for file in run("spark", "jobs", "--json").json()] == ["align", "psi"]
