@@ -36,7 +36,6 @@ PARTY = """
 name: bank
 storage: file:///storage
 gateway:
-  workers: 127.0.0.1:1
   certificate: keys/tls.crt
   private_key: keys/tls.key
   authority: keys/ca.crt

@@ -19,7 +19,6 @@ PARTY = """
 name: {own}
 storage: file:///storage
 gateway:
-  workers: 127.0.0.1:1
   certificate: c
   private_key: p
   authority: a
