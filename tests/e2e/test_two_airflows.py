@@ -22,6 +22,7 @@ from fedtasks.laptop import people
 from fedtasks.laptop.demo import PIPELINE, conf, wait_for
 from fedtasks.laptop.party import LocalParty
 from fedtasks.wire.v1 import run_pb2
+from tests.support.other_user import found_by_another_user, needs_root
 from tests.support.two_airflows import BROKEN, MISSING, NIGHTLY, World, ended, note, state, states, task_state, trigger
 
 pytestmark = pytest.mark.timeout(600)
@@ -291,3 +292,12 @@ def assert_refused(world: World, asked: dict[str, tuple[str, dict[str, Any]]]) -
 def run_state(world: World, run_id: str) -> run_pb2.State:
     with world.bank.client() as client:
         return client.get_run(run_id=run_id).run.state
+
+
+# ------------------------------------------------------------------------------------------------------ other users
+@needs_root
+def test_another_user_of_the_machine_finds_nothing_of_either_party(opened: World) -> None:
+    for party in (opened.bank, opened.shop):
+        assert (party.folder / "airflow" / "logs").is_dir()
+        assert found_by_another_user(party.folder) == []
+        assert found_by_another_user(party.folder / "airflow") == []
