@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     )
     from fedtasks.pipeline.step import Stage, Step
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 __all__ = [
     "FederatedDag",

@@ -32,6 +32,8 @@ MAX_PARTITION = 64
 
 _STALL_S = (60.0, 7 * 24 * 3600.0)
 _SCHEMES = ("file", "hdfs", "webhdfs")
+# ASCII alone: the metadata of a stream carries nothing else.
+_PARTITION = re.compile(rf"[A-Za-z0-9_-]{{1,{MAX_PARTITION}}}")
 
 MAX_CLASSES = 1000
 """How many classes a label may have."""
@@ -56,10 +58,9 @@ def check_name(value: str, field_name: str) -> None:
 
 def check_partition(partition: str) -> None:
     """Raise `ConfigError` unless a partition's key is plain."""
-    if not partition or len(partition) > MAX_PARTITION or not all(sign.isalnum() or sign in "_-" for sign in partition):
-        raise ConfigError(
-            f"a partition is 1–{MAX_PARTITION} letters, digits, `-` or `_`, such as 2026-11-21", field="partition"
-        )
+    if not _PARTITION.fullmatch(partition):
+        text = f"a partition is 1–{MAX_PARTITION} of the letters A–Z and a–z, digits, `-` or `_`, such as 2026-11-21"
+        raise ConfigError(text, field="partition")
 
 
 def split_address(address: str, field_name: str) -> tuple[str, int]:
@@ -231,6 +232,11 @@ class Dataset:
         """What both parties' datasets must have alike, so that equal people have equal ids; not the columns' names."""
         steps = ",".join(step.value for step in self.normalise)
         return {"id_columns": str(len(self.id_columns)), "id_type": self.id_type.value, "normalise": steps}
+
+    @property
+    def declaration_digest(self) -> str:
+        """SHA-256 (hex) over all that is declared, the place too: what decides which rows and columns are read."""
+        return digest(to_plain(self))
 
     @property
     def schema_digest(self) -> str:

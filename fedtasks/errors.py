@@ -176,6 +176,14 @@ class TicketRateLimited(TicketError):
     remedy = "Wait until the named time, or ask the granting party for a wider ticket"
 
 
+class AttemptsExhausted(TicketError):
+    """Raised when the other side has had a task repeated as often as the ticket allows within one run."""
+
+    code = "ATTEMPTS_EXHAUSTED"
+    summary = "The other side has had a task repeated as often as the ticket allows within one run"
+    remedy = "See why the task fails; the ticket's holder may then clear it, which costs one more run of the ticket"
+
+
 class FloorViolated(TicketError):
     """Raised when a run would fall below the ticket's privacy floor."""
 
@@ -568,6 +576,14 @@ class DataNotLanded(DataError):
     retryable = True
     summary = "The partition's data has not landed"
     remedy = "Land it with `fedtasks data land`, or choose a partition that has"
+
+
+class DatasetChanged(DataError):
+    """Raised when a dataset is declared otherwise than when the run opened."""
+
+    code = "DATA_DECLARED_ANEW"
+    summary = "A dataset is declared otherwise than when the run opened"
+    remedy = "Restart the gateway, so that it reads party.yaml again, then clear `open_run`"
 
 
 class FileInvalid(DataError):

@@ -433,6 +433,7 @@ class FederatedTaskOperator(MeetingOperator):
             settings=shared["steps"][self.step.name],
             kind=self.step.kind,
             bounds=json.loads(meeting.bounds_json),
+            dataset_digest=meeting.dataset_digest,
             shared_digest=digest(shared),
             partition=meeting.run.partition,
             stage=self.stage,

@@ -112,7 +112,7 @@ def _parts(report: Mapping[str, Any]) -> Iterator[RenderableType]:
     if report["metrics"]:
         yield _table(["Metric", "Last value"], report["metrics"].items())
     if report["leak"]:
-        yield Text(f"⚠ {report['leak']}")
+        yield cell(f"⚠ {report['leak']}")
     if report["importance"]:
         yield cell(_importance(report["importance"]))
     if report["rights"]:

@@ -37,7 +37,7 @@ RunId = Annotated[
     str,
     typer.Argument(
         metavar="RUN",
-        help="The run id, such as credit_retrain.2026-11-21.1.",
+        help="The run id, such as credit_retrain.2026-11-21.bank.1.",
         autocompletion=completion(lambda store: [run.run_id for run in store.runs.list()]),
     ),
 ]
@@ -116,7 +116,7 @@ def _print_refusals(store: Store, party: str, pipeline: str, peer: str, limit: i
     print_listing(rows, columns, as_json=as_json, empty="Nothing was refused.")
 
 
-@run_app.command("show", epilog=examples("run show credit_retrain.2026-11-21.1"))
+@run_app.command("show", epilog=examples("run show credit_retrain.2026-11-21.bank.1"))
 def run_show(run_id: RunId, as_json: AsJson = False, party_file: PartyFile = PARTY) -> None:
     """Show both sides of a run: how it stands, task by task, what left the house, results and receipts.
 
@@ -134,7 +134,9 @@ def run_show(run_id: RunId, as_json: AsJson = False, party_file: PartyFile = PAR
         console().print(run_view(report))
 
 
-@run_app.command("watch", epilog=examples("run watch credit_retrain.2026-11-21.1", "run watch RUN --json | jq .status"))
+@run_app.command(
+    "watch", epilog=examples("run watch credit_retrain.2026-11-21.bank.1", "run watch RUN --json | jq .status")
+)
 def run_watch(run_id: RunId, as_json: AsJson = False, party_file: PartyFile = PARTY) -> None:
     """Follow a run until it ends: exit code 0 if it succeeded, 1 if not. With --json, a line for each change.
 
@@ -147,7 +149,7 @@ def run_watch(run_id: RunId, as_json: AsJson = False, party_file: PartyFile = PA
         raise typer.Exit(follow(store, party.name, run_id, as_json=as_json))
 
 
-@run_app.command("cancel", epilog=examples('run cancel credit_retrain.2026-11-21.1 --reason "wrong day"'))
+@run_app.command("cancel", epilog=examples('run cancel credit_retrain.2026-11-21.bank.1 --reason "wrong day"'))
 def run_cancel(
     run_id: RunId,
     reason: Annotated[str, typer.Option(help="The other party reads it.")],

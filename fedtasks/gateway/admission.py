@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from fedtasks.config import NAME, check_partition
+from fedtasks.config import check_partition
 from fedtasks.digests import canonical, digest
 from fedtasks.errors import (
     AirflowUnreachable,
@@ -20,29 +20,35 @@ from fedtasks.errors import (
     PeerAirflowUnreachable,
     PeerError,
     PeerUnknown,
+    ProtocolViolated,
     RunCancelled,
-    TicketBusy,
     from_code,
 )
 from fedtasks.gateway.airflow_api import TIMEOUT_S
 from fedtasks.gateway.base import Base
 from fedtasks.gateway.locks import Locks
-from fedtasks.gateway.messages import failure_row
+from fedtasks.gateway.messages import check_start, failure_row
 from fedtasks.gateway.notes import not_needed, refused
 from fedtasks.gateway.runs import Runs
+from fedtasks.gateway.scope import charge_of, declaration_of, require_covered
 from fedtasks.names import OPEN_RUN
 from fedtasks.store import ApprovalRow, Charged, RefusalRow, RunRow
 from fedtasks.text import plain_text
-from fedtasks.tickets import DatasetScope, Grant, Per, check_readable, check_request, request_of
-from fedtasks.tickets.clauses import clauses, counting
+from fedtasks.tickets import Grant, check_readable
+from fedtasks.tickets.clauses import clauses
+from fedtasks.untrusted import parse_object
 from fedtasks.wire.v1 import peer_pb2, run_pb2, worker_pb2
 
 log = logging.getLogger(__name__)
 
 START_TIMEOUT_S = 2 * TIMEOUT_S
 """How long the peer may take to start its DAG run."""
-RUNS = "runs"
-"""The use that opening a run is charged as."""
+
+MAX_GAP = 1_000
+"""How far a run's number may lie above the last one of its initiator that is known here.
+
+An initiator numbers its runs of a partition over all its peers, and some are refused or never arrive.
+"""
 
 
 class Admission:
@@ -57,6 +63,7 @@ class Admission:
     """
 
     def __init__(self, base: Base, runs: Runs) -> None:
+        self._base = base
         self._party, self._store, self._tickets = base.party, base.store, base.tickets
         self._airflow, self._connections, self._clock = base.airflow, base.connections, base.clock
         self._runs = runs
@@ -119,13 +126,13 @@ class Admission:
         return RefusalRow(request.dag_id, request.dag_run_id, request.partition, request.peer, failure, now)
 
     async def _open(self, request: worker_pb2.OpenRunRequest) -> worker_pb2.OpenRunResponse:
-        async with self._locks.hold(request.pipeline, request.partition):
+        async with self._locks.hold(self._party.name, request.pipeline, request.partition):
             known = await asyncio.to_thread(self._store.runs.of_dag_run, request.dag_id, request.dag_run_id)
             if known is not None and not known.initiated:
                 await asyncio.to_thread(self._compare_steps, known, request)
-                return self._opened(known, worker_pb2.OPENING_RESUMED)
+                return self._opened(await self._declared(known), worker_pb2.OPENING_RESUMED)
             if known is not None and known.state == "running":
-                return self._opened(known, worker_pb2.OPENING_RESUMED)
+                return self._opened(await self._declared(known), worker_pb2.OPENING_RESUMED)
             check_partition(request.partition)
             config = await asyncio.to_thread(self._complete, _readable_config(request), request)
             request.config_json = canonical(config)
@@ -138,8 +145,12 @@ class Admission:
                     return self._opened(run, worker_pb2.OPENING_ALREADY_RUNNING)
                 if run.state == "succeeded" and not request.force:
                     return self._opened(run, worker_pb2.OPENING_ALREADY_DONE)
-            number = 1 + max((run.number for run in history), default=0)
+            number = 1 + max((run.number for run in history if run.initiated), default=0)
             return await self._ask(request, number, config_digest)
+
+    async def _declared(self, run: RunRow) -> RunRow:
+        """Return a run that is taken up again, with this party's dataset as the gateway knows it now."""
+        return await asyncio.to_thread(self._runs.declare, run.run_id) if run.state == "running" else run
 
     async def _ask(
         self, request: worker_pb2.OpenRunRequest, number: int, config_digest: str
@@ -156,12 +167,19 @@ class Admission:
             partition=request.partition,
             config_json=request.config_json,
             force=request.force,
-            reason=request.reason,
+            reason=plain_text(request.reason),
             number=number,
         )
         started = (await connection.request(START_TIMEOUT_S, start_run=start)).run_started
+        if not 1 <= started.number <= number + MAX_GAP:
+            raise ProtocolViolated(field="number", asked=started.number, allowed=number + MAX_GAP)
         row = self._row(
-            start, request.peer, config_digest, started.number, initiated=True, dag_run_id=request.dag_run_id
+            start,
+            request.peer,
+            config_digest,
+            started.number,
+            initiator=self._party.name,
+            dag_run_id=request.dag_run_id,
         )
         if started.run_id != row.run_id:
             raise ConfigDiffers(field="run_id", ours=row.run_id, theirs=plain_text(started.run_id, 120))
@@ -215,8 +233,9 @@ class Admission:
     # ---------------------------------------------------------------------------------------------- as the responder
     async def start(self, peer: str, request: peer_pb2.StartRun) -> peer_pb2.RunStarted:
         """Grant or refuse what `peer` asks for; that it is granted is an audit row, as is every refusal by `Intake`."""
+        check_start(request)
         try:
-            async with self._locks.hold(request.pipeline, request.partition):
+            async with self._locks.hold(peer, request.pipeline, request.partition):
                 started, new = await self._decide(peer, request)
         except AirflowUnreachable as error:
             raise PeerAirflowUnreachable(error.detail) from error
@@ -234,18 +253,25 @@ class Admission:
         return started
 
     async def _decide(self, peer: str, request: peer_pb2.StartRun) -> tuple[peer_pb2.RunStarted, bool]:
-        check_partition(request.partition)
-        if not NAME.fullmatch(request.pipeline) or request.dag_id != request.pipeline:
-            raise ConfigError("the pipeline's name is not a plain name", field="pipeline")
         config = _readable_config(request)
+        if config.get("leader") not in (peer, self._party.name):
+            raise ConfigError("the label is held by one of both parties", field="leader")
+        if not isinstance(config.get("steps"), dict):
+            raise ConfigError("expected a mapping", field="steps")
         config_digest = digest(config)
         skew_s = self._connections[peer].clock_skew_s
         if abs(skew_s) > self._party.max_clock_skew_s:
             raise ClockSkew(skew_s=round(skew_s), allowed_s=round(self._party.max_clock_skew_s))
-        grant = await asyncio.to_thread(self._authorise, peer, request, config)
-        history = await asyncio.to_thread(self._store.runs.of_partition, request.pipeline, request.partition)
+        kinds = {step.name: step.kind for step in request.steps}
+        asked = request.ticket_id, request.pipeline, config, kinds
+        grant = await asyncio.to_thread(require_covered, self._base, peer, *asked)
+        found = await asyncio.to_thread(self._store.runs.of_partition, request.pipeline, request.partition)
+        history = [run for run in found if not run.initiated and run.peer == peer]
+        last = max((run.number for run in history), default=0)
+        if not 1 <= request.number <= last + MAX_GAP:
+            raise ProtocolViolated(field="number", asked=request.number, allowed=last + MAX_GAP)
         for run in history:
-            if run.initiated or run.config_digest != config_digest or run.peer != peer:
+            if run.config_digest != config_digest:
                 continue
             if run.state == "running" and run.number >= request.number:
                 return peer_pb2.RunStarted(run_id=run.run_id, number=run.number), False
@@ -254,12 +280,12 @@ class Admission:
                 await asyncio.to_thread(self._runs.cancel, run.run_id, RunCancelled("the initiator began again"))
             if run.state == "succeeded" and not request.force:
                 return peer_pb2.RunStarted(run_id=run.run_id, number=run.number, already_done=True), False
-        number = max(request.number, 1 + max((run.number for run in history), default=0))
+        # An initiator that has lost its store begins to count anew; the numbers are its own.
+        number = max(request.number, last + 1)
         await self._airflow.require_ready(request.dag_id)
-        row = self._row(request, peer, config_digest, number, initiated=False, dag_run_id="")
-        await asyncio.to_thread(self._charge, grant, row)
+        row = self._row(request, peer, config_digest, number, initiator=peer)
         approval = await asyncio.to_thread(self._approval, row, grant)
-        row = await asyncio.to_thread(self._runs.create, row, approval)
+        row = await asyncio.to_thread(self._runs.create, row, approval, charge_of(grant))
         await self._trigger(row)
         return peer_pb2.RunStarted(run_id=row.run_id, number=number), True
 
@@ -275,40 +301,11 @@ class Admission:
             await asyncio.to_thread(self._store.uses.release, row.ticket_id, row.run_id)
             raise
 
-    def _authorise(self, peer: str, request: peer_pb2.StartRun, config: Mapping[str, Any]) -> Grant:
-        """Check the ticket; returns what it grants or raises the clause that refuses."""
-        grant = self._tickets.granted(peer, request.ticket_id, request.pipeline)
-        known = {
-            dataset.name: DatasetScope(dataset.name, dataset.schema_digest, tuple(dataset.features))
-            for dataset in self._party.datasets
-        }
-        step_kinds = {step.name: step.kind for step in request.steps}
-        if len(step_kinds) < len(request.steps):
-            raise ConfigError("a step stands twice, of which the ticket could bound one only", field="steps")
-        asked = request_of(
-            config,
-            grantor=grant.grantor,
-            holder=peer,
-            pipeline=request.pipeline,
-            datasets=known,
-            step_kinds=step_kinds,
-        )
-        check_request(grant, asked, self._clock() / 1000)
-        return grant
-
     def _approval(self, row: RunRow, grant: Grant) -> ApprovalRow | None:
         """Return what a run needs of a person; a yes to a run of the same kind counts for this one too."""
         asked = _question(row, grant)
         earlier = self._store.approvals.earlier(row) if asked else None
         return replace(earlier, run_id=row.run_id, asked_ms=row.opened_ms) if earlier else asked
-
-    def _charge(self, grant: Grant, row: RunRow) -> None:
-        """Count the run against the ticket, before anything begins."""
-        concurrent = len(self._store.runs.active(row.ticket_id))
-        at_once = counting(RUNS)[Per.NOW]
-        if not at_once.permits(grant.bound(at_once.name), concurrent + 1):
-            raise TicketBusy(clause=at_once.name, limit=grant.bound(at_once.name), used=concurrent)
-        self._store.uses.count(row.ticket_id, row.run_id, RUNS, 1, *grant.budget(RUNS))
 
     def count_use(self, request: worker_pb2.CountUseRequest) -> Charged:
         """Charge what a task is about to do to its run's ticket; every decision is an audit row.
@@ -353,16 +350,23 @@ class Admission:
 
     # ------------------------------------------------------------------------------------------------------- helpers
     def _row(
-        self, start: peer_pb2.StartRun, peer: str, config_digest: str, number: int, *, initiated: bool, dag_run_id: str
+        self,
+        start: peer_pb2.StartRun,
+        peer: str,
+        config_digest: str,
+        number: int,
+        *,
+        initiator: str,
+        dag_run_id: str = "",
     ) -> RunRow:
-        run_id = f"{start.pipeline}.{start.partition}.{number}"
+        run_id = f"{start.pipeline}.{start.partition}.{initiator}.{number}"
         return RunRow(
             run_id=run_id,
             pipeline=start.pipeline,
             partition=start.partition,
             number=number,
             peer=peer,
-            initiated=initiated,
+            initiated=initiator == self._party.name,
             ticket_id=start.ticket_id,
             config_digest=config_digest,
             config_json=start.config_json,
@@ -382,6 +386,7 @@ class Admission:
             opened_ms=self._clock(),
             closed_ms=None,
             reason=plain_text(start.reason),
+            dataset_digest=declaration_of(self._base, json.loads(start.config_json)),
         )
 
     def _opened(self, run: RunRow, opening: worker_pb2.Opening) -> worker_pb2.OpenRunResponse:
@@ -422,9 +427,6 @@ def _readable_config(request: worker_pb2.OpenRunRequest | peer_pb2.StartRun) -> 
 
 def _parse_config(text: str) -> dict[str, Any]:
     try:
-        config = json.loads(text)
+        return parse_object(text)
     except ValueError as error:
-        raise ConfigError("the shared configuration is not JSON", field="config") from error
-    if not isinstance(config, dict):
-        raise ConfigError("the shared configuration is not a JSON object", field="config")
-    return config
+        raise ConfigError(f"the shared configuration is {error}", field="config", reason=error) from error

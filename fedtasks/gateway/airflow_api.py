@@ -128,15 +128,15 @@ class AirflowApi:
         if answer.status_code != 404:
             self._body(answer)
 
-    async def clear_task(self, dag_id: str, dag_run_id: str, half: str) -> None:
-        """Let the task of one half, a single shard's if it is mapped, and what follows it run again."""
+    async def clear_task(self, dag_id: str, dag_run_id: str, half: str, *, alone: bool = False) -> None:
+        """Let the task of one half, a single shard's if it is mapped, run again, and what follows it unless `alone`."""
         task_id, map_index = airflow_task(half)
         body = {
             "dry_run": False,
             "dag_run_id": dag_run_id,
             "task_ids": [task_id if map_index is None else [task_id, map_index]],
             "only_failed": False,
-            "include_downstream": True,
+            "include_downstream": not alone,
             "reset_dag_runs": True,
         }
         self._body(await self._call("POST", f"/dags/{quote(dag_id)}/clearTaskInstances", json=body))

@@ -23,7 +23,7 @@ from fedtasks.wire.v1 import failure_pb2, peer_pb2
 
 log = logging.getLogger(__name__)
 
-PROTOCOL = 2
+PROTOCOL = 3
 """The one version of the gateways' protocol that this release speaks."""
 
 CONNECT_S = 10.0

@@ -1,15 +1,20 @@
-"""Rows of the store as messages of the wire, and back."""
+"""Rows of the store as messages of the wire, and back; what a peer says is checked before anything is made of it."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from fedtasks.errors import FedtasksError, from_code
+from fedtasks.config import NAME, check_partition
+from fedtasks.errors import ConfigError, FedtasksError, ProtocolViolated, TicketMissing, from_code
+from fedtasks.names import APPROVE, CLOSE_RUN, DATA
 from fedtasks.store import ApprovalRow, HalfRow, RunRow
-from fedtasks.text import plain_text
-from fedtasks.wire.v1 import failure_pb2, run_pb2
+from fedtasks.text import MAX_TEXT, plain_text
+from fedtasks.untrusted import MAX_INTEGER, parse_object
+from fedtasks.wire.v1 import failure_pb2, peer_pb2, run_pb2
 
 STATES = {
     "waiting": run_pb2.STATE_WAITING,
@@ -17,7 +22,73 @@ STATES = {
     "succeeded": run_pb2.STATE_SUCCEEDED,
     "failed": run_pb2.STATE_FAILED,
 }
-STATE_NAMES = {value: name for name, value in STATES.items()}
+_STATE_NAMES = {value: name for name, value in STATES.items()}
+
+MAX_HALVES = 2_500
+"""How many halves one run may have: two stages of 1,024 shards, and the other tasks of a long pipeline."""
+
+MAX_TIME_MS = 1 << 43
+"""The latest time that is believed, in the year 2248: what shows times would fail at a later one."""
+
+MAX_RECEIPT = 1 << 18
+"""The longest receipt, in characters."""
+
+MAX_STEPS = 200
+"""How many steps a run may have."""
+
+_MAX_NAME = 32
+_KIND = re.compile(r"[A-Za-z0-9_.-]{0,64}")
+_DIGEST = re.compile(r"[A-Za-z0-9]{0,64}")
+_SIGNED = re.compile(r"[A-Za-z0-9_.-]*")
+_TICKET_ID = re.compile(r"[A-Za-z0-9_-]{0,64}")
+_HALF = re.compile(r"([a-z][a-z0-9_-]{0,31})(\.[a-z][a-z0-9_-]{0,31})?(\[(0|[1-9][0-9]{0,4})\])?")
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a peer has said of its half of a run, as far as one message can be checked alone.
+
+    Parameters
+    ----------
+    version
+        Which snapshot of its half it is.
+    state, failure, receipt
+        The run as the peer has it.
+    halves
+        The peer's halves of the tasks, each named once.
+    """
+
+    version: int
+    state: str
+    failure: Mapping[str, Any] | None
+    receipt: str
+    halves: tuple[HalfRow, ...]
+
+
+def read_update(row: RunRow, update: peer_pb2.RunUpdate) -> Told:
+    """Check what the peer says of a run.
+
+    Raises
+    ------
+    ProtocolViolated
+        It says what no gateway of this release says: a state that there is not, a task that is none of the run's
+        steps, one task twice, a time or an outcome out of bounds.
+    """
+    state = _STATE_NAMES.get(update.state)
+    if state not in ("running", "succeeded", "failed"):
+        raise ProtocolViolated(field="state", asked=int(update.state))
+    if update.version > MAX_INTEGER:
+        raise ProtocolViolated(field="version")
+    if len(update.tasks) > MAX_HALVES:
+        raise ProtocolViolated(field="tasks", asked=len(update.tasks), allowed=MAX_HALVES)
+    if len(update.receipt) > MAX_RECEIPT or not _SIGNED.fullmatch(update.receipt):
+        raise ProtocolViolated(field="receipt", asked=len(update.receipt), allowed=MAX_RECEIPT)
+    steps = {*(step["name"] for step in json.loads(row.steps_json)), APPROVE, DATA, CLOSE_RUN}
+    halves = {message.task: _half_of_peer(row, message, steps) for message in update.tasks}
+    if len(halves) < len(update.tasks):
+        raise ProtocolViolated(field="tasks", reason="a task stands twice")
+    failure = failure_from_message(update.failure, row.peer) if update.HasField("failure") else None
+    return Told(update.version, state, failure, update.receipt, tuple(halves.values()))
 
 
 def failure_row(error: FedtasksError, party: str, task: str, at_ms: int, *, private: bool = False) -> dict[str, Any]:
@@ -38,7 +109,7 @@ def failure_from_message(message: failure_pb2.Failure, party: str) -> dict[str, 
         "text": plain_text(message.text),
         "party": party,
         "task": plain_text(message.task, 64),
-        "at_ms": message.at_ms,
+        "at_ms": _time_ms("failure.at_ms", message.at_ms),
     }
 
 
@@ -64,23 +135,70 @@ def half_message(row: HalfRow, *, private: bool) -> run_pb2.Half:
     )
 
 
-def half_from_message(run_id: str, message: run_pb2.Half, party: str) -> HalfRow:
-    """Turn the half that a peer told of into a row."""
+def _half_of_peer(row: RunRow, message: run_pb2.Half, steps: Collection[str]) -> HalfRow:
+    """Turn the half that a peer told of into a row; whether its attempt follows the last one is not known here."""
+    found = _HALF.fullmatch(message.task) if len(message.task) <= 3 * _MAX_NAME else None
+    if found is None or found[1] not in steps:
+        raise ProtocolViolated(field="task", asked=plain_text(message.task[:_MAX_NAME]))
+    state = _STATE_NAMES.get(message.state)
+    if message.progress_json:  # which no gateway tells another
+        raise ProtocolViolated(field=f"{message.task}.progress")
+    if state is None:
+        raise ProtocolViolated(field=f"{message.task}.state", asked=int(message.state))
     return HalfRow(
-        run_id=run_id,
+        run_id=row.run_id,
         task=message.task,
         own=False,
         attempt=message.attempt,
-        state=STATE_NAMES[message.state],
+        state=state,
         token="",
-        since_ms=message.since_ms,
-        until_ms=message.until_ms,
-        failure=failure_from_message(message.failure, party) if message.HasField("failure") else None,
-        outcome=json.loads(message.outcome_json) if message.outcome_json else None,
+        since_ms=_time_ms("since_ms", message.since_ms),
+        until_ms=_time_ms("until_ms", message.until_ms),
+        failure=failure_from_message(message.failure, row.peer) if message.HasField("failure") else None,
+        outcome=_outcome(message) if message.outcome_json else None,
         progress=None,
-        announced_ms=message.announced_ms,
-        started_ms=message.started_ms,
+        announced_ms=_time_ms("announced_ms", message.announced_ms),
+        started_ms=_time_ms("started_ms", message.started_ms),
     )
+
+
+def _outcome(message: run_pb2.Half) -> dict[str, Any]:
+    try:
+        return parse_object(message.outcome_json)
+    except ValueError as error:
+        raise ProtocolViolated(field=f"{message.task}.outcome", reason=error) from error
+
+
+def _time_ms(field: str, time_ms: int) -> int:
+    if not 0 <= time_ms <= MAX_TIME_MS:
+        raise ProtocolViolated(field=field, asked=time_ms, allowed=MAX_TIME_MS)
+    return time_ms
+
+
+def check_start(request: peer_pb2.StartRun) -> None:
+    """Check the names and the numbers in a peer's request for a run, before anything is kept under them.
+
+    Raises
+    ------
+    ConfigError
+        Naming the field.
+    TicketMissing
+        No ticket can have such an id.
+    """
+    if not NAME.fullmatch(request.pipeline) or request.dag_id != request.pipeline:
+        raise ConfigError("the pipeline's name is not a plain name", field="pipeline")
+    check_partition(request.partition)
+    if not _TICKET_ID.fullmatch(request.ticket_id):
+        raise TicketMissing(clause="ticket")
+    if not 1 <= len(request.steps) <= MAX_STEPS:
+        raise ConfigError(f"expected 1 to {MAX_STEPS} steps", field="steps", asked=len(request.steps))
+    if len(request.reason) > MAX_TEXT:
+        raise ConfigError(f"a reason has at most {MAX_TEXT} characters", field="reason", asked=len(request.reason))
+    for step in request.steps:
+        if not (NAME.fullmatch(step.name) and _KIND.fullmatch(step.kind) and _DIGEST.fullmatch(step.digest)):
+            raise ConfigError("a step's name, kind or digest is none", field="steps")
+    if len({step.name for step in request.steps}) < len(request.steps):
+        raise ConfigError("a step stands twice, of which the ticket could bound one only", field="steps")
 
 
 def run_message(row: RunRow, party: str, approval: ApprovalRow | None = None) -> run_pb2.Run:

@@ -53,9 +53,7 @@ class PeerService:
             async with self.intake.opening(peer, "session.open") as facts:
                 key = SessionKey.of(context.invocation_metadata())
                 facts |= {"run_id": plain_text(key.run_id, 128), "task": plain_text(key.task, 128)}
-                run = await asyncio.to_thread(self._runs.run, key.run_id)
-                if run.peer != peer:
-                    raise PeerIdentity(f"run {key.run_id} is not one with {peer}")
+                run = await asyncio.to_thread(self._runs.run_with, peer, key.run_id)
                 await asyncio.to_thread(self._tickets.in_force, run.ticket_id)
             await self._relay.serve_peer(key, peer, context)
 

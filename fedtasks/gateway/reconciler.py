@@ -9,13 +9,27 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 
-from fedtasks.errors import FedtasksError, RunCancelled, RunFailed, TicketError, TicketRevoked
+from fedtasks.errors import (
+    ConfigError,
+    FedtasksError,
+    PeerUnreachable,
+    ProtocolViolated,
+    RunCancelled,
+    RunExists,
+    RunFailed,
+    RunUnknown,
+    TicketError,
+    TicketExpired,
+    TicketRevoked,
+    VersionDiffers,
+)
 from fedtasks.gateway.airflow_api import TERMINAL
 from fedtasks.gateway.changes import ANY
 from fedtasks.gateway.control_stream import PeerConnection
 from fedtasks.gateway.notes import run_note
 from fedtasks.gateway.parts import Parts
 from fedtasks.gateway.runs import LIVE, MEMORY_MS
+from fedtasks.names import APPROVE
 from fedtasks.reports.leaks import leak_sentence
 from fedtasks.reports.runs import sides, status_now
 from fedtasks.store import HalfRow, RunRow
@@ -51,6 +65,7 @@ class Reconciler:
     def __init__(self, parts: Parts) -> None:
         base = parts.base
         self._party, self._store, self._airflow = base.party.name, base.store, base.airflow
+        self._tickets = base.tickets
         self._connections, self._changes, self._clock = base.connections, base.changes, base.clock
         self._runs = parts.runs
         self._relay = parts.relay
@@ -122,14 +137,22 @@ class Reconciler:
             snapshot = await asyncio.to_thread(self._runs.snapshot, run.run_id)
             try:
                 await connection.request(run_update=snapshot)
+            except (PeerUnreachable, VersionDiffers):
+                raise  # no other run would be told either
+            except RunUnknown:
+                if run.state == "running":
+                    continue
+                # The peer never entered this run: nobody there has anything to learn.
+            except ProtocolViolated as error:
+                # It has ended the run for that; the same again would be refused again.
+                log.warning("%s refuses the news of %s: %s", name, run.run_id, error)
+            except (TicketError, ConfigError, RunExists) as error:
+                # It does not let the run go on.
+                await asyncio.to_thread(self._runs.refused, run.run_id, error)
+                continue
             except FedtasksError as error:
-                if error.code == "RUN_UNKNOWN" and run.state != "running":
-                    # The peer never entered this run: nobody there has anything to learn.
-                    await asyncio.to_thread(self._runs.acknowledged, run.run_id, snapshot.version)
-                    continue
-                if error.code == "RUN_UNKNOWN":
-                    continue
-                raise
+                log.info("%s has not taken the news of %s: %s", name, run.run_id, error)
+                continue
             await asyncio.to_thread(self._runs.acknowledged, run.run_id, snapshot.version)
 
     # ----------------------------------------------------------------------------------------------------- this side
@@ -166,11 +189,15 @@ class Reconciler:
         return True
 
     async def _check_ticket(self, run: RunRow) -> None:
-        """A revoked ticket ends its runs."""
-        ticket = await asyncio.to_thread(self._store.tickets.get, run.ticket_id)
-        if run.state == "running" and ticket is not None and ticket.revocation is not None:
-            error = TicketRevoked(clause="revocation", ticket=run.ticket_id)
+        """A ticket that is revoked or has expired ends its runs, and so their sessions."""
+        if run.state != "running":
+            return
+        try:
+            await asyncio.to_thread(self._tickets.in_force, run.ticket_id)
+        except (TicketRevoked, TicketExpired) as error:
             await asyncio.to_thread(self._runs.cancel, run.run_id, error)
+        except FedtasksError as error:
+            log.info("the ticket of %s cannot be judged: %s", run.run_id, error)
 
     async def _check_sessions(self, run: RunRow) -> None:
         """Sessions of an ended run or of an older attempt end, with the reason."""
@@ -187,7 +214,7 @@ class Reconciler:
             return
         state = await self._airflow.state(run.dag_id, run.dag_run_id)
         if run.state == "running":
-            if await self._repeat_with_peer(run, state):
+            if await self._ask_again(run) or await self._repeat_with_peer(run, state):
                 return
             if state is None and self._clock() - run.opened_ms > GRACE_MS:
                 error: FedtasksError = RunCancelled(f"the DAG run was deleted in {self._party}'s Airflow")
@@ -208,13 +235,41 @@ class Reconciler:
             return RunCancelled(f"the DAG run was marked failed in {self._party}'s Airflow")
         return RunFailed(f"the DAG run failed in {self._party}'s Airflow")
 
+    async def _ask_again(self, run: RunRow) -> bool:
+        """Return whether a person of this party must say yes before an ended run goes on; have the question asked.
+
+        The task alone is cleared, not what follows it: what has succeeded stays.
+        """
+        approval = await asyncio.to_thread(self._store.approvals.get, run.run_id)
+        if run.initiated or approval is None or approval.state != "asked":
+            return False
+        half = await asyncio.to_thread(self._store.halves.get, run.run_id, APPROVE, True)
+        if half is None or half.state in LIVE:
+            return False  # it is asked, or comes to that by itself
+        key = (run.run_id, APPROVE, approval.asked_ms)
+        if await self._airflow.is_to_end(run.dag_id, run.dag_run_id, APPROVE):
+            return True
+        if key in self._cleared:
+            return False  # it has ended without a question: what Airflow says of the DAG run counts
+        log.info("asking again whether %s may go on", run.run_id)
+        await self._airflow.clear_task(run.dag_id, run.dag_run_id, APPROVE, alone=True)
+        self._cleared.add(key)
+        return True
+
     async def _repeat_with_peer(self, run: RunRow, state: str | None) -> bool:
         """When the peer repeats a task that had ended here, let it run here again; return whether one was cleared."""
         cleared = False
-        for theirs in await asyncio.to_thread(self._store.halves.list, run.run_id, False):
-            own = await asyncio.to_thread(self._store.halves.get, run.run_id, theirs.task, True)
+        approval = await asyncio.to_thread(self._store.approvals.get, run.run_id)
+        if approval is not None and not run.initiated and approval.state != "approved":
+            return False
+        halves = await asyncio.to_thread(self._store.halves.list, run.run_id)
+        ours = {half.task: half for half in halves if half.own}
+        for theirs in (half for half in halves if not half.own):
+            own = ours.get(theirs.task)
             if theirs.state != "waiting" or own is None or own.state in LIVE or theirs.attempt <= own.attempt:
                 continue
+            if theirs.task == APPROVE and run.initiated:
+                continue  # the granting side asks its person again: nothing has to be repeated here
             if state not in TERMINAL and await self._airflow.is_to_end(run.dag_id, run.dag_run_id, theirs.task):
                 continue  # it runs again by itself
             key = (run.run_id, theirs.task, theirs.attempt)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import re
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -19,6 +20,7 @@ from fedtasks.errors import (
     ApprovalExpired,
     ApprovalPending,
     ApprovalRejected,
+    AttemptsExhausted,
     AttemptStale,
     ConfigDiffers,
     ConfigError,
@@ -26,28 +28,32 @@ from fedtasks.errors import (
     PeerCancelled,
     PeerFailed,
     PeerRestarted,
+    ProtocolViolated,
     ReceiptsDiffer,
     RunCancelled,
     RunEnded,
     RunExists,
     RunUnknown,
-    TicketRevoked,
+    SignatureWrong,
+    TicketError,
+    leaves,
 )
 from fedtasks.gateway.base import Base
 from fedtasks.gateway.messages import (
-    STATE_NAMES,
+    MAX_HALVES,
+    Told,
     error_from_row,
-    failure_from_message,
     failure_message,
     failure_row,
-    half_from_message,
     half_message,
+    read_update,
     run_message,
 )
-from fedtasks.names import APPROVE
-from fedtasks.store import ApprovalRow, DisclosureRow, HalfRow, MetricRow, RunRow
+from fedtasks.gateway.scope import charge_of, declaration_of, require_covered
+from fedtasks.names import APPROVE, CLOSE_RUN, DATA
+from fedtasks.store import ApprovalRow, DisclosureRow, HalfRow, MetricRow, RunCharge, RunRow
 from fedtasks.text import plain_text
-from fedtasks.tickets import public_from_text, read_receipt, sign_receipt
+from fedtasks.tickets import Grant, public_from_text, read_receipt, sign_receipt
 from fedtasks.wire.v1 import peer_pb2, run_pb2
 
 log = logging.getLogger(__name__)
@@ -59,6 +65,14 @@ _UNAPPROVED = {ApprovalRejected.code: "rejected", ApprovalExpired.code: "expired
 
 MEMORY_MS = 3_600_000
 """How long after its end a run's DAG run is still looked after."""
+
+ATTEMPTS = "limits.attempts"
+"""The clause that says how often the other side may have a task repeated."""
+
+_RUN_ID = re.compile(r"[A-Za-z0-9_.-]{1,200}")
+
+_COUNTED_BY_NOBODY = (APPROVE, DATA, CLOSE_RUN)
+"""The tasks at which the halves only wait for each other: a receipt does not say how often they did."""
 
 
 class Runs:
@@ -73,6 +87,7 @@ class Runs:
     """
 
     def __init__(self, base: Base, key: Ed25519PrivateKey) -> None:
+        self._base = base
         self._party = base.party.name
         self._peer_keys = {peer.name: peer.ticket_key for peer in base.party.peers}
         self._store, self._tickets, self._clock = base.store, base.tickets, base.clock
@@ -83,9 +98,22 @@ class Runs:
     # ------------------------------------------------------------------------------------------------------ looking
     def run(self, run_id: str) -> RunRow:
         """Return a run; raise `RunUnknown` when nobody opened it."""
-        row = self._store.runs.get(run_id)
+        # No other text is the name of a run, and some that peers could send no database takes.
+        row = self._store.runs.get(run_id) if _RUN_ID.fullmatch(run_id) else None
         if row is None:
-            raise RunUnknown(f"run `{run_id}` is not known to {self._party}")
+            raise RunUnknown(f"run `{plain_text(run_id[:200], 200)}` is not known to {self._party}")
+        return row
+
+    def run_with(self, peer: str, run_id: str) -> RunRow:
+        """Return a run with a peer; raise `RunUnknown` for one that there is not, and for one that is another's.
+
+        Notes
+        -----
+        Reveals: of others' runs nothing; a peer cannot tell one from none.
+        """
+        row = self.run(run_id)
+        if row.peer != peer:
+            raise RunUnknown(f"run `{run_id}` is not one with {peer}")
         return row
 
     def message(self, row: RunRow) -> run_pb2.Run:
@@ -169,7 +197,8 @@ class Runs:
             if task == APPROVE:
                 self._ask(run_id, half.until_ms)
             if row.state != "running":
-                self._reopen(row)  # after the half, so that the peer never sees the run go on without its reason
+                # After the half, so that the peer never sees the run go on without its reason.
+                self._reopen(row, self._party)
             self._changed(run_id)
             return self.meeting(run_id, task)
 
@@ -282,16 +311,18 @@ class Runs:
             raise kinds.get(approval.state, ApprovalPending)(where=run_id)
 
     # --------------------------------------------------------------------------------------------------------- runs
-    def create(self, row: RunRow, approval: ApprovalRow | None = None) -> RunRow:
-        """Enter a new run, with the approval that it needs if its ticket asks for one.
+    def create(self, row: RunRow, approval: ApprovalRow | None = None, charge: RunCharge | None = None) -> RunRow:
+        """Enter a new run, with the approval that it needs if its ticket asks for one, charged in the same transaction.
 
         Raises
         ------
         RunExists
             The id is taken, or the DAG run is at another run that goes on.
+        TicketBusy, TicketExhausted, TicketRateLimited
+            A limit of its ticket would be passed.
         """
         with self._lock:
-            if not self._store.runs.add(row, approval):
+            if not self._store.runs.add(row, approval, charge):
                 raise RunExists(f"`{row.run_id}`, or another run of DAG run `{row.dag_run_id}`, is there already")
         self._changed(row.run_id)
         return self.run(row.run_id)
@@ -313,20 +344,52 @@ class Runs:
     def _is_at_rest(self, row: RunRow) -> bool:
         return row.at_rest or self._clock() - (row.closed_ms or 0) > MEMORY_MS
 
-    def _reopen(self, row: RunRow) -> None:
-        """Let an ended run go on; what succeeded stays, and receipts are signed anew."""
+    def _reopen(self, row: RunRow, by: str, charge: RunCharge | None = None, **changes: Any) -> None:
+        """Let an ended run go on; what succeeded stays, and receipts are signed anew.
+
+        What both sides had signed until then stays in the audit.
+        """
         log.info("run %s goes on", row.run_id)
-        again = {
-            "state": "running",
-            "failure": None,
-            "closed_ms": None,
-            "receipt": "",
-            "peer_receipt": "",
-            "at_rest": False,
-        }
-        self._store.runs.change(row.run_id, bump=True, **again)
-        self._store.audit.add(self._party, "run.reopen", "noted", run_id=row.run_id)
+        # What this party decides itself, or is paid for, is no repeat that the peer has caused.
+        is_renewed = by == self._party or charge is not None
+        declared = declaration_of(self._base, json.loads(row.config_json))
+        self._store.runs.reopen(row.run_id, charge=charge, renew=is_renewed, **{"dataset_digest": declared, **changes})
+        signed = {name: text for name, text in (("own", row.receipt), ("peer", row.peer_receipt)) if text}
+        facts = {"run_id": row.run_id, "ticket": row.ticket_id, "charged": int(charge is not None), "receipts": signed}
+        self._store.audit.add(by, "run.reopen", "noted" if by == self._party else "allowed", **facts)
         self._changed(row.run_id)
+
+    def declare(self, run_id: str) -> RunRow:
+        """Let a run read this party's dataset as the gateway knows it now, if its ticket covers that too.
+
+        Raises
+        ------
+        TicketScope, …
+            It does not; the run stays with what it was opened with.
+        """
+        with self._lock:
+            row = self.run(run_id)
+            declared = declaration_of(self._base, json.loads(row.config_json))
+            if declared in ("", row.dataset_digest):
+                return row
+            if not row.initiated:
+                self._require_covered(row)
+            return self._store.runs.change(run_id, dataset_digest=declared)
+
+    def _require_covered(self, row: RunRow) -> Grant:
+        """Check a run of a peer against its ticket as if it opened now; returns what that grants."""
+        kinds = {step["name"]: step["kind"] for step in json.loads(row.steps_json)}
+        config = json.loads(row.config_json)
+        return require_covered(self._base, row.peer, row.ticket_id, row.pipeline, config, kinds)
+
+    def refused(self, run_id: str, error: FedtasksError) -> None:
+        """End a run that the peer does not let go on, with the peer's reason."""
+        with self._lock:
+            row = self.run(run_id)
+            if row.state == "running":
+                text = plain_text(error.detail or error.public)
+                failure = {"code": error.code, "text": text, "party": row.peer, "task": "", "at_ms": self._clock()}
+                self._end(row, failure)
 
     def close(self, run_id: str) -> RunRow:
         """Sign this side's receipt; the run has succeeded once both receipts are here and agree."""
@@ -350,13 +413,18 @@ class Runs:
             "ticket_id": row.ticket_id,
             "config_digest": row.config_digest,
             "tasks": {task: half.outcome or {} for task, half in sorted(halves.items())},
+            "attempts": {task: half.attempt for task, half in sorted(halves.items()) if task not in _COUNTED_BY_NOBODY},
         }
 
     def _settle(self, run_id: str) -> None:
         row = self.run(run_id)
         if row.state != "running" or not row.receipt or not row.peer_receipt:
             return
-        theirs = read_receipt(row.peer_receipt, public_from_text(self._peer_keys[row.peer]))
+        try:
+            theirs = read_receipt(row.peer_receipt, public_from_text(self._peer_keys[row.peer]))
+        except SignatureWrong as error:
+            self._end(row, failure_row(error, row.peer, "", self._clock()))
+            return
         ours = self._account(row)
         difference = _first_difference(ours, theirs)
         if theirs.get("party") != row.peer:
@@ -410,43 +478,118 @@ class Runs:
             There is no such run with this peer (yet).
         """
         with self._lock:
-            row = self.run(update.run_id)
-            if row.peer != peer:
-                raise RunUnknown(f"run `{update.run_id}` is not one with {peer}")
+            row = self.run_with(peer, update.run_id)
             if update.version <= row.peer_version:
                 return
-            for message in update.tasks:
-                theirs = half_from_message(row.run_id, message, peer)
-                self._store.halves.put(theirs)
-                self._catch_up(theirs)
-            failure = failure_from_message(update.failure, peer) if update.HasField("failure") else None
-            self._store.runs.change(
-                row.run_id,
-                peer_state=STATE_NAMES[update.state],
-                peer_failure=failure,
-                peer_receipt=update.receipt,
-                peer_version=update.version,
-            )
-            if update.state == run_pb2.STATE_FAILED and row.state == "running":
-                self._end(row, self._of_peer(peer, failure))
-            if update.state == run_pb2.STATE_RUNNING and "running" not in (row.state, row.peer_state):
+            try:
+                told = read_update(row, update)
+                new = self._new_halves(row, told)
+            except ProtocolViolated as error:
+                self._violated(row, error)
+                raise
+            if told.state == "running" and "running" not in (row.state, row.peer_state):
                 self._follow(row)
+                row = self.run(row.run_id)
+            self._take_over(row, told, new)
             self._settle(row.run_id)
         self._changed(row.run_id)
 
-    def _follow(self, row: RunRow) -> None:
-        """The peer lets an ended run go on: so does this side, if the ticket still allows it."""
-        try:
-            self._tickets.in_force(row.ticket_id)
-        except FedtasksError as error:
-            self._end(row, failure_row(error, self._party, "", self._clock()))
-        else:
-            self._reopen(row)
+    def _new_halves(self, row: RunRow, told: Told) -> list[HalfRow]:
+        """Return the peer's halves that are not known yet.
 
-    def _catch_up(self, theirs: HalfRow) -> None:
+        Raises
+        ------
+        ProtocolViolated
+            An attempt does not follow the last one: a half goes at most one beyond what both sides have reached, and
+            never back.
+        """
+        halves = self._store.halves.list(row.run_id)
+        reached = {half.task: half.attempt for half in halves if half.own}
+        known = {half.task: half for half in halves if not half.own}
+        new = [half for half in told.halves if known.get(half.task) != half]
+        for half in new:
+            last = known[half.task].attempt if half.task in known else 1
+            if not last <= half.attempt <= reached.get(half.task, 0) + 1:
+                raise ProtocolViolated(field=f"{half.task}.attempt", asked=half.attempt)
+        if len(known.keys() | {half.task for half in new}) > MAX_HALVES:
+            raise ProtocolViolated(field="tasks", allowed=MAX_HALVES)
+        return new
+
+    def _violated(self, row: RunRow, error: ProtocolViolated) -> None:
+        """End a run of which the peer says what cannot be; nothing of it is kept."""
+        facts = {"run_id": row.run_id, "code": error.code, **error.fields}
+        self._store.audit.add(row.peer, "run.update", "refused", **facts)
+        if row.state == "running":
+            self._end(row, failure_row(error, row.peer, "", self._clock()))
+
+    def _take_over(self, row: RunRow, told: Told, new: Sequence[HalfRow]) -> None:
+        """Store what the peer has said, and do what follows from it."""
+        self._store.halves.learn(row.run_id, new)
+        own, peer = {}, []
+        for half in self._store.halves.list(row.run_id):
+            if half.own:
+                own[half.task] = half
+            else:
+                peer.append(half)
+        ahead = [half for half in peer if half.task in own and half.attempt > own[half.task].attempt]
+        exhausted = self._exhausted(row, ahead, own) if row.state == "running" else None
+        if exhausted is None:
+            for half in ahead:
+                self._catch_up(half, own[half.task])
+        self._store.runs.change(
+            row.run_id,
+            peer_state=told.state,
+            peer_failure=told.failure,
+            peer_receipt=told.receipt,
+            peer_version=told.version,
+        )
+        if exhausted is not None:
+            facts = {"run_id": row.run_id, "ticket": row.ticket_id, "code": exhausted.code, **exhausted.fields}
+            self._store.audit.add(row.peer, "run.repeat", "refused", **facts)
+            self._end(row, failure_row(exhausted, self._party, exhausted.fields["task"], self._clock()))
+        elif told.state == "failed" and row.state == "running":
+            self._end(row, self._of_peer(row.peer, told.failure))
+
+    def _follow(self, row: RunRow) -> None:
+        """The peer lets an ended run go on: so does this side, if the ticket allows that now.
+
+        Who has granted the ticket charges one more run to it and asks its person again.
+
+        Raises
+        ------
+        TicketError, ConfigError, …
+            It does not; the run stays as it has ended.
+        """
+        try:
+            if row.initiated:
+                self._tickets.in_force(row.ticket_id)
+                self._reopen(row, row.peer, peer_state="running")
+            else:
+                grant = self._require_covered(row)
+                self._reopen(row, row.peer, charge_of(grant), ask=grant.asks_for_a_person, peer_state="running")
+        except FedtasksError as error:
+            facts = {"run_id": row.run_id, "ticket": row.ticket_id, "code": error.code}
+            clause = error.fields.get("clause", "")
+            self._store.audit.add(row.peer, "run.reopen", "refused", **facts, clause=clause)
+            raise
+
+    def _exhausted(self, row: RunRow, ahead: Sequence[HalfRow], own: Mapping[str, HalfRow]) -> AttemptsExhausted | None:
+        """Return why the peer may not have its halves repeated, None if it may.
+
+        Whatever follows a task is repeated with it, so it counts for what follows too.
+        """
+        limit = self._tickets.of_run(row.ticket_id).bound(ATTEMPTS) if ahead else None
+        if limit is None:
+            return None
+        for theirs in ahead:
+            for half in (own[theirs.task], *_that_follow(row, theirs.task, own.values())):
+                if half.attempt - half.paid > limit:
+                    return AttemptsExhausted(clause=ATTEMPTS, task=half.task, limit=limit)
+        return None
+
+    def _catch_up(self, theirs: HalfRow, own: HalfRow) -> None:
         """A half that only waits joins the peer's newer attempt."""
-        own = self._store.halves.get(theirs.run_id, theirs.task, True)
-        if own is not None and own.state == "waiting" and theirs.state in LIVE and own.attempt < theirs.attempt:
+        if own.state == "waiting" and theirs.state in LIVE:
             self._store.halves.put(dataclasses.replace(own, attempt=theirs.attempt), bump=True)
 
     def _of_peer(self, peer: str, failure: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -469,9 +612,31 @@ _IN_COMMON = {
         PeerCancelled,
         PeerFailed,
         ReceiptsDiffer,
-        TicketRevoked,
     )
-}
+} | {kind.code for kind in leaves(TicketError)}
+
+
+def _that_follow(row: RunRow, task: str, halves: Iterable[HalfRow]) -> Iterator[HalfRow]:
+    """Yield the halves that run again when a task is cleared: those of later steps, and of other stages of its step."""
+    steps = [step["name"] for step in json.loads(row.steps_json)]
+    order = {name: place for place, name in enumerate([APPROVE, DATA, *steps, CLOSE_RUN])}
+
+    def place_of(name: str) -> int:
+        return order.get(_step_of(name), 0)
+
+    for half in halves:
+        is_later = place_of(half.task) > place_of(task)
+        is_another_stage = _step_of(half.task) == _step_of(task) and _stage_of(half.task) != _stage_of(task)
+        if is_later or is_another_stage:
+            yield half
+
+
+def _step_of(half: str) -> str:
+    return half.partition("[")[0].partition(".")[0]
+
+
+def _stage_of(half: str) -> str:
+    return half.partition("[")[0].partition(".")[2]
 
 
 def _first_difference(
@@ -487,5 +652,12 @@ def _first_difference(
             if inner is not None:
                 return inner
         elif mine != other:
-            return place, json.dumps(mine)[:80], json.dumps(other)[:80]
+            return place, _shown(mine), _shown(other)
     return None
+
+
+def _shown(value: object) -> str:
+    try:
+        return json.dumps(value)[:80]
+    except RecursionError:  # the peer has signed it, so it is what the peer says
+        return "nested too deep to show"

@@ -100,6 +100,7 @@ class WorkerService(worker_pb2_grpc.WorkerGatewayServicer):
             meeting = self._runs.start(request.run_id, request.task, request.attempt)
             bounds = self._tickets.of_run(meeting.run.ticket_id).bounds
             meeting.bounds_json = json.dumps(bounds, sort_keys=True)
+            meeting.dataset_digest = self._runs.run(request.run_id).dataset_digest
             return meeting
 
         return worker_pb2.StartTaskResponse(meeting=await asyncio.to_thread(start))

@@ -18,7 +18,7 @@ from fedtasks.config import Dataset, Party
 from fedtasks.data.partitions import landed_until
 from fedtasks.data.storage import RunStorage
 from fedtasks.dataclass_io import to_plain
-from fedtasks.errors import ModelTaken
+from fedtasks.errors import DatasetChanged, ModelTaken
 from fedtasks.link.link import Link
 from fedtasks.names import half_name
 from fedtasks.wire.v1 import worker_pb2
@@ -56,6 +56,8 @@ class TaskConfig:
         Whose data the run uses: a day or another key.
     bounds
         Clause → what the run's ticket says there.
+    dataset_digest
+        Digest of this party's dataset as it was declared when the run opened; empty if the gateway knows none.
     """
 
     party: Path
@@ -72,11 +74,27 @@ class TaskConfig:
     shard: int | None = None
     kind: str = ""
     bounds: Mapping[str, Any] = field(default_factory=dict)
+    dataset_digest: str = ""
 
     @property
     def half(self) -> str:
         """The name under which both halves meet."""
         return half_name(self.task, self.stage, self.shard)
+
+
+def check_declaration(config: TaskConfig, party: Party) -> None:
+    """Refuse a dataset that is declared otherwise than when the run opened, before anything of it is read.
+
+    Raises
+    ------
+    DatasetChanged
+        The ticket was compared with another declaration than the one that this worker has read.
+    """
+    if not config.dataset_digest:
+        return
+    dataset = party.dataset(config.datasets[party.name])
+    if dataset.declaration_digest != config.dataset_digest:
+        raise DatasetChanged(f"`{dataset.name}` is declared otherwise in {config.party}", where=config.run_id)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from fedtasks.config import load_party
 from fedtasks.dataclass_io import build, to_plain
 from fedtasks.errors import ConfigError, FedtasksError, ProcessFailed
 from fedtasks.link.client import GatewayClient
-from fedtasks.runtime.context import Entry, TaskConfig
+from fedtasks.runtime.context import Entry, TaskConfig, check_declaration
 from fedtasks.runtime.gateway import GatewayContext
 from fedtasks.tickets import asked_by, check_settings
 
@@ -44,6 +44,7 @@ def run(entry: Entry, config_file: Path) -> int:
         config = _read(config_file)
         check_settings(config.bounds, asked_by(config.task, config.kind, config.settings))
         party = load_party(config.party)
+        check_declaration(config, party)
         with GatewayClient.of(party) as client:
             context = GatewayContext(config, party, client)
             try:

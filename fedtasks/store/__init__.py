@@ -16,6 +16,7 @@ from fedtasks.store.rows import (
     TicketRequestRow,
     TicketRow,
 )
+from fedtasks.store.runs import RunCharge
 from fedtasks.store.store import Store
 from fedtasks.store.tags import TagBook
 from fedtasks.store.uses import Charged
@@ -31,6 +32,7 @@ __all__ = [
     "ModelRow",
     "PeerRow",
     "RefusalRow",
+    "RunCharge",
     "RunRow",
     "Store",
     "TagBook",

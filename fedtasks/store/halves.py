@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from sqlalchemy import Connection, Engine, select
 
@@ -67,11 +68,25 @@ class HalfBook(Repository):
             if bump:
                 bump_run(connection, run)
 
+    def learn(self, run_id: str, rows: Sequence[HalfRow]) -> None:
+        """Insert or replace halves of the peer, all in one transaction.
+
+        Raises
+        ------
+        RunUnknown
+            There is no such run.
+        """
+        if not rows:
+            return
+        with self._write() as connection:
+            locked_run(connection, run_id)
+            connection.execute(self._put, [to_columns(row) for row in rows])
+
     def announce(self, run_id: str, task: str, token: str, until_ms: int) -> HalfRow:
         """Say that the local half of a task is here, and return it; a new attempt raises the run's version.
 
-        The same token finds its attempt again, as it stands, until that has ended. Another token begins a new one: the
-        next of this party's, or the peer's if that is further.
+        The same token finds its attempt again, as it stands, until that has ended. Another token begins the next one,
+        unless the peer has not reached the last: then nobody has met at it, and it is begun again.
 
         Parameters
         ----------
@@ -93,9 +108,10 @@ class HalfBook(Repository):
             peer = self._stored(connection, run_id, task, False)
             if own is not None and own.token == token and own.state not in _ENDED:
                 return own
-            attempt = max(own.attempt + 1 if own else 1, peer.attempt if peer else 1)
+            attempt = _next_attempt(own, peer)
             now = self._clock()
             half = HalfRow(run_id, task, True, attempt, "waiting", token, now, until_ms, announced_ms=now)
+            half = replace(half, paid=own.paid) if own else half
             connection.execute(self._put, to_columns(half))
             bump_run(connection, run)
             return half
@@ -103,3 +119,14 @@ class HalfBook(Repository):
     def _stored(self, connection: Connection, run_id: str, task: str, own: bool) -> HalfRow | None:
         found = connection.execute(self._where(run_id=run_id, task=task, own=own)).first()
         return None if found is None else to_row(HalfRow, found)
+
+
+def _next_attempt(own: HalfRow | None, peer: HalfRow | None) -> int:
+    """Return the attempt that a new try belongs to: never further than one beyond what both sides have reached.
+
+    So either side can tell an honest attempt from a number that somebody made up.
+    """
+    theirs = peer.attempt if peer else 0
+    if own is None:
+        return max(1, theirs)
+    return own.attempt + 1 if theirs == own.attempt else max(own.attempt, theirs)

@@ -74,6 +74,9 @@ class RunRow:
         Why it was asked for.
     at_rest
         Whether it has ended and its DAG run too: only a task that somebody clears lets it go on.
+    dataset_digest
+        Digest of this party's dataset as it was declared when the run opened; a worker that reads another
+        declaration refuses to begin. Empty for a run of a release before 0.3.0.
     """
 
     run_id: str
@@ -102,6 +105,7 @@ class RunRow:
     closed_ms: int | None = None
     reason: str = ""
     at_rest: bool = False
+    dataset_digest: str = ""
 
 
 @dataclass(frozen=True)
@@ -124,6 +128,9 @@ class HalfRow:
         Why it failed; what it ended with; how far it is (display only).
     announced_ms, started_ms
         When this attempt was there, and when it began to work (0 if it has not).
+    paid
+        Of the local half: the last attempt that an earlier charge of the run has paid for, or that people of this
+        party have decided on by letting the ended run go on; 0 before that.
     """
 
     run_id: str
@@ -139,6 +146,7 @@ class HalfRow:
     progress: Mapping[str, Any] | None = None
     announced_ms: int = 0
     started_ms: int = 0
+    paid: int = 0
 
 
 @dataclass(frozen=True)

@@ -3,25 +3,66 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from sqlalchemy import Connection, func, select, tuple_, update
+from sqlalchemy import Connection, Engine, func, select, tuple_, update
+from sqlalchemy.exc import IntegrityError
 
-from fedtasks.errors import RunUnknown
+from fedtasks.clock import Clock
+from fedtasks.errors import RunExists, RunUnknown, TicketBusy
 from fedtasks.store import schema
 from fedtasks.store.repository import Repository, Rows, to_columns, to_row
 from fedtasks.store.rows import ApprovalRow, RunRow
+from fedtasks.store.uses import UseBook, lock_ticket
 
 _CHANGEABLE = frozenset(field.name for field in fields(RunRow)) - {"run_id", "version"}
 _OLDEST_FIRST = schema.runs.c.opened_ms, schema.runs.c.run_id
+_AGAIN = {
+    "state": "running",
+    "failure": None,
+    "closed_ms": None,
+    "receipt": "",
+    "peer_receipt": "",
+    "at_rest": False,
+}
+"""What is forgotten of a run's end when it goes on."""
+
+_ASKED = {"state": "asked", "until_ms": 0, "decided_ms": None, "decided_by": "", "reason": ""}
+"""A question that nobody has answered yet."""
+
 _NEWEST_FIRST = (schema.runs.c.opened_ms.desc(), schema.runs.c.number.desc(), schema.runs.c.run_id.desc())
+
+
+RUNS = "runs"
+"""The use that a run is charged as."""
+
+
+@dataclass(frozen=True)
+class RunCharge:
+    """What lets a run go on: one more run of its ticket, within these limits; None is no limit.
+
+    Parameters
+    ----------
+    in_all, per_day
+        How many runs there may be over the ticket's life, and within any 24 hours.
+    at_once
+        How many may be under way, this one among them.
+    """
+
+    in_all: int | None = None
+    per_day: int | None = None
+    at_once: int | None = None
 
 
 class RunBook(Repository):
     """The runs of a store."""
 
     _table = schema.runs
+
+    def __init__(self, engine: Engine, clock: Clock) -> None:
+        super().__init__(engine, clock)
+        self._uses = UseBook(engine, clock)
 
     def get(self, run_id: str) -> RunRow | None:
         """Return a run, or None."""
@@ -73,20 +114,100 @@ class RunBook(Repository):
         with self._read() as connection:
             return int(connection.execute(query).scalar_one())
 
-    def add(self, row: RunRow, approval: ApprovalRow | None = None) -> bool:
-        """Enter a run, with the approval that it needs if its ticket asks for one.
+    def add(self, row: RunRow, approval: ApprovalRow | None = None, charge: RunCharge | None = None) -> bool:
+        """Enter a run, with the approval that it needs if its ticket asks for one, and charge it to the ticket.
+
+        Parameters
+        ----------
+        row, approval
+            The run, and the question that it begins with.
+        charge
+            Within which limits; None charges nothing, which is for the side that holds the ticket.
 
         Returns
         -------
         bool
             False, and nothing changed, if its id is taken or its DAG run is at another run that goes on.
+
+        Raises
+        ------
+        TicketBusy, TicketExhausted, TicketRateLimited, TicketMissing
+            A limit would be passed, or there is no such ticket; nothing changed.
+
+        Notes
+        -----
+        Whoever charges a ticket waits for others who do, so that what is counted is all that there is.
         """
         statement = self._insert().on_conflict_do_nothing().returning(self._table.c.run_id)
         with self._write() as connection:
-            created = connection.execute(statement, to_columns(row)).first() is not None
-            if created and approval is not None:
+            if charge is not None:
+                lock_ticket(connection, row.ticket_id)
+            if connection.execute(statement, to_columns(row)).first() is None:
+                return False
+            if approval is not None:
                 connection.execute(schema.approvals.insert(), to_columns(approval))
-            return created
+            if charge is not None:
+                self._charge(connection, row, charge)
+            return True
+
+    def reopen(
+        self, run_id: str, *, charge: RunCharge | None = None, ask: bool = False, renew: bool = True, **columns: Any
+    ) -> RunRow:
+        """Let an ended run go on, in one transaction with what that costs; nothing happens to one that goes on.
+
+        Parameters
+        ----------
+        run_id
+            Which run.
+        charge
+            Within which limits it is charged to its ticket as one more run; None charges nothing.
+        ask
+            Whether the person whom its ticket asks for is asked again.
+        renew
+            Whether its tasks may be repeated as often again as its ticket says.
+        **columns
+            New values, by the names of `RunRow`.
+
+        Raises
+        ------
+        RunUnknown
+            There is no such run.
+        RunExists
+            Its DAG run is at another run.
+        TicketBusy, TicketExhausted, TicketRateLimited, TicketMissing
+            A limit would be passed, or there is no such ticket; nothing changed.
+        """
+        found = self.get(run_id)
+        try:
+            with self._write() as connection:
+                if found is not None and charge is not None:
+                    lock_ticket(connection, found.ticket_id)
+                row = locked_run(connection, run_id)
+                if row.state == "running":
+                    return row
+                changes = {**_AGAIN, **columns, "version": row.version + 1}
+                connection.execute(update(self._table).where(self._table.c.run_id == run_id).values(changes))
+                if charge is not None:
+                    self._charge(connection, row, charge)
+                if renew:
+                    own = schema.halves.c.run_id == run_id, schema.halves.c.own
+                    connection.execute(update(schema.halves).where(*own).values(paid=schema.halves.c.attempt))
+                if ask:
+                    question = update(schema.approvals).where(schema.approvals.c.run_id == run_id)
+                    connection.execute(question.values(asked_ms=self._clock(), **_ASKED))
+                return replace(row, **changes)
+        except IntegrityError as error:
+            raise RunExists("its DAG run is at another run", where=run_id) from error
+
+    def _charge(self, connection: Connection, row: RunRow, charge: RunCharge) -> None:
+        """Count a run that has just been written as one that goes on; the caller has locked its ticket."""
+        table = self._table
+        others = table.c.ticket_id == row.ticket_id, table.c.state == "running", table.c.run_id != row.run_id
+        under_way = connection.execute(select(func.count()).select_from(table).where(*others)).scalar_one()
+        if charge.at_once is not None and under_way + 1 > charge.at_once:
+            raise TicketBusy(clause=f"limits.concurrent_{RUNS}", limit=charge.at_once, used=under_way)
+        limits = charge.in_all, charge.per_day
+        self._uses.charge(connection, row.ticket_id, row.run_id, RUNS, {"": 1}, *limits, in_all=False)
 
     def change(self, run_id: str, *, bump: bool = False, **columns: Any) -> RunRow:
         """Change columns of a run and return it.

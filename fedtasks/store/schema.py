@@ -101,6 +101,8 @@ runs = Table(
     Column("closed_ms", BigInteger),
     _text("reason"),
     Column("at_rest", Boolean, nullable=False, server_default=false()),
+    # Empty for a run of before there was one.
+    Column("dataset_digest", Text, nullable=False, server_default=""),
     CheckConstraint("state IN ('running', 'succeeded', 'failed')", name="state"),
 )
 Index(None, runs.c.pipeline, runs.c.partition)
@@ -134,6 +136,7 @@ halves = Table(
     # When this attempt was there, and when it began to work.
     Column("announced_ms", BigInteger, nullable=False, server_default="0"),
     Column("started_ms", BigInteger, nullable=False, server_default="0"),
+    Column("paid", Integer, nullable=False, server_default="0"),
     CheckConstraint("state IN ('waiting', 'running', 'succeeded', 'failed')", name="state"),
 )
 

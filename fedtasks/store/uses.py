@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from sqlalchemy import Engine, bindparam, case, delete, func, select
+from sqlalchemy import Connection, Engine, bindparam, case, delete, func, select
 
 from fedtasks.clock import DAY_MS, Clock
 from fedtasks.errors import TicketExhausted, TicketMissing, TicketRateLimited
@@ -154,33 +154,56 @@ class UseBook(Repository):
         *,
         in_all: bool,
     ) -> Charged:
+        with self._write() as connection:
+            return self.charge(connection, ticket_id, run_id, kind, amounts, limit, per_day, in_all=in_all)
+
+    def charge(
+        self,
+        connection: Connection,
+        ticket_id: str,
+        run_id: str,
+        kind: str,
+        amounts: Mapping[str, int],
+        limit: int | None,
+        per_day: int | None,
+        *,
+        in_all: bool,
+    ) -> Charged:
+        """Charge uses in a transaction that decides more; until its end, nobody else charges this ticket.
+
+        Parameters and errors are those of `count_items`; without `in_all`, the amounts are what comes on top.
+        """
         if any(amount < 0 for amount in amounts.values()):
             raise ValueError(f"a use cannot be negative: {min(amounts.values())}")
         table = self._table
-        with self._write() as connection:
-            if connection.execute(_LOCK_TICKET, {"ticket_id": ticket_id}).first() is None:
-                raise TicketMissing(clause="ticket", ticket=ticket_id)
-            account = {"ticket_id": ticket_id, "kind": kind, "run_id": run_id}
-            used, of_run = map(int, connection.execute(_SUM_USES, account).one())
-            rises = dict(amounts)
-            if in_all:
-                query = select(table.c.item, table.c.amount).where(*(table.c[key] == account[key] for key in account))
-                for item, amount in connection.execute(query):
-                    rises[item] = rises.get(item, 0) - amount
-            rises = {item: amount for item, amount in rises.items() if amount > 0}
-            if not rises:
-                return Charged(of_run, used)
-            rise, asked, now = sum(rises.values()), sum(amounts.values()), self._clock()
-            if limit is not None and used + rise > limit:
-                raise TicketExhausted(clause=f"limits.{kind}", limit=limit, used=used, asked=asked)
-            if per_day is not None:
-                charges = table.c.ticket_id == ticket_id, table.c.kind == kind, table.c.at_ms > now - DAY_MS
-                recent = select(table.c.at_ms, table.c.amount).where(*charges)
-                found = connection.execute(recent.order_by(table.c.at_ms))
-                _require_room(f"limits.{kind}_per_day", [(at_ms, each) for at_ms, each in found], rise, per_day)
-            rows = [{**account, "item": item, "amount": amount, "at_ms": now} for item, amount in rises.items()]
-            connection.execute(self._raise, rows)
-            return Charged(of_run + rise, used + rise)
+        lock_ticket(connection, ticket_id)
+        account = {"ticket_id": ticket_id, "kind": kind, "run_id": run_id}
+        used, of_run = map(int, connection.execute(_SUM_USES, account).one())
+        rises = dict(amounts)
+        if in_all:
+            query = select(table.c.item, table.c.amount).where(*(table.c[key] == account[key] for key in account))
+            for item, amount in connection.execute(query):
+                rises[item] = rises.get(item, 0) - amount
+        rises = {item: amount for item, amount in rises.items() if amount > 0}
+        if not rises:
+            return Charged(of_run, used)
+        rise, asked, now = sum(rises.values()), sum(amounts.values()), self._clock()
+        if limit is not None and used + rise > limit:
+            raise TicketExhausted(clause=f"limits.{kind}", limit=limit, used=used, asked=asked)
+        if per_day is not None:
+            charges = table.c.ticket_id == ticket_id, table.c.kind == kind, table.c.at_ms > now - DAY_MS
+            recent = select(table.c.at_ms, table.c.amount).where(*charges)
+            found = connection.execute(recent.order_by(table.c.at_ms))
+            _require_room(f"limits.{kind}_per_day", [(at_ms, each) for at_ms, each in found], rise, per_day)
+        rows = [{**account, "item": item, "amount": amount, "at_ms": now} for item, amount in rises.items()]
+        connection.execute(self._raise, rows)
+        return Charged(of_run + rise, used + rise)
+
+
+def lock_ticket(connection: Connection, ticket_id: str) -> None:
+    """Keep others who charge a ticket waiting until this transaction ends; raise `TicketMissing` without one."""
+    if connection.execute(_LOCK_TICKET, {"ticket_id": ticket_id}).first() is None:
+        raise TicketMissing(clause="ticket", ticket=ticket_id)
 
 
 def _require_room(clause: str, recent: Sequence[tuple[int, int]], rise: int, per_day: int) -> None:

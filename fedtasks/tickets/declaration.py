@@ -19,6 +19,12 @@ CLAUSES = (
         flag="concurrent",
     ),
     Clause(
+        "limits.attempts",
+        "How often either side may have a task repeated by the other",
+        default=3,
+        kept_by="each task: the other side's next attempt",
+    ),
+    Clause(
         "floor.key_bits",
         "Shortest key, RSA or Paillier, that a run may ask for",
         default=MIN_KEY_BITS,

@@ -21,6 +21,7 @@ from fedtasks.link.client import GatewayClient
 from fedtasks.models.secureboost import training
 from fedtasks.runtime import process as half
 from fedtasks.runtime.context import TaskConfig
+from fedtasks.wire.v1 import run_pb2
 from tests.integration.secureboost_case import SEEDS, SETTINGS, write_party
 from tests.support.gateways import PIPELINE, Member, grant_ticket, make_members, set_address
 from tests.support.runs import open_run, wait_for
@@ -169,9 +170,11 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Undisturbe
             member.start()
         grant_ticket(shop, bank)
         with bank.client() as ours, shop.client() as theirs:
-            run_id = open_run(ours).run.run_id
+            trainings = ["undisturbed", *(f"train-{number}" for number in range(KILLS))]
+            steps = [run_pb2.Step(name=name, digest="a") for name in trainings]
+            run_id = open_run(ours, steps=steps).run.run_id
             bank.airflow.runs[PIPELINE, "manual-1"] = {"state": "running"}
-            open_run(theirs, run_id, config_json="", peer="", partition="")
+            open_run(theirs, run_id, config_json="", peer="", partition="", steps=steps)
             for role in ROLE.values():
                 write_party(root, role, run_id=run_id, n=400)
             couple = Couple({"bank": Side(bank, ours, root), "shop": Side(shop, theirs, root)}, run_id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -259,8 +259,8 @@ def shared_config(dataset: str = "customers", epochs: int = 3, **psi: object) ->
     return json.dumps(config, sort_keys=True, separators=(",", ":"))
 
 
-def grant_ticket(grantor: Member, holder: Member, *, accept: bool = True, **changes: Any) -> str:
-    """Let `grantor` grant `holder` a ticket, with both signatures in both stores; `changes` replace fields."""
+def sign_ticket(grantor: Member, holder: Member, *, accept: bool = True, **changes: Any) -> TicketRow:
+    """Return a ticket as `grantor` keeps it, with both signatures; `changes` replace fields."""
     grantor_party = grantor.party
     dataset = grantor_party.datasets[0]
     now_s = now_ms() / 1000
@@ -282,11 +282,16 @@ def grant_ticket(grantor: Member, holder: Member, *, accept: bool = True, **chan
     holder_key = tickets.load_ticket_key(holder.party.gateway.ticket_key)
     token = tickets.issue(grant, grantor_key)
     acceptance = tickets.accept(token, holder_key, holder.name, int(now_s)) if accept else None
-    for member, granted, peer in ((grantor, True, holder), (holder, False, grantor)):
+    return TicketRow(grant.ticket_id, holder.name, True, token, acceptance, None, now_ms(), True)
+
+
+def grant_ticket(grantor: Member, holder: Member, *, accept: bool = True, **changes: Any) -> str:
+    """Let `grantor` grant `holder` a ticket, with both signatures in both stores; `changes` replace fields."""
+    row = sign_ticket(grantor, holder, accept=accept, **changes)
+    for member, kept in ((grantor, row), (holder, replace(row, peer=grantor.name, granted=False))):
         with member.store() as store:
-            row = TicketRow(grant.ticket_id, peer.name, granted, token, acceptance, None, now_ms(), True)
-            store.tickets.put(row)
-    return grant.ticket_id
+            store.tickets.put(kept)
+    return row.ticket_id
 
 
 class Pair:

@@ -12,6 +12,7 @@ STEPS = [
     run_pb2.Step(name="psi", digest="a", kind="psi"),
     run_pb2.Step(name="train", digest="b", kind="split_nn"),
 ]
+PUBLISHED = [*STEPS, run_pb2.Step(name="publish", digest="d")]
 TREES = [STEPS[0], run_pb2.Step(name="train", digest="b", kind="secureboost")]
 PREDICT = [*STEPS, run_pb2.Step(name="predict", digest="c", kind="predict")]
 

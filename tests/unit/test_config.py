@@ -20,6 +20,7 @@ from fedtasks.config import (
     LabelKind,
     Normalisation,
     Party,
+    check_partition,
     load_party,
     read_secret,
 )
@@ -328,3 +329,14 @@ def test_read_secret_that_is_empty_or_missing_is_refused(tmp_path: Path) -> None
     for name, words in (("empty", "is empty"), ("none", "cannot be read")):
         with pytest.raises(ConfigError, match=words):
             read_secret(tmp_path / name)
+
+
+@pytest.mark.parametrize("partition", ["2026-11-21", "x", "A_b-9", "p" * 64])
+def test_partition_of_plain_signs_is_taken(partition: str) -> None:
+    check_partition(partition)
+
+
+@pytest.mark.parametrize("partition", ["", "p" * 65, "a.b", "a/b", "2026-11-21\n", "٢٠٢٦", "été", "Ⅷ", "²"])
+def test_partition_that_streams_cannot_carry_is_refused(partition: str) -> None:
+    with pytest.raises(ConfigError, match="partition"):
+        check_partition(partition)

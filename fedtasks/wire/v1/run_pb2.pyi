@@ -110,18 +110,20 @@ class Half(_message.Message):
     def __init__(self, task: _Optional[str] = ..., attempt: _Optional[int] = ..., state: _Optional[_Union[State, str]] = ..., since_ms: _Optional[int] = ..., until_ms: _Optional[int] = ..., failure: _Optional[_Union[_failure_pb2.Failure, _Mapping]] = ..., outcome_json: _Optional[str] = ..., progress_json: _Optional[str] = ..., announced_ms: _Optional[int] = ..., started_ms: _Optional[int] = ...) -> None: ...
 
 class Meeting(_message.Message):
-    __slots__ = ("run", "own", "peer", "ready", "bounds_json")
+    __slots__ = ("run", "own", "peer", "ready", "bounds_json", "dataset_digest")
     RUN_FIELD_NUMBER: _ClassVar[int]
     OWN_FIELD_NUMBER: _ClassVar[int]
     PEER_FIELD_NUMBER: _ClassVar[int]
     READY_FIELD_NUMBER: _ClassVar[int]
     BOUNDS_JSON_FIELD_NUMBER: _ClassVar[int]
+    DATASET_DIGEST_FIELD_NUMBER: _ClassVar[int]
     run: Run
     own: Half
     peer: Half
     ready: bool
     bounds_json: str
-    def __init__(self, run: _Optional[_Union[Run, _Mapping]] = ..., own: _Optional[_Union[Half, _Mapping]] = ..., peer: _Optional[_Union[Half, _Mapping]] = ..., ready: _Optional[bool] = ..., bounds_json: _Optional[str] = ...) -> None: ...
+    dataset_digest: str
+    def __init__(self, run: _Optional[_Union[Run, _Mapping]] = ..., own: _Optional[_Union[Half, _Mapping]] = ..., peer: _Optional[_Union[Half, _Mapping]] = ..., ready: _Optional[bool] = ..., bounds_json: _Optional[str] = ..., dataset_digest: _Optional[str] = ...) -> None: ...
 
 class Metric(_message.Message):
     __slots__ = ("task", "name", "step", "value", "at_ms")

@@ -71,15 +71,17 @@ def test_announce_with_the_same_token_after_the_end_begins_anew(store: Store, st
     store.runs.add(run_row())
     ended = replace(store.halves.announce(RUN, "train", "tok", NOW), state=state, failure={"a": 1}, outcome={"b": 2})
     store.halves.put(ended)
+    store.halves.put(HalfRow(RUN, "train", False, 1, "succeeded"))
     assert store.halves.announce(RUN, "train", "tok", NOW + 60) == HalfRow(
         RUN, "train", True, 2, "waiting", "tok", NOW, NOW + 60, announced_ms=NOW
     )
 
 
 @pytest.mark.parametrize(
-    ("own", "peer", "expected"), [(0, 0, 1), (0, 3, 3), (1, 0, 2), (1, 1, 2), (1, 2, 2), (1, 5, 5), (4, 2, 5)]
+    ("own", "peer", "expected"),
+    [(0, 0, 1), (0, 1, 1), (0, 3, 3), (1, 0, 1), (1, 1, 2), (1, 2, 2), (1, 5, 5), (4, 2, 4)],
 )
-def test_announce_with_a_new_token_takes_the_next_attempt_or_the_peers(
+def test_announce_with_a_new_token_goes_at_most_one_beyond_what_both_have_reached(
     store: Store, own: int, peer: int, expected: int
 ) -> None:
     store.runs.add(run_row())
@@ -90,6 +92,18 @@ def test_announce_with_a_new_token_takes_the_next_attempt_or_the_peers(
     assert store.halves.announce(RUN, "train", "new", NOW + 60) == HalfRow(
         RUN, "train", True, expected, "waiting", "new", NOW, NOW + 60, announced_ms=NOW
     )
+
+
+def test_halves_of_the_peer_are_learnt_together(store: Store) -> None:
+    store.runs.add(run_row())
+    halves = [HalfRow(RUN, task, False, 1, "waiting") for task in ("align", "train")]
+    store.halves.learn(RUN, halves)
+    store.halves.learn(RUN, [])
+    assert store.halves.list(RUN) == halves
+    store.halves.learn(RUN, [replace(halves[1], state="failed", failure={"code": "X"})])
+    assert [half.state for half in store.halves.list(RUN)] == ["waiting", "failed"]
+    with pytest.raises(RunUnknown):
+        store.halves.learn("none", halves)
 
 
 def test_announce_of_one_token_from_many_threads_is_one_attempt(store: Store) -> None:

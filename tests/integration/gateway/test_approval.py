@@ -126,7 +126,7 @@ def test_yes_counts_for_later_runs_of_the_same_kind_only(running: Pair) -> None:
         )
         other = grant_ticket(running.shop, running.bank, approval="person", ticket_id="t-other")
         assert state("2026-11-25", ticket_id=other) == "asked"
-    later = approval_of(running.shop, f"{PIPELINE}.2026-11-22.1")
+    later = approval_of(running.shop, f"{PIPELINE}.2026-11-22.bank.1")
     assert later is not None
     assert later.decided_by == "eve"
     with running.shop.store() as store:

@@ -10,7 +10,7 @@ from fedtasks import errors
 from fedtasks.wire.v1 import model_pb2
 from tests.support.commands import command, listed
 from tests.support.gateways import Member, Pair, grant_ticket
-from tests.support.runs import open_run
+from tests.support.runs import PUBLISHED, open_run
 
 TASK = "publish"
 OWN, PEER = "a" * 64, "b" * 64
@@ -19,7 +19,7 @@ OWN, PEER = "a" * 64, "b" * 64
 def publish(pair: Pair, number: int, day: str, **changes: object) -> None:
     """Let both sides publish version `number`, learnt from one more day."""
     with pair.bank.client() as bank, pair.shop.client() as shop:
-        run_id = open_run(bank, f"scheduled-{day}", partition=day).run.run_id
+        run_id = open_run(bank, f"scheduled-{day}", partition=day, steps=PUBLISHED).run.run_id
         for member, client in ((pair.bank, bank), (pair.shop, shop)):
             attempt = client.announce(run_id, TASK, "try-1", 60.0).own.attempt
             version = _version(member, number, run_id, **changes)
@@ -77,9 +77,9 @@ def test_publish_of_what_is_wrong_is_refused(
 
 def test_publish_for_another_run_or_attempt_is_refused(published: Pair) -> None:
     with published.bank.client() as client:
-        run_id = open_run(client, "scheduled", partition="2026-11-23").run.run_id
+        run_id = open_run(client, "scheduled", partition="2026-11-23", steps=PUBLISHED).run.run_id
         attempt = client.announce(run_id, TASK, "try-1", 60.0).own.attempt
-        other = _version(published.bank, 3, "train_split_nn.2026-11-22.1")
+        other = _version(published.bank, 3, "train_split_nn.2026-11-22.bank.1")
         with pytest.raises(errors.ConfigDiffers, match="run_id"):
             client.publish_model(run_id, TASK, attempt, other, {}, {})
         with pytest.raises(errors.AttemptStale):
@@ -102,7 +102,7 @@ def test_rollback_changes_both_sides_and_its_later_days_are_new_again(published:
 
 def test_rollback_to_what_the_peer_does_not_hold_changes_neither_side(published: Pair) -> None:
     with published.bank.client() as client:
-        run_id = open_run(client, "scheduled", partition="2026-11-23").run.run_id
+        run_id = open_run(client, "scheduled", partition="2026-11-23", steps=PUBLISHED).run.run_id
         attempt = client.announce(run_id, TASK, "try-1", 60.0).own.attempt
         client.publish_model(run_id, TASK, attempt, _version(published.bank, 3, run_id), {}, {})
         with pytest.raises(errors.ChampionDiffers):

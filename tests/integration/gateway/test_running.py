@@ -181,8 +181,8 @@ def test_final_failure_of_a_task_is_the_peers_reason(opened: tuple[Pair, str]) -
 def test_half_waits_with_a_sentence_and_a_deadline(opened: tuple[Pair, str]) -> None:
     pair, run_id = opened
     with pair.bank.client() as bank:
-        bank.announce(run_id, "align", "1", 600)
-        wait_for(lambda: "Waiting for shop · align" in _note(pair.bank, "manual-1"))
+        bank.announce(run_id, "psi", "1", 600)
+        wait_for(lambda: "Waiting for shop · psi" in _note(pair.bank, "manual-1"))
         note = _note(pair.bank, "manual-1")
         assert "since" in note
         assert "gives up" in note
@@ -274,7 +274,84 @@ def test_task_cleared_in_a_failed_run_goes_on_on_both_sides(opened: tuple[Pair, 
         assert attempt == 2
         succeed([bank, shop], run_id, attempt)
         with pair.shop.store() as store:
-            assert store.uses.total(store.tickets.list()[0].ticket_id) == {"runs": 1}
+            assert store.uses.total(store.tickets.list()[0].ticket_id) == {"runs": 2}  # one more for going on
+
+
+def test_task_cleared_without_a_run_left_stays_refused_and_the_holder_reads_the_clause(running: Pair) -> None:
+    grant_ticket(running.shop, running.bank, limits={"runs": 1})
+    with running.bank.client() as bank, running.shop.client() as shop:
+        run_id = open_run(bank).run.run_id
+        running.bank.airflow.runs[PIPELINE, "manual-1"] = {"state": "running"}
+        open_run(shop, run_id, config_json="", peer="", partition="")
+        attempt = meet([bank, shop], run_id)
+        succeed([bank, shop], run_id, attempt)
+        bank.announce(run_id, TASK, "cleared", 60)
+        run = wait_for_state(bank, run_id, run_pb2.STATE_FAILED)
+        assert (run.failure.code, run.failure.party) == ("TICKET_EXHAUSTED", "shop")
+        assert "clause=limits.runs" in run.failure.text
+        assert shop.get_run(run_id=run_id).run.state == run_pb2.STATE_SUCCEEDED
+        assert running.shop.airflow.cleared == []
+
+
+def test_task_cleared_by_the_holder_waits_for_the_person_whom_the_ticket_asks_for(running: Pair) -> None:
+    grant_ticket(running.shop, running.bank, approval="person")
+    airflow = running.shop.airflow
+    with running.bank.client() as bank, running.shop.client() as shop:
+        run_id = open_run(bank).run.run_id
+        running.bank.airflow.runs[PIPELINE, "manual-1"] = {"state": "running"}
+        open_run(shop, run_id, config_json="", peer="", partition="")
+
+        def approve(token: str) -> None:
+            attempt = shop.announce(run_id, "approve", token, 60).own.attempt
+            shop.decide_approval(run_id, approved=True, decided_by="eve", reason="")
+            shop.finish(run_id, "approve", attempt)
+
+        bank.announce(run_id, "approve", "b", 60)
+        approve("s1")
+        wait_for(lambda: bank.announce(run_id, "approve", "b", 60).ready)
+        bank.finish(run_id, "approve", 1)
+        attempt = meet([bank, shop], run_id)
+        succeed([bank, shop], run_id, attempt)
+
+        bank.announce(run_id, TASK, "cleared", 60)
+        wait_for(lambda: airflow.cleared == [(run_id, "approve")])
+        assert shop.get_run(run_id=run_id).run.approval.state == "asked"
+        with pytest.raises(errors.ApprovalPending):
+            shop.announce(run_id, TASK, "cleared", 60)
+        approve("s2")
+        wait_for(lambda: airflow.cleared == [(run_id, "approve"), (run_id, TASK)])
+        assert meet([bank, shop], run_id, token="cleared") == 2
+        assert running.bank.airflow.cleared == []
+
+
+def test_ticket_that_expires_in_mid_run_ends_both_sides_and_their_sessions(pair: Pair) -> None:
+    ahead_ms = 0
+
+    def clock() -> int:
+        return now_ms() + ahead_ms
+
+    for member in (pair.bank, pair.shop):
+        member.start(clock)
+    grant_ticket(pair.shop, pair.bank, expires_s=now_ms() // 1000 + 3600)
+    with pair.bank.client() as bank, pair.shop.client() as shop:
+        run_id = open_run(bank).run.run_id
+        pair.bank.airflow.runs[PIPELINE, "manual-1"] = {"state": "running"}
+        open_run(shop, run_id, config_json="", peer="", partition="")
+        attempt = meet([bank, shop], run_id)
+
+        def wait_in_vain(member: Member, peer: str) -> None:
+            with link(member, peer, run_id, attempt) as conversation:
+                conversation.receive("never", timeout_s=60)
+
+        with ThreadPoolExecutor(2) as pool:
+            halves = [pool.submit(wait_in_vain, *half) for half in ((pair.bank, "shop"), (pair.shop, "bank"))]
+            wait_for(lambda: bank.get_run(run_id=run_id).bytes_sent > 0)  # they have met
+            ahead_ms = 3_600_000
+            for half in halves:
+                with pytest.raises(errors.TicketExpired):
+                    half.result(timeout=30)
+        for client in (bank, shop):
+            assert wait_for_state(client, run_id, run_pb2.STATE_FAILED).failure.code == "TICKET_EXPIRED"
 
 
 def test_task_cleared_in_a_run_that_has_just_succeeded_goes_on_on_both_sides(opened: tuple[Pair, str]) -> None:
@@ -335,11 +412,11 @@ def test_note_names_what_keeps_the_peers_half_from_beginning(
     pair, run_id = opened
     pair.shop.airflow.dags[PIPELINE] = {"is_paused": True}
     with pair.bank.client() as bank:
-        bank.announce(run_id, "align", "b", 60)
+        bank.announce(run_id, "psi", "b", 60)
         wait_for(lambda: f"{PIPELINE} is paused in shop's Airflow" in _note(pair.bank, "manual-1"))
         assert "PEER_PAUSED" in _note(pair.bank, "manual-1")
         with pair.shop.client() as shop:
-            shop.announce(run_id, "align", "s", 60)
+            shop.announce(run_id, "psi", "s", 60)
         wait_for(lambda: "is paused" not in _note(pair.bank, "manual-1"))
 
 

@@ -18,7 +18,7 @@ from fedtasks.store import ModelRow
 from fedtasks.wire.v1 import model_pb2, run_pb2
 from tests.support.gateways import PIPELINE, grant_ticket, shared_config
 from tests.support.pages import House, make_run
-from tests.support.runs import STEPS, open_run, wait_for
+from tests.support.runs import PUBLISHED, STEPS, open_run, wait_for
 
 DAY = "2026-11-22"
 
@@ -70,7 +70,7 @@ def taken(attempt: Attempt) -> None:
         store.runs.add(owner)
         row = ModelRow("credit", 1, "shop", owner.run_id, DAY, None, "a" * 64, "b" * 64, None, {}, True, 1)
         store.models.publish(row, "nightly")
-    run_id = attempt.open()
+    run_id = attempt.open(steps=PUBLISHED)
     number = attempt.bank.announce(run_id, "publish", attempt.dag_run_id, 60).own.attempt
     version = model_pb2.ModelVersion(
         model="credit", version=2, parent=1, run_id=run_id, own_digest="c" * 64, peer_digest="d" * 64

@@ -146,6 +146,7 @@ def test_ticket_counts_what_is_used_in_all_and_in_a_day(store: Store) -> None:
     assert {limit["clause"]: (limit["limit"], limit["used"]) for limit in ticket["limits"]} == {
         "limits.runs": (10, 1),
         "limits.concurrent_runs": (2, 1),
+        "limits.attempts": (3, None),
         "limits.epochs": (5, None),
         "limits.ids_blinded": (1000, 70),
         "limits.ids_blinded_per_day": (100, 0),
@@ -172,7 +173,7 @@ def test_ticket_shows_what_it_says_of_trees_and_nothing_that_demands_nothing(sto
         store,
         granted=True,
         ticket_id="t-2",
-        limits={"concurrent_runs": None, "trees": 9},
+        limits={"concurrent_runs": None, "attempts": None, "trees": 9},
         floor={"min_leaf_rows": 30, "first_tree": "leader"},
         outputs={"scores": "both"},
     )

@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 
+from fedtasks.config import load_party
 from fedtasks.dataclass_io import to_plain
-from fedtasks.runtime.context import Outcome, TaskConfig, TaskContext
+from fedtasks.errors import DatasetChanged
+from fedtasks.runtime.context import Outcome, TaskConfig, TaskContext, check_declaration
 from fedtasks.runtime.process import FAILURE, run
+from tests.support.airflow_fakes import PARTY
 
 
 def failure_of(folder: Path, kind: str, settings: dict[str, Any], bounds: dict[str, Any]) -> dict[str, Any]:
@@ -74,3 +77,25 @@ def test_half_within_the_bounds_is_not_stopped_by_them(
 
 def test_half_whose_settings_are_not_valid_says_so_before_it_begins(tmp_path: Path) -> None:
     assert failure_of(tmp_path, "psi", {"pad_rows": 0}, {})["fields"]["field"] == "steps.step"
+
+
+def test_half_whose_dataset_is_declared_anew_fails_before_it_begins(tmp_path: Path) -> None:
+    (tmp_path / "party.yaml").write_text(PARTY)
+    party = load_party(tmp_path / "party.yaml")
+    digest = party.dataset("loans").declaration_digest
+    names = {"run_id": "credit.day.bank.1", "task": "step", "attempt": 1, "peer": "shop", "leader": "bank"}
+    config = TaskConfig(party=tmp_path / "party.yaml", datasets={"bank": "loans"}, dataset_digest=digest, **names)  # type: ignore[arg-type]
+    check_declaration(config, party)
+
+    for change in (("income: numeric", "income: numeric, town: categorical"), ("loans.parquet", "all.parquet")):
+        (tmp_path / "party.yaml").write_text(PARTY.replace(*change))
+        with pytest.raises(DatasetChanged, match="`loans` is declared otherwise"):
+            check_declaration(config, load_party(tmp_path / "party.yaml"))
+
+    (tmp_path / "config.json").write_text(json.dumps(to_plain(config)), encoding="utf-8")
+
+    def half(_: TaskContext) -> Outcome:
+        raise AssertionError("the half has begun")
+
+    assert run(half, tmp_path / "config.json") == 1
+    assert json.loads((tmp_path / FAILURE).read_text(encoding="utf-8"))["code"] == "DATA_DECLARED_ANEW"

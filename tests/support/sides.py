@@ -1,0 +1,111 @@
+"""One side of a run without a gateway process: runs and admission over a real store, with an Airflow in memory."""
+
+from __future__ import annotations
+
+import atexit
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+from fedtasks.clock import Clock, now_ms
+from fedtasks.gateway.admission import Admission
+from fedtasks.gateway.airflow_api import AirflowApi
+from fedtasks.gateway.base import Base
+from fedtasks.gateway.changes import Changes
+from fedtasks.gateway.runs import Runs
+from fedtasks.gateway.tickets import Tickets
+from fedtasks.store import Store
+from fedtasks.tickets import load_ticket_key
+from fedtasks.wire.v1 import peer_pb2, run_pb2
+from tests.support.gateways import PIPELINE, Member, shared_config
+from tests.support.runs import STEPS
+
+
+@dataclass
+class MemoryAirflow:
+    """What an admission asks of this party's Airflow."""
+
+    triggered: list[str] = field(default_factory=list)
+
+    async def require_ready(self, dag_id: str) -> None: ...
+
+    async def trigger(self, dag_id: str, dag_run_id: str, *_: object) -> None:
+        self.triggered.append(dag_run_id)
+
+
+@dataclass(frozen=True)
+class Side:
+    """A party's own view of its runs."""
+
+    store: Store
+    runs: Runs
+    admission: Admission
+    airflow: MemoryAirflow
+
+    async def start(self, peer: str = "bank", **changes: Any) -> peer_pb2.RunStarted:
+        """Let `peer` ask for a run."""
+        return await self.admission.start(peer, start_run(**changes))
+
+
+@contextmanager
+def side(member: Member, file: Path, clock: Clock = now_ms) -> Iterator[Side]:
+    """Put a member's parts together over a store of its own in `file`, which may be there already."""
+    party = member.party
+    key = load_ticket_key(party.gateway.ticket_key)
+    airflow = MemoryAirflow()
+    if not file.exists():
+        shutil.copyfile(_empty_store(), file)
+    with Store.open(f"sqlite:///{file}", migrate=False, clock=clock) as opened:
+        base = Base(
+            party=party,
+            store=opened,
+            tickets=Tickets(party, opened, key, clock),
+            airflow=cast("AirflowApi", airflow),
+            clock=clock,
+            changes=cast("Changes", SimpleNamespace(notify=lambda *_: None)),
+            connections={peer.name: cast("Any", SimpleNamespace(clock_skew_s=0.0)) for peer in party.peers},
+        )
+        runs = Runs(base, key)
+        yield Side(opened, runs, Admission(base, runs), airflow)
+
+
+@cache
+def _empty_store() -> Path:
+    """Make a store once: its schema takes longer than most tests of what is in it."""
+    folder = Path(tempfile.mkdtemp(prefix="fedtasks-store-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    with Store.open(f"sqlite:///{folder / 'store.db'}"):
+        return folder / "store.db"
+
+
+def start_run(**changes: Any) -> peer_pb2.StartRun:
+    """Return what the bank asks the shop for."""
+    values: dict[str, Any] = {
+        "pipeline": PIPELINE,
+        "dag_id": PIPELINE,
+        "steps": STEPS,
+        "partition": "2026-11-21",
+        "config_json": shared_config(),
+        "number": 1,
+        **changes,
+    }
+    return peer_pb2.StartRun(**values)
+
+
+def half(task: str = "train", attempt: int = 1, state: int = run_pb2.STATE_WAITING, **changes: Any) -> run_pb2.Half:
+    """Return what a peer says of its half of a task."""
+    return run_pb2.Half(task=task, attempt=attempt, state=cast("run_pb2.State", state), **changes)
+
+
+def update(
+    run_id: str, version: int, *halves: run_pb2.Half, state: int = run_pb2.STATE_RUNNING, **changes: Any
+) -> peer_pb2.RunUpdate:
+    """Return what a peer says of its half of a run."""
+    given = {"run_id": run_id, "version": version, "tasks": halves, **changes}
+    return peer_pb2.RunUpdate(state=cast("run_pb2.State", state), **given)
