@@ -195,7 +195,7 @@ def copy_rows(source: Path, target: Path) -> None:
             connection.execute(f"INSERT INTO main.{table} ({columns}) SELECT {columns} FROM source.{table}")
 
 
-@pytest.mark.parametrize("revision", ["0001", "0002", "0003", "0004", "0005", "0006"])
+@pytest.mark.parametrize("revision", ["0001", "0002", "0003", "0004", "0005", "0006", "0007"])
 def test_store_of_an_older_schema_opens_with_what_it_had(old_file: Path, tmp_path: Path, revision: str) -> None:
     is_whole = revision >= "0004"  # the schema of the release that left the rows
     older = tmp_path / "older.db"
