@@ -517,8 +517,6 @@ class Runs:
 
     def _violated(self, row: RunRow, error: ProtocolViolated) -> None:
         """End a run of which the peer says what cannot be; nothing of it is kept."""
-        facts = {"run_id": row.run_id, "code": error.code, **error.fields}
-        self._store.audit.add(row.peer, "run.update", "refused", **facts)
         if row.state == "running":
             self._end(row, failure_row(error, row.peer, "", self._clock()))
 
@@ -560,18 +558,12 @@ class Runs:
         TicketError, ConfigError, …
             It does not; the run stays as it has ended.
         """
-        try:
-            if row.initiated:
-                self._tickets.in_force(row.ticket_id)
-                self._reopen(row, row.peer, peer_state="running")
-            else:
-                grant = self._require_covered(row)
-                self._reopen(row, row.peer, charge_of(grant), ask=grant.asks_for_a_person, peer_state="running")
-        except FedtasksError as error:
-            facts = {"run_id": row.run_id, "ticket": row.ticket_id, "code": error.code}
-            clause = error.fields.get("clause", "")
-            self._store.audit.add(row.peer, "run.reopen", "refused", **facts, clause=clause)
-            raise
+        if row.initiated:
+            self._tickets.in_force(row.ticket_id)
+            self._reopen(row, row.peer, peer_state="running")
+        else:
+            grant = self._require_covered(row)
+            self._reopen(row, row.peer, charge_of(grant), ask=grant.asks_for_a_person, peer_state="running")
 
     def _exhausted(self, row: RunRow, ahead: Sequence[HalfRow], own: Mapping[str, HalfRow]) -> AttemptsExhausted | None:
         """Return why the peer may not have its halves repeated, None if it may.

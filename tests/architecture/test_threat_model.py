@@ -23,7 +23,7 @@ def rows() -> list[re.Match[str]]:
     return [row for row in found if row]
 
 
-def tests_of(file: Path) -> set[str]:
+def named_in(file: Path) -> set[str]:
     """Return the names of a file's test functions."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
     return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
@@ -34,7 +34,7 @@ def test_attack_has_a_test_and_says_what_remains(row: re.Match[str]) -> None:
     named = list(_TEST.finditer(row["tests"]))
     assert named
     assert _TEST.sub("", row["tests"]).strip(" ,") == ""
-    missing = [test[0] for test in named if test["name"] not in tests_of(ROOT / test["file"])]
+    missing = [test[0] for test in named if test["name"] not in named_in(ROOT / test["file"])]
     assert missing == []
     assert row["remains"].strip()
 
