@@ -235,6 +235,7 @@ class Admission:
         """Grant or refuse what `peer` asks for; that it is granted is an audit row, as is every refusal by `Intake`."""
         check_start(request)
         try:
+            # Apart for each initiator: two gateways that ask each other at once do not wait for each other.
             async with self._locks.hold(peer, request.pipeline, request.partition):
                 started, new = await self._decide(peer, request)
         except AirflowUnreachable as error:
