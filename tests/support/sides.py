@@ -18,6 +18,7 @@ from fedtasks.gateway.admission import Admission
 from fedtasks.gateway.airflow_api import AirflowApi
 from fedtasks.gateway.base import Base
 from fedtasks.gateway.changes import Changes
+from fedtasks.gateway.ledger import Ledger
 from fedtasks.gateway.runs import Runs
 from fedtasks.gateway.tickets import Tickets
 from fedtasks.store import Store
@@ -69,6 +70,7 @@ def side(member: Member, file: Path, clock: Clock = now_ms) -> Iterator[Side]:
             airflow=cast("AirflowApi", airflow),
             clock=clock,
             changes=cast("Changes", SimpleNamespace(notify=lambda *_: None)),
+            ledger=Ledger(opened, clock),
             connections={peer.name: cast("Any", SimpleNamespace(clock_skew_s=0.0)) for peer in party.peers},
         )
         runs = Runs(base, key)
