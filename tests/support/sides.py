@@ -61,7 +61,7 @@ def side(member: Member, file: Path, clock: Clock = now_ms) -> Iterator[Side]:
     key = load_ticket_key(party.gateway.ticket_key)
     airflow = MemoryAirflow()
     if not file.exists():
-        shutil.copyfile(_empty_store(), file)
+        shutil.copy(_empty_store(), file)  # with its mode: a store is private
     with Store.open(f"sqlite:///{file}", migrate=False, clock=clock) as opened:
         base = Base(
             party=party,
