@@ -191,7 +191,11 @@ def copy_rows(source: Path, target: Path) -> None:
         connection.execute("ATTACH ? AS source", (str(source),))
         tables = {name for (name,) in connection.execute("SELECT name FROM main.sqlite_master WHERE type = 'table'")}
         for table in tables & metadata.tables.keys():
-            columns = ", ".join(f'"{row[1]}"' for row in connection.execute(f"PRAGMA main.table_info({table})"))
+            # A column that the source lacks would be read as a text: SQLite takes a name in quotes for one.
+            here, there = (
+                [row[1] for row in connection.execute(f"PRAGMA {at}.table_info({table})")] for at in ("main", "source")
+            )
+            columns = ", ".join(f'"{name}"' for name in here if name in there)
             connection.execute(f"INSERT INTO main.{table} ({columns}) SELECT {columns} FROM source.{table}")
 
 
