@@ -72,7 +72,6 @@ def side(member: Member, file: Path, clock: Clock = now_ms) -> Iterator[Side]:
             changes=cast("Changes", SimpleNamespace(notify=lambda *_: None)),
             ledger=Ledger(opened, clock),
             connections={peer.name: cast("Any", SimpleNamespace(clock_skew_s=0.0)) for peer in party.peers},
-            ledger=Ledger(opened, clock),
         )
         runs = Runs(base, key)
         yield Side(opened, runs, Admission(base, runs), airflow)
