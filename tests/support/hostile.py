@@ -23,6 +23,8 @@ from tests.support.gateways import Member
 
 ANSWER_S = 20.0
 """How long the other side may take to answer before it counts as hung."""
+SUMMARY_S = 75.0
+"""How long after a flood the row may come that sums its refusals up."""
 NOT_OF_THE_REGISTRY = {"", "PEER_FAILED", "GATEWAY_FAILED", "INTERNAL", "PROCESS_FAILED"}
 """Codes by which a gateway says no more than that something went wrong."""
 
@@ -193,14 +195,21 @@ def _judged(code: str) -> Outcome:
 
 @contextmanager
 def audited(victim: Member) -> Iterator[Counter[str]]:
-    """Compare the refusals that are counted within with those that the victim's audit accounts for."""
+    """Compare the refusals that are counted within with those that the victim's audit accounts for, then or soon after.
+
+    Yields
+    ------
+    Counter
+        Outcome → how many inputs; to be counted by the caller.
+    """
     before = refusals(victim)
     seen: Counter[str] = Counter()
     yield seen
-    deadline = time.monotonic() + 5  # what is summed up in one row is written a moment later
-    while refusals(victim) - before < seen[Outcome.REFUSED.value] and time.monotonic() < deadline:
-        time.sleep(0.1)
-    TALLY.unaudited += max(0, seen[Outcome.REFUSED.value] - (refusals(victim) - before))
+    until = time.monotonic() + SUMMARY_S
+    while (missing := seen[Outcome.REFUSED.value] - (refusals(victim) - before)) > 0 and time.monotonic() < until:
+        time.sleep(0.5)
+    TALLY.unaudited += max(0, missing)
+    assert missing <= 0, f"{missing} refusals are not in the audit"
 
 
 def refusals(victim: Member) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import struct
 import tempfile
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -16,18 +18,30 @@ import yaml
 
 from fedtasks import identity, tickets
 from fedtasks.config import Peer, load_party
-from fedtasks.errors import FedtasksError
-from fedtasks.exchange.files import announced
+from fedtasks.errors import FedtasksError, ProtocolViolated
+from fedtasks.exchange.files import FileMessage, announced
+from fedtasks.exchange.message import ArrayMessage, ProtobufMessage, TableMessage
+from fedtasks.gateway.airflow_api import AirflowApi
+from fedtasks.gateway.bounds import check_names, check_shape, head_of
+from fedtasks.gateway.bounds import parse as read_envelope
+from fedtasks.gateway.peer_service import PeerService
 from fedtasks.gateway.relay import SessionKey
+from fedtasks.gateway.server import Gateway
 from fedtasks.kinds import kinds
 from fedtasks.link import frames
 from fedtasks.link.conversation import VERSION_MAX, VERSION_MIN, Conversation, StreamBroken
+from fedtasks.link.link import Payload
 from fedtasks.link.payload import decode, encode
+from fedtasks.registry import declared
 from fedtasks.tickets import asked_by
-from fedtasks.wire.v1 import session_pb2
+from fedtasks.wire.v1 import lookup_pb2, model_pb2, peer_pb2, run_pb2, session_pb2, ticket_pb2
+from tests.support.gateways import PIPELINE, Member, grant_ticket, make_members, set_address, shared_config
+from tests.support.runs import STEPS
 from tests.support.tickets import GRANT, GRANTOR, HEADER, HOLDER, signed, unb64
 
 Parse = Callable[[bytes], object]
+
+TICKET_ID = "t-fuzzed"
 
 
 @dataclass(frozen=True)
@@ -60,10 +74,6 @@ def _payload_seeds() -> Iterator[bytes]:
     for each in (b"x", np.zeros((2, 3)), np.array(["a", "bc"]), np.array(["2026-11-29"], "M8[D]"), rows):
         kind, parts = encode(each)
         yield bytes([kind]) + b"".join(parts)
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, rows.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
-        writer.write_batch(rows)
-    yield bytes([session_pb2.PAYLOAD_KIND_RECORD_BATCH]) + bytes(sink.getvalue())
 
 
 def _frames() -> Parse:
@@ -234,6 +244,105 @@ def _settings_seeds() -> Iterator[bytes]:
         yield bytes([number]) + b"{}"
 
 
+# --------------------------------------------------------------------------------------------------------- a half
+class _Given:
+    """A link on which exactly this payload arrives."""
+
+    def __init__(self, kind: int, body: bytes) -> None:
+        self._kind, self._body = kind, body
+
+    def receive(self, name: str, *, kind: int | None = None, max_bytes: int = 1 << 20, **_: object) -> Payload:
+        if kind not in (None, self._kind) or len(self._body) > max_bytes:
+            raise ProtocolViolated(f"`{name}` is not what was asked for")
+        return decode(cast("session_pb2.PayloadKind", self._kind), self._body)
+
+
+def _messages() -> list[Any]:
+    return [each for each in declared("MESSAGES").values() if not isinstance(each, FileMessage)]
+
+
+def _shape(message: Any) -> list[int]:
+    return [2 if size is None else size for size in getattr(message, "shape", ()) if size is not ...]
+
+
+def _message() -> Parse:
+    known = _messages()
+    schema = pa.schema([("tag", pa.binary(16)), ("row", pa.int64())])
+
+    def parse(data: bytes) -> None:
+        if len(data) < 2:
+            return
+        message = known[data[0] % len(known)]
+        expected = [schema] if isinstance(message, TableMessage) else _shape(message)
+        message.receive(_Given(data[1] % 6, data[2:]), *expected)
+
+    return parse
+
+
+def _message_seeds() -> Iterator[bytes]:
+    for number, message in enumerate(_messages()):
+        kind, body = session_pb2.PAYLOAD_KIND_BYTES, b'{"files": [], "wanted": true, "n": 1, "tags": []}'
+        if isinstance(message, ArrayMessage):
+            kind, parts = encode(np.zeros(_shape(message), message.dtype))
+            body = b"".join(parts)
+        elif isinstance(message, ProtobufMessage):
+            kind, body = session_pb2.PAYLOAD_KIND_PROTOBUF, message.of().SerializeToString()
+        yield bytes([number, kind]) + body
+
+
+# ----------------------------------------------------------------------------------------------------- a gateway
+def _control() -> Parse:
+    """All that a peer's gateway may ask, answered by the parts of a real one."""
+    bank, shop, listen = make_members(Path(tempfile.mkdtemp(prefix="fedtasks-fuzz-")))
+    set_address(shop, listen)
+    grant_ticket(bank, shop, ticket_id=TICKET_ID)
+    loop = asyncio.new_event_loop()
+    service = loop.run_until_complete(_service(bank))
+
+    def parse(data: bytes) -> None:
+        head = head_of(data)
+        check_shape(head)
+        envelope = read_envelope(head)
+        check_names(envelope)
+        loop.run_until_complete(service._dispatch("shop", envelope))
+
+    return parse
+
+
+async def _service(member: Member) -> PeerService:
+    airflow = await AirflowApi(member.party.airflow).__aenter__()
+    return PeerService(Gateway(member.party)._assemble(member.store(), airflow))
+
+
+def _control_seeds() -> Iterator[bytes]:
+    version = model_pb2.ModelVersion(model="credit", version=1, run_id="r", partition="2026-11-21")
+    asked = ticket_pb2.TicketRequest(request_id="r", pipelines=[PIPELINE], dataset="loans", role="leader", days=1)
+    start = peer_pb2.StartRun(
+        ticket_id=TICKET_ID,
+        pipeline=PIPELINE,
+        dag_id=PIPELINE,
+        steps=STEPS,
+        partition="2026-11-21",
+        config_json=shared_config(),
+        number=1,
+    )
+    half = run_pb2.Half(task="train", attempt=1, state=run_pb2.STATE_WAITING, outcome_json="{}")
+    news = peer_pb2.RunUpdate(run_id=f"{PIPELINE}.2026-11-21.shop.1", version=1, state=run_pb2.STATE_RUNNING)
+    news.tasks.append(half)
+    offer = peer_pb2.TicketUpdate(ticket_id="t", grant=tickets.issue(GRANT, GRANTOR))
+    for envelope in (
+        peer_pb2.Envelope(id=1, start_run=start),
+        peer_pb2.Envelope(id=2, run_update=news),
+        peer_pb2.Envelope(id=3, ticket_update=offer),
+        peer_pb2.Envelope(id=4, ticket_request=asked),
+        peer_pb2.Envelope(id=5, landed=peer_pb2.Landed(dataset="customers", partition="2026-11-21")),
+        peer_pb2.Envelope(id=6, champion_change=model_pb2.ChampionChange(version=version, reason="better")),
+        peer_pb2.Envelope(id=7, preflight=peer_pb2.Preflight(pipeline=PIPELINE)),
+        peer_pb2.Envelope(id=8, lookup=lookup_pb2.Lookup(ticket_id="t", dataset="loans", key_id="k", sequence=1)),
+    ):
+        yield peer_pb2.ControlRequest(envelope=envelope).SerializeToString()
+
+
 PARSERS = {
     "payload": Parser(_payload, _payload_seeds),
     "frames": Parser(_frames, _frame_seeds),
@@ -245,4 +354,6 @@ PARSERS = {
     "party": Parser(_file_parser(load_party), _party_seeds),
     "certificate": Parser(_certificate, _certificate_seeds),
     "settings": Parser(_settings, _settings_seeds),
+    "message": Parser(_message, _message_seeds),
+    "control": Parser(_control, _control_seeds),
 }
