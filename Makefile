@@ -71,7 +71,7 @@ test-ui: $(FAST_SPARK) $(CHROMIUM) ## Run the tests of the pages in a headless b
 	@$(BIN)/pytest -m ui $(if $(PICTURES),--pictures $(PICTURES)) tests/ui
 
 .PHONY: test-security
-test-security: $(INSTALLED) ## Attack the product: hostile peers, files and requests, and a fuzz of what a peer reaches.
+test-security: $(INSTALLED) ## Attack the product: hostile peers, files and requests, and a fuzz; FUZZ_SECONDS= for each parser.
 	@$(BIN)/pytest -m security tests/security
 
 .PHONY: test-slow

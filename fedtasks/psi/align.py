@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -201,7 +202,7 @@ def _mark_new(rows: DataFrame, link: Link, count: int, n_people: int, scratch: s
         tags = message.exchange(link, ours, n_people * TAG_BYTES)
         uri = new_file(scratch, "their-new", number)
         write_atomically(uri, tags)
-        theirs.append(RowFile(number, len(tags) // TAG_BYTES, "", uri))
+        theirs.append(RowFile(number, len(tags) // TAG_BYTES, hashlib.sha256(tags).hexdigest(), uri))
     known = read_tags(rows.sparkSession, theirs).distinct().withColumn("theirs", F.lit(True))
     marked = rows.join(known, TAG, "left").withColumn(_NEW, F.col(_NEW) | F.coalesce("theirs", F.lit(False)))
     return marked.drop("theirs")

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from fedtasks import private
 from fedtasks.data import partitions
 from fedtasks.data.blocks import TEST, TRAIN, Blocks
 from fedtasks.data.storage import write_json
@@ -37,7 +38,7 @@ class Days:
 
     def write(self, name: str, day: str, rows: Mapping[str, Any]) -> None:
         folder = self.case.root / name / "days" / day
-        folder.mkdir(parents=True)
+        private.make_folders(folder)
         table = pd.DataFrame({"id": list(rows), COLUMN[name]: list(rows.values())})
         if name == LEADER:
             table["Status"] = ["good" if int(person[1:]) % 3 else "bad" for person in rows]

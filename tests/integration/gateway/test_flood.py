@@ -17,7 +17,7 @@ from fedtasks.link import status
 from fedtasks.link.status import from_rpc_error
 from fedtasks.wire.v1 import peer_pb2
 from tests.support.callers import Caller, raw_tls
-from tests.support.gateways import PIPELINE, Member, Pair
+from tests.support.gateways import PIPELINE, Member, Pair, shared_config
 from tests.support.hostile import refusals
 from tests.support.runs import STEPS, wait_for
 
@@ -108,8 +108,8 @@ def connected(bank: Member) -> bool:
 
 def test_flood_of_refusals_is_accounted_for_to_the_last_one(bank: Member, shop: Caller) -> None:
     n = 90
-    start = peer_pb2.StartRun(ticket_id="t-none", pipeline=PIPELINE, dag_id=PIPELINE, steps=STEPS, config_json="{}")
-    start.partition = "2026-11-21"
+    start = peer_pb2.StartRun(ticket_id="t-none", pipeline=PIPELINE, dag_id=PIPELINE, steps=STEPS)
+    start.partition, start.config_json = "2026-11-21", shared_config()
     numbers = [shop.begin(start_run=start) for _ in range(n)]
     assert {shop.end(number).failure.code for number in numbers} == {"TICKET_MISSING"}
     wait_for(lambda: refusals(bank) == n)

@@ -262,6 +262,7 @@ def test_half_that_is_ready_runs_and_reports_its_outcome(
     gateway: FakeGateway, context: dict[str, Any], party_file: Path, tmp_path: Path
 ) -> None:
     gateway.meeting = make_meeting(ready=True, own=make_half(4, run_pb2.STATE_RUNNING))
+    gateway.meeting.dataset_digest = "d" * 64
     kept = tmp_path / "kept.json"
     program = f"import os, shutil, sys; shutil.copy2(sys.argv[1], {str(kept)!r}); {OUTCOME}"
     assert resume(programmed(program), context) == {"counts": {"rows": 3}, "digests": {}}
@@ -283,6 +284,7 @@ def test_half_that_is_ready_runs_and_reports_its_outcome(
         "shard": None,
         "kind": "",
         "bounds": BOUNDS,
+        "dataset_digest": "d" * 64,
     }
     assert kept.stat().st_mode & 0o077 == 0
 

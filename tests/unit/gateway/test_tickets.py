@@ -58,7 +58,7 @@ def sides(tmp_path: Path, clock: Clock) -> Iterator[tuple[Side, Side]]:
     made = []
     for name, other in (("bank", "shop"), ("shop", "bank")):
         peer = Peer(other, tmp_path / "a", tickets.public_text(keys[other]))
-        gateway = Gateway("127.0.0.1:1", *(tmp_path / part for part in "abcde"))
+        gateway = Gateway(*(tmp_path / part for part in "abcde"))
         party = Party(name, gateway, Airflow("http://127.0.0.1:1", "admin", tmp_path / "f"), "file:///s", peers=(peer,))
         store = Store.open(f"sqlite:///{tmp_path}/{name}.db", clock=clock)
         made.append(Side(Tickets(party, store, keys[name], clock), store))

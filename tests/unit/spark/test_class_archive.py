@@ -30,7 +30,7 @@ def test_with_an_archive_java_is_told_where_it_is(prefix: Path) -> None:
 
 def test_folder_that_cannot_be_made_is_named(prefix: Path) -> None:
     prefix.touch()
-    with pytest.raises(ConfigError, match="cannot be written") as caught:
+    with pytest.raises(ConfigError, match="cannot be made") as caught:
         class_archive.make()
     assert str(prefix) in caught.value.where
 
