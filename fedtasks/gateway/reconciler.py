@@ -76,6 +76,7 @@ class Reconciler:
         self._settled: set[str] = set()
         self._cleared: set[tuple[str, str, int]] = set()
         self._looked_ms: dict[tuple[str, str], int] = {}
+        self._done_ms: dict[str, int] = {}
         self._refused_ms: dict[str, int] = {}
         self._last_look: dict[str, tuple[int, int]] = {}
         self._airflow_down = False
@@ -221,12 +222,23 @@ class Reconciler:
                 await asyncio.to_thread(self._runs.cancel, run.run_id, error)
             elif state == "failed":
                 await asyncio.to_thread(self._runs.cancel, run.run_id, await self._why_failed(run))
+            elif self._ended_too_soon(run, state):
+                error = RunCancelled(f"the DAG run was marked as done in {self._party}'s Airflow")
+                await asyncio.to_thread(self._runs.cancel, run.run_id, error)
         elif state is None or state in TERMINAL:
             self._settled.add(run.run_id)
             await asyncio.to_thread(self._runs.rest, run.run_id)
         elif run.state == "failed" and self._clock() - (run.closed_ms or 0) > GRACE_MS:
             log.warning("failing DAG run %s of %s: its run has failed", run.dag_run_id, run.dag_id)
             await self._airflow.fail(run.dag_id, run.dag_run_id)
+
+    def _ended_too_soon(self, run: RunRow, state: str | None) -> bool:
+        """Return whether a DAG run is called done, and stays so, although this side has not closed its run."""
+        if state != "success" or run.receipt:
+            self._done_ms.pop(run.run_id, None)
+            return False
+        # A run that goes on again is so for a moment, until its task is cleared.
+        return self._clock() - self._done_ms.setdefault(run.run_id, self._clock()) > GRACE_MS
 
     async def _why_failed(self, run: RunRow) -> FedtasksError:
         """A federated task that fails says so first; if one was still alive, a person ended the run."""

@@ -47,7 +47,7 @@ def test_new_pipeline_is_checked_tried_and_run_on_both_sides(opened: World, tmp_
         party.airflow.wait_for_dag(NAME)
         party.unpause(NAME)
     world.bank.trigger(NAME, "first", {"partition": "2026-11-21"})
-    run_id = f"{NAME}.2026-11-21.1"
+    run_id = f"{NAME}.2026-11-21.bank.1"
     wait_for(lambda: world.bank.dag_run(NAME, "first")["state"] in ("success", "failed"), 240, "the bank's DAG run")
     assert world.bank.dag_run(NAME, "first")["state"] == "success", world.bank.dag_run(NAME, "first")["note"]
     wait_for(lambda: world.shop.dag_run(NAME, run_id)["state"] == "success", 60, "the shop's DAG run")

@@ -21,7 +21,7 @@ def run(world: World, pipeline: str) -> str:
     """Trigger a pipeline and wait until it is green on both sides; return the run id."""
     partition, name = "2026-11-21", f"{pipeline}-first"
     world.bank.trigger(pipeline, name, conf(partition))
-    run_id = f"{pipeline}.{partition}.1"
+    run_id = f"{pipeline}.{partition}.bank.1"
     wait_for(
         lambda: world.bank.dag_run(pipeline, name)["state"] in ("success", "failed"), 300, f"{pipeline} at the bank"
     )

@@ -182,7 +182,7 @@ def nightly(opened: World) -> World:
 
 def test_night_with_bad_data_fails_both_sides_and_goes_on_once_mended(nightly: World) -> None:
     world, name = nightly, "night"
-    run_id = f"{NIGHTLY}.2026-11-27.1"
+    run_id = f"{NIGHTLY}.2026-11-27.bank.1"
     with spoiled(world.shop) as ids:
         world.bank.trigger(NIGHTLY, name, {"partition": "2026-11-27", "psi": {"shards": 2}})
         wait_for(lambda: states(world, name, run_id, NIGHTLY) == ["failed", "failed"], 180, "both DAG runs to fail")
@@ -211,7 +211,7 @@ def shards_begun(world: World, run_id: str) -> set[str]:
 @pytest.mark.slow
 def test_shard_that_is_lost_is_repeated_alone(nightly: World) -> None:
     world, shards, name = nightly, 2, "lost"
-    run_id = f"{NIGHTLY}.2026-11-28.1"
+    run_id = f"{NIGHTLY}.2026-11-28.bank.1"
     world.bank.trigger(NIGHTLY, name, {"partition": "2026-11-28", "psi": {"shards": shards}})
     killed = kill_shard(world, run_id)
     wait_for(lambda: run_state(world, run_id) == run_pb2.STATE_SUCCEEDED, 300, "the run to succeed")

@@ -36,7 +36,7 @@ def running(world: World) -> list[str]:
 
 def trigger(world: World, name: str, partition: str, **changes: Any) -> str:
     world.bank.trigger(PIPELINE, name, {**conf(partition), **changes})
-    return f"{PIPELINE}.{partition}.1"
+    return f"{PIPELINE}.{partition}.bank.1"
 
 
 def state(party: LocalParty, dag_run_id: str) -> str:

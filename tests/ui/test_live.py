@@ -78,7 +78,7 @@ def test_real_run_is_followed_in_its_tab_of_airflow(world: World, visitor: Visit
 
 
 def test_version_is_rolled_back_on_both_sides(world: World, visitor: Visitor) -> None:
-    run_id, digests = f"{PIPELINE}.{PARTITION}.1", ("a" * 64, "b" * 64)
+    run_id, digests = f"{PIPELINE}.{PARTITION}.bank.1", ("a" * 64, "b" * 64)
     for party, peer, (own, theirs) in ((world.bank, "shop", digests), (world.shop, "bank", digests[::-1])):
         first = ModelRow("risk", 1, peer, run_id, PARTITION, None, own, theirs, {"auc": 0.84}, {}, True, now_ms())
         with open_store(party) as store:

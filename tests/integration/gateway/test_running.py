@@ -153,6 +153,18 @@ def test_dag_run_marked_failed_ends_both_sides(opened: tuple[Pair, str]) -> None
         wait_for(lambda: pair.shop.airflow.runs[PIPELINE, run_id]["state"] == "failed", 30)
 
 
+def test_dag_run_marked_as_done_before_the_run_is_ends_both_sides(
+    opened: tuple[Pair, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconciler, "GRACE_MS", 1_000)
+    pair, run_id = opened
+    with pair.bank.client() as bank, pair.shop.client() as shop:
+        meet([bank, shop], run_id)
+        pair.bank.airflow.runs[PIPELINE, "manual-1"]["state"] = "success"
+        run = wait_for_state(shop, run_id, run_pb2.STATE_FAILED)
+        assert (run.failure.code, run.failure.party) == ("PEER_CANCELLED", "bank")
+
+
 def test_ticket_revoked_in_mid_run_ends_both_sides(opened: tuple[Pair, str]) -> None:
     pair, run_id = opened
     with pair.bank.client() as bank, pair.shop.client() as shop, pair.shop.store() as store:
