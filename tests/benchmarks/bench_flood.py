@@ -272,6 +272,7 @@ def grant(bank: Member, peer: Member) -> None:
         not_before_s=now_s - 10,
         expires_s=now_s + 3600,
         limits={"runs": 10, "concurrent_runs": 5},
+        floor={"label_protection": "none"},
     )
     text = tickets.issue(ticket, tickets.load_ticket_key(party.gateway.ticket_key))
     key = tickets.load_ticket_key(peer.folder / "keys" / "ticket.key")
