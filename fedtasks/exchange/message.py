@@ -18,6 +18,7 @@ from google.protobuf.message import Message as Protobuf
 
 from fedtasks.errors import FedtasksError, ProtocolViolated, TrainingDiverged
 from fedtasks.link.conversation import MAX_BYTES
+from fedtasks.untrusted import parse_json
 from fedtasks.wire.v1 import session_pb2
 
 # Declarations are read on a gateway's host too, where no library for rows is.
@@ -35,8 +36,6 @@ Dimension: TypeAlias = int | EllipsisType | None
 BOTH_WAYS = "both"
 TO_FOLLOWER = "leader → follower"
 TO_LEADER = "follower → leader"
-
-_INT64 = 2**63
 
 SMALL = 1 << 20
 """Most bytes of a message that holds numbers and names."""
@@ -420,20 +419,9 @@ def _json(found: object) -> object:
     if not isinstance(found, bytes):
         return None
     try:
-        return json.loads(found, parse_int=_int64, parse_constant=_no_number)
-    except (ValueError, RecursionError):
+        return parse_json(found.decode(), max_chars=len(found))  # how long it may be was said to the link
+    except ValueError:
         return None
-
-
-def _int64(text: str) -> int:
-    number = int(text)
-    if not -_INT64 <= number < _INT64:
-        raise ValueError
-    return number
-
-
-def _no_number(text: str) -> NoReturn:
-    raise ValueError(text)
 
 
 def _is(value: object, kind: type | UnionType) -> bool:

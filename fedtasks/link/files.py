@@ -11,6 +11,7 @@ from typing import IO, Any
 from fedtasks.errors import DataCorrupt, DataMissing, ProtocolViolated
 from fedtasks.link.frames import CHUNK
 from fedtasks.link.link import Link
+from fedtasks.untrusted import parse_object
 from fedtasks.wire.v1.session_pb2 import PAYLOAD_KIND_BYTES as BYTES
 
 
@@ -131,9 +132,9 @@ def _take(link: Link, name: str, fields: dict[str, type]) -> dict[str, Any]:
     """Receive a small JSON object with exactly these fields."""
     message = link.receive(name, kind=BYTES, max_bytes=1000)
     try:
-        value = json.loads(message) if isinstance(message, bytes) else None
-    except (ValueError, RecursionError) as error:
+        value = parse_object(message.decode()) if isinstance(message, bytes) else {}
+    except ValueError as error:
         raise ProtocolViolated(f"`{name}` is not JSON") from error
-    if not isinstance(value, dict) or {key: type(item) for key, item in value.items()} != fields:
+    if {key: type(item) for key, item in value.items()} != fields:
         raise ProtocolViolated(f"`{name}` is not {' and '.join(fields)}")
     return value

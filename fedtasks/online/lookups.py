@@ -38,6 +38,7 @@ from fedtasks.link.client import GatewayClient, backoff
 from fedtasks.names import TAG_BYTES
 from fedtasks.online.declaration import ANSWERS
 from fedtasks.store import TagBook
+from fedtasks.untrusted import parse_object
 from fedtasks.wire.v1 import lookup_pb2
 
 log = logging.getLogger(__name__)
@@ -241,12 +242,9 @@ def read_answers(answers: lookup_pb2.Answers, n: int) -> list[dict[str, Any]]:
 
 def _values(text: str) -> dict[str, Any]:
     try:
-        found = json.loads(text) if len(text) <= _MAX_VALUES_CHARS else None
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        raise ProtocolViolated("a peer's values are not a JSON object")
-    return found
+        return parse_object(text, max_chars=_MAX_VALUES_CHARS)
+    except ValueError as error:
+        raise ProtocolViolated("a peer's values are not a JSON object") from error
 
 
 # ---------------------------------------------------------------------------------------------------- answering side
