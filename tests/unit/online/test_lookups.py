@@ -195,3 +195,11 @@ def test_answerer_lets_out_the_named_columns_of_matches_alone() -> None:
     made = Answerer(dataset(), "k", Tags("a", answer='{"x": 1}'), "columns", "shop")  # type: ignore[arg-type]
     found = made.answer(tag_of("z") + tag_of("a"))
     assert (found.matched, list(found.values)) == (b"\0\1", ["", '{"x": 1}'])
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 3_000, '{"a":' * 500 + "1" + "}" * 500, '{"a": NaN}', '{"a": "\\ud800"}', "[]", ""]
+)
+def test_values_of_a_peer_that_are_no_plain_object_are_refused(text: str) -> None:
+    with pytest.raises(ProtocolViolated, match="not a JSON object"):
+        lookups._values(text)
