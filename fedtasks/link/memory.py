@@ -50,8 +50,10 @@ class _Wire:
             stream, self._stream = self._stream, None
             for half, epoch in zip(self._halves, stream or (), strict=False):
                 half.end_stream(epoch)
+        # A half that took everything and then failed has not said Close: the other has not succeeded.
+        both_settled = all(half.is_settled for half in self._halves)
         for half in self._halves:
-            if half.is_settled:
+            if both_settled:
                 half.settle()
             elif not half.is_over:
                 half.fail(PeerFailed(f"{half.peer} hung up before both halves had closed"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import threading
+import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from fedtasks.errors import (
     DataMissing,
     DeadlinePassed,
     FedtasksError,
+    PeerFailed,
     PeerStalled,
     ProtocolViolated,
     RowOrderDiffers,
@@ -62,6 +64,27 @@ def open_relayed(cuts: Any = (), **options: Any) -> Iterator[tuple[Link, Link, C
 def open_pair(request: pytest.FixtureRequest) -> OpenPair:
     opener: OpenPair = request.param
     return opener
+
+
+def test_half_that_took_everything_and_then_failed_has_not_closed() -> None:
+    a, b = memory_pair()
+    ends: list[Exception] = []
+
+    def send_and_close() -> None:
+        try:
+            with a:
+                a.send("last", b"x")
+        except FedtasksError as error:
+            ends.append(error)
+
+    sender = threading.Thread(target=send_and_close)
+    sender.start()
+    assert b.receive("last") == b"x"
+    while not a._conversation.is_settled:
+        time.sleep(0.001)
+    b.abort()
+    sender.join(10)
+    assert [type(end) for end in ends] == [PeerFailed]
 
 
 # --------------------------------------------------------------------------------------------------------- messages
