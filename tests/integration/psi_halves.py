@@ -95,9 +95,8 @@ class PipeLink(Endpoint):
                 self._half.feed(self._epoch, self._pipe.recv_bytes())
         except (EOFError, OSError):
             self._half.end_stream(self._epoch)
-            if self._half.is_settled:
-                self._half.settle()
-            elif not self._half.is_over:
+            # What was sent before the end was read before it: without a Close among that, the other half has failed.
+            if not self._half.is_over:
                 self._half.fail(PeerFailed("the other process hung up"))
         except FedtasksError:
             return  # the conversation holds it
