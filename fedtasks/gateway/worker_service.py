@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from fedtasks import __version__
@@ -178,18 +178,23 @@ class WorkerService(worker_pb2_grpc.WorkerGatewayServicer):
     async def RevokeTicket(
         self, request: worker_pb2.RevokeTicketRequest, _: Context
     ) -> worker_pb2.RevokeTicketResponse:
-        actor = plain_text(request.actor, 128) or self._party.name
-        await asyncio.to_thread(self._tickets.revoke, request.ticket_id, request.reason, actor)
-        self._changes.notify()
+        await self._answer_ticket(self._tickets.revoke, request)
         return worker_pb2.RevokeTicketResponse()
 
     async def DeclineTicket(
         self, request: worker_pb2.DeclineTicketRequest, _: Context
     ) -> worker_pb2.DeclineTicketResponse:
-        actor = plain_text(request.actor, 128) or self._party.name
-        await asyncio.to_thread(self._tickets.decline, request.ticket_id, request.reason, actor)
-        self._changes.notify()
+        await self._answer_ticket(self._tickets.decline, request)
         return worker_pb2.DeclineTicketResponse()
+
+    async def _answer_ticket(
+        self,
+        answer: Callable[[str, str, str], object],
+        request: worker_pb2.RevokeTicketRequest | worker_pb2.DeclineTicketRequest,
+    ) -> None:
+        actor = plain_text(request.actor, 128) or self._party.name
+        await asyncio.to_thread(answer, request.ticket_id, request.reason, actor)
+        self._changes.notify()
 
     async def RequestTicket(
         self, request: worker_pb2.RequestTicketRequest, _: Context

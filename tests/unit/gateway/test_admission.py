@@ -13,19 +13,10 @@ import pytest
 from fedtasks import errors
 from fedtasks.gateway.admission import MAX_GAP
 from fedtasks.wire.v1 import peer_pb2, run_pb2
-from tests.support.gateways import PIPELINE, Member, make_members, set_address, shared_config, sign_ticket
+from tests.support.gateways import PIPELINE, Member, shared_config, sign_ticket
 from tests.support.sides import Side, side
 
 DAY = "2026-11-21"
-
-
-@pytest.fixture(scope="module")
-def members(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Member, Member]]:
-    bank, shop, _ = make_members(tmp_path_factory.mktemp("parties"))
-    set_address(shop, "127.0.0.1:1")
-    yield bank, shop
-    for member in (bank, shop):
-        member.close()
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from fedtasks.clock import DAY_MS, now_ms
 from fedtasks.store import ApprovalRow, HalfRow, RunCharge, RunRow
 from fedtasks.tickets import load_ticket_key, sign_receipt
 from fedtasks.wire.v1 import failure_pb2, run_pb2
-from tests.support.gateways import PIPELINE, Member, make_members, set_address, shared_config, sign_ticket
+from tests.support.gateways import PIPELINE, Member, shared_config, sign_ticket
 from tests.support.runs import STEPS
 from tests.support.sides import Side, half, side, update
 
@@ -52,15 +52,6 @@ class House:
         )
         approved = ApprovalRow(RUN, "approved", "approval", 1, 2, 3, "eve")
         side.runs.create(row, approved if tickets.peek(signed.grant).asks_for_a_person else None, RunCharge())
-
-
-@pytest.fixture(scope="module")
-def members(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Member, Member]]:
-    bank, shop, _ = make_members(tmp_path_factory.mktemp("parties"))
-    set_address(shop, "127.0.0.1:1")
-    yield bank, shop
-    for member in (bank, shop):
-        member.close()
 
 
 @pytest.fixture
