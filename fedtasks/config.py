@@ -385,8 +385,30 @@ class Notify:
 
 
 @dataclass(frozen=True)
+class Duckdb:
+    """How jobs run on one machine, without Spark: by DuckDB, in the process of the task.
+
+    Parameters
+    ----------
+    memory
+        How much memory tables, joins and sorts of a task may take; what is larger is kept in private files meanwhile.
+    threads
+        How many threads work side by side; by default as many as the task may use cores.
+    """
+
+    memory: str = "300MB"
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[1-9][0-9]*[MG]B", self.memory):
+            raise ConfigError(f"`{self.memory}` is not an amount such as 300MB or 2GB", field="memory")
+        if self.threads < 0:
+            raise ConfigError(f"{self.threads} is below 0", field="threads")
+
+
+@dataclass(frozen=True)
 class Spark:
-    """How Spark jobs run.
+    """How jobs run on Spark.
 
     Parameters
     ----------
@@ -406,6 +428,11 @@ class Spark:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[1-9][0-9]*[kmgKMG]", self.driver_memory):
             raise ConfigError(f"`{self.driver_memory}` is not an amount such as 512m or 2g", field="driver_memory")
+
+    @property
+    def is_local(self) -> bool:
+        """Whether one process of this machine does all the work."""
+        return self.master.startswith("local")
 
 
 @dataclass(frozen=True)
@@ -444,6 +471,10 @@ class Party:
         The party's name; also the common name of its certificate.
     storage
         Root of everything that runs write: ``file://`` or ``hdfs://``.
+    duckdb
+        How jobs run on one machine; that is where they run unless `spark` is given.
+    spark
+        How jobs run on Spark.
     hdfs
         How ``hdfs://`` URIs are reached.
     notify
@@ -467,7 +498,8 @@ class Party:
     peers: tuple[Peer, ...] = ()
     datasets: tuple[Dataset, ...] = ()
     store: Store = field(default_factory=Store)
-    spark: Spark = field(default_factory=Spark)
+    duckdb: Duckdb | None = None
+    spark: Spark | None = None
     hdfs: Hdfs | None = None
     notify: Notify | None = None
     psi_key: Path | None = None
@@ -495,6 +527,8 @@ class Party:
             if uri.startswith("hdfs://") and self.hdfs is None:
                 remedy = "give the section `hdfs` with `web`, the NameNode's http address host:port"
                 raise ConfigError(f"`{uri}` is on HDFS: {remedy}", field="hdfs")
+        if self.duckdb is not None and self.spark is not None:
+            raise ConfigError("jobs run on one engine: keep the section `duckdb` or the section `spark`", field="spark")
         if any(peer.name == self.name for peer in self.peers):
             raise ConfigError(f"`{self.name}` cannot be its own peer", field="peers")
 

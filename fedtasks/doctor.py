@@ -232,16 +232,23 @@ _KERNELS = {
 }
 
 
-def _java(_: Party) -> Iterator[Finding]:
-    remedy = f"Install a Java {JAVA} runtime, or set JAVA_HOME"
-    if find_spec("pyspark") is None:
-        yield Finding("Spark", Verdict.NOTE, "not installed here; only workers need it")
+def _engine(party: Party) -> Iterator[Finding]:
+    if party.spark is None:
+        if find_spec("duckdb") is None:
+            yield Finding("engine", Verdict.NOTE, "DuckDB is not installed here; only workers need it")
+        else:
+            yield Finding("engine", Verdict.OK, f"DuckDB {_installed('duckdb')}, in the process of the task")
         return
-    from fedtasks.spark import class_archive
+    if find_spec("pyspark") is None:
+        yield Finding("engine", Verdict.NOTE, "Spark is not installed here; only workers need it")
+        return
+    from fedtasks.engines import class_archive
 
+    remedy = f"Install a Java {JAVA} runtime, or set JAVA_HOME"
+    yield Finding("engine", Verdict.OK, f"Spark at {party.spark.master}")
     if class_archive.archive().exists():
         yield Finding("Spark", Verdict.OK, f"pyspark {_installed('pyspark')}, prepared for a fast start")
-    else:
+    elif party.spark.is_local:
         text = f"pyspark {_installed('pyspark')}; local drivers could start in half the time"
         yield Finding("Spark", Verdict.NOTE, text, "Run `fedtasks spark prepare`, once for each installation")
     java = shutil.which("java")
@@ -419,7 +426,7 @@ _CHECKS: dict[str, Check] = {
     "other users": _others,
     "PSI key": _psi_key,
     "kernel": _kernel,
-    "Java": _java,
+    "engine": _engine,
     "store": _store,
     "storage": _storage,
     "datasets": _datasets,

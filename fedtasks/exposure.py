@@ -36,7 +36,7 @@ def plain_traffic(party: Party) -> Iterator[Finding]:
         remedy = "Keep HDFS in a network that nobody else can listen to"
         yield Finding("HDFS's connection", Verdict.WARNING, text, remedy)
     spark = party.spark
-    if not spark.master.startswith("local") and spark.conf.get("spark.network.crypto.enabled") != "true":
+    if spark is not None and not spark.is_local and spark.conf.get("spark.network.crypto.enabled") != "true":
         text = f"{spark.master}: what executors exchange, ids among it, crosses the network unencrypted"
         remedy = "Set spark.authenticate and spark.network.crypto.enabled in `spark.conf`"
         yield Finding("Spark's connections", Verdict.WARNING, text, remedy)

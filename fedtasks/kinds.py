@@ -20,8 +20,6 @@ class Kind:
         ``package.module:function`` that runs one half.
     settings
         The dataclass that declares its settings.
-    needs_spark
-        Whether it starts a Spark session.
     needs_label
         Whether the leader's dataset must declare a label, and the follower's none.
     """
@@ -29,7 +27,6 @@ class Kind:
     name: str
     entry: str
     settings: type
-    needs_spark: bool = False
     needs_label: bool = False
 
 

@@ -25,7 +25,7 @@ from fedtasks.dataclass_io import build, read_yaml, to_plain
 from fedtasks.errors import ConfigError, FedtasksError, ProcessFailed
 from fedtasks.pipeline.step import Step
 
-HEAVY = ("tensorflow", "keras", "pyspark", "grpc", "pyarrow", "numpy", "pandas", "fsspec", "gmpy2")
+HEAVY = ("tensorflow", "keras", "pyspark", "duckdb", "grpc", "pyarrow", "numpy", "pandas", "fsspec", "gmpy2")
 """What a DAG file should import inside functions only: Airflow parses it every few seconds."""
 
 PARSE_S = 60.0

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fedtasks.config import Airflow, Dataset, FeatureType, Format, Gateway, IdType, LabelKind, Party, Peer, Spark
+from fedtasks.config import Airflow, Dataset, FeatureType, Format, Gateway, IdType, LabelKind, Party, Peer
 
 BANK, SHOP = "bank", "shop"
 
@@ -120,7 +120,6 @@ def _party(folder: Path, name: str, peer: str, dataset: Dataset) -> Party:
         storage=f"file://{folder / name / 'storage'}",
         peers=(Peer(peer, nowhere, ""),),
         datasets=(dataset,),
-        spark=Spark(master="local[2]"),
     )
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,6 @@ from fedtasks.crypto.schemes import Scheme
 from fedtasks.dataclass_io import to_plain
 from fedtasks.errors import (
     ConfigError,
-    DataMissing,
     FedtasksError,
     ModelUnknown,
     PeerFailed,
@@ -119,39 +117,11 @@ def try_out(
     pair = _with_keys_for(pair, steps, settings, folder)
     run_id = f"trial.{partition}.{next(_numbers)}"
     models = {name: MemoryModels() for name in pair.parties}
-    with _spark(steps, pair, folder) as missing:
-        incomplete = False
-        for step in steps:
-            if step.needs_spark and missing:
-                incomplete = True
-                yield Tried(step.name, left_out=missing)
-                continue
-            try:
-                yield _try_step(step, settings[step.name], pair, models, run_id, partition)
-            except ModelUnknown as error:
-                yield Tried(
-                    step.name, left_out=f"it needs the model `{error.fields['model']}`, which another run trains"
-                )
-            except DataMissing as error:
-                if not incomplete:
-                    raise
-                yield Tried(step.name, left_out=f"it needs what was left out: {error.detail}")
-
-
-@contextmanager
-def _spark(steps: Sequence[Step], pair: Pair, folder: Path) -> Iterator[str]:
-    """Start what both halves of Spark steps share; yields why it could not."""
-    with ExitStack() as stack:
-        missing = ""
-        if any(step.needs_spark for step in steps):
-            try:
-                from fedtasks.spark.session import spark_session
-            except ImportError:
-                missing = "Spark is not installed here: install fedtasks[spark]"
-            else:
-                party = next(iter(pair.parties.values()))
-                stack.enter_context(spark_session(party, "fedtasks dag test", f"file://{folder / 'spark'}"))
-        yield missing
+    for step in steps:
+        try:
+            yield _try_step(step, settings[step.name], pair, models, run_id, partition)
+        except ModelUnknown as error:
+            yield Tried(step.name, left_out=f"it needs the model `{error.fields['model']}`, which another run trains")
 
 
 def pair_for(declared: Declared, folder: Path, party_file: Path | None = None) -> Pair:
@@ -179,7 +149,7 @@ def pair_for(declared: Declared, folder: Path, party_file: Path | None = None) -
 
 def _with_keys_for(pair: Pair, steps: Sequence[Step], settings: Mapping[str, Mapping[str, Any]], folder: Path) -> Pair:
     """Return the pair with signing keys as long as the steps ask for, if one of them may sign."""
-    if not any(step.needs_spark for step in steps):
+    if not any(step.kind == "psi" for step in steps):
         return pair
     bits = max(_KEY_BITS, *(int(of_step.get("key_bits_min", 0)) for of_step in settings.values()))
     return replace(pair, parties={name: _with_keys(party, folder, bits) for name, party in pair.parties.items()})

@@ -30,7 +30,7 @@ def task_run(
 @spark_app.command("prepare", epilog=examples("spark prepare"))
 def spark_prepare(as_json: AsJson = False) -> None:
     """Let Spark drivers of this installation start in half the time; takes a minute, to be repeated after upgrades."""
-    from fedtasks.spark import class_archive
+    from fedtasks.engines import class_archive
 
     archive = str(class_archive.make())
     tell({"archive": archive}, f"Spark drivers start from {archive}.", as_json=as_json)

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from fedtasks.config import FeatureType, LabelKind
+from fedtasks.data.row_files import shards_of
 from fedtasks.data.storage import Manifest, RunStorage, filesystem, write_atomically
 from fedtasks.data.tables import LABEL_TYPES
 from fedtasks.dataclass_io import build, to_plain
@@ -141,8 +142,7 @@ def n_blocks(n_rows: int, rows_per_block: int) -> int:
 
 def block_of(tags: pa.Array | pa.ChunkedArray, blocks: int) -> np.ndarray:
     """Return the number of the block that each tag belongs to, in the order of tags."""
-    heads = tag_array(tags)[:, :4].copy().view(">u4").ravel().astype(np.uint64)
-    return ((heads * np.uint64(blocks)) >> np.uint64(32)).astype(np.int32)
+    return shards_of(tag_array(tags), blocks)
 
 
 def split_of(keys: pa.Array | pa.ChunkedArray, *, seed: int, test_fraction: float, key: OrderKey = BY_TAG) -> pa.Array:

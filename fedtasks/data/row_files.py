@@ -35,7 +35,7 @@ class RowFile:
 
     @classmethod
     def of(cls, row: Any) -> RowFile:
-        """Take what a Spark row says of a file."""
+        """Take what a worker says of a file that it wrote."""
         return cls(row["shard"], row["rows"], row["sha256"], row["uri"])
 
 
@@ -128,10 +128,15 @@ def read_shard(file: RowFile, width: int, n_shards: int) -> Iterator[Bytes]:
         As in `read_rows`.
     """
     for rows in read_sorted_rows(file, width):
-        heads = rows[:, :4].copy().view(">u4").ravel().astype(np.uint64)
-        if ((heads * np.uint64(n_shards)) >> np.uint64(32) != file.shard).any():
+        if (shards_of(rows, n_shards) != file.shard).any():
             raise ProtocolViolated(f"a row does not belong to shard {file.shard} of {n_shards}", where=file.uri)
         yield rows
+
+
+def shards_of(rows: Bytes, n_shards: int) -> npt.NDArray[np.int32]:
+    """Return the shard of each row: equal parts of the space of first four bytes, in the order of values."""
+    heads = rows[:, :4].copy().view(">u4").ravel().astype(np.uint64)
+    return ((heads * np.uint64(n_shards)) >> np.uint64(32)).astype(np.int32)
 
 
 def to_column(rows: Bytes) -> pa.Array:

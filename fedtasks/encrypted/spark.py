@@ -15,23 +15,23 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from pyspark import Broadcast
-from pyspark.sql import SparkSession
-from pyspark.sql import functions as F  # noqa: N812 - what everybody calls it
 
+from fedtasks.config import Spark
 from fedtasks.data.storage import make_private, read_bytes, remove, write_atomically
 from fedtasks.encrypted.bins import Candidates
 from fedtasks.encrypted.cipher import Bytes, SumCipher
 from fedtasks.encrypted.histograms import BLOCK_ROWS, BinnedRows, RowNumbers, Slots, block_histograms
+from fedtasks.engines.engine import Batches, new_file
+from fedtasks.engines.spark import SparkEngine
+from fedtasks.engines.spark_session import spark_session
 from fedtasks.errors import DataCorrupt, DataMissing
 from fedtasks.runtime.context import TaskContext
-from fedtasks.spark.jobs import Batches, by_shard, collect, each, new_file
-from fedtasks.spark.session import spark_session
 
 CHUNK_SUMS = 2048
 """So many sums, a megabyte, make one row of a frame."""
 
-_PART = "shard int, sums binary"
-_WHOLE = "shard int, uri string, sha256 string"
+_PART = pa.schema([("shard", pa.int32()), ("sums", pa.binary())])
+_WHOLE = pa.schema([("shard", pa.int32()), ("uri", pa.string()), ("sha256", pa.string())])
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class SparkHistograms:
 
     Parameters
     ----------
-    spark
+    engine
         Its executors reach the folder.
     rows, candidates
         The follower's.
@@ -93,18 +93,19 @@ class SparkHistograms:
 
     def __init__(
         self,
-        spark: SparkSession,
+        engine: SparkEngine,
         rows: BinnedRows,
         candidates: Candidates,
         cipher: SumCipher,
         folder: str,
     ) -> None:
-        self._spark = spark
+        self._engine = engine
+        self._spark = engine.session.sparkContext
         self._rows = rows
         self._candidates = candidates
         self._cipher = cipher
         self._folder = folder
-        self._shared_candidates = spark.sparkContext.broadcast(candidates)
+        self._shared_candidates = self._spark.broadcast(candidates)
         self._tree = f"{folder}/tree"
         self._numbers: dict[int, _ArrayFile] = {}
 
@@ -157,12 +158,13 @@ class SparkHistograms:
         n_sums = n_slots * self._candidates.n_sums
         # Rows that the tree is not grown from have no ciphertext: 0. Those that no slot adds up: 1.
         codes = np.where(self._in_bag, slots + 2, 0).astype(np.min_scalar_type(n_slots + 1))
-        shared = self._spark.sparkContext.broadcast(codes)
+        shared = self._spark.broadcast(codes)
         try:
             add_up = _adding_up(self._cipher.maker(), self._shared_candidates, self._columns, shared, n_slots)
-            parts = each(self._spark, blocks, add_up, _PART)
+            parts = self._engine.each(blocks, add_up, _PART)
             join = _joining(self._cipher.maker(), folder)
-            found = collect(by_shard(parts, -(-n_sums // CHUNK_SUMS), F.col("shard"), join, _WHOLE))
+            n_chunks = -(-n_sums // CHUNK_SUMS)
+            found = self._engine.collect(self._engine.by_shard(parts, "shard", n_chunks, [], join, _WHOLE))
         finally:
             shared.destroy()
         return {row["shard"]: _ArrayFile(row["uri"], row["sha256"], (-1, self._cipher.width), "|u1") for row in found}
@@ -194,7 +196,7 @@ def _adding_up(
             chunk = sums[start : start + CHUNK_SUMS]
             if (chunk != cipher.zero).any():
                 row = [pa.array([shard], pa.int32()), pa.array([cipher.leave(chunk).tobytes()], pa.binary())]
-                yield pa.RecordBatch.from_arrays(row, ["shard", "sums"])
+                yield pa.RecordBatch.from_arrays(row, schema=_PART)
 
     return work
 
@@ -212,15 +214,14 @@ def _joining(make_cipher: Callable[[], SumCipher], folder: str) -> Callable[[int
         if whole is not None:
             file = _ArrayFile.write(new_file(folder, "sums", shard), cipher.leave(whole))
             found = {"shard": [shard], "uri": [file.uri], "sha256": [file.sha256]}
-            schema = pa.schema([("shard", pa.int32()), ("uri", pa.string()), ("sha256", pa.string())])
-            yield pa.RecordBatch.from_pydict(found, schema=schema)
+            yield pa.RecordBatch.from_pydict(found, schema=_WHOLE)
 
     return work
 
 
 @contextmanager
 def spark_histograms(
-    context: TaskContext, rows: BinnedRows, candidates: Candidates, cipher: SumCipher
+    context: TaskContext, settings: Spark, rows: BinnedRows, candidates: Candidates, cipher: SumCipher
 ) -> Iterator[SparkHistograms]:
     """Start a Spark session and yield what adds up in it under a Paillier key.
 
@@ -232,7 +233,7 @@ def spark_histograms(
     remove(home)
     make_private(folder)
     try:
-        with spark_session(context.party, f"{config.run_id} {config.task}", folder) as spark:
-            yield SparkHistograms(spark, rows, candidates, cipher, folder)
+        with spark_session(settings, f"{config.run_id} {config.task}", folder) as session:
+            yield SparkHistograms(SparkEngine(session), rows, candidates, cipher, folder)
     finally:
         remove(folder)

@@ -56,8 +56,6 @@ class Step:
         Its task id, and the name under which both halves meet.
     entry
         What runs one half: ``package.module:function``, or ``/folder/file.py:function`` for a function of one's own.
-    needs_spark
-        Whether it starts a Spark session.
     settings
         Its settings where they differ from the defaults; equal on both sides.
     stages
@@ -76,7 +74,6 @@ class Step:
     name: str
     entry: str
     _: KW_ONLY
-    needs_spark: bool = False
     settings: Mapping[str, Any] = field(default_factory=dict)
     stages: tuple[Stage, ...] = ()
     settings_type: str = ""
@@ -120,7 +117,6 @@ class Step:
         return cls(
             name or kind.name,
             kind.entry,
-            needs_spark=kind.needs_spark,
             settings=settings or {},
             stages=stages,
             settings_type=f"{kind.settings.__module__}:{kind.settings.__qualname__}",

@@ -1,1 +1,1 @@
-"""Private set intersection and alignment, on Spark."""
+"""Private set intersection and alignment, on an engine."""

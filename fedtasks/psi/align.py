@@ -5,15 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyspark import StorageLevel
-from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql import functions as F  # noqa: N812 - what everybody calls it
-from pyspark.sql.pandas.types import from_arrow_schema
 
 from fedtasks.config import Dataset, LabelKind
 from fedtasks.data import blocks
@@ -22,15 +19,15 @@ from fedtasks.data.row_files import RowFile
 from fedtasks.data.storage import Manifest, make_private, read_bytes, remove, write_atomically
 from fedtasks.data.tables import ID, Part, list_parts, read_rows, rows_schema
 from fedtasks.dataclass_io import build
+from fedtasks.engines import open_engine
+from fedtasks.engines.engine import Batches, Engine, Frame, How, new_file
 from fedtasks.errors import ConfigError, DataCorrupt, LabelInvalid, RowOrderDiffers
 from fedtasks.link.link import Link
 from fedtasks.names import TAG_BYTES
 from fedtasks.psi import messages
 from fedtasks.psi.settings import AlignSettings, Learns, Rows
-from fedtasks.psi.stages import read_pairs, read_tags, write_rows
+from fedtasks.psi.stages import SHARD, read_pairs, read_tags, write_rows
 from fedtasks.runtime.context import Outcome, TaskContext, facts_of
-from fedtasks.spark.jobs import Batches, by_shard, collect, each, new_file
-from fedtasks.spark.session import spark_session
 
 _FILE, _ROW, _NEW = "__file__", "__row__", "__new__"
 _COUNTS = pa.schema(
@@ -116,14 +113,15 @@ def run(context: TaskContext) -> Outcome:
     context.storage.attempt(context.config.task, context.config.attempt)
     scratch = f"{context.storage.folder(context.config.task)}/attempt-{context.config.attempt}"
     try:
-        with spark_session(context.party, f"{context.config.run_id} {context.config.task}", scratch) as spark:
+        with open_engine(context.party, f"{context.config.run_id} {context.config.task}", scratch) as engine:
             context.report({"phase": "aligning", "done": 0, "of": people.rows})
             count = n_blocks(people.rows, settings.rows_per_block)
-            rows = _aligned(spark, people, count, dataset, parts, since)
-            with context.open_link(facts_of(settings, since=since.version)) as link:
+            rows = _aligned(engine, people, count, dataset, parts, since)
+            with context.open_link(facts_of(settings, since=since.version)) as link, ExitStack() as kept:
                 if settings.rows is Rows.NEW and since.version:
-                    rows = _mark_new(rows, link, count, people.rows, scratch)
-                counts = _write(rows, count, context.folder, dataset, settings)
+                    rows = kept.enter_context(engine.keep(rows))
+                    rows = _mark_new(engine, rows, link, count, people.rows, scratch)
+                counts = _write(engine, rows, count, context.folder, dataset, settings)
                 _check(context, settings, people, counts, since)
                 rows_found, order = blocks.order_digest(context.folder)
                 _compare(link, rows_found, order)
@@ -165,10 +163,9 @@ def _since(context: TaskContext, settings: AlignSettings, partitions: Sequence[s
 
 
 def _aligned(
-    spark: SparkSession, people: Manifest, count: int, dataset: Dataset, parts: Sequence[Part], since: _Since
-) -> DataFrame:
+    engine: Engine, people: Manifest, count: int, dataset: Dataset, parts: Sequence[Part], since: _Since
+) -> Frame:
     """Join the common people's tags with their rows; ``shard`` is the number of the block."""
-    tags = read_pairs(spark, [people.path(entry.name) for entry in people.files], count)
     schema = rows_schema(dataset)
     placed = pa.schema([*schema, (_NEW, pa.bool_()), (_FILE, pa.int32()), (_ROW, pa.int64())])
 
@@ -181,20 +178,19 @@ def _aligned(
             yield pa.RecordBatch.from_arrays([*batch.columns, is_new, file, rows], schema=placed)
             row += batch.num_rows
 
-    joined = tags.withColumnRenamed("id", ID).join(each(spark, parts, read, from_arrow_schema(placed)), ID)
+    tags = read_pairs(engine, [people.path(entry.name) for entry in people.files], count, ID)
+    joined = engine.join(tags, engine.each(parts, read, placed), ID)
     if people.facts["own_duplicates"]:
         # As the intersection does: of rows that share an id, the first counts.
-        wanted = [TAG, "shard", _NEW, *(name for name in schema.names if name != ID)]
-        first = F.min_by(F.struct(*(F.col(f"`{name}`") for name in wanted)), F.struct(_FILE, _ROW)).alias("first")
-        return joined.groupBy(ID).agg(first).select("first.*")
-    return joined.drop(ID, _FILE, _ROW)
+        joined = engine.first_of_each(joined, ID, [_FILE, _ROW])
+    return engine.select(joined, [TAG, SHARD, _NEW, *(name for name in schema.names if name != ID)])
 
 
-def _mark_new(rows: DataFrame, link: Link, count: int, n_people: int, scratch: str) -> DataFrame:
+def _mark_new(engine: Engine, rows: Frame, link: Link, count: int, n_people: int, scratch: str) -> Frame:
     """Mark the people of whom either side has a new row, block by block, so that both train on the same."""
     make_private(scratch)
-    rows = rows.persist(StorageLevel.DISK_ONLY)
-    own = {file.shard: file for file in write_rows(rows.filter(_NEW).select(TAG), TAG_BYTES, count, scratch)}
+    marked = engine.map(rows, _only_new, rows.schema)
+    own = {file.shard: file for file in write_rows(engine, marked, TAG_BYTES, count, scratch)}
     theirs = []
     for number in range(count):
         message = messages.NEW.numbered(number)
@@ -203,12 +199,23 @@ def _mark_new(rows: DataFrame, link: Link, count: int, n_people: int, scratch: s
         uri = new_file(scratch, "their-new", number)
         write_atomically(uri, tags)
         theirs.append(RowFile(number, len(tags) // TAG_BYTES, hashlib.sha256(tags).hexdigest(), uri))
-    known = read_tags(rows.sparkSession, theirs).distinct().withColumn("theirs", F.lit(True))
-    marked = rows.join(known, TAG, "left").withColumn(_NEW, F.col(_NEW) | F.coalesce("theirs", F.lit(False)))
-    return marked.drop("theirs")
+    known = read_tags(engine, theirs, count)
+    of_theirs = engine.map(engine.join(rows, known, TAG, How.SEMI), _all_new, rows.schema)
+    return engine.concat(of_theirs, engine.join(rows, known, TAG, How.ANTI))
 
 
-def _write(rows: DataFrame, count: int, folder: str, dataset: Dataset, settings: AlignSettings) -> _Counts:
+def _only_new(batches: Batches) -> Batches:
+    for batch in batches:
+        yield batch.filter(batch.column(_NEW))
+
+
+def _all_new(batches: Batches) -> Batches:
+    for batch in batches:
+        new = pa.repeat(pa.scalar(True), batch.num_rows)
+        yield batch.set_column(batch.schema.get_field_index(_NEW), batch.schema.field(_NEW), new)
+
+
+def _write(engine: Engine, rows: Frame, count: int, folder: str, dataset: Dataset, settings: AlignSettings) -> _Counts:
     schema = _schema(dataset)
 
     def write(number: int, batches: Batches) -> Batches:
@@ -236,7 +243,7 @@ def _write(rows: DataFrame, count: int, folder: str, dataset: Dataset, settings:
             schema=_COUNTS,
         )
 
-    found = collect(by_shard(rows, count, F.col(TAG), write, from_arrow_schema(_COUNTS)))
+    found = engine.collect(engine.by_shard(rows, SHARD, count, [TAG], write, _COUNTS))
     labels = {name: [row[name] for row in found if row[name] is not None] for name in ("label_least", "label_most")}
     return _Counts(
         **{name: sum(row[name] for row in found) for name in ("people", "rows_new", "rows_train", "rows_test")},

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from pyspark.sql import SparkSession
-
 from fedtasks.crypto.scheme import Client, open_client
 from fedtasks.data.row_files import RowFile, answers_bytes
 from fedtasks.data.storage import read_json, write_json
+from fedtasks.engines.engine import Engine, How
 from fedtasks.errors import DataMissing, ProtocolViolated
 from fedtasks.exchange.files import announce, announced, total
 from fedtasks.link.link import Link
@@ -28,9 +27,12 @@ class ClientHalf(Half):
         """Blind the ids that have no tag yet, and agree with the signer on what will cross."""
         public, proof = messages.KEY.receive(link), messages.KEY_PROOF.receive(link)
         client = self._open(public, proof)
-        with self.spark() as spark, self.divided_ids(spark, self.table(client.key_id)) as ids:
+        with self.engine() as engine, self.divided_ids(engine, self.table(client.key_id)) as ids:
             blinded = self._blind_once(
-                spark, ids, client.key_id, lambda: stages.blind_ids(ids.new, client, self.settings.shards, self.work)
+                engine,
+                ids,
+                client.key_id,
+                lambda: stages.blind_ids(engine, ids.new, client, self.settings.shards, self.work),
             )
         sent = [shard.sent for shard in blinded]
         held = {kind: self.crossed(client.key_id, kind).digests() for kind in ("tags", "common")}
@@ -84,18 +86,19 @@ class ClientHalf(Half):
         """Tag the new ids, find the people whom the signer has too, and tell it what was agreed."""
         settings, client = self.settings, self._client()
         blinded = self._blinded()
-        with self.spark() as spark:
-            with self.watched(spark, "finishing tags", total([each.sent for each in blinded])):
-                self._finish_tags(spark, client, blinded)
-            with self.watched(spark, "matching", self.plan["own_ids"]):
-                tags = self._signer_tags(spark)
+        with self.engine() as engine:
+            with self.watched(engine, "finishing tags", total([each.sent for each in blinded])):
+                self._finish_tags(engine, client, blinded)
+            with self.watched(engine, "matching", self.plan["own_ids"]):
+                tags = self._signer_tags(engine)
                 table = self.table(client.key_id)
-                own = table.frame(spark, table.generation(self.plan["generation"]))
-                people = stages.write_pairs(own.join(stages.read_tags(spark, tags), "tag"), settings.shards, self.work)
+                own = table.frame(engine, table.generation(self.plan["generation"]), settings.shards)
+                shared = engine.join(own, stages.read_tags(engine, tags, settings.shards), "tag", How.SEMI)
+                people = stages.write_pairs(engine, shared, settings.shards, self.work)
             common = [shard.sent for shard in people]
             counts = {"people_shared": total(common), **self._counted}
             if settings.learns is Learns.BOTH:
-                self._tell(link, spark, common)
+                self._tell(link, engine, common)
             else:
                 messages.COMMON.send(link, {"n": total(common)})
                 self.check_size(link, total(common))
@@ -119,7 +122,7 @@ class ClientHalf(Half):
         return [each for each in found if shard in (None, each.sent.shard)]
 
     def _blind_once(
-        self, spark: SparkSession, ids: DividedIds, key_id: str, blind: Callable[[], list[BlindedShard]]
+        self, engine: Engine, ids: DividedIds, key_id: str, blind: Callable[[], list[BlindedShard]]
     ) -> list[BlindedShard]:
         """Blind the new ids, or take what an earlier attempt has blinded if key and ids are the same.
 
@@ -129,7 +132,7 @@ class ClientHalf(Half):
         blinded = self._blinded_before(inputs)
         self.sweep([shard.state for shard in blinded or ()])
         if blinded is None:
-            with self.watched(spark, "blinding ids", ids.fingerprint["rows"]):
+            with self.watched(engine, "blinding ids", ids.fingerprint["rows"]):
                 blinded = blind()
             write_json(f"{self.state}/blinded.json", {"inputs": inputs, "shards": plain(blinded)})
         return blinded
@@ -158,18 +161,18 @@ class ClientHalf(Half):
     def _tags(self, kind: str) -> list[RowFile]:
         return announced(self.plan[kind], self.settings.shards)
 
-    def _finish_tags(self, spark: SparkSession, client: Client, blinded: list[BlindedShard]) -> None:
+    def _finish_tags(self, engine: Engine, client: Client, blinded: list[BlindedShard]) -> None:
         """Put the answered ids into the tag table, once."""
         if self.plan.get("finished") or not blinded:
             return
         answers = [file for each in blinded for file in self.answers_of(each.sent.sha256)]
         table = self.table(client.key_id)
-        new = stages.finalize(spark, client, blinded, answers)
+        new = stages.finalize(engine, client, blinded, answers, self.settings.shards)
         before = table.generation(self.plan["generation"])
-        generation = self.extend_table(spark, table, before, new)
+        generation = self.extend_table(engine, table, before, new)
         self.save_plan({**self.plan, "generation": generation.name, "finished": True})
 
-    def _signer_tags(self, spark: SparkSession) -> list[RowFile]:
+    def _signer_tags(self, engine: Engine) -> list[RowFile]:
         """Return the signer's tags as they are now: as they crossed before, or from what has changed."""
         plan, crossed = self.plan, self.crossed(self.plan["key_id"], "tags")
         if plan["now"] in crossed.digests():
@@ -177,14 +180,14 @@ class ClientHalf(Half):
         arrived = {}
         for kind, message in messages.CHANGED_TAGS.items():
             arrived[kind] = [message.numbered(file.shard).arrived(file, self.state) for file in self._tags(kind)]
-        tags = self.renewed(spark, self.base("tags", plan["key_id"], plan), **arrived)
+        tags = self.renewed(engine, self.base("tags", plan["key_id"], plan), **arrived)
         if set_digest(tags) != plan["now"]:
             raise ProtocolViolated("the signer's tags are not those that it announced")
         return tags
 
-    def _tell(self, link: Link, spark: SparkSession, common: list[RowFile]) -> None:
+    def _tell(self, link: Link, engine: Engine, common: list[RowFile]) -> None:
         """Let the signer know which tags are common, by what has changed since the last time."""
-        added, gone = self.difference(spark, self.base("common", self.plan["key_id"], self.plan), common)
+        added, gone = self.difference(engine, self.base("common", self.plan["key_id"], self.plan), common)
         message = {"n": total(common), "added": announce(added), "gone": announce(gone), "now": set_digest(common)}
         messages.COMMON.send(link, message)
         self.check_size(link, total(common))

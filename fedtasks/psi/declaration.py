@@ -7,8 +7,8 @@ from fedtasks.psi.settings import AlignSettings, PsiSettings
 from fedtasks.tickets.clauses import Clause, Per
 
 KINDS = (
-    Kind("psi", "fedtasks.psi.offline:run", PsiSettings, needs_spark=True),
-    Kind("align", "fedtasks.psi.align:run", AlignSettings, needs_spark=True),
+    Kind("psi", "fedtasks.psi.offline:run", PsiSettings),
+    Kind("align", "fedtasks.psi.align:run", AlignSettings),
 )
 
 CLAUSES = (

@@ -6,14 +6,13 @@ import logging
 import threading
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from pyspark import StorageLevel
-from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql import functions as F  # noqa: N812 - what everybody calls it
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from fedtasks.config import LabelKind
 from fedtasks.crypto.scheme import Client, RsaClient
@@ -22,19 +21,35 @@ from fedtasks.data.storage import filesystem, make_private, read_json, remove, w
 from fedtasks.data.tables import Part, list_parts
 from fedtasks.data.tag_files import PADDING, Generation
 from fedtasks.data.values import check_ids, check_label, check_label_varies
+from fedtasks.engines import open_engine
+from fedtasks.engines.engine import Batches, Engine, Frame, How
 from fedtasks.errors import DataMissing, IntersectionEmpty, KeyWeak
 from fedtasks.exchange.message import refuse
 from fedtasks.link.link import Link
 from fedtasks.names import TAG_BYTES
 from fedtasks.psi import stages
+from fedtasks.psi.ids import (
+    IDS,
+    count_ids,
+    count_labels,
+    dataset_ids,
+    distinct_ids,
+    fingerprint,
+    ids_batch,
+    label_range,
+    move,
+)
 from fedtasks.psi.settings import PsiSettings
-from fedtasks.psi.spark import count_ids, count_labels, dataset_ids, distinct_ids, label_range, move
 from fedtasks.psi.stages import TaggedShard
 from fedtasks.psi.tag_table import CrossedSets, TagTable, set_digest
 from fedtasks.runtime.context import Outcome, TaskContext
-from fedtasks.spark.session import spark_session
 
 log = logging.getLogger(__name__)
+
+REPORT_S = 2.0
+"""So often is shown how far a half is."""
+
+_PADDING_ROWS = 100_000
 
 
 @dataclass(frozen=True)
@@ -44,7 +59,7 @@ class DividedIds:
     Parameters
     ----------
     generation, new
-        See above; `new` is a frame of ``id``.
+        See above; `new` is a frame of `IDS`.
     fingerprint
         Count and digest of the new ids, whatever their order.
     n_ids, n_duplicates
@@ -52,7 +67,7 @@ class DividedIds:
     """
 
     generation: Generation
-    new: DataFrame
+    new: Frame
     fingerprint: dict[str, int]
     n_ids: int
     n_duplicates: int
@@ -76,11 +91,11 @@ class Half:
 
     # ---------------------------------------------------------------------------------------------------- what it has
     @contextmanager
-    def spark(self) -> Iterator[SparkSession]:
-        """Yield a Spark session; within another one's block, the same."""
+    def engine(self) -> Iterator[Engine]:
+        """Yield the engine that party.yaml names."""
         config = self.context.config
-        with spark_session(self.context.party, f"{config.run_id} {config.half}", self.work) as session:
-            yield session
+        with open_engine(self.context.party, f"{config.run_id} {config.half}", self.work) as engine:
+            yield engine
 
     @cached_property
     def partitions(self) -> list[str]:
@@ -146,54 +161,61 @@ class Half:
         return self.crossed(key_id, kind).get(digest) if digest else []
 
     @contextmanager
-    def divided_ids(self, spark: SparkSession, table: TagTable | None = None) -> Iterator[DividedIds]:
+    def divided_ids(self, engine: Engine, table: TagTable | None = None) -> Iterator[DividedIds]:
         """Check the dataset's ids, forget the tags of those that are gone, and find those that have no tag.
 
         Without a table, all ids are new.
         """
         dataset, parts = self.context.dataset, self.parts
-        rows = dataset_ids(spark, dataset, parts)
-        counts = count_ids(rows, parts)
-        check_ids(dataset, counts)
-        people = distinct_ids(rows).persist(StorageLevel.DISK_ONLY)
-        try:
-            yield self._divided(spark, table, people, counts.n_rows)
-        finally:
-            people.unpersist()
+        with ExitStack() as kept:
+            rows = kept.enter_context(engine.keep(dataset_ids(engine, dataset, parts, self.settings.shards)))
+            counts = count_ids(engine, rows, parts)
+            check_ids(dataset, counts)
+            people = kept.enter_context(engine.keep(distinct_ids(engine, rows)))
+            yield self._divided(engine, kept, table, people, counts.n_rows)
 
-    def _divided(self, spark: SparkSession, table: TagTable | None, people: DataFrame, n_rows: int) -> DividedIds:
-        dataset = self.context.dataset
+    def _divided(
+        self, engine: Engine, stack: ExitStack, table: TagTable | None, people: Frame, n_rows: int
+    ) -> DividedIds:
+        dataset, shards = self.context.dataset, self.settings.shards
         if dataset.label is not None and dataset.label_kind is LabelKind.BINARY:
-            check_label(dataset, count_labels(people))
+            check_label(dataset, count_labels(engine, people))
         elif dataset.label is not None:
-            check_label_varies(dataset, *label_range(people))
-        ids = people.select("id")
-        n_ids = ids.count()
+            check_label_varies(dataset, *label_range(engine, people))
+        ids = engine.select(people, IDS.names)
+        n_ids = engine.count(ids)
         generation, n_padding, new = table.generation() if table else Generation(), 0, ids
         if table and generation.rows:
-            known = table.frame(spark, generation)
-            padding = known.filter(F.col("id").startswith(PADDING))
-            n_padding = padding.count()
-            kept = known.join(ids, "id", "left_semi").unionByName(padding)
-            new = ids.join(known, "id", "left_anti")
-            if kept.count() < generation.rows:
-                generation = table.write(kept, self.settings.shards, self.work)
+            known = stack.enter_context(engine.keep(table.frame(engine, generation, shards)))
+            padding = engine.map(known, _only_padding, known.schema)
+            n_padding = engine.count(padding)
+            new = stack.enter_context(engine.keep(engine.join(ids, known, "id", How.ANTI)))
+            there = engine.concat(engine.join(known, ids, "id", How.SEMI), padding)
+            if engine.count(there) < generation.rows:
+                generation = table.write(engine, there, shards, self.work)
                 table.commit(generation, self.work)
-        fingerprint = _fingerprint(new)
-        new = new.unionByName(self._padding(spark, fingerprint["rows"], n_padding))
-        return DividedIds(generation, new, fingerprint, n_ids, n_rows - n_ids)
+        found = fingerprint(engine, new)
+        new = engine.concat(new, self._padding(engine, found["rows"], n_padding))
+        return DividedIds(generation, new, found, n_ids, n_rows - n_ids)
 
-    def _padding(self, spark: SparkSession, n_new: int, first: int) -> DataFrame:
+    def _padding(self, engine: Engine, n_new: int, first: int) -> Frame:
         """Make the ids that round `n_new` up; `first` of them are in the tag table already."""
-        missing = -n_new % self.settings.pad_rows
+        missing, shards = -n_new % self.settings.pad_rows, self.settings.shards
         mine = f"{PADDING}{self.context.party.name}\x00{self.context.dataset.name}\x00"
-        numbers = spark.range(first, first + missing)
-        return numbers.select(F.concat(F.lit(mine), F.col("id").cast("string")).alias("id"))
 
-    def extend_table(self, spark: SparkSession, table: TagTable, generation: Generation, new: DataFrame) -> Generation:
+        def make(numbers: range) -> Batches:
+            yield ids_batch(pa.array([f"{mine}{number}" for number in numbers], pa.string()), shards)
+
+        chunks = [
+            range(start, min(start + _PADDING_ROWS, first + missing))
+            for start in range(first, first + missing, _PADDING_ROWS)
+        ]
+        return engine.each(chunks, make, IDS)
+
+    def extend_table(self, engine: Engine, table: TagTable, generation: Generation, new: Frame) -> Generation:
         """Add the tags of new ids, none of which `generation` has."""
-        pairs = table.frame(spark, generation).unionByName(new)
-        extended = table.write(pairs, self.settings.shards, self.work)
+        pairs = engine.concat(table.frame(engine, generation, self.settings.shards), new)
+        extended = table.write(engine, pairs, self.settings.shards, self.work)
         table.commit(extended, self.work)
         return extended
 
@@ -239,17 +261,14 @@ class Half:
         self.context.report({"phase": phase, "done": done, "of": of})
 
     @contextmanager
-    def watched(self, spark: SparkSession, phase: str, of: int) -> Iterator[None]:
-        """Show the progress of the jobs in this block, by the share of Spark's tasks that are done."""
+    def watched(self, engine: Engine, phase: str, of: int) -> Iterator[None]:
+        """Show how far the jobs in this block are."""
         ended = threading.Event()
-        tracker = spark.sparkContext.statusTracker()
 
         def watch() -> None:
             last = 0
-            while not ended.wait(3):
-                found = [tracker.getStageInfo(stage) for stage in tracker.getActiveStageIds()]
-                tasks = sum(stage.numTasks for stage in found if stage)
-                done = of * sum(stage.numCompletedTasks for stage in found if stage) // max(1, tasks)
+            while not ended.wait(REPORT_S):
+                done = int(of * engine.share)
                 if done > last:
                     last = done
                     self.report(phase, done, of)
@@ -266,29 +285,31 @@ class Half:
 
     # ------------------------------------------------------------------------------------------------ how it compares
     def difference(
-        self, spark: SparkSession, base: Sequence[RowFile], now: Sequence[RowFile]
+        self, engine: Engine, base: Sequence[RowFile], now: Sequence[RowFile]
     ) -> tuple[list[RowFile], list[RowFile]]:
         """Return what is in `now` and not in `base`, and the other way round."""
         if not base:
             return list(now), []
         if set_digest(base) == set_digest(now):
             return [], []
-        old, new = stages.read_tags(spark, base), stages.read_tags(spark, now)
-        shards = self.settings.shards
-        return (
-            stages.write_rows(new.join(old, "tag", "left_anti"), TAG_BYTES, shards, self.work),
-            stages.write_rows(old.join(new, "tag", "left_anti"), TAG_BYTES, shards, self.work),
-        )
+        with engine.keep(self._read(engine, base)) as old, engine.keep(self._read(engine, now)) as new:
+            added, gone = engine.join(new, old, "tag", How.ANTI), engine.join(old, new, "tag", How.ANTI)
+            return self._written(engine, added), self._written(engine, gone)
 
     def renewed(
-        self, spark: SparkSession, base: Sequence[RowFile], added: Sequence[RowFile], gone: Sequence[RowFile]
+        self, engine: Engine, base: Sequence[RowFile], added: Sequence[RowFile], gone: Sequence[RowFile]
     ) -> list[RowFile]:
         """Return `base` with what was added and without what is gone."""
         if not gone and not (added and base):
             return list(base or added)
-        tags = stages.read_tags(spark, base).join(stages.read_tags(spark, gone), "tag", "left_anti")
-        tags = tags.unionByName(stages.read_tags(spark, added))
-        return stages.write_rows(tags, TAG_BYTES, self.settings.shards, self.work)
+        tags = engine.join(self._read(engine, base), self._read(engine, gone), "tag", How.ANTI)
+        return self._written(engine, engine.concat(tags, self._read(engine, added)))
+
+    def _read(self, engine: Engine, files: Sequence[RowFile]) -> Frame:
+        return stages.read_tags(engine, files, self.settings.shards)
+
+    def _written(self, engine: Engine, tags: Frame) -> list[RowFile]:
+        return stages.write_rows(engine, tags, TAG_BYTES, self.settings.shards, self.work)
 
     # ------------------------------------------------------------------------------------------------- how it ends
     def check_size(self, link: Link, n_people: int) -> None:
@@ -321,11 +342,9 @@ def check_key_bits(client: Client, settings: PsiSettings) -> None:
         raise KeyWeak(f"the signer's key has {bits} bits, this run asks for {needed}", key_bits=bits)
 
 
-def _fingerprint(ids: DataFrame) -> dict[str, int]:
-    one, other = F.xxhash64("id"), F.xxhash64(F.lit("other"), "id")
-    (row,) = ids.agg(F.count("*").alias("rows"), F.bit_xor(one).alias("one"), F.bit_xor(other).alias("other")).collect()
-    found: dict[str, int] = row.asDict()
-    return found
+def _only_padding(batches: Batches) -> Batches:
+    for batch in batches:
+        yield batch.filter(pc.starts_with(batch.column("id"), PADDING))
 
 
 def tag_bytes(file: RowFile) -> int:

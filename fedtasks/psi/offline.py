@@ -63,7 +63,7 @@ def run(context: TaskContext) -> Outcome:
     with context.open_link(facts) as link:
         if config.stage:
             return _stage(half, config.stage, link, config.shard or 0)
-        with half.spark():
+        with half.engine():
             return _all_stages(half, link)
 
 

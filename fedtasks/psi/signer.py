@@ -7,11 +7,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pyspark.sql import SparkSession
-
 from fedtasks.crypto.scheme import Signer, load_signer
 from fedtasks.crypto.schemes import Scheme
 from fedtasks.data.row_files import RowFile
+from fedtasks.engines.engine import Engine, How
 from fedtasks.errors import ConfigError, KeyInvalid, ProtocolViolated
 from fedtasks.exchange.files import announce, announced, total
 from fedtasks.link.link import Link
@@ -36,14 +35,14 @@ class SignerHalf(Half):
         messages.KEY_PROOF.send(link, signer.key_proof)
         self.sweep()
         table = self.table(key_id)
-        with self.spark() as spark, self.divided_ids(spark, table) as ids:
+        with self.engine() as engine, self.divided_ids(engine, table) as ids:
             generation = ids.generation
             if ids.fingerprint["rows"]:
-                with self.watched(spark, "tagging own ids", ids.fingerprint["rows"]):
-                    new = stages.tag_own(ids.new, settings.scheme, self._key_file, settings.shards)
-                    generation = self.extend_table(spark, table, generation, new)
-            rows = table.frame(spark, generation).select("tag")
-            tags = stages.write_rows(rows, TAG_BYTES, settings.shards, self.work)
+                with self.watched(engine, "tagging own ids", ids.fingerprint["rows"]):
+                    new = stages.tag_own(engine, ids.new, settings.scheme, self._key_file, settings.shards)
+                    generation = self.extend_table(engine, table, generation, new)
+            own = table.frame(engine, generation, settings.shards)
+            tags = stages.write_rows(engine, own, TAG_BYTES, settings.shards, self.work)
             offer = messages.OFFER.receive(link)
             blinded = announced(offer.get("blinded"), settings.shards)
             charged = self._charge(blinded)
@@ -51,7 +50,7 @@ class SignerHalf(Half):
                 f"{kind}_base": _newest(self.crossed(key_id, kind), offer.get(kind)) for kind in ("tags", "common")
             }
             before = self.crossed(key_id, "tags").get(bases["tags_base"]) if bases["tags_base"] else []
-            added, gone = self.difference(spark, before, tags)
+            added, gone = self.difference(engine, before, tags)
         accepted = {
             "charged": charged,
             **bases,
@@ -88,8 +87,8 @@ class SignerHalf(Half):
         """Answer the blinded ids that have no answer yet; all of them have been counted, and no others are answered."""
         waiting = [file for file in self._blinded() if not self.has_answers(file.sha256)]
         if waiting:
-            with self.spark() as spark, self.watched(spark, "answering blinded ids", total(waiting)):
-                found = stages.evaluate(spark, self.settings.scheme, self._key_file, waiting, self.state)
+            with self.engine() as engine, self.watched(engine, "answering blinded ids", total(waiting)):
+                found = stages.evaluate(engine, self.settings.scheme, self._key_file, waiting, self.state)
             for file, answers in zip(waiting, found, strict=True):
                 self.keep_answers(file.sha256, [answers])
         return Outcome(counts=self._counted)
@@ -126,8 +125,8 @@ class SignerHalf(Half):
                     crossing.numbered(file.shard).receive(link, file, tag_bytes(file), self.state) for file in files
                 ]
             link.close()  # the client need not wait for the matching here
-            with self.spark() as spark, self.watched(spark, "matching", n_people):
-                people = self._match(spark, changes)
+            with self.engine() as engine, self.watched(engine, "matching", n_people):
+                people = self._match(engine, changes)
             common = [shard.sent for shard in people]
             digest = set_digest(common)
             if digest != message.get("now") or total(common) != n_people:
@@ -138,13 +137,13 @@ class SignerHalf(Half):
         self.crossed(key_id, "tags").add(self._files("tags"))
         return self.publish(people, counts, digest)
 
-    def _match(self, spark: SparkSession, changes: dict[str, list[RowFile]]) -> list[TaggedShard]:
-        plan = self.plan
+    def _match(self, engine: Engine, changes: dict[str, list[RowFile]]) -> list[TaggedShard]:
+        plan, shards = self.plan, self.settings.shards
         base = self.base("common", plan["key_id"], plan)
-        common = stages.read_tags(spark, self.renewed(spark, base, **changes))
+        common = stages.read_tags(engine, self.renewed(engine, base, **changes), shards)
         table = self.table(plan["key_id"])
-        own = table.frame(spark, table.generation(plan["generation"]))
-        return stages.write_pairs(own.join(common, "tag"), self.settings.shards, self.work)
+        own = table.frame(engine, table.generation(plan["generation"]), shards)
+        return stages.write_pairs(engine, engine.join(own, common, "tag", How.SEMI), shards, self.work)
 
     @cached_property
     def _key_file(self) -> Path:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from pyspark.sql import DataFrame, SparkSession
-
 from fedtasks.crypto import cardinality
 from fedtasks.crypto.cardinality import ELEMENT_BYTES
 from fedtasks.data.storage import read_json, write_json
+from fedtasks.engines.engine import Engine, Frame
 from fedtasks.errors import DataMissing, ProtocolViolated
 from fedtasks.exchange.files import announce, announced, total
 from fedtasks.link.link import Link
@@ -34,8 +33,8 @@ class SizeClientHalf(ClientHalf):
 
     def prepare(self, link: Link) -> Outcome:
         """Blind all ids, and hear how many tags the signer has."""
-        with self.spark() as spark, self.divided_ids(spark) as ids:
-            blinded = self._blind_once(spark, ids, "", lambda: self._blind(ids.new))
+        with self.engine() as engine, self.divided_ids(engine) as ids:
+            blinded = self._blind_once(engine, ids, "", lambda: self._blind(engine, ids.new))
         sent = [shard.sent for shard in blinded]
         messages.OFFER.send(link, {"blinded": announce(sent)})
         accepted = messages.ACCEPTED.receive(link)
@@ -65,19 +64,21 @@ class SizeClientHalf(ClientHalf):
         if total(answers) != n_asked:
             raise ProtocolViolated(f"{n_asked} blinded ids have {total(answers)} answers")
         here = [messages.TAGS.numbered(file.shard).arrived(file, self.state) for file in tags]
-        with self.spark() as spark, self.watched(spark, "matching", n_asked):
+        with self.engine() as engine, self.watched(engine, "matching", n_asked):
             scalar = blinded[0].state if blinded else ""
-            own = stages.map_elements(spark, answers, cardinality.finish, scalar, settings.shards)
-            n_people = stages.count_common(own, here, settings.shards)
+            own = stages.map_elements(engine, answers, cardinality.finish, scalar, settings.shards)
+            n_people = stages.count_common(engine, own, here, settings.shards)
         messages.COMMON.send(link, {"n": n_people})
         self.check_size(link, n_people)
         return self.publish(None, {"people_shared": n_people, **self._counted}, set_digest(tags))
 
-    def _blind(self, ids: DataFrame) -> list[BlindedShard]:
+    def _blind(self, engine: Engine, ids: Frame) -> list[BlindedShard]:
         n_shards = self.settings.shards
         scalar = stages.new_scalar(self.work)
-        rows = stages.map_ids(ids, cardinality.blind, scalar, n_shards)
-        return [BlindedShard(file, scalar) for file in stages.write_rows(rows, ELEMENT_BYTES, n_shards, self.work)]
+        rows = stages.map_ids(engine, ids, cardinality.blind, scalar, n_shards)
+        return [
+            BlindedShard(file, scalar) for file in stages.write_rows(engine, rows, ELEMENT_BYTES, n_shards, self.work)
+        ]
 
     def _question(self, shard: int) -> str:
         return f"{shard:05d}-under-{set_digest(self._tags('tags'))}"
@@ -97,16 +98,16 @@ class SizeSignerHalf(SignerHalf):
 
     def prepare(self, link: Link) -> Outcome:
         """Tag this party's ids, and count what the client will ask."""
-        with self.spark() as spark, self.divided_ids(spark) as ids:
+        with self.engine() as engine, self.divided_ids(engine) as ids:
             inputs = {"pad_rows": self.settings.pad_rows, "new": ids.fingerprint}
             before = self._tagged_before(inputs)
             self.sweep([before["scalar"]] if before else [])
-            tagged = before or self._tag(spark, ids)
+            tagged = before or self._tag(engine, ids)
             blinded = announced(messages.OFFER.receive(link)["blinded"], self.settings.shards)
             charged = self._charge(blinded)
             if before and before["blinded"] != announce(blinded):
                 # Of two sets that differ by one id, the answers under one key would tell which is whose.
-                tagged = self._tag(spark, ids)
+                tagged = self._tag(engine, ids)
         tagged["blinded"] = announce(blinded)
         write_json(f"{self.state}/tagged.json", {**tagged, "inputs": inputs})
         self.save_plan({**_counts(ids), **tagged, "charged": charged})
@@ -117,9 +118,9 @@ class SizeSignerHalf(SignerHalf):
         """Answer all blinded ids and sort the answers, unless that is done; no others than those that were counted."""
         blinded, n_shards = self._blinded(), self.settings.shards
         if not self.has_answers(self._question):
-            with self.spark() as spark, self.watched(spark, "answering blinded ids", total(blinded)):
-                rows = stages.map_elements(spark, blinded, cardinality.answer, self.plan["scalar"], n_shards)
-                self.keep_answers(self._question, stages.write_rows(rows, ELEMENT_BYTES, n_shards, self.state))
+            with self.engine() as engine, self.watched(engine, "answering blinded ids", total(blinded)):
+                rows = stages.map_elements(engine, blinded, cardinality.answer, self.plan["scalar"], n_shards)
+                self.keep_answers(self._question, stages.write_rows(engine, rows, ELEMENT_BYTES, n_shards, self.state))
         return Outcome(counts=self._counted)
 
     def answer(self, link: Link, shard: int) -> Outcome:
@@ -141,13 +142,13 @@ class SizeSignerHalf(SignerHalf):
         counts = {"people_shared": n_people, **self._counted}
         return self.publish(None, counts, set_digest(self._files("tags")))
 
-    def _tag(self, spark: SparkSession, ids: DividedIds) -> dict[str, Any]:
+    def _tag(self, engine: Engine, ids: DividedIds) -> dict[str, Any]:
         """Tag this party's ids under a new scalar."""
         n_shards = self.settings.shards
         scalar = stages.new_scalar(self.work)
-        with self.watched(spark, "tagging own ids", ids.fingerprint["rows"]):
-            rows = stages.map_ids(ids.new, cardinality.tag, scalar, n_shards)
-            tags = stages.write_rows(rows, TAG_BYTES, n_shards, self.work)
+        with self.watched(engine, "tagging own ids", ids.fingerprint["rows"]):
+            rows = stages.map_ids(engine, ids.new, cardinality.tag, scalar, n_shards)
+            tags = stages.write_rows(engine, rows, TAG_BYTES, n_shards, self.work)
         return {"scalar": scalar, "tags": [vars(file) for file in tags]}
 
     def _tagged_before(self, inputs: dict[str, Any]) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""The Spark stages of private set intersection: blind, evaluate, finalize, tag, compare.
+"""The stages of private set intersection over rows: blind, evaluate, finalize, tag, compare.
 
 Each takes and gives frames or files by shard; none gathers ids in one process. Ids and what undoes a blind stay in the
 run's private folder, blinded ids and tags go to files of their own, which cross.
@@ -7,7 +7,6 @@ run's private folder, blinded ids and tags go to files of their own, which cross
 from __future__ import annotations
 
 import hashlib
-import secrets
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -18,8 +17,6 @@ from typing import IO, Any, cast
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyspark.sql import Column, DataFrame, SparkSession
-from pyspark.sql import functions as F  # noqa: N812 - what everybody calls it
 
 from fedtasks.crypto import ristretto
 from fedtasks.crypto.hashing import Texts
@@ -35,15 +32,30 @@ from fedtasks.data.row_files import (
     read_shard,
     read_sorted_rows,
     rebatch,
+    shards_of,
     to_column,
 )
 from fedtasks.data.storage import filesystem, read_bytes, write_atomically
+from fedtasks.engines.engine import Batches, Engine, Frame, How, new_file
 from fedtasks.names import TAG_BYTES
-from fedtasks.spark.jobs import Batches, by_shard, carried, collect, each, new_file
+from fedtasks.psi.ids import ID_SHARD, ORDER, shards_of_ids, texts_of
 
-PAIRS = "tag binary, id string"
-_ROW = "row binary"
-_ROW_FILE = "shard int, rows long, sha256 string, uri string"
+SHARD = "shard"
+"""Column: to which shard a row belongs that crosses, by its value."""
+
+PAIRS = pa.schema([("tag", pa.binary()), ("id", pa.string()), (SHARD, pa.int32()), (ID_SHARD, pa.int32())])
+"""Tags with the ids that they are of, and where either belongs."""
+
+ROWS = pa.schema([("row", pa.binary()), (SHARD, pa.int32())])
+"""Rows that cross, whatever they are."""
+
+TAGS = pa.schema([("tag", pa.binary()), (SHARD, pa.int32())])
+"""Tags alone."""
+
+_FILE = [("shard", pa.int32()), ("rows", pa.int64()), ("sha256", pa.string()), ("uri", pa.string())]
+_ROW_FILE = pa.schema(_FILE)
+_BLINDED_FILE = pa.schema([*_FILE, ("state", pa.string())])
+_TAGGED_FILE = pa.schema([*_FILE, ("pairs", pa.string())])
 
 
 @dataclass(frozen=True)
@@ -62,7 +74,7 @@ class TaggedShard:
     pairs: str
 
 
-def blind_ids(ids: DataFrame, client: Client, n_shards: int, folder: str) -> list[BlindedShard]:
+def blind_ids(engine: Engine, ids: Frame, client: Client, n_shards: int, folder: str) -> list[BlindedShard]:
     """Blind all ids, in random order within a shard.
 
     Notes
@@ -77,21 +89,17 @@ def blind_ids(ids: DataFrame, client: Client, n_shards: int, folder: str) -> lis
             kept = _parquet(stack, state, schema)
             sent = _RowWriter(stack, blinded)
             for batch in rebatch(batches, BATCH_ROWS):
-                hidden, undo = client.blind(_texts(batch.column("id")))
+                hidden, undo = client.blind(texts_of(batch.column("id")))
                 kept.write_batch(pa.RecordBatch.from_arrays([batch.column("id"), to_column(undo)], schema=schema))
                 sent.write(hidden)
         yield sent.described(shard, state=state)
 
-    frame = ids.select("id", bucket_of("id", n_shards).alias("shard"))
-    # The order would otherwise tell where in the dataset an id stands.
-    order = F.rand(secrets.randbits(63))
-    found = collect(by_shard(frame, n_shards, order, blind, f"{_ROW_FILE}, state string"))
-    return [BlindedShard(RowFile.of(row), row["state"]) for row in _in_order(found)]
+    # In the order of the dataset, a blinded id would tell where in it the id stands.
+    written = engine.by_shard(ids, ID_SHARD, n_shards, [ORDER], blind, _BLINDED_FILE)
+    return [BlindedShard(RowFile.of(row), row["state"]) for row in _in_order(engine.collect(written))]
 
 
-def evaluate(
-    spark: SparkSession, scheme: Scheme, key_file: Path, blinded: Sequence[RowFile], folder: str
-) -> list[RowFile]:
+def evaluate(engine: Engine, scheme: Scheme, key_file: Path, blinded: Sequence[RowFile], folder: str) -> list[RowFile]:
     """Answer the client's files row by row, with a proof behind each batch if the scheme has one.
 
     Notes
@@ -109,23 +117,24 @@ def evaluate(
                 sent.write(answers, proof)
         yield sent.described(item.shard)
 
-    return [RowFile.of(row) for row in _in_order(collect(each(spark, blinded, answer, _ROW_FILE)))]
+    return [RowFile.of(row) for row in _in_order(engine.collect(engine.each(blinded, answer, _ROW_FILE)))]
 
 
-def tag_own(ids: DataFrame, scheme: Scheme, key_file: Path, n_shards: int) -> DataFrame:
-    """Tag the signer's ids; gives ``tag``, ``id``."""
+def tag_own(engine: Engine, ids: Frame, scheme: Scheme, key_file: Path, n_shards: int) -> Frame:
+    """Tag the signer's ids; gives `PAIRS`."""
 
     def tag(batches: Batches) -> Batches:
         for batch in rebatch(batches, BATCH_ROWS):
-            yield _pairs(_signer(scheme, key_file).tag(_texts(batch.column("id"))), batch.column("id"))
+            ids = batch.column("id")
+            yield _pairs(_signer(scheme, key_file).tag(texts_of(ids)), ids, batch.column(ID_SHARD), n_shards)
 
-    return _spread(ids, n_shards).mapInArrow(carried(tag), PAIRS)
+    return engine.map(engine.spread(ids), tag, PAIRS)
 
 
 def finalize(
-    spark: SparkSession, client: Client, shards: Sequence[BlindedShard], answers: Sequence[RowFile]
-) -> DataFrame:
-    """Unblind the signer's answers, verify every one and tag the ids; gives ``tag``, ``id``."""
+    engine: Engine, client: Client, shards: Sequence[BlindedShard], answers: Sequence[RowFile], n_shards: int
+) -> Frame:
+    """Unblind the signer's answers, verify every one and tag the ids; gives `PAIRS`."""
 
     def finish(item: tuple[BlindedShard, RowFile]) -> Batches:
         shard, source = item
@@ -137,14 +146,15 @@ def finalize(
             for group, sent, (rows, proof) in zip(groups, blinded, answered, strict=True):
                 batch = state.read_row_group(group).combine_chunks().to_batches()[0]
                 undo = from_column(batch.column("secret"), client.secret_bytes)
-                tags = client.finalize(_texts(batch.column("id")), sent, rows, proof, undo)
-                yield _pairs(tags, batch.column("id"))
+                tags = client.finalize(texts_of(batch.column("id")), sent, rows, proof, undo)
+                of = pa.repeat(pa.scalar(shard.sent.shard, pa.int32()), batch.num_rows)
+                yield _pairs(tags, batch.column("id"), of, n_shards)
 
-    return each(spark, list(zip(shards, answers, strict=True)), finish, PAIRS)
+    return engine.each(list(zip(shards, answers, strict=True)), finish, PAIRS)
 
 
-def read_tags(spark: SparkSession, files: Sequence[RowFile]) -> DataFrame:
-    """Make a frame of tags from files that hold nothing else; gives ``tag``.
+def read_tags(engine: Engine, files: Sequence[RowFile], n_shards: int) -> Frame:
+    """Make a frame of tags from files that hold nothing else; gives ``tag`` and ``shard``.
 
     Notes
     -----
@@ -153,25 +163,28 @@ def read_tags(spark: SparkSession, files: Sequence[RowFile]) -> DataFrame:
 
     def read(item: RowFile) -> Batches:
         for rows in read_sorted_rows(item, TAG_BYTES):
-            yield _alone(rows, "tag")
+            yield _rows(rows, n_shards, TAGS)
 
-    return each(spark, files, read, "tag binary")
+    return engine.each(files, read, TAGS)
 
 
-def read_pairs(spark: SparkSession, files: Sequence[str], n_shards: int) -> DataFrame:
-    """Make a frame of published pairs; gives ``tag``, ``id`` and the tag's ``shard``."""
+def read_pairs(engine: Engine, files: Sequence[str], n_shards: int, name: str) -> Frame:
+    """Make a frame of published pairs; gives ``tag``, the id as `name`, and the tag's ``shard``."""
+    schema = pa.schema([("tag", pa.binary()), (name, pa.string()), (SHARD, pa.int32())])
 
     def read(uri: str) -> Batches:
         with ExitStack() as stack:
             for batch in pq.ParquetFile(_open(stack, uri)).iter_batches(BATCH_ROWS, columns=["tag", "id"]):
-                yield _pairs(from_column(batch.column("tag"), TAG_BYTES), batch.column("id"))
+                tags = from_column(batch.column("tag"), TAG_BYTES)
+                columns = [_column(tags), batch.column("id"), pa.array(shards_of(tags, n_shards))]
+                yield pa.RecordBatch.from_arrays(columns, schema=schema)
 
-    return each(spark, files, read, PAIRS).withColumn("shard", _shard_of("tag", n_shards))
+    return engine.each(files, read, schema)
 
 
-def write_rows(rows: DataFrame, width: int, n_shards: int, folder: str) -> list[RowFile]:
-    """Write a frame's only column in ascending order, cut by its values; shards without a row get no file."""
-    (name,) = rows.columns
+def write_rows(engine: Engine, rows: Frame, width: int, n_shards: int, folder: str) -> list[RowFile]:
+    """Write a frame's first column in ascending order, cut by its values; shards without a row get no file."""
+    name = rows.schema.names[0]
 
     def write(shard: int, batches: Batches) -> Batches:
         with ExitStack() as stack:
@@ -180,11 +193,11 @@ def write_rows(rows: DataFrame, width: int, n_shards: int, folder: str) -> list[
                 sent.write(from_column(batch.column(name), width))
         yield sent.described(shard)
 
-    frame = rows.select(name, _shard_of(name, n_shards).alias("shard"))
-    return [RowFile.of(row) for row in _in_order(collect(by_shard(frame, n_shards, F.col(name), write, _ROW_FILE)))]
+    written = engine.by_shard(engine.select(rows, [name, SHARD]), SHARD, n_shards, [name], write, _ROW_FILE)
+    return [RowFile.of(row) for row in _in_order(engine.collect(written))]
 
 
-def write_pairs(pairs: DataFrame, n_shards: int, folder: str) -> list[TaggedShard]:
+def write_pairs(engine: Engine, pairs: Frame, n_shards: int, folder: str) -> list[TaggedShard]:
     """Write tags with their ids, and tags alone, in ascending order; shards without a row get no file."""
 
     def write(shard: int, batches: Batches) -> Batches:
@@ -199,8 +212,8 @@ def write_pairs(pairs: DataFrame, n_shards: int, folder: str) -> list[TaggedShar
                 sent.write(tags)
         yield sent.described(shard, pairs=target)
 
-    frame = pairs.select("tag", "id", _shard_of("tag", n_shards).alias("shard"))
-    found = collect(by_shard(frame, n_shards, F.col("tag"), write, f"{_ROW_FILE}, pairs string"))
+    rows = engine.select(pairs, ["tag", "id", SHARD])
+    found = engine.collect(engine.by_shard(rows, SHARD, n_shards, ["tag"], write, _TAGGED_FILE))
     return [TaggedShard(RowFile.of(row), row["pairs"]) for row in _in_order(found)]
 
 
@@ -211,24 +224,24 @@ def new_scalar(folder: str) -> str:
     return uri
 
 
-def map_ids(ids: DataFrame, function: Callable[[Texts, Bytes], Bytes], scalar: str, n_shards: int) -> DataFrame:
-    """Apply a function of ids and the scalar in a file; gives ``row``."""
+def map_ids(engine: Engine, ids: Frame, function: Callable[[Texts, Bytes], Bytes], scalar: str, n_shards: int) -> Frame:
+    """Apply a function of ids and the scalar in a file; gives `ROWS`."""
 
     def work(batches: Batches) -> Batches:
         for batch in rebatch(batches, BATCH_ROWS):
-            yield _alone(function(_texts(batch.column("id")), _scalar(scalar)))
+            yield _rows(function(texts_of(batch.column("id")), _scalar(scalar)), n_shards)
 
-    return _spread(ids, n_shards).mapInArrow(carried(work), _ROW)
+    return engine.map(engine.spread(engine.select(ids, ["id"])), work, ROWS)
 
 
 def map_elements(
-    spark: SparkSession,
+    engine: Engine,
     files: Sequence[RowFile],
     function: Callable[[Bytes, Bytes], Bytes],
     scalar: str,
     n_shards: int,
-) -> DataFrame:
-    """Apply a function of a peer's elements, no two of them equal, and the scalar in a file; gives ``row``.
+) -> Frame:
+    """Apply a function of a peer's elements, no two of them equal, and the scalar in a file; gives `ROWS`.
 
     Notes
     -----
@@ -237,12 +250,12 @@ def map_elements(
 
     def work(item: RowFile) -> Batches:
         for rows in read_shard(item, ristretto.WIDTH, n_shards):
-            yield _alone(function(rows, _scalar(scalar)))
+            yield _rows(function(rows, _scalar(scalar)), n_shards)
 
-    return each(spark, files, work, _ROW)
+    return engine.each(files, work, ROWS)
 
 
-def count_common(own: DataFrame, files: Sequence[RowFile], n_shards: int) -> int:
+def count_common(engine: Engine, own: Frame, files: Sequence[RowFile], n_shards: int) -> int:
     """Count the rows of a frame that are among a peer's tags, no two of them equal.
 
     Notes
@@ -252,27 +265,14 @@ def count_common(own: DataFrame, files: Sequence[RowFile], n_shards: int) -> int
 
     def read(item: RowFile) -> Batches:
         for rows in read_shard(item, TAG_BYTES, n_shards):
-            yield _alone(rows)
+            yield _rows(rows, n_shards)
 
-    common = own.join(each(own.sparkSession, files, read, _ROW), "row")
-    (found,) = collect(common.agg(F.count("*").alias("rows")))
-    return int(found["rows"])
-
-
-def bucket_of(column: str, n_buckets: int) -> Column:
-    """Return which of `n_buckets` a text belongs to; uniform whatever the texts are."""
-    return F.pmod(F.xxhash64(column), F.lit(n_buckets)).cast("int")
-
-
-def _shard_of(column: str, n_shards: int) -> Column:
-    # As `fedtasks.data.blocks.block_of`: equal parts of the space, in the order of values.
-    head = F.conv(F.hex(F.substring(column, 1, 4)), 16, 10).cast("long")
-    return F.shiftright(head * n_shards, 32).cast("int")
+    return engine.count(engine.join(own, engine.each(files, read, ROWS), "row", How.SEMI))
 
 
 @lru_cache(maxsize=1)
 def _signer(scheme: Scheme, file: Path) -> Signer:
-    # Each worker reads the file itself: a key that travelled with the task would pass through Spark's own files.
+    # Each worker reads the file itself: a key that travelled with the task would pass through the engine's own files.
     return load_signer(scheme, file)
 
 
@@ -282,25 +282,23 @@ def _scalar(uri: str) -> Bytes:
     return np.frombuffer(read_bytes(uri), dtype=np.uint8).reshape(1, ristretto.WIDTH)
 
 
-def _spread(ids: DataFrame, n_shards: int) -> DataFrame:
-    parts = max(n_shards, ids.sparkSession.sparkContext.defaultParallelism)
-    return ids.select("id").repartition(parts, "id")
+def pairs_batch(tags: Bytes, ids: pa.Array, n_shards: int) -> pa.RecordBatch:
+    """Return tags and ids as `PAIRS` has them."""
+    return _pairs(tags, ids, shards_of_ids(ids, n_shards), n_shards)
 
 
-def _texts(ids: pa.Array) -> Texts:
-    column = ids.cast(pa.binary())
-    if column.null_count:
-        raise ValueError("an id is null")
-    _, offsets, data = column.buffers()
-    return Texts.from_buffers(offsets, data, len(column), column.offset)
+def _pairs(tags: Bytes, ids: pa.Array, id_shards: pa.Array, n_shards: int) -> pa.RecordBatch:
+    return pa.RecordBatch.from_arrays(
+        [_column(tags), ids, pa.array(shards_of(tags, n_shards)), id_shards], schema=PAIRS
+    )
 
 
-def _pairs(tags: Bytes, ids: pa.Array) -> pa.RecordBatch:
-    return pa.RecordBatch.from_arrays([to_column(tags).cast(pa.binary()), ids], ["tag", "id"])
+def _rows(rows: Bytes, n_shards: int, schema: pa.Schema = ROWS) -> pa.RecordBatch:
+    return pa.RecordBatch.from_arrays([_column(rows), pa.array(shards_of(rows, n_shards))], schema=schema)
 
 
-def _alone(rows: Bytes, name: str = "row") -> pa.RecordBatch:
-    return pa.RecordBatch.from_arrays([to_column(rows).cast(pa.binary())], [name])
+def _column(rows: Bytes) -> pa.Array:
+    return to_column(rows).cast(pa.binary())
 
 
 def _in_order(rows: Sequence[Any]) -> list[Any]:
@@ -323,8 +321,7 @@ class _RowWriter:
 
     def described(self, shard: int, **more: str) -> pa.RecordBatch:
         own = {"shard": shard, "rows": self._rows, "sha256": self._hasher.hexdigest(), "uri": self._uri}
-        types = [("shard", pa.int32()), ("rows", pa.int64()), ("sha256", pa.string()), ("uri", pa.string())]
-        schema = pa.schema([*types, *((name, pa.string()) for name in more)])
+        schema = pa.schema([*_FILE, *((name, pa.string()) for name in more)])
         return pa.RecordBatch.from_pylist([own | more], schema=schema)
 
 

@@ -20,31 +20,36 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql import functions as F  # noqa: N812 - what everybody calls it
 
-from fedtasks.data.row_files import RowFile
+from fedtasks.data.row_files import RowFile, from_column
 from fedtasks.data.storage import MANIFEST, filesystem, make_private, read_json, remove, write_json
 from fedtasks.data.tag_files import Generation, TagFiles, read_tags
+from fedtasks.engines.engine import Batches, Engine, Frame, new_file
 from fedtasks.errors import DataMissing
 from fedtasks.names import TAG_BYTES
-from fedtasks.psi.spark import move
-from fedtasks.psi.stages import PAIRS, bucket_of
-from fedtasks.spark.jobs import Batches, by_shard, collect, each, new_file
+from fedtasks.psi.ids import ID_SHARD, move
+from fedtasks.psi.stages import PAIRS, pairs_batch
 
 _KEPT = 2
 """Generations and sets that stay: one may be read, or be what the peer holds, while the next is made."""
 
 
+_WRITTEN = pa.schema([("rows", pa.int64()), ("name", pa.string())])
+
+
 class TagTable(TagFiles):
-    """The tags of a dataset's ids under one key, as Spark reads and replaces them."""
+    """The tags of a dataset's ids under one key, as an engine reads and replaces them."""
 
-    def frame(self, spark: SparkSession, generation: Generation) -> DataFrame:
-        """Make a frame of a generation; gives ``tag``, ``id``."""
-        uris = [f"{self.uri}/{generation.name}/{name}" for name in generation.files]
-        return each(spark, uris, read_tags, PAIRS)
+    def frame(self, engine: Engine, generation: Generation, n_shards: int) -> Frame:
+        """Make a frame of a generation; gives `PAIRS`."""
 
-    def write(self, pairs: DataFrame, n_buckets: int, folder: str) -> Generation:
+        def read(uri: str) -> Batches:
+            for batch in read_tags(uri):
+                yield pairs_batch(from_column(batch.column("tag"), TAG_BYTES), batch.column("id"), n_shards)
+
+        return engine.each([f"{self.uri}/{generation.name}/{name}" for name in generation.files], read, PAIRS)
+
+    def write(self, engine: Engine, pairs: Frame, n_buckets: int, folder: str) -> Generation:
         """Write a generation into `folder`, from where `commit` takes it."""
         schema = pa.schema([("id", pa.string()), ("tag", pa.binary(TAG_BYTES))])
 
@@ -59,10 +64,10 @@ class TagTable(TagFiles):
                     tags = batch.column("tag").cast(pa.binary(TAG_BYTES))
                     table.write_batch(pa.RecordBatch.from_arrays([batch.column("id"), tags], schema=schema))
                     rows += batch.num_rows
-            yield pa.RecordBatch.from_pylist([{"rows": rows, "name": target.rpartition("/")[2]}])
+            yield pa.RecordBatch.from_pylist([{"rows": rows, "name": target.rpartition("/")[2]}], schema=_WRITTEN)
 
-        frame = pairs.select("tag", "id", bucket_of("id", n_buckets).alias("shard"))
-        written = collect(by_shard(frame, n_buckets, F.col("id"), write, "rows long, name string"))
+        rows = engine.select(pairs, ["tag", "id", ID_SHARD])
+        written = engine.collect(engine.by_shard(rows, ID_SHARD, n_buckets, ["id"], write, _WRITTEN))
         names = tuple(sorted(row["name"] for row in written))
         return Generation(uuid.uuid4().hex, sum(row["rows"] for row in written), names)
 

@@ -12,7 +12,7 @@ import pytest
 import fedtasks
 
 ROOT = Path(__file__).resolve().parents[2]
-HEAVY = ("airflow", "grpc", "numpy", "pyarrow", "pyspark", "sqlalchemy", "tensorflow", "yaml")
+HEAVY = ("airflow", "duckdb", "grpc", "numpy", "pyarrow", "pyspark", "sqlalchemy", "tensorflow", "yaml")
 
 
 def test_public_names_are_sorted_and_those_of_the_documentation() -> None:

@@ -18,7 +18,8 @@ OWNERS = {
     "gmpy2": {"crypto"},
     "sqlalchemy": {"store"},
     "airflow": {"airflow"},
-    "pyspark": {"encrypted", "psi", "spark"},
+    "duckdb": {"engines"},
+    "pyspark": {"encrypted", "engines"},
 }
 
 
@@ -43,7 +44,7 @@ def test_heavy_library_is_forbidden_to_all_but_its_owners(contract: dict[str, li
     assert top_level_modules() - named == OWNERS[contract["forbidden_modules"][0]] & top_level_modules()
 
 
-@pytest.mark.parametrize("library", ["tensorflow", "pyspark", "grpc", "sqlalchemy", "airflow", "pyarrow"])
+@pytest.mark.parametrize("library", ["tensorflow", "duckdb", "pyspark", "grpc", "sqlalchemy", "airflow", "pyarrow"])
 def test_command_line_help_loads_no_heavy_library(library: str) -> None:
     program = f"import sys, fedtasks.cli; sys.exit({library!r} in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode == 0
@@ -54,7 +55,7 @@ import sys
 
 class Absent:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in "numpy pyarrow pandas fsspec gmpy2 phe rbcl tensorflow pyspark".split():
+        if name.partition(".")[0] in "numpy duckdb pyarrow pandas fsspec gmpy2 phe rbcl tensorflow pyspark".split():
             raise ImportError(name)
 
 sys.meta_path.insert(0, Absent())

@@ -32,7 +32,7 @@ _numbers = itertools.count(1)
 @pytest.fixture(scope="module")
 def halves(spark_master: SparkCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Halves]:
     settings = Spark(spark_master.master, "512m", spark_master.conf)
-    with two_halves(tmp_path_factory.mktemp("halves"), settings) as started:
+    with two_halves(tmp_path_factory.mktemp("halves"), {LEADER: settings, FOLLOWER: settings}) as started:
         yield started
 
 

@@ -12,11 +12,11 @@ from fedtasks.config import Spark
 from fedtasks.data.blocks import SPLIT, write_blocks
 from fedtasks.data.storage import RunStorage, filesystem, write_atomically, write_json
 from fedtasks.encrypted import spark as sums_by_spark
+from fedtasks.engines.spark_session import running_session
 from fedtasks.models.secureboost import training
 from fedtasks.models.secureboost.settings import TrainSettings
 from fedtasks.models.versions import load_half
 from fedtasks.runtime.context import Outcome
-from fedtasks.spark.session import running_session
 from tests.integration.psi_halves import make_party
 from tests.integration.secureboost_case import FEATURES, SEEDS, halves_of, succeeded, write_both, write_party
 from tests.support.halves import ROLES, RUN, Context, run_both

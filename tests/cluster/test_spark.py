@@ -14,9 +14,8 @@ import pytest
 
 from fedtasks.config import Party, Spark
 from fedtasks.data.storage import read_bytes, write_atomically
+from fedtasks.engines import open_engine
 from fedtasks.errors import DataMissing
-from fedtasks.spark.jobs import collect, each
-from fedtasks.spark.session import spark_session
 from tests.integration.psi_halves import make_party
 from tests.support.hdfs import HdfsCluster
 from tests.support.spark_cluster import ROOT, SparkCluster
@@ -32,13 +31,10 @@ DRIVER = """
 import sys, time
 from pathlib import Path
 from fedtasks.config import Spark
-from fedtasks.spark.session import spark_session
-from tests.integration.psi_halves import make_party
-from dataclasses import replace
+from fedtasks.engines.spark_session import spark_session
 folder, master, name = sys.argv[1:]
 conf = {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1", "spark.executor.memory": "512m"}
-party = replace(make_party("bank", Path(folder), ()), spark=Spark(master, "512m", conf))
-with spark_session(party, name, f"file://{folder}/spark") as spark:
+with spark_session(Spark(master, "512m", conf), name, f"file://{folder}/spark") as spark:
     spark.range(2, numPartitions=2).foreach(lambda _: time.sleep(600))
 """
 
@@ -63,19 +59,20 @@ def test_job_on_the_cluster_reads_and_writes_hdfs_also_after_a_restart(
 
         number = int(read_bytes(f"{root}/in-{index}"))
         write_atomically(f"{root}/out-{index}", str(number**2).encode())
-        yield pa.RecordBatch.from_pydict({"number": [number], "path": [os.environ["PYTHONPATH"]]})
+        yield pa.RecordBatch.from_pydict({"number": [number], "path": [os.environ["PYTHONPATH"]]}, schema=schema)
 
-    with spark_session(party, "squares", f"{root}/spark") as spark:
+    schema = pa.schema([("number", pa.int64()), ("path", pa.string())])
+    with open_engine(party, "squares", f"{root}/spark") as engine:
         for restarted in (False, True):
             if restarted:
                 hdfs.stop_datanode()
                 hdfs.start_datanode()
-            rows = collect(each(spark, range(4), square, "number long, path string"))
-            assert sorted(row.number for row in rows) == [0, 1, 2, 3]
-            assert all(str(ROOT) in row.path.split(":") for row in rows)
+            rows = engine.collect(engine.each(range(4), square, schema))
+            assert sorted(row["number"] for row in rows) == [0, 1, 2, 3]
+            assert all(str(ROOT) in row["path"].split(":") for row in rows)
             assert [read_bytes(f"{root}/out-{index}") for index in range(4)] == [b"0", b"1", b"4", b"9"]
         with pytest.raises(DataMissing, match="in-4"):
-            collect(each(spark, range(4, 5), square, "number long, path string"))
+            engine.collect(engine.each(range(4, 5), square, schema))
 
 
 def test_application_of_a_killed_process_is_gone_within_30_s(spark_master: SparkCluster, tmp_path: Path) -> None:

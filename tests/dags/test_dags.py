@@ -14,7 +14,7 @@ from tests.support.dag_files import load
 
 DAGS = Path(__file__).parents[2] / "dags"
 FILES = sorted(DAGS.glob("*.py"))
-HEAVY = ("tensorflow", "keras", "pyspark", "grpc", "pyarrow", "numpy", "fsspec", "gmpy2")
+HEAVY = ("tensorflow", "keras", "pyspark", "duckdb", "grpc", "pyarrow", "numpy", "fsspec", "gmpy2")
 
 PROBE = """
 import json, runpy, sys, time

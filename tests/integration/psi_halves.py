@@ -1,4 +1,4 @@
-"""Two operating-system processes, each with a Spark of its own, that run the halves of a task and meet over a pipe."""
+"""Two operating-system processes, each with its own engine, that run the halves of a task and meet over a pipe."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from typing import Any
 from fedtasks.config import Airflow as AirflowApi
 from fedtasks.config import Dataset, Gateway, Party, Peer, Spark
 from fedtasks.data.storage import read_json
+from fedtasks.engines import open_engine
 from fedtasks.errors import DataMissing, FedtasksError, PeerFailed
 from fedtasks.link.conversation import Conversation
 from fedtasks.link.endpoint import Endpoint
@@ -157,7 +158,6 @@ def make_party(
         storage=f"file://{folder / name}",
         peers=(Peer(peer, nowhere, ""),),
         datasets=datasets,
-        spark=Spark(master="local[1]", driver_memory="512m"),
         psi_key=psi_key,
         psi_oprf_key=psi_oprf_key,
     )
@@ -165,15 +165,15 @@ def make_party(
 
 def _serve(control: Connection, party: Party) -> None:
     from fedtasks.psi import align, offline
-    from fedtasks.spark.session import spark_session
 
     algorithms: dict[str, Callable[[TaskContext], Outcome]] = {"psi": offline.run, "align": align.run}
-    with spark_session(party, "test", f"{party.storage}/spark"):
+    # A Spark that runs already is used by all tasks of the process.
+    with open_engine(party, "test", f"{party.storage}/engine"):
         control.send("ready")
         while (order := control.recv()) is not None:
-            config, party, connection, cut_after = order
+            config, other, connection, cut_after = order
             control.send("taken")
-            context = HalfContext(config, party, connection, cut_after)
+            context = HalfContext(config, replace(other, spark=party.spark), connection, cut_after)
             try:
                 ended = {"outcome": algorithms[config.task](context)}
             except FedtasksError as error:
@@ -248,8 +248,8 @@ class Halves:
 
 
 @contextmanager
-def two_halves(folder: Path, spark: Spark | None = None) -> Iterator[Halves]:
-    """Start both processes, each with a Spark session of its own as `spark` says, and end them."""
+def two_halves(folder: Path, sparks: Mapping[str, Spark] | None = None) -> Iterator[Halves]:
+    """Start both processes and end them; a party that `sparks` names runs on Spark, by default none does."""
     spawn = multiprocessing.get_context("spawn")
     controls: dict[str, Connection] = {}
     processes = []
@@ -257,7 +257,7 @@ def two_halves(folder: Path, spark: Spark | None = None) -> Iterator[Halves]:
         controls[name], far = spawn.Pipe()
         # By path: some package in site-packages calls itself `tests`, so a new process cannot import this module.
         party = make_party(name, folder, ())
-        party = replace(party, spark=spark or party.spark)
+        party = replace(party, spark=(sparks or {}).get(name))
         process = spawn.Process(target=runpy.run_path, args=(__file__, {"HALF": (far, party)}, "__main__"))
         process.start()
         far.close()

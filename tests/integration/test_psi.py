@@ -440,8 +440,9 @@ def test_psi_cut_in_the_middle_goes_on_without_signing_again(case: Case) -> None
     def attempt(number: int, **cut: int) -> dict[str, Ended]:
         return case.halves.run("psi", case.run_id, case.parties, {"shards": 4}, attempt=number, cut_after=cut)
 
-    # 400 ids cross in either direction, 256 bytes each: first half of what the client sends, then of what it is told.
-    assert codes(attempt(1, bank=51_200)) == {LEADER: "PEER_FAILED", FOLLOWER: "PEER_FAILED"}
+    # 400 ids cross in either direction, 256 bytes each, in four shards: two or three of those that the client sends,
+    # then half of what it is told.
+    assert codes(attempt(1, bank=64_000)) == {LEADER: "PEER_FAILED", FOLLOWER: "PEER_FAILED"}
     uses = list(case.halves.accounts[FOLLOWER].uses)
     assert codes(attempt(2, shop=51_200)) == {LEADER: "PEER_FAILED", FOLLOWER: "PEER_FAILED"}
     assert case.halves.accounts[LEADER].bytes_sent < 0.75 * 400 * 256

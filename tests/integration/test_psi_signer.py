@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fedtasks.config import Dataset, FeatureType, Party, Spark
+from fedtasks.config import Dataset, FeatureType, Party
 from fedtasks.crypto import cardinality, oprf, ristretto
 from fedtasks.crypto.scheme import generate_key
 from fedtasks.crypto.schemes import Scheme
@@ -27,7 +27,6 @@ from fedtasks.psi.settings import PsiSettings
 from fedtasks.psi.tag_table import set_digest
 from fedtasks.runtime.context import Outcome, TaskConfig, TaskContext, facts_of
 from fedtasks.runtime.memory import MemoryContext, run_halves
-from fedtasks.spark.session import spark_session
 from fedtasks.store import Store
 from tests.integration.psi_halves import FOLLOWER, LEADER, make_party
 from tests.support.stores import TICKET, Database, opened
@@ -158,15 +157,6 @@ class Case:
         tags = messages.TAGS if self.settings["learns"] == "size" else messages.TAGS_ADDED
         tags.numbered(0).wanted.send(link, {"wanted": False})
         messages.COMMON.send(link, {"n": 0, "added": [], "gone": [], "now": set_digest([])})
-
-
-@pytest.fixture(scope="module", autouse=True)
-def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """One Spark for all attempts, which halves find."""
-    folder = tmp_path_factory.mktemp("spark")
-    party = replace(make_party(FOLLOWER, folder, ()), spark=Spark("local[2]", "512m"))
-    with spark_session(party, "signer", f"file://{folder}"):
-        yield
 
 
 @pytest.fixture(params=["client", "size"])

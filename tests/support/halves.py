@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fedtasks.config import Airflow, Dataset, FeatureType, Gateway, Party, Peer, Spark
+from fedtasks.config import Airflow, Dataset, FeatureType, Gateway, Party, Peer
 from fedtasks.dataclass_io import to_plain
 from fedtasks.errors import FedtasksError, LinkLost
 from fedtasks.link.link import Link
@@ -31,7 +31,6 @@ def party_of(root: Path, role: str) -> Party:
         storage=f"file://{root}/{role}",
         peers=(Peer(peer, nowhere, ""),),
         datasets=(Dataset(name="people", uri=f"file://{nowhere}", id="id", features={"x": FeatureType.NUMERIC}),),
-        spark=Spark(),
     )
 
 

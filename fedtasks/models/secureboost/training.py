@@ -146,11 +146,12 @@ def _histograms(
     scratch: Scratch,
 ) -> EncryptedHistograms:
     """Return what adds up the follower's ciphertexts: threads on one machine, Spark's executors on a cluster."""
-    if context.party.spark.master.startswith("local"):
+    spark = context.party.spark
+    if spark is None or spark.is_local:
         return LocalHistograms(rows, candidates, cipher, scratch)
     from fedtasks.encrypted.spark import spark_histograms  # one machine needs no Spark
 
-    return stack.enter_context(spark_histograms(context, rows, candidates, cipher))
+    return stack.enter_context(spark_histograms(context, spark, rows, candidates, cipher))
 
 
 def _facts(settings: TrainSettings, start: Start) -> dict[str, str]:

@@ -415,10 +415,9 @@ def test_progress_asks_airflow_at_most_once_in_two_seconds() -> None:
     assert store.calls == 2
 
 
-@pytest.mark.parametrize("needs_spark", [False, True])
-def test_federated_task_command_is_the_same_with_and_without_spark(tmp_path: Path, needs_spark: bool) -> None:
+def test_federated_task_command_names_entry_and_configuration(tmp_path: Path) -> None:
     config = tmp_path / "config.json"
-    step = Step("train", "module:train", needs_spark=needs_spark)
+    step = Step("train", "module:train")
     assert step.command(config)[1:] == ["-m", "fedtasks.cli", "task", "run", "module:train", str(config)]
 
 

@@ -15,7 +15,7 @@ from fedtasks.authoring.sample import Pair, sample_pair
 from fedtasks.authoring.trial import Tried, try_out
 from fedtasks.config import Dataset, FeatureType, IdType, LabelKind
 from fedtasks.errors import ConfigError, DataMissing, DeadlinePassed, ProcessFailed, ReceiptsDiffer
-from fedtasks.pipeline.catalogue import intersect, train_split_nn
+from fedtasks.pipeline.catalogue import train_split_nn
 from fedtasks.pipeline.step import Step
 from tests.support.dag_files import Write
 
@@ -95,24 +95,6 @@ def test_halves_that_wait_for_each_other_are_ended(
     file = write("\n@fed.task\ndef stuck(link, config, data):\n    link.receive(config.party)\n")
     with pytest.raises(DeadlinePassed, match="does each receive what the other sends"):
         tried([step_of(file, "stuck")], sample_pair(tmp_path), tmp_path)
-
-
-def test_steps_without_spark_are_left_out_with_the_reason(
-    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import sys
-
-    monkeypatch.setitem(sys.modules, "fedtasks.spark.session", None)
-    blocks = write("\n@fed.task\ndef count(link, config, data):\n    return {'rows': data.blocks.rows}\n", "blocks")
-    steps = [
-        intersect(),
-        step_of(write(MEANS), "means", rounds=1),
-        step_of(blocks, "count"),
-    ]
-    found = {each.step: each for each in tried(steps, sample_pair(tmp_path), tmp_path)}
-    assert "install fedtasks[spark]" in found["psi"].left_out
-    assert found["means"].left_out == ""
-    assert found["count"].left_out.startswith("it needs what was left out")
 
 
 def test_settings_that_do_not_fit_are_refused_before_anything_runs(tmp_path: Path) -> None:

@@ -109,9 +109,9 @@ def test_find_key_that_is_named_does_not_mind_the_tables_of_others(tmp_path: Pat
     assert find_key(f"file://{tmp_path}", "people", "k") == "k"
 
 
-def test_tag_files_and_online_tables_are_imported_without_spark() -> None:
+def test_tag_files_and_online_tables_are_imported_without_an_engine() -> None:
     script = (
         "import sys, fedtasks.data.tag_files, fedtasks.online.tables; "
-        "sys.exit(any(name.partition('.')[0] == 'pyspark' for name in sys.modules))"
+        "sys.exit(any(name.partition('.')[0] in ('pyspark', 'duckdb') for name in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

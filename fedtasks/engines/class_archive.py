@@ -55,7 +55,7 @@ def make() -> Path:
         raise ConfigError(f"the archive cannot be written: {error.strerror}", where=str(target.parent)) from error
     with scratch as folder:
         partial = Path(folder) / target.name
-        command = [sys.executable, "-m", "fedtasks.spark.class_archive", str(partial)]
+        command = [sys.executable, "-m", "fedtasks.engines.class_archive", str(partial)]
         environment = os.environ | {"PYSPARK_PYTHON": sys.executable}
         try:
             done = subprocess.run(
@@ -73,12 +73,20 @@ def make() -> Path:
 
 def _record(target: Path) -> None:
     """Run Spark as intersection and alignment do, and have Java write the classes that it needed."""
-    from pyspark import SparkContext, StorageLevel
+    import pyarrow as pa
+    from pyspark import SparkContext
     from pyspark.sql import SparkSession
-    from pyspark.sql import functions as F  # noqa: N812 - what everybody calls it
 
-    from fedtasks.spark.jobs import Batches, by_shard
-    from fedtasks.spark.session import local_conf
+    from fedtasks.engines.engine import Batches, How
+    from fedtasks.engines.spark import SparkEngine
+    from fedtasks.engines.spark_session import local_conf
+
+    schema = pa.schema([("id", pa.string()), ("shard", pa.int32()), ("row", pa.int64())])
+
+    def read(numbers: range) -> Batches:
+        rows = list(numbers)
+        columns = {"id": list(map(str, rows)), "shard": [row % 4 for row in rows], "row": rows}
+        yield pa.RecordBatch.from_pydict(columns, schema=schema)
 
     def same(_: int, batches: Batches) -> Batches:
         yield from batches
@@ -87,15 +95,14 @@ def _record(target: Path) -> None:
     conf["spark.driver.extraJavaOptions"] += f" -XX:ArchiveClassesAtExit={target}"
     builder = SparkSession.builder.master("local[2]").appName("class archive of fedtasks")
     spark = builder.config(map={**conf}).getOrCreate()
-    numbers = spark.range(64).select(
-        F.col("id").cast("string").alias("id"), (F.col("id") % 4).cast("int").alias("shard")
-    )
-    shards = by_shard(numbers, 4, F.rand(1), same, "id string, shard int").persist(StorageLevel.DISK_ONLY)
-    first = shards.groupBy("id").agg(F.min(F.struct("shard", "id")).alias("first")).select("id", "first.shard")
-    missing = first.join(numbers.filter("shard = 1"), "id", "left_anti").unionByName(numbers)
-    found = missing.join(numbers, "id", "left_semi").agg(F.count("*"), F.bit_xor(F.xxhash64("id")))
-    found.collect()
-    shards.orderBy("id").limit(3).collect()
+    engine = SparkEngine(spark)
+    with engine.keep(engine.each([range(32), range(16, 64)], read, schema)) as rows:
+        first = engine.first_of_each(rows, "id", ["shard", "row"])
+        missing = engine.concat(engine.join(first, rows, "id", How.ANTI), rows)
+        found = engine.join(missing, engine.select(first, ["id"]), "id", How.SEMI)
+        ordered = engine.by_shard(engine.spread(found), "shard", 4, ["id"], same, schema)
+        engine.collect(engine.map(ordered, lambda batches: batches, schema))
+        engine.count(engine.join(engine.select(rows, ["id"]), first, "id"))
     spark.stop()
     gateway: Any = SparkContext._gateway
     gateway.shutdown()

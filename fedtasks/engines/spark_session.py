@@ -14,17 +14,21 @@ from pyspark.errors import PySparkRuntimeError
 from pyspark.sql import SparkSession
 
 import fedtasks
-from fedtasks.config import Party
+from fedtasks.config import Spark
 from fedtasks.data.storage import filesystem, is_local
-from fedtasks.spark import class_archive
+from fedtasks.engines import class_archive
+
+_PARTITIONS, _LEAST_PARTITIONS = "spark.sql.shuffle.partitions", 4
 
 
 @contextmanager
-def spark_session(party: Party, name: str, scratch: str) -> Iterator[SparkSession]:
+def spark_session(settings: Spark, name: str, scratch: str) -> Iterator[SparkSession]:
     """Yield a Spark session as party.yaml describes it; one that is there already is used and left running.
 
     Parameters
     ----------
+    settings
+        Section ``spark`` of party.yaml.
     name
         Application name.
     scratch
@@ -38,13 +42,13 @@ def spark_session(party: Party, name: str, scratch: str) -> Iterator[SparkSessio
     # It tells of every connection that it closes, also when nobody listens any more.
     logging.getLogger("py4j").setLevel(logging.WARNING)
     # Spark would start whatever `python3` it finds on PATH.
-    os.environ["PYSPARK_PYTHON"] = party.spark.conf.get("spark.pyspark.python", sys.executable)
-    if party.spark.master.startswith("local"):
-        conf = local_conf(party.spark.driver_memory)
+    os.environ["PYSPARK_PYTHON"] = settings.conf.get("spark.pyspark.python", sys.executable)
+    if settings.is_local:
+        conf = local_conf(settings.driver_memory)
         conf["spark.driver.extraJavaOptions"] += f" {class_archive.java_options()}"
     else:
         # Executors find this package where the driver has it, unless they have one of their own or are told another.
-        conf = common_conf(party.spark.driver_memory)
+        conf = common_conf(settings.driver_memory)
         conf |= {"spark.executorEnv.PYTHONPATH": str(Path(fedtasks.__file__).resolve().parents[1])}
     with ExitStack() as stack:
         # Tables are never saved, but Spark makes their folder, and it knows less of remote URIs than we do.
@@ -52,9 +56,12 @@ def spark_session(party: Party, name: str, scratch: str) -> Iterator[SparkSessio
         conf |= {"spark.sql.warehouse.dir": f"{own}/warehouse"}
         # What is spilled or shuffled holds ids.
         conf |= {"spark.local.dir": filesystem(f"{own}/spill")[1]}
-        builder = SparkSession.builder.master(party.spark.master).appName(name)
-        spark = builder.config(map={**conf, **party.spark.conf}).getOrCreate()
+        builder = SparkSession.builder.master(settings.master).appName(name)
+        spark = builder.config(map={**conf, **settings.conf}).getOrCreate()
         spark.sparkContext.setLogLevel("ERROR")
+        if _PARTITIONS not in settings.conf:
+            # Cores not used cost more than parts too small, of which Spark puts several together by itself.
+            spark.conf.set(_PARTITIONS, max(_LEAST_PARTITIONS, 2 * spark.sparkContext.defaultParallelism))
         try:
             yield spark
         finally:
@@ -77,7 +84,7 @@ def common_conf(driver_memory: str) -> dict[str, str]:
         "spark.ui.showConsoleProgress": "false",
         "spark.sql.caseSensitive": "true",
         "spark.sql.session.timeZone": "UTC",
-        "spark.sql.shuffle.partitions": "4",
+        _PARTITIONS: str(_LEAST_PARTITIONS),
         "spark.sql.catalogImplementation": "in-memory",
     }
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from pyspark.sql import SparkSession
 
 from fedtasks.config import Spark
 from fedtasks.data.storage import local_path
@@ -19,10 +18,12 @@ from fedtasks.encrypted.bins import Binner
 from fedtasks.encrypted.cipher import PaillierOwner, PaillierSums, SumCipher
 from fedtasks.encrypted.histograms import BinnedRows, LocalHistograms, Scratch
 from fedtasks.encrypted.spark import SparkHistograms
+from fedtasks.engines.spark import SparkEngine
+from fedtasks.engines.spark_session import spark_session
 from fedtasks.errors import DataCorrupt, ProtocolViolated
-from fedtasks.spark.session import spark_session
-from tests.integration.psi_halves import make_party
 from tests.unit.models.secureboost.boosting import NullOwner, NullSums, Rows
+
+pytestmark = pytest.mark.cluster
 
 BLOCK_ROWS, N_ROWS, KEY_BITS = 64, 300, 2048
 
@@ -71,11 +72,9 @@ class Case:
 
 
 @pytest.fixture(scope="module")
-def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
-    folder = tmp_path_factory.mktemp("spark")
-    party = replace(make_party("shop", folder, ()), spark=Spark("local[2]", "512m"))
-    with spark_session(party, "sums", f"file://{folder}") as session:
-        yield session
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkEngine]:
+    with spark_session(Spark("local[2]", "512m"), "sums", f"file://{tmp_path_factory.mktemp('spark')}") as session:
+        yield SparkEngine(session)
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +98,7 @@ def keys(request: pytest.FixtureRequest) -> Keys:
 
 
 @pytest.fixture
-def case(spark: SparkSession, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Case]:
+def case(engine: SparkEngine, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Case]:
     for module in (sums_by_threads, sums_by_spark):
         monkeypatch.setattr(module, "BLOCK_ROWS", BLOCK_ROWS)
     rng = np.random.default_rng(2)
@@ -117,7 +116,7 @@ def case(spark: SparkSession, keys: Keys, tmp_path: Path, monkeypatch: pytest.Mo
         rows = BinnedRows.of(table, "train", Binner.fit(table, "train", 8), scratch)  # type: ignore[arg-type]
         candidates = rows.candidates()
         local = LocalHistograms(rows, candidates, keys.cipher, scratch)
-        ours = SparkHistograms(spark, rows, candidates, keys.cipher, f"file://{folder}")
+        ours = SparkHistograms(engine, rows, candidates, keys.cipher, f"file://{folder}")
         yield Case(rows, keys, local, ours, folder)
 
 

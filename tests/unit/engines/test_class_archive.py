@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from fedtasks.engines import class_archive
 from fedtasks.errors import ConfigError
-from fedtasks.spark import class_archive
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def classes_from_archive() -> int:
     code = (
         "import sys\n"
         "from pyspark.sql import SparkSession\n"
-        "from fedtasks.spark.session import local_conf\n"
+        "from fedtasks.engines.spark_session import local_conf\n"
         "conf = local_conf('512m')\n"
         "conf['spark.driver.extraJavaOptions'] += ' ' + sys.argv[1]\n"
         "spark = SparkSession.builder.master('local[1]').config(map=conf).getOrCreate()\n"

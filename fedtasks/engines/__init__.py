@@ -1,0 +1,5 @@
+"""What runs the jobs that pass over rows: DuckDB on one machine, Spark on a cluster."""
+
+from fedtasks.engines.opened import open_engine
+
+__all__ = ["open_engine"]

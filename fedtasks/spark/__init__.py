@@ -1,1 +1,0 @@
-"""Spark: its session, and what its jobs have in common."""
