@@ -8,6 +8,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 # Pays when Spark starts often, as in tests.
 FAST_SPARK := .venv/.fast-spark
+comma := ,
 QUICK := "not slow and not cluster and not ui and not security"
 # The browser that the tests of the pages drive.
 CHROMIUM := /usr/bin/chromium
@@ -99,8 +100,8 @@ bench-link: setup ## Measure a link through two gateways.
 	@$(BIN)/python tests/benchmarks/bench_link.py
 
 .PHONY: bench-psi
-bench-psi: $(FAST_SPARK) ## Measure private set intersection; IDS= sets how many ids each side has.
-	@IDS=$(or $(IDS),1000000) $(BIN)/python tests/benchmarks/bench_psi.py
+bench-psi: setup ## Measure private set intersection; IDS= sets how many ids each side has, ENGINE= and SCHEMES= how.
+	@IDS=$(or $(IDS),1000000) ENGINE=$(or $(ENGINE),duckdb) SCHEMES=$(or $(SCHEMES),oprf$(comma)blind_rsa) $(BIN)/python tests/benchmarks/bench_psi.py
 
 .PHONY: bench-kernel
 bench-kernel: setup ## Measure the kernels of batch arithmetic side by side, on one core.

@@ -20,8 +20,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from fedtasks.config import FeatureType, LabelKind
+from fedtasks.crypto.hashing import hash_rows
 from fedtasks.data.row_files import shards_of
-from fedtasks.data.storage import Manifest, RunStorage, filesystem, write_atomically
+from fedtasks.data.storage import FileEntry, Manifest, RunStorage, filesystem, write_atomically
 from fedtasks.data.tables import LABEL_TYPES
 from fedtasks.dataclass_io import build, to_plain
 from fedtasks.errors import ConfigError, DataCorrupt
@@ -148,11 +149,9 @@ def block_of(tags: pa.Array | pa.ChunkedArray, blocks: int) -> np.ndarray:
 def split_of(keys: pa.Array | pa.ChunkedArray, *, seed: int, test_fraction: float, key: OrderKey = BY_TAG) -> pa.Array:
     """Return ``train`` or ``test`` for each key: a hash of the key decides, so both sides agree without talking."""
     prefix = b"fedtasks-split" + seed.to_bytes(8, "big", signed=True)
-    bound = int(test_fraction * 2**64)
-    is_test = [
-        int.from_bytes(hashlib.sha256(prefix + row.tobytes()).digest()[:8], "big") < bound for row in key.rows(keys)
-    ]
-    return pc.if_else(pa.array(is_test, pa.bool_()), pa.scalar(TEST), pa.scalar(TRAIN))
+    digests = hash_rows("sha256", prefix, key.rows(keys))
+    is_test = digests[:, :8].copy().view(">u8").ravel() < np.uint64(int(test_fraction * 2**64))
+    return pc.if_else(pa.array(is_test), pa.scalar(TEST), pa.scalar(TRAIN))
 
 
 def tag_array(tags: pa.Array | pa.ChunkedArray) -> np.ndarray:
@@ -160,7 +159,7 @@ def tag_array(tags: pa.Array | pa.ChunkedArray) -> np.ndarray:
     return BY_TAG.rows(tags)
 
 
-def write_block(folder: str, number: int, table: pa.Table, schema: pa.Schema) -> str:
+def write_block(folder: str, number: int, table: pa.Table, schema: pa.Schema) -> FileEntry:
     """Write one block, sorted by its key, into `folder`; safe to repeat.
 
     Parameters
@@ -170,15 +169,16 @@ def write_block(folder: str, number: int, table: pa.Table, schema: pa.Schema) ->
 
     Returns
     -------
-    str
-        The file's name.
+    FileEntry
+        What was written.
     """
     name = f"block-{number:05d}.parquet"
     ordered = table.select(schema.names).cast(schema).sort_by(schema.names[0])
     sink = pa.BufferOutputStream()
     pq.write_table(ordered, sink, compression="zstd")
-    write_atomically(f"{folder}/{name}", sink.getvalue().to_pybytes())
-    return name
+    content = sink.getvalue().to_pybytes()
+    write_atomically(f"{folder}/{name}", content)
+    return FileEntry(name, len(content), hashlib.sha256(content).hexdigest())
 
 
 def publish_blocks(
@@ -192,6 +192,8 @@ def publish_blocks(
     learnt: Sequence[str] = (),
     task: str = TASK,
     key: OrderKey = BY_TAG,
+    written: Sequence[FileEntry] = (),
+    order: tuple[int, str] | None = None,
 ) -> Blocks:
     """Publish the blocks that were written into the attempt's folder.
 
@@ -205,20 +207,21 @@ def publish_blocks(
         The partitions that are new.
     task
         The task that made them.
+    written, order
+        What `write_block` and `order_digest` have said, so that nothing is read again.
     """
-    folder = storage.attempt(task, attempt)
-    rows, order = order_digest(folder, key)
+    rows, row_order = order or order_digest(storage.attempt(task, attempt), key)
     facts = {
         "features": {name: kind.value for name, kind in features.items()},
         "has_label": label is not None,
         "label": label.value if label else None,
         "classes": list(classes),
         "has_weight": has_weight,
-        "row_order": order,
+        "row_order": row_order,
         "learnt": list(learnt),
         "key": to_plain(key),
     }
-    return Blocks(storage.publish(task, attempt, rows=rows, facts=facts))
+    return Blocks(storage.publish(task, attempt, rows=rows, facts=facts, written=written))
 
 
 def order_digest(folder: str, key: OrderKey = BY_TAG) -> tuple[int, str]:
@@ -280,8 +283,10 @@ def write_blocks(
     else:
         table = table.sort_by(key.column)
         numbers = np.arange(table.num_rows) * count // max(1, table.num_rows)
-    for number in np.unique(numbers):
+    written = [
         write_block(folder, int(number), table.filter(pa.array(numbers == number)), schema)
+        for number in np.unique(numbers)
+    ]
     return publish_blocks(
         storage,
         attempt,
@@ -291,6 +296,7 @@ def write_blocks(
         has_weight=has_weight,
         task=task,
         key=key,
+        written=written,
     )
 
 

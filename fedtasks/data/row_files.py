@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +38,42 @@ class RowFile:
     def of(cls, row: Any) -> RowFile:
         """Take what a worker says of a file that it wrote."""
         return cls(row["shard"], row["rows"], row["sha256"], row["uri"])
+
+
+class RowWriter:
+    """A file of rows as it is written; there is none before the first row.
+
+    Notes
+    -----
+    Cost: rows are counted and hashed as they are written.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self._uri, self._rows, self._hasher = uri, 0, hashlib.sha256()
+        self._stack = ExitStack()
+        self._file: IO[bytes] | None = None
+
+    def __enter__(self) -> RowWriter:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def write(self, rows: Bytes, proof: bytes = b"") -> None:
+        """Append rows, and what proves them."""
+        if not len(rows):
+            return
+        if self._file is None:
+            fs, path = filesystem(self._uri)
+            self._file = cast(IO[bytes], self._stack.enter_context(fs.open(path, "wb")))
+        for raw in (rows.tobytes(), proof):
+            self._file.write(raw)
+            self._hasher.update(raw)
+        self._rows += len(rows)
+
+    def file(self, shard: int) -> RowFile:
+        """Return what there is to say of the file, once it is closed."""
+        return RowFile(shard, self._rows, self._hasher.hexdigest(), self._uri)
 
 
 def answers_bytes(rows: int, element_bytes: int, proof_bytes: int) -> int:

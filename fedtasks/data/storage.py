@@ -14,7 +14,7 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -343,10 +343,17 @@ class RunStorage:
         """Return the URI of a folder that all attempts of `task` share, for checkpoints; creates it as `attempt`."""
         return self._create(f"{self.uri}/{_segment(task)}/{name}")
 
-    def publish(self, task: str, attempt: int, *, rows: int, facts: Mapping[str, Any]) -> Manifest:
+    def publish(
+        self, task: str, attempt: int, *, rows: int, facts: Mapping[str, Any], written: Sequence[FileEntry] = ()
+    ) -> Manifest:
         """Make the files of this attempt the result of `task`.
 
         Names that begin with ``.`` or ``_`` are left out, as Hadoop does.
+
+        Parameters
+        ----------
+        written
+            What is known of some of the files; the others are read.
 
         Raises
         ------
@@ -357,7 +364,9 @@ class RunStorage:
         fs, folder = filesystem(uri)
         names = sorted(path[len(folder) :].lstrip("/") for path in fs.find(folder))
         data = [name for name in names if not any(part[0] in "._" for part in name.split("/"))]
-        manifest = Manifest(uri, task, attempt, rows, tuple(_entry(fs, folder, name) for name in data), dict(facts))
+        known = {entry.name: entry for entry in written}
+        entries = tuple(known.get(name) or _entry(fs, folder, name) for name in data)
+        manifest = Manifest(uri, task, attempt, rows, entries, dict(facts))
         newest = self._read(task, self._manifest_uri(task))
         if newest is not None and newest.attempt > attempt:
             raise AttemptStale(f"attempt {newest.attempt} of task `{task}` has published; this is attempt {attempt}")

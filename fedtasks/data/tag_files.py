@@ -2,25 +2,71 @@
 
 ::
 
-    <storage>/tags/<dataset>/<key id>/manifest.json    which generation of the table counts
-    <storage>/tags/<dataset>/<key id>/<generation>/…    bucketed Parquet files of id and tag
+    <storage>/tags/<dataset>/<key id>/manifest.json             which generation of the table counts
+    <storage>/tags/<dataset>/<key id>/<run>/keys-<bucket>.parquet    by the hashes of ids: which have a tag
+    <storage>/tags/<dataset>/<key id>/<run>/tags-<bucket>.parquet    by tags: whose they are
+
+A generation is a few sorted runs, the newest last. A run holds what one intersection added, and what it found to be
+gone; of rows with the same key, the one in the newest run counts. So a day writes what has changed, and whoever reads
+merges.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import enum
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
+from fedtasks.data.ascending import KEY, are_last, clip, keys_of, walk
+from fedtasks.data.batch_files import read_batches
 from fedtasks.data.storage import MANIFEST, filesystem, read_json
+from fedtasks.dataclass_io import build
 from fedtasks.errors import ConfigError, DataCorrupt, DataMissing
 
 PADDING = "\x00padding\x00"
 """How ids begin that nobody has: they make sizes round, and belong to one party and dataset."""
 
-_BATCH_ROWS = 8192
+
+class State(enum.IntEnum):
+    """What a row of a run says of its id."""
+
+    HERE = 0
+    PADDING = 1
+    GONE = 2
+
+
+KEYS = pa.schema([("key", KEY), ("tag", KEY), ("state", pa.int8())])
+"""Ids by their hashes."""
+
+TAGS = pa.schema([("tag", KEY), ("id", pa.string()), ("state", pa.int8())])
+"""Ids by their tags."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """Sorted rows of a tag table, cut into equal parts of the space of keys.
+
+    Parameters
+    ----------
+    name
+        Its folder below the table.
+    rows
+        How many it has, those that say that an id is gone among them.
+    n_buckets
+        Into how many parts it is cut.
+    keys, tags
+        Which parts have rows, by hash and by tag.
+    """
+
+    name: str
+    rows: int
+    n_buckets: int
+    keys: tuple[int, ...]
+    tags: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -30,15 +76,24 @@ class Generation:
     Parameters
     ----------
     name
-        Its folder below the table; empty before the first.
+        Says which it is; empty before the first.
     rows
         How many ids have a tag.
+    padding
+        How many of them nobody has.
+    runs
+        What it is made of, the newest last.
+    age
+        How many generations ago it was one run.
     files
-        Names of its bucket files.
+        Instead of runs, the names of files of ``tag`` and ``id`` in the folder `name`: so did releases before 0.4.
     """
 
     name: str = ""
     rows: int = 0
+    padding: int = 0
+    runs: tuple[Run, ...] = ()
+    age: int = 0
     files: tuple[str, ...] = ()
 
 
@@ -80,31 +135,92 @@ class TagFiles:
         place = f"{self.uri}/{MANIFEST}"
         try:
             found = read_json(place)["generations"]
-            return [Generation(each["name"], each["rows"], tuple(each["files"])) for each in found]
+            return [build(Generation, {"name": each["name"], "rows": each["rows"], **each}) for each in found]
         except DataMissing:
             return []
-        except (KeyError, TypeError):
+        except (ConfigError, KeyError, TypeError):
             raise DataCorrupt(
                 "not the manifest of a tag table; move its folder away to begin anew", where=place
             ) from None
 
     def read(self, generation: Generation) -> Iterator[pa.RecordBatch]:
-        """Yield a generation's ``tag`` (binary) and ``id`` (text), bucket by bucket."""
+        """Yield a generation's ``tag`` (binary) and ``id`` (text), part by part."""
         for name in generation.files:
-            yield from read_tags(f"{self.uri}/{generation.name}/{name}")
+            yield from self.read_file(generation, name)
+        n_parts = max((run.n_buckets for run in generation.runs), default=0)
+        for part in range(n_parts):
+            yield from self.by_tag(generation.runs, part, n_parts)
+
+    def read_file(self, generation: Generation, name: str) -> Iterator[pa.RecordBatch]:
+        """Yield ``tag`` and ``id`` of one file of a generation that has no runs."""
+        yield from self._read(f"{generation.name}/{name}", ("tag", "id"))
+
+    def by_key(self, runs: Sequence[Run], shard: int, n_shards: int) -> Iterator[pa.RecordBatch]:
+        """Yield `KEYS` of one of `n_shards` equal parts, ascending, without what is gone."""
+        sources = [self.run_by_key(run, shard, n_shards) for run in runs]
+        return _without_gone(newest(KEYS, sources))
+
+    def by_tag(self, runs: Sequence[Run], shard: int, n_shards: int) -> Iterator[pa.RecordBatch]:
+        """Yield ``tag`` and ``id`` of one of `n_shards` equal parts, ascending, without what is gone."""
+        sources = [self.run_by_tag(run, shard, n_shards) for run in runs]
+        for batch in _without_gone(newest(TAGS, sources)):
+            yield batch.select(["tag", "id"])
+
+    def run_by_key(self, run: Run, shard: int, n_shards: int) -> Iterator[pa.RecordBatch]:
+        """Yield `KEYS` of a part of one run."""
+        return self._run(run, "keys", run.keys, KEYS, shard, n_shards)
+
+    def run_by_tag(self, run: Run, shard: int, n_shards: int) -> Iterator[pa.RecordBatch]:
+        """Yield `TAGS` of a part of one run."""
+        return self._run(run, "tags", run.tags, TAGS, shard, n_shards)
+
+    def _run(
+        self, run: Run, kind: str, buckets: Iterable[int], schema: pa.Schema, shard: int, n_shards: int
+    ) -> Iterator[pa.RecordBatch]:
+        for bucket in buckets:
+            if bucket * n_shards < (shard + 1) * run.n_buckets and shard * run.n_buckets < (bucket + 1) * n_shards:
+                batches = self._read(f"{run.name}/{bucket_file(kind, bucket)}", schema.names)
+                yield from batches if run.n_buckets == n_shards else clip(batches, shard, n_shards)
+
+    def _read(self, place: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        uri = f"{self.uri}/{place}"
+        try:
+            yield from read_batches(uri, columns)
+        except FileNotFoundError:
+            raise DataMissing("the tags are gone, newer runs have replaced them; try again", where=uri) from None
 
 
-def read_tags(uri: str) -> Iterator[pa.RecordBatch]:
-    """Yield ``tag`` (binary) and ``id`` (text) of one bucket file; raise `DataMissing` if it has been replaced."""
-    fs, path = filesystem(uri)
-    try:
-        opened = fs.open(path, "rb")
-    except FileNotFoundError:
-        raise DataMissing("the tags are gone, newer runs have replaced them; try again", where=uri) from None
-    with opened as file:
-        for batch in pq.ParquetFile(file).iter_batches(_BATCH_ROWS, columns=["tag", "id"]):
-            tags = batch.column("tag").cast(pa.binary())
-            yield pa.RecordBatch.from_arrays([tags, batch.column("id")], ["tag", "id"])
+def bucket_file(kind: str, bucket: int) -> str:
+    """Return the name of a file of a run; `kind` is ``keys`` or ``tags``."""
+    return f"{kind}-{bucket:05d}.parquet"
+
+
+def newest(schema: pa.Schema, sources: Sequence[Iterable[pa.RecordBatch]]) -> Iterator[pa.RecordBatch]:
+    """Merge what ascends, and of rows with the same key take the one of the last source."""
+    for step in walk(*((schema, source) for source in sources)):
+        found = [batch for batch in step if batch.num_rows]
+        if len(found) == 1:
+            yield found[0]
+            continue
+        joined = pa.concat_batches(found)
+        keys = keys_of(joined)
+        order = np.argsort(keys, kind="stable")
+        yield joined.take(pa.array(order[are_last(keys[order])]))
+
+
+def _without_gone(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        state = batch.column("state").to_numpy()
+        if (state == State.GONE).any():
+            batch = batch.filter(pa.array(state != State.GONE))
+        if batch.num_rows:
+            yield batch
+
+
+def states_of(ids: pa.Array) -> pa.Array:
+    """Return the state of ids that have a tag."""
+    is_padding = pc.starts_with(ids, PADDING)
+    return pc.if_else(is_padding, pa.scalar(State.PADDING, pa.int8()), pa.scalar(State.HERE, pa.int8()))
 
 
 def find_key(root_uri: str, dataset: str, key_id: str = "") -> str:

@@ -23,6 +23,7 @@ from fedtasks.private import keep_private
 
 T = TypeVar("T")
 
+_NUMBERS = pa.schema([("id", pa.int64())])
 _MARK = "fedtasks-error "
 _HOW = {How.INNER: "inner", How.SEMI: "left_semi", How.ANTI: "left_anti"}
 
@@ -76,11 +77,11 @@ class SparkEngine:
                     yield from function(shared.value[index])
 
         numbers = self.session.range(0, len(items), 1, max(1, len(items)))
-        return _mapped(numbers, work, schema)
+        return _mapped(SparkFrame(numbers, _NUMBERS), work, schema)
 
     def map(self, frame: SparkFrame, function: Callable[[Batches], Batches], schema: pa.Schema) -> SparkFrame:
         """See `Engine.map`."""
-        return _mapped(frame.rows, function, schema)
+        return _mapped(frame, function, schema)
 
     def spread(self, frame: SparkFrame) -> SparkFrame:
         """See `Engine.spread`."""
@@ -105,7 +106,7 @@ class SparkEngine:
         ordered = frame.rows.repartitionById(n_shards, _column(shard).cast("int"))
         if order:
             ordered = ordered.sortWithinPartitions(*map(_column, order))
-        return _mapped(ordered, work, schema)
+        return _mapped(SparkFrame(ordered, frame.schema), work, schema)
 
     def first_of_each(self, frame: SparkFrame, key: str, order: Sequence[str]) -> SparkFrame:
         """See `Engine.first_of_each`."""
@@ -149,17 +150,27 @@ class SparkEngine:
         return int(found["rows"])
 
 
-def _mapped(rows: DataFrame, function: Callable[[Batches], Batches], schema: pa.Schema) -> SparkFrame:
-    return SparkFrame(rows.mapInArrow(_carried(function), from_arrow_schema(schema)), schema)
+def _mapped(frame: SparkFrame, function: Callable[[Batches], Batches], schema: pa.Schema) -> SparkFrame:
+    plain = pa.schema([(field.name, _plain(field.type)) for field in schema])
+    work = _carried(function, frame.schema, plain)
+    return SparkFrame(frame.rows.mapInArrow(work, from_arrow_schema(plain)), schema)
 
 
-def _carried(function: Callable[[Batches], Batches]) -> Callable[[Batches], Batches]:
+def _plain(kind: pa.DataType) -> pa.DataType:
+    """Return the type that Spark knows: it has no binaries of fixed width."""
+    return pa.binary() if pa.types.is_fixed_size_binary(kind) else kind
+
+
+def _carried(
+    function: Callable[[Batches], Batches], taken: pa.Schema, given: pa.Schema
+) -> Callable[[Batches], Batches]:
     """Make a function for `mapInArrow` whose errors `_collected` can raise again on the driver."""
 
     def work(batches: Batches) -> Batches:
         keep_private()  # a cluster's workers have a umask of their own
         try:
-            yield from function(batches)
+            for batch in function(each.cast(taken) for each in batches):
+                yield batch.cast(given)
         except FedtasksError as error:
             plain = {"code": error.code, "detail": error.detail, "where": error.where, "fields": error.fields}
             raise RuntimeError(_MARK + json.dumps(plain)) from None

@@ -14,9 +14,10 @@ import pyarrow.compute as pc
 
 from fedtasks.config import Dataset, LabelKind
 from fedtasks.data import blocks
+from fedtasks.data.ascending import KEY
 from fedtasks.data.blocks import LABEL, SPLIT, TAG, TEST, TRAIN, block_schema, n_blocks, split_of
-from fedtasks.data.row_files import RowFile
-from fedtasks.data.storage import Manifest, make_private, read_bytes, remove, write_atomically
+from fedtasks.data.row_files import RowFile, read_sorted_rows, to_column
+from fedtasks.data.storage import FileEntry, Manifest, make_private, read_bytes, remove, write_atomically
 from fedtasks.data.tables import ID, Part, list_parts, read_rows, rows_schema
 from fedtasks.dataclass_io import build
 from fedtasks.engines import open_engine
@@ -25,8 +26,9 @@ from fedtasks.errors import ConfigError, DataCorrupt, LabelInvalid, RowOrderDiff
 from fedtasks.link.link import Link
 from fedtasks.names import TAG_BYTES
 from fedtasks.psi import messages
+from fedtasks.psi.ids import SHARD
 from fedtasks.psi.settings import AlignSettings, Learns, Rows
-from fedtasks.psi.stages import SHARD, read_pairs, read_tags, write_rows
+from fedtasks.psi.stages import read_pairs, write_rows
 from fedtasks.runtime.context import Outcome, TaskContext, facts_of
 
 _FILE, _ROW, _NEW = "__file__", "__row__", "__new__"
@@ -34,8 +36,10 @@ _COUNTS = pa.schema(
     [
         *((name, pa.int64()) for name in ("people", "rows_new", "rows_train", "rows_test")),
         *((name, pa.float64()) for name in ("label_least", "label_most")),
+        *((name, kind) for name, kind in (("name", pa.string()), ("size_bytes", pa.int64()), ("sha256", pa.string()))),
     ]
 )
+_TAGS = pa.schema([(TAG, KEY)])
 _CONSTANT = {
     LabelKind.BINARY: "are of one class",
     LabelKind.CLASSES: "are of one class",
@@ -53,6 +57,8 @@ class _Counts:
         How many.
     label_least, label_most
         The range of the labels for training; None without any.
+    files
+        The blocks.
     """
 
     people: int
@@ -61,6 +67,7 @@ class _Counts:
     rows_test: int
     label_least: float | None
     label_most: float | None
+    files: tuple[FileEntry, ...]
 
 
 @dataclass(frozen=True)
@@ -136,6 +143,8 @@ def run(context: TaskContext) -> Outcome:
         has_weight=dataset.weight is not None,
         learnt=since.learnt,
         task=context.config.task,
+        written=counts.files,
+        order=(rows_found, order),
     )
     context.report({"phase": "aligning", "done": people.rows, "of": people.rows})
     found = {"rows": rows_found, "rows_train": counts.rows_train, "rows_test": counts.rows_test}
@@ -199,9 +208,14 @@ def _mark_new(engine: Engine, rows: Frame, link: Link, count: int, n_people: int
         uri = new_file(scratch, "their-new", number)
         write_atomically(uri, tags)
         theirs.append(RowFile(number, len(tags) // TAG_BYTES, hashlib.sha256(tags).hexdigest(), uri))
-    known = read_tags(engine, theirs, count)
+    known = engine.each(theirs, _their_tags, _TAGS)
     of_theirs = engine.map(engine.join(rows, known, TAG, How.SEMI), _all_new, rows.schema)
     return engine.concat(of_theirs, engine.join(rows, known, TAG, How.ANTI))
+
+
+def _their_tags(file: RowFile) -> Batches:
+    for rows in read_sorted_rows(file, TAG_BYTES):
+        yield pa.RecordBatch.from_arrays([to_column(rows)], schema=_TAGS)
 
 
 def _only_new(batches: Batches) -> Batches:
@@ -226,7 +240,7 @@ def _write(engine: Engine, rows: Frame, count: int, folder: str, dataset: Datase
         is_test = pc.equal(table.column(SPLIT), TEST)
         if settings.rows is Rows.NEW:
             table = table.filter(pc.or_(is_test, table.column(_NEW)))
-        blocks.write_block(folder, number, table, schema)
+        written = blocks.write_block(folder, number, table, schema)
         train = table.filter(pc.equal(table.column(SPLIT), TRAIN))
         labels = pc.min_max(train.column(LABEL)).as_py() if dataset.label else {"min": None, "max": None}
         yield pa.RecordBatch.from_pylist(
@@ -238,6 +252,7 @@ def _write(engine: Engine, rows: Frame, count: int, folder: str, dataset: Datase
                     "rows_test": table.num_rows - train.num_rows,
                     "label_least": labels["min"],
                     "label_most": labels["max"],
+                    **vars(written),
                 }
             ],
             schema=_COUNTS,
@@ -249,6 +264,7 @@ def _write(engine: Engine, rows: Frame, count: int, folder: str, dataset: Datase
         **{name: sum(row[name] for row in found) for name in ("people", "rows_new", "rows_train", "rows_test")},
         label_least=min(labels["label_least"], default=None),
         label_most=max(labels["label_most"], default=None),
+        files=tuple(FileEntry(row["name"], row["size_bytes"], row["sha256"]) for row in found),
     )
 
 

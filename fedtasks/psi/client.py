@@ -8,15 +8,15 @@ from typing import Any
 from fedtasks.crypto.scheme import Client, open_client
 from fedtasks.data.row_files import RowFile, answers_bytes
 from fedtasks.data.storage import read_json, write_json
-from fedtasks.engines.engine import Engine, How
+from fedtasks.engines.engine import Engine
 from fedtasks.errors import DataMissing, ProtocolViolated
 from fedtasks.exchange.files import announce, announced, total
 from fedtasks.link.link import Link
-from fedtasks.psi import messages, stages
+from fedtasks.psi import messages, stages, tag_sets
 from fedtasks.psi.half import DividedIds, Half, check_key_bits, tag_bytes
 from fedtasks.psi.settings import Learns
 from fedtasks.psi.stages import BlindedShard
-from fedtasks.psi.tag_table import set_digest
+from fedtasks.psi.tag_sets import set_digest
 from fedtasks.runtime.context import Outcome
 
 
@@ -27,7 +27,8 @@ class ClientHalf(Half):
         """Blind the ids that have no tag yet, and agree with the signer on what will cross."""
         public, proof = messages.KEY.receive(link), messages.KEY_PROOF.receive(link)
         client = self._open(public, proof)
-        with self.engine() as engine, self.divided_ids(engine, self.table(client.key_id)) as ids:
+        with self.engine() as engine:
+            ids = self.divided_ids(engine, self.table(client.key_id))
             blinded = self._blind_once(
                 engine,
                 ids,
@@ -44,8 +45,7 @@ class ClientHalf(Half):
                 "public": public.hex(),
                 "proof": proof.hex(),
                 "generation": ids.generation.name,
-                "own_ids": ids.n_ids,
-                "own_duplicates": ids.n_duplicates,
+                **ids.counts,
                 "blinded": plain(blinded),
                 "charged": charged_of(accepted, sent),
                 **self._accepted(accepted, held),
@@ -92,9 +92,8 @@ class ClientHalf(Half):
             with self.watched(engine, "matching", self.plan["own_ids"]):
                 tags = self._signer_tags(engine)
                 table = self.table(client.key_id)
-                own = table.frame(engine, table.generation(self.plan["generation"]), settings.shards)
-                shared = engine.join(own, stages.read_tags(engine, tags, settings.shards), "tag", How.SEMI)
-                people = stages.write_pairs(engine, shared, settings.shards, self.work)
+                own = table.generation(self.plan["generation"])
+                people = tag_sets.shared(engine, table, own, tags, settings.shards, self.work)
             common = [shard.sent for shard in people]
             counts = {"people_shared": total(common), **self._counted}
             if settings.learns is Learns.BOTH:
@@ -128,11 +127,11 @@ class ClientHalf(Half):
 
         The signer may have answered that, and has counted it.
         """
-        inputs = {"key_id": key_id, "pad_rows": self.settings.pad_rows, "new": ids.fingerprint}
+        inputs = {"key_id": key_id, "pad_rows": self.settings.pad_rows, "new": [ids.found.n_new, ids.found.digest]}
         blinded = self._blinded_before(inputs)
         self.sweep([shard.state for shard in blinded or ()])
         if blinded is None:
-            with self.watched(engine, "blinding ids", ids.fingerprint["rows"]):
+            with self.watched(engine, "blinding ids", ids.found.n_new):
                 blinded = blind()
             write_json(f"{self.state}/blinded.json", {"inputs": inputs, "shards": plain(blinded)})
         return blinded
@@ -180,14 +179,16 @@ class ClientHalf(Half):
         arrived = {}
         for kind, message in messages.CHANGED_TAGS.items():
             arrived[kind] = [message.numbered(file.shard).arrived(file, self.state) for file in self._tags(kind)]
-        tags = self.renewed(engine, self.base("tags", plan["key_id"], plan), **arrived)
+        base = self.base("tags", plan["key_id"], plan)
+        tags = tag_sets.renewed(engine, base, **arrived, n_shards=self.settings.shards, folder=self.work)
         if set_digest(tags) != plan["now"]:
             raise ProtocolViolated("the signer's tags are not those that it announced")
         return tags
 
     def _tell(self, link: Link, engine: Engine, common: list[RowFile]) -> None:
         """Let the signer know which tags are common, by what has changed since the last time."""
-        added, gone = self.difference(engine, self.base("common", self.plan["key_id"], self.plan), common)
+        base = self.base("common", self.plan["key_id"], self.plan)
+        added, gone = tag_sets.difference(engine, base, common, self.settings.shards, self.work)
         message = {"n": total(common), "added": announce(added), "gone": announce(gone), "now": set_digest(common)}
         messages.COMMON.send(link, message)
         self.check_size(link, total(common))

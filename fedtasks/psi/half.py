@@ -6,42 +6,39 @@ import logging
 import threading
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from fedtasks.config import LabelKind
 from fedtasks.crypto.scheme import Client, RsaClient
 from fedtasks.data.row_files import RowFile
-from fedtasks.data.storage import filesystem, make_private, read_json, remove, write_json
+from fedtasks.data.storage import FileEntry, filesystem, make_private, read_json, remove, write_json
 from fedtasks.data.tables import Part, list_parts
 from fedtasks.data.tag_files import PADDING, Generation
 from fedtasks.data.values import check_ids, check_label, check_label_varies
 from fedtasks.engines import open_engine
-from fedtasks.engines.engine import Batches, Engine, Frame, How
+from fedtasks.engines.engine import Batches, Engine, Frame
 from fedtasks.errors import DataMissing, IntersectionEmpty, KeyWeak
 from fedtasks.exchange.message import refuse
 from fedtasks.link.link import Link
 from fedtasks.names import TAG_BYTES
-from fedtasks.psi import stages
 from fedtasks.psi.ids import (
     IDS,
-    count_ids,
-    count_labels,
+    Changes,
     dataset_ids,
-    distinct_ids,
-    fingerprint,
+    find_changes,
+    gone_pairs,
     ids_batch,
-    label_range,
     move,
+    new_ids,
 )
 from fedtasks.psi.settings import PsiSettings
-from fedtasks.psi.stages import TaggedShard
-from fedtasks.psi.tag_table import CrossedSets, TagTable, set_digest
+from fedtasks.psi.tag_sets import CrossedSets, TaggedShard
+from fedtasks.psi.tag_table import TagTable
 from fedtasks.runtime.context import Outcome, TaskContext
 
 log = logging.getLogger(__name__)
@@ -60,17 +57,18 @@ class DividedIds:
     ----------
     generation, new
         See above; `new` is a frame of `IDS`.
-    fingerprint
-        Count and digest of the new ids, whatever their order.
-    n_ids, n_duplicates
-        People, and rows that repeat one.
+    found
+        What there is in the dataset.
     """
 
     generation: Generation
     new: Frame
-    fingerprint: dict[str, int]
-    n_ids: int
-    n_duplicates: int
+    found: Changes
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """People, and rows that repeat one."""
+        return {"own_ids": self.found.n_ids, "own_duplicates": self.found.counts.n_rows - self.found.n_ids}
 
 
 class Half:
@@ -153,71 +151,54 @@ class Half:
     def crossed(self, key_id: str, kind: str) -> CrossedSets:
         """Return the sets of tags that have crossed between the two datasets under a key."""
         config = self.context.config
-        return self.table(key_id).sets(config.peer, config.datasets[config.peer], kind)
+        return CrossedSets(f"{self.table(key_id).uri}/{config.peer}.{config.datasets[config.peer]}/{kind}")
 
     def base(self, kind: str, key_id: str, agreed: Mapping[str, Any]) -> list[RowFile]:
         """Return the set on which a difference builds: what both sides hold, or nothing."""
         digest = agreed[f"{kind}_base"]
         return self.crossed(key_id, kind).get(digest) if digest else []
 
-    @contextmanager
-    def divided_ids(self, engine: Engine, table: TagTable | None = None) -> Iterator[DividedIds]:
+    def divided_ids(self, engine: Engine, table: TagTable | None = None) -> DividedIds:
         """Check the dataset's ids, forget the tags of those that are gone, and find those that have no tag.
 
         Without a table, all ids are new.
         """
-        dataset, parts = self.context.dataset, self.parts
-        with ExitStack() as kept:
-            rows = kept.enter_context(engine.keep(dataset_ids(engine, dataset, parts, self.settings.shards)))
-            counts = count_ids(engine, rows, parts)
-            check_ids(dataset, counts)
-            people = kept.enter_context(engine.keep(distinct_ids(engine, rows)))
-            yield self._divided(engine, kept, table, people, counts.n_rows)
-
-    def _divided(
-        self, engine: Engine, stack: ExitStack, table: TagTable | None, people: Frame, n_rows: int
-    ) -> DividedIds:
         dataset, shards = self.context.dataset, self.settings.shards
+        generation, known = Generation(), None
+        if table:
+            generation = table.in_runs(engine, table.generation(), shards, self.work)
+            known = table, generation.runs
+        rows = dataset_ids(engine, dataset, self.parts, shards)
+        found = find_changes(engine, rows, self.parts, shards, self.work, known)
+        check_ids(dataset, found.counts)
         if dataset.label is not None and dataset.label_kind is LabelKind.BINARY:
-            check_label(dataset, count_labels(engine, people))
+            check_label(dataset, found.labels)
         elif dataset.label is not None:
-            check_label_varies(dataset, *label_range(engine, people))
-        ids = engine.select(people, IDS.names)
-        n_ids = engine.count(ids)
-        generation, n_padding, new = table.generation() if table else Generation(), 0, ids
-        if table and generation.rows:
-            known = stack.enter_context(engine.keep(table.frame(engine, generation, shards)))
-            padding = engine.map(known, _only_padding, known.schema)
-            n_padding = engine.count(padding)
-            new = stack.enter_context(engine.keep(engine.join(ids, known, "id", How.ANTI)))
-            there = engine.concat(engine.join(known, ids, "id", How.SEMI), padding)
-            if engine.count(there) < generation.rows:
-                generation = table.write(engine, there, shards, self.work)
-                table.commit(generation, self.work)
-        found = fingerprint(engine, new)
-        new = engine.concat(new, self._padding(engine, found["rows"], n_padding))
-        return DividedIds(generation, new, found, n_ids, n_rows - n_ids)
+            check_label_varies(dataset, found.least, found.most)
+        if table and found.n_gone:
+            gone = gone_pairs(engine, found, shards)
+            generation = table.extend(engine, generation, gone, shards, self.work)
+        new, missing = new_ids(engine, found, shards), -found.n_new % self.settings.pad_rows
+        if missing:
+            new = engine.concat(new, self._padding(engine, missing, generation.padding))
+        return DividedIds(generation, new, found)
 
-    def _padding(self, engine: Engine, n_new: int, first: int) -> Frame:
-        """Make the ids that round `n_new` up; `first` of them are in the tag table already."""
-        missing, shards = -n_new % self.settings.pad_rows, self.settings.shards
+    def _padding(self, engine: Engine, n_rows: int, first: int) -> Frame:
+        """Make ids that nobody has, behind the `first` that are in the tag table already."""
+        shards = self.settings.shards
         mine = f"{PADDING}{self.context.party.name}\x00{self.context.dataset.name}\x00"
 
         def make(numbers: range) -> Batches:
             yield ids_batch(pa.array([f"{mine}{number}" for number in numbers], pa.string()), shards)
 
-        chunks = [
-            range(start, min(start + _PADDING_ROWS, first + missing))
-            for start in range(first, first + missing, _PADDING_ROWS)
-        ]
+        numbers = range(first, first + n_rows)
+        chunks = [numbers[start : start + _PADDING_ROWS] for start in range(0, n_rows, _PADDING_ROWS)]
         return engine.each(chunks, make, IDS)
 
     def extend_table(self, engine: Engine, table: TagTable, generation: Generation, new: Frame) -> Generation:
         """Add the tags of new ids, none of which `generation` has."""
-        pairs = engine.concat(table.frame(engine, generation, self.settings.shards), new)
-        extended = table.write(engine, pairs, self.settings.shards, self.work)
-        table.commit(extended, self.work)
-        return extended
+        with engine.keep(new) as pairs:
+            return table.extend(engine, generation, pairs, self.settings.shards, self.work)
 
     def has_answers(self, question: str) -> bool:
         """Whether the answers to what is known by a digest are here."""
@@ -283,34 +264,6 @@ class Half:
             thread.join()
         self.report(phase, of, of)
 
-    # ------------------------------------------------------------------------------------------------ how it compares
-    def difference(
-        self, engine: Engine, base: Sequence[RowFile], now: Sequence[RowFile]
-    ) -> tuple[list[RowFile], list[RowFile]]:
-        """Return what is in `now` and not in `base`, and the other way round."""
-        if not base:
-            return list(now), []
-        if set_digest(base) == set_digest(now):
-            return [], []
-        with engine.keep(self._read(engine, base)) as old, engine.keep(self._read(engine, now)) as new:
-            added, gone = engine.join(new, old, "tag", How.ANTI), engine.join(old, new, "tag", How.ANTI)
-            return self._written(engine, added), self._written(engine, gone)
-
-    def renewed(
-        self, engine: Engine, base: Sequence[RowFile], added: Sequence[RowFile], gone: Sequence[RowFile]
-    ) -> list[RowFile]:
-        """Return `base` with what was added and without what is gone."""
-        if not gone and not (added and base):
-            return list(base or added)
-        tags = engine.join(self._read(engine, base), self._read(engine, gone), "tag", How.ANTI)
-        return self._written(engine, engine.concat(tags, self._read(engine, added)))
-
-    def _read(self, engine: Engine, files: Sequence[RowFile]) -> Frame:
-        return stages.read_tags(engine, files, self.settings.shards)
-
-    def _written(self, engine: Engine, tags: Frame) -> list[RowFile]:
-        return stages.write_rows(engine, tags, TAG_BYTES, self.settings.shards, self.work)
-
     # ------------------------------------------------------------------------------------------------- how it ends
     def check_size(self, link: Link, n_people: int) -> None:
         """Raise `IntersectionEmpty` on both sides, before any common tag crosses."""
@@ -324,13 +277,15 @@ class Half:
         config, storage = self.context.config, self.context.storage
         remove(self.context.folder)
         folder = storage.attempt(config.task, config.attempt)
+        written = []
         for number, shard in enumerate(people or ()):
-            move(shard.pairs, f"{folder}/people-{number:05d}.parquet")
+            written.append(FileEntry(f"people-{number:05d}.parquet", shard.size_bytes, shard.sha256))
+            move(shard.uri, f"{folder}/{written[-1].name}")
         facts = {name: value for name, value in self.plan.items() if name in ("key_id", "own_ids", "own_duplicates")}
         rows = counts["people_shared"] if people is not None else 0
         shared = {"tags": digest, "signer": self.settings.signer, "learns": self.settings.learns.value}
         facts["partitions"] = self.partitions
-        storage.publish(config.task, config.attempt, rows=rows, facts={**counts, **facts, **shared})
+        storage.publish(config.task, config.attempt, rows=rows, facts={**counts, **facts, **shared}, written=written)
         remove(self.state)
         return Outcome(counts=counts, digests={"tags": digest})
 
@@ -340,11 +295,6 @@ def check_key_bits(client: Client, settings: PsiSettings) -> None:
     if isinstance(client, RsaClient) and client.key.bits < settings.key_bits_min:
         bits, needed = client.key.bits, settings.key_bits_min
         raise KeyWeak(f"the signer's key has {bits} bits, this run asks for {needed}", key_bits=bits)
-
-
-def _only_padding(batches: Batches) -> Batches:
-    for batch in batches:
-        yield batch.filter(pc.starts_with(batch.column("id"), PADDING))
 
 
 def tag_bytes(file: RowFile) -> int:

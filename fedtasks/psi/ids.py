@@ -2,35 +2,97 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from fedtasks.config import Dataset
 from fedtasks.crypto.hashing import Texts, hash_rows
+from fedtasks.data.ascending import KEY, KEY_BYTES, are_in, keys_of, walk
+from fedtasks.data.batch_files import BatchFile, read_batches
+from fedtasks.data.row_files import Bytes, from_column, shards_of, to_column
 from fedtasks.data.storage import filesystem, rename
 from fedtasks.data.tables import LABEL, Part, read_ids
+from fedtasks.data.tag_files import KEYS, Run, State, TagFiles
 from fedtasks.data.values import IdCounts, Place
-from fedtasks.engines.engine import Batches, Engine, Frame
+from fedtasks.engines.engine import Batches, Engine, Frame, new_file
 
-ID_SHARD, ORDER = "id_shard", "order"
-"""Columns: to which shard an id belongs, and a random number."""
+ID_SHARD, SHARD, ORDER = "id_shard", "shard", "order"
+"""Columns: to which shard an id belongs, to which one a row that crosses, by its value, and a random number."""
 
-IDS = pa.schema([("id", pa.string()), (ID_SHARD, pa.int32()), (ORDER, pa.int64())])
-"""Ids alone."""
+IDS = pa.schema([("id", pa.string()), ("key", KEY), (ID_SHARD, pa.int32()), (ORDER, pa.int64())])
+"""Ids and their hashes."""
 
-_ROWS = pa.schema([("file", pa.int32()), ("row", pa.int64()), (LABEL, pa.string()), *IDS])
-_COUNTS = pa.schema([("rows", pa.int64()), ("nulls", pa.int64()), ("file", pa.int32()), ("row", pa.int64())])
-_LABELS = pa.schema([(LABEL, pa.string()), ("rows", pa.int64())])
-_FINGERPRINT = pa.schema([(name, pa.int64()) for name in ("rows", "one", "other")])
+PAIRS = pa.schema(
+    [
+        ("tag", KEY),
+        ("id", pa.string()),
+        ("key", KEY),
+        ("state", pa.int8()),
+        (SHARD, pa.int32()),
+        (ID_SHARD, pa.int32()),
+    ]
+)
+"""Tags with the ids that they are of, and where either belongs."""
+
+_ROWS = pa.schema(
+    [
+        ("key", KEY),
+        ("file", pa.int32()),
+        ("row", pa.int64()),
+        ("id", pa.string()),
+        (LABEL, pa.string()),
+        (ID_SHARD, pa.int32()),
+    ]
+)
+_NEW = pa.schema([("key", KEY), ("id", pa.string())])
+_GONE = pa.schema([("key", KEY), ("tag", KEY)])
+_PEOPLE = pa.schema([("key", KEY), ("id", pa.string()), (LABEL, pa.string())])
+_TOLD = pa.schema([("shard", pa.int32()), ("tally", pa.string())])
 
 _MANY_LABELS = 3
 """So many values of a binary label are too many, whichever they are."""
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What a pass over a dataset's ids found, beside the tags that its table has.
+
+    Parameters
+    ----------
+    counts
+        Rows, and those without an id.
+    n_ids
+        How many different ids there are.
+    n_new, digest
+        How many of them have no tag, and a digest of those, whatever their order.
+    n_gone
+        How many ids of the table are not in the dataset any more.
+    labels
+        Rows of each label value, of the first row of each id; no more than three values.
+    least, most
+        First and last label in the order of texts.
+    new, gone
+        Files of either.
+    """
+
+    counts: IdCounts
+    n_ids: int
+    n_new: int
+    digest: str
+    n_gone: int
+    labels: dict[str | None, int]
+    least: str | None
+    most: str | None
+    new: tuple[str, ...]
+    gone: tuple[str, ...]
 
 
 def dataset_ids(engine: Engine, dataset: Dataset, parts: Sequence[Part], n_shards: int) -> Frame:
@@ -38,93 +100,197 @@ def dataset_ids(engine: Engine, dataset: Dataset, parts: Sequence[Part], n_shard
 
     def read(part: Part) -> Batches:
         for batch in read_ids(dataset, part):
-            places = [batch.column(name) for name in ("file", "row", LABEL)]
-            yield pa.RecordBatch.from_arrays([*places, *ids_batch(batch.column("id"), n_shards).columns], schema=_ROWS)
+            ids = batch.column("id")
+            keys = keys_of_ids(ids)
+            # A row without an id has no key; that it is there is said when all of them are counted.
+            key = pc.if_else(pc.is_valid(ids), to_column(keys), pa.scalar(None, KEY))
+            place, label = [batch.column(name) for name in ("file", "row")], batch.column(LABEL)
+            columns = [key, *place, ids, label, pa.array(shards_of(keys, n_shards))]
+            yield pa.RecordBatch.from_arrays(columns, schema=_ROWS)
 
     return engine.each(parts, read, _ROWS)
 
 
-def ids_batch(ids: pa.Array, n_shards: int) -> pa.RecordBatch:
-    """Return ids as `IDS` has them."""
-    order = np.frombuffer(os.urandom(8 * len(ids)), dtype=np.int64)
-    return pa.RecordBatch.from_arrays([ids, shards_of_ids(ids, n_shards), pa.array(order)], schema=IDS)
+def find_changes(
+    engine: Engine,
+    rows: Frame,
+    parts: Sequence[Part],
+    n_shards: int,
+    folder: str,
+    known: tuple[TagFiles, Sequence[Run]] | None = None,
+) -> Changes:
+    """Pass over all ids once: count them, keep the first row of each, and find what differs from what has tags.
+
+    Parameters
+    ----------
+    rows
+        Of `dataset_ids`.
+    known
+        A tag table and its runs.
+    folder
+        For files of what is new and gone.
+    """
+
+    def find(shard: int, batches: Batches) -> Batches:
+        tally = _Tally(shard)
+        tags = known[0].by_key(known[1], shard, n_shards) if known else iter(())
+        new, gone = BatchFile(new_file(folder, "new", shard), _NEW), BatchFile(new_file(folder, "gone", shard), _GONE)
+        with new, gone:
+            for people, had in walk((_PEOPLE, tally.first_of_each(batches)), (KEYS, tags)):
+                keys, there = keys_of(people), keys_of(had)
+                is_gone = ~are_in(there, keys) & (had.column("state").to_numpy() != State.PADDING)
+                fresh = people.filter(pa.array(~are_in(keys, there))).select(_NEW.names)
+                tally.add(people, fresh)
+                new.write(fresh)
+                gone.write(had.filter(pa.array(is_gone)).select(_GONE.names))
+        yield tally.told(new, gone)
+
+    order = ["key", "file", "row"]
+    told = engine.collect(engine.by_shard(rows, ID_SHARD, n_shards, order, find, _TOLD))
+    if known:
+        # Where no row is, whatever has tags is gone.
+        empty = sorted(set(range(n_shards)) - {row["shard"] for row in told})
+        told += engine.collect(engine.each(empty, lambda shard: find(shard, iter(())), _TOLD))
+    return _changes([json.loads(row["tally"]) for row in told], parts)
 
 
-def shards_of_ids(ids: pa.Array, n_shards: int) -> pa.Array:
-    """Return the shard of each id: its hash decides, so that shards are alike in size whatever the ids are."""
-    return pa.array((_hashes(ids)[:, 0] % np.uint64(n_shards)).astype(np.int32))
+class _Tally:
+    """What one shard has, as rows go by."""
 
+    def __init__(self, shard: int) -> None:
+        self._shard = shard
+        self._last = b""
+        self._null_place: tuple[int, int] | None = None
+        self._counts = Counter[str]()
+        self._digest = np.zeros(2, dtype=np.uint64)
+        self._labels = Counter[str | None]()
+        self._ends: set[str] = set()
 
-def distinct_ids(engine: Engine, ids: Frame) -> Frame:
-    """Keep the first row of each id, in the order of files and rows."""
-    return engine.first_of_each(ids, "id", ["file", "row"])
-
-
-def count_ids(engine: Engine, ids: Frame, parts: Sequence[Part]) -> IdCounts:
-    """Pass over all rows once and count those without an id."""
-
-    def count(batches: Batches) -> Batches:
+    def first_of_each(self, batches: Batches) -> Batches:
+        """Yield the first row of each id, as `_PEOPLE`, and count all rows."""
         for batch in batches:
-            missing = batch.filter(pc.is_null(batch.column("id")))
-            places = zip(missing.column("file").to_pylist(), missing.column("row").to_pylist(), strict=True)
-            file, row = min(places, default=(None, None))
-            found = {"rows": batch.num_rows, "nulls": missing.num_rows, "file": file, "row": row}
-            yield pa.RecordBatch.from_pylist([found], schema=_COUNTS)
+            self._counts["rows"] += batch.num_rows
+            if batch.column("key").null_count:
+                batch = self._without_null(batch)
+            if not batch.num_rows:
+                continue
+            people = batch.select(_PEOPLE.names)
+            keys = keys_of(people)
+            is_first = np.ones(len(keys), dtype=bool)
+            np.not_equal(keys[1:], keys[:-1], out=is_first[1:])
+            is_first[0] = keys[0] != np.array(self._last, keys.dtype)
+            self._last = bytes(keys[-1])
+            yield people if is_first.all() else people.filter(pa.array(is_first))
 
-    found = engine.collect(engine.map(ids, count, _COUNTS))
+    def _without_null(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        is_null = pc.is_null(batch.column("key"))
+        missing = batch.filter(is_null)
+        places = list(zip(missing.column("file").to_pylist(), missing.column("row").to_pylist(), strict=True))
+        self._counts["nulls"] += len(places)
+        self._null_place = min([*places, *([self._null_place] if self._null_place else [])])
+        return batch.filter(pc.invert(is_null))
+
+    def add(self, people: pa.RecordBatch, fresh: pa.RecordBatch) -> None:
+        """Count people, and those among them who have no tag."""
+        self._counts["ids"] += people.num_rows
+        self._counts["new"] += fresh.num_rows
+        halves = from_column(fresh.column("key"), KEY_BYTES).view(np.uint64)
+        self._digest ^= np.bitwise_xor.reduce(halves, axis=0)
+        labels = people.column(LABEL)
+        for found in pc.value_counts(labels).to_pylist():
+            if found["values"] in self._labels or len(self._labels) < _MANY_LABELS:
+                self._labels[found["values"]] += found["counts"]
+        ends = pc.min_max(labels).as_py()
+        self._ends |= {ends["min"], ends["max"]} - {None}
+
+    def told(self, new: BatchFile, gone: BatchFile) -> pa.RecordBatch:
+        """Return what there is to say."""
+        found = {
+            **{name: self._counts[name] for name in ("rows", "nulls", "ids", "new")},
+            "gone": gone.rows,
+            "null_place": self._null_place,
+            "digest": self._digest.tolist(),
+            "labels": list(self._labels.items()),
+            "ends": [*sorted(self._ends)[:1], *sorted(self._ends)[-1:]],
+            "files": [new.uri if new.rows else "", gone.uri if gone.rows else ""],
+        }
+        return pa.RecordBatch.from_pylist([{"shard": self._shard, "tally": json.dumps(found)}], schema=_TOLD)
+
+
+def _changes(told: Sequence[dict[str, Any]], parts: Sequence[Part]) -> Changes:
+    counts, labels, digest = Counter[str](), Counter[str | None](), [0, 0]
+    for each in told:
+        for name in ("rows", "nulls", "ids", "new", "gone"):
+            counts[name] += each[name]
+        for label, n_rows in each["labels"]:
+            labels[label] += n_rows
+        digest = [one ^ other for one, other in zip(digest, each["digest"], strict=True)]
     files = {part.index: part.file for part in parts}
-    first = min(((each["file"], each["row"]) for each in found if each["nulls"]), default=None)
-    return IdCounts(
-        n_rows=sum(each["rows"] for each in found),
-        n_null=sum(each["nulls"] for each in found),
-        null_example=Place(files[first[0]], first[1]) if first else None,
+    places = sorted(each["null_place"] for each in told if each["null_place"])
+    ends = [end for each in told for end in each["ends"]]
+    return Changes(
+        counts=IdCounts(
+            n_rows=counts["rows"],
+            n_null=counts["nulls"],
+            null_example=Place(files[places[0][0]], places[0][1]) if places else None,
+        ),
+        n_ids=counts["ids"],
+        n_new=counts["new"],
+        digest="".join(f"{half:016x}" for half in digest),
+        n_gone=counts["gone"],
+        labels=dict(labels.most_common(_MANY_LABELS)),
+        least=min(ends, default=None),
+        most=max(ends, default=None),
+        new=tuple(each["files"][0] for each in told if each["files"][0]),
+        gone=tuple(each["files"][1] for each in told if each["files"][1]),
     )
 
 
-def count_labels(engine: Engine, ids: Frame) -> dict[str | None, int]:
-    """Count the rows of each label value; stops after three values, since two are right."""
+def new_ids(engine: Engine, changes: Changes, n_shards: int) -> Frame:
+    """Make a frame of the ids that have no tag; gives `IDS`."""
 
-    def count(batches: Batches) -> Batches:
-        counts: Counter[str | None] = Counter()
-        for batch in batches:
-            for found in pc.value_counts(batch.column(LABEL)).to_pylist():
-                if found["values"] in counts or len(counts) < _MANY_LABELS:
-                    counts[found["values"]] += found["counts"]
-        yield pa.RecordBatch.from_pydict({LABEL: list(counts), "rows": list(counts.values())}, schema=_LABELS)
+    def read(uri: str) -> Batches:
+        for batch in read_batches(uri):
+            yield _ids_batch(batch.column("id"), from_column(batch.column("key"), KEY_BYTES), n_shards)
 
-    counts: Counter[str | None] = Counter()
-    for found in engine.collect(engine.map(ids, count, _LABELS)):
-        counts[found[LABEL]] += found["rows"]
-    return dict(counts.most_common(_MANY_LABELS))
+    return engine.each(changes.new, read, IDS)
 
 
-def label_range(engine: Engine, ids: Frame) -> tuple[str | None, str | None]:
-    """Return the first and the last label in the order of texts: one and the same if the label never differs."""
+def gone_pairs(engine: Engine, changes: Changes, n_shards: int) -> Frame:
+    """Make a frame of what is gone; gives `PAIRS` without ids."""
 
-    def find(batches: Batches) -> Batches:
-        for batch in batches:
-            ends = pc.min_max(batch.column(LABEL)).as_py()
-            yield pa.RecordBatch.from_pydict({LABEL: [ends["min"], ends["max"]], "rows": [1, 1]}, schema=_LABELS)
+    def read(uri: str) -> Batches:
+        for batch in read_batches(uri):
+            tags, keys = (from_column(batch.column(name), KEY_BYTES) for name in ("tag", "key"))
+            ids = pa.repeat(pa.scalar(""), batch.num_rows)
+            gone = pa.repeat(pa.scalar(State.GONE, pa.int8()), batch.num_rows)
+            yield pairs_batch(tags, ids, keys, gone, n_shards)
 
-    ends = {found[LABEL] for found in engine.collect(engine.map(ids, find, _LABELS))} - {None}
-    return min(ends, default=None), max(ends, default=None)
+    return engine.each(changes.gone, read, PAIRS)
 
 
-def fingerprint(engine: Engine, ids: Frame) -> dict[str, int]:
-    """Return how many ids there are and a digest of them, whatever their order."""
+def ids_batch(ids: pa.Array, n_shards: int) -> pa.RecordBatch:
+    """Return ids as `IDS` has them."""
+    return _ids_batch(ids, keys_of_ids(ids), n_shards)
 
-    def work(batches: Batches) -> Batches:
-        for batch in batches:
-            one, other = np.bitwise_xor.reduce(_hashes(batch.column("id"))[:, 1:3].view(np.int64), axis=0).tolist()
-            found = {"rows": batch.num_rows, "one": one, "other": other}
-            yield pa.RecordBatch.from_pylist([found], schema=_FINGERPRINT)
 
-    whole = dict.fromkeys(_FINGERPRINT.names, 0)
-    for found in engine.collect(engine.map(ids, work, _FINGERPRINT)):
-        whole["rows"] += found["rows"]
-        whole["one"] ^= found["one"]
-        whole["other"] ^= found["other"]
-    return whole
+def _ids_batch(ids: pa.Array, keys: Bytes, n_shards: int) -> pa.RecordBatch:
+    order = np.frombuffer(os.urandom(8 * len(ids)), dtype=np.int64)
+    columns = [ids, to_column(keys), pa.array(shards_of(keys, n_shards)), pa.array(order)]
+    return pa.RecordBatch.from_arrays(columns, schema=IDS)
+
+
+def pairs_batch(tags: Bytes, ids: pa.Array, keys: Bytes, states: pa.Array, n_shards: int) -> pa.RecordBatch:
+    """Return tags and ids as `PAIRS` has them; `keys` are those of the ids."""
+    shards = [pa.array(shards_of(rows, n_shards)) for rows in (tags, keys)]
+    whose = [to_column(tags), ids, to_column(keys), states]
+    return pa.RecordBatch.from_arrays([*whose, *shards], schema=PAIRS)
+
+
+def keys_of_ids(ids: pa.Array) -> Bytes:
+    """Return the keys of ids, of shape ``(n, 16)``: SHA-256, so that nobody can choose ids that share one."""
+    digests = hash_rows("sha256", b"fedtasks-id\x00", texts_of(pc.fill_null(ids, "")))
+    return np.ascontiguousarray(digests[:, :KEY_BYTES])
 
 
 def texts_of(ids: pa.Array) -> Texts:
@@ -140,9 +306,3 @@ def move(source: str, target: str) -> None:
     """Rename a file within the run's storage."""
     fs, path = filesystem(source)
     rename(fs, path, filesystem(target)[1])
-
-
-def _hashes(ids: pa.Array) -> npt.NDArray[np.uint64]:
-    """Return SHA-256 of each id as four numbers; whoever could make ids meet in one shard owns them."""
-    digests = hash_rows("sha256", b"fedtasks-id\x00", texts_of(pc.fill_null(ids, "")))
-    return digests.view(np.uint64)

@@ -10,16 +10,14 @@ from typing import Any
 from fedtasks.crypto.scheme import Signer, load_signer
 from fedtasks.crypto.schemes import Scheme
 from fedtasks.data.row_files import RowFile
-from fedtasks.engines.engine import Engine, How
+from fedtasks.engines.engine import Engine
 from fedtasks.errors import ConfigError, KeyInvalid, ProtocolViolated
 from fedtasks.exchange.files import announce, announced, total
 from fedtasks.link.link import Link
-from fedtasks.names import TAG_BYTES
-from fedtasks.psi import messages, stages
+from fedtasks.psi import messages, stages, tag_sets
 from fedtasks.psi.half import Half, check_key_bits, tag_bytes
 from fedtasks.psi.settings import Learns
-from fedtasks.psi.stages import TaggedShard
-from fedtasks.psi.tag_table import CrossedSets, set_digest
+from fedtasks.psi.tag_sets import CrossedSets, TaggedShard, set_digest
 from fedtasks.runtime.context import Outcome
 
 
@@ -35,14 +33,14 @@ class SignerHalf(Half):
         messages.KEY_PROOF.send(link, signer.key_proof)
         self.sweep()
         table = self.table(key_id)
-        with self.engine() as engine, self.divided_ids(engine, table) as ids:
+        with self.engine() as engine:
+            ids = self.divided_ids(engine, table)
             generation = ids.generation
-            if ids.fingerprint["rows"]:
-                with self.watched(engine, "tagging own ids", ids.fingerprint["rows"]):
+            if ids.found.n_new:
+                with self.watched(engine, "tagging own ids", ids.found.n_new):
                     new = stages.tag_own(engine, ids.new, settings.scheme, self._key_file, settings.shards)
                     generation = self.extend_table(engine, table, generation, new)
-            own = table.frame(engine, generation, settings.shards)
-            tags = stages.write_rows(engine, own, TAG_BYTES, settings.shards, self.work)
+            tags = tag_sets.table_tags(engine, table, generation, settings.shards, self.work)
             offer = messages.OFFER.receive(link)
             blinded = announced(offer.get("blinded"), settings.shards)
             charged = self._charge(blinded)
@@ -50,7 +48,7 @@ class SignerHalf(Half):
                 f"{kind}_base": _newest(self.crossed(key_id, kind), offer.get(kind)) for kind in ("tags", "common")
             }
             before = self.crossed(key_id, "tags").get(bases["tags_base"]) if bases["tags_base"] else []
-            added, gone = self.difference(engine, before, tags)
+            added, gone = tag_sets.difference(engine, before, tags, settings.shards, self.work)
         accepted = {
             "charged": charged,
             **bases,
@@ -63,8 +61,7 @@ class SignerHalf(Half):
             {
                 "key_id": key_id,
                 "generation": generation.name,
-                "own_ids": ids.n_ids,
-                "own_duplicates": ids.n_duplicates,
+                **ids.counts,
                 "blinded": announce(blinded),
                 "charged": charged,
                 **bases,
@@ -140,10 +137,10 @@ class SignerHalf(Half):
     def _match(self, engine: Engine, changes: dict[str, list[RowFile]]) -> list[TaggedShard]:
         plan, shards = self.plan, self.settings.shards
         base = self.base("common", plan["key_id"], plan)
-        common = stages.read_tags(engine, self.renewed(engine, base, **changes), shards)
+        common = tag_sets.renewed(engine, base, **changes, n_shards=shards, folder=self.work)
         table = self.table(plan["key_id"])
-        own = table.frame(engine, table.generation(plan["generation"]), shards)
-        return stages.write_pairs(engine, engine.join(own, common, "tag", How.SEMI), shards, self.work)
+        own = table.generation(plan["generation"])
+        return tag_sets.shared(engine, table, own, common, shards, self.work)
 
     @cached_property
     def _key_file(self) -> Path:

@@ -17,7 +17,7 @@ from fedtasks.psi.client import ClientHalf, charged_of, plain
 from fedtasks.psi.half import DividedIds, tag_bytes
 from fedtasks.psi.signer import SignerHalf, size_of
 from fedtasks.psi.stages import BlindedShard
-from fedtasks.psi.tag_table import set_digest
+from fedtasks.psi.tag_sets import set_digest
 from fedtasks.runtime.context import Outcome
 
 
@@ -33,14 +33,15 @@ class SizeClientHalf(ClientHalf):
 
     def prepare(self, link: Link) -> Outcome:
         """Blind all ids, and hear how many tags the signer has."""
-        with self.engine() as engine, self.divided_ids(engine) as ids:
+        with self.engine() as engine:
+            ids = self.divided_ids(engine)
             blinded = self._blind_once(engine, ids, "", lambda: self._blind(engine, ids.new))
         sent = [shard.sent for shard in blinded]
         messages.OFFER.send(link, {"blinded": announce(sent)})
         accepted = messages.ACCEPTED.receive(link)
         tags = announced(accepted.get("tags"), self.settings.shards)
         charged = charged_of(accepted, sent)
-        self.save_plan({**_counts(ids), "blinded": plain(blinded), "charged": charged, "tags": announce(tags)})
+        self.save_plan({**ids.counts, "blinded": plain(blinded), "charged": charged, "tags": announce(tags)})
         return Outcome(counts=self._counted)
 
     def answer(self, link: Link, shard: int) -> Outcome:
@@ -98,8 +99,9 @@ class SizeSignerHalf(SignerHalf):
 
     def prepare(self, link: Link) -> Outcome:
         """Tag this party's ids, and count what the client will ask."""
-        with self.engine() as engine, self.divided_ids(engine) as ids:
-            inputs = {"pad_rows": self.settings.pad_rows, "new": ids.fingerprint}
+        with self.engine() as engine:
+            ids = self.divided_ids(engine)
+            inputs = {"pad_rows": self.settings.pad_rows, "new": [ids.found.n_new, ids.found.digest]}
             before = self._tagged_before(inputs)
             self.sweep([before["scalar"]] if before else [])
             tagged = before or self._tag(engine, ids)
@@ -110,7 +112,7 @@ class SizeSignerHalf(SignerHalf):
                 tagged = self._tag(engine, ids)
         tagged["blinded"] = announce(blinded)
         write_json(f"{self.state}/tagged.json", {**tagged, "inputs": inputs})
-        self.save_plan({**_counts(ids), **tagged, "charged": charged})
+        self.save_plan({**ids.counts, **tagged, "charged": charged})
         messages.ACCEPTED.send(link, {"charged": charged, "tags": announce(self._files("tags"))})
         return Outcome(counts=self._counted)
 
@@ -146,7 +148,7 @@ class SizeSignerHalf(SignerHalf):
         """Tag this party's ids under a new scalar."""
         n_shards = self.settings.shards
         scalar = stages.new_scalar(self.work)
-        with self.watched(engine, "tagging own ids", ids.fingerprint["rows"]):
+        with self.watched(engine, "tagging own ids", ids.found.n_new):
             rows = stages.map_ids(engine, ids.new, cardinality.tag, scalar, n_shards)
             tags = stages.write_rows(engine, rows, TAG_BYTES, n_shards, self.work)
         return {"scalar": scalar, "tags": [vars(file) for file in tags]}
@@ -167,7 +169,3 @@ class SizeSignerHalf(SignerHalf):
     @property
     def _element_bytes(self) -> int:
         return ELEMENT_BYTES
-
-
-def _counts(ids: DividedIds) -> dict[str, int]:
-    return {"own_ids": ids.n_ids, "own_duplicates": ids.n_duplicates}

@@ -6,56 +6,57 @@ run's private folder, blinded ids and tags go to files of their own, which cross
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from fedtasks.crypto import ristretto
 from fedtasks.crypto.hashing import Texts
 from fedtasks.crypto.scheme import Client, Signer, load_signer
 from fedtasks.crypto.schemes import Scheme
+from fedtasks.data.ascending import KEY, KEY_BYTES
+from fedtasks.data.batch_files import BatchFile, read_batches
 from fedtasks.data.row_files import (
     BATCH_ROWS,
     Bytes,
     RowFile,
+    RowWriter,
     from_column,
     read_answers,
     read_rows,
     read_shard,
-    read_sorted_rows,
     rebatch,
     shards_of,
     to_column,
 )
-from fedtasks.data.storage import filesystem, read_bytes, write_atomically
+from fedtasks.data.storage import read_bytes, write_atomically
+from fedtasks.data.tag_files import states_of
 from fedtasks.engines.engine import Batches, Engine, Frame, How, new_file
 from fedtasks.names import TAG_BYTES
-from fedtasks.psi.ids import ID_SHARD, ORDER, shards_of_ids, texts_of
-
-SHARD = "shard"
-"""Column: to which shard a row belongs that crosses, by its value."""
-
-PAIRS = pa.schema([("tag", pa.binary()), ("id", pa.string()), (SHARD, pa.int32()), (ID_SHARD, pa.int32())])
-"""Tags with the ids that they are of, and where either belongs."""
+from fedtasks.psi.ids import ID_SHARD, ORDER, PAIRS, SHARD, pairs_batch, texts_of
 
 ROWS = pa.schema([("row", pa.binary()), (SHARD, pa.int32())])
 """Rows that cross, whatever they are."""
 
-TAGS = pa.schema([("tag", pa.binary()), (SHARD, pa.int32())])
-"""Tags alone."""
 
-_FILE = [("shard", pa.int32()), ("rows", pa.int64()), ("sha256", pa.string()), ("uri", pa.string())]
-_ROW_FILE = pa.schema(_FILE)
-_BLINDED_FILE = pa.schema([*_FILE, ("state", pa.string())])
-_TAGGED_FILE = pa.schema([*_FILE, ("pairs", pa.string())])
+def file_schema(*more: str) -> pa.Schema:
+    """Return the columns of rows that describe files; `more` are texts."""
+    own = [("shard", pa.int32()), ("rows", pa.int64()), ("sha256", pa.string()), ("uri", pa.string())]
+    return pa.schema([*own, *((name, pa.string()) for name in more)])
+
+
+def described(file: RowFile, **more: str) -> pa.RecordBatch:
+    """Return the row that describes a file."""
+    return pa.RecordBatch.from_pylist([vars(file) | more], schema=file_schema(*more))
+
+
+_FILE = file_schema()
+_BLINDED = file_schema("state")
 
 
 @dataclass(frozen=True)
@@ -66,14 +67,6 @@ class BlindedShard:
     state: str
 
 
-@dataclass(frozen=True)
-class TaggedShard:
-    """One shard of common tags in ascending order: `sent` may cross; `pairs` (tag and id) stays."""
-
-    sent: RowFile
-    pairs: str
-
-
 def blind_ids(engine: Engine, ids: Frame, client: Client, n_shards: int, folder: str) -> list[BlindedShard]:
     """Blind all ids, in random order within a shard.
 
@@ -81,21 +74,20 @@ def blind_ids(engine: Engine, ids: Frame, client: Client, n_shards: int, folder:
     -----
     Reveals: nothing to the signer but how many ids fell into each shard.
     """
+    schema = pa.schema([("id", pa.string()), ("key", KEY), ("secret", pa.binary(client.secret_bytes))])
 
     def blind(shard: int, batches: Batches) -> Batches:
-        state, blinded = new_file(folder, "state", shard), new_file(folder, "blinded", shard)
-        schema = pa.schema([("id", pa.string()), ("secret", pa.binary(client.secret_bytes))])
-        with ExitStack() as stack:
-            kept = _parquet(stack, state, schema)
-            sent = _RowWriter(stack, blinded)
+        state = new_file(folder, "state", shard)
+        with BatchFile(state, schema) as kept, RowWriter(new_file(folder, "blinded", shard)) as sent:
             for batch in rebatch(batches, BATCH_ROWS):
                 hidden, undo = client.blind(texts_of(batch.column("id")))
-                kept.write_batch(pa.RecordBatch.from_arrays([batch.column("id"), to_column(undo)], schema=schema))
+                whose = [batch.column("id"), batch.column("key"), to_column(undo)]
+                kept.write(pa.RecordBatch.from_arrays(whose, schema=schema))
                 sent.write(hidden)
-        yield sent.described(shard, state=state)
+        yield described(sent.file(shard), state=state)
 
-    # In the order of the dataset, a blinded id would tell where in it the id stands.
-    written = engine.by_shard(ids, ID_SHARD, n_shards, [ORDER], blind, _BLINDED_FILE)
+    # In the order of the dataset, or of hashes, a blinded id would tell where in it the id stands.
+    written = engine.by_shard(ids, ID_SHARD, n_shards, [ORDER], blind, _BLINDED)
     return [BlindedShard(RowFile.of(row), row["state"]) for row in _in_order(engine.collect(written))]
 
 
@@ -110,14 +102,13 @@ def evaluate(engine: Engine, scheme: Scheme, key_file: Path, blinded: Sequence[R
 
     def answer(item: RowFile) -> Batches:
         signer = _signer(scheme, key_file)
-        with ExitStack() as stack:
-            sent = _RowWriter(stack, new_file(folder, "answers", item.shard))
+        with RowWriter(new_file(folder, "answers", item.shard)) as sent:
             for rows in read_rows(item, signer.client.element_bytes):
                 answers, proof = signer.evaluate(rows)
                 sent.write(answers, proof)
-        yield sent.described(item.shard)
+        yield described(sent.file(item.shard))
 
-    return [RowFile.of(row) for row in _in_order(engine.collect(engine.each(blinded, answer, _ROW_FILE)))]
+    return [RowFile.of(row) for row in _in_order(engine.collect(engine.each(blinded, answer, _FILE)))]
 
 
 def tag_own(engine: Engine, ids: Frame, scheme: Scheme, key_file: Path, n_shards: int) -> Frame:
@@ -126,7 +117,9 @@ def tag_own(engine: Engine, ids: Frame, scheme: Scheme, key_file: Path, n_shards
     def tag(batches: Batches) -> Batches:
         for batch in rebatch(batches, BATCH_ROWS):
             ids = batch.column("id")
-            yield _pairs(_signer(scheme, key_file).tag(texts_of(ids)), ids, batch.column(ID_SHARD), n_shards)
+            tags = _signer(scheme, key_file).tag(texts_of(ids))
+            keys = from_column(batch.column("key"), KEY_BYTES)
+            yield pairs_batch(tags, ids, keys, states_of(ids), n_shards)
 
     return engine.map(engine.spread(ids), tag, PAIRS)
 
@@ -138,46 +131,28 @@ def finalize(
 
     def finish(item: tuple[BlindedShard, RowFile]) -> Batches:
         shard, source = item
-        with ExitStack() as stack:
-            state = pq.ParquetFile(_open(stack, shard.state))
-            blinded = read_rows(shard.sent, client.element_bytes)
-            answered = read_answers(source.uri, client.element_bytes, client.proof_bytes)
-            groups = range(state.num_row_groups)
-            for group, sent, (rows, proof) in zip(groups, blinded, answered, strict=True):
-                batch = state.read_row_group(group).combine_chunks().to_batches()[0]
-                undo = from_column(batch.column("secret"), client.secret_bytes)
-                tags = client.finalize(texts_of(batch.column("id")), sent, rows, proof, undo)
-                of = pa.repeat(pa.scalar(shard.sent.shard, pa.int32()), batch.num_rows)
-                yield _pairs(tags, batch.column("id"), of, n_shards)
+        blinded = read_rows(shard.sent, client.element_bytes)
+        answered = read_answers(source.uri, client.element_bytes, client.proof_bytes)
+        known = rebatch(read_batches(shard.state), BATCH_ROWS)
+        for batch, sent, (rows, proof) in zip(known, blinded, answered, strict=True):
+            undo = from_column(batch.column("secret"), client.secret_bytes)
+            ids = batch.column("id")
+            tags = client.finalize(texts_of(ids), sent, rows, proof, undo)
+            keys = from_column(batch.column("key"), KEY_BYTES)
+            yield pairs_batch(tags, ids, keys, states_of(ids), n_shards)
 
     return engine.each(list(zip(shards, answers, strict=True)), finish, PAIRS)
 
 
-def read_tags(engine: Engine, files: Sequence[RowFile], n_shards: int) -> Frame:
-    """Make a frame of tags from files that hold nothing else; gives ``tag`` and ``shard``.
-
-    Notes
-    -----
-    A worker raises `ProtocolViolated` when a file's tags do not ascend, and `DataCorrupt` as `read_rows` does.
-    """
-
-    def read(item: RowFile) -> Batches:
-        for rows in read_sorted_rows(item, TAG_BYTES):
-            yield _rows(rows, n_shards, TAGS)
-
-    return engine.each(files, read, TAGS)
-
-
 def read_pairs(engine: Engine, files: Sequence[str], n_shards: int, name: str) -> Frame:
     """Make a frame of published pairs; gives ``tag``, the id as `name`, and the tag's ``shard``."""
-    schema = pa.schema([("tag", pa.binary()), (name, pa.string()), (SHARD, pa.int32())])
+    schema = pa.schema([("tag", KEY), (name, pa.string()), (SHARD, pa.int32())])
 
     def read(uri: str) -> Batches:
-        with ExitStack() as stack:
-            for batch in pq.ParquetFile(_open(stack, uri)).iter_batches(BATCH_ROWS, columns=["tag", "id"]):
-                tags = from_column(batch.column("tag"), TAG_BYTES)
-                columns = [_column(tags), batch.column("id"), pa.array(shards_of(tags, n_shards))]
-                yield pa.RecordBatch.from_arrays(columns, schema=schema)
+        for batch in read_batches(uri, ["tag", "id"]):
+            tags = from_column(batch.column("tag"), TAG_BYTES)
+            columns = [batch.column("tag"), batch.column("id"), pa.array(shards_of(tags, n_shards))]
+            yield pa.RecordBatch.from_arrays(columns, schema=schema)
 
     return engine.each(files, read, schema)
 
@@ -187,34 +162,13 @@ def write_rows(engine: Engine, rows: Frame, width: int, n_shards: int, folder: s
     name = rows.schema.names[0]
 
     def write(shard: int, batches: Batches) -> Batches:
-        with ExitStack() as stack:
-            sent = _RowWriter(stack, new_file(folder, "rows", shard))
+        with RowWriter(new_file(folder, "rows", shard)) as sent:
             for batch in batches:
                 sent.write(from_column(batch.column(name), width))
-        yield sent.described(shard)
+        yield described(sent.file(shard))
 
-    written = engine.by_shard(engine.select(rows, [name, SHARD]), SHARD, n_shards, [name], write, _ROW_FILE)
+    written = engine.by_shard(engine.select(rows, [name, SHARD]), SHARD, n_shards, [name], write, _FILE)
     return [RowFile.of(row) for row in _in_order(engine.collect(written))]
-
-
-def write_pairs(engine: Engine, pairs: Frame, n_shards: int, folder: str) -> list[TaggedShard]:
-    """Write tags with their ids, and tags alone, in ascending order; shards without a row get no file."""
-
-    def write(shard: int, batches: Batches) -> Batches:
-        target = new_file(folder, "pairs", shard)
-        schema = pa.schema([("tag", pa.binary(TAG_BYTES)), ("id", pa.string())])
-        with ExitStack() as stack:
-            kept = _parquet(stack, target, schema)
-            sent = _RowWriter(stack, new_file(folder, "tags", shard))
-            for batch in batches:
-                tags = from_column(batch.column("tag"), TAG_BYTES)
-                kept.write_batch(pa.RecordBatch.from_arrays([to_column(tags), batch.column("id")], schema=schema))
-                sent.write(tags)
-        yield sent.described(shard, pairs=target)
-
-    rows = engine.select(pairs, ["tag", "id", SHARD])
-    found = engine.collect(engine.by_shard(rows, SHARD, n_shards, ["tag"], write, _TAGGED_FILE))
-    return [TaggedShard(RowFile.of(row), row["pairs"]) for row in _in_order(found)]
 
 
 def new_scalar(folder: str) -> str:
@@ -282,54 +236,11 @@ def _scalar(uri: str) -> Bytes:
     return np.frombuffer(read_bytes(uri), dtype=np.uint8).reshape(1, ristretto.WIDTH)
 
 
-def pairs_batch(tags: Bytes, ids: pa.Array, n_shards: int) -> pa.RecordBatch:
-    """Return tags and ids as `PAIRS` has them."""
-    return _pairs(tags, ids, shards_of_ids(ids, n_shards), n_shards)
-
-
-def _pairs(tags: Bytes, ids: pa.Array, id_shards: pa.Array, n_shards: int) -> pa.RecordBatch:
+def _rows(rows: Bytes, n_shards: int) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(
-        [_column(tags), ids, pa.array(shards_of(tags, n_shards)), id_shards], schema=PAIRS
+        [to_column(rows).cast(pa.binary()), pa.array(shards_of(rows, n_shards))], schema=ROWS
     )
-
-
-def _rows(rows: Bytes, n_shards: int, schema: pa.Schema = ROWS) -> pa.RecordBatch:
-    return pa.RecordBatch.from_arrays([_column(rows), pa.array(shards_of(rows, n_shards))], schema=schema)
-
-
-def _column(rows: Bytes) -> pa.Array:
-    return to_column(rows).cast(pa.binary())
 
 
 def _in_order(rows: Sequence[Any]) -> list[Any]:
     return sorted(rows, key=lambda row: row["shard"])
-
-
-class _RowWriter:
-    """A file of rows that counts and hashes what it is given."""
-
-    def __init__(self, stack: ExitStack, uri: str) -> None:
-        fs, path = filesystem(uri)
-        self._file = cast(IO[bytes], stack.enter_context(fs.open(path, "wb")))
-        self._uri, self._rows, self._hasher = uri, 0, hashlib.sha256()
-
-    def write(self, rows: Bytes, proof: bytes = b"") -> None:
-        for raw in (rows.tobytes(), proof):
-            self._file.write(raw)
-            self._hasher.update(raw)
-        self._rows += len(rows)
-
-    def described(self, shard: int, **more: str) -> pa.RecordBatch:
-        own = {"shard": shard, "rows": self._rows, "sha256": self._hasher.hexdigest(), "uri": self._uri}
-        schema = pa.schema([*_FILE, *((name, pa.string()) for name in more)])
-        return pa.RecordBatch.from_pylist([own | more], schema=schema)
-
-
-def _open(stack: ExitStack, uri: str) -> IO[bytes]:
-    fs, path = filesystem(uri)
-    return cast(IO[bytes], stack.enter_context(fs.open(path, "rb")))
-
-
-def _parquet(stack: ExitStack, uri: str, schema: pa.Schema) -> pq.ParquetWriter:
-    fs, path = filesystem(uri)
-    return stack.enter_context(pq.ParquetWriter(stack.enter_context(fs.open(path, "wb")), schema))

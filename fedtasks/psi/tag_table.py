@@ -1,142 +1,176 @@
-"""What a party remembers from one intersection to the next: tags of its ids, and sets of tags that both sides hold.
-
-::
-
-    <storage>/tags/<dataset>/<key id>/manifest.json           which generation of the table counts
-    <storage>/tags/<dataset>/<key id>/<generation>/…           bucketed Parquet files of id and tag
-    <storage>/tags/<dataset>/<key id>/<peer>.<dataset>/<kind>/ sets as they last crossed
+"""The tags that a party remembers of its ids from one intersection to the next.
 
 A new key is a new folder, so rotation begins anew and leaves the old tables as they are.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import uuid
-from collections.abc import Sequence
-from contextlib import ExitStack
-from typing import Any
+from collections.abc import Iterable, Sequence
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from fedtasks.data.row_files import RowFile, from_column
-from fedtasks.data.storage import MANIFEST, filesystem, make_private, read_json, remove, write_json
-from fedtasks.data.tag_files import Generation, TagFiles, read_tags
+from fedtasks.data.batch_files import BatchFile
+from fedtasks.data.row_files import from_column
+from fedtasks.data.storage import MANIFEST, make_private, remove, write_json
+from fedtasks.data.tag_files import KEYS, TAGS, Generation, Run, State, TagFiles, bucket_file, newest, states_of
+from fedtasks.dataclass_io import to_plain
 from fedtasks.engines.engine import Batches, Engine, Frame, new_file
-from fedtasks.errors import DataMissing
 from fedtasks.names import TAG_BYTES
-from fedtasks.psi.ids import ID_SHARD, move
-from fedtasks.psi.stages import PAIRS, pairs_batch
+from fedtasks.psi.ids import ID_SHARD, PAIRS, SHARD, keys_of_ids, move, pairs_batch
 
 _KEPT = 2
-"""Generations and sets that stay: one may be read, or be what the peer holds, while the next is made."""
+"""Generations that stay: one may be read while the next is made."""
 
+_COMPACT = 4
+"""A run is merged into the one before unless that has more than so many times its rows."""
 
-_WRITTEN = pa.schema([("rows", pa.int64()), ("name", pa.string())])
+_WHOLE_AFTER = 30
+"""After so many generations all runs become one, so that no file holds ids any longer that have left the dataset."""
+
+_WRITTEN = pa.schema(
+    [
+        ("kind", pa.string()),
+        ("bucket", pa.int32()),
+        *((state.name, pa.int64()) for state in State),
+        ("uri", pa.string()),
+    ]
+)
+_SCHEMAS = {"keys": KEYS, "tags": TAGS}
 
 
 class TagTable(TagFiles):
-    """The tags of a dataset's ids under one key, as an engine reads and replaces them."""
+    """The tags of a dataset's ids under one key, as an engine extends them.
 
-    def frame(self, engine: Engine, generation: Generation, n_shards: int) -> Frame:
-        """Make a frame of a generation; gives `PAIRS`."""
-
-        def read(uri: str) -> Batches:
-            for batch in read_tags(uri):
-                yield pairs_batch(from_column(batch.column("tag"), TAG_BYTES), batch.column("id"), n_shards)
-
-        return engine.each([f"{self.uri}/{generation.name}/{name}" for name in generation.files], read, PAIRS)
-
-    def write(self, engine: Engine, pairs: Frame, n_buckets: int, folder: str) -> Generation:
-        """Write a generation into `folder`, from where `commit` takes it."""
-        schema = pa.schema([("id", pa.string()), ("tag", pa.binary(TAG_BYTES))])
-
-        def write(bucket: int, batches: Batches) -> Batches:
-            rows = 0
-            target = new_file(folder, "bucket", bucket)
-            fs, path = filesystem(target)
-            with ExitStack() as stack:
-                file = stack.enter_context(fs.open(path, "wb"))
-                table = stack.enter_context(pq.ParquetWriter(file, schema))
-                for batch in batches:
-                    tags = batch.column("tag").cast(pa.binary(TAG_BYTES))
-                    table.write_batch(pa.RecordBatch.from_arrays([batch.column("id"), tags], schema=schema))
-                    rows += batch.num_rows
-            yield pa.RecordBatch.from_pylist([{"rows": rows, "name": target.rpartition("/")[2]}], schema=_WRITTEN)
-
-        rows = engine.select(pairs, ["tag", "id", ID_SHARD])
-        written = engine.collect(engine.by_shard(rows, ID_SHARD, n_buckets, ["id"], write, _WRITTEN))
-        names = tuple(sorted(row["name"] for row in written))
-        return Generation(uuid.uuid4().hex, sum(row["rows"] for row in written), names)
-
-    def commit(self, generation: Generation, folder: str) -> None:
-        """Make what `write` left in `folder` the generation that counts."""
-        make_private(self.uri)
-        target = f"{self.uri}/{generation.name}"
-        make_private(target)
-        for name in generation.files:
-            move(f"{folder}/{name}", f"{target}/{name}")
-        kept = [*self.kept(), generation]
-        plain = [{"name": each.name, "rows": each.rows, "files": each.files} for each in kept[-_KEPT:]]
-        write_json(f"{self.uri}/{MANIFEST}", {"generations": plain})
-        for old in kept[:-_KEPT]:
-            remove(f"{self.uri}/{old.name}")
-
-    def sets(self, peer: str, peer_dataset: str, kind: str) -> CrossedSets:
-        """Return the sets of tags that crossed between this dataset and one of a peer's."""
-        return CrossedSets(f"{self.uri}/{peer}.{peer_dataset}/{kind}")
-
-
-class CrossedSets:
-    """Sets of tags that both sides hold alike, so that next time only the difference need cross.
-
-    Either side keeps the last few, since one may have published what the other could not.
+    Notes
+    -----
+    Cost: an intersection writes its changes. A row is written again whenever its run is merged into one of up to four
+    times its size: about as often as the logarithm of the table's size says; and there are no more runs than that.
     """
 
-    def __init__(self, uri: str) -> None:
-        self.uri = uri
+    def extend(self, engine: Engine, generation: Generation, changes: Frame, n_buckets: int, folder: str) -> Generation:
+        """Make a generation with what has changed, and let it count.
 
-    def digests(self) -> list[str]:
-        """Return the digests of the sets that are kept, the newest last."""
-        return [each["digest"] for each in self._kept()]
+        Parameters
+        ----------
+        changes
+            `PAIRS` that `generation` has not, or that are in it and gone.
+        n_buckets
+            Into how many parts it is cut.
+        folder
+            What is not done yet is written here.
+        """
+        rows = [
+            *self._sorted(engine, changes, "keys", ID_SHARD, n_buckets, folder),
+            *self._sorted(engine, changes, "tags", SHARD, n_buckets, folder),
+        ]
+        run, counts = self._take(rows, n_buckets)
+        here = counts[State.HERE] + counts[State.PADDING] - counts[State.GONE]
+        is_due = generation.age + 1 >= _WHOLE_AFTER
+        runs = self._compacted(engine, [*generation.runs, run], n_buckets, folder, whole=is_due)
+        extended = Generation(
+            name=uuid.uuid4().hex,
+            rows=generation.rows + here,
+            padding=generation.padding + counts[State.PADDING],
+            runs=tuple(runs),
+            age=generation.age + 1 if len(runs) > 1 else 0,
+        )
+        self._commit(extended)
+        if run not in runs:
+            remove(f"{self.uri}/{run.name}")
+        return extended
 
-    def get(self, digest: str) -> list[RowFile]:
-        """Return the files of the set with this digest; raise `DataMissing` if it is not kept."""
-        for found in self._kept():
-            if found["digest"] == digest:
-                return [RowFile(each["shard"], each["rows"], each["sha256"], each["uri"]) for each in found["files"]]
-        raise DataMissing("a set of tags that both sides held is gone; clear the task", where=self.uri)
+    def in_runs(self, engine: Engine, generation: Generation, n_buckets: int, folder: str) -> Generation:
+        """Return a generation as it is, or what a release before 0.4 has left in the form of today."""
+        if not generation.files:
+            return generation
 
-    def add(self, files: Sequence[RowFile]) -> None:
-        """Take over the files of a set that has crossed; one that is kept already stays."""
-        digest = set_digest(files)
-        kept = self._kept()
-        if any(each["digest"] == digest for each in kept):
-            return
+        def read(name: str) -> Batches:
+            for batch in self.read_file(generation, name):
+                tags, ids = from_column(batch.column("tag"), TAG_BYTES), batch.column("id")
+                yield pairs_batch(tags, ids, keys_of_ids(ids), states_of(ids), n_buckets)
+
+        return self.extend(engine, Generation(), engine.each(generation.files, read, PAIRS), n_buckets, folder)
+
+    def _sorted(
+        self, engine: Engine, changes: Frame, kind: str, shard: str, n_buckets: int, folder: str
+    ) -> list[dict[str, object]]:
+        schema = _SCHEMAS[kind]
+
+        def write(bucket: int, batches: Batches) -> Batches:
+            yield _written(kind, bucket, (batch.select(schema.names) for batch in batches), folder)
+
+        rows = engine.select(changes, [*schema.names, shard])
+        return engine.collect(engine.by_shard(rows, shard, n_buckets, [schema.names[0]], write, _WRITTEN))
+
+    def _compacted(self, engine: Engine, runs: Sequence[Run], n_buckets: int, folder: str, *, whole: bool) -> list[Run]:
+        """Merge the newest runs as far as the one before them is not much larger, or all of them."""
+        first = len(runs) - 1
+        n_rows = runs[first].rows
+        while first and (whole or runs[first - 1].rows <= _COMPACT * n_rows):
+            first -= 1
+            n_rows += runs[first].rows
+        if first == len(runs) - 1:
+            return list(runs)
+        merged = runs[first:]
+
+        def merge(item: tuple[str, int]) -> Batches:
+            kind, bucket = item
+            read = self.run_by_key if kind == "keys" else self.run_by_tag
+            batches = newest(_SCHEMAS[kind], [read(run, bucket, n_buckets) for run in merged])
+            # Below the oldest run is nothing that could be gone.
+            yield _written(kind, bucket, batches if first else _here(batches), folder)
+
+        items = [(kind, bucket) for kind in _SCHEMAS for bucket in range(n_buckets)]
+        run, _ = self._take(engine.collect(engine.each(items, merge, _WRITTEN)), n_buckets)
+        return [*runs[:first], run]
+
+    def _take(self, written: Iterable[dict[str, object]], n_buckets: int) -> tuple[Run, dict[State, int]]:
+        """Move files into a folder of the table, as a run; returns what its rows say, too."""
+        name = uuid.uuid4().hex
         make_private(self.uri)
-        folder = f"{self.uri}/{uuid.uuid4().hex}"
-        make_private(folder)
-        entries = []
-        for file in files:
-            uri = f"{folder}/tags-{file.shard:05d}"
-            move(file.uri, uri)
-            entries.append({"shard": file.shard, "rows": file.rows, "sha256": file.sha256, "uri": uri})
-        kept.append({"digest": digest, "folder": folder, "files": entries})
-        write_json(f"{self.uri}/{MANIFEST}", kept[-_KEPT:])
-        for old in kept[:-_KEPT]:
-            remove(old["folder"])
+        make_private(f"{self.uri}/{name}")
+        buckets: dict[str, list[int]] = {"keys": [], "tags": []}
+        counts = dict.fromkeys(State, 0)
+        for row in written:
+            kind, bucket = str(row["kind"]), int(row["bucket"])  # type: ignore[call-overload]
+            if not row["uri"]:
+                continue
+            move(str(row["uri"]), f"{self.uri}/{name}/{bucket_file(kind, bucket)}")
+            buckets[kind].append(bucket)
+            if kind == "keys":
+                for state in State:
+                    counts[state] += int(row[state.name])  # type: ignore[call-overload]
+        ordered = {kind: tuple(sorted(found)) for kind, found in buckets.items()}
+        return Run(name, sum(counts.values()), n_buckets, **ordered), counts
 
-    def _kept(self) -> list[dict[str, Any]]:
-        try:
-            found: list[dict[str, Any]] = read_json(f"{self.uri}/{MANIFEST}")
-        except DataMissing:
-            return []
-        return found
+    def _commit(self, generation: Generation) -> None:
+        before = self.kept()
+        kept = [*before, generation][-_KEPT:]
+        write_json(f"{self.uri}/{MANIFEST}", {"generations": [to_plain(each) for each in kept]})
+        for folder in _folders(before) - _folders(kept):
+            remove(f"{self.uri}/{folder}")
 
 
-def set_digest(files: Sequence[RowFile]) -> str:
-    """Return SHA-256 (hex) over a set of tags, from the sizes and digests of its shards."""
-    shards = [[file.shard, file.rows, file.sha256] for file in sorted(files, key=lambda file: file.shard)]
-    return hashlib.sha256(json.dumps(shards).encode()).hexdigest()
+def _folders(generations: Iterable[Generation]) -> set[str]:
+    return {
+        folder for each in generations for folder in ([each.name] if each.files else [run.name for run in each.runs])
+    }
+
+
+def _here(batches: Batches) -> Batches:
+    for batch in batches:
+        yield batch.filter(pa.array(batch.column("state").to_numpy() != State.GONE))
+
+
+def _written(kind: str, bucket: int, batches: Batches, folder: str) -> pa.RecordBatch:
+    """Write what ascends into a file, if it has rows."""
+    counts = np.zeros(len(State), dtype=np.int64)
+    with BatchFile(new_file(folder, kind, bucket), _SCHEMAS[kind]) as file:
+        for batch in batches:
+            file.write(batch)
+            counts += np.bincount(batch.column("state").to_numpy(), minlength=len(State))
+    found = {state.name: int(counts[state]) for state in State}
+    row = {"kind": kind, "bucket": bucket, **found, "uri": file.uri if counts.any() else ""}
+    return pa.RecordBatch.from_pylist([row], schema=_WRITTEN)

@@ -118,6 +118,13 @@ def test_rows_come_by_shard_in_order_to_one_call_each(engine: Engine) -> None:
     assert found == {shard: [sorted(value for value, of in rows if of == shard)] for shard in (0, 1, 3, 4, 5)}
 
 
+def test_binaries_of_sixteen_bytes_ascend_by_their_bytes(engine: Engine) -> None:
+    values = [bytes(np.random.default_rng(n).bytes(16)) for n in range(200)]
+    values += [b"\0" * 16, b"\xff" * 16, b"\x7f" + b"\xff" * 15, b"\x80" + b"\0" * 15, b"\0" * 15 + b"\1"]
+    found = ordered_by(engine, [(value, 0) for value in values], pa.binary(16), 1)
+    assert found == {0: [sorted(values)]}
+
+
 @pytest.mark.parametrize("kind", [pa.string(), pa.binary()], ids=str)
 def test_texts_and_binaries_ascend_by_their_bytes(engine: Engine, kind: pa.DataType) -> None:
     texts = ["", "\x00", "\x00\x00", "a", "a\x00", "B", "b", "é", "z", "ÿ", "ß", "𝄞", "10", "9", "a" * 300]
@@ -177,10 +184,11 @@ def test_names_of_columns_may_be_anything(engine: Engine) -> None:
 
 def test_all_types_come_back_as_they_went(engine: Engine) -> None:
     kinds = [pa.bool_(), pa.int8(), pa.int16(), pa.int32(), pa.int64(), pa.float64(), pa.string(), pa.binary()]
+    kinds.append(pa.binary(16))
     schema = pa.schema([(str(kind), kind) for kind in kinds])
     rows = [
-        (True, -128, -(2**15), -(2**31), -(2**63), -0.1, "", b""),
-        (False, 127, 2**15 - 1, 2**31 - 1, 2**63 - 1, 1e308, "\x00é", bytes(range(256))),
+        (True, -128, -(2**15), -(2**31), -(2**63), -0.1, "", b"", b"\0" * 16),
+        (False, 127, 2**15 - 1, 2**31 - 1, 2**63 - 1, 1e308, "\x00é", bytes(range(256)), b"\xff" * 16),
         (None,) * len(kinds),
     ]
     frame = frame_of(engine, rows, schema)

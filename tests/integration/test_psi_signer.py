@@ -24,7 +24,7 @@ from fedtasks.exchange.files import announce
 from fedtasks.link.link import Link
 from fedtasks.psi import messages, offline
 from fedtasks.psi.settings import PsiSettings
-from fedtasks.psi.tag_table import set_digest
+from fedtasks.psi.tag_sets import set_digest
 from fedtasks.runtime.context import Outcome, TaskConfig, TaskContext, facts_of
 from fedtasks.runtime.memory import MemoryContext, run_halves
 from fedtasks.store import Store
