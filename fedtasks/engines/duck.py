@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from operator import length_hint
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -123,9 +124,9 @@ class DuckEngine:
         """See `Engine`."""
         return self._done.value
 
-    def each(self, items: Sequence[T], function: Callable[[T], Batches], schema: pa.Schema) -> DuckFrame:
+    def each(self, items: Iterable[T], function: Callable[[T], Batches], schema: pa.Schema) -> DuckFrame:
         """See `Engine.each`."""
-        self._done.begin(len(items))
+        self._done.begin(length_hint(items))
 
         def work(item: T) -> None:
             self._append(found, function(item))
@@ -134,6 +135,23 @@ class DuckEngine:
         found = self._new_table(schema)
         self._in_threads(work, items)
         return _all_of(found, schema)
+
+    def stream(
+        self, items: Sequence[T], function: Callable[[T], Batches], schema: pa.Schema
+    ) -> Iterator[list[dict[str, Any]]]:
+        """See `Engine.stream`."""
+        self._done.begin(len(items))
+
+        def work(item: T) -> list[dict[str, Any]]:
+            rows = [row for batch in function(item) for row in batch.to_pylist()]
+            self._done.add(1)
+            return rows
+
+        with ThreadPoolExecutor(self._n_threads, thread_name_prefix="engine") as pool:
+            try:
+                yield from pool.map(work, items)
+            finally:
+                pool.shutdown(cancel_futures=True)
 
     def map(self, frame: DuckFrame, function: Callable[[Batches], Batches], schema: pa.Schema) -> DuckFrame:
         """See `Engine.map`."""
@@ -241,12 +259,11 @@ class DuckEngine:
         return found
 
     # -------------------------------------------------------------------------------------------------------- threads
-    def _in_threads(self, work: Callable[[Any], None], items: Sequence[Any]) -> None:
+    def _in_threads(self, work: Callable[[Any], None], items: Iterable[Any]) -> None:
         """Call `work` for each item, some at a time; the first error is raised once those at work have ended."""
         with ThreadPoolExecutor(self._n_threads, thread_name_prefix="engine") as pool:
-            futures = [pool.submit(work, item) for item in items]
             try:
-                for future in futures:
+                for future in [pool.submit(work, item) for item in items]:
                     future.result()
             except BaseException:
                 pool.shutdown(cancel_futures=True)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import enum
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeAlias, TypeVar
 
@@ -59,8 +59,16 @@ class Engine(Protocol):
     def share(self) -> float:
         """See above."""
 
-    def each(self, items: Sequence[T], function: Callable[[T], Batches], schema: pa.Schema) -> Frame:
-        """Make a frame of what `function` yields for each item; items are worked on side by side."""
+    def each(self, items: Iterable[T], function: Callable[[T], Batches], schema: pa.Schema) -> Frame:
+        """Make a frame of what `function` yields for each item; items are worked on side by side.
+
+        Those that come one after another are worked on as they come, as far as the engine can.
+        """
+
+    def stream(
+        self, items: Sequence[T], function: Callable[[T], Batches], schema: pa.Schema
+    ) -> Iterator[list[dict[str, Any]]]:
+        """Yield the few rows that `function` gives for each item, in the order of items, as soon as they are there."""
 
     def map(self, frame: Frame, function: Callable[[Batches], Batches], schema: pa.Schema) -> Frame:
         """Make a frame of what `function` yields for some of the rows; each row goes to one call.

@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -66,18 +67,29 @@ class SparkEngine:
         n_tasks = sum(stage.numTasks for stage in stages)
         return float(sum(stage.numCompletedTasks for stage in stages) / n_tasks) if n_tasks else 0.0
 
-    def each(self, items: Sequence[T], function: Callable[[T], Batches], schema: pa.Schema) -> SparkFrame:
-        """See `Engine.each`: one task per item."""
+    def each(self, items: Iterable[T], function: Callable[[T], Batches], schema: pa.Schema) -> SparkFrame:
+        """See `Engine.each`: one task per item, once all are there."""
+        there = list(items)
         # A task carries its function: if the function held all items, so would every task.
-        shared = self.session.sparkContext.broadcast(list(items))
+        shared = self.session.sparkContext.broadcast(there)
 
         def work(batches: Batches) -> Batches:
             for batch in batches:
                 for index in batch.column(0).to_pylist():
                     yield from function(shared.value[index])
 
-        numbers = self.session.range(0, len(items), 1, max(1, len(items)))
+        numbers = self.session.range(0, len(there), 1, max(1, len(there)))
         return _mapped(SparkFrame(numbers, _NUMBERS), work, schema)
+
+    def stream(
+        self, items: Sequence[T], function: Callable[[T], Batches], schema: pa.Schema
+    ) -> Iterator[list[dict[str, Any]]]:
+        """See `Engine.stream`: one job per item, some at a time."""
+        with ThreadPoolExecutor(self.session.sparkContext.defaultParallelism) as pool:
+            try:
+                yield from pool.map(lambda item: self.collect(self.each([item], function, schema)), items)
+            finally:
+                pool.shutdown(cancel_futures=True)
 
     def map(self, frame: SparkFrame, function: Callable[[Batches], Batches], schema: pa.Schema) -> SparkFrame:
         """See `Engine.map`."""

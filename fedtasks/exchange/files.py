@@ -107,24 +107,43 @@ class FileMessage(Message):
         -----
         Cost: one pass over the file, also over one that is here.
         """
-        from fedtasks.data.storage import copy_in, is_local, remove
-
-        arrived = self.arrived(file, folder)
-        # The peer may have announced it with other rows before, and the disk may have changed it since.
-        is_here = _is(arrived, n_bytes)
-        if not is_here:
-            remove(arrived.uri)
-        self.wanted.send(link, {"wanted": not is_here})
-        if not is_here:
-            with _spool(arrived.uri) as local:
-                link.receive_file(self.name, local, n_bytes=n_bytes, sha256=file.sha256)
-                if not is_local(arrived.uri):
-                    copy_in(local, arrived.uri)
+        (arrived,) = receive_files(link, [(self, file, n_bytes)], folder)
         return arrived
 
     def arrived(self, file: RowFile, folder: str) -> RowFile:
         """Return an announced file at the place where it is when it has arrived."""
         return replace(file, uri=f"{folder}/{self.name}-{file.sha256}")
+
+
+def receive_files(link: Link, files: Sequence[tuple[FileMessage, RowFile, int]], folder: str) -> list[RowFile]:
+    """Receive files as `FileMessage.receive` does; all are asked for before the first is taken.
+
+    Parameters
+    ----------
+    files
+        Message, what was announced, and the size that so many rows have.
+
+    Notes
+    -----
+    Cost: one round trip, however many they are.
+    """
+    from fedtasks.data.storage import copy_in, is_local, remove
+
+    missing = []
+    for message, file, n_bytes in files:
+        arrived = message.arrived(file, folder)
+        # The peer may have announced it with other rows before, and the disk may have changed it since.
+        is_here = _is(arrived, n_bytes)
+        if not is_here:
+            remove(arrived.uri)
+            missing.append((message, arrived, n_bytes))
+        message.wanted.send(link, {"wanted": not is_here})
+    for message, file, n_bytes in missing:
+        with _spool(file.uri) as local:
+            link.receive_file(message.name, local, n_bytes=n_bytes, sha256=file.sha256)
+            if not is_local(file.uri):
+                copy_in(local, file.uri)
+    return [message.arrived(file, folder) for message, file, _ in files]
 
 
 def announce(files: Sequence[RowFile]) -> list[list[Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from fedtasks.crypto.scheme import Client, open_client
@@ -10,7 +10,7 @@ from fedtasks.data.row_files import RowFile, answers_bytes
 from fedtasks.data.storage import read_json, write_json
 from fedtasks.engines.engine import Engine
 from fedtasks.errors import DataMissing, ProtocolViolated
-from fedtasks.exchange.files import announce, announced, total
+from fedtasks.exchange.files import announce, announced, receive_files, total
 from fedtasks.link.link import Link
 from fedtasks.psi import messages, stages, tag_sets
 from fedtasks.psi.half import DividedIds, Half, check_key_bits, tag_bytes
@@ -53,13 +53,12 @@ class ClientHalf(Half):
         )
         return Outcome(counts=self._counted)
 
-    def send(self, link: Link, shard: int) -> Outcome:
-        """Send one shard of blinded ids."""
-        rows = 0
-        for each in self._blinded(shard):
-            messages.BLINDED.numbered(shard).send(link, each.sent)
-            rows = each.sent.rows
-        return Outcome(counts={"rows": rows})
+    def send(self, link: Link, shards: Sequence[int]) -> Outcome:
+        """Send shards of blinded ids."""
+        files = [each.sent for shard in shards for each in self.blinded(shard)]
+        for file in files:
+            messages.BLINDED.numbered(file.shard).send(link, file)
+        return Outcome(counts={"rows": total(files)})
 
     def sign(self) -> Outcome:
         """Do nothing: the signer signs."""
@@ -68,7 +67,7 @@ class ClientHalf(Half):
     def answer(self, link: Link, shard: int) -> Outcome:
         """Receive one shard of answers, and of the signer's tags what is not here yet."""
         client, rows = self._client(), 0
-        for each in self._blinded(shard):
+        for each in self.blinded(shard):
             message = messages.ANSWERS.numbered(shard)
             files = message.announced(link, self.settings.shards)
             if [(file.shard, file.rows) for file in files] != [(shard, each.sent.rows)]:
@@ -76,19 +75,31 @@ class ClientHalf(Half):
             rows = each.sent.rows
             size = answers_bytes(rows, client.element_bytes, client.proof_bytes)
             self.keep_answers(each.sent.sha256, [message.receive(link, files[0], size, self.state)])
-        for kind, message in messages.CHANGED_TAGS.items():
-            for file in self._tags(kind):
-                if file.shard == shard:
-                    message.numbered(shard).receive(link, file, tag_bytes(file), self.state)
+        sizes = [
+            (message.numbered(shard), file, tag_bytes(file))
+            for kind, message in messages.CHANGED_TAGS.items()
+            for file in self._tags(kind)
+            if file.shard == shard
+        ]
+        receive_files(link, sizes, self.state)
         return Outcome(counts={"rows": rows})
 
-    def match(self, link: Link) -> Outcome:
-        """Tag the new ids, find the people whom the signer has too, and tell it what was agreed."""
+    def finish(self, link: Link) -> Outcome:
+        """Finish each shard of answers as it comes, and match."""
+        return self.match(link, _Arriving(self, link))
+
+    def match(self, link: Link, answered: Iterable[tuple[BlindedShard, RowFile]] | None = None) -> Outcome:
+        """Tag the new ids, find the people whom the signer has too, and tell it what was agreed.
+
+        Parameters
+        ----------
+        answered
+            Blinded ids with their answers, as they come; by default all are here.
+        """
         settings, client = self.settings, self._client()
-        blinded = self._blinded()
         with self.engine() as engine:
-            with self.watched(engine, "finishing tags", total([each.sent for each in blinded])):
-                self._finish_tags(engine, client, blinded)
+            with self.watched(engine, "finishing tags", total([each.sent for each in self.blinded()])):
+                self._finish_tags(engine, client, self._answered() if answered is None else answered)
             with self.watched(engine, "matching", self.plan["own_ids"]):
                 tags = self._signer_tags(engine)
                 table = self.table(client.key_id)
@@ -116,7 +127,8 @@ class ClientHalf(Half):
     def _client(self) -> Client:
         return self._open(bytes.fromhex(self.plan["public"]), bytes.fromhex(self.plan["proof"]))
 
-    def _blinded(self, shard: int | None = None) -> list[BlindedShard]:
+    def blinded(self, shard: int | None = None) -> list[BlindedShard]:
+        """Return what was blinded, of one shard or of all."""
         found = [BlindedShard(RowFile(**each["sent"]), each["state"]) for each in self.plan["blinded"]]
         return [each for each in found if shard in (None, each.sent.shard)]
 
@@ -160,13 +172,17 @@ class ClientHalf(Half):
     def _tags(self, kind: str) -> list[RowFile]:
         return announced(self.plan[kind], self.settings.shards)
 
-    def _finish_tags(self, engine: Engine, client: Client, blinded: list[BlindedShard]) -> None:
+    def _answered(self) -> list[tuple[BlindedShard, RowFile]]:
+        return [(each, file) for each in self.blinded() for file in self.answers_of(each.sent.sha256)]
+
+    def _finish_tags(self, engine: Engine, client: Client, answered: Iterable[tuple[BlindedShard, RowFile]]) -> None:
         """Put the answered ids into the tag table, once."""
-        if self.plan.get("finished") or not blinded:
+        if self.plan.get("finished") or not self.blinded():
+            for _ in answered:
+                pass
             return
-        answers = [file for each in blinded for file in self.answers_of(each.sent.sha256)]
         table = self.table(client.key_id)
-        new = stages.finalize(engine, client, blinded, answers, self.settings.shards)
+        new = stages.finalize(engine, client, answered, self.settings.shards)
         before = table.generation(self.plan["generation"])
         generation = self.extend_table(engine, table, before, new)
         self.save_plan({**self.plan, "generation": generation.name, "finished": True})
@@ -195,6 +211,23 @@ class ClientHalf(Half):
         for kind, files in (("added", added), ("gone", gone)):
             for file in files:
                 messages.CHANGED_COMMON[kind].numbered(file.shard).send(link, file)
+
+
+class _Arriving:
+    """Blinded ids with their answers, shard by shard as these are received."""
+
+    def __init__(self, half: ClientHalf, link: Link) -> None:
+        self._half, self._link = half, link
+
+    def __len__(self) -> int:
+        return len(self._half.blinded())
+
+    def __iter__(self) -> Iterator[tuple[BlindedShard, RowFile]]:
+        for shard in range(self._half.settings.shards):
+            self._half.answer(self._link, shard)
+            for each in self._half.blinded(shard):
+                for file in self._half.answers_of(each.sent.sha256):
+                    yield each, file
 
 
 def charged_of(accepted: Mapping[str, Any], asked: Sequence[RowFile]) -> int:

@@ -71,7 +71,7 @@ def _stage(half: SignerHalf | ClientHalf, stage: str, link: Link, shard: int) ->
     if stage == "prepare":
         return half.prepare(link)
     if stage == "send":
-        return half.send(link, shard)
+        return half.send(link, [shard])
     if stage == "answer":
         return half.answer(link, shard)
     if stage == "match":
@@ -80,14 +80,9 @@ def _stage(half: SignerHalf | ClientHalf, stage: str, link: Link, shard: int) ->
 
 
 def _all_stages(half: SignerHalf | ClientHalf, link: Link) -> Outcome:
-    shards = range(half.settings.shards)
     half.prepare(link)
-    for shard in shards:
-        half.send(link, shard)
-    half.sign()
-    for shard in shards:
-        half.answer(link, shard)
-    return half.match(link)
+    half.send(link, range(half.settings.shards))
+    return half.finish(link)
 
 
 def _half(context: TaskContext, settings: PsiSettings) -> SignerHalf | ClientHalf:

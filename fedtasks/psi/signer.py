@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from fedtasks.crypto.schemes import Scheme
 from fedtasks.data.row_files import RowFile
 from fedtasks.engines.engine import Engine
 from fedtasks.errors import ConfigError, KeyInvalid, ProtocolViolated
-from fedtasks.exchange.files import announce, announced, total
+from fedtasks.exchange.files import announce, announced, receive_files, total
 from fedtasks.link.link import Link
 from fedtasks.psi import messages, stages, tag_sets
 from fedtasks.psi.half import Half, check_key_bits, tag_bytes
@@ -72,22 +73,17 @@ class SignerHalf(Half):
         )
         return Outcome(counts=self._counted)
 
-    def send(self, link: Link, shard: int) -> Outcome:
-        """Receive one shard of blinded ids."""
-        rows = 0
-        for file in self._blinded(shard):
-            messages.BLINDED.numbered(shard).receive(link, file, file.rows * self._element_bytes, self.state)
-            rows = file.rows
-        return Outcome(counts={"rows": rows})
+    def send(self, link: Link, shards: Sequence[int]) -> Outcome:
+        """Receive shards of blinded ids."""
+        files = [file for shard in shards for file in self._blinded(shard)]
+        sizes = [(messages.BLINDED.numbered(file.shard), file, file.rows * self._element_bytes) for file in files]
+        receive_files(link, sizes, self.state)
+        return Outcome(counts={"rows": total(files)})
 
     def sign(self) -> Outcome:
         """Answer the blinded ids that have no answer yet; all of them have been counted, and no others are answered."""
-        waiting = [file for file in self._blinded() if not self.has_answers(file.sha256)]
-        if waiting:
-            with self.engine() as engine, self.watched(engine, "answering blinded ids", total(waiting)):
-                found = stages.evaluate(engine, self.settings.scheme, self._key_file, waiting, self.state)
-            for file, answers in zip(waiting, found, strict=True):
-                self.keep_answers(file.sha256, [answers])
+        for _ in self._signed():
+            pass
         return Outcome(counts=self._counted)
 
     def answer(self, link: Link, shard: int) -> Outcome:
@@ -105,6 +101,26 @@ class SignerHalf(Half):
                     message.numbered(shard).send(link, file)
         return Outcome(counts={"rows": rows})
 
+    def finish(self, link: Link) -> Outcome:
+        """Send each shard of answers as soon as it is made: the client finishes it while the next is made."""
+        with closing(self._signed()) as signed:
+            for shard in range(self.settings.shards):
+                while any(not self.has_answers(file.sha256) for file in self._blinded(shard)):
+                    next(signed)
+                self.answer(link, shard)
+        return self.match(link)
+
+    def _signed(self) -> Generator[None, None, None]:
+        """Answer the files that have no answers, one after another in the order of shards."""
+        waiting = [file for file in self._blinded() if not self.has_answers(file.sha256)]
+        if not waiting:
+            return
+        with self.engine() as engine, self.watched(engine, "answering blinded ids", total(waiting)):
+            found = stages.evaluate(engine, self.settings.scheme, self._key_file, waiting, self.state)
+            for file, answers in zip(waiting, found, strict=True):
+                self.keep_answers(file.sha256, [answers])
+                yield
+
     def match(self, link: Link) -> Outcome:
         """Learn which tags are common, if that was agreed, and whose they are."""
         key_id = self.plan["key_id"]
@@ -118,9 +134,8 @@ class SignerHalf(Half):
             self.check_size(link, n_people)
             for kind, files in changes.items():
                 crossing = messages.CHANGED_COMMON[kind]
-                changes[kind] = [
-                    crossing.numbered(file.shard).receive(link, file, tag_bytes(file), self.state) for file in files
-                ]
+                sizes = [(crossing.numbered(file.shard), file, tag_bytes(file)) for file in files]
+                changes[kind] = receive_files(link, sizes, self.state)
             link.close()  # the client need not wait for the matching here
             with self.engine() as engine, self.watched(engine, "matching", n_people):
                 people = self._match(engine, changes)

@@ -57,9 +57,15 @@ class SizeClientHalf(ClientHalf):
                 messages.TAGS.numbered(shard).receive(link, file, tag_bytes(file), self.state)
         return Outcome(counts={"rows": total(answers)})
 
-    def match(self, link: Link) -> Outcome:
+    def finish(self, link: Link) -> Outcome:
+        """Receive all answers, and match."""
+        for shard in range(self.settings.shards):
+            self.answer(link, shard)
+        return self.match(link)
+
+    def match(self, link: Link, answered: object = None) -> Outcome:
         """Count the tags that the signer has too, and tell it how many they are."""
-        settings, blinded, tags = self.settings, self._blinded(), self._tags("tags")
+        settings, blinded, tags = self.settings, self.blinded(), self._tags("tags")
         answers = [file for shard in range(settings.shards) for file in self.answers_of(self._question(shard))]
         n_asked = total([shard.sent for shard in blinded])
         if total(answers) != n_asked:
@@ -136,6 +142,13 @@ class SizeSignerHalf(SignerHalf):
             if file.shard == shard:
                 messages.TAGS.numbered(shard).send(link, file)
         return Outcome(counts={"rows": total(answers)})
+
+    def finish(self, link: Link) -> Outcome:
+        """Make all answers before the first is sent: they are in the order of their values."""
+        self.sign()
+        for shard in range(self.settings.shards):
+            self.answer(link, shard)
+        return self.match(link)
 
     def match(self, link: Link) -> Outcome:
         """Learn how many people are shared."""

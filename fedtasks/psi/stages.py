@@ -6,7 +6,7 @@ run's private folder, blinded ids and tags go to files of their own, which cross
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -91,13 +91,15 @@ def blind_ids(engine: Engine, ids: Frame, client: Client, n_shards: int, folder:
     return [BlindedShard(RowFile.of(row), row["state"]) for row in _in_order(engine.collect(written))]
 
 
-def evaluate(engine: Engine, scheme: Scheme, key_file: Path, blinded: Sequence[RowFile], folder: str) -> list[RowFile]:
-    """Answer the client's files row by row, with a proof behind each batch if the scheme has one.
+def evaluate(
+    engine: Engine, scheme: Scheme, key_file: Path, blinded: Sequence[RowFile], folder: str
+) -> Iterator[RowFile]:
+    """Answer the client's files row by row, with a proof behind each batch if the scheme has one; yields one by one.
 
     Notes
     -----
-    A worker raises `DataCorrupt` as `read_rows` does when a file is not the one that was counted: then there are no
-    answers, to no file.
+    A worker raises `DataCorrupt` as `read_rows` does when a file is not the one that was counted: then it has no
+    answers.
     """
 
     def answer(item: RowFile) -> Batches:
@@ -108,7 +110,8 @@ def evaluate(engine: Engine, scheme: Scheme, key_file: Path, blinded: Sequence[R
                 sent.write(answers, proof)
         yield described(sent.file(item.shard))
 
-    return [RowFile.of(row) for row in _in_order(engine.collect(engine.each(blinded, answer, _FILE)))]
+    for rows in engine.stream(blinded, answer, _FILE):
+        yield from map(RowFile.of, rows)
 
 
 def tag_own(engine: Engine, ids: Frame, scheme: Scheme, key_file: Path, n_shards: int) -> Frame:
@@ -124,24 +127,22 @@ def tag_own(engine: Engine, ids: Frame, scheme: Scheme, key_file: Path, n_shards
     return engine.map(engine.spread(ids), tag, PAIRS)
 
 
-def finalize(
-    engine: Engine, client: Client, shards: Sequence[BlindedShard], answers: Sequence[RowFile], n_shards: int
-) -> Frame:
+def finalize(engine: Engine, client: Client, answered: Iterable[tuple[BlindedShard, RowFile]], n_shards: int) -> Frame:
     """Unblind the signer's answers, verify every one and tag the ids; gives `PAIRS`."""
 
     def finish(item: tuple[BlindedShard, RowFile]) -> Batches:
         shard, source = item
         blinded = read_rows(shard.sent, client.element_bytes)
-        answered = read_answers(source.uri, client.element_bytes, client.proof_bytes)
+        answers = read_answers(source.uri, client.element_bytes, client.proof_bytes)
         known = rebatch(read_batches(shard.state), BATCH_ROWS)
-        for batch, sent, (rows, proof) in zip(known, blinded, answered, strict=True):
+        for batch, sent, (rows, proof) in zip(known, blinded, answers, strict=True):
             undo = from_column(batch.column("secret"), client.secret_bytes)
             ids = batch.column("id")
             tags = client.finalize(texts_of(ids), sent, rows, proof, undo)
             keys = from_column(batch.column("key"), KEY_BYTES)
             yield pairs_batch(tags, ids, keys, states_of(ids), n_shards)
 
-    return engine.each(list(zip(shards, answers, strict=True)), finish, PAIRS)
+    return engine.each(answered, finish, PAIRS)
 
 
 def read_pairs(engine: Engine, files: Sequence[str], n_shards: int, name: str) -> Frame:

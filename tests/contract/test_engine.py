@@ -73,6 +73,27 @@ def test_no_item_gives_an_empty_frame(engine: Engine) -> None:
         assert engine.collect(frame) == []
 
 
+def numbered(item: int) -> Batches:
+    yield pa.RecordBatch.from_pydict({"key": [str(item)] * item, "one": list(range(item))}, schema=KEYED)
+
+
+def test_rows_of_items_are_streamed_in_their_order(engine: Engine) -> None:
+    found = list(engine.stream([3, 0, 2, 1], numbered, KEYED))
+    assert found == [[{"key": str(item), "one": one} for one in range(item)] for item in (3, 0, 2, 1)]
+    assert list(engine.stream([], numbered, KEYED)) == []
+
+
+def test_stream_that_nobody_reads_to_its_end_leaves_the_engine_usable(engine: Engine) -> None:
+    stream = engine.stream(range(1, 20), numbered, KEYED)
+    assert next(stream) == [{"key": "1", "one": 0}]
+    stream.close()  # type: ignore[attr-defined]
+    assert engine.count(engine.each([5], numbered, KEYED)) == 5
+
+
+def test_items_may_come_one_after_another(engine: Engine) -> None:
+    assert engine.count(engine.each((item for item in (1, 2, 3)), numbered, KEYED)) == 6
+
+
 def test_map_takes_each_row_once_and_may_give_more_or_fewer(engine: Engine) -> None:
     def doubled_if_even(batches: Batches) -> Batches:
         for batch in batches:
@@ -216,10 +237,11 @@ def raise_weak(*_: Any) -> Batches:
     "job",
     [
         lambda engine, frame: engine.each([1, 2, 3], raise_weak, KEYED),
+        lambda engine, frame: next(engine.stream([1, 2, 3], raise_weak, KEYED)),
         lambda engine, frame: engine.map(frame, raise_weak, KEYED),
         lambda engine, frame: engine.by_shard(frame, "one", 2, ["key"], raise_weak, KEYED),
     ],
-    ids=["each", "map", "by_shard"],
+    ids=["each", "stream", "map", "by_shard"],
 )
 def test_error_of_a_worker_is_raised_as_what_it_was(engine: Engine, job: Callable[[Engine, Frame], Frame]) -> None:
     frame = frame_of(engine, [("a", 0), ("b", 1)], KEYED)
