@@ -22,12 +22,20 @@ class Kind:
         The dataclass that declares its settings.
     needs_label
         Whether the leader's dataset must declare a label, and the follower's none.
+    forks
+        Whether a process that forks halves may import its module beforehand: that module starts no thread.
     """
 
     name: str
     entry: str
     settings: type
     needs_label: bool = False
+    forks: bool = False
+
+    @property
+    def module(self) -> str:
+        """Where its entry is."""
+        return self.entry.partition(":")[0]
 
 
 def kinds() -> Mapping[str, Kind]:

@@ -4,7 +4,8 @@ The guard stands between a process and the command that it starts. It ends the c
 parent is gone, however that died, and then kills whatever the command left behind, also what made itself a daemon.
 
 It runs as a script of its own, before any package is found, so that it starts in milliseconds and stays small: standard
-library only. Use `command` for the arguments; end the guard with SIGTERM, or with SIGUSR1 to kill without grace.
+library only. Use `command` for the arguments; end the guard with SIGTERM, or with SIGUSR1 to kill without grace. A
+process that has been forked for nothing else becomes a guard by `guard`.
 """
 
 from __future__ import annotations
@@ -15,8 +16,11 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+
+GRACE_S = 10.0
+"""How long a half may take to end after SIGTERM."""
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -83,40 +87,60 @@ def _sweep() -> None:
             return
 
 
-def _start(argv: Sequence[str], libc: ctypes.CDLL) -> int:
+def _start(work: Callable[[], int], libc: ctypes.CDLL) -> int:
+    """Fork a process that does `work`, ends with what it returns, and does not outlive this one."""
     pid = os.fork()
     if pid:
         return pid
+    code = 127
     try:
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         signal.set_wakeup_fd(-1)
         for kind in (signal.SIGTERM, signal.SIGUSR1, signal.SIGCHLD):
             signal.signal(kind, signal.SIG_DFL)
+        code = work()
+    finally:
+        os._exit(code)
+
+
+def _replace_by(argv: Sequence[str]) -> int:
+    """Become a command; return only if that cannot be started."""
+    try:
         os.execvp(argv[0], list(argv))  # noqa: S606
     except OSError as error:
         print(f"{argv[0]} cannot be started: {error.strerror}", file=sys.stderr, flush=True)
-    os._exit(127)
+        return 127
 
 
-def main(argv: Sequence[str]) -> int:
-    """Guard a command; return its exit code, as a shell would (128 + signal)."""
-    grace_s, parent, target = float(argv[0]), int(argv[1]), argv[2:]
-    os.umask(0o077)  # whatever the command makes is its owner's alone
+def guard(work: Callable[[], int], *, grace_s: float, lifelines: Sequence[int]) -> int:
+    """Do `work` in a process of its own and see to its end; this process can do nothing else from now on.
+
+    Parameters
+    ----------
+    work
+        Returns the exit code, or becomes another command.
+    grace_s
+        How long it may take to end after SIGTERM before it is killed.
+    lifelines
+        Descriptors of which one can be read once whoever wants the work is gone or wants it no more.
+
+    Returns
+    -------
+    int
+        Its exit code, 128 + signal when it was killed. Nothing that it started runs any more.
+    """
+    os.umask(0o077)  # whatever it makes is its owner's alone
     libc = ctypes.CDLL(None)
     libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
     wake, wake_in = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     signal.set_wakeup_fd(wake_in)
     for kind in (signal.SIGTERM, signal.SIGUSR1, signal.SIGCHLD):
         signal.signal(kind, lambda *_: None)
-    # A descriptor of the parent, not a parent-death signal: that one also fires when only the parent's thread ends.
-    parent_fd = os.pidfd_open(parent)
-    if os.getppid() != parent:
-        return 128 + signal.SIGTERM
-    child = _start(target, libc)
-    watched, deadline, status = [wake, parent_fd], float("inf"), None
+    child = _start(work, libc)
+    awaited, deadline, status = list(lifelines), float("inf"), None
     while status is None:
         left_s = None if deadline == float("inf") else max(0.0, deadline - time.monotonic())
-        ready, _, _ = select.select(watched, [], [], left_s)
+        ready, _, _ = select.select([wake, *awaited], [], [], left_s)
         signals = os.read(wake, 512) if wake in ready else b""
         status = _reap().get(child)
         if status is not None:
@@ -124,13 +148,23 @@ def main(argv: Sequence[str]) -> int:
         if signal.SIGUSR1 in signals or time.monotonic() >= deadline:
             os.kill(child, signal.SIGKILL)
             deadline = float("inf")
-        elif (signal.SIGTERM in signals or parent_fd in ready) and parent_fd in watched:
-            watched.remove(parent_fd)
+        elif awaited and (signal.SIGTERM in signals or not set(awaited).isdisjoint(ready)):
+            awaited = []
             os.kill(child, signal.SIGTERM)
             deadline = time.monotonic() + grace_s
     _sweep()
     code = os.waitstatus_to_exitcode(status)
     return code if code >= 0 else 128 - code
+
+
+def main(argv: Sequence[str]) -> int:
+    """Guard a command; return its exit code, as a shell would (128 + signal)."""
+    grace_s, parent, target = float(argv[0]), int(argv[1]), argv[2:]
+    # A descriptor of the parent, not a parent-death signal: that one also fires when only the parent's thread ends.
+    parent_fd = os.pidfd_open(parent)
+    if os.getppid() != parent:
+        return 128 + signal.SIGTERM
+    return guard(lambda: _replace_by(target), grace_s=grace_s, lifelines=(parent_fd,))
 
 
 if __name__ == "__main__":

@@ -5,55 +5,40 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import signal
-import sys
-from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from fedtasks import supervisor
+from fedtasks.airflow.starting import Started
 from fedtasks.errors import FedtasksError, ProcessFailed, from_code
+from fedtasks.runtime.task_config import FAILURE, OUTCOME
 from fedtasks.wire.v1 import run_pb2
-
-GRACE_S = 10.0
-"""How long an algorithm may take to end after SIGTERM."""
 
 _CHUNK = 1 << 16
 
 
-def environment() -> dict[str, str]:
-    """Return the environment of an algorithm: this process's without Airflow's own settings, which hold its secrets."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW_", "_AIRFLOW_"))}
-    # Spark would take the first python3 on PATH, and a log that is buffered is not live.
-    return {**kept, "PYTHONUNBUFFERED": "1", "PYSPARK_PYTHON": sys.executable, "PYSPARK_DRIVER_PYTHON": sys.executable}
-
-
 async def run_process(
-    argv: list[str],
+    start: Callable[[], Awaitable[Started]],
     *,
-    cwd: Path,
     meetings: AsyncGenerator[run_pb2.Meeting, None],
     stop_reason: Callable[[run_pb2.Meeting], FedtasksError | None],
     on_line: Callable[[str], None],
-    on_start: Callable[[int], None],
+    on_start: Callable[[Callable[[], None]], None],
 ) -> int:
-    """Run a command until it ends or its meeting stops it.
+    """Run a process until it ends or its meeting stops it.
 
     Parameters
     ----------
-    argv
-        The command and its arguments.
-    cwd
-        Its working folder.
+    start
+        Starts the process.
     meetings
         Its meeting, as it changes.
     stop_reason
-        Looks at every meeting; an error stops the command.
+        Looks at every meeting; an error stops the process.
     on_line
         Gets every line that it prints.
     on_start
-        Gets the process id whose SIGTERM ends the command with all that it started.
+        Gets what ends the process with all that it started.
 
     Returns
     -------
@@ -63,21 +48,12 @@ async def run_process(
     Raises
     ------
     FedtasksError
-        What `stop_reason` returned, or what ended `meetings`; nothing of the command runs any more.
+        What `stop_reason` returned, or what ended `meetings`; nothing of the process runs any more.
     """
-    process = await asyncio.create_subprocess_exec(
-        *supervisor.command(argv, grace_s=GRACE_S),
-        cwd=cwd,
-        env=environment(),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        start_new_session=True,
-    )
-    assert process.stdout is not None  # noqa: S101 - a pipe was asked for
-    on_start(process.pid)
-    # The guard holds the pipe's other end until all is over, so the end of the output is the end of the command.
-    reading = asyncio.create_task(_read_lines(process.stdout, on_line))
+    process = await start()
+    on_start(process.stop)
+    # The guard holds the pipe's other end until all is over, so the end of the output is the end of the process.
+    reading = asyncio.create_task(_read_lines(process.output, on_line))
     watching = asyncio.create_task(_find(meetings, stop_reason))
     try:
         await asyncio.wait({reading, watching}, return_when=asyncio.FIRST_COMPLETED)
@@ -85,9 +61,7 @@ async def run_process(
             raise watching.result()
     finally:
         if not reading.done():
-            # Not process.terminate(), which would collect the exit code under the nose of the loop's own watcher.
-            with suppress(ProcessLookupError):
-                os.kill(process.pid, signal.SIGTERM)
+            process.stop()
         watching.cancel()
         await asyncio.gather(reading, watching, return_exceptions=True)
         code = await process.wait()
@@ -137,8 +111,6 @@ def read_outcome(folder: Path, exit_code: int) -> dict[str, Any]:
     FedtasksError
         The half's own failure, or `ProcessFailed` when it ended without saying why.
     """
-    from fedtasks.runtime.process import FAILURE, OUTCOME  # grpc and file systems: never when a DAG file is parsed
-
     outcome, failure = folder / OUTCOME, folder / FAILURE
     if exit_code == 0 and outcome.exists():
         return dict(json.loads(outcome.read_text(encoding="utf-8")))

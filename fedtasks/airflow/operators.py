@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Never
 
@@ -35,6 +34,7 @@ from fedtasks.names import half_name
 from fedtasks.pipeline.shared import check_models, check_shared, initiate
 from fedtasks.pipeline.step import Step, shards_of
 from fedtasks.reports.runs import BIN, IMPORTANCE
+from fedtasks.runtime.task_config import TaskConfig
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -99,12 +99,15 @@ class OpenRunOperator(BaseOperator):
         AirflowFailException
             The run was refused; the text names the reason and who must act.
         """
+        from fedtasks.airflow.starting import warming
         from fedtasks.wire.v1 import worker_pb2
 
         ti, dag_run = context["ti"], context["dag_run"]
         started_for = ((dag_run.conf or {}).get("fedtasks") or {}).get("run_id", "")
-        with airflow_errors(ti):
+        with airflow_errors(ti), ExitStack() as stack:
             hook = FedtasksHook(self.fedtasks_conn_id)
+            if any(step.kind for step in self.steps):
+                stack.enter_context(warming(hook.party_file))
             this = {"dag_id": dag_run.dag_id, "dag_run_id": dag_run.run_id, "pipeline": dag_run.dag_id}
             if started_for:
                 if started_for != dag_run.run_id:
@@ -377,13 +380,14 @@ class FederatedTaskOperator(MeetingOperator):
         self.step = step
         self.stage = stage
         self.shard = shard
-        self._guard_pid: int | None = None
+        self._stop: Callable[[], None] | None = None
         self._killed = False
 
     def perform(self, context: Context, hook: FedtasksHook, meeting: run_pb2.Meeting) -> dict[str, Any]:
         """Run the algorithm; stop it when the run ends or the other half begins anew."""
         from fedtasks.airflow.execution import read_outcome, run_process, write_private
         from fedtasks.airflow.meetings import obstacle, watch
+        from fedtasks.airflow.starting import start
 
         run_id, attempt = meeting.run.run_id, meeting.own.attempt
         progress = Progress(context, self.log.warning)
@@ -400,8 +404,7 @@ class FederatedTaskOperator(MeetingOperator):
             try:
                 code = asyncio.run(
                     run_process(
-                        self.step.command(config),
-                        cwd=folder,
+                        partial(start, self.step, config, hook.party_file),
                         meetings=watch(hook.party_file, run_id, self.federated_task),
                         stop_reason=stop_reason,
                         on_line=lambda line: self.log.info("%s", line),
@@ -409,7 +412,7 @@ class FederatedTaskOperator(MeetingOperator):
                     )
                 )
             finally:
-                self._guard_pid = None
+                self._stop = None
                 progress.flush()
             if self._killed:
                 # Airflow knows why; the gateway sees there whether the DAG run failed or the task is tried again.
@@ -419,8 +422,6 @@ class FederatedTaskOperator(MeetingOperator):
         return outcome
 
     def _config(self, hook: FedtasksHook, meeting: run_pb2.Meeting) -> dict[str, Any]:
-        from fedtasks.runtime.context import TaskConfig
-
         shared = json.loads(meeting.run.config_json)
         config = TaskConfig(
             party=hook.party_file,
@@ -441,15 +442,16 @@ class FederatedTaskOperator(MeetingOperator):
         )
         return dict(to_plain(config))
 
-    def _started(self, pid: int) -> None:
-        self._guard_pid = pid
+    def _started(self, stop: Callable[[], None]) -> None:
+        self._stop = stop
+        if self._killed:  # while it was being started
+            stop()
 
     def on_kill(self) -> None:
         """End the algorithm with everything that it started."""
         self._killed = True
-        if self._guard_pid is not None:
-            with suppress(ProcessLookupError):
-                os.kill(self._guard_pid, signal.SIGTERM)
+        if self._stop is not None:
+            self._stop()
 
 
 class Progress:

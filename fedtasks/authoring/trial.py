@@ -30,9 +30,10 @@ from fedtasks.errors import (
 from fedtasks.link.endpoint import Sent
 from fedtasks.pipeline.shared import check_steps
 from fedtasks.pipeline.step import Step, shards_of
-from fedtasks.runtime.context import Entry, Outcome, TaskConfig
+from fedtasks.runtime.context import Entry, Outcome
 from fedtasks.runtime.function import entry_at
 from fedtasks.runtime.memory import MemoryContext, MemoryModels, run_halves
+from fedtasks.runtime.task_config import TaskConfig
 
 DEADLINE_S = 120.0
 """How long both halves of one step may take on sample data."""

@@ -21,10 +21,12 @@ def task_run(
     config: Annotated[Path, typer.Argument(help="The task's configuration, JSON.")],
 ) -> None:
     """Run one half of a task; its outcome or failure appears beside CONFIG. Operators call this."""
-    from fedtasks.runtime.function import entry_at
-    from fedtasks.runtime.process import run
+    from fedtasks.data.arrow import without_pandas
+    from fedtasks.runtime.process import end, is_own, run_named
 
-    raise typer.Exit(run(entry_at(entry), config))
+    if not is_own(entry):
+        without_pandas()
+    end(entry, run_named(entry, config))
 
 
 @spark_app.command("prepare", epilog=examples("spark prepare"))

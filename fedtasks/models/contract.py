@@ -63,6 +63,8 @@ class Algorithm:
         How many parties train one model.
     earlier_formats
         What halves of this algorithm were called by earlier releases, which `load` reads too.
+    forks
+        Whether a process that forks halves may import its training beforehand: it starts no thread when imported.
     check_settings
         Raises `ConfigError` unless settings suit a label of this kind with these classes; by default all do.
     """
@@ -75,12 +77,13 @@ class Algorithm:
     rows: Rows = Rows.ALIGNED
     parties: int = 2
     earlier_formats: tuple[str, ...] = ()
+    forks: bool = False
     check_settings: Callable[[Any, LabelKind, Sequence[str]], None] = lambda *_: None
 
     @property
     def kind(self) -> Kind:
         """The kind of step that trains it."""
-        return Kind(self.name, self.train, self.settings, needs_label=bool(self.labels))
+        return Kind(self.name, self.train, self.settings, needs_label=bool(self.labels), forks=self.forks)
 
     def load_half(self, manifest: Manifest, role: str) -> HalfModel:
         """Return the half that a task has published; raises `DataCorrupt` if its files are not such a half."""

@@ -7,9 +7,9 @@ from fedtasks.models.settings import EvaluateSettings, PredictSettings, PublishS
 from fedtasks.tickets.clauses import Clause
 
 KINDS = (
-    Kind("evaluate", "fedtasks.models.tasks:evaluate", EvaluateSettings, needs_label=True),
-    Kind("predict", "fedtasks.models.tasks:predict", PredictSettings),
-    Kind("publish", "fedtasks.models.tasks:publish", PublishSettings),
+    Kind("evaluate", "fedtasks.models.tasks:evaluate", EvaluateSettings, needs_label=True, forks=True),
+    Kind("predict", "fedtasks.models.tasks:predict", PredictSettings, forks=True),
+    Kind("publish", "fedtasks.models.tasks:publish", PublishSettings, forks=True),
 )
 
 CLAUSES = (

@@ -7,8 +7,8 @@ from fedtasks.psi.settings import AlignSettings, PsiSettings
 from fedtasks.tickets.clauses import Clause, Per
 
 KINDS = (
-    Kind("psi", "fedtasks.psi.offline:run", PsiSettings),
-    Kind("align", "fedtasks.psi.align:run", AlignSettings),
+    Kind("psi", "fedtasks.psi.offline:run", PsiSettings, forks=True),
+    Kind("align", "fedtasks.psi.align:run", AlignSettings, forks=True),
 )
 
 CLAUSES = (

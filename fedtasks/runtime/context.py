@@ -1,4 +1,4 @@
-"""One half of a task: its configuration, what it may use, and what it ends with.
+"""One half of a task: what it may use, and what it ends with.
 
 What runs as a half is an `Entry`: a function of a `TaskContext`. A context is implemented over the gateway
 (`fedtasks.runtime.gateway`) and in memory (`fedtasks.runtime.memory`).
@@ -11,90 +11,19 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from fedtasks.config import Dataset, Party
 from fedtasks.data.partitions import landed_until
 from fedtasks.data.storage import RunStorage
 from fedtasks.dataclass_io import to_plain
-from fedtasks.errors import DatasetChanged, ModelTaken
+from fedtasks.errors import ModelTaken
 from fedtasks.link.link import Link
-from fedtasks.names import half_name
+from fedtasks.runtime.task_config import TaskConfig
 from fedtasks.wire.v1 import worker_pb2
 
 if TYPE_CHECKING:
     from fedtasks.wire.v1 import model_pb2
-
-
-@dataclass(frozen=True)
-class TaskConfig:
-    """Everything one half of one task needs to know.
-
-    Parameters
-    ----------
-    party
-        Path of party.yaml.
-    run_id, task, attempt
-        Which task of which run, and the attempt that both halves agreed on.
-    stage, shard
-        Which part of the task this is, where a task is cut into several; the shard is None unless there is one such
-        part for each.
-    peer
-        The other party's name.
-    leader
-        Name of the party that holds the label.
-    datasets
-        Party name → dataset name, for both parties.
-    kind
-        The kind of step that this is; empty for a step of somebody's own.
-    settings
-        The step's settings, equal on both sides.
-    shared_digest
-        Digest of the run's whole shared configuration.
-    partition
-        Whose data the run uses: a day or another key.
-    bounds
-        Clause → what the run's ticket says there.
-    dataset_digest
-        Digest of this party's dataset as it was declared when the run opened; empty if the gateway knows none.
-    """
-
-    party: Path
-    run_id: str
-    task: str
-    attempt: int
-    peer: str
-    leader: str
-    datasets: Mapping[str, str]
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    shared_digest: str = ""
-    partition: str = ""
-    stage: str = ""
-    shard: int | None = None
-    kind: str = ""
-    bounds: Mapping[str, Any] = field(default_factory=dict)
-    dataset_digest: str = ""
-
-    @property
-    def half(self) -> str:
-        """The name under which both halves meet."""
-        return half_name(self.task, self.stage, self.shard)
-
-
-def check_declaration(config: TaskConfig, party: Party) -> None:
-    """Refuse a dataset that is declared otherwise than when the run opened, before anything of it is read.
-
-    Raises
-    ------
-    DatasetChanged
-        The ticket was compared with another declaration than the one that this worker has read.
-    """
-    if not config.dataset_digest:
-        return
-    dataset = party.dataset(config.datasets[party.name])
-    if dataset.declaration_digest != config.dataset_digest:
-        raise DatasetChanged(f"`{dataset.name}` is declared otherwise in {config.party}", where=config.run_id)
 
 
 @dataclass(frozen=True)

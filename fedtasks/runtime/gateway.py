@@ -12,7 +12,8 @@ from fedtasks.link.client import GatewayClient
 from fedtasks.link.endpoint import sent_over
 from fedtasks.link.grpc_link import GrpcLink
 from fedtasks.link.link import Link
-from fedtasks.runtime.context import LocalContext, TaskConfig
+from fedtasks.runtime.context import LocalContext
+from fedtasks.runtime.task_config import TaskConfig
 from fedtasks.wire.v1 import model_pb2, worker_pb2
 
 log = logging.getLogger(__name__)

@@ -17,7 +17,8 @@ from fedtasks.errors import DeadlinePassed, FedtasksError, ModelTaken, ModelUnkn
 from fedtasks.link.endpoint import Sent, sent_over
 from fedtasks.link.link import Link
 from fedtasks.link.memory import MemoryLink, memory_pair
-from fedtasks.runtime.context import Entry, LocalContext, Outcome, TaskConfig
+from fedtasks.runtime.context import Entry, LocalContext, Outcome
+from fedtasks.runtime.task_config import TaskConfig
 from fedtasks.wire.v1 import model_pb2, worker_pb2
 
 Wrap = Callable[[Link], Link]

@@ -12,21 +12,19 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from fedtasks import private
 from fedtasks.config import load_party
 from fedtasks.dataclass_io import build, to_plain
 from fedtasks.errors import ConfigError, FedtasksError, ProcessFailed
 from fedtasks.link.client import GatewayClient
-from fedtasks.runtime.context import Entry, TaskConfig, check_declaration
+from fedtasks.runtime.context import Entry, Outcome, TaskContext
 from fedtasks.runtime.gateway import GatewayContext
+from fedtasks.runtime.task_config import FAILURE, OUTCOME, TaskConfig, check_declaration
 from fedtasks.tickets import asked_by, check_settings
 
 log = logging.getLogger(__name__)
-
-OUTCOME = "outcome.json"
-FAILURE = "failure.json"
 
 
 def run(entry: Entry, config_file: Path) -> int:
@@ -62,6 +60,49 @@ def run(entry: Entry, config_file: Path) -> int:
         return 1
     _write(folder / OUTCOME, to_plain(outcome))
     return 0
+
+
+def run_named(entry: str, config_file: Path) -> int:
+    """Run one half as `run` does, by the name of its entry; what cannot be imported is a failure of the half.
+
+    Parameters
+    ----------
+    entry
+        See `fedtasks.runtime.function.entry_at`.
+    """
+
+    def half(context: TaskContext) -> Outcome:
+        from fedtasks.runtime.function import entry_at
+
+        return entry_at(entry)(context)
+
+    return run(half, config_file)
+
+
+def end(entry: str, code: int) -> NoReturn:
+    """End this process with an exit code: at once where the half is one of fedtasks, which has closed all that it used.
+
+    Notes
+    -----
+    Cost: an interpreter that has imported TensorFlow takes a CPU second to end by itself. Functions of one's own may
+    have registered what is to be done at the end.
+    """
+    if not is_own(entry):
+        flush()
+        os._exit(code)
+    raise SystemExit(code)
+
+
+def is_own(entry: str) -> bool:
+    """Whether an entry is a function of one's own, not one of fedtasks."""
+    return not entry.startswith("fedtasks.")
+
+
+def flush() -> None:
+    """Write out what has been printed and logged."""
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
 
 
 def main(entry: Entry) -> None:

@@ -21,8 +21,9 @@ from fedtasks.engines import open_engine
 from fedtasks.errors import DataMissing, FedtasksError, PeerFailed
 from fedtasks.link.conversation import Conversation
 from fedtasks.link.endpoint import Endpoint
-from fedtasks.runtime.context import Outcome, TaskConfig, TaskContext
+from fedtasks.runtime.context import Outcome, TaskContext
 from fedtasks.runtime.memory import MemoryContext
+from fedtasks.runtime.task_config import TaskConfig
 from fedtasks.wire.v1 import model_pb2, worker_pb2
 
 LEADER, FOLLOWER = "bank", "shop"

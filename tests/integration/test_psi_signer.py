@@ -25,8 +25,9 @@ from fedtasks.link.link import Link
 from fedtasks.psi import messages, offline
 from fedtasks.psi.settings import PsiSettings
 from fedtasks.psi.tag_sets import set_digest
-from fedtasks.runtime.context import Outcome, TaskConfig, TaskContext, facts_of
+from fedtasks.runtime.context import Outcome, TaskContext, facts_of
 from fedtasks.runtime.memory import MemoryContext, run_halves
+from fedtasks.runtime.task_config import TaskConfig
 from fedtasks.store import Store
 from tests.integration.psi_halves import FOLLOWER, LEADER, make_party
 from tests.support.stores import TICKET, Database, opened

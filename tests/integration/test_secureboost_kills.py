@@ -20,7 +20,7 @@ from fedtasks.errors import PeerFailed, ProcessFailed
 from fedtasks.link.client import GatewayClient
 from fedtasks.models.secureboost import training
 from fedtasks.runtime import process as half
-from fedtasks.runtime.context import TaskConfig
+from fedtasks.runtime.task_config import TaskConfig
 from fedtasks.wire.v1 import run_pb2
 from tests.integration.secureboost_case import SEEDS, SETTINGS, write_party
 from tests.support.gateways import PIPELINE, Member, grant_ticket, make_members, set_address

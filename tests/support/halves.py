@@ -11,8 +11,9 @@ from fedtasks.dataclass_io import to_plain
 from fedtasks.errors import FedtasksError, LinkLost
 from fedtasks.link.link import Link
 from fedtasks.names import FOLLOWER, LEADER
-from fedtasks.runtime.context import Outcome, TaskConfig, TaskContext
+from fedtasks.runtime.context import Outcome, TaskContext
 from fedtasks.runtime.memory import MemoryContext, MemoryModels, run_halves
+from fedtasks.runtime.task_config import TaskConfig
 from tests.support.declared import assert_declared
 
 RUN = "credit.2026-11-21.1"

@@ -14,6 +14,7 @@ SECUREBOOST = Algorithm(
     settings=TrainSettings,
     labels=(LabelKind.BINARY, LabelKind.CLASSES, LabelKind.NUMBER),
     earlier_formats=("fedtasks-secureboost-1",),
+    forks=True,
     check_settings=TrainSettings.check_label,
 )
 

@@ -14,8 +14,9 @@ import pytest
 from fedtasks import errors, tickets
 from fedtasks.clock import now_ms
 from fedtasks.link.client import GatewayClient
-from fedtasks.runtime.context import TaskConfig, TaskContext
+from fedtasks.runtime.context import TaskContext
 from fedtasks.runtime.gateway import GatewayContext
+from fedtasks.runtime.task_config import TaskConfig
 from fedtasks.store import AuditRow
 from fedtasks.wire.v1 import run_pb2
 from tests.support.gateways import PIPELINE, Member, Pair, grant_ticket

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
 import stat
 import sys
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 
 import pytest
 
-from fedtasks.airflow.execution import environment, read_outcome, run_process, write_private
+from fedtasks.airflow.execution import read_outcome, run_process, write_private
+from fedtasks.airflow.starting import environment, spawn
 from fedtasks.errors import ColumnMissing, ConfigDiffers, FedtasksError, PeerFailed, ProcessFailed, RunUnknown
 from fedtasks.wire.v1 import run_pb2
 from tests.support.airflow_fakes import make_meeting, make_run
@@ -34,13 +34,21 @@ time.sleep(600)
 
 
 async def run(
-    argv: list[str], cwd: Path, meetings: AsyncGenerator[run_pb2.Meeting, None], lines: list[str], pids: list[int]
+    argv: list[str],
+    cwd: Path,
+    meetings: AsyncGenerator[run_pb2.Meeting, None],
+    lines: list[str],
+    stops: list[Callable[[], None]],
 ) -> int:
     def stop_reason(meeting: run_pb2.Meeting) -> FedtasksError | None:
         return PeerFailed("stop") if meeting.run.state == run_pb2.STATE_FAILED else None
 
     return await run_process(
-        argv, cwd=cwd, meetings=meetings, stop_reason=stop_reason, on_line=lines.append, on_start=pids.append
+        lambda: spawn(argv, cwd),
+        meetings=meetings,
+        stop_reason=stop_reason,
+        on_line=lines.append,
+        on_start=stops.append,
     )
 
 
@@ -103,14 +111,14 @@ def test_run_process_interrupted_leaves_nothing_alive(tmp_path: Path) -> None:
 
 
 def test_run_process_ends_when_its_guard_is_told_to(tmp_path: Path) -> None:
-    pids: list[int] = []
+    stops: list[Callable[[], None]] = []
     lines: list[str] = []
 
     async def told() -> int:
-        running = asyncio.create_task(run([sys.executable, "-c", FAMILY], tmp_path, undisturbed(), lines, pids))
+        running = asyncio.create_task(run([sys.executable, "-c", FAMILY], tmp_path, undisturbed(), lines, stops))
         while not lines:
             await asyncio.sleep(0.02)
-        os.kill(pids[0], signal.SIGTERM)
+        stops[0]()
         return await running
 
     assert asyncio.run(told()) == 128 + signal.SIGTERM

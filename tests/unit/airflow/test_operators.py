@@ -355,7 +355,7 @@ def test_half_killed_by_airflow_ends_its_process_and_leaves_the_reason_to_airflo
     gateway: FakeGateway, context: dict[str, Any]
 ) -> None:
     operator = programmed("import os, time; print('pid', os.getpid(), flush=True); time.sleep(600)")
-    operator._started = lambda pid: (setattr(operator, "_guard_pid", pid), operator.on_kill())  # type: ignore[method-assign]
+    operator._started = lambda stop: (setattr(operator, "_stop", stop), operator.on_kill())  # type: ignore[method-assign]
     with pytest.raises(AirflowException, match="stopped"):
         execute(operator, context)
     assert gateway.finished == []

@@ -10,8 +10,9 @@ import pytest
 
 from fedtasks.errors import ModelTaken
 from fedtasks.runtime import gateway as module
-from fedtasks.runtime.context import TaskConfig, TaskContext
+from fedtasks.runtime.context import TaskContext
 from fedtasks.runtime.gateway import GatewayContext
+from fedtasks.runtime.task_config import TaskConfig
 from fedtasks.wire.v1 import model_pb2, worker_pb2
 
 

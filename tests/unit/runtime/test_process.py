@@ -12,8 +12,9 @@ import pytest
 from fedtasks.config import load_party
 from fedtasks.dataclass_io import to_plain
 from fedtasks.errors import DatasetChanged
-from fedtasks.runtime.context import Outcome, TaskConfig, TaskContext, check_declaration
-from fedtasks.runtime.process import FAILURE, run
+from fedtasks.runtime.context import Outcome, TaskContext
+from fedtasks.runtime.process import run
+from fedtasks.runtime.task_config import FAILURE, TaskConfig, check_declaration
 from tests.support.airflow_fakes import PARTY
 
 
