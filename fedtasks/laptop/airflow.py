@@ -25,7 +25,7 @@ from fedtasks.errors import AirflowUnreachable, ProcessFailed
 from fedtasks.laptop.ports import free_ports, require_free
 from fedtasks.laptop.process import Process
 
-_INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "JAVA_HOME", "VIRTUAL_ENV")
+_INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "JAVA_HOME", "VIRTUAL_ENV", "PYTHONPATH")
 _COMPONENTS: Mapping[str, tuple[str, ...]] = {
     "api-server": ("api-server", "--workers", "1"),
     # Their log servers would listen on every interface, and both parties' on the same port.

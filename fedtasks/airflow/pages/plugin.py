@@ -1,4 +1,4 @@
-"""What Airflow loads to show the pages; every Airflow process imports it, so it imports nothing else."""
+"""What Airflow loads: the pages, and a listener; every Airflow process imports it, so it imports little else."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 
 from airflow.configuration import conf
 from airflow.plugins_manager import AirflowPlugin
+
+from fedtasks.airflow import preload
 
 PREFIX = "/fedtasks"
 """Where the api-server serves the pages."""
@@ -25,6 +27,7 @@ class FedtasksPlugin(AirflowPlugin):
     """The pages: one in the navigation, and a tab for a DAG, a DAG run and a task."""
 
     name = "fedtasks"
+    listeners = [preload]  # noqa: RUF012 - as Airflow declares it
 
     @cached_property
     def fastapi_apps(self) -> list[dict[str, Any]]:  # type: ignore[override]

@@ -1,16 +1,15 @@
-"""Raw feature columns to the matrix that a bottom sees, by TensorFlow operations that travel inside the SavedModel."""
+"""Raw feature columns to the matrix that a bottom sees, in NumPy; `serving` beside has the same for TensorFlow."""
 
 from __future__ import annotations
 
 import keyword
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import tensorflow as tf
 
 from fedtasks.config import FeatureType
 from fedtasks.data.columns import numbers_of, texts_of
@@ -20,7 +19,6 @@ from fedtasks.errors import IntersectionEmpty
 CLIP = 5.0
 # A category of fewer train rows is counted as unknown: so that bucket is trained, and no rare value is written down.
 MIN_CATEGORY_ROWS = 5
-_ROWS_AT_ONCE = 100_000
 _INPUT_NAME = re.compile("[A-Za-z][A-Za-z0-9_]*")
 _RESERVED = ("embedding", "self")  # the leader's other input, and what Python passes by itself
 
@@ -41,6 +39,12 @@ class CategoricalColumn:
 
     name: str
     vocabulary: tuple[str, ...]
+
+    def places(self, texts: pa.Array) -> np.ndarray:
+        """Return the place of each text: its own, else the next for ``unknown``, or the last for ``missing``."""
+        own = pc.index_in(texts, value_set=pa.array(self.vocabulary, pa.string()))
+        other = pc.if_else(pc.equal(pc.fill_null(texts, ""), ""), len(self.vocabulary) + 1, len(self.vocabulary))
+        return np.asarray(pc.coalesce(own, other.cast(pa.int32())).to_numpy(zero_copy_only=False))
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,7 @@ class Encoder:
             if kind is FeatureType.NUMERIC:
                 numeric.append(_fit_numeric(name, numbers_of(table, name)))
             else:
-                categorical.append(_fit_categorical(name, _strings(table, name)))
+                categorical.append(_fit_categorical(name, texts_of(table, name)))
         return cls(tuple(numeric), tuple(categorical))
 
     @property
@@ -101,57 +105,32 @@ class Encoder:
             names[column] = name
         return names
 
-    @property
-    def signature(self) -> dict[str, tf.TensorSpec]:
-        """Raw columns as a SavedModel takes them: numbers as float64 with NaN for missing, text with "" for missing."""
-        kinds = {column.name: tf.float64 for column in self.numeric}
-        kinds |= {column.name: tf.string for column in self.categorical}
-        return {name: tf.TensorSpec([None], kinds[column], name) for column, name in self.input_names.items()}
-
-    def columns(self, table: pa.Table | pa.RecordBatch) -> dict[str, tf.Tensor]:
-        """Return the raw columns of `table` in the form of `signature`; other columns are left out.
+    def matrix(self, table: pa.Table | pa.RecordBatch) -> np.ndarray:
+        """Return the float32 matrix, shape ``(n, width)``, of all rows; other columns are left out.
 
         Raises
         ------
         ColumnMissing, ColumnType
             Names the column.
-        """
-        names = self.input_names
-        raw = {names[column.name]: tf.constant(numbers_of(table, column.name), tf.float64) for column in self.numeric}
-        texts = {
-            names[column.name]: tf.constant(_strings(table, column.name), tf.string) for column in self.categorical
-        }
-        return raw | texts
-
-    def __call__(self, columns: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        """Return the float32 matrix, shape ``(n, width)``, of raw columns; works inside a `tf.function`."""
-        return tf.cast(tf.concat(list(self._parts(columns)), axis=1), tf.float32)
-
-    def _parts(self, columns: Mapping[str, tf.Tensor]) -> Iterator[tf.Tensor]:
-        names = self.input_names
-        for number in self.numeric:
-            value = columns[names[number.name]]
-            missing = tf.math.is_nan(value)
-            standard = tf.clip_by_value((value - number.mean) / number.scale, -CLIP, CLIP)
-            yield tf.where(missing, tf.zeros_like(value), standard)[:, tf.newaxis]
-            if number.has_missing:
-                yield tf.cast(missing, tf.float64)[:, tf.newaxis]
-        for category in self.categorical:
-            text = columns[names[category.name]][:, tf.newaxis]
-            missing = tf.equal(text, "")
-            known = tf.equal(text, tf.constant([category.vocabulary], tf.string, shape=[1, len(category.vocabulary)]))
-            unknown = ~(missing | tf.reduce_any(known, axis=1, keepdims=True))
-            yield tf.cast(tf.concat([known, unknown, missing], axis=1), tf.float64)
-
-    def matrix(self, table: pa.Table) -> np.ndarray:
-        """Return the matrix of all rows of `table`.
 
         Notes
         -----
         Cost: ``4 × rows × width`` bytes.
         """
-        parts = [self(self.columns(batch)).numpy() for batch in table.to_batches(_ROWS_AT_ONCE)]
-        return np.concatenate([np.empty((0, self.width), np.float32), *parts])
+        found, at = np.zeros((table.num_rows, self.width), np.float32), 0
+        for number in self.numeric:
+            values = numbers_of(table, number.name)
+            missing = np.isnan(values)
+            standard = np.clip((values - number.mean) / number.scale, -CLIP, CLIP)
+            found[:, at] = np.where(missing, 0.0, standard)
+            at += 1
+            if number.has_missing:
+                found[:, at] = missing
+                at += 1
+        for category in self.categorical:
+            found[np.arange(table.num_rows), at + category.places(texts_of(table, category.name))] = 1
+            at += len(category.vocabulary) + 2
+        return found
 
 
 def _fit_numeric(name: str, values: np.ndarray) -> NumericColumn:
@@ -162,11 +141,8 @@ def _fit_numeric(name: str, values: np.ndarray) -> NumericColumn:
     return NumericColumn(name, mean, 1.0 if constant else scale, bool(np.isnan(values).any()))
 
 
-def _fit_categorical(name: str, values: list[str]) -> CategoricalColumn:
-    found, counts = np.unique(np.array(values, dtype=object), return_counts=True)
+def _fit_categorical(name: str, texts: pa.Array) -> CategoricalColumn:
+    values = np.array(pc.fill_null(texts, "").to_pylist(), dtype=object)
+    found, counts = np.unique(values, return_counts=True)
     frequent = found[counts >= MIN_CATEGORY_ROWS]
     return CategoricalColumn(name, tuple(str(value) for value in frequent if value))
-
-
-def _strings(table: pa.Table | pa.RecordBatch, name: str) -> list[str]:
-    return list(pc.fill_null(texts_of(table, name), "").to_pylist())

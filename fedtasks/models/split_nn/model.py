@@ -3,34 +3,28 @@
 from __future__ import annotations
 
 import io
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import tensorflow as tf
 
-from fedtasks.data.storage import Manifest, filesystem, read_bytes, read_json, write_atomically, write_json
+from fedtasks.data.storage import Manifest, read_bytes, read_json, write_atomically, write_json
 from fedtasks.dataclass_io import build, to_plain
 from fedtasks.digests import digest
 from fedtasks.errors import ConfigError, DataCorrupt, ProtocolViolated
 from fedtasks.exchange.message import ArrayMessage
 from fedtasks.models.contract import CARD, Card, HalfModel
-from fedtasks.models.split_nn import messages
+from fedtasks.models.split_nn import forward, messages
 from fedtasks.models.split_nn.encoder import Encoder
 from fedtasks.models.split_nn.leakage import Leak
-from fedtasks.models.split_nn.network import FollowerHalf, LeaderHalf
-from fedtasks.models.split_nn.runtime import prepare_tensorflow
 from fedtasks.models.split_nn.settings import TrainSettings
-from fedtasks.names import LEADER
+
+if TYPE_CHECKING:
+    from fedtasks.models.split_nn.network import Half
 
 MODEL, WEIGHTS = "model", "weights.npz"
-EMBEDDING, PROBABILITY = "embedding", "probability"
-
-Network = LeaderHalf | FollowerHalf
 
 
 @dataclass(frozen=True)
@@ -65,9 +59,9 @@ class Document:
     label_leak: Leak | None = None
 
 
-def half_digest(encoder: Encoder, network: Network) -> str:
+def half_digest(encoder: Encoder, weights: Sequence[np.ndarray]) -> str:
     """Return SHA-256 (hex) over what decides a half's output: its encoder and its weights."""
-    return digest([encoder, network.digest])
+    return digest([encoder, forward.digest_of(weights)])
 
 
 class SplitNnHalf(HalfModel):
@@ -77,13 +71,13 @@ class SplitNnHalf(HalfModel):
     ----------
     document
         What it says about itself.
-    network
-        Its weights.
+    weights
+        Kernel and bias of each layer, float32, the bottom's first.
     """
 
-    def __init__(self, document: Document, network: Network) -> None:
+    def __init__(self, document: Document, weights: Sequence[np.ndarray]) -> None:
         self.document = document
-        self.network = network
+        self.weights = tuple(weights)
 
     @property
     def answers(self) -> ArrayMessage:
@@ -95,42 +89,33 @@ class SplitNnHalf(HalfModel):
         """See `HalfModel.card`."""
         return Card.of(self.document)
 
-    @cached_property
-    def _serving(self) -> tf.Module:
-        return serving_module(self.document.encoder, self.network)
-
     def answer(self, rows: pa.Table | pa.RecordBatch, unknown: str = "") -> np.ndarray:
         """Return the follower's embedding, shape ``(n, embedding)``; the encoder has a place for unknown values."""
         del unknown
-        return np.asarray(self._serving.serve(**self.document.encoder.columns(rows))[EMBEDDING].numpy())
+        document = self.document
+        return forward.embedding(document.encoder.matrix(rows), self.weights, document.settings)
 
     def score(self, rows: pa.Table | pa.RecordBatch, answer: np.ndarray, unknown: str = "") -> np.ndarray:
         """Return the probability of label 1, shape ``(n,)``; the encoder has a place for unknown values."""
         del unknown
-        if answer.shape != (rows.num_rows, self.document.settings.embedding):
+        document = self.document
+        if answer.shape != (rows.num_rows, document.settings.embedding):
             raise ProtocolViolated(f"an embedding of shape {answer.shape} for {rows.num_rows} rows")
-        inputs = self.document.encoder.columns(rows) | {EMBEDDING: tf.constant(answer)}
-        return np.asarray(self._serving.serve(**inputs)[PROBABILITY].numpy())
+        return forward.probability(document.encoder.matrix(rows), answer, self.weights, document.settings)
 
     def save(self, folder: str) -> None:
         """Write the SavedModel, its weights and ``model.json``."""
-        (concrete,) = self._serving.serve._list_all_concrete_functions()
-        with tempfile.TemporaryDirectory() as place:
-            # TensorFlow writes to local disks only; fsspec takes it from there.
-            tf.saved_model.save(self._serving, place, signatures=concrete)
-            fs, target = filesystem(folder)
-            for file in sorted(Path(place).rglob("*")):
-                if file.is_file():
-                    name = f"{target}/{MODEL}/{file.relative_to(place).as_posix()}"
-                    fs.makedirs(name.rpartition("/")[0], exist_ok=True)
-                    fs.pipe_file(name, file.read_bytes())
+        from fedtasks.models.split_nn import serving  # TensorFlow: only where a half is written
+
+        document = self.document
+        serving.write(f"{folder}/{MODEL}", document.encoder, document.settings, document.role, self.weights)
         weights = io.BytesIO()
-        arrays = {f"w{index:03d}": weight.numpy() for index, weight in enumerate(self.network.weights)}
+        arrays = {f"w{index:03d}": weight for index, weight in enumerate(self.weights)}
         np.savez(weights, allow_pickle=False, **arrays)
         write_atomically(f"{folder}/{WEIGHTS}", weights.getvalue())
-        write_json(f"{folder}/{CARD}", to_plain(self.document))
+        write_json(f"{folder}/{CARD}", to_plain(document))
 
-    def hand_on(self, network: Network) -> None:
+    def hand_on(self, network: Half) -> None:
         """Give a new network these weights to go on from.
 
         Raises
@@ -139,7 +124,7 @@ class SplitNnHalf(HalfModel):
             The new network is of another shape.
         """
         try:
-            _assign(network, [weight.numpy() for weight in self.network.weights])
+            network.assign(self.weights)
         except ValueError:
             raise ConfigError(
                 "`embedding`, `hidden` or `top` differ from those of the version", field="start_from"
@@ -154,45 +139,13 @@ def load(manifest: Manifest, role: str) -> SplitNnHalf:
     DataCorrupt
         It is no split network.
     """
-    prepare_tensorflow()
     place = manifest.path(CARD)
     try:
         document = build(Document, read_json(place))
     except ConfigError as error:
         raise DataCorrupt(f"not a model: {error.detail}", where=place) from error
-    network = (LeaderHalf if role == LEADER else FollowerHalf)(document.encoder.width, document.settings, 0)
     with np.load(io.BytesIO(read_bytes(manifest.path(WEIGHTS))), allow_pickle=False) as arrays:
-        try:
-            _assign(network, [arrays[name] for name in sorted(arrays.files)])
-        except ValueError:
-            raise DataCorrupt("the weights are not those of this model", where=place) from None
-    return SplitNnHalf(document, network)
-
-
-def _assign(network: Network, weights: list[np.ndarray]) -> None:
-    """Set the weights of a network; raise `ValueError` if they are of another shape."""
-    if [weight.shape for weight in weights] != [tuple(weight.shape) for weight in network.weights]:
-        raise ValueError
-    for variable, weight in zip(network.weights, weights, strict=True):
-        variable.assign(weight)
-
-
-def serving_module(encoder: Encoder, half: Network) -> tf.Module:
-    """Return a module whose ``serve`` takes raw columns (and the embedding, at the leader) by name."""
-    module = tf.Module()
-    signature = encoder.signature
-    if isinstance(half, FollowerHalf):
-        module.bottom = half.bottom
-
-        def serve(**columns: tf.Tensor) -> dict[str, tf.Tensor]:
-            return {EMBEDDING: half.embed(encoder(columns))}
-    else:
-        module.bottom, module.top = half.bottom, half.top
-        signature[EMBEDDING] = tf.TensorSpec([None, half.peer_width], tf.float32, EMBEDDING)
-
-        def serve(**columns: tf.Tensor) -> dict[str, tf.Tensor]:
-            return {PROBABILITY: tf.sigmoid(half.logits(encoder(columns), columns[EMBEDDING]))}
-
-    module.serve = tf.function(serve)
-    module.serve.get_concrete_function(**signature)
-    return module
+        weights = [arrays[name] for name in sorted(arrays.files)]
+    if [weight.shape for weight in weights] != forward.shapes_of(document.encoder.width, document.settings, role):
+        raise DataCorrupt("the weights are not those of this model", where=place)
+    return SplitNnHalf(document, [weight.astype(np.float32, copy=False) for weight in weights])

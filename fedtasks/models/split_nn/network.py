@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Sequence
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from fedtasks.models.split_nn.forward import digest_of
 from fedtasks.models.split_nn.settings import TrainSettings
 
 
@@ -47,14 +48,21 @@ class Half:
         return [*self.weights, *self.optimizer.variables]
 
     @property
+    def arrays(self) -> list[np.ndarray]:
+        """The weights as they are now: kernel and bias of each layer, the bottom's first."""
+        return [weight.numpy() for weight in self.weights]
+
+    @property
     def digest(self) -> str:
         """SHA-256 (hex) over shapes and bytes of the weights."""
-        hasher = hashlib.sha256()
-        for weight in self.weights:
-            value = weight.numpy()
-            hasher.update(f"{value.dtype.str}{value.shape}".encode())
-            hasher.update(value.tobytes())
-        return hasher.hexdigest()
+        return digest_of(self.arrays)
+
+    def assign(self, weights: Sequence[np.ndarray]) -> None:
+        """Set the weights; raise `ValueError` if they are of another shape."""
+        if [weight.shape for weight in weights] != [tuple(weight.shape) for weight in self.weights]:
+            raise ValueError
+        for variable, weight in zip(self.weights, weights, strict=True):
+            variable.assign(weight)
 
     def penalty(self) -> tf.Tensor:
         """Return the L2 term of this half's loss."""

@@ -88,7 +88,7 @@ def train(context: TaskContext) -> Outcome:
             train_leader(network, features, labels, link, settings, checkpoints, context.report, meter)
         else:
             train_follower(network, features, link, settings, checkpoints, context.report)
-        found = half_digest(encoder, network)
+        found = half_digest(encoder, network.arrays)
         peer = exchange_digest(link, found)
     document = Document(
         run_id=context.config.run_id,
@@ -103,5 +103,5 @@ def train(context: TaskContext) -> Outcome:
         label_leak=meter.worst,
     )
     steps = settings.epochs * n_batches(len(features), settings)
-    half = SplitNnHalf(document, network)
+    half = SplitNnHalf(document, network.arrays)
     return training.conclude(context, half, start, n_rows=len(features), epochs=settings.epochs, steps=steps)
