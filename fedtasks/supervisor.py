@@ -99,6 +99,9 @@ def _start(work: Callable[[], int], libc: ctypes.CDLL) -> int:
         for kind in (signal.SIGTERM, signal.SIGUSR1, signal.SIGCHLD):
             signal.signal(kind, signal.SIG_DFL)
         code = work()
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        sys.stderr.flush()
     finally:
         os._exit(code)
 

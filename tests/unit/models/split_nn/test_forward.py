@@ -18,7 +18,7 @@ from fedtasks.models.split_nn.settings import TrainSettings
 WIDTHS: tuple[tuple[int, ...], ...] = ((), (1,), (32,), (64, 16), (8, 8, 8))
 
 
-@pytest.mark.parametrize(("hidden", "top"), itertools.product(WIDTHS, WIDTHS[:4]), ids=str)
+@pytest.mark.parametrize(("hidden", "top"), [*itertools.product(WIDTHS, WIDTHS[:4])], ids=str)
 def test_halves_equal_those_of_tensorflow(hidden: tuple[int, ...], top: tuple[int, ...]) -> None:
     settings = TrainSettings(hidden=hidden, top=top, embedding=5)
     rng = np.random.default_rng(len(hidden) * 10 + len(top))
@@ -26,7 +26,9 @@ def test_halves_equal_those_of_tensorflow(hidden: tuple[int, ...], top: tuple[in
     peers = rng.normal(scale=4, size=(200, 5)).astype(np.float32)
     leader, follower = LeaderHalf(7, settings, 3), FollowerHalf(7, settings, 4)
     for half in (leader, follower):  # biases are zero at first, and would hide a wrong order
-        half.assign([rng.normal(scale=0.5, size=weight.shape).astype(np.float32) for weight in half.arrays])
+        half.assign(
+            [rng.normal(scale=weight.shape[0] ** -0.5, size=weight.shape).astype(np.float32) for weight in half.arrays]
+        )
 
     for half, role in ((leader, "leader"), (follower, "follower")):
         assert [weight.shape for weight in half.arrays] == forward.shapes_of(7, settings, role)
