@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 
@@ -11,3 +12,12 @@ def is_alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):  # ended before it was opened, or read
         return False
+
+
+def running_with(last_argument: str) -> int:
+    """Return a process whose command line ends with this argument, 0 if there is none."""
+    for place in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if place.read_bytes().endswith(f"\0{last_argument}\0".encode()):
+                return int(place.parent.name)
+    return 0

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from fedtasks.runtime import warm
-from tests.support.processes import is_alive
+from tests.support.processes import is_alive, running_with
 
 # What a half does is the Python program that stands where its configuration would.
 PARENT = """
@@ -78,11 +78,7 @@ class Warm:
     @property
     def pid(self) -> int:
         """The process that serves; 0 if there is none."""
-        for stat in Path("/proc").glob("[0-9]*/cmdline"):
-            with contextlib.suppress(OSError):
-                if stat.read_bytes().endswith(f"{self.party}\0".encode()):
-                    return int(stat.parent.name)
-        return 0
+        return running_with(str(self.party))
 
 
 @pytest.fixture
