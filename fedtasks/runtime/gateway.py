@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import threading
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +19,9 @@ from fedtasks.runtime.task_config import TaskConfig
 from fedtasks.wire.v1 import model_pb2, worker_pb2
 
 log = logging.getLogger(__name__)
+
+PROGRESS_EVERY_S = 2.0
+"""So often, at most, a half says how far it has come: each time is a request to the gateway and a row in its store."""
 
 
 class GatewayContext(LocalContext):
@@ -34,6 +39,9 @@ class GatewayContext(LocalContext):
         super().__init__(config, party)
         self._client = client
         self._links: list[GrpcLink] = []
+        self._reporting = threading.Lock()
+        self._held: Mapping[str, Any] | None = None
+        self._told_at = -PROGRESS_EVERY_S
 
     def open_link(self, facts: Mapping[str, str]) -> Link:
         """See `TaskContext.open_link`."""
@@ -64,7 +72,21 @@ class GatewayContext(LocalContext):
         self._client.publish_model(config.run_id, config.half, config.attempt, version, consumed, metrics)
 
     def report(self, progress: Mapping[str, Any] | None = None, *, step: int = 0, **metrics: float) -> None:
-        """See `TaskContext.report`."""
+        """See `TaskContext.report`; mere progress goes out every two seconds at most, metrics at once.
+
+        Notes
+        -----
+        Without arguments it sends what has been held back.
+        """
+        with self._reporting:  # some report from a thread of their own
+            self._held = progress or self._held
+            if progress is not None and not metrics and time.monotonic() - self._told_at < PROGRESS_EVERY_S:
+                return
+            self._told_at = time.monotonic()
+            self._send(self._held, step, metrics)
+            self._held = None
+
+    def _send(self, progress: Mapping[str, Any] | None, step: int, metrics: Mapping[str, float]) -> None:
         config = self.config
         disclosures = [
             worker_pb2.Disclosure(name=name, messages=each.messages, items=each.items, bytes=each.bytes)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from fedtasks.models.split_nn.settings import TrainSettings
 WIDTHS: tuple[tuple[int, ...], ...] = ((), (1,), (32,), (64, 16), (8, 8, 8))
 
 
-@pytest.mark.parametrize(("hidden", "top"), [*itertools.product(WIDTHS, WIDTHS[:4])], ids=str)
+@pytest.mark.parametrize(("hidden", "top"), [*zip(WIDTHS, reversed(WIDTHS), strict=True)], ids=str)
 def test_halves_equal_those_of_tensorflow(hidden: tuple[int, ...], top: tuple[int, ...]) -> None:
     settings = TrainSettings(hidden=hidden, top=top, embedding=5)
     rng = np.random.default_rng(len(hidden) * 10 + len(top))

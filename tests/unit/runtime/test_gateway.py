@@ -1,0 +1,68 @@
+"""A half's reports: mere progress is paced, metrics and the last word are not lost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedtasks.link.client import GatewayClient
+from fedtasks.runtime import gateway
+from fedtasks.runtime.gateway import GatewayContext
+from fedtasks.runtime.task_config import TaskConfig
+from tests.support.halves import party_of
+
+
+class Clock:
+    now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+class Client(GatewayClient):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[Any, int, dict[str, float]]] = []
+
+    def report(self, *_: Any, progress: Any = None, step: int = 0, metrics: Any = None, **__: Any) -> None:
+        self.told.append((progress, step, dict(metrics)))
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    found = Clock()
+    monkeypatch.setattr(gateway, "time", found)
+    return found
+
+
+def test_progress_is_told_every_two_seconds_and_at_the_end(tmp_path: Path, clock: Clock) -> None:
+    config = TaskConfig(tmp_path, "credit.day.1", "train", 1, "follower", "leader", {})
+    client = Client()
+    context = GatewayContext(config, party_of(tmp_path, "leader"), client)
+    for done in range(100):
+        context.report({"done": done})
+        clock.now += 0.05
+    assert [progress["done"] for progress, _, _ in client.told] == [0, 40, 80]
+    context.report({"done": 100}, step=3, loss=0.5)
+    assert client.told[3] == ({"done": 100}, 3, {"loss": 0.5})
+    context.report(None, step=4, loss=0.4)
+    assert client.told[4] == (None, 4, {"loss": 0.4})
+    context.report({"done": 101})
+    assert len(client.told) == 5
+    context.report()
+    assert client.told[5] == ({"done": 101}, 0, {})
+    context.report()
+    assert client.told[6] == (None, 0, {})
+
+
+def test_metrics_take_held_progress_along(tmp_path: Path, clock: Clock) -> None:
+    config = TaskConfig(tmp_path, "credit.day.1", "train", 1, "follower", "leader", {})
+    client = Client()
+    context = GatewayContext(config, party_of(tmp_path, "leader"), client)
+    context.report({"done": 1})
+    context.report({"done": 2})
+    context.report(None, step=1, auc=0.8)
+    assert client.told == [({"done": 1}, 0, {}), ({"done": 2}, 1, {"auc": 0.8})]
