@@ -16,7 +16,7 @@ MODULES = (
 """What DAG files and operators need. None of it starts a thread when it is imported, so that forking stays safe."""
 
 
-@hookimpl  # type: ignore[untyped-decorator]
+@hookimpl
 def on_starting(component: object) -> None:
     """Import `MODULES` in the scheduler, whose local executor forks tasks, and in the dag processor.
 

@@ -156,7 +156,10 @@ def algorithms(run_id: str, party: LocalParty | None = None) -> dict[int, dict[s
     found = {}
     for cmdline in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            arguments = cmdline.read_text().rstrip("\0").split("\0")
+            # One that was forked has a title, whose words are apart by spaces.
+            arguments = cmdline.read_text().replace("\0", " ").split()
+            if not arguments:
+                continue
             if not arguments[-1].endswith("config.json") or any(word.endswith("supervisor.py") for word in arguments):
                 continue
             config = json.loads(Path(arguments[-1]).read_text())

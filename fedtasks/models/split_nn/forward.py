@@ -72,7 +72,7 @@ def _dense(rows: np.ndarray, weights: Sequence[np.ndarray]) -> np.ndarray:
     *hidden, (kernel, bias) = _layers(weights)
     for each, shift in hidden:
         rows = np.maximum(rows @ each + shift, 0)
-    return rows @ kernel + bias
+    return np.asarray(rows @ kernel + bias)
 
 
 def _layers(weights: Sequence[np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
