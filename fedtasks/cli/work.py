@@ -22,9 +22,9 @@ def task_run(
 ) -> None:
     """Run one half of a task; its outcome or failure appears beside CONFIG. Operators call this."""
     from fedtasks.data.arrow import without_pandas
-    from fedtasks.runtime.process import end, is_own, run_named
+    from fedtasks.runtime.process import end, is_ready_made, run_named
 
-    if not is_own(entry):
+    if is_ready_made(entry):
         without_pandas()
     end(entry, run_named(entry, config))
 

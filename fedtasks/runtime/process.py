@@ -18,6 +18,7 @@ from fedtasks import private
 from fedtasks.config import load_party
 from fedtasks.dataclass_io import build, to_plain
 from fedtasks.errors import ConfigError, FedtasksError, ProcessFailed
+from fedtasks.kinds import kinds
 from fedtasks.link.client import GatewayClient
 from fedtasks.runtime.context import Entry, Outcome, TaskContext
 from fedtasks.runtime.gateway import GatewayContext
@@ -80,22 +81,22 @@ def run_named(entry: str, config_file: Path) -> int:
 
 
 def end(entry: str, code: int) -> NoReturn:
-    """End this process with an exit code: at once where the half is one of fedtasks, which has closed all that it used.
+    """End this process with an exit code: at once where the half is ready-made, which has closed all that it used.
 
     Notes
     -----
     Cost: an interpreter that has imported TensorFlow takes a CPU second to end by itself. Functions of one's own may
     have registered what is to be done at the end.
     """
-    if not is_own(entry):
+    if is_ready_made(entry):
         flush()
         os._exit(code)
     raise SystemExit(code)
 
 
-def is_own(entry: str) -> bool:
-    """Whether an entry is a function of one's own, not one of fedtasks."""
-    return not entry.startswith("fedtasks.")
+def is_ready_made(entry: str) -> bool:
+    """Whether an entry is that of a kind, not a function of one's own."""
+    return any(kind.entry == entry for kind in kinds().values())
 
 
 def flush() -> None:

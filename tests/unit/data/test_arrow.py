@@ -1,0 +1,45 @@
+"""Ready-made halves run without pandas, and whoever wants it may still have it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+HALVES = """
+import sys, tempfile
+from pathlib import Path
+from fedtasks.data.arrow import without_pandas
+without_pandas()
+from fedtasks.authoring.sample import sample_pair
+from fedtasks.authoring.trial import try_out
+from fedtasks.pipeline.catalogue import align, evaluate, intersect, train_secureboost
+folder = Path(tempfile.mkdtemp())
+steps = [intersect(scheme="oprf"), align(), train_secureboost(trees=1, key_bits=2048), evaluate()]
+tried = [each.step for each in try_out(steps, sample_pair(folder, shared=60), folder, partition="2026-11-21")]
+print(len(tried), sorted({"pandas", "tensorflow", "pyspark", "sklearn"} & set(sys.modules)))
+"""
+LATER = """
+import sys, warnings
+warnings.simplefilter("error")
+from fedtasks.data.arrow import without_pandas
+without_pandas()
+import pyarrow as pa
+pa.array(["a"])
+before = "pandas" in sys.modules
+import pandas
+print(before, pandas.DataFrame({"a": [1]}).a.sum(), pa.table(pandas.DataFrame({"a": [1]})).num_rows)
+"""
+
+
+def printed_by(program: str) -> str:
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_ready_made_halves_import_neither_pandas_nor_tensorflow() -> None:
+    assert printed_by(HALVES) == "4 []"
+
+
+def test_pandas_can_be_imported_by_whoever_needs_it() -> None:
+    assert printed_by(LATER) == "False 1 1"
