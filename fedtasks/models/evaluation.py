@@ -63,17 +63,16 @@ def evaluate(labels: npt.ArrayLike, scores: npt.ArrayLike) -> dict[str, float]:
     TrainingDiverged
         A score is not a finite number.
     """
-    from sklearn import metrics  # training goes without
-
     truth, probability = _checked(labels, scores)
-    false_rate, true_rate, _ = metrics.roc_curve(truth, probability, drop_intermediate=False)
+    false_rate, true_rate = _roc(truth, probability)
     predicted = probability >= THRESHOLD
+    of_label = np.where(truth == 1, probability, 1 - probability)
     return {
-        "auc": float(metrics.auc(false_rate, true_rate)),
+        "auc": float(np.trapezoid(true_rate, false_rate)),
         "ks": float(np.max(true_rate - false_rate)),
         "accuracy": float(np.mean(predicted == (truth == 1))),
-        "f1": float(metrics.f1_score(truth, predicted, zero_division=0.0)),
-        "log_loss": float(metrics.log_loss(truth, probability)),
+        "f1": _f1(truth == 1, predicted),
+        "log_loss": _log_loss(of_label),
     }
 
 
@@ -92,17 +91,14 @@ def evaluate_classes(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> dic
     dict
         ``accuracy`` (the likeliest class is the label), ``f1`` (mean over the classes that occur) and ``log_loss``.
     """
-    from sklearn import metrics  # training goes without
-
     truth, values = np.asarray(labels), _finite(probabilities)
     if not len(truth):
         raise LabelInvalid("there is no row to measure on")
     predicted = values.argmax(axis=1)
-    of_label = np.clip(values[np.arange(len(truth)), truth], np.finfo(np.float64).eps, 1)
     return {
         "accuracy": float(np.mean(predicted == truth)),
-        "f1": float(metrics.f1_score(truth, predicted, average="macro", labels=np.unique(truth), zero_division=0.0)),
-        "log_loss": float(-np.mean(np.log(of_label))),
+        "f1": float(np.mean([_f1(truth == each, predicted == each) for each in np.unique(truth)])),
+        "log_loss": _log_loss(values[np.arange(len(truth)), truth]),
     }
 
 
@@ -166,9 +162,29 @@ def bins(labels: npt.ArrayLike, scores: npt.ArrayLike, *, most: int = 100) -> li
 
 def auc(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
     """Return the area under the ROC curve; scores may be of any range. Raises as `evaluate`."""
-    from sklearn import metrics  # training goes without
+    false_rate, true_rate = _roc(*_checked(labels, scores))
+    return float(np.trapezoid(true_rate, false_rate))
 
-    return float(metrics.roc_auc_score(*_checked(labels, scores)))
+
+def _roc(truth: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ROC curve, from the highest score down: the shares of labels 0 and of labels 1 that lie above."""
+    order = np.argsort(-scores, kind="stable")
+    above = np.cumsum(truth[order] == 1)
+    # Equal scores are one step of the curve: that counts ties one half.
+    last = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)
+    true, false = above[last], last + 1 - above[last]
+    return np.append(0, false) / false[-1], np.append(0, true) / true[-1]
+
+
+def _f1(truth: np.ndarray, predicted: np.ndarray) -> float:
+    """Return the harmonic mean of precision and recall, 0 where neither is defined."""
+    found = truth.sum() + predicted.sum()
+    return float(2 * (truth & predicted).sum() / found) if found else 0.0
+
+
+def _log_loss(of_label: np.ndarray) -> float:
+    """Return the mean of the negative logarithms of the labels' probabilities, none of them taken as 0."""
+    return float(-np.mean(np.log(np.clip(of_label, np.finfo(np.float64).eps, 1))))
 
 
 def _checked(labels: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[np.ndarray, np.ndarray]:

@@ -8,9 +8,10 @@ import sys
 
 import numpy as np
 import pytest
+from sklearn import metrics
 
 from fedtasks.errors import LabelInvalid, TrainingDiverged
-from fedtasks.models.evaluation import MIN_BIN_ROWS, auc, bins, evaluate
+from fedtasks.models.evaluation import MIN_BIN_ROWS, auc, bins, evaluate, evaluate_classes
 
 
 def pairs_auc(labels: np.ndarray, scores: np.ndarray) -> float:
@@ -47,6 +48,25 @@ def test_evaluate_many_ties_equals_pairs_and_distributions(seed: int) -> None:
     assert found["auc"] == pytest.approx(pairs_auc(labels, scores), abs=1e-12)
     assert found["ks"] == pytest.approx(distribution_ks(labels, scores), abs=1e-12)
     assert auc(labels, 10 * scores - 3) == pytest.approx(found["auc"], abs=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_metrics_equal_those_of_scikit_learn(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 2, 500)
+    scores = np.round(rng.random(500), 1 + seed)
+    found = evaluate(labels, scores)
+    assert found["auc"] == pytest.approx(metrics.roc_auc_score(labels, scores), abs=1e-12)
+    assert found["f1"] == pytest.approx(metrics.f1_score(labels, scores >= 0.5), abs=1e-12)
+    assert found["log_loss"] == pytest.approx(metrics.log_loss(labels, scores), abs=1e-9)
+    assert auc(labels, scores.astype(np.float32)) == pytest.approx(found["auc"], abs=1e-12)
+    classes = rng.integers(0, 4, 500)
+    probabilities = rng.dirichlet(np.ones(5), 500)
+    several = evaluate_classes(classes, probabilities)
+    predicted = probabilities.argmax(axis=1)
+    macro = metrics.f1_score(classes, predicted, average="macro", labels=range(4), zero_division=0.0)
+    assert several["f1"] == pytest.approx(macro, abs=1e-12)
+    assert several["log_loss"] == pytest.approx(metrics.log_loss(classes, probabilities, labels=range(5)), abs=1e-9)
 
 
 def test_evaluate_constant_scores_says_nothing_was_learnt() -> None:
