@@ -21,11 +21,8 @@ def task_run(
     config: Annotated[Path, typer.Argument(help="The task's configuration, JSON.")],
 ) -> None:
     """Run one half of a task; its outcome or failure appears beside CONFIG. Operators call this."""
-    from fedtasks.data.arrow import without_pandas
-    from fedtasks.runtime.process import end, is_ready_made, run_named
+    from fedtasks.runtime.process import end, run_named
 
-    if is_ready_made(entry):
-        without_pandas()
     end(entry, run_named(entry, config))
 
 

@@ -11,11 +11,13 @@ import logging
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
 from fedtasks import private
 from fedtasks.config import load_party
+from fedtasks.data.lean import lean_imports
 from fedtasks.dataclass_io import build, to_plain
 from fedtasks.errors import ConfigError, FedtasksError, ProcessFailed
 from fedtasks.kinds import kinds
@@ -73,9 +75,11 @@ def run_named(entry: str, config_file: Path) -> int:
     """
 
     def half(context: TaskContext) -> Outcome:
-        from fedtasks.runtime.function import entry_at
+        with lean_imports() if entry.startswith("fedtasks.") else nullcontext():
+            from fedtasks.runtime.function import entry_at
 
-        return entry_at(entry)(context)
+            found = entry_at(entry)
+        return found(context)
 
     return run(half, config_file)
 

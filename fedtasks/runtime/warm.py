@@ -212,12 +212,12 @@ def _redirect(output: int) -> None:
 
 def _import() -> None:
     """Import what most halves need; nothing that starts a thread of its own, of which a fork has no copy."""
-    from fedtasks.data.arrow import without_pandas
+    from fedtasks.data.lean import lean_imports
     from fedtasks.kinds import kinds
 
-    without_pandas()
-    for module in ("fedtasks.runtime.process", *(kind.module for kind in kinds().values() if kind.forks)):
-        importlib.import_module(module)
+    with lean_imports():
+        for module in ("fedtasks.runtime.process", *(kind.module for kind in kinds().values() if kind.forks)):
+            importlib.import_module(module)
     gc.collect()
     gc.freeze()  # what is never looked at is never copied
 

@@ -1,4 +1,4 @@
-"""Ready-made halves run without pandas, and whoever wants it may still have it."""
+"""Ready-made halves run without pandas and scikit-learn, and whoever wants them may still have them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import sys
 HALVES = """
 import sys, tempfile
 from pathlib import Path
-from fedtasks.data.arrow import without_pandas
-without_pandas()
+from fedtasks.data.lean import lean_imports
+with lean_imports():
+    import fedtasks.runtime.function
 from fedtasks.authoring.sample import sample_pair
 from fedtasks.authoring.trial import try_out
 from fedtasks.pipeline.catalogue import align, evaluate, intersect, train_secureboost
@@ -21,13 +22,26 @@ print(len(tried), sorted({"pandas", "tensorflow", "pyspark", "sklearn"} & set(sy
 LATER = """
 import sys, warnings
 warnings.simplefilter("error")
-from fedtasks.data.arrow import without_pandas
-without_pandas()
+from fedtasks.data.lean import lean_imports
+with lean_imports():
+    try:
+        import pandas
+    except ImportError:
+        pass
 import pyarrow as pa
 pa.array(["a"])
 before = "pandas" in sys.modules
-import pandas
+import pandas, sklearn
 print(before, pandas.DataFrame({"a": [1]}).a.sum(), pa.table(pandas.DataFrame({"a": [1]})).num_rows)
+"""
+
+
+TRAINING = """
+import sys
+from fedtasks.data.lean import lean_imports
+with lean_imports():
+    import fedtasks.models.split_nn.training
+print(sorted({"pandas", "sklearn"} & set(sys.modules)), "tensorflow" in sys.modules)
 """
 
 
@@ -43,3 +57,7 @@ def test_ready_made_halves_import_neither_pandas_nor_tensorflow() -> None:
 
 def test_pandas_can_be_imported_by_whoever_needs_it() -> None:
     assert printed_by(LATER) == "False 1 1"
+
+
+def test_training_of_the_split_network_imports_tensorflow_alone() -> None:
+    assert printed_by(TRAINING) == "[] True"
