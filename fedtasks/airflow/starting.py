@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import socket
@@ -16,6 +17,8 @@ from typing import Protocol
 from fedtasks import supervisor
 from fedtasks.pipeline.step import Step
 from fedtasks.runtime import warm
+
+log = logging.getLogger(__name__)
 
 _KILLED = 128 + signal.SIGKILL
 _CODE_BYTES = 16
@@ -112,6 +115,7 @@ async def start(step: Step, config: Path, party_file: Path) -> Started:
         forked = await _fork(step.entry, config, party_file)
         if forked is not None:
             return forked
+        log.info("The half is started by itself: there is no warm parent that is like this process")
     return await spawn(step.command(config), config.parent)
 
 
