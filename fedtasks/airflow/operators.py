@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Never
 
 from airflow.sdk import BaseOperator
+from airflow.sdk.bases.xcom import BaseXCom
 from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import (
     AirflowException,
     AirflowFailException,
     AirflowRuntimeError,
     AirflowSkipException,
+    DownstreamTasksSkipped,
 )
 
 from fedtasks.airflow.form import WAIT
@@ -30,7 +32,7 @@ from fedtasks.config import Party
 from fedtasks.dataclass_io import to_plain
 from fedtasks.digests import digest
 from fedtasks.errors import DeadlinePassed, FedtasksError, RunUnknown
-from fedtasks.names import half_name
+from fedtasks.names import APPROVE, half_name
 from fedtasks.pipeline.shared import check_models, check_shared, initiate
 from fedtasks.pipeline.step import Step, shards_of
 from fedtasks.reports.runs import BIN, IMPORTANCE
@@ -98,6 +100,8 @@ class OpenRunOperator(BaseOperator):
             The partition is done, or another DAG run is at it: what follows is skipped, and that is no failure.
         AirflowFailException
             The run was refused; the text names the reason and who must act.
+        DownstreamTasksSkipped
+            The run is open and asks no person: the task that would await the answer is skipped, and no other.
         """
         from fedtasks.airflow.starting import warming
         from fedtasks.wire.v1 import worker_pb2
@@ -126,7 +130,12 @@ class OpenRunOperator(BaseOperator):
                     raise AirflowSkipException(f"Run {run.run_id} has done this partition; `force` repeats it")
                 if response.opening == worker_pb2.OPENING_ALREADY_RUNNING:
                     raise AirflowSkipException(f"Run {run.run_id} is at this partition in DAG run {run.dag_run_id}")
-                return self._take_up(client, hook.party, run)
+                opened = self._take_up(client, hook.party, run)
+                if not run.HasField("approval") and APPROVE in self.downstream_task_ids:
+                    # A task that has nothing to do would cost as much time as any other.
+                    ti.xcom_push(key=BaseXCom.XCOM_RETURN_KEY, value=opened)
+                    raise DownstreamTasksSkipped(tasks=[APPROVE])
+                return opened
 
     def _tell(self, hook: FedtasksHook, error: FedtasksError, **asked: str) -> None:
         """Let this party's gateway keep and show why nothing is asked for."""

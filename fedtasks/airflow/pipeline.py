@@ -11,7 +11,7 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self
 
-from airflow.sdk import DAG, CronPartitionTimetable, PartitionedAtRuntime, TaskGroup, chain
+from airflow.sdk import DAG, CronPartitionTimetable, PartitionedAtRuntime, TaskGroup, TriggerRule, chain
 from airflow.sdk.definitions.timetables.simple import NullTimetable
 
 from fedtasks.airflow import form
@@ -118,13 +118,22 @@ class federated:  # noqa: N801 - reads as a verb where it is used
         self._group.default_args = {**DEFAULT_ARGS, **self._group.dag.default_args}
         self._group.__enter__()
         self._opened = OpenRunOperator(task_id=OPEN_RUN, steps=())
-        self._last: Any = ApproveOperator(task_id=APPROVE, wait=self._approval_wait)
-        chain(self._opened, self._last)
+        self._approve = ApproveOperator(task_id=APPROVE, wait=self._approval_wait)
+        chain(self._opened, self._approve)
+        self._last: Any = self._approve
         if self._data_wait is not None:
-            landed = AwaitDataOperator(task_id=DATA, wait=self._data_wait)
-            chain(self._last, landed)
-            self._last = landed
+            self._append(AwaitDataOperator(task_id=DATA, wait=self._data_wait))
         return self
+
+    def _append(self, added: Any) -> None:
+        """Put a task, or a group of tasks, behind what is there."""
+        chain(self._last, added)
+        if self._last is self._approve:
+            # `open_run` skips `approve` where nobody is asked; what follows runs if the run is open all the same.
+            chain(self._opened, added)
+            for task in added.get_roots() if isinstance(added, TaskGroup) else [added]:
+                task.trigger_rule = TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS
+        self._last = added
 
     def add(self, step: Step) -> FederatedTaskOperator | TaskGroup:
         """Add a step behind those that are there, and return its task, or the group of its tasks."""
@@ -134,8 +143,7 @@ class federated:  # noqa: N801 - reads as a verb where it is used
             raise ConfigError(f"`{step.name}` stands twice", field="steps")
         self._steps.append(step)
         added = _tasks(step, self._wait)
-        chain(self._last, added)
-        self._last = added
+        self._append(added)
         return added
 
     def __exit__(
@@ -143,7 +151,7 @@ class federated:  # noqa: N801 - reads as a verb where it is used
     ) -> None:
         if kind is None:
             self._opened.steps = tuple(self._steps)
-            chain(self._last, CloseRunOperator(task_id=CLOSE_RUN, wait=self._wait))
+            self._append(CloseRunOperator(task_id=CLOSE_RUN, wait=self._wait))
             dag = self._opened.dag
             if isinstance(dag.timetable, NullTimetable):
                 dag.timetable = PartitionedAtRuntime()

@@ -226,7 +226,7 @@ class LocalAirflow:
         """
         if not self._database.startswith("sqlite"):
             return {}
-        timeout_s = 0.5 if component == "api-server" else 30
+        timeout_s = 2 if component == "api-server" else 30
         return {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"{self._database}?timeout={timeout_s}"}
 
     def _configure(self) -> None:

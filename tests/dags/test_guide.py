@@ -63,7 +63,7 @@ def test_snippet_parses_and_takes_a_partition(path: Path) -> None:
 
 def test_run_inside_a_dag_stands_between_its_own_tasks_and_is_tried_again() -> None:
     (dag,) = load(SNIPPETS / "shared_people.py").values()
-    assert dag.get_task("psi").upstream_task_ids == {"approve", "refresh"}
+    assert dag.get_task("psi").upstream_task_ids == {"open_run", "approve", "refresh"}
     assert dag.get_task("align").downstream_task_ids == {"close_run", "report"}
     assert (dag.get_task("psi").retries, dag.get_task("psi").retry_delay) == (2, timedelta(seconds=5))
     assert dag.get_task("refresh").retries == 0

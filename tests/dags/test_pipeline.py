@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from airflow.sdk import TriggerRule
 
 from fedtasks.airflow.pipeline import (
     FederatedDag,
@@ -32,10 +33,14 @@ def form(dag: FederatedDag) -> dict[str, Any]:
 
 def test_federated_dag_runs_its_steps_between_open_and_close(party_file: Path) -> None:
     dag = FederatedDag("credit", steps=STEPS)
-    order = ["open_run"]
+    assert dag.get_task("open_run").downstream_task_ids == {"approve", "psi"}
+    order = ["open_run", "approve"]
     while following := list(dag.get_task(order[-1]).downstream_task_ids):
         order += following
     assert order == ["open_run", "approve", "psi", "align", "train", "evaluate", "close_run"]
+    # What follows runs though `approve` was skipped, and not if `open_run` was.
+    rules = {task.task_id for task in dag.tasks if task.trigger_rule == TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS}
+    assert rules == {"psi"}
     assert {(task.retries, task.retry_delay) for task in dag.tasks} == {(2, timedelta(seconds=5))}
 
 
@@ -48,6 +53,9 @@ def test_step_in_stages_is_a_group_with_a_mapped_task_for_each_shard(party_file:
     ]
     for task, following in itertools.pairwise([*order, "align", "close_run"]):
         assert following in dag.get_task(task).downstream_task_ids
+    rules = {task.task_id for task in dag.tasks if task.trigger_rule == TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS}
+    assert rules == {"psi.shards"}
+    assert dag.get_task("psi.shards").upstream_task_ids == {"open_run", "approve"}
     assert [task.task_id for task in dag.tasks if task.is_mapped] == ["psi.send", "psi.answer"]
     one = dag.get_task("psi.send").unmap({"shard": 2})
     assert (one.task_id, one.federated_task, one.retries) == ("psi.send", "psi.send[2]", 2)

@@ -48,7 +48,7 @@ def test_daily_backfill_names_every_day_once(party_file: Path) -> None:
 
 def test_daily_pipeline_waits_for_data_behind_the_approval(party_file: Path) -> None:
     dag = FederatedDag("credit", steps=[intersect()], schedule=fed.daily())
-    assert dag.get_task("data").upstream_task_ids == {"approve"}
+    assert dag.get_task("data").upstream_task_ids == {"open_run", "approve"}
     assert dag.get_task("data").downstream_task_ids == {"psi"}
     assert not FederatedDag("other", steps=[intersect()], schedule=fed.when_landed()).has_task("data")
 

@@ -13,7 +13,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException, TaskDeferred
+from airflow.sdk.exceptions import (
+    AirflowException,
+    AirflowFailException,
+    AirflowSkipException,
+    DownstreamTasksSkipped,
+    TaskDeferred,
+)
 
 from fedtasks.airflow import operators
 from fedtasks.airflow.operators import (
@@ -24,6 +30,7 @@ from fedtasks.airflow.operators import (
     ShardsOperator,
     is_final,
 )
+from fedtasks.airflow.pipeline import FederatedDag
 from fedtasks.errors import (
     ColumnMissing,
     DeadlinePassed,
@@ -107,6 +114,24 @@ def test_open_run_as_initiator_asks_and_tells(
     assert (asked["peer"], asked["partition"], asked["ticket_id"]) == ("shop", "2026-11-21", "")
     assert json.loads(asked["config_json"]) == SHARED
     assert [(step.name, step.digest) for step in asked["steps"]] == [("train", STEP.digest)]
+
+
+@pytest.mark.parametrize("asks", [False, True])
+def test_open_run_skips_the_approval_that_nobody_is_asked_for(
+    gateway: FakeGateway, context: dict[str, Any], party_file: Path, asks: bool
+) -> None:
+    pushed: dict[str, Any] = {}
+    context["ti"].xcom_push = lambda key, value: pushed.update({key: value})
+    open_run = FederatedDag("credit", steps=[STEP]).get_task("open_run")
+    if asks:
+        gateway.run.approval.state = "asked"
+        assert execute(open_run, context)["run_id"] == RUN_ID
+        assert pushed == {}
+        return
+    with pytest.raises(DownstreamTasksSkipped) as caught:
+        execute(open_run, context)
+    assert caught.value.tasks == ["approve"]
+    assert pushed["return_value"]["run_id"] == RUN_ID
 
 
 def test_open_run_as_responder_takes_up_what_was_started(
