@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -100,3 +102,19 @@ def test_half_whose_dataset_is_declared_anew_fails_before_it_begins(tmp_path: Pa
 
     assert run(half, tmp_path / "config.json") == 1
     assert json.loads((tmp_path / FAILURE).read_text(encoding="utf-8"))["code"] == "DATA_DECLARED_ANEW"
+
+
+@pytest.mark.parametrize(
+    ("entry", "late"), [("fedtasks.psi.offline:run", ""), ("mine:half", "late"), ("/dags/mine.py:half", "late")]
+)
+def test_ready_made_half_ends_at_once_and_one_of_ones_own_as_python_does(entry: str, late: str) -> None:
+    program = f"""
+import atexit
+from fedtasks.runtime.process import end
+atexit.register(print, "late")
+print("printed")
+end({entry!r}, 3)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (3, "")
+    assert done.stdout.split() == ["printed", *late.split()]
