@@ -97,7 +97,7 @@ def _name(party_file: Path) -> str:
     return hashlib.sha256(str(party_file).encode()).hexdigest()[:16]
 
 
-def _is_this_user(connection: socket.socket) -> int:
+def _peer_of(connection: socket.socket) -> int:
     """Return the process at the other end, 0 if it is not one of this user that can be seen from here."""
     found = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     pid, user, _ = _CREDENTIALS.unpack(found)
@@ -165,7 +165,7 @@ def ask(
     try:
         with private.PrivateFolder(_folder(), {os.geteuid()}) as folder:
             connection.connect(folder.place(_name(party_file)))
-        if _is_this_user(connection):
+        if _peer_of(connection):
             socket.send_fds(connection, [json.dumps(request).encode()], [output])
             if connection.recv(len(STARTED)) == STARTED:
                 return connection
@@ -199,7 +199,8 @@ def main(argv: Sequence[str]) -> None:
         try:
             _serve(listener, like)
         finally:
-            os.unlink(place)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(place)
 
 
 def _redirect(output: int) -> None:
@@ -247,7 +248,7 @@ def _guard(connection: socket.socket, like: str) -> None:
     """Become the guard of the half that a connection asks for."""
     os.setsid()
     connection.settimeout(_REQUEST_TIMEOUT_S)
-    asking = _is_this_user(connection)
+    asking = _peer_of(connection)
     message, received, _, _ = socket.recv_fds(connection, _REQUEST_BYTES, 1)
     request = json.loads(message)
     if not asking or request["likeness"] != like or len(received) != 1:
