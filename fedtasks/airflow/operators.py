@@ -134,7 +134,7 @@ class OpenRunOperator(BaseOperator):
                 if not run.HasField("approval") and APPROVE in self.downstream_task_ids:
                     # A task that has nothing to do would cost as much time as any other.
                     ti.xcom_push(key=BaseXCom.XCOM_RETURN_KEY, value=opened)
-                    raise DownstreamTasksSkipped(tasks=[APPROVE])
+                    raise DownstreamTasksSkipped(tasks=[APPROVE])  # type: ignore[no-untyped-call]
                 return opened
 
     def _tell(self, hook: FedtasksHook, error: FedtasksError, **asked: str) -> None:
