@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Never
 
-from airflow.sdk import BaseOperator
+from airflow.sdk import BaseOperator, TriggerRule
 from airflow.sdk.bases.xcom import BaseXCom
 from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import (
@@ -212,6 +212,7 @@ class ShardsOperator(BaseOperator):
     def execute(self, context: Context) -> list[int]:
         """Return their numbers, from 0 on."""
         ti = context["ti"]
+        skip_with_others(self, ti)
         with airflow_errors(ti), FedtasksHook(self.fedtasks_conn_id).client() as client:
             run = client.get_run(run_id=run_id_of(ti, self.open_run_task_id)).run
             return list(range(shards_of(json.loads(run.config_json)["steps"][self.step.name])))
@@ -223,6 +224,23 @@ def run_id_of(ti: Any, open_run_task_id: str) -> str:
     if not opened:
         raise RunUnknown(f"task `{open_run_task_id}` has opened no run")
     return str(opened["run_id"])
+
+
+def skip_with_others(task: BaseOperator, ti: Any) -> None:
+    """Skip a task with every one before it but `approve`: the rule by which it runs without that overlooks the others.
+
+    Raises
+    ------
+    AirflowSkipException
+        A task of the user's before it was skipped.
+    """
+    others = sorted(task.upstream_task_ids - {OPEN_RUN, APPROVE})
+    if task.trigger_rule != TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS or not others:
+        return
+    states = ti.get_task_states(dag_id=ti.dag_id, task_ids=others, run_ids=[ti.run_id])[ti.run_id]
+    skipped = [name for name in others if states.get(name) == "skipped"]
+    if skipped:
+        raise AirflowSkipException(f"{', '.join(skipped)} before it was skipped")
 
 
 class MeetingOperator(BaseOperator):
@@ -261,7 +279,14 @@ class MeetingOperator(BaseOperator):
         self.fedtasks_conn_id = fedtasks_conn_id
 
     def execute(self, context: Context) -> Any:
-        """Meet the other half, deferring until it is there, then do this half's part."""
+        """Meet the other half, deferring until it is there, then do this half's part.
+
+        Raises
+        ------
+        AirflowSkipException
+            A task of the user's before it was skipped.
+        """
+        skip_with_others(self, context["ti"])
         return self._proceed(context)
 
     def resume(self, context: Context, event: str, **state: Any) -> Any:

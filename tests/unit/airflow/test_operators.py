@@ -6,13 +6,14 @@ import json
 import os
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import (
     AirflowException,
     AirflowFailException,
@@ -223,6 +224,29 @@ def test_open_run_says_what_is_wrong_with_the_form_even_without_a_gateway(
 
 
 # --------------------------------------------------------------------------------------------------------- a half
+@pytest.mark.parametrize("state", ["success", "skipped"])
+def test_first_step_is_skipped_with_a_task_of_the_users_before_it(
+    gateway: FakeGateway, context: dict[str, Any], state: str
+) -> None:
+    with FederatedDag("credit", steps=[replace(STEP, name="first"), STEP]) as dag:
+        gate = BaseOperator(task_id="gate")
+        gate >> dag.get_task("first")
+    asked: list[dict[str, Any]] = []
+
+    def get_task_states(**of: Any) -> dict[str, dict[str, str]]:
+        asked.append(of)
+        return {"manual-1": {"gate": state}}
+
+    context["ti"].dag_id, context["ti"].run_id, context["ti"].get_task_states = "credit", "manual-1", get_task_states
+    gateway.refusal = RunUnknown("the half has gone on")
+    with pytest.raises(AirflowSkipException if state == "skipped" else AirflowException, match=r"gate|gone on"):
+        execute(dag.get_task("first"), context)
+    assert asked == [{"dag_id": "credit", "task_ids": ["gate"], "run_ids": ["manual-1"]}]
+    with pytest.raises(AirflowException, match="gone on"):
+        execute(dag.get_task("train"), context)  # its rule is Airflow's usual one
+    assert len(asked) == 1
+
+
 def test_half_that_is_not_ready_defers_until_the_gateways_deadline(
     gateway: FakeGateway, context: dict[str, Any], party_file: Path
 ) -> None:
