@@ -22,7 +22,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Any, Protocol
 
 import gmpy2
@@ -48,35 +48,59 @@ class Modulus:
     ----------
     n
         The modulus.
+    base, parts
+        Residues are single numbers (1) and `base` is n; or they are pairs (2) and `base` is the root of n: then a pair
+        (a, b) is ``a - b * base``.
     limb_bits, limbs
-        How a residue is laid out: `limbs` little-endian words that hold `limb_bits` bits each.
+        How a residue is laid out: `limbs` little-endian words that hold `limb_bits` bits each, of a pair half of them
+        each.
     r
-        What residues are multiplied by: 2 to the power of all bits in Montgomery form, else 1.
-    words, one, square
-        n, r mod n and r² mod n as rows of shape ``(1, limbs)``.
+        What residues are multiplied by: 2 to the power of all bits of a number in Montgomery form, else 1.
+    words
+        The base as a row.
     n_inverse
-        -1/n modulo 2 to the power of `limb_bits`.
+        -1/base modulo 2 to the power of `limb_bits`.
     """
 
     n: int
+    base: int
+    parts: int
     r: int
     limb_bits: int
     limbs: int
     words: Words
-    one: Words
-    square: Words
     n_inverse: int
 
     @classmethod
-    def of(cls, n: int, limb_bits: int, limbs: int, montgomery: bool = True) -> Modulus:
-        """Compute the constants of `n`."""
+    def of(cls, base: int, limb_bits: int, limbs: int, *, parts: int = 1, montgomery: bool = True) -> Modulus:
+        """Compute the constants of a modulus, the power of `base`, whose numbers have so many limbs."""
         r = 1 << (limb_bits * limbs) if montgomery else 1
+        inverse = -pow(base, -1, 1 << limb_bits) % (1 << limb_bits)
+        words = to_limbs(base, limb_bits, limbs)
+        return cls(base**parts, base, parts, r, limb_bits, parts * limbs, words, inverse)
 
-        def row(number: int) -> Words:
-            return to_limbs(number, limb_bits, limbs)
+    @property
+    def number_limbs(self) -> int:
+        """Limbs of a number: of a whole residue, or of half a pair."""
+        return self.limbs // self.parts
 
-        inverse = -pow(n, -1, 1 << limb_bits) % (1 << limb_bits)
-        return cls(n, r, limb_bits, limbs, row(n), row(r % n), row(r * r % n), inverse)
+    @cached_property
+    def one(self) -> Words:
+        """The number one."""
+        return self.row(self.r)
+
+    @cached_property
+    def square(self) -> Words:
+        """What takes a number into Montgomery form by one multiplication."""
+        return self.row(self.r**2)
+
+    def row(self, number: int) -> Words:
+        """Lay a number out as a residue, not in Montgomery form."""
+        number %= self.n
+        if self.parts == 1:
+            return to_limbs(number, self.limb_bits, self.limbs)
+        halves = (number % self.base, -(number // self.base) % self.base)
+        return np.concatenate([to_limbs(half, self.limb_bits, self.number_limbs) for half in halves], axis=1)
 
 
 def to_limbs(number: int, limb_bits: int, limbs: int) -> Words:
@@ -95,6 +119,9 @@ class Kernel(Protocol):
 
     def modulus(self, n: int) -> Modulus:
         """Prepare an odd modulus; raises `ValueError` when it is too long for the kernel."""
+
+    def square_modulus(self, root: int) -> Modulus:
+        """Prepare the square of an odd number; raises as `modulus`."""
 
     def enter(self, out: Words, rows: Bytes, modulus: Modulus) -> None:
         """Take rows of big-endian bytes, each below 2 to the power of all bits of a residue."""
@@ -129,6 +156,10 @@ class PortableKernel:
     def modulus(self, n: int) -> Modulus:
         """See `Kernel`."""
         return Modulus.of(n, 64, -(-n.bit_length() // 64), montgomery=False)
+
+    def square_modulus(self, root: int) -> Modulus:
+        """See `Kernel`."""
+        return self.modulus(root * root)
 
     def enter(self, out: Words, rows: Bytes, modulus: Modulus) -> None:
         """See `Kernel`."""
@@ -205,12 +236,17 @@ class NativeKernel:
     limb_bits, block, max_limbs
         Bits of a limb; a number of limbs is a multiple of `block`, at most `max_limbs`.
     spare_bits
-        So many bits of a residue above those of n are free.
+        So many bits of a number above those of n are free.
+    has_pairs
+        Whether residues modulo a square are pairs.
     """
 
-    def __init__(self, name: str, limb_bits: int, block: int, spare_bits: int, max_limbs: int) -> None:
+    def __init__(
+        self, name: str, limb_bits: int, block: int, spare_bits: int, max_limbs: int, *, has_pairs: bool
+    ) -> None:
         self.name = name
         self._limb_bits, self._block, self._spare_bits, self._max_limbs = limb_bits, block, spare_bits, max_limbs
+        self._has_pairs = has_pairs
 
     @staticmethod
     def works(name: str) -> bool:
@@ -220,38 +256,49 @@ class NativeKernel:
 
     def modulus(self, n: int) -> Modulus:
         """See `Kernel`."""
-        limbs = -(-(n.bit_length() + self._spare_bits) // self._limb_bits)
-        limbs = -(-limbs // self._block) * self._block
-        if limbs > self._max_limbs:
-            raise ValueError(f"a modulus of {n.bit_length()} bits is too long for kernel {self.name}")
-        return Modulus.of(n, self._limb_bits, limbs)
+        return self._modulus(n, 1)
+
+    def square_modulus(self, root: int) -> Modulus:
+        """See `Kernel`."""
+        return self._modulus(root, 2) if self._has_pairs else self.modulus(root * root)
 
     def enter(self, out: Words, rows: Bytes, modulus: Modulus) -> None:
-        """See `Kernel`."""
+        """See `Kernel`; of a pair the lower and the upper limbs of a row are numbers of their own."""
         self._call("from_bytes", out, rows, rows.shape[1], len(rows), modulus.limbs)
+        if modulus.parts == 1:
+            self.multiply(out, out, modulus.square, modulus)
+            return
+        width = modulus.number_limbs
+        upper = np.zeros_like(out)
+        upper[:, :width] = out[:, width:]
+        out[:, width:] = 0
         self.multiply(out, out, modulus.square, modulus)
+        self.multiply(upper, upper, modulus.row(modulus.r**3), modulus)
+        self.add(out, out, upper, modulus)
 
     def leave(self, out: Bytes, residues: Words, modulus: Modulus) -> None:
         """See `Kernel`."""
         plain = np.empty_like(residues)
         self.multiply(plain, residues, to_limbs(1, self._limb_bits, modulus.limbs), modulus)
-        self._call("to_bytes", out, out.shape[1], plain, len(plain), modulus.words, modulus.limbs)
+        width, parts = modulus.number_limbs, modulus.parts
+        self._call("to_bytes", out, out.shape[1], plain, len(plain), modulus.words, width, parts)
 
     def convert(self, out: Words, residues: Words, source: Modulus, target: Modulus, factor: int) -> None:
         """See `Kernel`; a residue is cut into pieces that fit the target, which are scaled and added up."""
-        n, r = target.n, target.r
-        by = pow(source.r, -1, n) * factor * r * r % n
-        piece = np.empty_like(out)
-        for start in range(0, source.limbs, target.limbs):
-            here = residues[:, start : start + target.limbs]
-            piece[:, : here.shape[1]] = here
-            piece[:, here.shape[1] :] = 0
-            self.multiply(piece, piece, to_limbs(by, self._limb_bits, target.limbs), target)
-            if start:
-                self.add(out, out, piece, target)
-            else:
-                out[:] = piece
-            by = by * r % n
+        factor = pow(source.r, -1, target.n) * factor * target.r**2
+        piece = np.zeros_like(out)
+        for part in range(source.parts):
+            number = residues[:, part * source.number_limbs : (part + 1) * source.number_limbs]
+            for start in range(0, source.number_limbs, target.number_limbs):
+                here = number[:, start : start + target.number_limbs]
+                piece[:] = 0
+                piece[:, : here.shape[1]] = here
+                by = (-source.base) ** part * factor << (self._limb_bits * start)
+                self.multiply(piece, piece, target.row(by), target)
+                if part or start:
+                    self.add(out, out, piece, target)
+                else:
+                    out[:] = piece
 
     def multiply(self, out: Words, a: Words, b: Words, modulus: Modulus) -> None:
         """See `Kernel`."""
@@ -260,7 +307,7 @@ class NativeKernel:
 
     def add(self, out: Words, a: Words, b: Words, modulus: Modulus) -> None:
         """See `Kernel`."""
-        self._call("add", out, a, b, len(out), modulus.words, modulus.limbs)
+        self._call("add", out, a, b, len(out), modulus.words, modulus.number_limbs, modulus.parts)
 
     def power(self, out: Words, residues: Words, exponent: int, bits: int, secret: bool, modulus: Modulus) -> None:
         """See `Kernel`."""
@@ -278,20 +325,27 @@ class NativeKernel:
         constants = (modulus.one, *self._constants(modulus))
         self._call("segmented_product", out, values, order, starts, len(out), *constants)
 
-    def _constants(self, modulus: Modulus) -> tuple[Words, ctypes.c_uint64, int]:
-        return modulus.words, ctypes.c_uint64(modulus.n_inverse), modulus.limbs
+    def _modulus(self, base: int, parts: int) -> Modulus:
+        limbs = -(-(base.bit_length() + self._spare_bits) // self._limb_bits)
+        limbs = -(-limbs // self._block) * self._block
+        if parts * limbs > self._max_limbs:
+            raise ValueError(f"a modulus of {parts * base.bit_length()} bits is too long for kernel {self.name}")
+        return Modulus.of(base, self._limb_bits, limbs, parts=parts)
+
+    def _constants(self, modulus: Modulus) -> tuple[Words, ctypes.c_uint64, int, int]:
+        return modulus.words, ctypes.c_uint64(modulus.n_inverse), modulus.number_limbs, modulus.parts
 
     def _call(self, function: str, *arguments: Any) -> None:
         native.call(f"fedtasks_{self.name}_{function}", *arguments)
 
 
 # Limits of those in lanes: see modular_lanes.h.
-_LANES = {"limb_bits": 52, "block": 10, "spare_bits": 4, "max_limbs": 160}
+_LANES: dict[str, Any] = {"limb_bits": 52, "block": 10, "spare_bits": 4, "max_limbs": 160, "has_pairs": True}
 _KERNELS: dict[str, Kernel] = {
     "ifma": NativeKernel("ifma", **_LANES),
     "avx512": NativeKernel("avx512", **_LANES),
     "avx2": NativeKernel("avx2", **_LANES),
-    "openssl": NativeKernel("openssl", limb_bits=64, block=1, spare_bits=0, max_limbs=1 << 10),
+    "openssl": NativeKernel("openssl", limb_bits=64, block=1, spare_bits=0, max_limbs=1 << 10, has_pairs=False),
     "portable": PortableKernel(),
 }
 _chosen: ContextVar[str] = ContextVar("kernel", default="")

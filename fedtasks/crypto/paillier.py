@@ -23,7 +23,7 @@ from phe import paillier
 
 from fedtasks.crypto.kernels import Bytes, Words
 from fedtasks.crypto.key_proof import challenges, has_small_factor
-from fedtasks.crypto.modular import CrtRing, FixedBase, Ring
+from fedtasks.crypto.modular import CrtRing, FixedBase, Ring, SquareRing
 from fedtasks.errors import KeyInvalid, KeyWeak, ProtocolViolated
 
 MIN_BITS = 2048
@@ -72,7 +72,7 @@ class PublicKey:
     @cached_property
     def ring(self) -> Ring:
         """Where ciphertexts are: the integers modulo n²."""
-        return Ring(self.n * self.n)
+        return SquareRing(self.n)
 
     @property
     def width(self) -> int:
@@ -160,9 +160,10 @@ class PrivateKey:
         ring, n = self.public.ring, self.public.n
         base, bits = _base(n), self.public.bits // 2
         halves: list[tuple[Ring, FixedBase, int]] = []
-        for own, other in ((self.p**2, self.q**2), (self.q**2, self.p**2)):
-            place = Ring(own)
-            halves.append((place, place.fixed_base(pow(base, n, own), bits), other * pow(other, -1, own)))
+        for prime, other in ((self.p, self.q), (self.q, self.p)):
+            place = SquareRing(prime)
+            table = place.fixed_base(pow(base, n, place.n), bits)
+            halves.append((place, table, other**2 * pow(other, -2, place.n)))
 
         def make(n_rows: int) -> Words:
             exponents = _exponents(n_rows, bits)
@@ -184,7 +185,7 @@ class PrivateKey:
         public = self.public
         parts = []
         for prime in (self.p, self.q):
-            ring = Ring(prime * prime)
+            ring = SquareRing(prime)
             powers = ring.secret_power(ring.convert(ciphertexts, public.ring), prime - 1, prime.bit_length())
             # (1 + n)^(p - 1) = 1 + n (p - 1) modulo p², whose second part is -q modulo p.
             scale = gmpy2.invert(-public.n // prime, prime)

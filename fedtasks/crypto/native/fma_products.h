@@ -27,6 +27,7 @@ static INLINE const factor *as_factors(factor *space, const vec *a, size_t limbs
     for (size_t i = 0; i < limbs; i++) space[i] = as_factor(a[i]);
     return space;
 }
+static INLINE vec as_limb(factor a) { return v_and(d_bits(d_sub(a, d_set(-TWO_52))), v_set((1ULL << 52) - 1)); }
 static INLINE scalar scalar_of(uint64_t limb) { return (double)limb; }
 static INLINE factor broadcast(scalar limb) { return d_set(limb); }
 

@@ -7,6 +7,12 @@
  * Montgomery, "Modular multiplication without trial division", 1985; product scanning over blocks. Every column sum
  * takes at most 4 * limbs products below 2^52 and a carry, which fits 64 bits as long as limbs <= 160 < 2^10.
  *
+ * A residue modulo a square n^2 is a pair of numbers a, b below 2n, which stands for a - b n. Where T = a c and
+ * m = -T / n mod R, the reduced number t = (T + m n) / R obeys T / R = t - (m / R) n, so
+ *   (a - b n) (c - d n) / R = t - u n modulo n^2, where u = (a d + b c + m) / R modulo n:
+ * five products of half the length, two of them to reduce, instead of eight. u is at most 2n where b and d are below 4n.
+ * Takagi, "Fast RSA-type cryptosystem modulo p^k q", 1998, has the idea of computing modulo powers digit by digit.
+ *
  * Who includes this defines KERNEL, LANES and BLOCK (which divides 10), and
  *   vec       LANES words; v_zero, v_set, v_add, v_and, v_or, v_equal (all ones where equal), v_carry (>> 52),
  *             load_words and store_words (up to LANES of them), transpose (a square of LANES * LANES)
@@ -14,6 +20,7 @@
  *   factor    LANES limbs as products take them; broadcast makes them of a scalar, as_factors of a row of vectors
  *   mul_add   adds the lower and the upper 52 bits of a product to one sum each, add_high the upper ones alone
  *   low       the lower 52 bits of a sum times a factor
+ *   as_limb   the limb that is a factor
  *   excess_of what so many lower and upper halves add to a sum beyond their value; settle takes it off. It is a
  *             multiple of 2^52, so that it can wait until the sum is carried
  *   begin     puts the processor into the state that these need, and `end` back
@@ -38,10 +45,13 @@ typedef struct {
 
 typedef struct {
     scalar n[MAX_LIMBS];
-    uint64_t excess[2 * MAX_LIMBS]; /* what products add to each column beyond their value, modulo 2^64 */
+    uint64_t excess[2 * MAX_LIMBS];  /* what products add to each column beyond their value, modulo 2^64 */
+    uint64_t excess2[2 * MAX_LIMBS]; /* the same for the second number of a pair */
     factor n_inverse;
     size_t limbs;
     size_t blocks;
+    size_t parts; /* numbers of a residue: one, or the two of a pair */
+    size_t width; /* limbs of a residue */
 } modulus;
 
 /* Add the product of two blocks, each with its own number in every lane. */
@@ -108,53 +118,132 @@ static INLINE void shift(columns *c) {
 }
 
 /* Add the multiples of the modulus that fall into a column of blocks, and reduce or emit it. */
-static INLINE void finish(columns *c, vec *out, factor *m, size_t column, const modulus *mod) {
+static INLINE void finish(columns *c, vec *out, factor *m, size_t column, const uint64_t *excess, const modulus *mod) {
     size_t blocks = mod->blocks, first = column < blocks ? 0 : column - blocks + 1;
     size_t end = column < blocks ? column : blocks;
     for (size_t i = first; i < end; i++) add_multiple(c, m + BLOCK * i, mod->n + BLOCK * (column - i));
     if (column < blocks)
-        reduce(c, m + BLOCK * column, mod->excess + BLOCK * column, mod);
+        reduce(c, m + BLOCK * column, excess + BLOCK * column, mod);
     else
-        emit(c, out + BLOCK * (column - blocks), mod->excess + BLOCK * column);
+        emit(c, out + BLOCK * (column - blocks), excess + BLOCK * column);
     shift(c);
 }
 
-/* out = a * b / R mod n, below 2n if a * b < R * n; `out` may be a or b. */
-static __attribute__((noinline)) void multiply(vec *out, const vec *a, const vec *b, const modulus *mod) {
-    factor m[MAX_LIMBS], a_space[FACTOR_SPACE], b_space[FACTOR_SPACE];
-    const factor *x = as_factors(a_space, a, mod->limbs), *y = as_factors(b_space, b, mod->limbs);
-    columns c;
-    size_t blocks = mod->blocks;
-    UNROLLED for (int i = 0; i < 2 * BLOCK; i++) c.at[i] = v_zero();
-    for (size_t column = 0; column < 2 * blocks; column++) {
-        size_t first = column < blocks ? 0 : column - blocks + 1, end = column < blocks ? column + 1 : blocks;
-        for (size_t i = first; i < end; i++) add_product(&c, x + BLOCK * i, y + BLOCK * (column - i));
-        finish(&c, out, m, column, mod);
+static INLINE void clear(columns *c) {
+    UNROLLED for (int i = 0; i < 2 * BLOCK; i++) c->at[i] = v_zero();
+}
+
+/* Put the running sums of a column aside, so that what is added to it from here on can be doubled. */
+static INLINE void put_aside(columns *c, vec *carried) {
+    UNROLLED for (int i = 0; i < BLOCK; i++) {
+        carried[i] = c->at[i];
+        c->at[i] = v_zero();
     }
 }
 
-/* out = a * a / R mod n; a quarter less work than `multiply`. */
-static __attribute__((noinline)) void square(vec *out, const vec *a, const modulus *mod) {
-    factor m[MAX_LIMBS], a_space[FACTOR_SPACE];
-    const factor *x = as_factors(a_space, a, mod->limbs);
+static INLINE void add_doubled_to(columns *c, const vec *carried) {
+    UNROLLED for (int i = 0; i < 2 * BLOCK; i++) c->at[i] = v_add(c->at[i], c->at[i]);
+    UNROLLED for (int i = 0; i < BLOCK; i++) c->at[i] = v_add(c->at[i], carried[i]);
+}
+
+/* Add the limbs of the first number's multiples m to a column of the second one. */
+static INLINE void add_multiples_of_first(columns *c, const factor *m, size_t column, size_t blocks) {
+    if (column < blocks)
+        UNROLLED for (int i = 0; i < BLOCK; i++) c->at[i] = v_add(c->at[i], as_limb(m[BLOCK * column + i]));
+}
+
+/* out = x * y / R mod n, below 2n if x * y < R * n; m is what makes it. `out` may be what x or y are factors of. */
+static INLINE void product(vec *out, factor *m, const factor *x, const factor *y, const modulus *mod) {
+    columns c;
+    size_t blocks = mod->blocks;
+    clear(&c);
+    for (size_t column = 0; column < 2 * blocks; column++) {
+        size_t first = column < blocks ? 0 : column - blocks + 1, end = column < blocks ? column + 1 : blocks;
+        for (size_t i = first; i < end; i++) add_product(&c, x + BLOCK * i, y + BLOCK * (column - i));
+        finish(&c, out, m, column, mod->excess, mod);
+    }
+}
+
+/* out = x * x / R mod n; a quarter less work than `product`. */
+static INLINE void own_product(vec *out, factor *m, const factor *x, const modulus *mod) {
     vec carried[BLOCK];
     columns c;
     size_t blocks = mod->blocks;
-    UNROLLED for (int i = 0; i < 2 * BLOCK; i++) c.at[i] = v_zero();
+    clear(&c);
     for (size_t column = 0; column < 2 * blocks; column++) {
-        UNROLLED for (int i = 0; i < BLOCK; i++) {
-            carried[i] = c.at[i];
-            c.at[i] = v_zero();
-        }
+        put_aside(&c, carried);
         size_t first = column < blocks ? 0 : column - blocks + 1;
         for (size_t i = first; 2 * i < column; i++) add_product(&c, x + BLOCK * i, x + BLOCK * (column - i));
         int has_middle = column % 2 == 0;
         if (has_middle) add_pairs(&c, x + BLOCK * (column / 2));
-        UNROLLED for (int i = 0; i < 2 * BLOCK; i++) c.at[i] = v_add(c.at[i], c.at[i]);
-        UNROLLED for (int i = 0; i < BLOCK; i++) c.at[i] = v_add(c.at[i], carried[i]);
+        add_doubled_to(&c, carried);
         if (has_middle) add_squares(&c, x + BLOCK * (column / 2));
-        finish(&c, out, m, column, mod);
+        finish(&c, out, m, column, mod->excess, mod);
     }
+}
+
+static __attribute__((noinline)) void multiply_numbers(vec *out, const vec *a, const vec *b, const modulus *mod) {
+    factor m[MAX_LIMBS], a_space[FACTOR_SPACE], b_space[FACTOR_SPACE];
+    product(out, m, as_factors(a_space, a, mod->limbs), as_factors(b_space, b, mod->limbs), mod);
+}
+
+static __attribute__((noinline)) void square_number(vec *out, const vec *a, const modulus *mod) {
+    factor m[MAX_LIMBS], a_space[FACTOR_SPACE];
+    own_product(out, m, as_factors(a_space, a, mod->limbs), mod);
+}
+
+static __attribute__((noinline)) void multiply_pairs(vec *out, const vec *a, const vec *b, const modulus *mod) {
+    factor m[MAX_LIMBS], m2[MAX_LIMBS], a_space[FACTOR_SPACE], b_space[FACTOR_SPACE];
+    const factor *x = as_factors(a_space, a, mod->width), *y = as_factors(b_space, b, mod->width);
+    vec first_number[MAX_LIMBS];
+    columns c;
+    size_t blocks = mod->blocks, limbs = mod->limbs;
+    product(first_number, m, x, y, mod);
+    clear(&c);
+    for (size_t column = 0; column < 2 * blocks; column++) {
+        size_t first = column < blocks ? 0 : column - blocks + 1, end = column < blocks ? column + 1 : blocks;
+        for (size_t i = first; i < end; i++) {
+            add_product(&c, x + BLOCK * i, y + limbs + BLOCK * (column - i));
+            add_product(&c, x + limbs + BLOCK * i, y + BLOCK * (column - i));
+        }
+        add_multiples_of_first(&c, m, column, blocks);
+        finish(&c, out + limbs, m2, column, mod->excess2, mod);
+    }
+    memcpy(out, first_number, limbs * sizeof(vec));
+}
+
+static __attribute__((noinline)) void square_pair(vec *out, const vec *a, const modulus *mod) {
+    factor m[MAX_LIMBS], m2[MAX_LIMBS], a_space[FACTOR_SPACE];
+    const factor *x = as_factors(a_space, a, mod->width);
+    vec first_number[MAX_LIMBS], carried[BLOCK];
+    columns c;
+    size_t blocks = mod->blocks, limbs = mod->limbs;
+    own_product(first_number, m, x, mod);
+    clear(&c);
+    for (size_t column = 0; column < 2 * blocks; column++) {
+        size_t first = column < blocks ? 0 : column - blocks + 1, end = column < blocks ? column + 1 : blocks;
+        put_aside(&c, carried);
+        for (size_t i = first; i < end; i++) add_product(&c, x + BLOCK * i, x + limbs + BLOCK * (column - i));
+        add_doubled_to(&c, carried);
+        add_multiples_of_first(&c, m, column, blocks);
+        finish(&c, out + limbs, m2, column, mod->excess2, mod);
+    }
+    memcpy(out, first_number, limbs * sizeof(vec));
+}
+
+/* Residues: out = a * b / R; `out` may be a or b. */
+static void multiply(vec *out, const vec *a, const vec *b, const modulus *mod) {
+    if (mod->parts == 1)
+        multiply_numbers(out, a, b, mod);
+    else
+        multiply_pairs(out, a, b, mod);
+}
+
+static void square(vec *out, const vec *a, const modulus *mod) {
+    if (mod->parts == 1)
+        square_number(out, a, mod);
+    else
+        square_pair(out, a, mod);
 }
 
 /* ---------------------------------------------------------------------------------------------- rows and lanes */
@@ -193,31 +282,37 @@ static inline size_t meeting(size_t column, size_t limbs) {
     return column < limbs ? column + 1 : 2 * limbs - 1 - column;
 }
 
-static void open_modulus(modulus *mod, const uint64_t *n, uint64_t n_inverse, size_t limbs) {
+static void open_modulus(modulus *mod, const uint64_t *n, uint64_t n_inverse, size_t limbs, size_t parts) {
     for (size_t i = 0; i < limbs; i++) mod->n[i] = scalar_of(n[i]);
     mod->n_inverse = broadcast(scalar_of(n_inverse));
-    /* Two products of numbers, but the lowest limb of n adds no lower halves, see `reduce`. Squares count the same, for
-     * what pairs add is doubled with its excess. */
-    for (size_t i = 0; i < 2 * limbs; i++)
-        mod->excess[i] = excess_of(2 * meeting(i, limbs) - (i < limbs), i ? 2 * meeting(i - 1, limbs) : 0);
+    /* Two products of numbers, three for the second number of a pair, but the lowest limb of n adds no lower halves, see
+     * `reduce`. Squares count the same, for what pairs of limbs add is doubled with its excess. */
+    for (size_t i = 0; i < 2 * limbs; i++) {
+        size_t here = meeting(i, limbs), before = i ? meeting(i - 1, limbs) : 0;
+        mod->excess[i] = excess_of(2 * here - (i < limbs), 2 * before);
+        mod->excess2[i] = excess_of(3 * here - (i < limbs), 3 * before);
+    }
     mod->limbs = limbs;
     mod->blocks = limbs / BLOCK;
+    mod->parts = parts;
+    mod->width = parts * limbs;
 }
 
 /* ------------------------------------------------------------------------------------------------- what is offered */
 
 int NAME(multiply)(uint64_t *out, const uint64_t *a, size_t a_step, const uint64_t *b, size_t b_step, size_t rows,
-                   const uint64_t *n, uint64_t n_inverse, size_t limbs) {
+                   const uint64_t *n, uint64_t n_inverse, size_t limbs, size_t parts) {
     state before = begin();
     modulus mod;
-    open_modulus(&mod, n, n_inverse, limbs);
-    vec x[MAX_LIMBS], y[MAX_LIMBS], product[MAX_LIMBS];
+    open_modulus(&mod, n, n_inverse, limbs, parts);
+    size_t width = mod.width;
+    vec x[MAX_LIMBS], y[MAX_LIMBS], found[MAX_LIMBS];
     for (size_t at = 0; at < rows; at += LANES) {
         size_t lanes = group(rows, at);
-        if (a_step || at == 0) load_rows(x, a + at * a_step, a_step, lanes, limbs);
-        if (b_step || at == 0) load_rows(y, b + at * b_step, b_step, lanes, limbs);
-        multiply(product, x, y, &mod);
-        store_lanes(out + at * limbs, product, lanes, limbs);
+        if (a_step || at == 0) load_rows(x, a + at * a_step, a_step, lanes, width);
+        if (b_step || at == 0) load_rows(y, b + at * b_step, b_step, lanes, width);
+        multiply(found, x, y, &mod);
+        store_lanes(out + at * width, found, lanes, width);
     }
     end(before);
     return 0;
@@ -231,12 +326,12 @@ static unsigned bits_at(const uint8_t *number, size_t n_bits, size_t at, size_t 
 }
 
 /* out = table[index] for an index that all lanes share, by reading every entry. */
-static void look_up(vec *out, const vec *table, size_t entries, unsigned index, size_t limbs) {
-    for (size_t block = 0; block < limbs; block += BLOCK) {
+static void look_up(vec *out, const vec *table, size_t entries, unsigned index, size_t width) {
+    for (size_t block = 0; block < width; block += BLOCK) {
         vec found[BLOCK];
         UNROLLED for (int i = 0; i < BLOCK; i++) found[i] = v_zero();
         for (size_t entry = 0; entry < entries; entry++) {
-            const vec *row = table + entry * limbs + block;
+            const vec *row = table + entry * width + block;
             uint64_t differs = (uint64_t)entry ^ index;
             /* Keeps the compiler from turning the mask into a branch. */
             __asm__("" : "+r"(differs));
@@ -250,19 +345,19 @@ static void look_up(vec *out, const vec *table, size_t entries, unsigned index, 
 
 /* x = x^exponent by fixed windows; every step is the same whatever the exponent's bits are. */
 static void secret_power(vec *x, const vec *one, const uint8_t *exponent, size_t bits, vec *table, const modulus *mod) {
-    size_t limbs = mod->limbs, size = limbs * sizeof(vec);
+    size_t width = mod->width, size = width * sizeof(vec);
     memcpy(table, one, size);
-    memcpy(table + limbs, x, size);
+    memcpy(table + width, x, size);
     for (size_t i = 2; i < SECRET_ENTRIES; i += 2) {
-        square(table + i * limbs, table + i / 2 * limbs, mod);
-        multiply(table + (i + 1) * limbs, table + i * limbs, x, mod);
+        square(table + i * width, table + i / 2 * width, mod);
+        multiply(table + (i + 1) * width, table + i * width, x, mod);
     }
     vec by[MAX_LIMBS];
     size_t window = (bits + SECRET_WINDOW - 1) / SECRET_WINDOW;
     memcpy(x, one, size);
     while (window-- > 0) {
         for (int i = 0; i < SECRET_WINDOW; i++) square(x, x, mod);
-        look_up(by, table, SECRET_ENTRIES, bits_at(exponent, bits, window * SECRET_WINDOW, SECRET_WINDOW), limbs);
+        look_up(by, table, SECRET_ENTRIES, bits_at(exponent, bits, window * SECRET_WINDOW, SECRET_WINDOW), width);
         multiply(x, x, by, mod);
     }
 }
@@ -270,7 +365,7 @@ static void secret_power(vec *x, const vec *one, const uint8_t *exponent, size_t
 /* x = x^exponent from the highest bit on, for an exponent that everybody knows and most bits of which are zero. */
 static void public_power(vec *x, const vec *one, const uint8_t *exponent, size_t bits, const modulus *mod) {
     vec base[MAX_LIMBS];
-    size_t size = mod->limbs * sizeof(vec), bit = bits;
+    size_t size = mod->width * sizeof(vec), bit = bits;
     while (bit > 0 && !bits_at(exponent, bits, bit - 1, 1)) bit--;
     if (bit == 0) {
         memcpy(x, one, size);
@@ -284,25 +379,26 @@ static void public_power(vec *x, const vec *one, const uint8_t *exponent, size_t
 }
 
 int NAME(power)(uint64_t *out, const uint64_t *a, size_t rows, const uint8_t *exponent, size_t exponent_bits,
-                int secret, const uint64_t *one, const uint64_t *n, uint64_t n_inverse, size_t limbs) {
+                int secret, const uint64_t *one, const uint64_t *n, uint64_t n_inverse, size_t limbs, size_t parts) {
     state before = begin();
     modulus mod;
-    open_modulus(&mod, n, n_inverse, limbs);
+    open_modulus(&mod, n, n_inverse, limbs, parts);
+    size_t width = mod.width;
     vec x[MAX_LIMBS], unit[MAX_LIMBS];
     vec *table = NULL;
-    if (secret && !(table = aligned_alloc(sizeof(vec), SECRET_ENTRIES * limbs * sizeof(vec)))) {
+    if (secret && !(table = aligned_alloc(sizeof(vec), SECRET_ENTRIES * width * sizeof(vec)))) {
         end(before);
         return -1;
     }
-    load_rows(unit, one, 0, 1, limbs);
+    load_rows(unit, one, 0, 1, width);
     for (size_t at = 0; at < rows; at += LANES) {
         size_t lanes = group(rows, at);
-        load_rows(x, a + at * limbs, limbs, lanes, limbs);
+        load_rows(x, a + at * width, width, lanes, width);
         if (secret)
             secret_power(x, unit, exponent, exponent_bits, table, &mod);
         else
             public_power(x, unit, exponent, exponent_bits, &mod);
-        store_lanes(out + at * limbs, x, lanes, limbs);
+        store_lanes(out + at * width, x, lanes, width);
     }
     free(table);
     end(before);
@@ -310,10 +406,11 @@ int NAME(power)(uint64_t *out, const uint64_t *a, size_t rows, const uint8_t *ex
 }
 
 int NAME(fixed_base)(uint64_t *out, const uint64_t *table, size_t windows, size_t window_bits, const uint8_t *digits,
-                     size_t rows, const uint64_t *n, uint64_t n_inverse, size_t limbs) {
+                     size_t rows, const uint64_t *n, uint64_t n_inverse, size_t limbs, size_t parts) {
     state before = begin();
     modulus mod;
-    open_modulus(&mod, n, n_inverse, limbs);
+    open_modulus(&mod, n, n_inverse, limbs, parts);
+    size_t width = mod.width;
     size_t entries = (size_t)1 << window_bits;
     vec x[MAX_LIMBS], by[MAX_LIMBS];
     for (size_t at = 0; at < rows; at += LANES) {
@@ -324,12 +421,12 @@ int NAME(fixed_base)(uint64_t *out, const uint64_t *table, size_t windows, size_
                 digit[lane] = lane < lanes ? digits[(at + lane) * windows + window] : 0;
             vec sought = load_words(digit, LANES);
             vec *found = window ? by : x;
-            for (size_t block = 0; block < limbs; block += BLOCK) {
+            for (size_t block = 0; block < width; block += BLOCK) {
                 vec chosen[BLOCK];
                 UNROLLED for (int i = 0; i < BLOCK; i++) chosen[i] = v_zero();
                 for (size_t entry = 0; entry < entries; entry++) {
                     vec here = v_equal(sought, v_set(entry));
-                    const uint64_t *row = table + (window * entries + entry) * limbs + block;
+                    const uint64_t *row = table + (window * entries + entry) * width + block;
                     UNROLLED for (int i = 0; i < BLOCK; i++)
                         chosen[i] = v_or(chosen[i], v_and(here, v_set(row[i])));
                 }
@@ -337,7 +434,7 @@ int NAME(fixed_base)(uint64_t *out, const uint64_t *table, size_t windows, size_
             }
             if (window) multiply(x, x, by, &mod);
         }
-        store_lanes(out + at * limbs, x, lanes, limbs);
+        store_lanes(out + at * width, x, lanes, width);
     }
     end(before);
     return 0;
@@ -352,49 +449,50 @@ typedef struct {
 /* Give a lane the next segment that has rows; empty ones are answered at once. */
 static void take_segment(chain *lane, const uint64_t **row, int64_t *taken, uint64_t *out, const uint64_t *values,
                          const int64_t *order, const int64_t *starts, int64_t segments, const uint64_t *one,
-                         size_t limbs) {
+                         size_t width) {
     while (*taken < segments) {
         int64_t segment = (*taken)++, start = starts[segment], end = starts[segment + 1];
         if (start < end) {
             chain found = {segment, start + 1, end};
             *lane = found;
-            *row = values + (size_t)order[start] * limbs;
+            *row = values + (size_t)order[start] * width;
             return;
         }
-        memcpy(out + (size_t)segment * limbs, one, limbs * sizeof(uint64_t));
+        memcpy(out + (size_t)segment * width, one, width * sizeof(uint64_t));
     }
     lane->segment = -1;
     *row = one;
 }
 
 int NAME(segmented_product)(uint64_t *out, const uint64_t *values, const int64_t *order, const int64_t *starts,
-                            size_t segments, const uint64_t *one, const uint64_t *n, uint64_t n_inverse, size_t limbs) {
+                            size_t segments, const uint64_t *one, const uint64_t *n, uint64_t n_inverse, size_t limbs, size_t parts) {
     state before = begin();
     modulus mod;
-    open_modulus(&mod, n, n_inverse, limbs);
+    open_modulus(&mod, n, n_inverse, limbs, parts);
+    size_t width = mod.width;
     vec x[MAX_LIMBS], by[MAX_LIMBS];
     chain lane[LANES];
     const uint64_t *row[LANES];
     int64_t taken = 0;
     size_t busy = 0;
     for (size_t i = 0; i < LANES; i++) {
-        take_segment(&lane[i], &row[i], &taken, out, values, order, starts, (int64_t)segments, one, limbs);
+        take_segment(&lane[i], &row[i], &taken, out, values, order, starts, (int64_t)segments, one, width);
         busy += lane[i].segment >= 0;
     }
-    load_lanes(x, row, limbs);
+    load_lanes(x, row, width);
     while (busy) {
         for (size_t i = 0; i < LANES; i++) {
             while (lane[i].segment >= 0 && lane[i].next == lane[i].end) {
-                uint64_t *words = (uint64_t *)x + i, *result = out + (size_t)lane[i].segment * limbs;
-                for (size_t limb = 0; limb < limbs; limb++) result[limb] = words[limb * LANES];
-                take_segment(&lane[i], &row[i], &taken, out, values, order, starts, (int64_t)segments, one, limbs);
+                uint64_t *words = (uint64_t *)x + i, *result = out + (size_t)lane[i].segment * width;
+                for (size_t limb = 0; limb < width; limb++) result[limb] = words[limb * LANES];
+                take_segment(&lane[i], &row[i], &taken, out, values, order, starts, (int64_t)segments, one, width);
                 busy -= lane[i].segment < 0;
-                for (size_t limb = 0; limb < limbs; limb++) words[limb * LANES] = row[i][limb];
+                for (size_t limb = 0; limb < width; limb++) words[limb * LANES] = row[i][limb];
             }
-            row[i] = lane[i].segment < 0 ? one : values + (size_t)order[lane[i].next++] * limbs;
+            row[i] = lane[i].segment < 0 ? one : values + (size_t)order[lane[i].next++] * width;
         }
         if (!busy) break;
-        load_lanes(by, row, limbs);
+        load_lanes(by, row, width);
         multiply(x, x, by, &mod);
     }
     end(before);
@@ -424,21 +522,63 @@ int NAME(from_bytes)(uint64_t *out, const uint8_t *rows, size_t width, size_t n_
     return 0;
 }
 
-int NAME(to_bytes)(uint8_t *out, size_t width, const uint64_t *rows, size_t n_rows, const uint64_t *n, size_t limbs) {
-    const uint64_t mask = LIMB_MASK;
-    for (size_t row = 0; row < n_rows; row++, rows += limbs, out += width) {
-        uint64_t less[MAX_LIMBS], borrow = 0;
-        for (size_t i = 0; i < limbs; i++) {
-            uint64_t difference = rows[i] - n[i] - borrow;
-            borrow = difference >> 63;
-            less[i] = difference & mask;
-        }
-        uint64_t keep = 0 - borrow;
+/* out = a - n where that is not negative, else a, both below R; returns whether n has been taken. */
+static uint64_t take_once(uint64_t *out, const uint64_t *a, const uint64_t *n, size_t limbs) {
+    uint64_t less[MAX_LIMBS], borrow = 0;
+    for (size_t i = 0; i < limbs; i++) {
+        uint64_t difference = a[i] - n[i] - borrow;
+        less[i] = difference & LIMB_MASK;
+        borrow = 0 - (uint64_t)((int64_t)difference >> LIMB_BITS);
+    }
+    uint64_t keep = 0 - borrow;
+    for (size_t i = 0; i < limbs; i++) out[i] = (a[i] & keep) | (less[i] & ~keep);
+    return borrow ^ 1;
+}
+
+/* out = a + b, and `more`, which may be negative where the sum is not. */
+static void add_up(uint64_t *out, const uint64_t *a, const uint64_t *b, int64_t more, size_t limbs) {
+    int64_t carry = more;
+    for (size_t i = 0; i < limbs; i++) {
+        carry += (int64_t)(a[i] + b[i]);
+        out[i] = (uint64_t)carry & LIMB_MASK;
+        carry >>= LIMB_BITS;
+    }
+}
+
+/* Write the number below n^2 that a pair stands for as limbs; both of its numbers are at most n + 1. */
+static void join_pair(uint64_t *out, const uint64_t *pair, const uint64_t *n, size_t limbs) {
+    uint64_t first[MAX_LIMBS], second[MAX_LIMBS], twice[MAX_LIMBS], negated[MAX_LIMBS];
+    /* a - b n = (a - n) + (2 n - b + 1) n modulo n^2, for a second number between 0 and 2 n + 1. */
+    uint64_t taken = take_once(first, pair, n, limbs);
+    add_up(twice, n, n, 0, limbs);
+    for (size_t i = 0; i < limbs; i++) negated[i] = 0 - pair[limbs + i];
+    add_up(second, twice, negated, (int64_t)taken, limbs);
+    take_once(second, second, n, limbs);
+    take_once(second, second, n, limbs);
+    unsigned __int128 carry = 0;
+    for (size_t column = 0; column < 2 * limbs; column++) {
+        size_t begin = column < limbs ? 0 : column - limbs + 1, end = column < limbs ? column + 1 : limbs;
+        for (size_t i = begin; i < end; i++) carry += (unsigned __int128)second[i] * n[column - i];
+        if (column < limbs) carry += first[column];
+        out[column] = (uint64_t)carry & LIMB_MASK;
+        carry >>= LIMB_BITS;
+    }
+}
+
+int NAME(to_bytes)(uint8_t *out, size_t width, const uint64_t *rows, size_t n_rows, const uint64_t *n, size_t limbs,
+                   size_t parts) {
+    size_t words = parts * limbs;
+    for (size_t row = 0; row < n_rows; row++, rows += words, out += width) {
+        uint64_t number[MAX_LIMBS];
+        if (parts == 1)
+            take_once(number, rows, n, limbs);
+        else
+            join_pair(number, rows, n, limbs);
         unsigned __int128 held = 0;
         size_t n_bits = 0, limb = 0;
         for (size_t byte = width; byte-- > 0;) {
-            if (n_bits < 8 && limb < limbs) {
-                held |= (unsigned __int128)((rows[limb] & keep) | (less[limb] & ~keep)) << n_bits;
+            if (n_bits < 8 && limb < words) {
+                held |= (unsigned __int128)number[limb] << n_bits;
                 n_bits += LIMB_BITS;
                 limb++;
             }
@@ -450,20 +590,20 @@ int NAME(to_bytes)(uint8_t *out, size_t width, const uint64_t *rows, size_t n_ro
     return 0;
 }
 
-int NAME(add)(uint64_t *out, const uint64_t *a, const uint64_t *b, size_t rows, const uint64_t *n, size_t limbs) {
-    const uint64_t mask = LIMB_MASK;
-    for (size_t row = 0; row < rows; row++, a += limbs, b += limbs, out += limbs) {
-        uint64_t sum[MAX_LIMBS], less[MAX_LIMBS], carry = 0, borrow = 0;
-        for (size_t i = 0; i < limbs; i++) {
-            carry += a[i] + b[i];
-            sum[i] = carry & mask;
-            carry >>= LIMB_BITS;
-            uint64_t difference = sum[i] - 2 * n[i] - borrow;
-            less[i] = difference & mask;
-            borrow = 0 - (uint64_t)((int64_t)difference >> LIMB_BITS);
-        }
-        uint64_t keep = 0 - borrow;
-        for (size_t i = 0; i < limbs; i++) out[i] = (sum[i] & keep) | (less[i] & ~keep);
+int NAME(add)(uint64_t *out, const uint64_t *a, const uint64_t *b, size_t rows, const uint64_t *n, size_t limbs,
+              size_t parts) {
+    uint64_t twice[MAX_LIMBS];
+    add_up(twice, n, n, 0, limbs);
+    for (size_t row = 0; row < rows; row++, a += parts * limbs, b += parts * limbs, out += parts * limbs) {
+        uint64_t first[MAX_LIMBS], second[MAX_LIMBS];
+        add_up(first, a, b, 0, limbs);
+        uint64_t taken = take_once(out, first, twice, limbs);
+        if (parts == 1) continue;
+        /* What 2 n is taken from is larger by two of n, which the second number has to lose. */
+        add_up(second, a + limbs, b + limbs, 0, limbs);
+        add_up(second, second, twice, -2 * (int64_t)taken, limbs);
+        take_once(second, second, twice, limbs);
+        take_once(out + limbs, second, twice, limbs);
     }
     return 0;
 }

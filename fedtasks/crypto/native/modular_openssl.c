@@ -154,7 +154,8 @@ static int multiply(struct field *f, BIGNUM *product, const BIGNUM *a, const BIG
 }
 
 int fedtasks_openssl_multiply(uint64_t *out, const uint64_t *a, size_t a_step, const uint64_t *b, size_t b_step,
-                              size_t rows, const uint64_t *n, uint64_t n_inverse, size_t limbs) {
+                              size_t rows, const uint64_t *n, uint64_t n_inverse, size_t limbs, size_t parts) {
+    (void)parts;
     (void)n_inverse;
     struct field f;
     int status = open_field(&f, n, limbs);
@@ -218,7 +219,8 @@ static int power_in_constant_time(struct field *f, uint64_t *out, const uint64_t
 
 int fedtasks_openssl_power(uint64_t *out, const uint64_t *a, size_t rows, const uint8_t *exponent,
                            size_t exponent_bits, int secret, const uint64_t *one, const uint64_t *n,
-                           uint64_t n_inverse, size_t limbs) {
+                           uint64_t n_inverse, size_t limbs, size_t parts) {
+    (void)parts;
     (void)n_inverse;
     struct field f;
     int status = open_field(&f, n, limbs);
@@ -257,7 +259,8 @@ static void choose(BIGNUM *x, const uint64_t *table, size_t entries, size_t digi
 
 int fedtasks_openssl_fixed_base(uint64_t *out, const uint64_t *table, size_t windows, size_t window_bits,
                                 const uint8_t *digits, size_t rows, const uint64_t *n, uint64_t n_inverse,
-                                size_t limbs) {
+                                size_t limbs, size_t parts) {
+    (void)parts;
     (void)n_inverse;
     struct field f;
     int status = open_field(&f, n, limbs);
@@ -276,7 +279,8 @@ int fedtasks_openssl_fixed_base(uint64_t *out, const uint64_t *table, size_t win
 
 int fedtasks_openssl_segmented_product(uint64_t *out, const uint64_t *values, const int64_t *order,
                                        const int64_t *starts, size_t segments, const uint64_t *one, const uint64_t *n,
-                                       uint64_t n_inverse, size_t limbs) {
+                                       uint64_t n_inverse, size_t limbs, size_t parts) {
+    (void)parts;
     (void)n_inverse;
     struct field f;
     int status = open_field(&f, n, limbs);
@@ -294,7 +298,8 @@ int fedtasks_openssl_segmented_product(uint64_t *out, const uint64_t *values, co
 }
 
 int fedtasks_openssl_add(uint64_t *out, const uint64_t *a, const uint64_t *b, size_t rows, const uint64_t *n,
-                         size_t limbs) {
+                         size_t limbs, size_t parts) {
+    (void)parts;
     for (size_t row = 0; row < rows; row++, a += limbs, b += limbs, out += limbs) {
         unsigned __int128 carry = 0, borrow = 0;
         for (size_t i = 0; i < limbs; i++) {
@@ -336,7 +341,8 @@ int fedtasks_openssl_from_bytes(uint64_t *out, const uint8_t *rows, size_t width
 
 /* All results are below n. */
 int fedtasks_openssl_to_bytes(uint8_t *out, size_t width, const uint64_t *rows, size_t n_rows, const uint64_t *n,
-                              size_t limbs) {
+                              size_t limbs, size_t parts) {
+    (void)parts;
     (void)n;
     size_t bytes = limbs * sizeof *rows, shared = width < bytes ? width : bytes;
     for (size_t row = 0; row < n_rows; row++, rows += limbs, out += width) {
