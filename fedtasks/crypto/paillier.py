@@ -31,6 +31,9 @@ MAX_BITS = 4096
 STATISTICAL_BITS = 64
 """An exponent this much longer than a group's order is uniform but for a chance of 2**-64."""
 
+SHORT_EXPONENT = 8
+"""An exponent of an eighth of the modulus' length, 256 bits at least, is found by no less work than a factor of it."""
+
 N_ROOTS = 10
 """Of elements modulo n with a factor above 2**16 that divides φ(n), at most one in 2**16 has an n-th root."""
 
@@ -153,12 +156,12 @@ class PrivateKey:
 
         Notes
         -----
-        Cost: ``bits / 5`` multiplications modulo p² and modulo q² each, a fifth of what it costs without the key.
-        Source: Damgård, Jurik and Nielsen, 2010, section 4.2: a power of one n-th power, by an exponent of half the
-        modulus' length.
+        Cost: ``bits / 40`` multiplications modulo p² and modulo q² each.
+        Source: Damgård, Jurik and Nielsen, 2010, section 4.2: a power of one n-th power. Koshiba and Kurosawa, "Short
+        exponent Diffie-Hellman problems", 2004: by a short exponent, as long as short discrete logarithms are hard.
         """
         ring, n = self.public.ring, self.public.n
-        base, bits = _base(n), self.public.bits // 2
+        base, bits = _base(n), self.public.bits // SHORT_EXPONENT
         halves: list[tuple[Ring, FixedBase, int]] = []
         for prime, other in ((self.p, self.q), (self.q, self.p)):
             place = SquareRing(prime)
