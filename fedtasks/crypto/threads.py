@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Found = TypeVar("Found")
 
 _LEAST_ROWS = 64
 """So few rows are not worth another thread."""
@@ -42,6 +46,19 @@ def in_slices(n_rows: int, work: Callable[[slice], None], least: int = _LEAST_RO
     slices = [slice(start, min(start + step, n_rows)) for start in range(0, n_rows, step)]
     for _ in _pool(os.getpid(), n_slices).map(work, slices):
         pass
+
+
+def in_threads(work: Callable[[Item], Found], items: Sequence[Item]) -> list[Found]:
+    """Return what `work` makes of each item, several at a time.
+
+    Parameters
+    ----------
+    work
+        Must release the GIL to gain from this; neither it nor what it calls may call this or `in_slices`.
+    """
+    if len(items) < 2 or n_threads() == 1:
+        return list(map(work, items))
+    return list(_pool(os.getpid(), n_threads()).map(work, items))
 
 
 @lru_cache(maxsize=1)

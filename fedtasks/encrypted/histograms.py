@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from fedtasks.data.blocks import SPLIT, Blocks
 from fedtasks.encrypted.bins import Binner, BinNumbers, Candidates
+from fedtasks.encrypted.cells import Cells, sum_cells
 from fedtasks.encrypted.cipher import SumCipher
 
 Mask = npt.NDArray[np.bool_]
@@ -157,29 +158,27 @@ def block_histograms(
 
     Notes
     -----
-    Cost: an addition for each row and column whose bin is not the column's most frequent one.
+    Cost: at most an addition for each row and column whose bin is not the column's most frequent one; less where few
+    combinations of bins occur, see `sum_cells`.
     """
     chosen = np.flatnonzero(slots >= 0)
-    places = slots[chosen].astype(np.int64)
-    orders, counts, targets = [], [], []
+    places = slots[chosen]
+    found = np.repeat(cipher.zero, n_slots * candidates.n_sums, axis=0)
+    singles = []
     for column in columns:
         sum_of = candidates.sum_of(column)
-        own = sum_of[numbers[column][chosen]]
-        kept = np.flatnonzero(own >= 0)
         used = np.flatnonzero(sum_of >= 0)
-        if not used.size:
-            continue
-        first, width = int(sum_of[used[0]]), len(used)
-        keys = places[kept] * width + (own[kept] - first)
-        # Few enough different keys let numpy sort by digits.
-        small = keys.astype(np.uint16) if n_slots * width <= 1 << 16 else keys
-        orders.append(chosen[kept[np.argsort(small, kind="stable")]])
-        counts.append(np.bincount(keys, minlength=n_slots * width))
-        targets.append((np.arange(n_slots)[:, np.newaxis] * candidates.n_sums + first + np.arange(width)).ravel())
-    found = np.repeat(cipher.zero, n_slots * candidates.n_sums, axis=0)
-    if orders:
-        starts = np.concatenate([[0], np.cumsum(np.concatenate(counts))])
-        found[np.concatenate(targets)] = cipher.totals(ciphertexts, np.concatenate(orders), starts)
+        if used.size:
+            singles.append((column, sum_of, int(sum_of[used[0]]), len(used)))
+
+    def cells_of(single: tuple[int, npt.NDArray[np.int64], int, int]) -> Cells:
+        column, sum_of, first, width = single
+        own = (sum_of - first).astype(np.int32)[numbers[column][chosen]]
+        targets = np.arange(n_slots)[:, np.newaxis] * candidates.n_sums + first + np.arange(width)
+        return Cells.of(np.where(own >= 0, places * width + own, -1), targets.ravel())
+
+    for targets, sums in sum_cells(cipher, ciphertexts, chosen, singles, cells_of):
+        found[targets] = sums
     return found
 
 
