@@ -142,7 +142,10 @@ class Kernel(Protocol):
         """Raise every row to one exponent of so many bits."""
 
     def fixed_base(self, out: Words, table: Words, window_bits: int, digits: Bytes, modulus: Modulus) -> None:
-        """Multiply what each row's digits choose from their tables: shape ``(windows << window_bits, limbs)``."""
+        """Multiply what each row's digits choose from their tables: shape ``(windows << window_bits, limbs)``.
+
+        Of a pair (a, b) a table has (a, b / a), its second number as a residue modulo the root.
+        """
 
     def segmented_product(self, out: Words, values: Words, order: Indices, starts: Indices, modulus: Modulus) -> None:
         """Multiply ``values[order[starts[s]:starts[s + 1]]]`` for each segment s."""
@@ -237,16 +240,16 @@ class NativeKernel:
         Bits of a limb; a number of limbs is a multiple of `block`, at most `max_limbs`.
     spare_bits
         So many bits of a number above those of n are free.
-    has_pairs
-        Whether residues modulo a square are pairs.
+    pair_spare_bits
+        The same of the two numbers of a residue modulo a square; None if residues there are single numbers.
     """
 
     def __init__(
-        self, name: str, limb_bits: int, block: int, spare_bits: int, max_limbs: int, *, has_pairs: bool
+        self, name: str, limb_bits: int, block: int, spare_bits: int, max_limbs: int, pair_spare_bits: int | None = None
     ) -> None:
         self.name = name
         self._limb_bits, self._block, self._spare_bits, self._max_limbs = limb_bits, block, spare_bits, max_limbs
-        self._has_pairs = has_pairs
+        self._pair_spare_bits = pair_spare_bits
 
     @staticmethod
     def works(name: str) -> bool:
@@ -256,11 +259,13 @@ class NativeKernel:
 
     def modulus(self, n: int) -> Modulus:
         """See `Kernel`."""
-        return self._modulus(n, 1)
+        return self._modulus(n, 1, self._spare_bits)
 
     def square_modulus(self, root: int) -> Modulus:
         """See `Kernel`."""
-        return self._modulus(root, 2) if self._has_pairs else self.modulus(root * root)
+        if self._pair_spare_bits is None:
+            return self.modulus(root * root)
+        return self._modulus(root, 2, self._pair_spare_bits)
 
     def enter(self, out: Words, rows: Bytes, modulus: Modulus) -> None:
         """See `Kernel`; of a pair the lower and the upper limbs of a row are numbers of their own."""
@@ -318,15 +323,16 @@ class NativeKernel:
     def fixed_base(self, out: Words, table: Words, window_bits: int, digits: Bytes, modulus: Modulus) -> None:
         """See `Kernel`."""
         windows = len(table) >> window_bits
-        self._call("fixed_base", out, table, windows, window_bits, digits, len(out), *self._constants(modulus))
+        constants = (modulus.one, *self._constants(modulus))
+        self._call("fixed_base", out, table, windows, window_bits, digits, len(out), *constants)
 
     def segmented_product(self, out: Words, values: Words, order: Indices, starts: Indices, modulus: Modulus) -> None:
         """See `Kernel`."""
         constants = (modulus.one, *self._constants(modulus))
         self._call("segmented_product", out, values, order, starts, len(out), *constants)
 
-    def _modulus(self, base: int, parts: int) -> Modulus:
-        limbs = -(-(base.bit_length() + self._spare_bits) // self._limb_bits)
+    def _modulus(self, base: int, parts: int, spare_bits: int) -> Modulus:
+        limbs = -(-(base.bit_length() + spare_bits) // self._limb_bits)
         limbs = -(-limbs // self._block) * self._block
         if parts * limbs > self._max_limbs:
             raise ValueError(f"a modulus of {parts * base.bit_length()} bits is too long for kernel {self.name}")
@@ -340,12 +346,12 @@ class NativeKernel:
 
 
 # Limits of those in lanes: see modular_lanes.h.
-_LANES: dict[str, Any] = {"limb_bits": 52, "block": 10, "spare_bits": 4, "max_limbs": 160, "has_pairs": True}
+_LANES: dict[str, Any] = {"limb_bits": 52, "block": 10, "spare_bits": 4, "max_limbs": 160, "pair_spare_bits": 12}
 _KERNELS: dict[str, Kernel] = {
     "ifma": NativeKernel("ifma", **_LANES),
     "avx512": NativeKernel("avx512", **_LANES),
     "avx2": NativeKernel("avx2", **_LANES),
-    "openssl": NativeKernel("openssl", limb_bits=64, block=1, spare_bits=0, max_limbs=1 << 10, has_pairs=False),
+    "openssl": NativeKernel("openssl", limb_bits=64, block=1, spare_bits=0, max_limbs=1 << 10),
     "portable": PortableKernel(),
 }
 _chosen: ContextVar[str] = ContextVar("kernel", default="")

@@ -290,7 +290,7 @@ class Ring:
         return self._products(partial, np.arange(len(partial)), first)
 
     def fixed_base(self, base: int, exponent_bits: int) -> FixedBase:
-        """Prepare powers of one base to many exponents."""
+        """Prepare powers of one base, which has an inverse, to many exponents."""
         return FixedBase.of(self, base, exponent_bits)
 
     # ------------------------------------------------------------------------------------------------ parts
@@ -305,6 +305,10 @@ class Ring:
 
     def _prepare(self) -> Modulus:
         return self._kernel.modulus(self.n)
+
+    def _as_table(self, residues: Words) -> Words:
+        """Return residues as kernels take them in tables."""
+        return residues
 
     def _enter(self, rows: Bytes) -> Words:
         found = self._new(len(rows))
@@ -367,7 +371,7 @@ class FixedBase:
         bases = np.concatenate(first)
         for _ in range((1 << WINDOW_BITS) - 1):
             columns.append(ring.multiply(columns[-1], bases))
-        return cls(ring, exponent_bits, np.stack(columns, axis=1).reshape(-1, ring.limbs))
+        return cls(ring, exponent_bits, ring._as_table(np.stack(columns, axis=1).reshape(-1, ring.limbs)))
 
     def power(self, exponents: Bytes) -> Words:
         """Raise the base to each row's exponent, a secret.
@@ -421,6 +425,25 @@ class SquareRing(Ring):
 
     def _prepare(self) -> Modulus:
         return self._kernel.square_modulus(self.root)
+
+    def _as_table(self, residues: Words) -> Words:
+        if self._modulus.parts == 1:
+            return residues
+        first, second = (np.ascontiguousarray(half) for half in np.split(residues, 2, axis=1))
+        numbers = _Halves(self)
+        return np.concatenate([first, numbers.multiply(second, numbers.invert(first))], axis=1)
+
+
+class _Halves(Ring):
+    """The integers modulo a root, laid out as the numbers of residues modulo its square."""
+
+    def __init__(self, square: SquareRing) -> None:
+        self._square = square
+        super().__init__(square.root, square.kernel)
+
+    def _prepare(self) -> Modulus:
+        whole = self._square._modulus
+        return Modulus.of(whole.base, whole.limb_bits, whole.number_limbs)
 
 
 class CrtRing(Ring):

@@ -44,7 +44,7 @@ def in_slices(n_rows: int, work: Callable[[slice], None], least: int = _LEAST_RO
     # Multiples of 16 leave no lane of a vector empty but in the last slice.
     step = -(-n_rows // n_slices // 16) * 16
     slices = [slice(start, min(start + step, n_rows)) for start in range(0, n_rows, step)]
-    for _ in _pool(os.getpid(), n_slices).map(work, slices):
+    for _ in _pool(os.getpid(), n_threads()).map(work, slices):
         pass
 
 

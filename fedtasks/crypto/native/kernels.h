@@ -33,10 +33,11 @@
                                     size_t exponent_bits, int secret, const uint64_t *one, const uint64_t *n,          \
                                     uint64_t n_inverse, size_t limbs, size_t parts);                                   \
     /* out[i] = product over w of table[w][digits[i][w]]: `windows` (at least one) tables of 2^window_bits numbers,    \
-     * window_bits <= 8. Time and memory accesses do not depend on the digits. */                                      \
+     * window_bits <= 8. Of pairs a table has (a, b / a), numbers in Montgomery form, and n has at least 12 bits less  \
+     * than R. Time and memory accesses do not depend on the digits. */                                                \
     EXPORT int fedtasks_##X##_fixed_base(uint64_t *out, const uint64_t *table, size_t windows, size_t window_bits,     \
-                                         const uint8_t *digits, size_t rows, const uint64_t *n, uint64_t n_inverse,    \
-                                         size_t limbs, size_t parts);                                                  \
+                                         const uint8_t *digits, size_t rows, const uint64_t *one, const uint64_t *n,   \
+                                         uint64_t n_inverse, size_t limbs, size_t parts);                              \
     /* out[s] = product of values[order[j]] over starts[s] <= j < starts[s + 1]; `one` for an empty segment. */        \
     EXPORT int fedtasks_##X##_segmented_product(uint64_t *out, const uint64_t *values, const int64_t *order,           \
                                                 const int64_t *starts, size_t segments, const uint64_t *one,           \

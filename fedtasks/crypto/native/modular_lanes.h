@@ -33,6 +33,7 @@
 #define LIMB_MASK ((1ULL << LIMB_BITS) - 1)
 #define SECRET_WINDOW 5
 #define SECRET_ENTRIES (1 << SECRET_WINDOW)
+#define VECTORS_AT_ONCE 4 /* so many serve themselves from a window's table before the next one's is needed */
 
 #define JOIN(kernel, name) fedtasks_##kernel##_##name
 #define EXPAND(kernel, name) JOIN(kernel, name)
@@ -152,83 +153,121 @@ static INLINE void add_multiples_of_first(columns *c, const factor *m, size_t co
         UNROLLED for (int i = 0; i < BLOCK; i++) c->at[i] = v_add(c->at[i], as_limb(m[BLOCK * column + i]));
 }
 
-/* out = x * y / R mod n, below 2n if x * y < R * n; m is what makes it. `out` may be what x or y are factors of. */
-static INLINE void product(vec *out, factor *m, const factor *x, const factor *y, const modulus *mod) {
-    columns c;
-    size_t blocks = mod->blocks;
-    clear(&c);
-    for (size_t column = 0; column < 2 * blocks; column++) {
-        size_t first = column < blocks ? 0 : column - blocks + 1, end = column < blocks ? column + 1 : blocks;
-        for (size_t i = first; i < end; i++) add_product(&c, x + BLOCK * i, y + BLOCK * (column - i));
-        finish(&c, out, m, column, mod->excess, mod);
-    }
+/* Add the products of two numbers that fall into a column of blocks. */
+static INLINE void add_products(columns *c, const factor *x, const factor *y, size_t column, size_t blocks) {
+    size_t first = column < blocks ? 0 : column - blocks + 1, end = column < blocks ? column + 1 : blocks;
+    for (size_t i = first; i < end; i++) add_product(c, x + BLOCK * i, y + BLOCK * (column - i));
 }
 
-/* out = x * x / R mod n; a quarter less work than `product`. */
-static INLINE void own_product(vec *out, factor *m, const factor *x, const modulus *mod) {
-    vec carried[BLOCK];
-    columns c;
-    size_t blocks = mod->blocks;
-    clear(&c);
-    for (size_t column = 0; column < 2 * blocks; column++) {
-        put_aside(&c, carried);
-        size_t first = column < blocks ? 0 : column - blocks + 1;
-        for (size_t i = first; 2 * i < column; i++) add_product(&c, x + BLOCK * i, x + BLOCK * (column - i));
-        int has_middle = column % 2 == 0;
-        if (has_middle) add_pairs(&c, x + BLOCK * (column / 2));
-        add_doubled_to(&c, carried);
-        if (has_middle) add_squares(&c, x + BLOCK * (column / 2));
-        finish(&c, out, m, column, mod->excess, mod);
-    }
+/* Add those of a number with itself, a quarter less work; `carried` keeps what is not doubled. */
+static INLINE void add_own_products(columns *c, vec *carried, const factor *x, size_t column, size_t blocks) {
+    put_aside(c, carried);
+    size_t first = column < blocks ? 0 : column - blocks + 1;
+    for (size_t i = first; 2 * i < column; i++) add_product(c, x + BLOCK * i, x + BLOCK * (column - i));
+    int has_middle = column % 2 == 0;
+    if (has_middle) add_pairs(c, x + BLOCK * (column / 2));
+    add_doubled_to(c, carried);
+    if (has_middle) add_squares(c, x + BLOCK * (column / 2));
 }
 
+/* out = a * b / R mod n, below 2n if a * b < R * n; `out` may be a or b. */
 static __attribute__((noinline)) void multiply_numbers(vec *out, const vec *a, const vec *b, const modulus *mod) {
     factor m[MAX_LIMBS], a_space[FACTOR_SPACE], b_space[FACTOR_SPACE];
-    product(out, m, as_factors(a_space, a, mod->limbs), as_factors(b_space, b, mod->limbs), mod);
+    const factor *x = as_factors(a_space, a, mod->limbs), *y = as_factors(b_space, b, mod->limbs);
+    columns c;
+    clear(&c);
+    for (size_t column = 0; column < 2 * mod->blocks; column++) {
+        add_products(&c, x, y, column, mod->blocks);
+        finish(&c, out, m, column, mod->excess, mod);
+    }
 }
 
 static __attribute__((noinline)) void square_number(vec *out, const vec *a, const modulus *mod) {
     factor m[MAX_LIMBS], a_space[FACTOR_SPACE];
-    own_product(out, m, as_factors(a_space, a, mod->limbs), mod);
+    const factor *x = as_factors(a_space, a, mod->limbs);
+    vec carried[BLOCK];
+    columns c;
+    clear(&c);
+    for (size_t column = 0; column < 2 * mod->blocks; column++) {
+        add_own_products(&c, carried, x, column, mod->blocks);
+        finish(&c, out, m, column, mod->excess, mod);
+    }
 }
 
+/* Both numbers of a pair column by column, so that the processor adds up one while it waits for the other's carries. */
 static __attribute__((noinline)) void multiply_pairs(vec *out, const vec *a, const vec *b, const modulus *mod) {
     factor m[MAX_LIMBS], m2[MAX_LIMBS], a_space[FACTOR_SPACE], b_space[FACTOR_SPACE];
     const factor *x = as_factors(a_space, a, mod->width), *y = as_factors(b_space, b, mod->width);
-    vec first_number[MAX_LIMBS];
-    columns c;
+    columns c, c2;
     size_t blocks = mod->blocks, limbs = mod->limbs;
-    product(first_number, m, x, y, mod);
     clear(&c);
+    clear(&c2);
     for (size_t column = 0; column < 2 * blocks; column++) {
-        size_t first = column < blocks ? 0 : column - blocks + 1, end = column < blocks ? column + 1 : blocks;
-        for (size_t i = first; i < end; i++) {
-            add_product(&c, x + BLOCK * i, y + limbs + BLOCK * (column - i));
-            add_product(&c, x + limbs + BLOCK * i, y + BLOCK * (column - i));
-        }
-        add_multiples_of_first(&c, m, column, blocks);
-        finish(&c, out + limbs, m2, column, mod->excess2, mod);
+        add_products(&c, x, y, column, blocks);
+        finish(&c, out, m, column, mod->excess, mod);
+        add_products(&c2, x, y + limbs, column, blocks);
+        add_products(&c2, x + limbs, y, column, blocks);
+        add_multiples_of_first(&c2, m, column, blocks);
+        finish(&c2, out + limbs, m2, column, mod->excess2, mod);
     }
-    memcpy(out, first_number, limbs * sizeof(vec));
 }
 
 static __attribute__((noinline)) void square_pair(vec *out, const vec *a, const modulus *mod) {
     factor m[MAX_LIMBS], m2[MAX_LIMBS], a_space[FACTOR_SPACE];
     const factor *x = as_factors(a_space, a, mod->width);
-    vec first_number[MAX_LIMBS], carried[BLOCK];
-    columns c;
+    vec carried[BLOCK];
+    columns c, c2;
     size_t blocks = mod->blocks, limbs = mod->limbs;
-    own_product(first_number, m, x, mod);
+    clear(&c);
+    clear(&c2);
+    for (size_t column = 0; column < 2 * blocks; column++) {
+        add_own_products(&c, carried, x, column, blocks);
+        finish(&c, out, m, column, mod->excess, mod);
+        put_aside(&c2, carried);
+        add_products(&c2, x, x + limbs, column, blocks);
+        add_doubled_to(&c2, carried);
+        add_multiples_of_first(&c2, m, column, blocks);
+        finish(&c2, out + limbs, m2, column, mod->excess2, mod);
+    }
+}
+
+/* Products of many pairs (y, y w), which are y (1 - w n), leave out what can wait: where x is (a, v + a W) with W the sum
+ * of all w so far, a y / R = t by multiples m as ever, and v becomes (v y + m) / R. */
+static __attribute__((noinline)) void multiply_by_first(vec *x, const vec *y, const modulus *mod) {
+    factor m[MAX_LIMBS], m2[MAX_LIMBS], x_space[FACTOR_SPACE], y_space[FACTOR_SPACE];
+    const factor *a = as_factors(x_space, x, mod->width), *by = as_factors(y_space, y, mod->limbs);
+    columns c, c2;
+    size_t blocks = mod->blocks, limbs = mod->limbs;
+    clear(&c);
+    clear(&c2);
+    for (size_t column = 0; column < 2 * blocks; column++) {
+        add_products(&c, a, by, column, blocks);
+        finish(&c, x, m, column, mod->excess, mod);
+        add_products(&c2, a + limbs, by, column, blocks);
+        add_multiples_of_first(&c2, m, column, blocks);
+        finish(&c2, x + limbs, m2, column, mod->excess, mod);
+    }
+}
+
+/* Make (a, v) the pair (a, v + a W) in the end; the limbs of the sum W were never carried, W is below R / 2. */
+static __attribute__((noinline)) void add_what_waited(vec *x, vec *sum, const vec *one, const modulus *mod) {
+    factor m[MAX_LIMBS], x_space[FACTOR_SPACE], sum_space[FACTOR_SPACE], one_space[FACTOR_SPACE];
+    size_t blocks = mod->blocks, limbs = mod->limbs;
+    vec carry = v_zero();
+    for (size_t i = 0; i < limbs; i++) {
+        carry = v_add(sum[i], carry);
+        sum[i] = v_and(carry, v_set(LIMB_MASK));
+        carry = v_carry(carry);
+    }
+    const factor *a = as_factors(x_space, x, mod->width), *w = as_factors(sum_space, sum, limbs);
+    const factor *unit = as_factors(one_space, one, limbs);
+    columns c;
     clear(&c);
     for (size_t column = 0; column < 2 * blocks; column++) {
-        size_t first = column < blocks ? 0 : column - blocks + 1, end = column < blocks ? column + 1 : blocks;
-        put_aside(&c, carried);
-        for (size_t i = first; i < end; i++) add_product(&c, x + BLOCK * i, x + limbs + BLOCK * (column - i));
-        add_doubled_to(&c, carried);
-        add_multiples_of_first(&c, m, column, blocks);
-        finish(&c, out + limbs, m2, column, mod->excess2, mod);
+        add_products(&c, a, w, column, blocks);
+        add_products(&c, a + limbs, unit, column, blocks);
+        finish(&c, x + limbs, m, column, mod->excess2, mod);
     }
-    memcpy(out, first_number, limbs * sizeof(vec));
 }
 
 /* Residues: out = a * b / R; `out` may be a or b. */
@@ -405,36 +444,71 @@ int NAME(power)(uint64_t *out, const uint64_t *a, size_t rows, const uint8_t *ex
     return 0;
 }
 
+/* Choose for each lane the entry that its digit names, by reading every one. */
+static void choose(vec *out, const uint64_t *entries, size_t count, vec digits, size_t width) {
+    for (size_t block = 0; block < width; block += BLOCK) {
+        vec chosen[BLOCK];
+        UNROLLED for (int i = 0; i < BLOCK; i++) chosen[i] = v_zero();
+        for (size_t entry = 0; entry < count; entry++) {
+            vec here = v_equal(digits, v_set(entry));
+            const uint64_t *row = entries + entry * width + block;
+            UNROLLED for (int i = 0; i < BLOCK; i++)
+                chosen[i] = v_or(chosen[i], v_and(here, v_set(row[i])));
+        }
+        UNROLLED for (int i = 0; i < BLOCK; i++) out[block + i] = chosen[i];
+    }
+}
+
+/* What the rows of a few vectors have been multiplied to. */
+typedef struct {
+    vec x[MAX_LIMBS];
+    vec sum[MAX_LIMBS]; /* of pairs, see `multiply_by_first` */
+} running;
+
+static void begin_product(running *of, const vec *entry, const modulus *mod) {
+    memcpy(of->x, entry, mod->width * sizeof(vec));
+    if (mod->parts == 1) return;
+    memcpy(of->sum, entry + mod->limbs, mod->limbs * sizeof(vec));
+    memset(of->x + mod->limbs, 0, mod->limbs * sizeof(vec));
+}
+
+static void go_on_with_product(running *of, const vec *entry, const modulus *mod) {
+    if (mod->parts == 1) {
+        multiply(of->x, of->x, entry, mod);
+        return;
+    }
+    multiply_by_first(of->x, entry, mod);
+    for (size_t i = 0; i < mod->limbs; i++) of->sum[i] = v_add(of->sum[i], entry[mod->limbs + i]);
+}
+
 int NAME(fixed_base)(uint64_t *out, const uint64_t *table, size_t windows, size_t window_bits, const uint8_t *digits,
-                     size_t rows, const uint64_t *n, uint64_t n_inverse, size_t limbs, size_t parts) {
+                     size_t rows, const uint64_t *one, const uint64_t *n, uint64_t n_inverse, size_t limbs,
+                     size_t parts) {
     state before = begin();
     modulus mod;
     open_modulus(&mod, n, n_inverse, limbs, parts);
-    size_t width = mod.width;
-    size_t entries = (size_t)1 << window_bits;
-    vec x[MAX_LIMBS], by[MAX_LIMBS];
-    for (size_t at = 0; at < rows; at += LANES) {
-        size_t lanes = group(rows, at);
-        for (size_t window = 0; window < windows; window++) {
-            uint64_t digit[LANES];
-            for (size_t lane = 0; lane < LANES; lane++)
-                digit[lane] = lane < lanes ? digits[(at + lane) * windows + window] : 0;
-            vec sought = load_words(digit, LANES);
-            vec *found = window ? by : x;
-            for (size_t block = 0; block < width; block += BLOCK) {
-                vec chosen[BLOCK];
-                UNROLLED for (int i = 0; i < BLOCK; i++) chosen[i] = v_zero();
-                for (size_t entry = 0; entry < entries; entry++) {
-                    vec here = v_equal(sought, v_set(entry));
-                    const uint64_t *row = table + (window * entries + entry) * width + block;
-                    UNROLLED for (int i = 0; i < BLOCK; i++)
-                        chosen[i] = v_or(chosen[i], v_and(here, v_set(row[i])));
-                }
-                UNROLLED for (int i = 0; i < BLOCK; i++) found[block + i] = chosen[i];
+    size_t width = mod.width, entries = (size_t)1 << window_bits;
+    running of[VECTORS_AT_ONCE];
+    vec entry[MAX_LIMBS], unit[MAX_LIMBS];
+    load_rows(unit, one, 0, 1, width);
+    for (size_t at = 0; at < rows; at += VECTORS_AT_ONCE * LANES) {
+        size_t here = rows - at < VECTORS_AT_ONCE * LANES ? rows - at : VECTORS_AT_ONCE * LANES;
+        for (size_t window = 0; window < windows; window++)
+            for (size_t first = 0; first < here; first += LANES) {
+                uint64_t digit[LANES];
+                for (size_t lane = 0; lane < LANES; lane++)
+                    digit[lane] = first + lane < here ? digits[(at + first + lane) * windows + window] : 0;
+                choose(entry, table + window * entries * width, entries, load_words(digit, LANES), width);
+                if (window)
+                    go_on_with_product(&of[first / LANES], entry, &mod);
+                else
+                    begin_product(&of[first / LANES], entry, &mod);
             }
-            if (window) multiply(x, x, by, &mod);
+        for (size_t first = 0; first < here; first += LANES) {
+            running *done = &of[first / LANES];
+            if (parts == 2) add_what_waited(done->x, done->sum, unit, &mod);
+            store_lanes(out + (at + first) * width, done->x, group(here, first), width);
         }
-        store_lanes(out + at * width, x, lanes, width);
     }
     end(before);
     return 0;

@@ -258,9 +258,10 @@ static void choose(BIGNUM *x, const uint64_t *table, size_t entries, size_t digi
 }
 
 int fedtasks_openssl_fixed_base(uint64_t *out, const uint64_t *table, size_t windows, size_t window_bits,
-                                const uint8_t *digits, size_t rows, const uint64_t *n, uint64_t n_inverse,
-                                size_t limbs, size_t parts) {
+                                const uint8_t *digits, size_t rows, const uint64_t *one, const uint64_t *n,
+                                uint64_t n_inverse, size_t limbs, size_t parts) {
     (void)parts;
+    (void)one;
     (void)n_inverse;
     struct field f;
     int status = open_field(&f, n, limbs);
