@@ -426,12 +426,35 @@ class SquareRing(Ring):
     def _prepare(self) -> Modulus:
         return self._kernel.square_modulus(self.root)
 
+    def one_plus(self, magnitudes: Bytes, negative: npt.NDArray[np.bool_]) -> Words:
+        """Return ``1 + m * root`` for numbers m, given as absolute values below the root and which are below zero.
+
+        Parameters
+        ----------
+        magnitudes
+            Rows of big-endian bytes, at most as wide as the root.
+        """
+        if self._modulus.parts == 1:
+            rows = np.zeros((len(magnitudes), self.width), dtype=np.uint8)
+            rows[:, self.width - magnitudes.shape[1] :] = magnitudes
+            slope = np.concatenate([self.number(self.root), self.number(-self.root)])[negative.astype(np.int64)]
+            return self.add(self.multiply(self._enter(rows), slope), np.repeat(self.ones, len(rows), axis=0))
+        # A pair (a, b) is a - b * root, so that m is taken from the second number of 1.
+        halves = self._halves
+        first, second = (np.repeat(half, len(magnitudes), axis=0) for half in np.split(self.ones, 2, axis=1))
+        signs = np.concatenate([halves.number(-1), halves.ones])[negative.astype(np.int64)]
+        taken = halves.multiply(halves._enter(np.ascontiguousarray(magnitudes)), signs)
+        return np.concatenate([first, halves.add(second, taken)], axis=1)
+
     def _as_table(self, residues: Words) -> Words:
         if self._modulus.parts == 1:
             return residues
         first, second = (np.ascontiguousarray(half) for half in np.split(residues, 2, axis=1))
-        numbers = _Halves(self)
-        return np.concatenate([first, numbers.multiply(second, numbers.invert(first))], axis=1)
+        return np.concatenate([first, self._halves.multiply(second, self._halves.invert(first))], axis=1)
+
+    @cached_property
+    def _halves(self) -> _Halves:
+        return _Halves(self)
 
 
 class _Halves(Ring):

@@ -31,8 +31,8 @@ MAX_BITS = 4096
 STATISTICAL_BITS = 64
 """An exponent this much longer than a group's order is uniform but for a chance of 2**-64."""
 
-SHORT_EXPONENT = 8
-"""An exponent of an eighth of the modulus' length, 256 bits at least, is found by no less work than a factor of it."""
+SHORT_EXPONENT_BITS = {2048: 225, 3072: 275, 4096: 325}
+"""Longest modulus → exponents that are found by no less work than its factors: RFC 7919, appendix A."""
 
 N_ROOTS = 10
 """Of elements modulo n with a factor above 2**16 that divides φ(n), at most one in 2**16 has an n-th root."""
@@ -73,7 +73,7 @@ class PublicKey:
         return self.n.bit_length()
 
     @cached_property
-    def ring(self) -> Ring:
+    def ring(self) -> SquareRing:
         """Where ciphertexts are: the integers modulo n²."""
         return SquareRing(self.n)
 
@@ -93,7 +93,7 @@ class PublicKey:
         Parameters
         ----------
         magnitudes
-            Absolute values, ``uint8`` of shape ``(n, any width up to a ciphertext's)``, big-endian.
+        Absolute values, ``uint8`` of shape ``(n, any width up to that of the modulus)``, big-endian.
         negative
             Which of them are below zero; by default none.
 
@@ -101,14 +101,9 @@ class PublicKey:
         -----
         Reveals: the numbers to everybody; multiply by a mask before they leave.
         """
-        rows = np.zeros((len(magnitudes), self.width), dtype=np.uint8)
-        rows[:, self.width - magnitudes.shape[1] :] = magnitudes
-        ring = self.ring
         if negative is None:
-            slope = ring.number(self.n)
-        else:
-            slope = np.concatenate([ring.number(self.n), ring.number(-self.n)])[negative.astype(np.int64)]
-        return ring.add(ring.multiply(ring.enter(rows), slope), np.repeat(ring.ones, len(rows), axis=0))
+            negative = np.zeros(len(magnitudes), dtype=bool)
+        return self.ring.one_plus(magnitudes, negative)
 
     def masks(self) -> Callable[[int], Words]:
         """Return what makes so many encryptions of zero, each of which hides what it is multiplied by from all.
@@ -156,12 +151,13 @@ class PrivateKey:
 
         Notes
         -----
-        Cost: ``bits / 40`` multiplications modulo p² and modulo q² each.
+        Cost: a multiplication modulo p² and modulo q² for every five of 225 bits (275, 325 under longer keys).
         Source: Damgård, Jurik and Nielsen, 2010, section 4.2: a power of one n-th power. Koshiba and Kurosawa, "Short
         exponent Diffie-Hellman problems", 2004: by a short exponent, as long as short discrete logarithms are hard.
         """
         ring, n = self.public.ring, self.public.n
-        base, bits = _base(n), self.public.bits // SHORT_EXPONENT
+        base = _base(n)
+        bits = min(bits for longest, bits in SHORT_EXPONENT_BITS.items() if self.public.bits <= longest)
         halves: list[tuple[Ring, FixedBase, int]] = []
         for prime, other in ((self.p, self.q), (self.q, self.p)):
             place = SquareRing(prime)
