@@ -12,6 +12,7 @@ from typing import Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
+from fedtasks.crypto.threads import in_threads
 from fedtasks.data.blocks import SPLIT, Blocks
 from fedtasks.encrypted.bins import Binner, BinNumbers, Candidates
 from fedtasks.encrypted.cells import Cells, sum_cells
@@ -123,7 +124,8 @@ def plain_histograms(
     chosen = np.flatnonzero(slots >= 0)
     places = slots[chosen].astype(np.int64)
     added = [each[chosen].astype(np.float64) for each in numbers]
-    for column in columns:
+
+    def count(column: int) -> None:
         n_bins = rows.binner.columns[column].n_bins
         key = places * n_bins + rows.numbers[column][chosen]
         sum_of = candidates.sum_of(column)
@@ -132,6 +134,8 @@ def plain_histograms(
             # Sums in double precision are exact below 2**53, and a count is one anyway.
             total = np.bincount(key, values, n_slots * n_bins).reshape(n_slots, n_bins)
             found[:, sum_of[kept], place] = total[:, kept]
+
+    in_threads(count, columns)
     return found
 
 
