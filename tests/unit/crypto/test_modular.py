@@ -14,13 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedtasks.crypto.kernels import VARIABLE, available_kernels, get_kernel, using
-from fedtasks.crypto.modular import CrtRing, Ring
+from fedtasks.crypto.modular import CrtRing, Ring, SquareRing
 from fedtasks.crypto.threads import in_slices, n_threads
 from fedtasks.errors import ConfigError, ProtocolViolated
 
 KERNELS = available_kernels()
 # Multiples of the limbs of every kernel and lengths that are none, so that the number of limbs is odd and even.
 WIDTHS = (1024, 1025, 1536, 2048, 2049, 3072, 4093)
+ROOT_WIDTHS = (512, 1024, 1033, 2048)
 MILLION = 1_000_000
 
 
@@ -60,9 +61,11 @@ def kernel(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture(params=WIDTHS)
+@pytest.fixture(params=[*WIDTHS, *(f"square of {bits}" for bits in ROOT_WIDTHS)])
 def ring(request: pytest.FixtureRequest, kernel: str) -> Ring:
-    return Ring(modulus(request.param), kernel)
+    if isinstance(request.param, int):
+        return Ring(modulus(request.param), kernel)
+    return SquareRing(modulus(int(request.param.split()[-1])), kernel)
 
 
 def test_rows_come_back_as_they_went(ring: Ring) -> None:
@@ -104,6 +107,66 @@ def test_extreme_moduli_and_operands_overflow_nothing(kernel: str, bits: int, lo
     ]
     assert leave(ring, ring.power(residues, 13)) == [pow(x, 13, n) for x in numbers]
     assert leave(ring, ring.add(residues, residues)) == [2 * x % n for x in numbers]
+
+
+@pytest.mark.parametrize("bits", [508, 1024, 1028, 2048, 4096])
+@pytest.mark.parametrize("low", [-1, 1, 3 << 51 | 1])
+def test_extreme_roots_and_operands_overflow_nothing(kernel: str, bits: int, low: int) -> None:
+    ring = SquareRing((1 << bits) - 1 if low == -1 else (1 << (bits - 1)) + low, kernel)
+    n, root = ring.n, ring.root
+    numbers = [0, 1, root - 1, root, root + 1, n - root - 1, n - root, n - root + 1, n - 1, n // root * 2, n // 3]
+    residues = enter(ring, numbers)
+
+    assert leave(ring, residues) == numbers
+    assert leave(ring, ring.multiply(residues, residues[::-1])) == [
+        x * y % n for x, y in zip(numbers, numbers[::-1], strict=True)
+    ]
+    assert leave(ring, ring.power(residues, 13)) == [pow(x, 13, n) for x in numbers]
+    assert leave(ring, ring.secret_power(residues, 77, 8)) == [pow(x, 77, n) for x in numbers]
+    total = ring.add(residues, residues[::-1])
+    assert leave(ring, ring.add(total, total)) == [2 * (x + y) % n for x, y in zip(numbers, numbers[::-1], strict=True)]
+
+
+@pytest.mark.parametrize("bits", [1024, 1033, 2048])
+def test_one_plus_a_multiple_of_the_root_equals_python(kernel: str, bits: int) -> None:
+    ring = SquareRing(modulus(bits), kernel)
+    source = random.Random(bits)
+    short = [0, 1, -1, *(source.randrange(-(1 << 80), 1 << 80) for _ in range(14))]
+    for width, numbers in ((11, short), (-(-bits // 8), [*short, ring.root - 1, 1 - ring.root])):
+        negative = np.array([number < 0 for number in numbers])
+        residues = ring.one_plus(rows([abs(number) for number in numbers], width), negative)
+
+        assert leave(ring, residues) == [(1 + number * ring.root) % ring.n for number in numbers]
+        assert leave(ring, ring.multiply(residues, residues)) == [
+            (1 + 2 * number * ring.root) % ring.n for number in numbers
+        ]
+
+
+@pytest.mark.parametrize("bits", [1, 64, 225, 1025])
+def test_fixed_base_modulo_a_square_equals_python(kernel: str, bits: int) -> None:
+    p, q = primes(2048)
+    source = random.Random(bits)
+    exponents = [0, 1, (1 << bits) - 1, *(source.getrandbits(bits) for _ in range(18))]
+    for root in (p, p * q):
+        ring = SquareRing(root, kernel)
+        base = ring.n // 3
+
+        powers = ring.fixed_base(base, bits).power(rows(exponents, -(-bits // 8)))
+
+        assert leave(ring, powers) == [pow(base, each, ring.n) for each in exponents]
+
+
+@pytest.mark.parametrize("source_bits", [1024, 2048])
+def test_convert_between_squares_equals_python(kernel: str, source_bits: int) -> None:
+    p, q = primes(2048)
+    whole, part = SquareRing(p * q, kernel), SquareRing(p, kernel)
+    source, target = (part, whole) if source_bits == 1024 else (whole, part)
+    factor = q * q * 12345
+    numbers = operands(source.n, 21)
+
+    found = leave(target, target.convert(enter(source, numbers), source, factor))
+
+    assert found == [number * factor % target.n for number in numbers]
 
 
 def test_public_power_equals_python(ring: Ring) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 
+import gmpy2
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from phe import paillier
 
+from fedtasks.crypto.modular import Ring
 from fedtasks.crypto.paillier import Masks, PrivateKey, PublicKey, generate_key, verify_proof
 from fedtasks.errors import KeyInvalid, KeyWeak
 
@@ -82,6 +84,23 @@ def test_a_strangers_masks_lie_where_the_keys_owner_cannot_tell_them_from_random
         patch.setattr("fedtasks.crypto.modular.FixedBase.power", spy)
         PUBLIC.masks()(1)
     assert exponents[0] >= PUBLIC.bits + 64
+
+
+@pytest.mark.parametrize(("key_bits", "longest"), [(2048, 225), (2064, 275), (3072, 275), (4096, 325)])
+def test_the_owners_exponents_are_as_long_as_the_key_deserves(
+    key_bits: int, longest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def fixed_base(ring: Ring, base: int, bits: int) -> None:
+        asked.append(bits)
+
+    monkeypatch.setattr(Ring, "fixed_base", fixed_base)
+    half = key_bits // 2
+    p, q = (int(gmpy2.next_prime(3 << (half - 2) | each)) for each in (1, 1 << 99))
+    PrivateKey(p, q).masks()
+
+    assert asked == [longest, longest]
 
 
 @pytest.mark.parametrize("counts", [[1], [0, 5], [3000, 1, 2047, 2049]])
