@@ -214,10 +214,7 @@ def test_weights_matter(trained: Trained, tmp_path: Path) -> None:
     assert halves_of(tmp_path)[0].trees != halves_of(trained.root)[0].trees
 
 
-def test_early_stopping_keeps_the_rounds_up_to_the_best_on_both_sides(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("fedtasks.models.progress._EVERY_S", 0.0)
+def test_early_stopping_keeps_the_rounds_up_to_the_best_on_both_sides(tmp_path: Path) -> None:
     write_both(tmp_path)
     eager = replace(SETTINGS, trees=30, learning_rate=1.0, validation_fraction=0.3, early_stopping_rounds=3)
     outcome, (leader, follower) = succeeded("train", tmp_path, eager)

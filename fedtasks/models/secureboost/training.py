@@ -21,7 +21,6 @@ from fedtasks.errors import LabelInvalid
 from fedtasks.link.link import Link
 from fedtasks.models import training
 from fedtasks.models.checkpoint import Checkpoints
-from fedtasks.models.progress import Paced
 from fedtasks.models.secureboost.declaration import SECUREBOOST
 from fedtasks.models.secureboost.follower import Follower
 from fedtasks.models.secureboost.leader import Leader
@@ -95,9 +94,7 @@ def _lead(context: TaskContext, settings: TrainSettings, start: Start) -> tuple[
             if len(labels):
                 leader = Leader(rows, labels, weights, objective, settings, raw, trees)
                 n_in_sums = settings.rows_in_sums(rows.n_rows)
-                leader.train(
-                    link, lambda: PaillierOwner(n_in_sums, settings.key_bits), checkpoints, Paced(context.report)
-                )
+                leader.train(link, lambda: PaillierOwner(n_in_sums, settings.key_bits), checkpoints, context.report)
                 trees = tuple(leader.trees)
             half = LeaderHalf(
                 **_head(context, settings, start, rows.binner),
@@ -128,7 +125,7 @@ def _follow(context: TaskContext, settings: TrainSettings, start: Start) -> tupl
                     lambda key: PaillierSums.of(key, settings.rows_in_sums(rows.n_rows), settings.key_bits),
                     lambda cipher: _histograms(context, stack, rows, follower.candidates, cipher, scratch),
                     checkpoints,
-                    Paced(context.report),
+                    context.report,
                 )
                 splits = tuple(follower.splits)
             half = FollowerHalf(
