@@ -1,4 +1,4 @@
-"""PSI of two parties, each with a Spark application on the cluster and everything on HDFS, against a plain join."""
+"""PSI of two parties, of which both or one have a Spark application on the cluster, against a join; all on HDFS."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import pandas as pd
@@ -19,6 +20,7 @@ import pytest
 from fedtasks.config import Dataset, FeatureType, Normalisation, Party, Spark
 from fedtasks.crypto.scheme import generate_key
 from fedtasks.crypto.schemes import Scheme
+from fedtasks.data.blocks import Blocks
 from fedtasks.data.storage import RunStorage, filesystem
 from tests.integration.psi_halves import FOLLOWER, LEADER, Ended, Halves, make_party, two_halves
 from tests.support.hdfs import HdfsCluster
@@ -34,6 +36,17 @@ def halves(spark_master: SparkCluster, tmp_path_factory: pytest.TempPathFactory)
     settings = Spark(spark_master.master, "512m", spark_master.conf)
     with two_halves(tmp_path_factory.mktemp("halves"), {LEADER: settings, FOLLOWER: settings}) as started:
         yield started
+
+
+@pytest.fixture(scope="module")
+def one_on_spark(spark_master: SparkCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Halves]]:
+    """Pairs of halves by the party that is on Spark; the other is on DuckDB."""
+    settings = Spark(spark_master.master, "512m", spark_master.conf)
+    with ExitStack() as stack:
+        yield {
+            name: stack.enter_context(two_halves(tmp_path_factory.mktemp(f"spark-{name}"), {name: settings}))
+            for name in (LEADER, FOLLOWER)
+        }
 
 
 @dataclasses.dataclass
@@ -83,6 +96,16 @@ class Case:
 
     def run(self, attempt: int = 1, cut_after: dict[str, int] | None = None, **settings: object) -> dict[str, Ended]:
         return self.halves.run("psi", self.run_id, self.parties, settings, attempt=attempt, cut_after=cut_after)
+
+    def align(self) -> dict[str, list[str]]:
+        """Align what the last intersection found; return each side's ids in the order of its blocks."""
+        ended = self.halves.run("align", self.run_id, self.parties, {"rows_per_block": 60})
+        assert ended[LEADER].outcome == ended[FOLLOWER].outcome is not None, ended
+        people = {name: self.people(name) for name in (LEADER, FOLLOWER)}
+        blocks = {name: Blocks.open(RunStorage(home, self.run_id)) for name, home in self.homes.items()}
+        return {
+            name: [people[name][tag] for tag in opened.table()["tag"].to_pylist()] for name, opened in blocks.items()
+        }
 
     def check(self, ended: dict[str, Ended], bank_ids: Sequence[str], shop_ids: Sequence[str]) -> None:
         """Compare what both published with an inner join; duplicates count once."""
@@ -212,3 +235,26 @@ def test_psi_cut_half_way_goes_on_in_the_next_attempt(case: Case) -> None:
     case.check(ended, bank_ids, shop_ids)
     assert uses + case.halves.accounts[FOLLOWER].uses == [("ids_blinded", 800)] * 2
     assert case.halves.accounts[LEADER].bytes_sent < 0.9 * 800 * 256
+
+
+@pytest.mark.parametrize("scheme", ["blind_rsa", "oprf"])
+def test_psi_of_spark_and_duckdb_equals_a_join_and_either_reads_the_tags_of_the_other(
+    case: Case, one_on_spark: dict[str, Halves], scheme: str
+) -> None:
+    days = [
+        # who is on Spark, ids of the bank, ids of the shop, ids that are blinded
+        (LEADER, ids(range(500), duplicates=50), ids(range(200, 700), duplicates=50), 500),
+        (FOLLOWER, ids(range(5, 505)), ids(range(200, 710)), 5),
+        (LEADER, ids(range(5, 505)), ids(range(150, 700)), 0),
+    ]
+    for on_spark, bank_ids, shop_ids, n_blinded in days:
+        case.halves = one_on_spark[on_spark]
+        case.begin(bank_ids, shop_ids)
+        ended = case.run(scheme=scheme, shards=3)
+        case.check(ended, bank_ids, shop_ids)
+        assert case.halves.accounts[FOLLOWER].uses == ([("ids_blinded", n_blinded)] if n_blinded else [])
+        aligned = case.align()
+        assert aligned[LEADER] == aligned[FOLLOWER]
+        assert sorted(aligned[LEADER]) == sorted(
+            {each.strip() for each in bank_ids} & {each.strip() for each in shop_ids}
+        )

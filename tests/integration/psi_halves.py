@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import runpy
+import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,12 @@ from fedtasks.wire.v1 import model_pb2, worker_pb2
 
 LEADER, FOLLOWER = "bank", "shop"
 
+_FORKS = multiprocessing.get_context("forkserver")
+# Imported once for all processes, which start in no time then.
+_FORKS.set_forkserver_preload(
+    ["fedtasks.engines.duck", "fedtasks.psi.align", "fedtasks.psi.offline", "fedtasks.runtime.memory"]
+)
+
 
 @dataclass(frozen=True)
 class Ended:
@@ -40,13 +49,19 @@ class Ended:
     public: str = ""
 
 
-class PipeLink(Endpoint):
-    """A link whose frames cross a pipe between two processes; it breaks for good after `cut_after` bytes."""
+@dataclass(frozen=True)
+class Cut:
+    """A mishap that befalls a half when it has sent so many bytes: its connection breaks, or its process is killed."""
 
-    def __init__(
-        self, connection: Connection, peer: str, facts: Mapping[str, str], cut_after: int | None = None
-    ) -> None:
-        self._left = cut_after
+    after: int
+    kills: bool = False
+
+
+class PipeLink(Endpoint):
+    """A link whose frames cross a pipe between two processes, up to a mishap."""
+
+    def __init__(self, connection: Connection, peer: str, facts: Mapping[str, str], cut: Cut | None = None) -> None:
+        self._cut, self._left = cut, cut.after if cut else 0
         conversation = Conversation(peer, facts)
         super().__init__(conversation, close_timeout_s=60)
         self._half, self._pipe = conversation, connection
@@ -78,9 +93,11 @@ class PipeLink(Endpoint):
     def _send_frames(self) -> None:
         try:
             for frame in self._half.outgoing(self._epoch):
-                if self._left is not None:
+                if self._cut is not None:
                     self._left -= len(frame)
                     if self._left < 0:
+                        if self._cut.kills:
+                            os.kill(os.getpid(), signal.SIGKILL)
                         self._break()
                         self._half.fail(PeerFailed("the connection was cut"))
                         return
@@ -107,14 +124,14 @@ class PipeLink(Endpoint):
 class HalfContext(MemoryContext):
     """A context in memory that meets its peer, which is in another process, over a pipe."""
 
-    def __init__(self, config: TaskConfig, party: Party, connection: Connection, cut_after: int | None) -> None:
+    def __init__(self, config: TaskConfig, party: Party, connection: Connection, cut: Cut | None) -> None:
         super().__init__(config, party)
         self.counted: list[tuple[str, int]] = []
         self.link: PipeLink | None = None
-        self._connection, self._cut_after = connection, cut_after
+        self._connection, self._cut = connection, cut
 
     def open_link(self, facts: Mapping[str, str]) -> PipeLink:
-        self.link = PipeLink(self._connection, self.config.peer, facts, self._cut_after)
+        self.link = PipeLink(self._connection, self.config.peer, facts, self._cut)
         return self.link
 
     def count_use(self, kind: str, amounts: Mapping[str, int]) -> int:
@@ -172,9 +189,9 @@ def _serve(control: Connection, party: Party) -> None:
     with open_engine(party, "test", f"{party.storage}/engine"):
         control.send("ready")
         while (order := control.recv()) is not None:
-            config, other, connection, cut_after = order
+            config, other, connection, cut = order
             control.send("taken")
-            context = HalfContext(config, replace(other, spark=party.spark), connection, cut_after)
+            context = HalfContext(config, replace(other, spark=party.spark), connection, cut)
             try:
                 ended = {"outcome": algorithms[config.task](context)}
             except FedtasksError as error:
@@ -194,11 +211,35 @@ def _serve(control: Connection, party: Party) -> None:
 
 
 class Halves:
-    """The two processes, as a test sees them."""
+    """The two processes, as a test sees them; one that was killed is started anew for the next task."""
 
-    def __init__(self, controls: dict[str, Connection]) -> None:
-        self._controls = controls
+    def __init__(self, folder: Path, sparks: Mapping[str, Spark]) -> None:
         self.accounts: dict[str, Account] = {}
+        self._folder, self._sparks = folder, sparks
+        self._controls: dict[str, Connection] = {}
+        self._processes: dict[str, BaseProcess] = {}
+
+    def start(self) -> None:
+        """Start the processes that do not run."""
+        missing = [name for name in (LEADER, FOLLOWER) if name not in self._processes]
+        for name in missing:
+            self._controls[name], far = _FORKS.Pipe()
+            # By path: some package in site-packages calls itself `tests`, so a new process cannot import this module.
+            party = replace(make_party(name, self._folder, ()), spark=self._sparks.get(name))
+            process = _FORKS.Process(target=runpy.run_path, args=(__file__, {"HALF": (far, party)}, "__main__"))
+            process.start()
+            far.close()
+            self._processes[name] = process
+        for name in missing:
+            assert self._controls[name].recv() == "ready"
+
+    def end(self) -> None:
+        """End all of them."""
+        for name in self._processes:
+            self._controls[name].send(None)
+        for process in self._processes.values():
+            process.join(30)
+            assert process.exitcode == 0
 
     def run(
         self,
@@ -212,14 +253,19 @@ class Halves:
         stage: str = "",
         shard: int | None = None,
         cut_after: Mapping[str, int] | None = None,
+        kill_after: Mapping[str, int] | None = None,
     ) -> dict[str, Ended]:
         """Run both halves of a task at the same time; each party's first dataset takes part.
 
-        With `cut_after`, the connection breaks for good when a party has sent so many bytes.
+        With `cut_after`, the connection breaks for good when a party has sent so many bytes; with `kill_after`, its
+        process is killed, which is code ``KILLED``.
         """
         # Here, since the processes that run this module cannot import it.
         from tests.support.declared import assert_declared
 
+        cuts = {name: Cut(after) for name, after in (cut_after or {}).items()}
+        cuts |= {name: Cut(after, kills=True) for name, after in (kill_after or {}).items()}
+        self.start()
         ends = dict(zip((LEADER, FOLLOWER), multiprocessing.Pipe(), strict=True))
         for name, party in parties.items():
             config = TaskConfig(
@@ -235,14 +281,21 @@ class Halves:
                 datasets={each.name: each.datasets[0].name for each in parties.values()},
                 settings=settings,
             )
-            self._controls[name].send((config, party, ends[name], (cut_after or {}).get(name)))
+            self._controls[name].send((config, party, ends[name], cuts.get(name)))
         for name in parties:
             assert self._controls[name].recv() == "taken"
             # The pipe must break when the half ends, so no copy of its end may stay open here.
             ends[name].close()
         ended = {}
         for name in parties:
-            fields, account = self._controls[name].recv()
+            try:
+                fields, account = self._controls[name].recv()
+            except EOFError:
+                process = self._processes.pop(name)
+                process.join(30)
+                assert process.exitcode == -signal.SIGKILL
+                ended[name] = Ended(code="KILLED")
+                continue
             ended[name], self.accounts[name] = Ended(**fields), Account(**account)
             assert_declared(self.accounts[name].names_sent)
         return ended
@@ -251,28 +304,12 @@ class Halves:
 @contextmanager
 def two_halves(folder: Path, sparks: Mapping[str, Spark] | None = None) -> Iterator[Halves]:
     """Start both processes and end them; a party that `sparks` names runs on Spark, by default none does."""
-    spawn = multiprocessing.get_context("spawn")
-    controls: dict[str, Connection] = {}
-    processes = []
-    for name in (LEADER, FOLLOWER):
-        controls[name], far = spawn.Pipe()
-        # By path: some package in site-packages calls itself `tests`, so a new process cannot import this module.
-        party = make_party(name, folder, ())
-        party = replace(party, spark=(sparks or {}).get(name))
-        process = spawn.Process(target=runpy.run_path, args=(__file__, {"HALF": (far, party)}, "__main__"))
-        process.start()
-        far.close()
-        processes.append(process)
+    halves = Halves(folder, sparks or {})
+    halves.start()
     try:
-        for control in controls.values():
-            assert control.recv() == "ready"
-        yield Halves(controls)
+        yield halves
     finally:
-        for control in controls.values():
-            control.send(None)
-        for process in processes:
-            process.join(30)
-            assert process.exitcode == 0
+        halves.end()
 
 
 if __name__ == "__main__":

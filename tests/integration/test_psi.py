@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from fedtasks.config import FeatureType, IdType, LabelKind, Normalisation
 from fedtasks.data.blocks import Blocks
-from tests.integration.psi_case import Case, bank, codes, shop
+from tests.integration.psi_case import Case, bank, codes, numbers, shop
 from tests.integration.psi_halves import FOLLOWER, LEADER, Ended
 
 pytestmark = pytest.mark.timeout(120)
@@ -58,6 +58,35 @@ def test_psi_and_align_with_overlap_equal_an_inner_join(case: Case, scheme: str)
     assert counts["rows"] == len(expected)
     assert counts["rows_test"] == blocks[LEADER].table("test").num_rows > 0
     assert counts["rows_train"] + counts["rows_test"] == counts["rows"]
+
+
+written = st.tuples(st.integers(0, 25), st.sampled_from(["p{}", " p{}", "p{} "]))
+
+
+# A failing example is said as it was found: making it smaller would take minutes.
+@settings(max_examples=8, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+@given(
+    rows=st.tuples(*[st.lists(written, min_size=2, max_size=40)] * 2),
+    shards=st.sampled_from([1, 3, 30]),
+    signer=st.sampled_from([LEADER, FOLLOWER]),
+    pad_rows=st.sampled_from([1, 7]),
+)
+def test_psi_of_any_rows_equals_a_plain_join(
+    case: Case, rows: tuple[list[tuple[int, str]], list[tuple[int, str]]], shards: int, signer: str, pad_rows: int
+) -> None:
+    ids = [[text.format(number) for number, text in side] for side in rows]
+    tables = bank(ids[0]), shop(ids[1])
+    plain = [table.assign(id=table["id"].str.strip()).drop_duplicates("id") for table in tables]
+    case.root, case.run_id = Path(tempfile.mkdtemp(dir=case.root)), f"credit.any.{next(numbers)}"
+    case.give(LEADER, tables[0], label=None)
+    case.give(FOLLOWER, tables[1])
+
+    ended = case.run("psi", scheme="oprf", shards=shards, signer=signer, pad_rows=pad_rows, min_intersection=0)
+
+    assert ended[LEADER].outcome == ended[FOLLOWER].outcome is not None, ended
+    people = case.people(LEADER)
+    assert people == case.people(FOLLOWER)
+    assert sorted(people.values()) == sorted(plain[0].merge(plain[1], on="id")["id"])
 
 
 def test_psi_with_the_leader_as_signer_finds_the_same(case: Case) -> None:
