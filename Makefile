@@ -10,6 +10,8 @@ INSTALLED := .venv/.installed
 FAST_SPARK := .venv/.fast-spark
 comma := ,
 QUICK := "not slow and not cluster and not ui and not security"
+# Tests that other targets run, and what they import.
+OTHERS := $(addprefix --ignore=tests/,benchmarks cluster security ui)
 # The browser that the tests of the pages drive.
 CHROMIUM := /usr/bin/chromium
 # What installs everything else is pinned, and its download compared with a hash.
@@ -59,8 +61,8 @@ demo-daily: $(FAST_SPARK) ## Let a model retrain over five simulated days; takes
 	@$(BIN)/fedtasks demo --daily
 
 .PHONY: test
-test: $(FAST_SPARK) ## Run all tests but the slow ones, the browser's and those on a cluster.
-	@$(BIN)/pytest -m $(QUICK) -n 2 --dist loadfile --no-loadscope-reorder --ignore=tests/e2e
+test: $(INSTALLED) ## Run all tests but the slow ones, the browser's and those on a cluster; needs no Java.
+	@$(BIN)/pytest -m $(QUICK) -n 2 --dist loadfile --no-loadscope-reorder $(OTHERS) --ignore=tests/e2e
 	@$(BIN)/pytest -m $(QUICK) tests/e2e
 
 .PHONY: test-cluster

@@ -31,12 +31,6 @@ from fedtasks.wire.v1 import model_pb2, worker_pb2
 
 LEADER, FOLLOWER = "bank", "shop"
 
-_FORKS = multiprocessing.get_context("forkserver")
-# Imported once for all processes, which start in no time then.
-_FORKS.set_forkserver_preload(
-    ["fedtasks.engines.duck", "fedtasks.psi.align", "fedtasks.psi.offline", "fedtasks.runtime.memory"]
-)
-
 
 @dataclass(frozen=True)
 class Ended:
@@ -221,12 +215,15 @@ class Halves:
 
     def start(self) -> None:
         """Start the processes that do not run."""
+        # Here, since the processes that run this module cannot import it.
+        from tests.support.forks import FORKS
+
         missing = [name for name in (LEADER, FOLLOWER) if name not in self._processes]
         for name in missing:
-            self._controls[name], far = _FORKS.Pipe()
+            self._controls[name], far = FORKS.Pipe()
             # By path: some package in site-packages calls itself `tests`, so a new process cannot import this module.
             party = replace(make_party(name, self._folder, ()), spark=self._sparks.get(name))
-            process = _FORKS.Process(target=runpy.run_path, args=(__file__, {"HALF": (far, party)}, "__main__"))
+            process = FORKS.Process(target=runpy.run_path, args=(__file__, {"HALF": (far, party)}, "__main__"))
             process.start()
             far.close()
             self._processes[name] = process

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import random
 import signal
 import time
@@ -23,6 +22,7 @@ from fedtasks.runtime import process as half
 from fedtasks.runtime.task_config import TaskConfig
 from fedtasks.wire.v1 import run_pb2
 from tests.integration.secureboost_case import SEEDS, SETTINGS, write_party
+from tests.support.forks import FORKS
 from tests.support.gateways import PIPELINE, Member, grant_ticket, make_members, set_address
 from tests.support.runs import open_run, wait_for
 
@@ -34,10 +34,6 @@ ROLE = {"bank": "leader", "shop": "follower"}
 PEER = {"bank": "shop", "shop": "bank"}
 BIG = replace(SETTINGS, trees=8)
 """Some three seconds of training."""
-
-processes = multiprocessing.get_context("forkserver")
-# Whoever is forked has imported everything already.
-processes.set_forkserver_preload(["fedtasks.models.secureboost.training", "fedtasks.runtime.process"])
 
 
 class Side:
@@ -67,7 +63,7 @@ class Side:
         )
         file = self._work / "config.json"
         file.write_text(json.dumps(to_plain(config)))
-        self.process = processes.Process(target=half.run, args=(training.train, file), daemon=True)
+        self.process = FORKS.Process(target=half.run, args=(training.train, file), daemon=True)
         self.process.start()
 
     def result(self) -> tuple[dict[str, Any] | None, str]:
@@ -178,7 +174,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Undisturbe
             for role in ROLE.values():
                 write_party(root, role, run_id=run_id, n=400)
             couple = Couple({"bank": Side(bank, ours, root), "shop": Side(shop, theirs, root)}, run_id)
-            first = processes.Process(target=time.sleep, args=(0,))
+            first = FORKS.Process(target=time.sleep, args=(0,))
             first.start()  # so that the imports do not count
             first.join(60)
             attempt = couple.begin("undisturbed", "1")

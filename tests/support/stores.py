@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -12,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from fedtasks.store import RunRow, Store, TicketRow
+from tests.support.forks import FORKS
 
 NOW = 1_700_000_000_000
 RUN = "credit.2026-11-21.1"
 TICKET = TicketRow("t-1", "shop", True, "grant", None, None, NOW)
-REPOSITORY = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True)
@@ -53,52 +51,47 @@ def run_row(number: int = 1, **changes: Any) -> RunRow:
 
 
 PRELUDE = """
-import sys
-from pathlib import Path
 from fedtasks.errors import TicketExhausted, TicketRateLimited
 from fedtasks.store import Store, TicketRow
-url, password_file, name = sys.argv[1], Path(sys.argv[2]) if sys.argv[2] else None, sys.argv[3]
+said = []
+say = said.append
 def meet():
-    print("here", flush=True)
-    sys.stdin.readline()
+    control.send("here")
+    control.recv()
 """
 
 
 class Process:
-    """Another Python process with the same store; ``meet()`` in it waits for `go`."""
+    """Another Python process with the same store; ``meet()`` in its code waits for `go`, ``say()`` keeps a word."""
 
     def __init__(self, database: Database, code: str, name: str = "") -> None:
-        arguments = [database.url, str(database.password_file or ""), name]
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", PRELUDE + code, *arguments],
-            cwd=REPOSITORY,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        self._control, far = FORKS.Pipe()
+        known = {"control": far, "url": database.url, "password_file": database.password_file, "name": name}
+        self._process = FORKS.Process(target=exec, args=(f"{PRELUDE}{code}\ncontrol.send(said)", known), daemon=True)
+        self._process.start()
+        far.close()
 
     def wait_here(self) -> None:
-        assert self._process.stdout is not None
-        assert self._process.stdout.readline() == "here\n"
+        assert self._control.recv() == "here"
 
     def go(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
+        self._control.send("go")
 
-    def end(self) -> str:
-        output, _ = self._process.communicate(timeout=120)
-        assert self._process.returncode == 0
-        return output
+    def end(self) -> list[Any]:
+        """Return what it has said."""
+        said: list[Any] = self._control.recv()
+        self._process.join(120)
+        assert self._process.exitcode == 0
+        return said
 
     def kill(self) -> None:
-        if self._process.poll() is None:
-            self._process.kill()
-        self._process.communicate()
+        self._process.kill()
+        self._process.join()
+        self._control.close()
 
 
-def run_together(database: Database, code: str, n_processes: int) -> list[str]:
-    """Run `code` in several processes that all pass ``meet()`` at the same time; returns what they printed."""
+def run_together(database: Database, code: str, n_processes: int) -> list[Any]:
+    """Run `code` in several processes that all pass ``meet()`` at the same time; returns what they have said."""
     with ExitStack() as stack:
         processes = [Process(database, code, str(number)) for number in range(n_processes)]
         for process in processes:
@@ -107,4 +100,4 @@ def run_together(database: Database, code: str, n_processes: int) -> list[str]:
             process.wait_here()
         for process in processes:
             process.go()
-        return [process.end() for process in processes]
+        return [word for process in processes for word in process.end()]
