@@ -6,7 +6,7 @@ MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
-# Pays when Spark starts often, as in tests.
+# Pays when Spark starts often on one machine.
 FAST_SPARK := .venv/.fast-spark
 comma := ,
 QUICK := "not slow and not cluster and not ui and not security"
@@ -70,7 +70,7 @@ test-cluster: $(FAST_SPARK) ## Run the tests on a real HDFS and Spark cluster, s
 	@$(BIN)/pytest -m cluster
 
 .PHONY: test-ui
-test-ui: $(FAST_SPARK) $(CHROMIUM) ## Run the tests of the pages in a headless browser, against two Airflows.
+test-ui: $(INSTALLED) $(CHROMIUM) ## Run the tests of the pages in a headless browser, against two Airflows.
 	@$(BIN)/pytest -m ui $(if $(PICTURES),--pictures $(PICTURES)) tests/ui
 
 .PHONY: test-security
@@ -78,7 +78,7 @@ test-security: $(INSTALLED) ## Attack the product: hostile peers, files and requ
 	@$(BIN)/pytest -m security tests/security
 
 .PHONY: test-slow
-test-slow: $(FAST_SPARK) ## Run the slow tests.
+test-slow: $(INSTALLED) ## Run the slow tests.
 	@$(BIN)/pytest -m "slow and not cluster and not ui and not security"
 
 .PHONY: lint

@@ -1,1 +1,1 @@
-"""Blind signatures and their keys: pure functions over batches, no network and no Spark."""
+"""Blind signatures and their keys: pure functions over batches, no network and no engine."""

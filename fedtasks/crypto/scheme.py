@@ -32,7 +32,7 @@ Bytes = npt.NDArray[np.uint8]
 
 
 class Client(Protocol):
-    """What a client computes under a signer's key; can be sent to Spark's workers.
+    """What a client computes under a signer's key; can be sent to other processes.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""Loads the tags that intersections have left into the store, where live lookups find them; needs no Spark."""
+"""Loads the tags that intersections have left into the store, where live lookups find them; needs no engine."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def file(scheme: Scheme, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_client_and_signer_give_equal_ids_equal_tags(scheme: Scheme, file: Path) -> None:
     signer = load_signer(scheme, file)
-    # As it travels to Spark's workers.
+    # As it travels to an engine's workers.
     client = pickle.loads(pickle.dumps(open_client(scheme, signer.public, signer.key_proof)))
 
     blinded, secrets = client.blind(IDS)

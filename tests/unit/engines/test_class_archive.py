@@ -35,7 +35,7 @@ def test_folder_that_cannot_be_made_is_named(prefix: Path) -> None:
     assert str(prefix) in caught.value.where
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_archive_that_is_made_is_used_and_a_broken_one_is_passed_over(prefix: Path) -> None:
     file = class_archive.make()
     assert [path.name for path in file.parent.iterdir()] == [file.name]
