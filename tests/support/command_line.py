@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import cache
 from typing import Any
+from unittest import mock
+
+from typer.main import get_command
+from typer.testing import CliRunner
+from typer.testing import Result as Done
+
+from fedtasks.cli import app
 
 DATASETS = """\
 datasets:
@@ -26,3 +34,12 @@ class Result:
 
 
 Run = Callable[..., Result]
+
+_made_once = cache(get_command)
+
+
+def invoke(*arguments: str, stdin: str | None = None) -> Done:
+    """Run a command in this process."""
+    # All commands are made anew at every call otherwise, which costs more than most of them do.
+    with mock.patch("typer.testing._get_command", _made_once):
+        return CliRunner().invoke(app, list(arguments), input=stdin)

@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from typer.testing import CliRunner
-
-from fedtasks.cli import app
+from tests.support.command_line import invoke
 from tests.support.gateways import Member
 
 
 def command(member: Member, *arguments: str, expect: int = 0) -> str:
-    done = CliRunner().invoke(app, [*arguments, "--party", str(member.folder / "party.yaml")])
+    done = invoke(*arguments, "--party", str(member.folder / "party.yaml"))
     assert done.exit_code == expect, done.output
     return str(done.stdout)
 

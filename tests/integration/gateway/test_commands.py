@@ -8,13 +8,12 @@ import sys
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
 from fedtasks import doctor
-from fedtasks.cli import app
 from fedtasks.clock import now_ms
 from fedtasks.gateway.tickets import MAX_OFFERS
 from fedtasks.store import Store
+from tests.support.command_line import invoke
 from tests.support.commands import command, listed
 from tests.support.gateways import PIPELINE, Member, Pair, grant_ticket
 from tests.support.runs import open_run, wait_for
@@ -114,7 +113,7 @@ def test_run_cancel_without_a_gateway_names_the_remedy(
     running.bank.stop()
     monkeypatch.setattr("fedtasks.cli.runs.PATIENCE_S", 0.1)
     party_file = str(running.bank.folder / "party.yaml")
-    refused = CliRunner().invoke(app, ["run", "cancel", run_id, "--reason", "x", "--party", party_file])
+    refused = invoke("run", "cancel", run_id, "--reason", "x", "--party", party_file)
     assert refused.exit_code == 1
     assert refused.stderr.startswith("GATEWAY_UNREACHABLE · ")
     assert "fedtasks gateway" in refused.stderr

@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from fedtasks.cli import app
-from tests.support.command_line import DATASETS, Result, Run
+from tests.support.command_line import DATASETS, Result, Run, invoke
 
 
 @pytest.fixture
@@ -17,7 +15,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.delenv("FEDTASKS_PARTY", raising=False)
 
     def run_command(*arguments: str, stdin: str | None = None, expect: int | None = 0) -> Result:
-        done = CliRunner().invoke(app, list(arguments), input=stdin)
+        done = invoke(*arguments, stdin=stdin)
         if done.exception is not None and not isinstance(done.exception, SystemExit):
             raise done.exception
         if expect is not None:
