@@ -13,7 +13,6 @@ import json
 import multiprocessing
 import os
 import socket
-import subprocess
 import sys
 import tempfile
 import threading
@@ -37,7 +36,15 @@ from fedtasks.link.grpc_link import GrpcLink
 from fedtasks.store import TicketRow
 from fedtasks.wire.v1 import peer_pb2, run_pb2
 from tests.support.callers import Caller
-from tests.support.gateways import PIPELINE, Member, grant_ticket, make_members, set_address, shared_config
+from tests.support.gateways import (
+    PIPELINE,
+    Member,
+    gateway_process,
+    grant_ticket,
+    make_members,
+    set_address,
+    shared_config,
+)
 from tests.support.runs import STEPS, meet, open_run
 
 CALLS = int(os.environ.get("CALLS", "600"))
@@ -216,24 +223,6 @@ def add_peer(bank: Member, name: str) -> Member:
     return member
 
 
-@contextmanager
-def gateway(member: Member) -> Iterator[None]:
-    """Run a party's gateway as a process of its own."""
-    argv = [sys.executable, "-m", "fedtasks.cli", "gateway", "--party", str(member.folder / "party.yaml")]
-    with (member.folder / "gateway.log").open("wb") as output:
-        process = subprocess.Popen(argv, stdout=output, stderr=output, env=os.environ | {"PYTHONPATH": str(ROOT)})
-    try:
-        deadline = time.monotonic() + 60
-        while "serves its workers" not in (member.folder / "gateway.log").read_text():
-            if time.monotonic() > deadline or process.poll() is not None:
-                raise SystemExit((member.folder / "gateway.log").read_text())
-            time.sleep(0.1)
-        yield
-    finally:
-        process.terminate()
-        process.wait()
-
-
 def open_run_of(bank: Member, peer: Member, target: Target) -> str:
     """Let a peer open a run at the bank."""
     with bank.store() as store:
@@ -297,8 +286,8 @@ def main() -> None:
         grant_ticket(shop, bank)
         for peer in (cafe, mall):
             grant(bank, peer)
-        stack.enter_context(gateway(bank))
-        stack.enter_context(gateway(shop))
+        stack.enter_context(gateway_process(bank))
+        stack.enter_context(gateway_process(shop))
         targets = {peer.name: Target(peer.folder / "keys", authority, listen, "") for peer in (cafe, mall)}
         runs = {peer.name: open_run_of(bank, peer, targets[peer.name]) for peer in (cafe, mall)}
         target = Target(mall.folder / "keys", authority, listen, runs["mall"])

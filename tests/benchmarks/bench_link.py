@@ -1,169 +1,136 @@
-"""What a link costs beside a bare gRPC stream through the same relay: round trips and one-way throughput.
+"""What a link costs through two gateways of their own, which meet over mutual TLS: time, and CPU in every process.
 
-This process is one half; the answering halves and the relay (in the place of the gateways) have their own. Run it with
-``python tests/benchmarks/bench_link.py``; the last line is one JSON object.
+Both gateways and the answering half are processes of their own; this process is the other half. Run it with
+``make bench-link``; the last line is one JSON object.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import multiprocessing
-import queue
-import resource
+import os
 import statistics
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
-from multiprocessing.connection import Connection
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
 
-from relay import Relay
-
-from fedtasks.link import status
+from fedtasks.config import load_party
 from fedtasks.link.client import GatewayClient
-from fedtasks.link.doorway import WorkerSide
 from fedtasks.link.grpc_link import GrpcLink
+from tests.support.gateways import PIPELINE, gateway_process, grant_ticket, make_members, set_address
+from tests.support.processes import cpu_s
+from tests.support.runs import meet, open_run
 
 SIZES = {16_000: 400, 256 * 1024: 200, 1024 * 1024: 100}
-ONE_WAY_BYTES = 128 << 20
+ONE_WAY_BYTES = 512 << 20
 N_PASSES = 5
 MIB = 1 << 20
 
 ECHO, SWALLOW, ANSWER, QUIT = b"E", b"S", b"A", b"Q"
 
 
-class Transport(Protocol):
-    def send(self, message: bytes) -> None: ...
+@dataclass(frozen=True)
+class Half:
+    """Which half of a task a process is."""
 
-    def receive(self) -> bytes: ...
+    party_file: Path
+    peer: str
+    run_id: str
+    attempt: int
 
-
-class OverLink:
-    def __init__(self, link: GrpcLink) -> None:
-        self._link = link
-
-    def send(self, message: bytes) -> None:
-        self._link.send("x", message)
-
-    def receive(self) -> bytes:
-        message = self._link.receive("x")
-        assert isinstance(message, bytes)
-        return message
+    def open(self, stack: ExitStack) -> GrpcLink:
+        client = stack.enter_context(GatewayClient.of(load_party(self.party_file)))
+        key = {"run_id": self.run_id, "task": "train", "shard": 0, "attempt": self.attempt}
+        return stack.enter_context(GrpcLink(client, peer=self.peer, facts={}, **key))
 
 
-class OverStream:
-    """The floor: bytes into a gRPC stream, without order, window, resume or names."""
-
-    def __init__(self, client: GatewayClient, task: str) -> None:
-        self._out: queue.Queue[bytes | None] = queue.Queue(8)
-        metadata = {status.RUN: "r", status.TASK: task, status.SHARD: "0", status.ATTEMPT: "1"}
-        self._in = client.open_session(metadata, iter(self._out.get, None))
-
-    def send(self, message: bytes) -> None:
-        self._out.put(message)
-
-    def receive(self) -> bytes:
-        return bytes(next(self._in))
-
-
-@contextlib.contextmanager
-def opened(kind: str, side: WorkerSide, peer: str) -> Iterator[Transport]:
-    with GatewayClient(side) as client:
-        if kind == "stream":
-            yield OverStream(client, kind)
-            return
-        with GrpcLink(client, peer=peer, run_id="r", task=kind, shard=0, attempt=1, facts={}) as link:
-            yield OverLink(link)
-
-
-def relay_process(port: Connection) -> None:
-    with Relay() as relay:
-        port.send(relay.side)
-        port.recv()
-
-
-def answering_half(kind: str, side: WorkerSide) -> None:
-    with opened(kind, side, "a") as transport:
-        if kind == "stream":
-            transport.send(ANSWER)
-        while (message := transport.receive())[:1] != QUIT:
+def answer(half: Half) -> None:
+    with ExitStack() as stack:
+        link = half.open(stack)
+        while (message := bytes_of(link))[:1] != QUIT:
             if message[:1] == ECHO:
-                transport.send(message)
+                link.send("x", message)
             elif message[:1] == ANSWER:
-                transport.send(ANSWER)
+                link.send("x", ANSWER)
 
 
-def cpu_s() -> float:
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
+def bytes_of(link: GrpcLink) -> bytes:
+    message = link.receive("x")
+    assert isinstance(message, bytes)
+    return message
 
 
-def round_trip_s(transport: Transport, size: int) -> float:
+def round_trip_s(link: GrpcLink, size: int) -> float:
     message = ECHO + bytes(size - 1)
     start = time.perf_counter()
-    transport.send(message)
-    transport.receive()
+    link.send("x", message)
+    link.receive("x")
     return time.perf_counter() - start
 
 
-def one_way(transport: Transport) -> tuple[float, float]:
-    """Return MB per second and the sender's CPU seconds per GB."""
+def send_one_way(link: GrpcLink, n_bytes: int) -> None:
     chunk = SWALLOW + bytes(MIB - 1)
-    cpu, start = cpu_s(), time.perf_counter()
-    for _ in range(ONE_WAY_BYTES // MIB):
-        transport.send(chunk)
-    transport.send(ANSWER)
-    transport.receive()
-    return ONE_WAY_BYTES / 1e6 / (time.perf_counter() - start), (cpu_s() - cpu) / (ONE_WAY_BYTES / 1e9)
+    for _ in range(n_bytes // MIB):
+        link.send("x", chunk)
+    link.send("x", ANSWER)
+    link.receive("x")
 
 
-def measure(transports: dict[str, Transport]) -> dict[str, dict[str, float]]:
-    """Measure in turns, so that what else the machine does meets both alike."""
-    figures: dict[str, dict[str, float]] = {kind: {} for kind in transports}
-    for size, n_times in SIZES.items():
-        times: dict[str, list[float]] = {kind: [] for kind in transports}
-        for _ in range(n_times):
-            for kind, transport in transports.items():
-                times[kind].append(round_trip_s(transport, size))
-        for kind, seconds in times.items():
-            figures[kind][f"round_trip_ms_{size}"] = 1e3 * statistics.median(seconds)
-    passes = [{kind: one_way(transport) for kind, transport in transports.items()} for _ in range(N_PASSES)]
-    for kind in transports:
-        figures[kind]["one_way_mb_per_s"] = statistics.median(each[kind][0] for each in passes)
-        figures[kind]["sender_cpu_s_per_gb"] = statistics.median(each[kind][1] for each in passes)
+def one_way(link: GrpcLink, processes: dict[str, int]) -> dict[str, float]:
+    """Return MB per second and, of each process, CPU seconds per GB."""
+    before, start = {name: cpu_s(pid) for name, pid in processes.items()}, time.perf_counter()
+    send_one_way(link, ONE_WAY_BYTES)
+    figures = {"one_way_mb_per_s": ONE_WAY_BYTES / 1e6 / (time.perf_counter() - start)}
+    for name, pid in processes.items():
+        figures[f"{name}_cpu_s_per_gb"] = (cpu_s(pid) - before[name]) / (ONE_WAY_BYTES / 1e9)
     return figures
 
 
-def main() -> None:
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe()
-    relay = context.Process(target=relay_process, args=(there,))
-    relay.start()
-    side = here.recv()
-    others = {kind: context.Process(target=answering_half, args=(kind, side)) for kind in ("stream", "link")}
-    for other in others.values():
-        other.start()
-    with opened("stream", side, "b") as stream, opened("link", side, "b") as link:
-        stream.receive()  # a link says hello by itself
-        results = measure({"stream": stream, "link": link})
-        for transport in (stream, link):
-            transport.send(QUIT)
-        others["stream"].join(30)  # hanging up would take the last message along; a link's close sees to that
-    others["link"].join(30)
-    here.send(None)
-    relay.join(30)
+def measure(link: GrpcLink, processes: dict[str, int]) -> dict[str, float]:
+    send_one_way(link, 8 * MIB)
+    figures = {}
+    for size, n_times in SIZES.items():
+        times = [round_trip_s(link, size) for _ in range(n_times)]
+        figures[f"round_trip_{size // 1000}k_ms"] = 1e3 * statistics.median(times)
+    passes = [one_way(link, processes) for _ in range(N_PASSES)]
+    return figures | {name: statistics.median(each[name] for each in passes) for name in passes[0]}
 
-    print(f"{'':24}{'bare stream':>14}{'link':>14}{'ratio':>10}")
-    for name, floor in results["stream"].items():
-        value = results["link"][name]
-        print(f"{name:24}{floor:14.2f}{value:14.2f}{value / floor:10.2f}")
-    figures = {f"link_{name}": round(value, 3) for name, value in results["link"].items()}
-    ratios = {f"ratio_{name}": round(results["link"][name] / floor, 3) for name, floor in results["stream"].items()}
-    print(json.dumps({"benchmark": "link", **figures, **ratios}))
+
+def main() -> None:
+    spawn = multiprocessing.get_context("spawn")
+    with ExitStack() as stack:
+        bank, shop, listen = make_members(Path(stack.enter_context(tempfile.TemporaryDirectory())))
+        set_address(shop, listen)
+        grant_ticket(shop, bank)
+        gateways = {member.name: stack.enter_context(gateway_process(member)) for member in (bank, shop)}
+        clients = [stack.enter_context(member.client()) for member in (bank, shop)]
+        bank.airflow.runs[PIPELINE, "manual-1"] = {"state": "running"}
+        run_id = open_run(clients[0]).run.run_id
+        attempt = meet(clients, run_id)
+        halves = [
+            Half(member.folder / "party.yaml", peer.name, run_id, attempt)
+            for member, peer in ((bank, shop), (shop, bank))
+        ]
+        answering = spawn.Process(target=answer, args=(halves[1],))
+        answering.start()
+        assert answering.pid is not None
+        with ExitStack() as own:
+            link = halves[0].open(own)
+            others = {"sender": os.getpid(), "receiver": answering.pid}
+            figures = measure(link, {f"gateway_{name}": pid for name, pid in gateways.items()} | others)
+            link.send("x", QUIT)
+        answering.join(30)
+
+    figures["gateway_cpu_s_per_gb"] = max(figures.pop(f"gateway_{name}_cpu_s_per_gb") for name in gateways)
+    for name, value in figures.items():
+        print(f"{name:28}{value:10.2f}")
+    print(json.dumps({"benchmark": "link", **{name: round(value, 3) for name, value in figures.items()}}))
 
 
 if __name__ == "__main__":

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import os
+import subprocess
+import sys
 import threading
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -244,6 +250,26 @@ def make_members(folder: Path) -> tuple[Member, Member, str]:
         )
         (member.folder / "party.yaml").write_text(text)
     return bank, shop, listen
+
+
+@contextlib.contextmanager
+def gateway_process(member: Member) -> Iterator[int]:
+    """Run a party's gateway as a process of its own, whose id it is."""
+    root = str(Path(__file__).resolve().parents[2])
+    argv = [sys.executable, "-m", "fedtasks.cli", "gateway", "--party", str(member.folder / "party.yaml")]
+    log = member.folder / "gateway.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(argv, stdout=output, stderr=output, env=os.environ | {"PYTHONPATH": root})
+    try:
+        deadline = time.monotonic() + 60
+        while "serves its workers" not in log.read_text():
+            if time.monotonic() > deadline or process.poll() is not None:
+                raise SystemExit(log.read_text())
+            time.sleep(0.1)
+        yield process.pid
+    finally:
+        process.terminate()
+        process.wait()
 
 
 def set_address(member: Member, address: str) -> None:

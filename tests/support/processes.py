@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 
 
@@ -21,3 +22,9 @@ def running_with(last_argument: str) -> int:
             if place.read_bytes().endswith(f"\0{last_argument}\0".encode()):
                 return int(place.parent.name)
     return 0
+
+
+def cpu_s(pid: int) -> float:
+    """Return the CPU seconds that a process and its threads have taken."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
