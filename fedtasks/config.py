@@ -81,6 +81,11 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def tunnel_socket(workers: Path) -> Path:
+    """Return the socket for tunnels that stands beside the socket of a worker side."""
+    return workers.with_name(workers.name + ".tunnels")
+
+
 class Format(enum.Enum):
     """File formats of a dataset."""
 
@@ -269,6 +274,11 @@ class Gateway:
         relative to party.yaml; or ``host:port``, served over TLS with `certificate`.
     listen
         Where peers reach it; without it the gateway only dials.
+    tunnels
+        Where peers reach it with the tunnels of their sessions. By default, where `listen` is on loopback, a port that
+        the system chooses, else nowhere: their sessions then stay on gRPC.
+    worker_tunnels
+        The same for workers at ``host:port``; beside a socket there is another one for tunnels.
     """
 
     certificate: Path
@@ -278,6 +288,8 @@ class Gateway:
     worker_secret_file: Path
     workers: str = WORKERS
     listen: str | None = None
+    tunnels: str | None = None
+    worker_tunnels: str | None = None
 
     def __post_init__(self) -> None:
         if self.socket is None:
@@ -287,6 +299,24 @@ class Gateway:
             raise ConfigError(text, field="workers")
         if self.listen is not None:
             split_address(self.listen, "listen")
+        for name in ("tunnels", "worker_tunnels"):
+            if (address := getattr(self, name)) is not None:
+                split_address(address, name)
+        if self.tunnels is not None and self.listen is None:
+            raise ConfigError("tunnels belong to sessions of peers, who reach the gateway at `listen`", field="tunnels")
+        if self.worker_tunnels is not None and self.socket is not None:
+            text = "beside a socket there is another one for tunnels; leave this out, or let `workers` be host:port"
+            raise ConfigError(text, field="worker_tunnels")
+
+    @property
+    def peer_tunnels_at(self) -> tuple[str, int] | None:
+        """Host and port where peers' tunnels arrive; port 0 is one that the system chooses."""
+        return None if self.listen is None else _tunnels_beside(self.listen, self.tunnels)
+
+    @property
+    def worker_tunnels_at(self) -> tuple[str, int] | None:
+        """Host and port where workers' tunnels arrive, unless that is a socket."""
+        return None if self.socket is not None else _tunnels_beside(self.workers, self.worker_tunnels)
 
     @property
     def socket(self) -> Path | None:
@@ -295,6 +325,13 @@ class Gateway:
         if "://" in path or path.startswith("unix:") or not Path(path).name or "/" not in path:
             return None
         return Path(path)
+
+
+def _tunnels_beside(address: str, tunnels: str | None) -> tuple[str, int] | None:
+    if tunnels is not None:
+        return split_address(tunnels, "tunnels")
+    host, _ = split_address(address, "listen")
+    return (host, 0) if is_loopback(host) else None
 
 
 def _check_workers(address: str) -> None:
@@ -319,17 +356,22 @@ class Peer:
         Its pinned Ed25519 public key, base64.
     address
         Its gateway's ``host:port``; without it the peer dials us.
+    tunnels
+        Where its gateway takes tunnels, if that is not the host of `address` and the port that its gateway names.
     """
 
     name: str
     authority: Path
     ticket_key: str
     address: str | None = None
+    tunnels: str | None = None
 
     def __post_init__(self) -> None:
         check_name(self.name, "name")
         if self.address is not None:
             split_address(self.address, "address")
+        if self.tunnels is not None:
+            split_address(self.tunnels, "tunnels")
 
 
 @dataclass(frozen=True)

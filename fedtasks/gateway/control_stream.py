@@ -17,7 +17,7 @@ from fedtasks.clock import Clock
 from fedtasks.config import Party, Peer
 from fedtasks.errors import FedtasksError, MessageTooLarge, PeerUnreachable, ProtocolViolated, VersionDiffers, from_code
 from fedtasks.gateway.bounds import MAX_BYTES, Head, check_shape, check_size, head_of, parse
-from fedtasks.link.status import from_rpc_error
+from fedtasks.link.status import Metadata, from_rpc_error
 from fedtasks.text import plain_text
 from fedtasks.wire.v1 import failure_pb2, peer_pb2
 
@@ -211,7 +211,7 @@ class PeerConnection:
             raise from_code(plain_text(answer.failure.code, 64), text, where=self.peer.name)
         return answer
 
-    def open_session(self, metadata: tuple[tuple[str, str], ...]) -> Any:
+    def open_session(self, metadata: Metadata) -> Any:
         """Open the stream of a session on the dialled channel; raise `PeerUnreachable` when it is gone."""
         if self._channel is None:
             raise self._absence()

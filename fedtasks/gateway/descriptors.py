@@ -8,8 +8,14 @@ import resource
 ENOUGH = 4096
 """With fewer, whoever opens connections without end soon holds all that strangers may have."""
 
-_OWN = 256
-"""What is kept for store, Airflow, workers and files."""
+MAX_TUNNELS = 128
+"""So many sessions may go through tunnels at once; others stay on gRPC."""
+
+_OF_A_TUNNEL = 6
+"""Two connections, and a pipe for each direction."""
+
+_OWN = 256 + MAX_TUNNELS * _OF_A_TUNNEL
+"""What is kept for store, Airflow, workers, files and tunnels."""
 
 
 def raise_descriptor_limit() -> int:

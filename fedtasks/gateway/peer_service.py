@@ -11,7 +11,7 @@ from fedtasks.errors import PeerIdentity, PeerUnknown, ProtocolViolated
 from fedtasks.gateway.intake import STRANGER, Intake
 from fedtasks.gateway.interceptors import Context
 from fedtasks.gateway.parts import Parts
-from fedtasks.gateway.relay import SessionKey
+from fedtasks.gateway.relay import SessionKey, asks_for_tunnel
 from fedtasks.identity import common_name, leaf_belongs_to
 from fedtasks.text import plain_text
 from fedtasks.wire.v1 import peer_pb2
@@ -55,7 +55,8 @@ class PeerService:
                 facts |= {"run_id": plain_text(key.run_id, 128), "task": plain_text(key.task, 128)}
                 run = await asyncio.to_thread(self._runs.run_with, peer, key.run_id)
                 await asyncio.to_thread(self._tickets.in_force, run.ticket_id)
-            await self._relay.serve_peer(key, peer, context)
+            takes_tunnel = asks_for_tunnel(context.invocation_metadata())
+            await self._relay.serve_peer(key, peer, context, takes_tunnel=takes_tunnel)
 
     async def _dispatch(self, peer: str, envelope: peer_pb2.Envelope) -> peer_pb2.Envelope:
         """Answer one request of `peer` that is within its bounds, on whichever stream it came."""

@@ -33,7 +33,8 @@ from fedtasks.gateway.reconciler import Reconciler
 from fedtasks.gateway.relay import Relay
 from fedtasks.gateway.runs import Runs
 from fedtasks.gateway.tickets import Tickets
-from fedtasks.gateway.worker_listener import bind, listen_for_workers
+from fedtasks.gateway.tunnels import Side
+from fedtasks.gateway.worker_listener import bind, bind_tunnels, listen_for_workers
 from fedtasks.gateway.worker_service import WorkerService
 from fedtasks.identity import trusted_authority
 from fedtasks.store import Store
@@ -95,8 +96,10 @@ class Gateway:
         # End last: bytes cross, and peers ask, until the listeners have closed.
         stack.push_async_callback(parts.relay.flush)
         stack.push_async_callback(asyncio.to_thread, parts.base.ledger.flush)
-        await stack.enter_async_context(listen_for_workers(party.gateway, WorkerService(parts)))
+        await stack.enter_async_context(listen_for_workers(party.gateway, WorkerService(parts), parts.relay.tunnels))
         if party.gateway.listen is not None:
+            listener = bind_tunnels(party.gateway.peer_tunnels_at, "gateway.tunnels")
+            await stack.enter_async_context(parts.relay.tunnels.taking(Side.PEER, listener))
             await stack.enter_async_context(self._listen_for_peers(peers, party.gateway.listen))
         async with asyncio.TaskGroup() as tasks:
             for connection in parts.base.connections.values():

@@ -12,10 +12,11 @@ from typing import Any
 import grpc
 
 from fedtasks import private
-from fedtasks.config import Gateway, read_secret
+from fedtasks.config import Gateway, read_secret, tunnel_socket
 from fedtasks.errors import ConfigError, PortInUse
 from fedtasks.gateway.control_stream import KEEPALIVE
 from fedtasks.gateway.interceptors import SecretInterceptor, StatusInterceptor, raw_handler
+from fedtasks.gateway.tunnels import Side, Tunnels, listen_at
 from fedtasks.gateway.worker_service import WorkerService
 from fedtasks.wire.v1 import worker_pb2_grpc
 
@@ -27,8 +28,8 @@ _MESSAGES = (("grpc.max_receive_message_length", 8 << 20), ("grpc.max_send_messa
 
 
 @contextlib.asynccontextmanager
-async def listen_for_workers(gateway: Gateway, service: WorkerService) -> AsyncIterator[None]:
-    """Answer this party's workers while the context lasts.
+async def listen_for_workers(gateway: Gateway, service: WorkerService, tunnels: Tunnels) -> AsyncIterator[None]:
+    """Answer this party's workers, and take their tunnels, while the context lasts.
 
     Raises
     ------
@@ -49,29 +50,30 @@ async def listen_for_workers(gateway: Gateway, service: WorkerService) -> AsyncI
     server = grpc.aio.server(interceptors=interceptors, options=options)
     worker_pb2_grpc.add_WorkerGatewayServicer_to_server(service, server)
     server.add_generic_rpc_handlers((raw_handler("fedtasks.v1.WorkerGateway", Session=service.session),))
-    with _bound(server, gateway):
-        await server.start()
-        try:
-            yield
-        finally:
-            await server.stop(grace=0.5)
+    with _bound(server, gateway) as listener:
+        async with tunnels.taking(Side.WORKER, listener):
+            await server.start()
+            try:
+                yield
+            finally:
+                await server.stop(grace=0.5)
 
 
 @contextlib.contextmanager
-def _bound(server: Any, gateway: Gateway) -> Iterator[None]:
-    """Give the server its address."""
+def _bound(server: Any, gateway: Gateway) -> Iterator[socket.socket | None]:
+    """Give the server its address; yields what listens for tunnels beside it."""
     if gateway.socket is not None:
-        with _bound_to_socket(server, gateway.socket):
-            yield
+        with _bound_to_socket(server, gateway.socket) as listener:
+            yield listener
         return
     key, certificate = gateway.private_key.read_bytes(), gateway.certificate.read_bytes()
     credentials = grpc.ssl_server_credentials([(key, certificate)])
     bind(lambda: server.add_secure_port(gateway.workers, credentials), gateway.workers, FIELD)
-    yield
+    yield bind_tunnels(gateway.worker_tunnels_at, "gateway.worker_tunnels")
 
 
 @contextlib.contextmanager
-def _bound_to_socket(server: Any, path: Path) -> Iterator[None]:
+def _bound_to_socket(server: Any, path: Path) -> Iterator[socket.socket]:
     """Hold the lock beside the socket: a killed gateway leaves its socket behind, but no lock."""
     where = f"party.yaml: {FIELD}"
     private.make_folder(path.parent)
@@ -83,7 +85,24 @@ def _bound_to_socket(server: Any, path: Path) -> Iterator[None]:
         place = folder.place(path.name)
         _try_socket(Path(place), path, where)
         bind(lambda: server.add_insecure_port(f"unix:{place}"), str(path), FIELD)
-        yield
+        with socket.socket(socket.AF_UNIX) as listener:
+            tunnel_place = Path(folder.place(tunnel_socket(path).name))
+            tunnel_place.unlink(missing_ok=True)
+            listener.bind(str(tunnel_place))
+            listener.listen(64)
+            yield listener
+            tunnel_place.unlink(missing_ok=True)
+
+
+def bind_tunnels(where: tuple[str, int] | None, field: str) -> socket.socket | None:
+    """Listen for tunnels where the configuration says; raise `PortInUse` naming the field of party.yaml."""
+    if where is None:
+        return None
+    try:
+        return listen_at(*where)
+    except OSError as error:
+        text = f"`{where[0]}:{where[1]}` cannot be bound: {error.strerror}"
+        raise PortInUse(text, where=f"party.yaml: {field}") from error
 
 
 def _try_socket(place: Path, path: Path, where: str) -> None:

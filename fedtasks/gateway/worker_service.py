@@ -15,7 +15,7 @@ from fedtasks.errors import FedtasksError, RunCancelled
 from fedtasks.gateway.interceptors import Context
 from fedtasks.gateway.messages import failure_message, failure_row, half_message, run_message
 from fedtasks.gateway.parts import Parts
-from fedtasks.gateway.relay import SessionKey
+from fedtasks.gateway.relay import SessionKey, asks_for_tunnel
 from fedtasks.store import DisclosureRow, MetricRow
 from fedtasks.text import plain_text
 from fedtasks.wire.v1 import run_pb2, worker_pb2, worker_pb2_grpc
@@ -233,7 +233,8 @@ class WorkerService(worker_pb2_grpc.WorkerGatewayServicer):
         key = SessionKey.of(context.invocation_metadata())
         run, _half = await asyncio.to_thread(self._runs.require_attempt, key.run_id, key.task, key.attempt)
         await asyncio.to_thread(self._tickets.in_force, run.ticket_id)
-        await self._relay.serve_worker(key, run.peer, context)
+        takes_tunnel = asks_for_tunnel(context.invocation_metadata())
+        await self._relay.serve_worker(key, run.peer, context, takes_tunnel=takes_tunnel)
 
 
 class _Reported(FedtasksError):

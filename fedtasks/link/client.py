@@ -8,6 +8,7 @@ import logging
 import queue
 import random
 import secrets
+import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ import grpc
 from fedtasks.config import Party
 from fedtasks.errors import ConfigError, FedtasksError, GatewayUnreachable
 from fedtasks.link.doorway import Doorway, WorkerSide
-from fedtasks.link.status import SECRET, from_rpc_error
+from fedtasks.link.status import SECRET, from_rpc_error, proof_of
 from fedtasks.wire.v1 import failure_pb2, lookup_pb2, model_pb2, run_pb2, ticket_pb2, worker_pb2, worker_pb2_grpc
 
 log = logging.getLogger(__name__)
@@ -27,6 +28,7 @@ T = TypeVar("T")
 
 PATIENCE_S = 30.0
 CALL_TIMEOUT_S = 120.0
+TUNNEL_CONNECT_S = 2.0
 SESSION = "/fedtasks.v1.WorkerGateway/Session"
 
 _NOT_CERTIFIED = ("CERTIFICATE_VERIFY_FAILED", "Hostname Verification Check failed", "WRONG_VERSION_NUMBER")
@@ -423,6 +425,17 @@ class GatewayClient:
             SESSION, request_serializer=None, response_deserializer=None
         )
         return method(outgoing, metadata=(*self._metadata, *metadata.items()))
+
+    def connect_tunnel(self, token: bytes, port: int) -> socket.socket:
+        """Connect to the gateway for the tunnel of a session, by the token of that; raise `OSError` if it fails."""
+        with self._opening:
+            connection = self._doorway.connect_tunnel(port, TUNNEL_CONNECT_S)
+        try:
+            connection.sendall(proof_of(token))
+        except OSError:
+            connection.close()
+            raise
+        return connection
 
     # ------------------------------------------------------------------------------------------------------- inner
     def _open(self, patience: _Patience) -> grpc.Channel:

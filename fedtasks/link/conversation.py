@@ -55,6 +55,7 @@ MAX_MESSAGE = 2 << 30
 MAX_NAME = 200
 MAX_FACTS = 1000
 MAX_INCARNATION = 100
+MAX_CERTIFICATE = 4096
 
 HEARTBEAT_S = 5.0
 SILENCE_S = 15.0
@@ -151,6 +152,8 @@ class Conversation:
     crowded_s
         How long messages that nobody takes may fill the window before whoever waits gives up: another thread may make
         room.
+    takes_tunnels
+        Whether the transport knows what to do with a `TunnelOffer`.
     versions
         Protocol versions that this half speaks.
     clock
@@ -165,6 +168,7 @@ class Conversation:
         window: int = WINDOW,
         stall_s: float = STALL_S,
         crowded_s: float = CROWDED_S,
+        takes_tunnels: bool = False,
         versions: tuple[int, int] = (VERSION_MIN, VERSION_MAX),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -179,6 +183,8 @@ class Conversation:
         self._clock = clock
         self._incarnation = uuid.uuid4().hex
         self._peer_incarnation = ""
+        self._takes_tunnels = takes_tunnels
+        self._peer_takes_tunnels = False
 
         self._sending = threading.Lock()
         lock = threading.RLock()
@@ -200,6 +206,11 @@ class Conversation:
         self._heard_at = 0.0
         self._wrote_at = 0.0
         self._cut_at = clock()
+
+        # Of the stream that stands, like what is above.
+        self._offer = b""
+        self._peer_offer = b""
+        self._busy_at: int | None = None
 
         self._sequence = 0
         self._waiting: deque[_Chunk] = deque()
@@ -523,6 +534,45 @@ class Conversation:
             self._hello_due = True
             return self._epoch
 
+    def replace_stream(self, epoch: int) -> int | None:
+        """Begin a stream in the place of another, unless that has ended or no further one is needed."""
+        with self._lock:
+            return self.begin_stream() if epoch == self._epoch and not self._ended else None
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the one of the two halves, once met, that both agree to call the first."""
+        with self._lock:
+            return self._incarnation < self._peer_incarnation
+
+    def wait_busy(self, epoch: int, n_bytes: int) -> bool:
+        """Wait until so many bytes have crossed or the other half offers a tunnel; False where none can be made."""
+
+        def is_done() -> bool:
+            is_due = self._peer_offer != b"" or self._crossed >= n_bytes or not self._peer_takes_tunnels
+            return self._is_cut(epoch) or (self._met and is_due)
+
+        with self._lock:
+            self._busy_at = n_bytes
+            self._state.wait_for(is_done)
+            return not self._is_cut(epoch) and self._peer_takes_tunnels
+
+    @property
+    def _crossed(self) -> int:
+        return self.bytes_sent + self.bytes_received
+
+    def _is_cut(self, epoch: int) -> bool:
+        return self._ended or epoch != self._epoch
+
+    def offer_tunnel(self, epoch: int, certificate: bytes, timeout_s: float) -> bytes:
+        """Offer to go on in a tunnel; returns the certificate that the other half offers, empty if it does not."""
+        with self._lock:
+            if not self._is_cut(epoch):
+                self._offer = certificate
+                self._writable.notify()
+            self._state.wait_for(lambda: self._is_cut(epoch) or self._peer_offer != b"", timeout_s)
+            return b"" if self._is_cut(epoch) else self._peer_offer
+
     def end_stream(self, epoch: int) -> bool:
         """Say that a stream ended; whether the halves had met on it."""
         with self._lock:
@@ -552,6 +602,8 @@ class Conversation:
         self._connected = self._met = self._hello_due = False
         self._close_sent = self._confirm_sent = False
         self._closes_heard = 0
+        self._offer = self._peer_offer = b""
+        self._busy_at = None
         # What flew may be lost: the next Hello says from where to send again.
         self._flying.extend(self._waiting)
         self._waiting, self._flying = self._flying, deque()
@@ -575,6 +627,7 @@ class Conversation:
                 if frame is not None:
                     self._wrote_at = now
                     self.bytes_sent += len(frame)
+                    self._note_busy()
                     return frame
                 if not self._met or self._ended:
                     self._writable.wait()
@@ -588,9 +641,14 @@ class Conversation:
     def _due_frame(self, now: float) -> bytes | None:
         if self._hello_due:
             self._hello_due = False
-            return frames.hello(*self._versions, self._incarnation, self._received, self._facts)
+            return frames.hello(
+                *self._versions, self._incarnation, self._received, self._facts, takes_tunnels=self._takes_tunnels
+            )
         if not self._met or self._ended:
             return None
+        if self._offer:
+            certificate, self._offer = self._offer, b""
+            return frames.tunnel_offer(certificate)
         if self._is_ack_due(now):
             self._acked_received_cost, self._acked_consumed, self._ack_since = self._received_cost, self._consumed, None
             return frames.ack(self._received, self._consumed)
@@ -643,6 +701,7 @@ class Conversation:
                 return
             self._heard_at = self._clock()
             self.bytes_received += len(frame)
+            self._note_busy()
             kind = message.WhichOneof("kind")
             if (kind == "hello") == self._met:
                 raise StreamBroken(f"{kind} frame out of place")
@@ -657,10 +716,23 @@ class Conversation:
                     self._on_close()
                 elif kind == "heartbeat":
                     self._peer_is_blocked = message.heartbeat.is_blocked
+                elif kind == "tunnel_offer":
+                    self._on_tunnel_offer(message.tunnel_offer.certificate)
                 else:
                     raise ProtocolViolated("a frame of an unknown kind")
             except FedtasksError as error:
                 self.fail(error)
+
+    def _note_busy(self) -> None:
+        if self._busy_at is not None and self._crossed >= self._busy_at:
+            self._busy_at = None
+            self._state.notify_all()
+
+    def _on_tunnel_offer(self, certificate: bytes) -> None:
+        if not 0 < len(certificate) <= MAX_CERTIFICATE:
+            raise ProtocolViolated("an offer of a tunnel without a certificate, or with one out of bounds")
+        self._peer_offer = certificate
+        self._state.notify_all()
 
     def _on_hello(self, hello: session_pb2.Hello) -> None:
         ours_min, ours_max = self._versions
@@ -678,6 +750,7 @@ class Conversation:
         if not self._peer_received <= hello.received <= self._sequence:
             raise PeerRestarted(f"{self.peer} goes on with a conversation that this process did not have")
         self._peer_incarnation = hello.incarnation
+        self._peer_takes_tunnels = hello.takes_tunnels
         self._peer_received = hello.received
         self._forget(self._waiting, hello.received)
         self._met = True

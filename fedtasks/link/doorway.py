@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import socket
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 import grpc
 
-from fedtasks.config import SOCKET, Party, read_secret
+from fedtasks.config import SOCKET, Party, read_secret, split_address, tunnel_socket
 from fedtasks.errors import ConfigError, GatewayUnreachable
 from fedtasks.private import PrivateFolder
 
@@ -127,6 +128,34 @@ class Doorway:
         else:
             channel = self._library.insecure_channel(f"unix:{folder.place(socket.name)}", options=OPTIONS)
             self._ways.append((folder, channel))
+
+    def connect_tunnel(self, port: int, timeout_s: float) -> socket.socket:
+        """Connect to where the worker side takes connections for tunnels, beside the channel that was opened last.
+
+        Parameters
+        ----------
+        port
+            Where the gateway says that it takes them, unless its worker side is a socket.
+
+        Raises
+        ------
+        OSError
+            Nobody listens there.
+        """
+        folder = self._ways[-1][0]
+        if folder is None:
+            host, _ = split_address(self._side.address, "workers")
+            connection = socket.create_connection((host, port), timeout_s)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return connection
+        connection = socket.socket(socket.AF_UNIX)
+        try:
+            connection.settimeout(timeout_s)
+            connection.connect(folder.place(tunnel_socket(Path(self._side.address.removeprefix(SOCKET))).name))
+        except OSError:
+            connection.close()
+            raise
+        return connection
 
     def close(self) -> None:
         """Hang up; calls under way end."""

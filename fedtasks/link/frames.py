@@ -24,10 +24,23 @@ _DATA_TAG = bytes([session_pb2.Frame.DATA_FIELD_NUMBER << 3 | _LENGTH_DELIMITED]
 _CHUNK_TAG = bytes([session_pb2.Data.CHUNK_FIELD_NUMBER << 3 | _LENGTH_DELIMITED])
 
 
-def hello(version_min: int, version_max: int, incarnation: str, received: int, facts: Mapping[str, str]) -> bytes:
+def hello(
+    version_min: int,
+    version_max: int,
+    incarnation: str,
+    received: int,
+    facts: Mapping[str, str],
+    *,
+    takes_tunnels: bool = False,
+) -> bytes:
     """Encode a Hello."""
     message = session_pb2.Hello(
-        version_min=version_min, version_max=version_max, incarnation=incarnation, received=received, facts=facts
+        version_min=version_min,
+        version_max=version_max,
+        incarnation=incarnation,
+        received=received,
+        facts=facts,
+        takes_tunnels=takes_tunnels,
     )
     return _bytes(session_pb2.Frame(hello=message))
 
@@ -35,6 +48,11 @@ def hello(version_min: int, version_max: int, incarnation: str, received: int, f
 def ack(received: int, consumed_bytes: int) -> bytes:
     """Encode an Ack."""
     return _bytes(session_pb2.Frame(ack=session_pb2.Ack(received=received, consumed_bytes=consumed_bytes)))
+
+
+def tunnel_offer(certificate: bytes) -> bytes:
+    """Encode a TunnelOffer."""
+    return _bytes(session_pb2.Frame(tunnel_offer=session_pb2.TunnelOffer(certificate=certificate)))
 
 
 def data(sequence: int, name: str, kind: session_pb2.PayloadKind, last: bool, parts: Sequence[memoryview]) -> bytes:

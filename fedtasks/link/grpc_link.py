@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from typing import Any
-
-import grpc
+import time
 
 from fedtasks.errors import (
     ConfigDiffers,
@@ -20,17 +18,18 @@ from fedtasks.errors import (
 )
 from fedtasks.link import status
 from fedtasks.link.client import GatewayClient, backoff
-from fedtasks.link.conversation import CROWDED_S, STALL_S, WINDOW, Conversation, StreamBroken
+from fedtasks.link.conversation import CROWDED_S, STALL_S, WINDOW, Conversation
 from fedtasks.link.endpoint import Endpoint
 from fedtasks.link.link import Facts
+from fedtasks.link.session import LINGER_S, Session
 
 log = logging.getLogger(__name__)
 
-LINGER_S = 1.0
 CLOSE_GRACE_S = 10.0
 _TICK_S = 1.0
-# The gateway itself is in order, only the stream is not; everything else that has no code of the registry is final.
-_CUTS = frozenset({grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL})
+_TUNNEL_TRIES = 3
+_STABLE_S = 60.0
+"""A tunnel that stood so long was worth its while."""
 
 
 class GrpcLink(Endpoint):
@@ -90,7 +89,9 @@ class GrpcLink(Endpoint):
         crowded_s: float = CROWDED_S,
     ) -> None:
         key = {"run": run_id, "task": task, "shard": str(shard), "attempt": str(attempt)}
-        conversation = Conversation(peer, {**facts, **key}, window=window, stall_s=stall_s, crowded_s=crowded_s)
+        conversation = Conversation(
+            peer, {**facts, **key}, window=window, stall_s=stall_s, crowded_s=crowded_s, takes_tunnels=True
+        )
         super().__init__(conversation, close_timeout_s=close_timeout_s)
         self._client = client
         self._metadata = {
@@ -102,6 +103,7 @@ class GrpcLink(Endpoint):
         self._connect_timeout_s = connect_timeout_s
         self._resume_timeout_s = resume_timeout_s
         self._last_cut: FedtasksError | None = None
+        self._tunnels_left = _TUNNEL_TRIES
         self._supervisor = threading.Thread(target=self._supervise, name=f"link-{task}-{shard}", daemon=True)
         self._supervisor.start()
         try:
@@ -117,11 +119,11 @@ class GrpcLink(Endpoint):
         self._supervisor.join(LINGER_S + 10.0)
 
     def _supervise(self) -> None:
-        """Keep a stream standing until the conversation is over."""
+        """Keep a session standing until the conversation is over."""
         try:
             delays = backoff()
             while not self._conversation.is_over:
-                if self._keep_stream():
+                if self._keep_session():
                     delays = backoff()
                 if not self._conversation.wait_over(next(delays)):
                     self._check_limits()
@@ -132,46 +134,33 @@ class GrpcLink(Endpoint):
             self._conversation.fail(LinkLost(f"the link's own thread failed: {type(error).__name__}"))
             raise
 
-    def _keep_stream(self) -> bool:
-        """Open one stream and serve it until it ends; whether the halves met on it."""
+    def _keep_session(self) -> bool:
+        """Open one session and serve it until it ends; whether the halves met in it."""
         conversation = self._conversation
-        epoch = conversation.begin_stream()
-        call = self._client.open_session(self._metadata, conversation.outgoing(epoch))
-        name = f"{self._supervisor.name}-read"
-        reader = threading.Thread(target=self._read, args=(epoch, call), name=name, daemon=True)
-        reader.start()
+        session = Session(
+            self._client,
+            conversation,
+            self._metadata,
+            name=self._supervisor.name,
+            may_tunnel=self._tunnels_left > 0,
+        )
         try:
-            while not conversation.wait_stream(epoch, _TICK_S):
+            while session.stands(_TICK_S):
                 self._check_limits()
             if isinstance(conversation.error, ConfigDiffers | RowOrderDiffers | VersionDiffers):
-                # The other half must read this half's Hello to come to the same conclusion.
-                reader.join(LINGER_S)
+                session.wait_refused()
         finally:
-            has_met = conversation.end_stream(epoch)
-            call.cancel()
-            reader.join()
+            has_met = session.end()
+            self._last_cut = session.cut or self._last_cut
+            self._count_tunnel(session)
         return has_met
 
-    def _read(self, epoch: int, call: Any) -> None:
-        conversation = self._conversation
-        try:
-            for frame in call:
-                conversation.feed(epoch, frame)
-            self._last_cut = LinkLost("the stream ended")
-        except StreamBroken as error:
-            self._last_cut = LinkLost(str(error))
-        except grpc.RpcError as error:
-            self._note_end(error)
-        finally:
-            conversation.end_stream(epoch)
-
-    def _note_end(self, error: grpc.RpcError) -> None:
-        reason = status.from_rpc_error(error)
-        is_coded = status.CODE in dict(error.trailing_metadata() or ())
-        if isinstance(reason, PeerUnreachable | GatewayUnreachable) or (not is_coded and error.code() in _CUTS):
-            self._last_cut = reason
-        else:
-            self._conversation.fail(reason)
+    def _count_tunnel(self, session: Session) -> None:
+        """Try no more where tunnels cannot be had, or break soon."""
+        if session.tunnelled_at is not None and time.monotonic() - session.tunnelled_at > _STABLE_S:
+            self._tunnels_left = _TUNNEL_TRIES
+        elif session.tunnel_failure or session.tunnelled_at is not None:
+            self._tunnels_left -= 1
 
     def _check_limits(self) -> None:
         """Give up when the halves could not talk for too long."""

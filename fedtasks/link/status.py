@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable
 from typing import Any
@@ -23,6 +24,11 @@ RUN = "fedtasks-run"
 TASK = "fedtasks-task"
 SHARD = "fedtasks-shard"
 ATTEMPT = "fedtasks-attempt"
+TUNNEL = "fedtasks-tunnel"
+"""That a session may go on in a tunnel, if it has any value."""
+TUNNEL_TOKEN = "fedtasks-tunnel-token-bin"
+TUNNEL_PORT = "fedtasks-tunnel-port"
+"""In the answer: what a connection for the tunnel must prove to know, and at which port."""
 
 CODE = "fedtasks-code"
 TEXT = "fedtasks-text-bin"
@@ -73,6 +79,16 @@ STATUS: dict[type[FedtasksError], grpc.StatusCode] = {
     errors.PageError: grpc.StatusCode.PERMISSION_DENIED,
 }
 """What each error is to a tool that knows gRPC only; a leaf that is not listed is what its base is."""
+
+
+def proof_of(token: bytes) -> bytes:
+    """Return what a connection for a tunnel shows first, to whom handed out the token.
+
+    Notes
+    -----
+    A digest, so that whoever hands out a token does not choose what is sent, wherever it says that it listens.
+    """
+    return hashlib.sha256(b"fedtasks tunnel" + token).digest()
 
 
 def to_abort(error: FedtasksError, *, own: bool = False) -> tuple[grpc.StatusCode, str, Metadata]:

@@ -21,21 +21,23 @@ PAYLOAD_KIND_RECORD_BATCH: PayloadKind
 PAYLOAD_KIND_PROTOBUF: PayloadKind
 
 class Frame(_message.Message):
-    __slots__ = ("hello", "data", "ack", "heartbeat", "close")
+    __slots__ = ("hello", "data", "ack", "heartbeat", "close", "tunnel_offer")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
     ACK_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
     CLOSE_FIELD_NUMBER: _ClassVar[int]
+    TUNNEL_OFFER_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     data: Data
     ack: Ack
     heartbeat: Heartbeat
     close: Close
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., data: _Optional[_Union[Data, _Mapping]] = ..., ack: _Optional[_Union[Ack, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., close: _Optional[_Union[Close, _Mapping]] = ...) -> None: ...
+    tunnel_offer: TunnelOffer
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., data: _Optional[_Union[Data, _Mapping]] = ..., ack: _Optional[_Union[Ack, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., close: _Optional[_Union[Close, _Mapping]] = ..., tunnel_offer: _Optional[_Union[TunnelOffer, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("version_min", "version_max", "incarnation", "received", "facts")
+    __slots__ = ("version_min", "version_max", "incarnation", "received", "facts", "takes_tunnels")
     class FactsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -48,12 +50,14 @@ class Hello(_message.Message):
     INCARNATION_FIELD_NUMBER: _ClassVar[int]
     RECEIVED_FIELD_NUMBER: _ClassVar[int]
     FACTS_FIELD_NUMBER: _ClassVar[int]
+    TAKES_TUNNELS_FIELD_NUMBER: _ClassVar[int]
     version_min: int
     version_max: int
     incarnation: str
     received: int
     facts: _containers.ScalarMap[str, str]
-    def __init__(self, version_min: _Optional[int] = ..., version_max: _Optional[int] = ..., incarnation: _Optional[str] = ..., received: _Optional[int] = ..., facts: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    takes_tunnels: bool
+    def __init__(self, version_min: _Optional[int] = ..., version_max: _Optional[int] = ..., incarnation: _Optional[str] = ..., received: _Optional[int] = ..., facts: _Optional[_Mapping[str, str]] = ..., takes_tunnels: _Optional[bool] = ...) -> None: ...
 
 class Data(_message.Message):
     __slots__ = ("sequence", "name", "last", "payload_kind", "chunk")
@@ -86,3 +90,9 @@ class Heartbeat(_message.Message):
 class Close(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class TunnelOffer(_message.Message):
+    __slots__ = ("certificate",)
+    CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
+    certificate: bytes
+    def __init__(self, certificate: _Optional[bytes] = ...) -> None: ...

@@ -18,4 +18,4 @@ def test_limit_is_raised_as_far_as_it_may_be() -> None:
 
 
 def test_connections_from_outside_leave_descriptors_for_the_rest() -> None:
-    assert [max_connections(limit) for limit in (64, 1024, 4096)] == [32, 768, 3840]
+    assert [max_connections(limit) for limit in (64, 1024, 4096)] == [32, 512, 3072]
