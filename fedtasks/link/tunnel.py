@@ -181,14 +181,16 @@ class Tunnel:
             The tunnel broke.
         """
         head = memoryview(bytearray(_HEAD))
+        body = memoryview(bytearray(_JOINED))
         while self._fill(head):
             size = int.from_bytes(head, "big")
             if size > MAX_FRAME:
                 raise ProtocolViolated(f"a frame of {size} bytes")
-            frame = bytearray(size)
-            if not self._fill(memoryview(frame)):
+            if size > len(body):
+                body = memoryview(bytearray(MAX_FRAME))  # once: memory that is new for each frame costs more than TLS
+            if not self._fill(body[:size]):
                 return
-            yield bytes(frame)
+            yield bytes(body[:size])
 
     def close(self) -> None:
         """End the tunnel; who writes or reads finds it ended. May be called from any thread, and again."""
@@ -201,17 +203,18 @@ class Tunnel:
 
     def _fill(self, view: memoryview) -> bool:
         """Read as many bytes as `view` has; False at the end."""
-        n_read = 0
-        while n_read < len(view):
+        n_read, size, read = 0, len(view), self._tls.read
+        while True:
             try:
                 with self._lock:
-                    n_read += int(self._tls.read(len(view) - n_read, view[n_read:]))
+                    while n_read < size:
+                        n_read += int(read(size - n_read, view[n_read:]))
+                return True
             except ssl.SSLWantReadError:
                 if not self._receive(at_end_ok=True):
                     return False
             except ssl.SSLZeroReturnError:
                 return False
-        return True
 
     def _receive(self, *, at_end_ok: bool = False) -> bool:
         n_bytes = self._connection.recv_into(self._buffer)
