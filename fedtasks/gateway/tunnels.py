@@ -267,7 +267,7 @@ class Tunnels:
     async def _examine(self, side: Side, connection: socket.socket, host: str) -> None:
         tunnel = None
         try:
-            proof = await _read_proof(connection)
+            proof = await read_proof(connection)
             # All are asked, whichever it is for.
             wanting = [each for each in self._tunnels if each.wants(side, proof)]
             if wanting:
@@ -320,7 +320,9 @@ async def dial(host: str, port: int, token: bytes) -> socket.socket:
 
 def listen_at(host: str, port: int) -> socket.socket:
     """Listen on an address; raise `OSError` when it cannot be bound."""
-    return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=64)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    everywhere = host == "::" and socket.has_dualstack_ipv6()
+    return socket.create_server((host, port), family=family, backlog=64, dualstack_ipv6=everywhere)
 
 
 def _prepare(connection: socket.socket) -> None:
@@ -331,7 +333,7 @@ def _prepare(connection: socket.socket) -> None:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
 
-async def _read_proof(connection: socket.socket) -> bytes:
+async def read_proof(connection: socket.socket) -> bytes:
     """Read the first bytes and not one more; what comes too late or ends before counts as nothing."""
     connection.setblocking(False)
     loop = asyncio.get_running_loop()

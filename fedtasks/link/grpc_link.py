@@ -161,6 +161,9 @@ class GrpcLink(Endpoint):
             self._tunnels_left = _TUNNEL_TRIES
         elif session.tunnel_failure or session.tunnelled_at is not None:
             self._tunnels_left -= 1
+            if not self._tunnels_left:
+                why = session.tunnel_failure or "they break soon"
+                log.warning("the link with %s goes through no tunnel any more, but over gRPC: %s", self.peer, why)
 
     def _check_limits(self) -> None:
         """Give up when the halves could not talk for too long."""

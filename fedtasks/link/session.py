@@ -6,8 +6,10 @@ gRPC stays open beside it and says nothing: the gateway ends both together, and 
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
+import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -77,6 +79,7 @@ class Session:
         self._over = threading.Event()
         self._switching = threading.Lock()
         self._tunnel: Tunnel | None = None
+        self._connection: socket.socket | None = None
         self._epoch = epoch = conversation.begin_stream()
         asks = {status.TUNNEL: "1"} if may_tunnel else {}
         self._call = client.open_session({**metadata, **asks}, self._outgoing(epoch))
@@ -103,13 +106,12 @@ class Session:
         with self._switching:
             has_met = self._conversation.end_stream(self._epoch) or self._tunnel is not None
             self._over.set()
+            if self._connection is not None:
+                with contextlib.suppress(OSError):
+                    self._connection.shutdown(socket.SHUT_RDWR)
         self._call.cancel()
-        if self._tunnel is not None:
-            self._tunnel.close()
         for thread in [*self._threads, self._reader]:
             thread.join()
-        if self._tunnel is not None:
-            self._tunnel.release()
         return has_met
 
     def _start(self, work: Any, *arguments: Any, name: str) -> threading.Thread:
@@ -158,6 +160,7 @@ class Session:
             return
         if tunnel is None:
             return
+        log.info("the link with %s goes through a tunnel", self._conversation.peer)
         reader = self._start(self._read_tunnel, tunnel, name="tunnel-read")
         try:
             for frame in self._conversation.outgoing(self._epoch):
@@ -168,6 +171,7 @@ class Session:
             self._end_stream()
             tunnel.close()
             reader.join()
+            tunnel.release()
 
     def _make_tunnel(self, epoch: int) -> Tunnel | None:
         """Return a tunnel that has taken over; None if there is no need, or no gateway that passes it on."""
@@ -186,23 +190,28 @@ class Session:
             raise TimeoutError(f"{conversation.peer} offers none")
         connection = self._client.connect_tunnel(token, int(port))
         try:
+            with self._switching:
+                self._connection = connection
             tunnel: Tunnel = module.Tunnel(connection, identity, peer_certificate, is_server=conversation.is_first)
             tunnel.shake_hands()
+            if self._switch_to(tunnel):
+                return tunnel
         except BaseException:
+            self._connection = None
             connection.close()
             raise
-        return self._switch_to(tunnel)
+        connection.close()
+        return None
 
-    def _switch_to(self, tunnel: Tunnel) -> Tunnel | None:
+    def _switch_to(self, tunnel: Tunnel) -> bool:
+        """Let a tunnel take the stream's place; False when the session has ended meanwhile."""
         with self._switching:
             epoch = None if self._over.is_set() else self._conversation.replace_stream(self._epoch)
-            if epoch is not None:
-                self._epoch, self._tunnel = epoch, tunnel
-                self.tunnelled_at = time.monotonic()
-                return tunnel
-        tunnel.close()
-        tunnel.release()
-        return None
+            if epoch is None:
+                return False
+            self._epoch, self._tunnel = epoch, tunnel
+            self.tunnelled_at = time.monotonic()
+            return True
 
     def _read_tunnel(self, tunnel: Tunnel) -> None:
         try:

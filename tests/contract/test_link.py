@@ -28,7 +28,7 @@ from fedtasks.errors import (
     ProtocolViolated,
     RowOrderDiffers,
 )
-from fedtasks.link import conversation
+from fedtasks.link import conversation, session
 from fedtasks.link.link import Link
 from fedtasks.link.memory import memory_pair
 from fedtasks.link.payload import BYTES, RECORD_BATCH
@@ -60,7 +60,16 @@ def open_relayed(cuts: Any = (), **options: Any) -> Iterator[tuple[Link, Link, C
         yield a, b, relay.cut
 
 
-@pytest.fixture(params=[open_memory, open_relayed], ids=["memory", "grpc"])
+@contextlib.contextmanager
+def open_tunnelled(cuts: Any = (), **options: Any) -> Iterator[tuple[Link, Link, Callable[[], None]]]:
+    """Two links that go over to a tunnel at once."""
+    with pytest.MonkeyPatch.context() as patch, Relay(cuts, has_tunnels=True) as relay:
+        patch.setattr(session, "BUSY_BYTES", 0)
+        with relayed_pair(relay, **options) as (a, b):
+            yield a, b, relay.cut
+
+
+@pytest.fixture(params=[open_memory, open_relayed, open_tunnelled], ids=["memory", "grpc", "tunnel"])
 def open_pair(request: pytest.FixtureRequest) -> OpenPair:
     opener: OpenPair = request.param
     return opener

@@ -1,18 +1,22 @@
-"""A gateway reduced to what a link needs of it: joins two streams of one key, and misbehaves on demand."""
+"""A gateway reduced to what a link needs of it: joins two streams of one key, also in tunnels, and misbehaves."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import tempfile
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import grpc
 
+from fedtasks.config import tunnel_socket
 from fedtasks.errors import FedtasksError, SecretRejected
+from fedtasks.gateway.tunnels import Side, Tunnel, read_proof
 from fedtasks.link import status
 from fedtasks.link.doorway import WorkerSide
 
@@ -27,10 +31,16 @@ class Relay:
     Parameters
     ----------
     cuts
-        How many frames cross before each cut, both directions together.
+        How many frames cross before each cut, both directions together; those in tunnels do not count.
+    has_tunnels
+        Whether sessions may go on in tunnels.
     """
 
-    def __init__(self, cuts: Iterable[int] = ()) -> None:
+    def __init__(self, cuts: Iterable[int] = (), *, has_tunnels: bool = False) -> None:
+        self.has_tunnels = has_tunnels
+        self.tunnels = 0
+        self.tunnel_bytes = 0
+        self._tunnels: set[Tunnel] = set()
         self.refusal: FedtasksError | None = None
         self.rewrite: Callable[[bytes], bytes | None] = lambda frame: frame
         self.frames = 0
@@ -66,7 +76,7 @@ class Relay:
 
     def stop(self) -> None:
         """Hang up and listen no more."""
-        self._run(self._server.stop(None))
+        self._run(self._stop())
 
     def cut(self) -> None:
         """End every stream."""
@@ -84,6 +94,42 @@ class Relay:
         )
         self._server.add_insecure_port(self.side.address.replace("unix://", "unix:"))
         await self._server.start()
+        path = tunnel_socket(Path(self.side.address.removeprefix("unix://")))
+        path.unlink(missing_ok=True)
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(path))
+        self._listener.listen()
+        self._listener.setblocking(False)
+        self._accepting = asyncio.create_task(self._accept(self._listener))
+
+    async def _stop(self) -> None:
+        self._accepting.cancel()
+        self._listener.close()
+        for tunnel in list(self._tunnels):
+            tunnel.end()
+        await self._server.stop(None)
+
+    async def _accept(self, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            connection, _ = await loop.sock_accept(listener)
+            proof = await read_proof(connection)
+            wanting = [(each, side) for each in self._tunnels for side in Side if each.wants(side, proof)]
+            if not wanting:
+                connection.close()  # its session has ended
+            for tunnel, side in wanting:
+                tunnel.spend(side)
+                await tunnel.attach(side, connection)
+
+    async def _make_tunnel(self, contexts: dict[Side, Any]) -> Tunnel:
+        tunnel = Tunnel(self._count, None, self._tunnels.discard)
+        self._tunnels.add(tunnel)
+        for side, context in contexts.items():
+            await context.send_initial_metadata(((status.TUNNEL_TOKEN, tunnel.tokens[side]),))
+        return tunnel
+
+    def _count(self, sent: int, received: int) -> None:
+        self.tunnel_bytes += sent + received
 
     async def _cut(self) -> None:
         for end in self._ends:
@@ -100,8 +146,16 @@ class Relay:
         if partner is not None:
             other, end, joined = partner
             self.sessions += 1
+            tunnel = await self._make_tunnel({Side.WORKER: context, Side.PEER: other}) if self.has_tunnels else None
             joined.set_result(context)
-            await self._pump(context, other, end)
+            broken = asyncio.create_task(self._end_with(tunnel, end)) if tunnel else None
+            try:
+                await self._pump(context, other, end)
+            finally:
+                if tunnel and broken:
+                    self.tunnels += bool(tunnel.broken.is_set() or len(tunnel.tokens) == 0)
+                    broken.cancel()
+                    tunnel.end()
         else:
             end, joined = asyncio.Event(), asyncio.get_running_loop().create_future()
             self._ends.add(end)
@@ -138,6 +192,10 @@ class Relay:
                 task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _end_with(self, tunnel: Tunnel, end: asyncio.Event) -> None:
+        await tunnel.broken.wait()
+        end.set()
 
     def _is_lost(self) -> bool:
         self.frames += 1
