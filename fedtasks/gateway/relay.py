@@ -275,6 +275,7 @@ class Relay:
         finally:
             if tunnel is not None:
                 tunnel.end()
+                await tunnel.wait_cleared()
             for pump in pumps:
                 pump.cancel()
             await asyncio.gather(*pumps, return_exceptions=True)

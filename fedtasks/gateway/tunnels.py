@@ -41,6 +41,9 @@ JOIN_S = 5.0
 DIAL_S = 2.0
 """How long the peer's gateway may take to answer a dial."""
 
+CLEAR_S = 2.0
+"""How long the threads of a tunnel may take to notice that its connections were ended."""
+
 _PROOF_BYTES = 32
 _PIPE_BYTES = 256 << 10
 
@@ -74,6 +77,7 @@ class Tunnel:
         """What each connection must know that others open; a token that was shown is gone."""
         self.broken = asyncio.Event()
         """Set when it has passed bytes and does so no longer."""
+        self._cleared = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._count, self._dial, self._gone = count, dial, gone
         self._ends: dict[Side, socket.socket] = {}
@@ -123,6 +127,12 @@ class Tunnel:
         self._hang_up()
         if not self._threads:
             self._clear()
+
+    async def wait_cleared(self) -> None:
+        """Wait, after `end`, until its threads have ended and all is counted."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLEAR_S):
+                await self._cleared.wait()
 
     def settle(self) -> None:
         """Count what has crossed since the last time."""
@@ -180,6 +190,7 @@ class Tunnel:
         if len(self._ends) == len(Side):
             self.broken.set()
         self._ends.clear()
+        self._cleared.set()
         self._gone(self)
 
 
@@ -236,8 +247,11 @@ class Tunnels:
             with contextlib.suppress(asyncio.CancelledError):
                 await accepting
             listener.close()
-            for tunnel in list(self._tunnels):
+            ending = list(self._tunnels)
+            for tunnel in ending:
                 tunnel.end()
+            for tunnel in ending:
+                await tunnel.wait_cleared()
 
     async def _accept(self, side: Side, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()

@@ -107,6 +107,7 @@ class Relay:
         self._listener.close()
         for tunnel in list(self._tunnels):
             tunnel.end()
+            await tunnel.wait_cleared()
         await self._server.stop(None)
 
     async def _accept(self, listener: socket.socket) -> None:
