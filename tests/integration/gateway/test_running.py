@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -13,6 +13,7 @@ import pytest
 from fedtasks import errors, tickets
 from fedtasks.clock import now_ms
 from fedtasks.gateway import reconciler
+from fedtasks.link import session
 from fedtasks.link.client import GatewayClient
 from fedtasks.link.grpc_link import GrpcLink
 from fedtasks.wire.v1 import run_pb2
@@ -20,6 +21,19 @@ from tests.support.gateways import PIPELINE, Member, Pair, grant_ticket
 from tests.support.runs import meet, open_run, wait_for, wait_for_state
 
 TASK = "train"
+
+Taken = Callable[[], bool]
+
+
+@pytest.fixture(params=["grpc", "tunnel"])
+def is_taken(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> Iterator[Taken]:
+    """Let sessions stay on gRPC, or go on in tunnels at once; says whether both halves have taken that path."""
+    is_tunnelled = request.param == "tunnel"
+    monkeypatch.setattr(session, "BUSY_BYTES", 0 if is_tunnelled else 1 << 60)
+    with caplog.at_level("INFO", logger="fedtasks.link.session"):
+        yield lambda: caplog.text.count("goes through a tunnel") >= 2 if is_tunnelled else "tunnel" not in caplog.text
 
 
 @pytest.fixture
@@ -93,30 +107,33 @@ def exchange(opened: tuple[Pair, str], disturb: Callable[[Pair], None], rounds: 
         assert answer.run.state == run_pb2.STATE_RUNNING
 
 
-def test_session_undisturbed_delivers_everything(opened: tuple[Pair, str]) -> None:
+def test_session_undisturbed_delivers_everything(opened: tuple[Pair, str], is_taken: Taken) -> None:
     exchange(opened, lambda pair: None)
+    assert is_taken()
 
 
-def test_session_resumes_after_a_cut(opened: tuple[Pair, str]) -> None:
+def test_session_resumes_after_a_cut(opened: tuple[Pair, str], is_taken: Taken) -> None:
     def cut(pair: Pair) -> None:
         pair.proxy.cut()
         threading.Event().wait(3.0)
         pair.proxy.mend()
 
     exchange(opened, cut)
+    assert is_taken()
 
 
 @pytest.mark.parametrize("which", ["bank", "shop"])
-def test_session_resumes_after_a_gateway_restart(opened: tuple[Pair, str], which: str) -> None:
+def test_session_resumes_after_a_gateway_restart(opened: tuple[Pair, str], is_taken: Taken, which: str) -> None:
     def restart(pair: Pair) -> None:
         member: Member = getattr(pair, which)
         member.stop()
         member.start()
 
     exchange(opened, restart)
+    assert is_taken()
 
 
-def test_run_cancelled_on_one_side_ends_the_other_with_the_reason(opened: tuple[Pair, str]) -> None:
+def test_run_cancelled_on_one_side_ends_the_other_with_the_reason(opened: tuple[Pair, str], is_taken: Taken) -> None:
     pair, run_id = opened
     with pair.bank.client() as bank, pair.shop.client() as shop:
         attempt = meet([bank, shop], run_id)
@@ -131,7 +148,7 @@ def test_run_cancelled_on_one_side_ends_the_other_with_the_reason(opened: tuple[
 
         with ThreadPoolExecutor(2) as pool:
             waiting, idling = pool.submit(wait_in_vain), pool.submit(idle)
-            wait_for(lambda: bank.get_run(run_id=run_id).own[0].state == run_pb2.STATE_RUNNING)
+            wait_for(lambda: bank.get_run(run_id=run_id).own[0].state == run_pb2.STATE_RUNNING and is_taken())
             shop.cancel_run(run_id, "wrong day")
             with pytest.raises(errors.PeerCancelled, match="wrong day"):
                 waiting.result(timeout=30)
@@ -336,7 +353,7 @@ def test_task_cleared_by_the_holder_waits_for_the_person_whom_the_ticket_asks_fo
         assert running.bank.airflow.cleared == []
 
 
-def test_ticket_that_expires_in_mid_run_ends_both_sides_and_their_sessions(pair: Pair) -> None:
+def test_ticket_that_expires_in_mid_run_ends_both_sides_and_their_sessions(pair: Pair, is_taken: Taken) -> None:
     ahead_ms = 0
 
     def clock() -> int:
@@ -357,7 +374,7 @@ def test_ticket_that_expires_in_mid_run_ends_both_sides_and_their_sessions(pair:
 
         with ThreadPoolExecutor(2) as pool:
             halves = [pool.submit(wait_in_vain, *half) for half in ((pair.bank, "shop"), (pair.shop, "bank"))]
-            wait_for(lambda: bank.get_run(run_id=run_id).bytes_sent > 0)  # they have met
+            wait_for(lambda: bank.get_run(run_id=run_id).bytes_sent > 0 and is_taken())  # they have met
             ahead_ms = 3_600_000
             for half in halves:
                 with pytest.raises(errors.TicketExpired):

@@ -24,7 +24,7 @@ from fedtasks.errors import (
     TicketRevoked,
     VersionDiffers,
 )
-from fedtasks.link import conversation, frames
+from fedtasks.link import conversation, frames, session
 from fedtasks.link.client import GatewayClient
 from fedtasks.wire.v1 import session_pb2
 from tests.support.links import both, open_half, relayed_pair
@@ -33,9 +33,11 @@ from tests.support.relay import SECRET, Relay
 MIB = 1 << 20
 
 
-@pytest.fixture
-def relay() -> Iterator[Relay]:
-    with Relay() as relay:
+@pytest.fixture(params=["grpc", "tunnel"])
+def relay(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Relay]:
+    """What joins links, over gRPC alone or in tunnels from the first message on."""
+    monkeypatch.setattr(session, "BUSY_BYTES", 0)
+    with Relay(has_tunnels=request.param == "tunnel") as relay:
         yield relay
 
 
