@@ -23,6 +23,8 @@ gateway:
   workers: {workers}
   # Where peers reach the gateway. Without it, this party dials and the peer needs an open port.
   {listen}
+  # Where their busy sessions go on, at a fifth of the CPU: a second open port beside `listen`.
+  # tunnels: 0.0.0.0:7401
   certificate: keys/gateway.pem
   private_key: keys/gateway.key
   authority: keys/authority.pem

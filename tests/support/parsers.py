@@ -100,6 +100,7 @@ def _frame_seeds() -> Iterator[bytes]:
         frames.data(2, "n", session_pb2.PAYLOAD_KIND_BYTES, True, body),
         frames.ack(0, 0),
         frames.HEARTBEAT,
+        frames.tunnel_offer(b"certificate"),
         frames.CLOSE,
     )
     for count in range(1, len(several) + 1):

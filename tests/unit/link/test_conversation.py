@@ -842,3 +842,63 @@ def test_close_with_messages_nobody_took_names_them(half: Conversation, met: Pee
 def test_close_that_the_peer_never_answers_ends_at_its_bound(half: Conversation, met: Peer) -> None:
     with pytest.raises(DeadlinePassed, match="shop did not close"):
         half.close(0.05)
+
+
+# ---------------------------------------------------------------------------------------------------------- tunnels
+def test_busy_halves_exchange_certificates_and_go_on_in_another_stream(half: Conversation, peer: Peer) -> None:
+    peer.hello(takes_tunnels=True)
+    offered: list[bytes] = []
+    first = peer.epoch
+
+    def make() -> None:
+        assert half.wait_busy(first, 5_000)
+        offered.append(half.offer_tunnel(first, b"ours", WAIT_S))
+
+    making = threading.Thread(target=make)
+    making.start()
+    peer.data("x", b"1" * 6_000)
+    assert peer.read("tunnel_offer").tunnel_offer.certificate == b"ours"
+    peer.feed(tunnel_offer=session_pb2.TunnelOffer(certificate=b"theirs"))
+    making.join(WAIT_S)
+    second = half.replace_stream(first)
+    assert offered == [b"theirs"]
+    assert second is not None
+    received = half.bytes_received
+    peer.data("x", b"late, in the stream that was replaced")
+    assert half.bytes_received == received
+    assert half.replace_stream(first) is None
+
+
+def test_offer_of_the_other_half_is_answered_though_nothing_has_crossed(half: Conversation, peer: Peer) -> None:
+    peer.hello(takes_tunnels=True)
+    peer.feed(tunnel_offer=session_pb2.TunnelOffer(certificate=b"theirs"))
+
+    assert half.wait_busy(peer.epoch, 1 << 60)
+    assert half.offer_tunnel(peer.epoch, b"ours", WAIT_S) == b"theirs"
+
+
+def test_half_of_an_earlier_release_is_offered_no_tunnel(half: Conversation, met: Peer) -> None:
+    assert not half.wait_busy(met.epoch, 0)
+
+
+def test_offer_that_nobody_answers_is_given_up(half: Conversation, peer: Peer) -> None:
+    peer.hello(takes_tunnels=True)
+
+    assert half.offer_tunnel(peer.epoch, b"ours", 0.01) == b""
+
+
+def test_cut_ends_the_waiting_for_a_tunnel(half: Conversation, peer: Peer) -> None:
+    peer.hello(takes_tunnels=True)
+    ends: list[object] = []
+    waiting = threading.Thread(target=lambda: ends.append(half.wait_busy(peer.epoch, 1 << 60)))
+    waiting.start()
+    half.end_stream(peer.epoch)
+    waiting.join(WAIT_S)
+    assert ends == [False]
+
+
+@pytest.mark.parametrize("size", [0, module.MAX_CERTIFICATE + 1])
+def test_offer_out_of_bounds_is_refused(half: Conversation, met: Peer, size: int) -> None:
+    met.feed(tunnel_offer=session_pb2.TunnelOffer(certificate=bytes(size)))
+
+    assert isinstance(half.error, ProtocolViolated)
