@@ -108,9 +108,7 @@ class Gateway:
             tasks.create_task(parts.base.ledger.run())
             log.info("gateway of %s serves its workers at %s", party.name, party.gateway.workers)
             if party.gateway.listen is not None and party.gateway.peer_tunnels_at is None:
-                log.info(
-                    "it takes no tunnels of peers, so sessions stay on gRPC: `gateway.tunnels` names a port for them"
-                )
+                log.info("sessions with peers stay on gRPC: `gateway.tunnels` of party.yaml names no port for tunnels")
             for finding in plain_traffic(party):
                 log.warning("%s: %s. %s", finding.subject, finding.text, finding.remedy)
             if started is not None:

@@ -88,7 +88,7 @@ def proof_of(token: bytes) -> bytes:
     -----
     A digest, so that whoever hands out a token does not choose what is sent, wherever it says that it listens.
     """
-    return hashlib.sha256(b"fedtasks tunnel" + token).digest()
+    return hashlib.sha256(b"fedtasks-tunnel" + token).digest()
 
 
 def to_abort(error: FedtasksError, *, own: bool = False) -> tuple[grpc.StatusCode, str, Metadata]:

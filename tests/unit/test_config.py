@@ -340,3 +340,43 @@ def test_partition_of_plain_signs_is_taken(partition: str) -> None:
 def test_partition_that_streams_cannot_carry_is_refused(partition: str) -> None:
     with pytest.raises(ConfigError, match="partition"):
         check_partition(partition)
+
+
+# ---------------------------------------------------------------------------------------------------------- tunnels
+@pytest.mark.parametrize(
+    ("before", "after", "peers", "workers"),
+    [
+        ("", "", None, ("127.0.0.1", 0)),
+        ("listen: 0.0.0.0:7400", "listen: 127.0.0.1:7400", ("127.0.0.1", 0), ("127.0.0.1", 0)),
+        (
+            "listen: 0.0.0.0:7400",
+            "listen: 0.0.0.0:7400\n  tunnels: 10.1.2.3:7402",
+            ("10.1.2.3", 7402),
+            ("127.0.0.1", 0),
+        ),
+        ("workers: 127.0.0.1:7401", "workers: 10.1.2.3:7401", None, None),
+        ("workers: 127.0.0.1:7401", "workers: 10.1.2.3:1\n  worker_tunnels: 10.1.2.3:2", None, ("10.1.2.3", 2)),
+        ("workers: 127.0.0.1:7401", "workers: run/workers.sock", None, None),
+        ("  listen: 0.0.0.0:7400\n", "", None, ("127.0.0.1", 0)),
+    ],
+)
+def test_tunnels_arrive_where_party_yaml_says_or_on_loopback(
+    load: Load, before: str, after: str, peers: tuple[str, int] | None, workers: tuple[str, int] | None
+) -> None:
+    gateway = load(GOOD.replace(before, after, 1) if before else GOOD).gateway
+
+    assert (gateway.peer_tunnels_at, gateway.worker_tunnels_at) == (peers, workers)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "field"),
+    [
+        ("  listen: 0.0.0.0:7400\n", "  tunnels: 0.0.0.0:7402\n", "tunnels"),
+        ("  listen: 0.0.0.0:7400\n", "  listen: 0.0.0.0:7400\n  tunnels: everywhere\n", "tunnels"),
+        ("workers: 127.0.0.1:7401", "workers: run/workers.sock\n  worker_tunnels: 127.0.0.1:2", "worker_tunnels"),
+        ("address: shop.example:7400", "address: shop.example:7400\n    tunnels: 7402", "tunnels"),
+    ],
+)
+def test_tunnels_that_cannot_be_are_refused_by_the_field(load: Load, before: str, after: str, field: str) -> None:
+    with pytest.raises(ConfigError, match=field):
+        load(GOOD.replace(before, after, 1))

@@ -13,6 +13,7 @@ import pytest
 from fedtasks import errors, tickets
 from fedtasks.clock import now_ms
 from fedtasks.gateway import reconciler
+from fedtasks.laptop.ports import free_ports
 from fedtasks.link import session
 from fedtasks.link.client import GatewayClient
 from fedtasks.link.grpc_link import GrpcLink
@@ -38,12 +39,17 @@ def is_taken(
 
 @pytest.fixture
 def opened(running: Pair) -> tuple[Pair, str]:
+    return running, open_on_both(running)
+
+
+def open_on_both(running: Pair) -> str:
+    """Open a run under a ticket, and take it up on the other side."""
     grant_ticket(running.shop, running.bank)
     with running.bank.client() as bank, running.shop.client() as shop:
         run_id = open_run(bank).run.run_id
         running.bank.airflow.runs[PIPELINE, "manual-1"] = {"state": "running"}
         open_run(shop, run_id, config_json="", peer="", partition="")
-    return running, run_id
+    return run_id
 
 
 def finish(clients: list[GatewayClient], run_id: str, attempt: int, task: str = TASK) -> None:
@@ -119,6 +125,17 @@ def test_session_resumes_after_a_cut(opened: tuple[Pair, str], is_taken: Taken) 
         pair.proxy.mend()
 
     exchange(opened, cut)
+    assert is_taken()
+
+
+@pytest.mark.parametrize("is_taken", ["tunnel"], indirect=True)
+def test_workers_at_a_port_go_on_in_tunnels_too(pair: Pair, is_taken: Taken) -> None:
+    for member in (pair.bank, pair.shop):
+        file = member.folder / "party.yaml"
+        address = f"127.0.0.1:{free_ports(1)[0]}"
+        file.write_text(file.read_text().replace("gateway:\n", f"gateway:\n  workers: {address}\n"))
+        member.start()
+    exchange((pair, open_on_both(pair)), lambda pair: None)
     assert is_taken()
 
 
