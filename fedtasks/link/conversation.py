@@ -91,10 +91,10 @@ class _Message:
     cost: int = 0
     credited: int = 0
 
-    def add(self, chunk: bytes) -> None:
-        # A message of one chunk is not copied; a longer one grows in place, so that it never stands in memory twice.
+    def add(self, chunk: bytes | memoryview) -> None:
+        # Out of memory that the next frame will use. A longer message grows in place, so that it never stands twice.
         if not self.body:
-            self.body = chunk
+            self.body = bytes(chunk)
         elif isinstance(self.body, bytes):
             self.body = bytearray(self.body) + chunk
         else:
@@ -683,8 +683,10 @@ class Conversation:
             or now >= self._ack_since + ACK_DELAY_S
         )
 
-    def feed(self, epoch: int, frame: bytes) -> None:
+    def feed(self, epoch: int, frame: bytes | memoryview) -> None:
         """Take in a frame that was read from a stream; what the other half does wrong ends the conversation.
+
+        Of `frame` nothing is kept.
 
         Raises
         ------
@@ -692,7 +694,7 @@ class Conversation:
             The stream makes no sense any more; a new one will.
         """
         try:
-            message = frames.parse(frame)
+            message, chunk = frames.parse(frame)
         except ProtocolViolated as error:
             self.fail(error)
             return
@@ -707,7 +709,7 @@ class Conversation:
                 raise StreamBroken(f"{kind} frame out of place")
             try:
                 if kind == "data":
-                    self._on_data(message.data)
+                    self._on_data(message.data, chunk)
                 elif kind == "ack":
                     self._on_ack(message.ack)
                 elif kind == "hello":
@@ -781,10 +783,9 @@ class Conversation:
         while chunks and chunks[0].sequence <= received:
             self._unreceived_cost -= chunks.popleft().cost
 
-    def _on_data(self, data: session_pb2.Data) -> None:
+    def _on_data(self, data: session_pb2.Data, chunk: bytes | memoryview) -> None:
         if data.sequence <= self._received:
             return
-        chunk = data.chunk
         if data.sequence != self._received + 1 or not _is_name(data.name):
             raise ProtocolViolated("a chunk out of sequence, or without a name")
         if len(chunk) > frames.CHUNK or (len(chunk) < frames.CHUNK and not data.last):

@@ -19,7 +19,8 @@ HEARTBEAT: bytes = session_pb2.Frame(heartbeat=session_pb2.Heartbeat()).Serializ
 BLOCKED: bytes = session_pb2.Frame(heartbeat=session_pb2.Heartbeat(is_blocked=True)).SerializeToString()
 CLOSE: bytes = session_pb2.Frame(close=session_pb2.Close()).SerializeToString()
 
-_LENGTH_DELIMITED = 2
+_VARINT, _LENGTH_DELIMITED = 0, 2
+_SMALL = 16 << 10
 _DATA_TAG = bytes([session_pb2.Frame.DATA_FIELD_NUMBER << 3 | _LENGTH_DELIMITED])
 _CHUNK_TAG = bytes([session_pb2.Data.CHUNK_FIELD_NUMBER << 3 | _LENGTH_DELIMITED])
 
@@ -63,15 +64,55 @@ def data(sequence: int, name: str, kind: session_pb2.PayloadKind, last: bool, pa
     return b"".join((_DATA_TAG, _varint(len(head) + size), head, *parts))
 
 
-def parse(frame: bytes) -> session_pb2.Frame:
-    """Decode a frame from the peer; raise `ProtocolViolated` when it is none."""
+def parse(frame: bytes | memoryview) -> tuple[session_pb2.Frame, bytes | memoryview]:
+    """Decode a frame from the peer, and what chunk it has, which the message lacks where that is a view of `frame`.
+
+    Raises
+    ------
+    ProtocolViolated
+        It is none.
+    """
     if len(frame) > MAX_FRAME:
         raise ProtocolViolated(f"a frame of {len(frame)} bytes")
     try:
-        message: session_pb2.Frame = session_pb2.Frame.FromString(frame)
-        return message
+        if len(frame) > _SMALL and (found := _find_chunk(memoryview(frame))) is not None:
+            head, chunk = found
+            return session_pb2.Frame(data=session_pb2.Data.FromString(head)), chunk
+        message: session_pb2.Frame = session_pb2.Frame.FromString(bytes(frame))
+        return message, message.data.chunk
     except DecodeError as error:
         raise ProtocolViolated("a frame that cannot be read") from error
+
+
+def _find_chunk(frame: memoryview) -> tuple[bytes, memoryview] | None:
+    """Return the head of a Data frame and the chunk behind it; None where it is laid out otherwise than by `data`.
+
+    The generated parser copies a chunk twice.
+    """
+    if frame[:1] != _DATA_TAG:
+        return None
+    size, start = _read_varint(frame, 1)
+    place = start
+    while start + size == len(frame) and place < len(frame):
+        tag, at = frame[place], place
+        value, place = _read_varint(frame, place + 1)
+        if tag == _CHUNK_TAG[0]:
+            return (bytes(frame[start:at]), frame[place:]) if place + value == len(frame) else None
+        if tag > 0x7F or tag & 7 not in (_VARINT, _LENGTH_DELIMITED):
+            return None
+        if tag & 7 == _LENGTH_DELIMITED:
+            place += value
+    return None
+
+
+def _read_varint(frame: memoryview, place: int) -> tuple[int, int]:
+    """Return a number and the place behind it; one that is cut off or too long ends behind the frame."""
+    value = 0
+    for shift, sign in enumerate(frame[place : place + 10]):
+        value |= (sign & 0x7F) << 7 * shift
+        if sign < 0x80:
+            return value, place + shift + 1
+    return 0, len(frame) + 1
 
 
 def chunks(parts: Sequence[memoryview]) -> Iterator[tuple[list[memoryview], bool]]:

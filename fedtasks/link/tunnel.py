@@ -170,8 +170,8 @@ class Tunnel:
             sealed = self._outgoing.read()
         self._connection.sendall(sealed)
 
-    def frames(self) -> Iterator[bytes]:
-        """Yield the frames of the other half until the tunnel ends.
+    def frames(self) -> Iterator[memoryview]:
+        """Yield the frames of the other half until the tunnel ends; each is good until the next one is asked for.
 
         Raises
         ------
@@ -190,7 +190,7 @@ class Tunnel:
                 body = memoryview(bytearray(MAX_FRAME))  # once: memory that is new for each frame costs more than TLS
             if not self._fill(body[:size]):
                 return
-            yield bytes(body[:size])
+            yield body[:size]
 
     def close(self) -> None:
         """End the tunnel; who writes or reads finds it ended. May be called from any thread, and again."""

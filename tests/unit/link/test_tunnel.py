@@ -64,7 +64,7 @@ def test_frames_of_every_size_arrive_in_order_both_ways(sockets: tuple[socket.so
         writer.start()
     for half in (a, b):
         frames = half.frames()
-        assert [next(frames) for _ in sent] == sent
+        assert [bytes(next(frames)) for _ in sent] == sent
     for writer in writers:
         writer.join(20)
 
