@@ -150,6 +150,28 @@ def test_session_resumes_after_a_gateway_restart(opened: tuple[Pair, str], is_ta
     assert is_taken()
 
 
+def test_half_that_attaches_again_ends_the_one_before(opened: tuple[Pair, str], is_taken: Taken) -> None:
+    pair, run_id = opened
+    with pair.bank.client() as bank, pair.shop.client() as shop:
+        attempt = meet([bank, shop], run_id)
+    older, other = both(
+        lambda: link(pair.bank, "shop", run_id, attempt), lambda: link(pair.shop, "bank", run_id, attempt)
+    )
+    assert isinstance(older, GrpcLink)
+    assert isinstance(other, GrpcLink)
+    wait_for(is_taken)
+    with ThreadPoolExecutor(2) as pool:
+        waiting = pool.submit(older.receive, "never", timeout_s=60)
+        newer = pool.submit(link, pair.bank, "shop", run_id, attempt, connect_timeout_s=20)
+        with pytest.raises(errors.AttemptStale, match="attached again"):
+            waiting.result(timeout=30)
+        with pytest.raises(errors.PeerRestarted):
+            other.receive("never", timeout_s=60)
+        other.abort()
+        older.abort()
+        newer.result(timeout=30).abort()
+
+
 def test_run_cancelled_on_one_side_ends_the_other_with_the_reason(opened: tuple[Pair, str], is_taken: Taken) -> None:
     pair, run_id = opened
     with pair.bank.client() as bank, pair.shop.client() as shop:

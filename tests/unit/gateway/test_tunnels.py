@@ -232,6 +232,16 @@ def test_no_more_tunnels_than_there_are_descriptors_for(monkeypatch: pytest.Monk
     run(work)
 
 
+def test_without_a_port_for_peers_only_a_gateway_that_dials_has_tunnels() -> None:
+    async def work() -> None:
+        taking = Tunnels(Refusals())  # type: ignore[arg-type]
+        async with taking.taking(Side.PEER, None), taking.taking(Side.WORKER, listen_at("127.0.0.1", 0)):
+            assert taking.make(lambda *_: None) is None
+            assert taking.make(lambda *_: None, lambda: dial("127.0.0.1", 1, b"token")) is not None
+
+    asyncio.run(work())
+
+
 def test_gateway_that_dials_joins_its_worker_with_the_peers_gateway() -> None:
     async def work(one: Gateway) -> None:
         async with gateway() as peers:
