@@ -25,6 +25,7 @@ from fedtasks.gateway.descriptors import MAX_TUNNELS
 from fedtasks.gateway.fair_threads import CALLER
 from fedtasks.gateway.intake import SLOW_S, STRANGER
 from fedtasks.gateway.ledger import Ledger
+from fedtasks.link.doorway import TUNNEL_BUFFER
 from fedtasks.link.status import proof_of
 
 log = logging.getLogger(__name__)
@@ -342,6 +343,8 @@ def listen_at(host: str, port: int) -> socket.socket:
 def _prepare(connection: socket.socket) -> None:
     """Let a thread wait for it, without delay of small frames."""
     connection.setblocking(True)
+    if connection.family is socket.AF_UNIX:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, TUNNEL_BUFFER)
     if connection.family is not socket.AF_UNIX:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

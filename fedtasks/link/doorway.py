@@ -27,6 +27,9 @@ OPTIONS = (
     ("grpc.enable_http_proxy", 0),
 )
 
+TUNNEL_BUFFER = 1 << 20
+"""What may wait in a socket of a tunnel: a whole frame, else its two ends wake each other several times for each."""
+
 
 @dataclass(frozen=True)
 class WorkerSide:
@@ -150,6 +153,7 @@ class Doorway:
             return connection
         connection = socket.socket(socket.AF_UNIX)
         try:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, TUNNEL_BUFFER)
             connection.settimeout(timeout_s)
             connection.connect(folder.place(tunnel_socket(Path(self._side.address.removeprefix(SOCKET))).name))
         except OSError:
