@@ -151,10 +151,11 @@ class Runs:
         AttemptStale
             A newer attempt has begun.
         """
-        row = self.run(run_id)
+        with self._lock:  # not between a half's end and that of its run, whose reason is the better one
+            row = self.run(run_id)
+            half = self._store.halves.get(run_id, task, True)
         if row.state != "running":
             raise error_from_row(row.failure) if row.failure else RunEnded(where=run_id)
-        half = self._store.halves.get(run_id, task, True)
         if half is None or half.attempt != attempt or half.state not in LIVE:
             found = f"attempt {half.attempt} is {half.state}" if half else "no attempt was announced"
             raise AttemptStale(f"attempt {attempt} of `{task}` may not speak: {found}", where=run_id)
