@@ -7,7 +7,7 @@
  *         2^56, so that a few may be added first.
  * Nothing branches on a number, or reads memory at a place that depends on one.
  *
- * Include it where the instruction set is enabled.
+ * Include it where the instruction set is enabled; what a field must offer is listed in ristretto_lanes.h.
  */
 #ifndef FEDTASKS_FIELD25519_IFMA_H
 #define FEDTASKS_FIELD25519_IFMA_H
@@ -16,6 +16,8 @@
 #include <stdint.h>
 
 #define INLINE static inline __attribute__((always_inline))
+
+#define LANES 8
 
 typedef __m512i lanes;
 typedef __mmask8 lane_mask;
@@ -40,8 +42,46 @@ typedef struct {
 
 INLINE lanes all(uint64_t word) { return _mm512_set1_epi64((long long)word); }
 
-INLINE fe field_constant(const uint64_t limbs[5]) {
-    return (fe){{all(limbs[0]), all(limbs[1]), all(limbs[2]), all(limbs[3]), all(limbs[4])}};
+/* --- lanes of words, and masks of them --- */
+
+INLINE lanes lanes_load(const uint64_t *from) { return _mm512_loadu_si512(from); }
+INLINE void lanes_store(uint64_t *to, lanes a) { _mm512_storeu_si512(to, a); }
+INLINE lanes lanes_select(lane_mask where, lanes yes, lanes no) { return _mm512_mask_mov_epi64(no, where, yes); }
+INLINE lane_mask lanes_equal(lanes a, lanes b) { return _mm512_cmpeq_epi64_mask(a, b); }
+INLINE lane_mask lanes_negative(lanes a) { return _mm512_movepi64_mask(a); }
+INLINE lane_mask mask_none(void) { return 0; }
+INLINE lane_mask mask_or(lane_mask a, lane_mask b) { return (lane_mask)(a | b); }
+INLINE lane_mask mask_not(lane_mask a) { return (lane_mask)~a; }
+INLINE unsigned mask_bits(lane_mask a) { return a; }
+INLINE lane_mask mask_of_bits(unsigned bits) { return (lane_mask)bits; }
+
+/* to[i] = word i of each of eight rows */
+INLINE void lanes_transpose(lanes to[LANES], const uint64_t *const from[LANES]) {
+    lanes low[4], high[4];
+    for (int i = 0; i < 4; i++) {
+        lanes first = lanes_load(from[2 * i]), second = lanes_load(from[2 * i + 1]);
+        low[i] = _mm512_unpacklo_epi64(first, second);
+        high[i] = _mm512_unpackhi_epi64(first, second);
+    }
+    for (int odd = 0; odd < 2; odd++) {
+        const lanes *pairs = odd ? high : low;
+        lanes front02 = _mm512_shuffle_i64x2(pairs[0], pairs[1], 0x88);
+        lanes front13 = _mm512_shuffle_i64x2(pairs[0], pairs[1], 0xdd);
+        lanes back02 = _mm512_shuffle_i64x2(pairs[2], pairs[3], 0x88);
+        lanes back13 = _mm512_shuffle_i64x2(pairs[2], pairs[3], 0xdd);
+        to[odd] = _mm512_shuffle_i64x2(front02, back02, 0x88);
+        to[2 + odd] = _mm512_shuffle_i64x2(front13, back13, 0x88);
+        to[4 + odd] = _mm512_shuffle_i64x2(front02, back02, 0xdd);
+        to[6 + odd] = _mm512_shuffle_i64x2(front13, back13, 0xdd);
+    }
+}
+
+/* --- numbers --- */
+
+#define LIMB_ONE 1
+
+INLINE fe field_of_limbs(const lanes limbs[5]) {
+    return (fe){{limbs[0], limbs[1], limbs[2], limbs[3], limbs[4]}};
 }
 
 INLINE fe field_small(uint64_t number) {
@@ -75,21 +115,31 @@ INLINE wide wide_negative(wide b, uint64_t multiple) {
     return (wide){{SUB(first, b.l[0]), SUB(other, b.l[1]), SUB(other, b.l[2]), SUB(other, b.l[3]), SUB(last, b.l[4])}};
 }
 
-INLINE wide wide_negative_where(lane_mask where, wide b, uint64_t multiple) {
-    lanes first = all(multiple * (MASK52 - 18)), other = all(multiple * MASK52), last = all(multiple * MASK47);
-    return (wide){{_mm512_mask_sub_epi64(b.l[0], where, first, b.l[0]),
-                   _mm512_mask_sub_epi64(b.l[1], where, other, b.l[1]),
-                   _mm512_mask_sub_epi64(b.l[2], where, other, b.l[2]),
-                   _mm512_mask_sub_epi64(b.l[3], where, other, b.l[3]),
-                   _mm512_mask_sub_epi64(b.l[4], where, last, b.l[4])}};
-}
-
 /* The multiple of p that exceeds every product in every limb: its last limb is 2^56 - 2^9, others are below 2^61. */
 #define ABOVE_PRODUCT 512
+
+/* For b a product. */
+INLINE wide wide_subtract(wide a, wide b) { return wide_add(a, wide_negative(b, ABOVE_PRODUCT)); }
+
+/* For what comes from wide_subtract or wide_negative_where. */
+INLINE wide wide_subtract_difference(wide a, wide difference) {
+    return wide_add(a, wide_negative(difference, 2 * ABOVE_PRODUCT));
+}
+
+/* For b a product. */
+INLINE wide wide_negative_where(lane_mask where, wide b) {
+    wide negative = wide_negative(b, ABOVE_PRODUCT);
+    for (int i = 0; i < 5; i++) b.l[i] = lanes_select(where, negative.l[i], b.l[i]);
+    return b;
+}
 
 INLINE fe field_add(fe a, fe b) { return field_carry(wide_add(wide_of(a), wide_of(b))); }
 
 INLINE fe field_subtract(fe a, fe b) { return field_carry(wide_add(wide_of(a), wide_negative(wide_of(b), 4))); }
+
+/* There is room for what is not carried, but nothing would be saved. */
+#define field_loose_add field_add
+#define field_loose_subtract field_subtract
 
 INLINE fe field_negative(fe a) { return field_carry(wide_negative(wide_of(a), 4)); }
 
@@ -191,6 +241,11 @@ INLINE fe field_from_words(const lanes words[4]) {
     return (fe){{AND(words[0], mask), AND(OR(SHR(words[0], 52), SHL(words[1], 12)), mask),
                  AND(OR(SHR(words[1], 40), SHL(words[2], 24)), mask),
                  AND(OR(SHR(words[2], 28), SHL(words[3], 36)), mask), AND(SHR(words[3], 16), all(MASK47))}};
+}
+
+INLINE fe field_constant(const uint64_t words[4]) {
+    lanes same[4] = {all(words[0]), all(words[1]), all(words[2]), all(words[3])};
+    return field_from_words(same);
 }
 
 INLINE void field_to_words(lanes words[4], fe a) {
