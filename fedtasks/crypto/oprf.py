@@ -1,9 +1,13 @@
 """A verifiable oblivious pseudo-random function, OPRF(ristretto255, SHA-512) of RFC 9497 in mode VOPRF, over batches.
 
+A client blinds by adding a multiple of the generator, not by multiplying as the RFC does: outputs, answers and proofs
+are the same, and what is added is taken off again by a multiple of the signer's public key. That is sound only because
+`finalize` verifies, before anything else, that all answers were made with that key.
+
 Every array is ``uint8`` of shape ``(n, 32)``. The steps::
 
     client                          signer
-    blinded, inverses = blind(ids)
+    blinded, removers = blind(ids)
                     ── blinded ──►
                                     answers, proof = evaluate(blinded)
                     ◄── answers, proof ──
@@ -54,28 +58,25 @@ def public_key(private: int) -> bytes:
     return ristretto.multiply_base(ristretto.scalars([private])).tobytes()
 
 
-def blind(messages: Messages, blinds: Bytes | None = None) -> tuple[Bytes, Bytes]:
+def blind(messages: Messages) -> tuple[Bytes, Bytes]:
     """Hide messages from the signer.
-
-    Parameters
-    ----------
-    blinds
-        Scalars to hide them by; random ones if not given.
 
     Returns
     -------
-    blinded, inverses
-        What goes to the signer, and what stays here for `finalize`.
+    blinded, removers
+        What goes to the signer, and the scalars that stay here for `finalize`.
 
     Notes
     -----
-    Reveals: nothing to the signer but the number of rows: every blinded message is uniform in the group.
-    Cost: one multiplication and one hash to the group per row.
-    Source: RFC 9497 section 3.3.2.
+    Reveals: nothing to the signer but the number of rows: every blinded message is uniform in the group, and independent
+    of the message.
+    Cost: a hash to the group and a multiple of the generator per row, a third of a multiplication.
+    Source: Jarecki, Krawczyk and Xu, "On the (in)security of the Diffie-Hellman oblivious PRF with multiplicative
+    blinding", 2021, whose multiplicative notation makes a product of what is a sum here.
     """
-    if blinds is None:
-        blinds = ristretto.random_scalars(len(messages))
-    return ristretto.hash_and_multiply(messages, _GROUP_DOMAIN, blinds), ristretto.inverted(blinds)
+    removers = ristretto.random_scalars(len(messages))
+    blinds = ristretto.negated(removers)
+    return ristretto.hash_and_add(messages, _GROUP_DOMAIN, ristretto.GENERATOR, blinds), removers
 
 
 def evaluate(private: int, blinded: Bytes, nonce: int | None = None) -> tuple[Bytes, bytes]:
@@ -101,12 +102,14 @@ def evaluate(private: int, blinded: Bytes, nonce: int | None = None) -> tuple[By
     return answers, _prove(private, blinded, answers, nonce)
 
 
-def finalize(public: bytes, messages: Messages, blinded: Bytes, answers: Bytes, proof: bytes, inverses: Bytes) -> Bytes:
+def finalize(public: bytes, messages: Messages, blinded: Bytes, answers: Bytes, proof: bytes, removers: Bytes) -> Bytes:
     """Verify the signer's answers and turn them into the function's outputs.
 
     Parameters
     ----------
-    blinded, inverses
+    public
+        The signer's key, known to be its own before anything was blinded: see `verify_key`.
+    blinded, removers
         From `blind`, row by row what was sent.
     answers, proof
         What the signer returned.
@@ -125,13 +128,38 @@ def finalize(public: bytes, messages: Messages, blinded: Bytes, answers: Bytes, 
 
     Notes
     -----
-    Cost: one multiplication per row, and two rows of a weighted sum.
-    Source: RFC 9497 sections 3.3.2 and 2.2.2.
+    Cost: two rows of a weighted sum and a multiple of the public key per row, a third of a multiplication.
+    Source: RFC 9497 section 2.2.2 for the proof and 3.3.1, Finalize, for the outputs; as `blind` for what is taken off.
     """
-    if answers.shape != (len(messages), WIDTH):
+    if answers.shape != (len(messages), WIDTH) or removers.shape != answers.shape:
         raise ProtocolViolated(f"expected {len(messages)} answers of {WIDTH} bytes, got {answers.shape}")
-    _verify(public, blinded, answers, proof)
-    return _outputs(messages, ristretto.multiply(answers, inverses))
+    # First of all: an answer by another key would leave a multiple of the generator that the signer can recognise.
+    verify(public, blinded, answers, proof)
+    return outputs(messages, ristretto.add_multiples(answers, _row(public), removers))
+
+
+def verify(public: bytes, blinded: Bytes, answers: Bytes, proof: bytes) -> None:
+    """Check that all answers were made with the signer's key.
+
+    Raises
+    ------
+    ProtocolViolated
+        An answer is no element of the group, or the proof is malformed.
+    SignatureWrong
+        The proof does not hold.
+
+    Notes
+    -----
+    Source: RFC 9497 section 2.2.2.
+    """
+    if len(proof) != PROOF_BYTES:
+        raise ProtocolViolated(f"expected a proof of {PROOF_BYTES} bytes, got {len(proof)}")
+    challenge, answer = _pair(proof)
+    weights = _weights(public, blinded, answers)
+    sum_blinded, sum_answers = (ristretto.weighted_sum(each, weights).tobytes() for each in (blinded, answers))
+    commitments = (_combine(answer, None, challenge, public), _combine(answer, sum_blinded, challenge, sum_answers))
+    if challenge != _challenge(public, sum_blinded, sum_answers, *commitments):
+        raise SignatureWrong(f"the proof of {len(answers)} answers does not hold: one was made with another key")
 
 
 def evaluate_own(private: int, messages: Messages) -> Bytes:
@@ -143,7 +171,7 @@ def evaluate_own(private: int, messages: Messages) -> Bytes:
     Source: RFC 9497 section 3.3.1, Evaluate.
     """
     key = ristretto.scalars([private])
-    return _outputs(messages, ristretto.hash_and_multiply(messages, _GROUP_DOMAIN, key))
+    return outputs(messages, ristretto.hash_and_multiply(messages, _GROUP_DOMAIN, key))
 
 
 def prove_key(private: int) -> bytes:
@@ -179,7 +207,23 @@ def verify_key(public: bytes, proof: bytes) -> None:
         raise KeyInvalid("the key's proof does not hold: the signer does not know the private key")
 
 
-def _outputs(messages: Messages, elements: Bytes) -> Bytes:
+def hash_to_group(messages: Messages) -> Bytes:
+    """Return the elements that the function multiplies by its key.
+
+    Notes
+    -----
+    Source: RFC 9497 section 4.1.
+    """
+    return ristretto.hash_to_group(messages, _GROUP_DOMAIN)
+
+
+def outputs(messages: Messages, elements: Bytes) -> Bytes:
+    """Return the function's outputs, given the products of its key and the messages' elements.
+
+    Notes
+    -----
+    Source: RFC 9497 section 3.3.1, Finalize.
+    """
     texts = Texts.of(messages)
     return hash_rows("sha512", Length(texts, 2), texts, _length(WIDTH), elements, b"Finalize")
 
@@ -194,17 +238,6 @@ def _prove(private: int, blinded: Bytes, answers: Bytes, nonce: int | None) -> b
     challenge = _challenge(public, sum_blinded.tobytes(), sum_answers.tobytes(), *commitments)
     answer = (int.from_bytes(random.tobytes(), "little") - challenge * private) % ORDER
     return ristretto.scalars([challenge, answer]).tobytes()
-
-
-def _verify(public: bytes, blinded: Bytes, answers: Bytes, proof: bytes) -> None:
-    if len(proof) != PROOF_BYTES:
-        raise ProtocolViolated(f"expected a proof of {PROOF_BYTES} bytes, got {len(proof)}")
-    challenge, answer = _pair(proof)
-    weights = _weights(public, blinded, answers)
-    sum_blinded, sum_answers = (ristretto.weighted_sum(each, weights).tobytes() for each in (blinded, answers))
-    commitments = (_combine(answer, None, challenge, public), _combine(answer, sum_blinded, challenge, sum_answers))
-    if challenge != _challenge(public, sum_blinded, sum_answers, *commitments):
-        raise SignatureWrong(f"the proof of {len(answers)} answers does not hold: one was made with another key")
 
 
 def _weights(public: bytes, blinded: Bytes, answers: Bytes) -> Bytes:

@@ -324,6 +324,16 @@ def inverted(rows: Bytes) -> Bytes:
     return found
 
 
+def negated(rows: Bytes) -> Bytes:
+    """Return the negative of every scalar below `ORDER` that is not zero."""
+    rows = _rows(rows)
+    order = np.frombuffer(ORDER.to_bytes(WIDTH, "little"), dtype="<u4").astype(np.int64)
+    limbs = order - rows.view("<u4").astype(np.int64)
+    for limb in range(WIDTH // 4 - 1):
+        limbs[:, limb + 1] += limbs[:, limb] >> 32  # a borrow: the shift keeps the sign
+    return (limbs & 0xFFFFFFFF).astype("<u4").view(np.uint8)
+
+
 # --------------------------------------------------------------------------------------------------------- elements
 def multiply(elements: Bytes, by: Bytes) -> Bytes:
     """Multiply elements by scalars, row by row, or all by one.

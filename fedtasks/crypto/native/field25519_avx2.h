@@ -83,6 +83,11 @@ INLINE void lanes_transpose(lanes to[LANES], const uint64_t *const from[LANES]) 
 
 /* --- numbers --- */
 
+/* Limb by limb: what is copied in pieces smaller than a vector makes whoever loads it next wait. */
+INLINE void field_put(fe *to, fe a) {
+    to->l[0] = a.l[0], to->l[1] = a.l[1], to->l[2] = a.l[2], to->l[3] = a.l[3], to->l[4] = a.l[4];
+}
+
 INLINE fe field_of_limbs(const lanes limbs[5]) {
     return (fe){{OF_BITS(limbs[0]), OF_BITS(limbs[1]), OF_BITS(limbs[2]), OF_BITS(limbs[3]), OF_BITS(limbs[4])}};
 }
@@ -119,16 +124,24 @@ INLINE fe field_loose_subtract(fe a, fe b) {
                  _mm256_sub_pd(a.l[3], b.l[3]), _mm256_sub_pd(a.l[4], b.l[4])}};
 }
 
-/* Carry a loose number, or one with limbs of at most 2^52, among doubles. */
+/* What exceeds 51 bits of a limb. */
+INLINE __m256d excess_of(__m256d limb) {
+    __m256d above = number(0x1.8p103);
+    return _mm256_sub_pd(_mm256_add_pd(limb, above), above);
+}
+
+/* limb - excess + before / 2^51 * by */
+INLINE __m256d tightened_limb(__m256d limb, __m256d excess, __m256d before, double by) {
+    return _mm256_fmadd_pd(before, number(by * 0x1p-51), _mm256_sub_pd(limb, excess));
+}
+
+/* Carry a number with limbs of at most 2^52 in size, among doubles. */
 INLINE fe field_tightened(fe a) {
-    __m256d above = number(0x1.8p103), c[5];
-    for (int i = 0; i < 5; i++) c[i] = _mm256_sub_pd(_mm256_add_pd(a.l[i], above), above);
-    fe r;
-    for (int i = 0; i < 5; i++) {
-        __m256d rest = _mm256_sub_pd(a.l[i], c[i]);
-        r.l[i] = _mm256_fmadd_pd(c[i ? i - 1 : 4], number(i ? 0x1p-51 : 19 * 0x1p-51), rest);
-    }
-    return r;
+    __m256d c0 = excess_of(a.l[0]), c1 = excess_of(a.l[1]), c2 = excess_of(a.l[2]), c3 = excess_of(a.l[3]),
+            c4 = excess_of(a.l[4]);
+    return (fe){{tightened_limb(a.l[0], c0, c4, 19), tightened_limb(a.l[1], c1, c0, 1),
+                 tightened_limb(a.l[2], c2, c1, 1), tightened_limb(a.l[3], c3, c2, 1),
+                 tightened_limb(a.l[4], c4, c3, 1)}};
 }
 
 INLINE fe field_add(fe a, fe b) { return field_tightened(field_loose_add(a, b)); }
@@ -142,9 +155,10 @@ INLINE fe field_negative(fe a) {
 }
 
 INLINE fe field_select(lane_mask where, fe yes, fe no) {
-    fe r;
-    for (int i = 0; i < 5; i++) r.l[i] = _mm256_blendv_pd(no.l[i], yes.l[i], OF_BITS(where));
-    return r;
+    __m256d mask = OF_BITS(where);
+    return (fe){{_mm256_blendv_pd(no.l[0], yes.l[0], mask), _mm256_blendv_pd(no.l[1], yes.l[1], mask),
+                 _mm256_blendv_pd(no.l[2], yes.l[2], mask), _mm256_blendv_pd(no.l[3], yes.l[3], mask),
+                 _mm256_blendv_pd(no.l[4], yes.l[4], mask)}};
 }
 
 /* From the lower 255 bits of four little-endian words. */
@@ -168,6 +182,10 @@ INLINE fe field_small(double small) {
 
 /* --- sums of products --- */
 
+/* The bits that a product adds to a sum beyond its value. */
+#define UPPER_BIAS 0x4668000000000000ULL /* 3 * 2^102 */
+#define LOWER_BIAS 0x4338000000000000ULL /* 3 * 2^51 */
+
 INLINE wide wide_add(wide a, wide b) {
     return (wide){{ADD(a.l[0], b.l[0]), ADD(a.l[1], b.l[1]), ADD(a.l[2], b.l[2]), ADD(a.l[3], b.l[3]),
                    ADD(a.l[4], b.l[4])}};
@@ -181,21 +199,17 @@ INLINE wide wide_subtract(wide a, wide b) {
 INLINE wide wide_subtract_difference(wide a, wide difference) { return wide_subtract(a, difference); }
 
 INLINE wide wide_negative_where(lane_mask where, wide b) {
-    wide r;
-    for (int i = 0; i < 5; i++) r.l[i] = SUB(XOR(b.l[i], where), where);
-    return r;
+    return (wide){{SUB(XOR(b.l[0], where), where), SUB(XOR(b.l[1], where), where), SUB(XOR(b.l[2], where), where),
+                   SUB(XOR(b.l[3], where), where), SUB(XOR(b.l[4], where), where)}};
 }
+
+/* A whole number below 2^51 in size, as it is. */
+INLINE lanes integer_of(__m256d limb) { return SUB(BITS(_mm256_add_pd(limb, number(0x1.8p52))), all(LOWER_BIAS)); }
 
 INLINE wide wide_of(fe a) {
-    wide r;
-    for (int i = 0; i < 5; i++)
-        r.l[i] = SUB(BITS(_mm256_add_pd(a.l[i], number(0x1.8p52))), all(0x4338000000000000ULL));
-    return r;
+    return (wide){{integer_of(a.l[0]), integer_of(a.l[1]), integer_of(a.l[2]), integer_of(a.l[3]),
+                   integer_of(a.l[4])}};
 }
-
-/* The bits that a product adds to a sum beyond its value. */
-#define UPPER_BIAS 0x4668000000000000ULL /* 3 * 2^102 */
-#define LOWER_BIAS 0x4338000000000000ULL /* 3 * 2^51 */
 
 INLINE void product(lanes *lower, lanes *upper, __m256d a, __m256d b) {
     __m256d high = _mm256_fmadd_pd(a, b, number(0x1.8p103));
@@ -204,44 +218,58 @@ INLINE void product(lanes *lower, lanes *upper, __m256d a, __m256d b) {
     *lower = ADD(*lower, BITS(low));
 }
 
-/* to + 19 * high, less what `lowers` and `uppers` halves in the one and as many in the other have brought. */
+/* to + 19 * high, less what halves have brought beyond their value. */
 INLINE lanes folded(lanes to, lanes high, uint64_t excess) {
     lanes thrice = ADD(ADD(high, high), high);
     return SUB(ADD(to, ADD(thrice, SHL(high, 4))), all(excess));
 }
 
-/* Sum k has `lower[k]` lower halves and upper[k] upper ones. */
+/* What so many lower and upper halves bring to a sum, and so many to the one that is folded into it. */
 #define EXCESS(lower, upper, lower5, upper5)                                                                           \
     ((lower)*LOWER_BIAS + (upper)*UPPER_BIAS + 19 * ((lower5)*LOWER_BIAS + (upper5)*UPPER_BIAS))
 
+/* No loops: a compiler takes arrays apart into registers before it unrolls what walks over them. */
 INLINE wide wide_multiply(fe a, fe b) {
-    lanes r[10];
-    for (int k = 0; k < 10; k++) r[k] = _mm256_setzero_si256();
-#pragma GCC unroll 9
-    for (int k = 0; k < 9; k++)
-#pragma GCC unroll 5
-        for (int i = 0; i < 5; i++)
-            if (k - i >= 0 && k - i < 5) product(&r[k], &r[k + 1], a.l[i], b.l[k - i]);
-    return (wide){{folded(r[0], r[5], EXCESS(1, 0, 4, 5)), folded(r[1], r[6], EXCESS(2, 1, 3, 4)),
-                   folded(r[2], r[7], EXCESS(3, 2, 2, 3)), folded(r[3], r[8], EXCESS(4, 3, 1, 2)),
-                   folded(r[4], r[9], EXCESS(5, 4, 0, 1))}};
+    __m256d a0 = a.l[0], a1 = a.l[1], a2 = a.l[2], a3 = a.l[3], a4 = a.l[4];
+    __m256d b0 = b.l[0], b1 = b.l[1], b2 = b.l[2], b3 = b.l[3], b4 = b.l[4];
+    lanes zero = _mm256_setzero_si256();
+    lanes r0 = zero, r1 = zero, r2 = zero, r3 = zero, r4 = zero;
+    lanes r5 = zero, r6 = zero, r7 = zero, r8 = zero, r9 = zero;
+    product(&r0, &r1, a0, b0);
+    product(&r1, &r2, a0, b1), product(&r1, &r2, a1, b0);
+    product(&r2, &r3, a0, b2), product(&r2, &r3, a1, b1), product(&r2, &r3, a2, b0);
+    product(&r3, &r4, a0, b3), product(&r3, &r4, a1, b2), product(&r3, &r4, a2, b1), product(&r3, &r4, a3, b0);
+    product(&r4, &r5, a0, b4), product(&r4, &r5, a1, b3), product(&r4, &r5, a2, b2), product(&r4, &r5, a3, b1),
+    product(&r4, &r5, a4, b0);
+    product(&r5, &r6, a1, b4), product(&r5, &r6, a2, b3), product(&r5, &r6, a3, b2), product(&r5, &r6, a4, b1);
+    product(&r6, &r7, a2, b4), product(&r6, &r7, a3, b3), product(&r6, &r7, a4, b2);
+    product(&r7, &r8, a3, b4), product(&r7, &r8, a4, b3);
+    product(&r8, &r9, a4, b4);
+    return (wide){{folded(r0, r5, EXCESS(1, 0, 4, 5)), folded(r1, r6, EXCESS(2, 1, 3, 4)),
+                   folded(r2, r7, EXCESS(3, 2, 2, 3)), folded(r3, r8, EXCESS(4, 3, 1, 2)),
+                   folded(r4, r9, EXCESS(5, 4, 0, 1))}};
 }
 
 /* Of a carried number. */
 INLINE wide wide_square(fe a) {
-    __m256d twice[5];
-    lanes r[10];
-    for (int k = 0; k < 10; k++) r[k] = _mm256_setzero_si256();
-    for (int i = 0; i < 4; i++) twice[i] = _mm256_add_pd(a.l[i], a.l[i]);
-#pragma GCC unroll 9
-    for (int k = 0; k < 9; k++)
-#pragma GCC unroll 5
-        for (int i = 0; i < 5; i++)
-            if (k - i >= i && k - i < 5)
-                product(&r[k], &r[k + 1], 2 * i == k ? a.l[i] : twice[i], a.l[k - i]);
-    return (wide){{folded(r[0], r[5], EXCESS(1, 0, 2, 3)), folded(r[1], r[6], EXCESS(1, 1, 2, 2)),
-                   folded(r[2], r[7], EXCESS(2, 1, 1, 2)), folded(r[3], r[8], EXCESS(2, 2, 1, 1)),
-                   folded(r[4], r[9], EXCESS(3, 2, 0, 1))}};
+    __m256d a0 = a.l[0], a1 = a.l[1], a2 = a.l[2], a3 = a.l[3], a4 = a.l[4];
+    __m256d t0 = _mm256_add_pd(a0, a0), t1 = _mm256_add_pd(a1, a1), t2 = _mm256_add_pd(a2, a2),
+            t3 = _mm256_add_pd(a3, a3);
+    lanes zero = _mm256_setzero_si256();
+    lanes r0 = zero, r1 = zero, r2 = zero, r3 = zero, r4 = zero;
+    lanes r5 = zero, r6 = zero, r7 = zero, r8 = zero, r9 = zero;
+    product(&r0, &r1, a0, a0);
+    product(&r1, &r2, t0, a1);
+    product(&r2, &r3, t0, a2), product(&r2, &r3, a1, a1);
+    product(&r3, &r4, t0, a3), product(&r3, &r4, t1, a2);
+    product(&r4, &r5, t0, a4), product(&r4, &r5, t1, a3), product(&r4, &r5, a2, a2);
+    product(&r5, &r6, t1, a4), product(&r5, &r6, t2, a3);
+    product(&r6, &r7, t2, a4), product(&r6, &r7, a3, a3);
+    product(&r7, &r8, t3, a4);
+    product(&r8, &r9, a4, a4);
+    return (wide){{folded(r0, r5, EXCESS(1, 0, 2, 3)), folded(r1, r6, EXCESS(1, 1, 2, 2)),
+                   folded(r2, r7, EXCESS(2, 1, 1, 2)), folded(r3, r8, EXCESS(2, 2, 1, 1)),
+                   folded(r4, r9, EXCESS(3, 2, 0, 1))}};
 }
 
 INLINE fe field_multiply(fe a, fe b) { return field_carry(wide_multiply(a, b)); }

@@ -80,6 +80,11 @@ INLINE void lanes_transpose(lanes to[LANES], const uint64_t *const from[LANES]) 
 
 #define LIMB_ONE 1
 
+/* Limb by limb: what is copied in pieces smaller than a vector makes whoever loads it next wait. */
+INLINE void field_put(fe *to, fe a) {
+    to->l[0] = a.l[0], to->l[1] = a.l[1], to->l[2] = a.l[2], to->l[3] = a.l[3], to->l[4] = a.l[4];
+}
+
 INLINE fe field_of_limbs(const lanes limbs[5]) {
     return (fe){{limbs[0], limbs[1], limbs[2], limbs[3], limbs[4]}};
 }
@@ -129,8 +134,9 @@ INLINE wide wide_subtract_difference(wide a, wide difference) {
 /* For b a product. */
 INLINE wide wide_negative_where(lane_mask where, wide b) {
     wide negative = wide_negative(b, ABOVE_PRODUCT);
-    for (int i = 0; i < 5; i++) b.l[i] = lanes_select(where, negative.l[i], b.l[i]);
-    return b;
+    return (wide){{lanes_select(where, negative.l[0], b.l[0]), lanes_select(where, negative.l[1], b.l[1]),
+                   lanes_select(where, negative.l[2], b.l[2]), lanes_select(where, negative.l[3], b.l[3]),
+                   lanes_select(where, negative.l[4], b.l[4])}};
 }
 
 INLINE fe field_add(fe a, fe b) { return field_carry(wide_add(wide_of(a), wide_of(b))); }

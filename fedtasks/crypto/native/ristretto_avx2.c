@@ -8,7 +8,7 @@
 #else
 #pragma GCC target("avx2,fma,bmi2")
 /* Else GCC moves the products of a sum away from where they are added, and spills them. */
-#pragma GCC optimize("no-tree-ter")
+#pragma GCC optimize("no-tree-ter", "rename-registers")
 #endif
 
 #define KERNEL avx2

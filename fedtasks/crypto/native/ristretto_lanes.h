@@ -9,7 +9,9 @@
  *                   lanes_equal, lanes_negative; lanes_transpose turns LANES words of each of LANES rows around
  *   lane_mask       where something holds: mask_none, mask_or, mask_not, mask_bits, mask_of_bits (bit i is lane i)
  *   fe              numbers modulo p, five vectors of limbs: field_*. Of the two factors of a product one may come from
- *                   field_loose_add or field_loose_subtract
+ *                   field_loose_add or field_loose_subtract.
+ *                   field_put stores one limb by limb, for a struct that is copied in
+ *                   pieces smaller than a vector makes the next load wait
  *   wide            sums of products before they are carried: wide_*. wide_subtract takes a product away, and
  *                   wide_subtract_difference what is itself one or the difference of two
  *   LIMB_ONE        the first limb of the number one
@@ -162,10 +164,10 @@ OUTLINE void point_double(point *to, const point *a, int with_t) {
     fe f = field_carry(wide_subtract_difference(wide_add(zz, zz), difference));
     fe e = field_carry(wide_add(xy, xy));
     /* f and h have the sign opposite to the paper's, which turns all four coordinates around: the same point. */
-    to->x = field_multiply(e, f);
-    to->y = field_multiply(g, h);
-    to->z = field_multiply(f, g);
-    if (with_t) to->t = field_multiply(e, h);
+    field_put(&to->x, field_multiply(e, f));
+    field_put(&to->y, field_multiply(g, h));
+    field_put(&to->z, field_multiply(f, g));
+    if (with_t) field_put(&to->t, field_multiply(e, h));
 }
 
 /* to = a + b, or a - b in the lanes of `negative`, where plus and minus have been exchanged already. Without twice_z,
@@ -180,10 +182,10 @@ INLINE void point_add(point *to, const point *a, const fe *plus, const fe *minus
     fe f = field_carry(wide_subtract_difference(fourth, third));
     fe g = field_carry(wide_add(fourth, third));
     fe h = field_carry(wide_add(second, first));
-    to->x = field_multiply(e, f);
-    to->y = field_multiply(g, h);
-    to->z = field_multiply(f, g);
-    if (with_t) to->t = field_multiply(e, h);
+    field_put(&to->x, field_multiply(e, f));
+    field_put(&to->y, field_multiply(g, h));
+    field_put(&to->z, field_multiply(f, g));
+    if (with_t) field_put(&to->t, field_multiply(e, h));
 }
 
 OUTLINE void point_add_cached(point *to, const point *a, const cached *b, lane_mask negative) {
@@ -196,10 +198,10 @@ OUTLINE void point_add_before_double(point *to, const point *a, const cached *b,
 }
 
 static void cache(cached *to, const point *a) {
-    to->plus = field_add(a->y, a->x);
-    to->minus = field_subtract(a->y, a->x);
-    to->twice_z = field_add(a->z, a->z);
-    to->t2d = field_multiply(a->t, field_constant(D2));
+    field_put(&to->plus, field_add(a->y, a->x));
+    field_put(&to->minus, field_subtract(a->y, a->x));
+    field_put(&to->twice_z, field_add(a->z, a->z));
+    field_put(&to->t2d, field_multiply(a->t, field_constant(D2)));
 }
 
 static void add_points(point *to, const point *a, const point *b) {
@@ -361,9 +363,9 @@ static void fill_table(packed *table, workbench *work, const point *base) {
         point *here = &work->multiples[m];
         fe z = field_multiply(inverse, work->products[m]);
         inverse = field_multiply(inverse, here->z);
-        here->x = field_multiply(here->x, z);
-        here->y = field_multiply(here->y, z);
-        here->t = field_multiply(here->x, here->y);
+        field_put(&here->x, field_multiply(here->x, z));
+        field_put(&here->y, field_multiply(here->y, z));
+        field_put(&here->t, field_multiply(here->x, here->y));
         pack(table + (m / ENTRIES * LANES) * ENTRIES + m % ENTRIES, ENTRIES, here, LANES);
     }
 }
@@ -412,10 +414,10 @@ static void decode(point *to, lane_mask *bad, lanes (*words)[4], int groups) {
     for (int g = 0; g < groups; g++) {
         fe den_x = field_multiply(root[g], u2[g]);
         fe den_y = field_multiply(field_multiply(root[g], den_x), v[g]);
-        to[g].x = field_absolute(field_multiply(field_add(s[g], s[g]), den_x));
-        to[g].y = field_multiply(u1[g], den_y);
+        field_put(&to[g].x, field_absolute(field_multiply(field_add(s[g], s[g]), den_x)));
+        field_put(&to[g].y, field_multiply(u1[g], den_y));
         to[g].z = one;
-        to[g].t = field_multiply(to[g].x, to[g].y);
+        field_put(&to[g].t, field_multiply(to[g].x, to[g].y));
         lane_mask refused = mask_or(field_is_odd(to[g].t), field_is_zero(to[g].y));
         bad[g] = mask_or(mask_or(malformed[g], mask_not(is_square[g])), refused);
     }
@@ -469,10 +471,10 @@ static void map_to_group(point *to, lanes (*halves)[4], int groups) {
         fe ss = field_square(s);
         fe w0 = field_multiply(field_add(s, s), v[i]), w1 = field_multiply(n, field_constant(SQRT_AD_MINUS_ONE));
         fe w2 = field_subtract(one, ss), w3 = field_add(one, ss);
-        mapped[i].x = field_multiply(w0, w3);
-        mapped[i].y = field_multiply(w2, w1);
-        mapped[i].z = field_multiply(w1, w3);
-        mapped[i].t = field_multiply(w0, w2);
+        field_put(&mapped[i].x, field_multiply(w0, w3));
+        field_put(&mapped[i].y, field_multiply(w2, w1));
+        field_put(&mapped[i].z, field_multiply(w1, w3));
+        field_put(&mapped[i].t, field_multiply(w0, w2));
     }
     for (int g = 0; g < groups; g++) add_points(&to[g], &mapped[2 * g], &mapped[2 * g + 1]);
     scrub(t, sizeof t);

@@ -35,11 +35,19 @@ def number(text: str) -> int:
     return int.from_bytes(bytes.fromhex(text), "little")
 
 
+def blind_as_rfc9497(messages: list[bytes], blinds: np.ndarray) -> np.ndarray:
+    return ristretto.multiply(oprf.hash_to_group(messages), blinds)
+
+
+def finalize_as_rfc9497(messages: list[bytes], answers: np.ndarray, blinds: np.ndarray) -> np.ndarray:
+    return oprf.outputs(messages, ristretto.multiply(answers, ristretto.inverted(blinds)))
+
+
 def batch(n: int = 5) -> tuple[list[bytes], np.ndarray, np.ndarray, np.ndarray, bytes]:
     messages = [f"person {index}".encode() for index in range(n)]
-    blinded, inverses = oprf.blind(messages)
+    blinded, removers = oprf.blind(messages)
     answers, proof = oprf.evaluate(KEY, blinded)
-    return messages, blinded, inverses, answers, proof
+    return messages, blinded, removers, answers, proof
 
 
 def test_key_of_rfc9497_vector_is_derived() -> None:
@@ -54,25 +62,42 @@ def test_rfc9497_vector_matches_in_every_step(vector: Any) -> None:
     private = int.from_bytes(rfc.PRIVATE_KEY, "little")
     messages = [bytes.fromhex(text) for text in vector.inputs]
 
-    blinded, inverses = oprf.blind(messages, rows(vector.blinds))
+    blinded = blind_as_rfc9497(messages, rows(vector.blinds))
     assert blinded.tolist() == rows(vector.blinded).tolist()
     answers, proof = oprf.evaluate(private, blinded, number(vector.nonce))
     assert answers.tolist() == rows(vector.answers).tolist()
     assert proof.hex() == vector.proof
-    outputs = oprf.finalize(rfc.PUBLIC_KEY, messages, blinded, answers, proof, inverses)
-    assert outputs.tolist() == rows(vector.outputs).tolist()
-    assert oprf.evaluate_own(private, messages).tolist() == outputs.tolist()
+    oprf.verify(rfc.PUBLIC_KEY, blinded, answers, proof)
+    found = finalize_as_rfc9497(messages, answers, rows(vector.blinds))
+    assert found.tolist() == rows(vector.outputs).tolist()
+    assert oprf.evaluate_own(private, messages).tolist() == rows(vector.outputs).tolist()
+
+
+@pytest.mark.parametrize("vector", rfc.VECTORS, ids=range(len(rfc.VECTORS)))
+def test_outputs_of_rfc9497_come_out_of_blinds_that_are_added(vector: Any) -> None:
+    private = int.from_bytes(rfc.PRIVATE_KEY, "little")
+    messages = [bytes.fromhex(text) for text in vector.inputs]
+
+    blinded, removers = oprf.blind(messages)
+    answers, proof = oprf.evaluate(private, blinded)
+    found = oprf.finalize(rfc.PUBLIC_KEY, messages, blinded, answers, proof, removers)
+
+    assert found.tolist() == rows(vector.outputs).tolist()
 
 
 @settings(max_examples=20, deadline=None)
 @given(messages=st.lists(st.binary(max_size=40), min_size=1, max_size=12))
-def test_outputs_by_blinding_equal_the_signers_own(messages: list[bytes]) -> None:
-    blinded, inverses = oprf.blind(messages)
+def test_outputs_of_both_blindings_equal_the_signers_own(messages: list[bytes]) -> None:
+    blinded, removers = oprf.blind(messages)
     answers, proof = oprf.evaluate(KEY, blinded)
-    outputs = oprf.finalize(PUBLIC, messages, blinded, answers, proof, inverses)
-    assert outputs.tolist() == oprf.evaluate_own(KEY, messages).tolist()
+    added = oprf.finalize(PUBLIC, messages, blinded, answers, proof, removers)
+    blinds = ristretto.random_scalars(len(messages))
+    answers, _ = oprf.evaluate(KEY, blind_as_rfc9497(messages, blinds))
+    multiplied = finalize_as_rfc9497(messages, answers, blinds)
+    own = oprf.evaluate_own(KEY, messages)
+    assert added.tolist() == multiplied.tolist() == own.tolist()
     # A batch is nothing but its rows.
-    assert outputs[-1:].tolist() == oprf.evaluate_own(KEY, messages[-1:]).tolist()
+    assert own[-1:].tolist() == oprf.evaluate_own(KEY, messages[-1:]).tolist()
 
 
 def test_blinding_the_same_id_twice_never_repeats() -> None:
@@ -81,43 +106,74 @@ def test_blinding_the_same_id_twice_never_repeats() -> None:
 
 
 def test_answers_of_another_key_are_refused() -> None:
-    messages, blinded, inverses, answers, proof = batch()
+    messages, blinded, removers, answers, proof = batch()
     other, other_proof = oprf.evaluate(KEY + 1, blinded)
     with pytest.raises(SignatureWrong):
-        oprf.finalize(PUBLIC, messages, blinded, other, other_proof, inverses)
+        oprf.finalize(PUBLIC, messages, blinded, other, other_proof, removers)
     # One wrong row among right ones, as a signer would mark a client by.
     mixed = answers.copy()
     mixed[2] = other[2]
     with pytest.raises(SignatureWrong):
-        oprf.finalize(PUBLIC, messages, blinded, mixed, proof, inverses)
+        oprf.finalize(PUBLIC, messages, blinded, mixed, proof, removers)
+
+
+@pytest.mark.parametrize("kind", ["key", "row", "proof"])
+def test_answers_that_are_refused_are_never_unblinded(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    messages, blinded, removers, answers, proof = batch()
+    other, other_proof = oprf.evaluate(KEY + 1, blinded)
+    if kind == "key":
+        answers, proof = other, other_proof
+    elif kind == "row":
+        answers = np.concatenate([answers[:-1], other[-1:]])
+    else:
+        proof = other_proof
+
+    def unblind(*_: object) -> None:
+        raise AssertionError("unblinded before the proof was verified")
+
+    monkeypatch.setattr(ristretto, "add_multiples", unblind)
+    with pytest.raises(SignatureWrong):
+        oprf.finalize(PUBLIC, messages, blinded, answers, proof, removers)
+
+
+def test_answers_proven_with_another_key_than_was_pinned_are_refused() -> None:
+    messages, blinded, removers, answers, proof = batch()
+    with pytest.raises(SignatureWrong):
+        oprf.finalize(oprf.public_key(KEY + 1), messages, blinded, answers, proof, removers)
+
+
+def test_removers_that_are_fewer_than_answers_are_refused() -> None:
+    messages, blinded, removers, answers, proof = batch()
+    with pytest.raises(ProtocolViolated):
+        oprf.finalize(PUBLIC, messages, blinded, answers, proof, removers[:-1])
 
 
 def test_answers_in_another_order_are_refused() -> None:
-    messages, blinded, inverses, answers, proof = batch()
+    messages, blinded, removers, answers, proof = batch()
     with pytest.raises(SignatureWrong):
-        oprf.finalize(PUBLIC, messages, blinded, answers[::-1], proof, inverses)
+        oprf.finalize(PUBLIC, messages, blinded, answers[::-1], proof, removers)
 
 
 @pytest.mark.parametrize("place", [0, 31, 32, 63])
 def test_altered_proof_is_refused(place: int) -> None:
-    messages, blinded, inverses, answers, proof = batch()
+    messages, blinded, removers, answers, proof = batch()
     altered = bytearray(proof)
     altered[place] ^= 1
     with pytest.raises((SignatureWrong, ProtocolViolated)):
-        oprf.finalize(PUBLIC, messages, blinded, answers, bytes(altered), inverses)
+        oprf.finalize(PUBLIC, messages, blinded, answers, bytes(altered), removers)
 
 
 @pytest.mark.parametrize("proof", [b"", bytes(64), b"\xff" * 64, bytes(63)])
 def test_hostile_proof_is_refused(proof: bytes) -> None:
-    messages, blinded, inverses, answers, _ = batch()
+    messages, blinded, removers, answers, _ = batch()
     with pytest.raises((SignatureWrong, ProtocolViolated)):
-        oprf.finalize(PUBLIC, messages, blinded, answers, proof, inverses)
+        oprf.finalize(PUBLIC, messages, blinded, answers, proof, removers)
 
 
 def test_answer_missing_is_refused() -> None:
-    messages, blinded, inverses, answers, proof = batch()
+    messages, blinded, removers, answers, proof = batch()
     with pytest.raises(ProtocolViolated, match="expected 5 answers"):
-        oprf.finalize(PUBLIC, messages, blinded, answers[:-1], proof, inverses)
+        oprf.finalize(PUBLIC, messages, blinded, answers[:-1], proof, removers)
 
 
 @pytest.mark.parametrize(
@@ -167,6 +223,13 @@ def test_scalars_times_their_inverses_are_one(numbers: list[int]) -> None:
     inverses = ristretto.inverted(ristretto.scalars(numbers))
     found = [int.from_bytes(row.tobytes(), "little") for row in inverses]
     assert [a * b % ORDER for a, b in zip(numbers, found, strict=True)] == [1] * len(numbers)
+
+
+@settings(max_examples=20, deadline=None)
+@given(numbers=st.lists(st.integers(1, ORDER - 1), min_size=1, max_size=8))
+def test_scalars_and_their_negatives_are_zero(numbers: list[int]) -> None:
+    found = ristretto.negated(ristretto.scalars(numbers))
+    assert found.tolist() == ristretto.scalars([ORDER - number for number in numbers]).tolist()
 
 
 def test_sum_and_products_agree_with_each_other() -> None:
