@@ -26,10 +26,16 @@ psi_app = typer.Typer(no_args_is_help=True, help="Private set intersection: its 
 _KEYS = {"blind_rsa": ("psi_key", "psi.key"), "oprf": ("psi_oprf_key", "psi-oprf.key")}
 
 
-@psi_app.command("keygen", epilog=examples("psi keygen", "psi keygen --bits 4096", "psi keygen --scheme oprf"))
+@psi_app.command(
+    "keygen",
+    epilog=examples("psi keygen", "psi keygen --bits 4096", "psi keygen --primes 3", "psi keygen --scheme oprf"),
+)
 def psi_keygen(
     scheme: Annotated[str, typer.Option(help=f"One of: {', '.join(_KEYS)}.")] = "blind_rsa",
     bits: Annotated[int | None, typer.Option(help="Length of the RSA modulus: 3072 by default, 2048 at least.")] = None,
+    primes: Annotated[
+        int | None, typer.Option(help="Of how many primes an RSA key is: 2, or 3, which sign faster but outside FIPS.")
+    ] = None,
     as_json: AsJson = False,
     party_file: PartyFile = PARTY,
 ) -> None:
@@ -45,7 +51,7 @@ def psi_keygen(
     if key.exists():
         # A new key makes every tag of the old one worthless: that must be meant.
         raise ConfigError("the key is there already and is never overwritten; move it away first", where=str(key))
-    key_id = generate_key(Scheme(scheme), key, bits)
+    key_id = generate_key(Scheme(scheme), key, bits, primes)
     if named is None:
         text = partyfile.with_field(party_file.read_text(encoding="utf-8"), field, f"keys/{name}")
         partyfile.replace_checked(party_file, text)

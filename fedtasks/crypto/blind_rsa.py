@@ -112,11 +112,11 @@ def blind_sign(private: PrivateKey, blinded: Bytes) -> Bytes:
     Notes
     -----
     Reveals: one signature per row; count rows before calling.
-    Cost: two exponentiations of half the key's length per row. Time does not depend on what the client chose: each row
+    Cost: for each prime of the key an exponentiation of its length, per row. Time does not depend on what the client chose: each row
     is blinded once more before the private exponent touches it.
     Source: RFC 9474 sections 4.3 and 7.1.
     """
-    ring, public = CrtRing(private.p, private.q), private.public
+    ring, public = CrtRing(*private.primes), private.public
     hidden, inverses = _blind(ring, public.e, ring.enter(blinded))
     signatures = ring.multiply(ring.crt_power(hidden, private.exponents), inverses)
     wrong = _first_wrong(ring, public.e, signatures, blinded)

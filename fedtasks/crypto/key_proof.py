@@ -35,7 +35,7 @@ def prove_key(key: PrivateKey) -> bytes:
 
     Notes
     -----
-    Reveals: signatures of numbers that are no encoded id.
+    Reveals: signatures of numbers that are no encoded id. What it shows does not depend on how many primes there are.
     Source: Goldberg, Reyzin, Sagga, Baldimtsi, "Efficient Noninteractive Certification of RSA Moduli and Beyond", 2019.
     """
     return blind_sign(key, _challenges(key.public)).tobytes()

@@ -11,19 +11,24 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+import gmpy2
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from fedtasks.crypto.oprf import derive_key
-from fedtasks.errors import KeyInvalid, KeyWeak
+from fedtasks.errors import ConfigError, KeyInvalid, KeyWeak
 
 MIN_BITS = 2048
 DEFAULT_BITS = 3072
 MAX_BITS = 8192
+MIN_PRIME_BITS = 1024
+"""Of three primes: below, factoring by elliptic curves comes near to factoring by the number field sieve."""
 PUBLIC_EXPONENT = 65537
 """The one public exponent that is accepted: prime, so that few roots prove much (see `key_proof`)."""
 
+_PRIMES_HEADER = "fedtasks-rsa-three-primes"
+_PRIME_ROUNDS = 40
 _OPRF_HEADER = "fedtasks-oprf-ristretto255-sha512-seed"
 _OPRF_INFO = b"fedtasks-psi-oprf-v1"
 _SEED_BYTES = 32
@@ -104,46 +109,91 @@ class PublicKey:
 class PrivateKey:
     """An RSA private key in the form that the Chinese remainder theorem uses; never shown by ``repr``.
 
+    Parameters
+    ----------
+    p, q
+        Its primes.
+    r
+        A third one, if the key has three.
+
     Raises
     ------
     KeyInvalid
-        The public exponent has no inverse: the key cannot sign.
+        The public exponent has no inverse: the key cannot sign; or two primes are the same.
     """
 
     p: int = field(repr=False)
     q: int = field(repr=False)
+    r: int | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        if self.p == self.q or math.gcd(PUBLIC_EXPONENT, (self.p - 1) * (self.q - 1)) != 1:
-            raise KeyInvalid("the public exponent has no inverse modulo (p - 1)(q - 1)")
+        one_less = math.prod(prime - 1 for prime in self.primes)
+        if len(set(self.primes)) < len(self.primes) or math.gcd(PUBLIC_EXPONENT, one_less) != 1:
+            raise KeyInvalid("two primes are the same, or the public exponent has no inverse modulo a prime less one")
+
+    @property
+    def primes(self) -> tuple[int, ...]:
+        """Two primes or three."""
+        return (self.p, self.q) if self.r is None else (self.p, self.q, self.r)
 
     @cached_property
     def public(self) -> PublicKey:
-        """The public half."""
-        return PublicKey(self.p * self.q)
+        """The public half, which does not show of how many primes the key is."""
+        return PublicKey(math.prod(self.primes))
 
     @cached_property
-    def exponents(self) -> tuple[int, int]:
-        """The private exponent modulo p - 1 and modulo q - 1."""
-        return pow(PUBLIC_EXPONENT, -1, self.p - 1), pow(PUBLIC_EXPONENT, -1, self.q - 1)
+    def exponents(self) -> tuple[int, ...]:
+        """The private exponent modulo each prime less one."""
+        return tuple(pow(PUBLIC_EXPONENT, -1, prime - 1) for prime in self.primes)
 
 
-def generate_psi_key(path: Path, bits: int = DEFAULT_BITS) -> PublicKey:
-    """Make a signing key and write it to `path` (PEM, PKCS #8, mode 0600).
+def generate_psi_key(path: Path, bits: int = DEFAULT_BITS, primes: int = 2) -> PublicKey:
+    """Make a signing key and write it to `path` (mode 0600): PEM, PKCS #8; of three primes, hex behind a header.
+
+    Parameters
+    ----------
+    primes
+        Two; or three, of at least 1024 bits each.
 
     Raises
     ------
     KeyWeak
-        Fewer than 2048 bits are asked for.
+        Fewer than 2048 bits are asked for, or fewer than 3072 in three primes.
     KeyInvalid
         The file exists already: a key is never overwritten, since tags made with it would be lost.
+    ConfigError
+        Neither two primes nor three are asked for.
+
+    Notes
+    -----
+    Source: RFC 8017 section 3.2 for three primes, which no FIPS standard allows.
     """
-    if bits < MIN_BITS:
-        raise KeyWeak(f"{bits} bits are asked for; at least {MIN_BITS} are needed", where=str(path), key_bits=bits)
-    key = rsa.generate_private_key(public_exponent=PUBLIC_EXPONENT, key_size=bits)
-    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    if primes not in (2, 3):
+        raise ConfigError(f"a key has 2 primes or 3, not {primes}", field="primes")
+    least = MIN_BITS if primes == 2 else 3 * MIN_PRIME_BITS
+    if bits < least:
+        what = f"{bits} bits in {primes} primes are asked for; at least {least} are needed"
+        raise KeyWeak(what, where=str(path), key_bits=bits)
+    if primes == 3:
+        key = _three_primes(bits)
+        _write_new(path, "\n".join([_PRIMES_HEADER, *(f"{prime:x}" for prime in key.primes), ""]).encode())
+        return key.public
+    made = rsa.generate_private_key(public_exponent=PUBLIC_EXPONENT, key_size=bits)
+    pem = made.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
     _write_new(path, pem)
-    return PublicKey(key.public_key().public_numbers().n)
+    return PublicKey(made.public_key().public_numbers().n)
+
+
+def _three_primes(bits: int) -> PrivateKey:
+    """Take primes from keys of two, which the library makes well, until their product is as long as asked."""
+    lengths = [(bits + more) // 3 for more in (2, 1, 0)]
+    while True:
+        pairs = [rsa.generate_private_key(PUBLIC_EXPONENT, 2 * length).private_numbers() for length in lengths]
+        key = PrivateKey(*(pair.p for pair in pairs))
+        if math.prod(key.primes).bit_length() == bits:
+            return key
 
 
 def load_psi_key(path: Path) -> PrivateKey:
@@ -154,10 +204,12 @@ def load_psi_key(path: Path) -> PrivateKey:
     KeyInvalid
         The file cannot be read, others may read it, or it holds no RSA key.
     KeyWeak
-        The key has fewer than 2048 bits.
+        The key has fewer than 2048 bits, or one of three primes fewer than 1024.
     """
     place = str(path)
     pem = _read_private(path)
+    if pem.startswith(_PRIMES_HEADER.encode()):
+        return _load_three_primes(pem, place)
     try:
         key = serialization.load_pem_private_key(pem, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
@@ -172,6 +224,27 @@ def load_psi_key(path: Path) -> PrivateKey:
         error.where = place
         raise
     return PrivateKey(numbers.p, numbers.q)
+
+
+def _load_three_primes(content: bytes, place: str) -> PrivateKey:
+    lines = content.decode("ascii", errors="replace").split()
+    if lines[:1] != [_PRIMES_HEADER] or len(lines) != 4 or not all(re.fullmatch(r"[0-9a-f]+", x) for x in lines[1:]):
+        raise KeyInvalid(
+            f"not a key of three primes: expected `{_PRIMES_HEADER}` and three numbers in hex", where=place
+        )
+    primes = [int(line, 16) for line in lines[1:]]
+    if any(prime.bit_length() < MIN_PRIME_BITS for prime in primes):
+        raise KeyWeak(f"one of three primes has fewer than {MIN_PRIME_BITS} bits", where=place)
+    # A prime that is none would make signatures that do not verify, of which each tells something about it.
+    if not all(gmpy2.is_prime(prime, _PRIME_ROUNDS) for prime in primes):
+        raise KeyInvalid("one of three primes is none: the file is damaged", where=place)
+    try:
+        key = PrivateKey(*primes)
+        key.public  # noqa: B018  it is checked as it is made
+    except (KeyWeak, KeyInvalid) as error:
+        error.where = place
+        raise
+    return key
 
 
 @dataclass(frozen=True)

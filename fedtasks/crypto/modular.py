@@ -12,9 +12,11 @@ Residues can be cut, joined and picked by row like any array, and belong to one 
 
 from __future__ import annotations
 
+import math
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
 
 import gmpy2
 import numpy as np
@@ -470,36 +472,36 @@ class _Halves(Ring):
 
 
 class CrtRing(Ring):
-    """The integers modulo the product of two secret primes of about equal length, or of powers of them.
+    """The integers modulo the product of secret primes of about equal length, or of powers of them.
 
     Parameters
     ----------
-    p, q
-        The factors, odd and without a common one.
+    factors
+        Two or more, odd and without a common divisor.
     """
 
-    def __init__(self, p: int, q: int, kernel: str | None = None) -> None:
-        super().__init__(p * q, kernel)
-        self._factors = Ring(p, kernel), Ring(q, kernel)
+    def __init__(self, *factors: int, kernel: str | None = None) -> None:
+        super().__init__(math.prod(factors), kernel)
+        self._factors = tuple(Ring(factor, kernel) for factor in factors)
 
     @cached_property
-    def _idempotents(self) -> tuple[int, int]:
-        """What is one modulo one factor and zero modulo the other."""
-        p, q = (ring.n for ring in self._factors)
-        return q * pow(q, -1, p), p * pow(p, -1, q)
+    def _idempotents(self) -> tuple[int, ...]:
+        """What is one modulo one factor and zero modulo the others."""
+        rests = [(self.n // ring.n, ring.n) for ring in self._factors]
+        return tuple(rest * pow(rest, -1, factor) for rest, factor in rests)
 
-    def crt_power(self, residues: Words, exponents: tuple[int, int]) -> Words:
+    def crt_power(self, residues: Words, exponents: Sequence[int]) -> Words:
         """Raise every row to a secret exponent, given modulo the order of each factor's units.
 
         Notes
         -----
-        Reveals: a fault in one half of the computation reveals the factors to who sees the result: verify it.
-        Cost: two exponentiations of half the length.
-        Source: Quisquater and Couvreur, "Fast decipherment algorithm for RSA public-key cryptosystem", 1982; the halves
-        are joined by idempotents, so that nothing depends on their values.
+        Reveals: a fault in one part of the computation reveals the factors to who sees the result: verify it.
+        Cost: for each factor an exponentiation of its length.
+        Source: Quisquater and Couvreur, "Fast decipherment algorithm for RSA public-key cryptosystem", 1982; the parts
+        are joined by idempotents, so that nothing depends on their values. RFC 8017 section 5.1.2 for more than two.
         """
-        halves = []
+        parts = []
         for ring, exponent, idempotent in zip(self._factors, exponents, self._idempotents, strict=True):
             power = ring.secret_power(ring.convert(residues, self), exponent, ring.n.bit_length())
-            halves.append(self.convert(power, ring, idempotent))
-        return self.add(*halves)
+            parts.append(self.convert(power, ring, idempotent))
+        return reduce(self.add, parts)

@@ -229,20 +229,21 @@ def load_signer(scheme: Scheme, path: Path) -> Signer:
     return OprfSigner(load_oprf_key(path)) if scheme is Scheme.OPRF else RsaSigner(load_psi_key(path))
 
 
-def generate_key(scheme: Scheme, path: Path, bits: int | None = None) -> str:
+def generate_key(scheme: Scheme, path: Path, bits: int | None = None, primes: int | None = None) -> str:
     """Make a key in a file that only its owner may read, and return its id.
 
     Raises
     ------
     KeyWeak
-        Fewer than 2048 bits are asked for.
+        Fewer than 2048 bits are asked for, or fewer than 3072 in three primes.
     KeyInvalid
         The file exists already.
     ConfigError
-        A length is asked for that the scheme does not have.
+        A length or a number of primes is asked for that the scheme does not have.
     """
     if scheme is Scheme.BLIND_RSA:
-        return generate_psi_key(path, DEFAULT_BITS if bits is None else bits).key_id
-    if bits is not None:
-        raise ConfigError("only keys of scheme blind_rsa have a length to choose", field="bits")
+        return generate_psi_key(path, DEFAULT_BITS if bits is None else bits, primes or 2).key_id
+    for name, asked in (("bits", bits), ("primes", primes)):
+        if asked is not None:
+            raise ConfigError("only keys of scheme blind_rsa have a length and primes to choose", field=name)
     return OprfSigner(generate_oprf_key(path)).client.key_id

@@ -73,10 +73,11 @@ def measure(kernels: Sequence[str]) -> dict[str, dict[str, float]]:
     os.environ["OMP_NUM_THREADS"] = "1"
     os.sched_setaffinity(0, {max(cores)})
     keys = {bits: new_key(bits) for bits in (2048, 3072)}
+    shorter = three_primes(3072)
     work = {}
     for name in kernels:
         with using(name):
-            work[name] = operations(keys)
+            work[name] = operations(keys) | {"rsa3072_three_primes_per_s": private(shorter, 512)}
     found: dict[str, dict[str, float]] = {name: dict.fromkeys(work[name], 0.0) for name in kernels}
     for _ in range(ROUNDS):
         for operation in work[kernels[0]]:
@@ -96,6 +97,11 @@ def measure(kernels: Sequence[str]) -> dict[str, dict[str, float]]:
 def new_key(bits: int) -> PrivateKey:
     numbers = rsa.generate_private_key(PUBLIC_EXPONENT, bits).private_numbers()
     return PrivateKey(numbers.p, numbers.q)
+
+
+def three_primes(bits: int) -> PrivateKey:
+    length = 2 * bits // 3
+    return PrivateKey(*(rsa.generate_private_key(PUBLIC_EXPONENT, length).private_numbers().p for _ in range(3)))
 
 
 def operations(keys: dict[int, PrivateKey]) -> dict[str, Work]:
@@ -121,6 +127,7 @@ def operations(keys: dict[int, PrivateKey]) -> dict[str, Work]:
     found["paillier2048_decrypt_per_s"] = counted(256, lambda: paillier.decrypt(ciphertexts))
     elements, by = ristretto.multiply_base(ristretto.random_scalars(512)), ristretto.random_scalars(512)
     found["ristretto_mul_per_s"] = counted(512, lambda: ristretto.multiply(elements, by))
+    found["ristretto_add_multiple_per_s"] = counted(512, lambda: ristretto.add_multiples(elements, elements[:1], by))
     return found
 
 

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 
+from fedtasks.crypto import blind_rsa
+from fedtasks.crypto.key_proof import prove_key, verify_key_proof
 from fedtasks.crypto.keys import PrivateKey, PublicKey, generate_psi_key, load_psi_key
-from fedtasks.errors import KeyInvalid, KeyWeak
+from fedtasks.errors import ConfigError, KeyInvalid, KeyWeak, SignatureWrong
 
 
 @pytest.fixture(scope="module")
@@ -118,3 +121,77 @@ def test_private_key_never_shows_its_primes(key_file: Path) -> None:
     assert str(key.p) not in repr(key)
     assert repr(key) == "PrivateKey()"
     assert isinstance(key, PrivateKey)
+
+
+PRIMES_HEADER = "fedtasks-rsa-three-primes"
+
+
+@pytest.fixture(scope="module")
+def three_primes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("keys") / "psi.key"
+    generate_psi_key(path, 3072, primes=3)
+    return path
+
+
+def write_primes(path: Path, *primes: int | str) -> Path:
+    lines = [PRIMES_HEADER, *(each if isinstance(each, str) else f"{each:x}" for each in primes)]
+    path.write_text("\n".join(lines) + "\n")
+    path.chmod(0o600)
+    return path
+
+
+def test_key_of_three_primes_is_as_long_as_asked_and_loads(three_primes: Path) -> None:
+    key = load_psi_key(three_primes)
+    assert [prime.bit_length() for prime in key.primes] == [1024] * 3
+    assert key.public.bits == 3072
+    assert three_primes.stat().st_mode & 0o777 == 0o600
+    assert PublicKey.from_der(key.public.der) == key.public
+    assert repr(key) == "PrivateKey()"
+
+
+def test_key_of_three_primes_signs_as_the_private_exponent_does(three_primes: Path) -> None:
+    key = load_psi_key(three_primes)
+    order = math.lcm(*(prime - 1 for prime in key.primes))
+    exponent = pow(65537, -1, order)
+    encoded = blind_rsa.prepare(key.public, [b"alice", b"bob"])
+    expected = [pow(int.from_bytes(row.tobytes()), exponent, key.public.n) for row in encoded]
+    assert [int.from_bytes(row.tobytes()) for row in blind_rsa.blind_sign(key, encoded)] == expected
+
+
+def test_fault_in_one_of_three_primes_lets_nothing_out(three_primes: Path) -> None:
+    key = load_psi_key(three_primes)
+    faulty = PrivateKey(*key.primes)
+    vars(faulty)["exponents"] = (*key.exponents[:2], key.exponents[2] ^ 2)
+    with pytest.raises(SignatureWrong, match="row 0"):
+        blind_rsa.sign(faulty, [b"alice"])
+
+
+def test_key_proof_of_three_primes_holds(three_primes: Path) -> None:
+    key = load_psi_key(three_primes)
+    verify_key_proof(key.public, prove_key(key))
+
+
+def test_damaged_key_of_three_primes_is_refused_naming_the_file(three_primes: Path, tmp_path: Path) -> None:
+    p, q, r = load_psi_key(three_primes).primes
+    bad: list[tuple[tuple[int | str, ...], type[Exception]]] = [
+        ((p, q), KeyInvalid),
+        ((p, q, r, r), KeyInvalid),
+        ((p, q, "not hex"), KeyInvalid),
+        ((p, q, r + 2), KeyInvalid),
+        ((p, q, q), KeyInvalid),
+        ((p, q, 65537), KeyWeak),
+    ]
+    for number, (primes, error) in enumerate(bad):
+        path = write_primes(tmp_path / f"{number}.key", *primes)
+        with pytest.raises(error) as caught:
+            load_psi_key(path)
+        assert caught.value.where == str(path)  # type: ignore[attr-defined]
+
+
+def test_short_or_odd_keys_of_several_primes_are_refused_and_write_nothing(tmp_path: Path) -> None:
+    with pytest.raises(KeyWeak, match="3072"):
+        generate_psi_key(tmp_path / "k", 2048, primes=3)
+    for primes in (1, 4):
+        with pytest.raises(ConfigError, match="2 primes or 3"):
+            generate_psi_key(tmp_path / "k", 4096, primes)
+    assert not list(tmp_path.iterdir())

@@ -281,7 +281,7 @@ def test_fixed_base_with_too_long_an_exponent_is_refused(kernel: str) -> None:
 @pytest.mark.parametrize("bits", [1024, 1031, 2048, 3072])
 def test_crt_power_equals_python(kernel: str, bits: int) -> None:
     p, q = primes(bits)
-    ring = CrtRing(p, q, kernel)
+    ring = CrtRing(p, q, kernel=kernel)
     numbers = [*operands(ring.n, 9), p, q * 5]
     exponent = random.Random(bits).getrandbits(bits)
 
@@ -292,7 +292,7 @@ def test_crt_power_equals_python(kernel: str, bits: int) -> None:
 
 def test_crt_power_of_factors_of_unequal_length_equals_python(kernel: str) -> None:
     p, q = primes(1100)[0], primes(2900)[1]
-    ring = CrtRing(p, q, kernel)
+    ring = CrtRing(p, q, kernel=kernel)
     numbers = operands(ring.n, 9)
 
     powers = ring.crt_power(enter(ring, numbers), (65537, 65537))

@@ -79,4 +79,6 @@ def test_key_that_others_may_read_or_of_the_other_scheme_is_refused(scheme: Sche
 def test_length_is_for_rsa_alone(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="blind_rsa"):
         generate_key(Scheme.OPRF, tmp_path / "psi.key", 3072)
+    with pytest.raises(ConfigError, match="blind_rsa"):
+        generate_key(Scheme.OPRF, tmp_path / "psi.key", primes=3)
     assert not (tmp_path / "psi.key").exists()
