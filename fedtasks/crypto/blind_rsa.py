@@ -112,8 +112,8 @@ def blind_sign(private: PrivateKey, blinded: Bytes) -> Bytes:
     Notes
     -----
     Reveals: one signature per row; count rows before calling.
-    Cost: for each prime of the key an exponentiation of its length, per row. Time does not depend on what the client chose: each row
-    is blinded once more before the private exponent touches it.
+    Cost: for each prime of the key an exponentiation of its length, per row. Time does not depend on what the client
+    chose: each row is blinded once more before the private exponent touches it.
     Source: RFC 9474 sections 4.3 and 7.1.
     """
     ring, public = CrtRing(*private.primes), private.public

@@ -68,8 +68,7 @@ def blind(messages: Messages) -> tuple[Bytes, Bytes]:
 
     Notes
     -----
-    Reveals: nothing to the signer but the number of rows: every blinded message is uniform in the group, and independent
-    of the message.
+    Reveals: nothing to the signer but the number of rows: every blinded message is uniform in the group.
     Cost: a hash to the group and a multiple of the generator per row, a third of a multiplication.
     Source: Jarecki, Krawczyk and Xu, "On the (in)security of the Diffie-Hellman oblivious PRF with multiplicative
     blinding", 2021, whose multiplicative notation makes a product of what is a sum here.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedtasks.crypto import native
+from fedtasks.crypto import native, ristretto
 from fedtasks.crypto.native.compiler import compile_library, find_compiler
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -23,7 +25,7 @@ PLUGIN = """
 from pathlib import Path
 
 def pytest_configure():
-    from fedtasks.crypto import native
+    from fedtasks.crypto import native, ristretto
     native.LIBRARY = Path({library!r})
     assert native.load() is not None, "the sanitized library cannot be loaded"
 """
@@ -74,7 +76,7 @@ def test_sanitizers_would_find_an_access_out_of_bounds(sanitized: Path) -> None:
     program = """
 import numpy as np
 import sanitized_library
-from fedtasks.crypto import native
+from fedtasks.crypto import native, ristretto
 
 sanitized_library.pytest_configure()
 out, rows = np.empty((4, 16), np.uint64), np.zeros((1, 128), np.uint8)
@@ -84,6 +86,43 @@ native.call("fedtasks_openssl_from_bytes", out, rows, 128, 4, 16)
 
     assert done.returncode != 0
     assert "AddressSanitizer" in done.stderr
+
+
+def test_group_of_the_ifma_kernel_computes_as_libsodium_where_its_instructions_are_emulated(tmp_path: Path) -> None:
+    if platform.machine() != "x86_64":
+        pytest.skip("its vectors are those of x86")
+    library, compiler = tmp_path / "emulated.so", find_compiler()
+    assert compiler is not None
+    source = ROOT / "tests" / "support" / "emulated_ifma.c"
+    options = ["-O0", "-mavx2", "-mbmi2", "-Wno-psabi", "-shared", "-fPIC", f"-I{Path(native.__file__).parent}"]
+    subprocess.run([compiler, *options, "-o", str(library), str(source)], check=True, capture_output=True)
+    emulated, sodium = ristretto._Native(ctypes.CDLL(str(library)), "ifma"), ristretto._Sodium()
+    n = 37  # a block of 32, and a vector with lanes left over
+    by, halves = ristretto.random_scalars(n), np.random.default_rng(1).integers(0, 256, (n, 64), dtype=np.uint8)
+    points, base = ristretto.map_to_group(halves), ristretto.multiply_base(by[:1])
+    calls: list[tuple[str, tuple[np.ndarray, ...]]] = [
+        ("map_to_group", (halves,)),
+        ("multiply", (points, by)),
+        ("multiply", (points, by[:1])),
+        ("multiply_base", (by,)),
+        ("map_and_multiply", (halves, by)),
+        ("add_multiples", (points, base, by)),
+        ("map_and_add", (halves, ristretto.GENERATOR, by)),
+        ("reduce", (halves,)),
+        ("invert", (by,)),
+    ]
+    for name, arguments in calls:
+        found = [np.empty((n, 32), dtype=np.uint8) for _ in range(2)]
+        for backend, out in zip((emulated, sodium), found, strict=True):
+            assert getattr(backend, name)(out, *arguments) is None, name
+        assert found[0].tolist() == found[1].tolist(), name
+    for rows in (n, 8 * n):  # by either plan of a weighted sum
+        many, weights = np.tile(points, (rows // n, 1)), ristretto.random_scalars(rows)
+        sum_of_all = np.empty((1, 32), dtype=np.uint8)
+        assert emulated.weighted_sum(sum_of_all, many, weights) is None
+        assert sum_of_all.tolist() == ristretto.weighted_sum(many, weights).tolist()
+    points[20] = 255
+    assert emulated.multiply(np.empty_like(points), points, by) == 20
 
 
 def test_call_of_an_array_that_is_not_contiguous_is_refused() -> None:

@@ -14,11 +14,10 @@ from fedtasks.crypto.kernels import available_kernels, using
 from fedtasks.crypto.ristretto import ORDER
 from fedtasks.errors import ProtocolViolated
 
-needs_ifma = pytest.mark.skipif(
-    "ifma" not in available_kernels(), reason="the native kernel is not built, or the processor has no AVX512-IFMA"
-)
-# Without IFMA libsodium computes, called by row from Python.
+# Where no native kernel of the group runs, libsodium computes, called by row from Python.
 KERNELS = [name for name in available_kernels() if name != "openssl"]
+NATIVE = [name for name in KERNELS if name != "portable"]
+needs_native = pytest.mark.skipif(not NATIVE, reason="no native kernel of the group is built, or runs here")
 
 
 def rows(text: str, width: int = 32) -> np.ndarray:
@@ -232,6 +231,48 @@ def test_rows_of_another_width_are_refused(backend: str) -> None:
             call()
 
 
+def test_multiples_of_one_element_are_added(backend: str) -> None:
+    uniform, by = random_rows(21, 64), ristretto.random_scalars(21)
+    points, base = ristretto.map_to_group(uniform), elements(1)
+    multiples = ristretto.multiply(np.repeat(base, 21, axis=0), by)
+    sums = [ristretto.total(np.stack(pair)).tolist()[0] for pair in zip(points, multiples, strict=True)]
+    assert ristretto.add_multiples(points, base, by).tolist() == sums
+    back = ristretto.add_multiples(np.array(sums, dtype=np.uint8), base, ristretto.negated(by))
+    assert back.tolist() == points.tolist()
+
+
+def test_hashes_and_multiples_are_added_at_once(backend: str) -> None:
+    messages, by = [f"{number}".encode() for number in range(19)], ristretto.random_scalars(19)
+    for base in (ristretto.GENERATOR, elements(1)):
+        expected = ristretto.add_multiples(ristretto.hash_to_group(messages, b"domain"), base, by)
+        assert ristretto.hash_and_add(messages, b"domain", base, by).tolist() == expected.tolist()
+
+
+def test_edge_multiples_are_added_as_numbers_are(backend: str) -> None:
+    three, by = ristretto.multiply_base(ristretto.scalars([3])), [each for each in EDGES if each != ORDER - 3]
+    found = ristretto.add_multiples(np.repeat(three, len(by), axis=0), ristretto.GENERATOR, ristretto.scalars(by))
+    assert found.tolist() == ristretto.multiply_base(ristretto.scalars([(3 + each) % ORDER for each in by])).tolist()
+
+
+def test_sum_that_is_the_identity_or_no_element_names_the_row(backend: str) -> None:
+    points, by = elements(18), ristretto.random_scalars(18)
+    points[17] = ristretto.multiply(ristretto.GENERATOR, ristretto.negated(by[17:]))
+    with pytest.raises(ProtocolViolated, match="row 17 of 18 "):
+        ristretto.add_multiples(points, ristretto.GENERATOR, by)
+    for bad in INVALID[:4]:
+        points[5] = bad
+        with pytest.raises(ProtocolViolated, match="row 5 of 18 "):
+            ristretto.add_multiples(points, ristretto.GENERATOR, by)
+
+
+def test_base_that_is_no_element_is_refused(backend: str) -> None:
+    with pytest.raises(ProtocolViolated):
+        ristretto.add_multiples(elements(2), INVALID[:1], ristretto.random_scalars(2))
+    for bases, scalars in ((2, 3), (1, 2)):
+        with pytest.raises(ValueError, match="for 3 elements"):
+            ristretto.add_multiples(elements(3), elements(bases), ristretto.random_scalars(scalars))
+
+
 @pytest.mark.parametrize("n", range(18))
 def test_every_short_batch_is_its_rows(backend: str, n: int) -> None:
     uniform, by = random_rows(n, 64), ristretto.random_scalars(n)
@@ -268,12 +309,13 @@ def test_weighted_sum_of_multiples_of_the_generator_is_one_multiple(
     assert ristretto.weighted_sum(points, ristretto.scalars(weights)).tolist() == expected.tolist()
 
 
-@needs_ifma
-def test_bad_row_far_behind_in_a_weighted_sum_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+@needs_native
+@pytest.mark.parametrize("kernel", NATIVE)
+def test_bad_row_far_behind_in_a_weighted_sum_is_named(monkeypatch: pytest.MonkeyPatch, kernel: str) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     found = np.repeat(elements(1), 8300, axis=0)
     found[8250] = 255
-    with using("ifma"), pytest.raises(ProtocolViolated, match="row 8250 of 8300 "):
+    with using(kernel), pytest.raises(ProtocolViolated, match="row 8250 of 8300 "):
         ristretto.weighted_sum(found, ristretto.random_scalars(8300))
 
 
@@ -297,15 +339,16 @@ def test_weighted_sum_equals_libsodiums(weights: list[int], shift: int) -> None:
         assert found == slow_sum(points, weights)
 
 
-@needs_ifma
-def test_thousands_of_random_rows_equal_libsodiums() -> None:
+@needs_native
+@pytest.mark.parametrize("kernel", NATIVE)
+def test_thousands_of_random_rows_equal_libsodiums(kernel: str) -> None:
     n = 3001
     uniform, by = (
         random_rows(n, 64),
         random_rows(n),
     )  # of which a scalar may exceed the order, or have its highest bit set
     found: dict[str, list[np.ndarray]] = {}
-    for name in ("ifma", "portable"):
+    for name in (kernel, "portable"):
         with using(name):
             points = ristretto.map_to_group(uniform)
             found[name] = [
@@ -315,24 +358,27 @@ def test_thousands_of_random_rows_equal_libsodiums() -> None:
                 ristretto.multiply(points, by[:1]),
                 ristretto.map_and_multiply(uniform, by[:1]),
                 ristretto.multiply_base(by),
+                ristretto.add_multiples(points, points[:1], by),
+                ristretto.hash_and_add([b"x", b"y"], b"domain", ristretto.GENERATOR, by[:2]),
                 ristretto.reduced_scalars(uniform),
                 ristretto.inverted(ristretto.reduced_scalars(uniform)),
             ]
-    for native, reference in zip(found["ifma"], found["portable"], strict=True):
+    for native, reference in zip(found[kernel], found["portable"], strict=True):
         assert np.array_equal(native, reference)
 
 
-@needs_ifma
+@needs_native
 @settings(max_examples=60, deadline=None)
 @given(by=st.lists(numbers.filter(bool), min_size=1, max_size=20), discrete_logarithm=numbers.filter(bool))
 def test_products_equal_libsodiums(by: list[int], discrete_logarithm: int) -> None:
     points = np.repeat(ristretto.multiply_base(ristretto.scalars([discrete_logarithm])), len(by), axis=0)
     factors = ristretto.scalars(by)
-    with using("ifma"):
-        native = ristretto.multiply(points, factors), ristretto.multiply_base(factors)
     with using("portable"):
         reference = ristretto.multiply(points, factors), ristretto.multiply_base(factors)
-    assert [each.tolist() for each in native] == [each.tolist() for each in reference]
+    for name in NATIVE:
+        with using(name):
+            native = ristretto.multiply(points, factors), ristretto.multiply_base(factors)
+        assert [each.tolist() for each in native] == [each.tolist() for each in reference]
 
 
 def test_edge_scalars_multiply_as_numbers_do(backend: str) -> None:
@@ -344,35 +390,35 @@ def test_edge_scalars_multiply_as_numbers_do(backend: str) -> None:
     assert ristretto.total(np.concatenate([point, negative])).tolist() == [[0] * 32]
 
 
-@needs_ifma
+@needs_native
 @settings(max_examples=200, deadline=None)
 @given(encoding=st.binary(min_size=32, max_size=32), high=st.sampled_from([0, 127]))
-def test_both_backends_accept_the_same_encodings(encoding: bytes, high: int) -> None:
+def test_all_backends_accept_the_same_encodings(encoding: bytes, high: int) -> None:
     given_rows = np.frombuffer(encoding, np.uint8).reshape(1, 32).copy()
     given_rows[0, 0] &= 254
     given_rows[0, 31] &= 127 | high
     outcomes = []
-    for name in ("ifma", "portable"):
+    for name in KERNELS:
         with using(name):
             try:
                 outcomes.append(ristretto.multiply(given_rows, ristretto.scalars([3])).tolist())
             except ProtocolViolated as error:
                 outcomes.append(error.detail)
-    assert outcomes[0] == outcomes[1]
+    assert outcomes == outcomes[:1] * len(KERNELS)
 
 
-@needs_ifma
+@needs_native
 @settings(max_examples=100, deadline=None)
 @given(uniform=st.binary(min_size=64, max_size=64), fill=st.sampled_from([None, 0, 255]), half=st.sampled_from([0, 32]))
-def test_both_backends_map_the_same(uniform: bytes, fill: int | None, half: int) -> None:
+def test_all_backends_map_the_same(uniform: bytes, fill: int | None, half: int) -> None:
     given_rows = np.frombuffer(uniform, np.uint8).reshape(1, 64).copy()
     if fill is not None:
         given_rows[0, half + 1 : half + 31] = fill
     found = []
-    for name in ("ifma", "portable"):
+    for name in KERNELS:
         with using(name):
             found.append((ristretto.map_to_group(given_rows).tolist(), ristretto.reduced_scalars(given_rows).tolist()))
-    assert found[0] == found[1]
+    assert found == found[:1] * len(KERNELS)
 
 
 @settings(max_examples=40, deadline=None)
