@@ -1,23 +1,87 @@
 """The command line: `fedtasks --help`.
 
-Commands import what they need when they run, so that help and completion stay quick.
+A command's module is imported when the command is asked for, and imports what it needs when it runs: help, completion
+and short commands stay quick.
 """
 
 from __future__ import annotations
 
-from typing import Annotated
+import importlib
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
 
 import typer
+from typer.main import get_group
 
 from fedtasks import __version__, private
-from fedtasks.cli import dag, data, models, psi, runs, setup, tickets, work
-from fedtasks.cli.output import Commands, examples
+from fedtasks.cli.output import Group, error_line, examples, say
+from fedtasks.errors import FedtasksError
 
-__all__ = ["app"]
+__all__ = ["COMMANDS", "app"]
+
+COMMANDS: Mapping[str, tuple[str, str]] = {
+    "init": (
+        "setup",
+        "Write `party.yaml`, make all keys, and write the card for the peer. Nothing is ever overwritten.",
+    ),
+    "identity": ("setup", "This party's certificate and public card."),
+    "peer": ("setup", "The other parties."),
+    "doctor": ("setup", "Check every key, file and connection, and say what is wrong and who can mend it."),
+    "ticket": ("tickets", "Signed grants: which peer may do what with which dataset."),
+    "gateway": ("runs", "Run this party's gateway until SIGTERM or Ctrl-C; it may be restarted at any time."),
+    "runs": ("runs", "List the newest runs and how each stands: who waits for whom, since when, and who must act."),
+    "run": ("runs", "One federated run."),
+    "audit": ("runs", "Every decision of this party's gateway, hash-chained."),
+    "store": ("runs", "Where this party's state lives."),
+    "data": ("data", "Datasets by partition: which have landed, here and at peers."),
+    "models": ("models", "Models that both sides have published, and which version is in use."),
+    "dag": ("dag", "Pipelines of one's own: make one, check it, try it out."),
+    "psi": ("psi", "Private set intersection: its keys, and live lookups."),
+    "task": ("work", "One half of one task, as Airflow starts it."),
+    "spark": ("work", "Spark on this machine."),
+    "demo": ("work", "Train one model from two parties on this machine, each with its own Airflow, gateway and store."),
+}
+"""Command → the module of this package that has it, and the first line of its help, as the command itself says it."""
+
+
+class _Commands(Mapping[str, Any]):
+    """All commands by name; looking one up imports its module."""
+
+    def __getitem__(self, name: str) -> Any:
+        module, _ = COMMANDS[name]
+        return get_group(importlib.import_module(f"fedtasks.cli.{module}").app).commands[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(COMMANDS)
+
+    def __len__(self) -> int:
+        return len(COMMANDS)
+
+
+class Root(Group):
+    """The root group: an error of the registry ends any command with one line and exit code 1."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands = _Commands()  # type: ignore[assignment]  # nothing adds to them
+
+    def summary(self, name: str) -> str:
+        """Return the first line of a command's help without importing the command."""
+        return COMMANDS[name][1]
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except FedtasksError as error:
+            say(error_line(error), err=True)
+            raise typer.Exit(1) from error
+
 
 app = typer.Typer(
-    cls=Commands,
+    cls=Root,
     no_args_is_help=True,
+    rich_markup_mode=None,
     # A traceback with local variables could show a secret.
     pretty_exceptions_show_locals=False,
 )
@@ -37,22 +101,3 @@ def main(
 ) -> None:
     """Federated learning between companies that each run their own Apache Airflow."""
     private.keep_private()
-
-
-app.command(epilog=examples("init bank --listen 0.0.0.0:7400 --address gateway.bank.example:7400"))(setup.init)
-app.add_typer(setup.identity_app, name="identity")
-app.add_typer(setup.peer_app, name="peer")
-app.command(epilog=examples("doctor", "doctor --party /etc/fedtasks/party.yaml --json"))(setup.doctor)
-app.add_typer(tickets.ticket_app, name="ticket")
-app.command(epilog=examples("gateway --party /etc/fedtasks/party.yaml"))(runs.gateway)
-app.command(epilog=examples("runs --limit 5", "runs --state waiting --peer shop", "runs --json"))(runs.runs)
-app.add_typer(runs.run_app, name="run")
-app.add_typer(runs.audit_app, name="audit")
-app.add_typer(runs.store_app, name="store")
-app.add_typer(data.data_app, name="data")
-app.add_typer(models.models_app, name="models")
-app.add_typer(dag.dag_app, name="dag")
-app.add_typer(psi.psi_app, name="psi")
-app.add_typer(work.task_app, name="task")
-app.add_typer(work.spark_app, name="spark")
-app.command(epilog=examples("demo", "demo --keep --folder /tmp/demo"))(work.demo)

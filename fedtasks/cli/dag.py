@@ -17,6 +17,7 @@ from fedtasks.cli.output import (
     AsJson,
     PartyFile,
     examples,
+    group,
     print_findings,
     print_json,
     print_table,
@@ -30,7 +31,10 @@ if TYPE_CHECKING:
     from fedtasks.authoring.sample import Pair
     from fedtasks.authoring.trial import Tried
 
-dag_app = typer.Typer(no_args_is_help=True, help="Pipelines of one's own: make one, check it, try it out.")
+dag_app = group("Pipelines of one's own: make one, check it, try it out.")
+
+app = group()
+app.add_typer(dag_app, name="dag")
 
 DagFile = Annotated[Path, typer.Argument(metavar="FILE", help="The DAG file.")]
 Conf = Annotated[

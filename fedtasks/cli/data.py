@@ -6,10 +6,24 @@ from typing import Annotated
 
 import typer
 
-from fedtasks.cli.output import PARTY, PATIENCE_S, AsJson, PartyFile, examples, moment, open_store, print_listing, tell
+from fedtasks.cli.output import (
+    PARTY,
+    PATIENCE_S,
+    AsJson,
+    PartyFile,
+    examples,
+    group,
+    moment,
+    open_store,
+    print_listing,
+    tell,
+)
 from fedtasks.config import load_party
 
-data_app = typer.Typer(no_args_is_help=True, help="Datasets by partition: which have landed, here and at peers.")
+data_app = group("Datasets by partition: which have landed, here and at peers.")
+
+app = group()
+app.add_typer(data_app, name="data")
 
 _COLUMNS = {"party": "party", "dataset": "dataset", "partition": "partition", "rows": "rows", "landed": "landed"}
 

@@ -14,6 +14,7 @@ from fedtasks.cli.output import (
     AsJson,
     PartyFile,
     examples,
+    group,
     moment,
     open_store,
     print_listing,
@@ -26,7 +27,10 @@ from fedtasks.errors import ConfigError, ModelUnknown
 if TYPE_CHECKING:
     from fedtasks.store import ModelRow
 
-models_app = typer.Typer(help="Models that both sides have published, and which version is in use.")
+models_app = group("Models that both sides have published, and which version is in use.", no_args_is_help=False)
+
+app = group()
+app.add_typer(models_app, name="models")
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The model's name.")]
 Version = Annotated[int, typer.Argument(metavar="VERSION", min=1, help="Number of the version.")]

@@ -44,9 +44,9 @@ store:
 # Where runs write: a folder, file:// or hdfs://.
 storage: storage
 
-spark:
-  master: local[*]
-  driver_memory: 512m
+# How jobs run. On one machine nothing is needed; on a cluster, `storage` is its HDFS and these lines name its master.
+# spark:
+#   master: spark://master.example:7077
 
 # The other parties; `fedtasks peer add CARD` writes here.
 peers: []

@@ -15,13 +15,16 @@ from typing import IO, Annotated, Any
 import typer
 
 from fedtasks.cli import partyfile
-from fedtasks.cli.output import PARTY, AsJson, PartyFile, examples, features, tell
+from fedtasks.cli.output import PARTY, AsJson, PartyFile, examples, features, group, tell
 from fedtasks.config import load_party
 from fedtasks.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
-psi_app = typer.Typer(no_args_is_help=True, help="Private set intersection: its keys, and live lookups.")
+psi_app = group("Private set intersection: its keys, and live lookups.")
+
+app = group()
+app.add_typer(psi_app, name="psi")
 
 _KEYS = {"blind_rsa": ("psi_key", "psi.key"), "oprf": ("psi_oprf_key", "psi-oprf.key")}
 

@@ -16,6 +16,7 @@ from fedtasks.cli.output import (
     completion,
     console,
     examples,
+    group,
     moment,
     open_store,
     print_json,
@@ -29,9 +30,14 @@ if TYPE_CHECKING:
     from fedtasks.reports.status import State
     from fedtasks.store import Store
 
-run_app = typer.Typer(no_args_is_help=True, help="One federated run.")
-audit_app = typer.Typer(no_args_is_help=True, help="Every decision of this party's gateway, hash-chained.")
-store_app = typer.Typer(no_args_is_help=True, help="Where this party's state lives.")
+run_app = group("One federated run.")
+audit_app = group("Every decision of this party's gateway, hash-chained.")
+store_app = group("Where this party's state lives.")
+
+app = group()
+app.add_typer(run_app, name="run")
+app.add_typer(audit_app, name="audit")
+app.add_typer(store_app, name="store")
 
 RunId = Annotated[
     str,
@@ -43,6 +49,7 @@ RunId = Annotated[
 ]
 
 
+@app.command(epilog=examples("gateway --party /etc/fedtasks/party.yaml"))
 def gateway(party_file: PartyFile = PARTY) -> None:
     """Run this party's gateway until SIGTERM or Ctrl-C; it may be restarted at any time."""
     from fedtasks.gateway.server import serve
@@ -53,6 +60,7 @@ def gateway(party_file: PartyFile = PARTY) -> None:
     serve(load_party(party_file))
 
 
+@app.command(epilog=examples("runs --limit 5", "runs --state waiting --peer shop", "runs --json"))
 def runs(
     state: Annotated[
         str,

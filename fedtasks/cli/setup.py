@@ -15,6 +15,7 @@ from fedtasks.cli.output import (
     AsJson,
     PartyFile,
     examples,
+    group,
     print_findings,
     print_listing,
     say,
@@ -23,10 +24,15 @@ from fedtasks.cli.output import (
 from fedtasks.config import WORKERS, check_name, load_party
 from fedtasks.errors import ConfigError, PeerIdentity
 
-identity_app = typer.Typer(no_args_is_help=True, help="This party's certificate and public card.")
-peer_app = typer.Typer(no_args_is_help=True, help="The other parties.")
+identity_app = group("This party's certificate and public card.")
+peer_app = group("The other parties.")
+
+app = group()
+app.add_typer(identity_app, name="identity")
+app.add_typer(peer_app, name="peer")
 
 
+@app.command(epilog=examples("init bank --listen 0.0.0.0:7400 --address gateway.bank.example:7400"))
 def init(
     name: Annotated[str, typer.Argument(help="The party's name: lower-case letters, digits, `-` and `_`.")],
     folder: Annotated[Path, typer.Option(help="Where to write.")] = Path(),
@@ -47,7 +53,7 @@ def init(
     ] = "keys/airflow.password",
     as_json: AsJson = False,
 ) -> None:
-    """Write `party.yaml`, make all keys, and write the card for the peer. Nothing is ever overwritten."""
+    """Write `party.yaml`, make all keys and the card for the peer. Nothing is ever overwritten."""
     from fedtasks.identity import create_identity
 
     check_name(name, "name")
@@ -226,6 +232,7 @@ def peer_preflight(
     print_findings(findings, as_json=as_json)
 
 
+@app.command(epilog=examples("doctor", "doctor --party /etc/fedtasks/party.yaml --json"))
 def doctor(as_json: AsJson = False, party_file: PartyFile = PARTY) -> None:
     """Check every key, file and connection, and say what is wrong and who can mend it."""
     from fedtasks.doctor import examine

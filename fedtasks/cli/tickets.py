@@ -23,6 +23,7 @@ from fedtasks.cli.output import (
     completion,
     examples,
     features,
+    group,
     moment,
     open_store,
     print_json,
@@ -39,7 +40,10 @@ if TYPE_CHECKING:
     from fedtasks.store import TicketRow
     from fedtasks.tickets import Clause, Grant
 
-ticket_app = typer.Typer(no_args_is_help=True, help="Signed grants: which peer may do what with which dataset.")
+ticket_app = group("Signed grants: which peer may do what with which dataset.")
+
+app = group()
+app.add_typer(ticket_app, name="ticket")
 
 TicketId = Annotated[
     str,

@@ -8,11 +8,15 @@ from typing import Annotated
 import typer
 
 from fedtasks.cli.dag import CopyTo, list_or_copy
-from fedtasks.cli.output import AsJson, examples, tell
+from fedtasks.cli.output import AsJson, examples, group, tell
 
-task_app = typer.Typer(no_args_is_help=True, help="One half of one task, as Airflow starts it.")
+task_app = group("One half of one task, as Airflow starts it.")
 
-spark_app = typer.Typer(no_args_is_help=True, help="Spark on this machine.")
+spark_app = group("Spark on this machine.")
+
+app = group()
+app.add_typer(task_app, name="task")
+app.add_typer(spark_app, name="spark")
 
 
 @task_app.command("run", epilog=examples("task run fedtasks.psi.align:run config.json"))
@@ -43,6 +47,7 @@ def spark_jobs(folder: CopyTo = None, as_json: AsJson = False) -> None:
     list_or_copy(JOBS, folder, as_json=as_json)
 
 
+@app.command(epilog=examples("demo", "demo --keep --folder /tmp/demo"))
 def demo(
     folder: Annotated[Path, typer.Option(help="Everything that the demo makes stays here.")] = Path(".demo"),
     keep: Annotated[bool, typer.Option("--keep", help="Leave both Airflows up and print where they are.")] = False,
