@@ -1,35 +1,24 @@
-"""Connects to SQLite or PostgreSQL, and brings the schema up to date."""
+"""Connects to SQLite or PostgreSQL, and looks whether the schema there is of this release."""
 
 from __future__ import annotations
 
 import sqlite3
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from alembic import command
-from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from alembic.util.exc import CommandError
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from fedtasks import private
 from fedtasks.config import read_secret
 from fedtasks.errors import ConfigError, StoreUnavailable
+from fedtasks.store.schema import REVISION
 
 LOCK_TIMEOUT_S = 30
 """How long a transaction waits for another one before it gives up."""
-
-MIGRATION_LOCK = 0x66656474
-"""PostgreSQL advisory lock held while the schema is migrated."""
-
-# Alembic keeps the migration under way in a global of its own.
-_one_migration = threading.Lock()
 
 
 def connect(url: str, password_file: Path | None) -> Engine:
@@ -149,62 +138,46 @@ def place(engine: Engine) -> str:
     return f"{url.host or 'localhost'}:{url.port or 5432}/{url.database or ''}"
 
 
-def migrate(engine: Engine, revision: str = "head") -> None:
-    """Bring the schema to this version, or to an older `revision`; several processes may try at once.
+def revision_of(engine: Engine) -> str | None:
+    """Return the revision of the schema that is there; None for an empty database."""
+    with engine.connect() as connection:
+        if not inspect(connection).has_table("alembic_version"):
+            return None
+        found: str | None = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
+        return found
+
+
+def migrate(engine: Engine) -> None:
+    """Bring the schema to this release; several processes may try at once.
 
     Raises
     ------
     StoreUnavailable
-        The database cannot be reached, or its schema is of a newer version.
+        The database cannot be reached, or its schema is of a newer release.
     """
-    config = _config()
     with translated(engine):
-        if _revision(engine) == _head(config):
+        if revision_of(engine) == REVISION:
             return
-        with _one_migration, engine.execution_options(writes=True).begin() as connection:
-            if connection.dialect.name == "postgresql":
-                connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})")
-            config.attributes["connection"] = connection
-            try:
-                command.upgrade(config, revision)
-            except CommandError:
-                raise _newer(engine) from None
+        # What migrates costs more to import than most commands take, and is needed once for a release.
+        from fedtasks.store.migration import upgrade
+
+        upgrade(engine)
 
 
 def require_current(engine: Engine) -> None:
-    """Raise `StoreUnavailable` unless the schema is of this version."""
+    """Raise `StoreUnavailable` unless the schema is of this release."""
     if engine.url.get_backend_name() == "sqlite" and not Path(str(engine.url.database)).exists():
         raise StoreUnavailable("the store is empty; run `fedtasks store migrate`", where=place(engine))
-    config = _config()
     with translated(engine):
-        found = _revision(engine)
-    if found == _head(config):
+        found = revision_of(engine)
+    if found == REVISION:
         return
     if found is None:
         raise StoreUnavailable("the store is empty; run `fedtasks store migrate`", where=place(engine))
-    if found not in {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}:
-        raise _newer(engine)
+    from fedtasks.store.migration import is_known, newer
+
+    if not is_known(found):
+        raise newer(engine)
     raise StoreUnavailable(
-        f"the schema is {found}, this version needs {_head(config)}; run `fedtasks store migrate`", where=place(engine)
+        f"the schema is {found}, this version needs {REVISION}; run `fedtasks store migrate`", where=place(engine)
     )
-
-
-def _newer(engine: Engine) -> StoreUnavailable:
-    return StoreUnavailable(
-        f"the schema is {_revision(engine)}, newer than this fedtasks knows; upgrade fedtasks", where=place(engine)
-    )
-
-
-def _config() -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
-    return config
-
-
-def _head(config: Config) -> str | None:
-    return ScriptDirectory.from_config(config).get_current_head()
-
-
-def _revision(engine: Engine) -> str | None:
-    with engine.connect() as connection:
-        return MigrationContext.configure(connection).get_current_revision()

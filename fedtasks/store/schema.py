@@ -19,6 +19,9 @@ from sqlalchemy import (
     false,
 )
 
+REVISION = "0008"
+"""The newest of `migrations`: a store of another one is migrated, or refused."""
+
 metadata = MetaData(
     naming_convention={
         "pk": "pk_%(table_name)s",

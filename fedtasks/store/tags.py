@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import psycopg2
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
@@ -138,6 +137,8 @@ class TagBook(Repository):
         query = f"SELECT {wanted} FROM tags WHERE table_id = ({_CURRENT.format(mark, mark)}) AND {column} "  # noqa: S608
         with self._read() as connection:
             if self._is_postgresql:
+                import psycopg2
+
                 listed = [psycopg2.Binary(each) if isinstance(each, bytes) else each for each in values]
                 yield from connection.exec_driver_sql(f"{query}= ANY(%s)", (dataset, key_id, listed))
                 return
@@ -207,6 +208,8 @@ def _insert(connection: Connection, table: str, columns: Sequence[str], batches:
 
 
 def _copy_in(connection: Connection, table: str, columns: Sequence[str], batches: Iterable[pa.RecordBatch]) -> None:
+    import psycopg2
+
     source = _CsvReader(batches, columns)
     statement = f"COPY {table} ({', '.join(columns)}) FROM STDIN (FORMAT csv)"
     cursor: Any = connection.connection.cursor()

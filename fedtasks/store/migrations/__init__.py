@@ -1,1 +1,1 @@
-"""Alembic revisions of the store; run by `fedtasks.store.engine`, without an alembic.ini."""
+"""Alembic revisions of the store; run by `fedtasks.store.migration`, without an alembic.ini."""

@@ -21,7 +21,8 @@ from fedtasks.errors import DataCorrupt, TicketExhausted
 from fedtasks.reports.runs import run_report
 from fedtasks.store import Charged, DisclosureRow, Store, TicketRow
 from fedtasks.store import engine as database_engine
-from fedtasks.store.schema import metadata
+from fedtasks.store import migration
+from fedtasks.store.schema import REVISION, metadata
 from tests.support.stores import TICKET, Database, opened, run_row
 
 DUMP = Path(__file__).parents[2] / "vectors" / "store_0_1_0.sql"
@@ -59,6 +60,11 @@ def store(old_file: Path) -> Iterator[Store]:
 def test_store_of_the_previous_release_has_the_declared_schema_once_opened(store: Store) -> None:
     with store._engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+
+
+def test_store_once_opened_is_of_the_revision_that_this_release_names(store: Store) -> None:
+    with store._engine.connect() as connection:
+        assert MigrationContext.configure(connection).get_current_revision() == REVISION
 
 
 def test_runs_of_the_previous_release_are_found_with_receipts_that_agree(store: Store) -> None:
@@ -204,7 +210,7 @@ def test_store_of_an_older_schema_opens_with_what_it_had(old_file: Path, tmp_pat
     is_whole = revision >= "0004"  # the schema of the release that left the rows
     older = tmp_path / "older.db"
     engine = database_engine.connect(f"sqlite:///{older}", None)
-    database_engine.migrate(engine, revision)
+    migration.upgrade(engine, revision)
     engine.dispose()
     copy_rows(old_file, older)
     with Store.open(f"sqlite:///{old_file}") as expected, Store.open(f"sqlite:///{older}") as store:
@@ -223,7 +229,7 @@ def test_store_of_an_older_schema_opens_with_what_it_had(old_file: Path, tmp_pat
 
 def test_use_charged_before_files_were_counted_apart_stays_charged(database: Database) -> None:
     engine = database_engine.connect(database.url, database.password_file)
-    database_engine.migrate(engine, "0005")
+    migration.upgrade(engine, "0005")
     columns = _first_columns(TICKET)
     names, values = (", ".join(form.format(name) for name in columns) for form in ('"{}"', ":{}"))
     with engine.execution_options(writes=True).begin() as connection:
@@ -239,7 +245,7 @@ def test_use_charged_before_files_were_counted_apart_stays_charged(database: Dat
 
 def test_use_charged_before_there_were_days_counts_for_none(sqlite_database: Database) -> None:
     engine = database_engine.connect(sqlite_database.url, None)
-    database_engine.migrate(engine, "0001")
+    migration.upgrade(engine, "0001")
     with engine.execution_options(writes=True).begin() as connection:
         columns = _first_columns(TICKET)
         names = ", ".join(f'"{name}"' for name in columns)
