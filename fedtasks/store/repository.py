@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any, ClassVar, TypeAlias, TypeVar
 
 from sqlalchemy import Connection, Engine, Row, Select, Table, select
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import sqlite
 
 from fedtasks.clock import Clock
 from fedtasks.store import engine as database
@@ -83,7 +83,11 @@ class Repository:
 
     def _insert(self) -> Any:
         """Insert, with what the database says to do on a conflict."""
-        return postgresql.insert(self._table) if self._is_postgresql else sqlite.insert(self._table)
+        if self._is_postgresql:
+            from sqlalchemy.dialects import postgresql
+
+            return postgresql.insert(self._table)
+        return sqlite.insert(self._table)
 
     def _upsert(self, only: Collection[str] = (), /, **changes: Callable[[Any, Any], Any]) -> Any:
         """Insert, or replace the row with the same key.

@@ -12,16 +12,16 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from typing import Any
-
-import jwt
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from typing import TYPE_CHECKING, Any
 
 from fedtasks.dataclass_io import build, to_plain
 from fedtasks.errors import ConfigError, FedtasksError, SignatureWrong, TicketInvalid
 from fedtasks.text import plain_text
 from fedtasks.tickets.clauses import Group, clauses
 from fedtasks.tickets.grant import Grant
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 _ALGORITHM = "EdDSA"
 _TICKET = "fedtasks-ticket"
@@ -194,6 +194,8 @@ def read_receipt(token: str, public_key: Ed25519PublicKey) -> dict[str, Any]:
 
 
 def _sign(claims: Mapping[str, Any], key: Ed25519PrivateKey, kind: str) -> str:
+    import jwt  # with cryptography, most of what a list of runs would import; it verifies nothing
+
     payload = json.dumps(claims, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return jwt.PyJWS().encode(payload.encode(), key, _ALGORITHM, headers={"typ": kind})
 
@@ -202,6 +204,8 @@ def _verify(
     token: str, key: Ed25519PublicKey, kind: str, refusal: type[FedtasksError], most: int = _MAX_STATEMENT
 ) -> dict[str, Any]:
     """Return the claims of a signed text of this kind; raise `refusal` for anything else."""
+    import jwt
+
     if len(token) > most:
         raise refusal(f"longer than the {most:,} characters that it may have")
     try:
