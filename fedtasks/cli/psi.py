@@ -14,7 +14,6 @@ from typing import IO, Annotated, Any
 
 import typer
 
-from fedtasks.cli import partyfile
 from fedtasks.cli.output import PARTY, AsJson, PartyFile, examples, features, group, tell
 from fedtasks.config import load_party
 from fedtasks.errors import ConfigError
@@ -26,7 +25,7 @@ psi_app = group("Private set intersection: its keys, and live lookups.")
 app = group()
 app.add_typer(psi_app, name="psi")
 
-_KEYS = {"blind_rsa": ("psi_key", "psi.key"), "oprf": ("psi_oprf_key", "psi-oprf.key")}
+_SCHEMES = ("blind_rsa", "oprf")
 
 
 @psi_app.command(
@@ -34,7 +33,7 @@ _KEYS = {"blind_rsa": ("psi_key", "psi.key"), "oprf": ("psi_oprf_key", "psi-oprf
     epilog=examples("psi keygen", "psi keygen --bits 4096", "psi keygen --primes 3", "psi keygen --scheme oprf"),
 )
 def psi_keygen(
-    scheme: Annotated[str, typer.Option(help=f"One of: {', '.join(_KEYS)}.")] = "blind_rsa",
+    scheme: Annotated[str, typer.Option(help=f"One of: {', '.join(_SCHEMES)}.")] = "blind_rsa",
     bits: Annotated[int | None, typer.Option(help="Length of the RSA modulus: 3072 by default, 2048 at least.")] = None,
     primes: Annotated[
         int | None, typer.Option(help="Of how many primes an RSA key is: 2, or 3, which sign faster but outside FIPS.")
@@ -43,21 +42,12 @@ def psi_keygen(
     party_file: PartyFile = PARTY,
 ) -> None:
     """Make the key that this party signs ids with when it is the PSI signer, and name it in party.yaml."""
-    from fedtasks.crypto.scheme import generate_key
     from fedtasks.crypto.schemes import Scheme
+    from fedtasks.setup.party import make_psi_key
 
-    if scheme not in _KEYS:
-        raise ConfigError(f"`{scheme}` is not one of: {', '.join(_KEYS)}", field="scheme")
-    field, name = _KEYS[scheme]
-    named: Path | None = getattr(load_party(party_file), field)
-    key = named or party_file.parent.absolute() / "keys" / name
-    if key.exists():
-        # A new key makes every tag of the old one worthless: that must be meant.
-        raise ConfigError("the key is there already and is never overwritten; move it away first", where=str(key))
-    key_id = generate_key(Scheme(scheme), key, bits, primes)
-    if named is None:
-        text = partyfile.with_field(party_file.read_text(encoding="utf-8"), field, f"keys/{name}")
-        partyfile.replace_checked(party_file, text)
+    if scheme not in _SCHEMES:
+        raise ConfigError(f"`{scheme}` is not one of: {', '.join(_SCHEMES)}", field="scheme")
+    key, key_id = make_psi_key(party_file, Scheme(scheme), bits, primes)
     facts = {"key": str(key), "scheme": scheme, "key_id": key_id}
     tell(facts, f"{key} holds a key for {scheme}; its id is {key_id}.", as_json=as_json)
 

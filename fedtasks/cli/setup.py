@@ -7,8 +7,6 @@ from typing import Annotated
 
 import typer
 
-from fedtasks import private
-from fedtasks.cli import partyfile
 from fedtasks.cli.output import (
     PARTY,
     PATIENCE_S,
@@ -21,8 +19,8 @@ from fedtasks.cli.output import (
     say,
     tell,
 )
-from fedtasks.config import WORKERS, check_name, load_party
-from fedtasks.errors import ConfigError, PeerIdentity
+from fedtasks.config import WORKERS, load_party
+from fedtasks.errors import PeerIdentity
 
 identity_app = group("This party's certificate and public card.")
 peer_app = group("The other parties.")
@@ -54,60 +52,34 @@ def init(
     as_json: AsJson = False,
 ) -> None:
     """Write `party.yaml`, make all keys and the card for the peer. Nothing is ever overwritten."""
-    from fedtasks.identity import create_identity
+    from fedtasks.setup.party import found
 
-    check_name(name, "name")
-    file, keys = folder / "party.yaml", folder / "keys"
-    for path in (file, keys):
-        if path.exists():
-            raise ConfigError("it is there already and is never overwritten", where=str(path))
-    private.make_folders(folder)
-    text = partyfile.render(
+    made = found(
         name,
+        folder,
         listen=listen,
+        address=public,
         workers=workers,
         airflow_url=airflow_url,
         airflow_user=airflow_user,
         airflow_password_file=airflow_password_file,
     )
-    partyfile.replace_checked(file, text)
-    try:
-        create_identity(keys, name)
-    except BaseException:
-        file.unlink()
-        raise
-    card = folder / f"{name}.card.yaml"
-    fingerprint = _write_card(file, card, public or _dialable(listen))
     password = folder / airflow_password_file
     tell(
-        {"party_file": str(file), "keys": str(keys), "card": str(card), "fingerprint": fingerprint},
-        f"{file} and {keys}/ are written.",
-        f"Fingerprint of {name}: {fingerprint}",
+        {
+            "party_file": str(made.file),
+            "keys": str(made.keys),
+            "card": str(made.card),
+            "fingerprint": made.fingerprint,
+        },
+        f"{made.file} and {made.keys}/ are written.",
+        f"Fingerprint of {name}: {made.fingerprint}",
         "Next:",
         f"  1. Put the password of Airflow's user `{airflow_user}` into {password} (chmod 600).",
-        f"  2. Hand {card.name} to the other party and add theirs: `fedtasks peer add CARD`",
-        f"  3. Declare your datasets in {file}, then: `fedtasks doctor`",
+        f"  2. Hand {made.card.name} to the other party and add theirs: `fedtasks peer add CARD`",
+        f"  3. Declare your datasets in {made.file}, then: `fedtasks doctor`",
         as_json=as_json,
     )
-
-
-def _dialable(listen: str | None) -> str | None:
-    """Return the address to print on the card; an address of every interface is nobody's address."""
-    if listen is None or listen.rpartition(":")[0].strip("[]") in ("0.0.0.0", "::"):  # noqa: S104
-        return None
-    return listen
-
-
-def _write_card(party_file: Path, card_file: Path, address: str | None) -> str:
-    from fedtasks import tickets
-    from fedtasks.identity import Card, write_card
-
-    party = load_party(party_file)
-    key = tickets.load_ticket_key(party.gateway.ticket_key).public_key()
-    authority = party.gateway.authority.read_text(encoding="ascii")
-    card = Card(name=party.name, ticket_key=tickets.public_text(key), authority=authority, address=address)
-    write_card(card_file, card)
-    return card.fingerprint
 
 
 @identity_app.command("card", epilog=examples("identity card --address gateway.bank.example:7400"))
@@ -118,9 +90,10 @@ def identity_card(
     party_file: PartyFile = PARTY,
 ) -> None:
     """Write the public card that a peer needs, and show its fingerprint."""
-    party = load_party(party_file)
-    card_file = out or party_file.parent / f"{party.name}.card.yaml"
-    fingerprint = _write_card(party_file, card_file, address or _dialable(party.gateway.listen))
+    from fedtasks.setup.party import make_card
+
+    card_file = out or party_file.parent / f"{load_party(party_file).name}.card.yaml"
+    fingerprint = make_card(party_file, card_file, address)
     tell({"card": str(card_file), "fingerprint": fingerprint}, f"{card_file}: {fingerprint}", as_json=as_json)
 
 
@@ -152,36 +125,18 @@ def peer_add(
 ) -> None:
     """Trust another party: its certificate authority and its ticket key, for its name alone."""
     from fedtasks.identity import read_card, same_fingerprint
+    from fedtasks.setup.party import add_peer, require_new_peer
 
-    party = load_party(party_file)
     card = read_card(card_file)
-    if card.name in (party.name, *(peer.name for peer in party.peers)):
-        problem = f"`{card.name}` is a peer already" if card.name != party.name else "this is your own card"
-        raise ConfigError(f"{problem}; to renew its trust, remove it from `peers` first", where=str(party_file))
+    require_new_peer(party_file, card)
     say(f"Fingerprint of {card.name}: {card.fingerprint}", err=as_json)
     if fingerprint is not None:
         if not same_fingerprint(card.fingerprint, fingerprint):
             raise PeerIdentity(f"the card's fingerprint is not `{fingerprint}`", where=str(card_file))
     elif not yes:
         typer.confirm(f"Did {card.name} read the same to you by telephone?", abort=True, err=as_json)
-    authority = party_file.parent / "peers" / f"{card.name}.pem"
-    entry = {"name": card.name, "authority": f"peers/{card.name}.pem", "ticket_key": card.ticket_key}
-    dial = address or card.address
-    if dial:
-        entry["address"] = dial
-    text = partyfile.with_peer(party_file.read_text(encoding="utf-8"), party_file, entry)
-    authority.parent.mkdir(exist_ok=True)
-    before = authority.read_bytes() if authority.exists() else None
-    authority.write_text(card.authority, encoding="ascii")
-    try:
-        partyfile.replace_checked(party_file, text)
-    except BaseException:
-        if before is None:
-            authority.unlink()
-        else:
-            authority.write_bytes(before)
-        raise
-    facts = {"name": card.name, "fingerprint": card.fingerprint, "address": dial or ""}
+    dialled = add_peer(party_file, card, address)
+    facts = {"name": card.name, "fingerprint": card.fingerprint, "address": dialled or ""}
     tell(facts, f"{card.name} is a peer; restart the gateway if it runs.", as_json=as_json)
 
 

@@ -101,16 +101,14 @@ def _option(name: str, clause: Clause) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=kind)
 
 
-def _grouped(bounds: Mapping[str, Any], dataset: Dataset) -> dict[str, dict[str, Any]]:
-    """Return group → name of a clause within it → bound, as a grant has them."""
-    from fedtasks.tickets.clauses import Group, clauses
+def _bounds(said: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]:
+    """Return each clause's bound as a grant has it: names of features as a tuple."""
+    from fedtasks.tickets.clauses import clauses
 
-    said: dict[str, dict[str, Any]] = {group.value: {} for group in Group}
-    for name, value in bounds.items():
-        clause = clauses()[name]
-        bound = features(dataset, value or "", clause.field) if clause.only_with else value
-        said[clause.group.value][clause.field] = bound
-    return said
+    return {
+        name: features(dataset, value or "", clauses()[name].field) if clauses()[name].only_with else value
+        for name, value in said.items()
+    }
 
 
 @dataclass(frozen=True)
@@ -175,20 +173,18 @@ def issue(
     from fedtasks.gateway.tickets import Tickets
 
     party = load_party(party_file)
-    peer, declared = party.peer(to), party.dataset(dataset)
-    chosen = features(declared, columns, "columns") if columns is not None else tuple(declared.features)
-    now_s = int(time.time())
-    grant = tickets.Grant(
-        ticket_id=tickets.new_ticket_id(),
-        grantor=party.name,
-        holder=peer.name,
-        datasets=(tickets.DatasetScope(declared.name, declared.schema_digest, chosen),),
-        pipelines=tuple(pipelines),
-        roles=tuple(roles) if roles else ("follower" if declared.label else "leader",),
-        not_before_s=now_s,
-        expires_s=now_s + days * DAY_S,
+    declared = party.dataset(dataset)
+    grant = tickets.offer(
+        party,
+        to=to,
+        dataset=dataset,
+        columns=features(declared, columns, "columns") if columns is not None else None,
+        pipelines=pipelines,
+        roles=roles or (),
+        now_s=int(time.time()),
+        days=days,
         approval=approval,
-        **_grouped(bounds, declared),
+        bounds=_bounds(bounds, declared),
     )
     with open_store(party) as store:
         text = Tickets.of(party, store).issue(grant)
@@ -196,10 +192,10 @@ def issue(
         out.write_text(f"{text}\n", encoding="ascii")
     expires = moment(grant.expires_s * 1000)
     tell(
-        {"ticket_id": grant.ticket_id, "held_by": peer.name, "expires": expires, "warnings": list(grant.warnings)},
-        f"Ticket {grant.ticket_id} is granted to {peer.name} until {expires} UTC.",
+        {"ticket_id": grant.ticket_id, "held_by": to, "expires": expires, "warnings": list(grant.warnings)},
+        f"Ticket {grant.ticket_id} is granted to {to} until {expires} UTC.",
         *_warned(grant),
-        f"{peer.name} accepts it: `fedtasks ticket accept {grant.ticket_id}`",
+        f"{to} accepts it: `fedtasks ticket accept {grant.ticket_id}`",
         as_json=as_json,
     )
 

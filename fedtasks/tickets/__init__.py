@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         public_text,
         save_ticket_key,
     )
+    from fedtasks.tickets.offers import offer
     from fedtasks.tickets.signature import (
         accept,
         decline,
@@ -68,6 +69,7 @@ __all__ = [
     "issue",
     "load_ticket_key",
     "new_ticket_id",
+    "offer",
     "peek",
     "public_from_text",
     "public_text",
@@ -106,6 +108,7 @@ _HOMES = {
     "issue": "signature",
     "load_ticket_key": "keys",
     "new_ticket_id": "grant",
+    "offer": "offers",
     "peek": "signature",
     "public_from_text": "keys",
     "public_text": "keys",

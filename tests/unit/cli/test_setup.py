@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from fedtasks import identity, tickets
-from fedtasks.cli.partyfile import with_peer
 from fedtasks.config import load_party
 from fedtasks.errors import ConfigError
+from fedtasks.setup.party_file import with_peer
 from tests.support.command_line import Run
 
 
