@@ -48,6 +48,11 @@ $(FAST_SPARK): $(INSTALLED)
 	@$(BIN)/fedtasks spark prepare || echo "Spark starts at its usual pace."
 	@touch $@
 
+.PHONY: java
+java:
+	@command -v "$${JAVA_HOME:+$$JAVA_HOME/bin/}java" >/dev/null || { echo "Spark and HDFS need Java 17 or newer: put it on \
+	the path, or name it by JAVA_HOME. \`make demo\` and \`make test\` do without." >&2; exit 1; }
+
 .tools/bin/uv: $(UV_PIN)
 	@rm -rf .tools
 	@python3 -m pip install --quiet --target .tools --require-hashes -r $(UV_PIN) || \
@@ -58,8 +63,12 @@ $(FAST_SPARK): $(INSTALLED)
 demo: setup ## Train one model from two parties on this machine; KEEP=1 leaves both Airflows up.
 	@$(BIN)/fedtasks demo $(if $(KEEP),--keep)
 
+.PHONY: demo-cluster
+demo-cluster: java $(FAST_SPARK) ## The demo on a real HDFS and Spark cluster, started on this machine; needs Java.
+	@$(BIN)/python -m tests.support.demo_cluster $(if $(KEEP),--keep)
+
 .PHONY: demo-daily
-demo-daily: $(FAST_SPARK) ## Let a model retrain over five simulated days; takes about ten minutes.
+demo-daily: setup ## Let a model retrain over five simulated days; takes about ten minutes.
 	@$(BIN)/fedtasks demo --daily
 
 .PHONY: test
@@ -68,7 +77,7 @@ test: $(INSTALLED) ## Run all tests but the slow ones, the browser's and those o
 	@$(BIN)/pytest -m $(QUICK) tests/e2e
 
 .PHONY: test-cluster
-test-cluster: $(FAST_SPARK) ## Run the tests on a real HDFS and Spark cluster, started on this machine.
+test-cluster: java $(FAST_SPARK) ## Run the tests on a real HDFS and Spark cluster, started on this machine.
 	@$(BIN)/pytest -m cluster
 
 .PHONY: test-ui

@@ -20,10 +20,7 @@ from fedtasks.errors import FedtasksError
 __all__ = ["COMMANDS", "app"]
 
 COMMANDS: Mapping[str, tuple[str, str]] = {
-    "init": (
-        "setup",
-        "Write `party.yaml`, make all keys, and write the card for the peer. Nothing is ever overwritten.",
-    ),
+    "init": ("setup", "Write `party.yaml`, make all keys and the card for the peer. Nothing is ever overwritten."),
     "identity": ("setup", "This party's certificate and public card."),
     "peer": ("setup", "The other parties."),
     "doctor": ("setup", "Check every key, file and connection, and say what is wrong and who can mend it."),

@@ -10,7 +10,6 @@ import configparser
 import json
 import os
 import secrets
-import sqlite3
 import sys
 import time
 from collections.abc import Mapping
@@ -25,15 +24,8 @@ from fedtasks.errors import AirflowUnreachable, ProcessFailed
 from fedtasks.laptop.ports import free_ports, require_free
 from fedtasks.laptop.process import Process
 
-_INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "JAVA_HOME", "VIRTUAL_ENV", "PYTHONPATH")
-_COMPONENTS: Mapping[str, tuple[str, ...]] = {
-    "api-server": ("api-server", "--workers", "1"),
-    # Their log servers would listen on every interface, and both parties' on the same port.
-    "scheduler": ("scheduler", "--skip-serve-logs"),
-    "dag-processor": ("dag-processor",),
-    "triggerer": ("triggerer", "--skip-serve-logs"),
-}
-_POLL_S = 0.5
+_INHERITED = ("PATH", "PYTHONPATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "JAVA_HOME", "VIRTUAL_ENV")
+_POLL_S = 0.2
 
 
 class LocalAirflow:
@@ -92,11 +84,37 @@ class LocalAirflow:
             "PYTHONUNBUFFERED": "1",
             **(env or {}),
         }
-        self._processes: dict[str, Process] = {}
+        self._logs = self.folder / "logs"
+        self._process: Process | None = None
         self._client = httpx.Client(base_url=self.url, timeout=60.0, trust_env=False)
         self._token = ""
 
     # -------------------------------------------------------------------------------------------------- start and end
+    def configure(self) -> None:
+        """Write what only this Airflow knows into files that only its owner can read; a second start keeps them."""
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        passwords = self.folder / "passwords.json"
+        if not self.password_file.exists():
+            self.password_file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            _write_secret(self.password_file, secrets.token_urlsafe(12) + "\n")
+        _write_secret(passwords, json.dumps({self.user: read_secret(self.password_file)}) + "\n")
+        file = self.folder / "airflow.cfg"
+        kept = configparser.ConfigParser(interpolation=None)
+        kept.read(file)
+        config = configparser.ConfigParser(interpolation=None)
+        config.read_dict(self._settings(passwords))
+        for section, option, value in (
+            ("core", "fernet_key", base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()),
+            ("api", "secret_key", secrets.token_urlsafe(32)),
+            ("api_auth", "jwt_secret", secrets.token_urlsafe(48)),
+        ):
+            config.set(section, option, kept.get(section, option, fallback=value))
+        partial = file.with_suffix(".partial")
+        _write_secret(partial, "")
+        with partial.open("w", encoding="utf-8") as stream:
+            config.write(stream)
+        partial.replace(file)
+
     def start(self) -> None:
         """Configure, migrate, start, and return when everything is healthy.
 
@@ -108,15 +126,12 @@ class LocalAirflow:
             One of its processes ended, or it is not healthy in time; the detail holds the end of the log.
         """
         require_free(self.host, self.port)
-        self._configure()
-        self._migrate()
+        self.configure()
+        argv = [sys.executable, "-m", "fedtasks.airflow.components", str(self._logs)]
+        self._process = Process(argv, log=self._logs / "components.log", env=self._env, cwd=self.folder)
         deadline = time.monotonic() + self._start_timeout_s
         try:
-            for name, arguments in _COMPONENTS.items():
-                environment = {**self._env, **self._lock_patience(name)}
-                process = Process(self._airflow(*arguments), log=self._log(name), env=environment, cwd=self.folder)
-                self._processes[name] = process
-                process.start()
+            self._process.start()
             # The first request to a fresh Execution API builds it, which takes longer than a worker is willing to wait.
             self._wait_for("/execution/health", lambda _: True, deadline)
             self._wait_for("/api/v2/monitor/health", _is_healthy, deadline)
@@ -124,13 +139,16 @@ class LocalAirflow:
             self.stop()
             raise
 
+    def signal_stop(self) -> None:
+        """Ask all of its processes to end and return at once."""
+        if self._process is not None:
+            self._process.signal_stop()
+
     def stop(self) -> None:
         """End all of its processes, whatever they run."""
-        for process in self._processes.values():
-            process.signal_stop()
-        for process in self._processes.values():
-            process.stop()
-        self._processes.clear()
+        if self._process is not None:
+            self._process.stop()
+            self._process = None
 
     def close(self) -> None:
         """Give up the connections of `rest`; nothing can be asked any more."""
@@ -144,8 +162,8 @@ class LocalAirflow:
         ProcessFailed
             Naming the log of the one that ended.
         """
-        for process in self._processes.values():
-            process.require_alive()
+        if self._process is not None:
+            self._process.require_alive()
 
     def __enter__(self) -> Self:
         self.start()
@@ -212,48 +230,6 @@ class LocalAirflow:
             time.sleep(_POLL_S)
 
     # ------------------------------------------------------------------------------------------------------ internals
-    def _airflow(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "airflow", *arguments]
-
-    def _log(self, name: str) -> Path:
-        return self.folder / "logs" / f"{name}.log"
-
-    def _lock_patience(self, component: str) -> dict[str, str]:
-        """Say how long a component waits for SQLite's one writer.
-
-        The api-server writes its audit log on its event loop. When another of its requests holds the lock, both wait
-        for each other until this time is over; whoever asked tries again. The others have no such knot and may wait.
-        """
-        if not self._database.startswith("sqlite"):
-            return {}
-        timeout_s = 2 if component == "api-server" else 30
-        return {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"{self._database}?timeout={timeout_s}"}
-
-    def _configure(self) -> None:
-        """Write what only this Airflow knows into files that only its owner can read; a second start keeps them."""
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        passwords = self.folder / "passwords.json"
-        if not self.password_file.exists():
-            self.password_file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            _write_secret(self.password_file, secrets.token_urlsafe(12) + "\n")
-        _write_secret(passwords, json.dumps({self.user: read_secret(self.password_file)}) + "\n")
-        file = self.folder / "airflow.cfg"
-        kept = configparser.ConfigParser(interpolation=None)
-        kept.read(file)
-        config = configparser.ConfigParser(interpolation=None)
-        config.read_dict(self._settings(passwords))
-        for section, option, value in (
-            ("core", "fernet_key", base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()),
-            ("api", "secret_key", secrets.token_urlsafe(32)),
-            ("api_auth", "jwt_secret", secrets.token_urlsafe(48)),
-        ):
-            config.set(section, option, kept.get(section, option, fallback=value))
-        partial = file.with_suffix(".partial")
-        _write_secret(partial, "")
-        with partial.open("w", encoding="utf-8") as stream:
-            config.write(stream)
-        partial.replace(file)
-
     def _settings(self, passwords: Path) -> dict[str, dict[str, str]]:
         return {
             "core": {
@@ -283,25 +259,13 @@ class LocalAirflow:
                 "min_file_process_interval": "120",
             },
             "logging": {
-                "base_log_folder": str(self.folder / "logs"),
+                "base_log_folder": str(self._logs),
                 "logging_level": "INFO",
                 "file_task_handler_new_folder_permissions": "0o700",
                 "file_task_handler_new_file_permissions": "0o600",
             },
             "usage_data_collection": {"enabled": "False"},
         }
-
-    def _migrate(self) -> None:
-        with Process(
-            self._airflow("db", "migrate"), log=self._log("migrate"), env=self._env, cwd=self.folder
-        ) as migrate:
-            if migrate.wait(self._start_timeout_s) != 0:
-                migrate.require_alive()
-        if self._database.startswith("sqlite"):
-            # Kept in the file: readers and the one writer no longer exclude each other.
-            database = sqlite3.connect(self._database.removeprefix("sqlite:///"))
-            database.execute("PRAGMA journal_mode=WAL")
-            database.close()
 
     def _wait_for(self, path: str, is_good: Any, deadline: float) -> None:
         while True:

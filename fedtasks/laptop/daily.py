@@ -19,6 +19,7 @@ import pandas as pd
 import pyarrow as pa
 from rich.console import Console
 
+from fedtasks.data import partitions
 from fedtasks.data.blocks import TAG, TRAIN, Blocks, split_of
 from fedtasks.data.storage import RunStorage
 from fedtasks.data.tag_files import TagFiles, find_key
@@ -27,7 +28,7 @@ from fedtasks.errors import ProcessFailed
 from fedtasks.laptop import demo, people
 from fedtasks.laptop.party import LocalParty
 from fedtasks.psi.settings import AlignSettings
-from fedtasks.store import ModelRow, RunRow, Store
+from fedtasks.store import ModelRow, RunRow
 
 PIPELINE = "daily_retrain"
 DAYS = tuple(f"2026-11-{day}" for day in range(16, 21))
@@ -58,7 +59,9 @@ class Side:
         folder = self.party.folder / "data" / self.dataset / day
         folder.mkdir(parents=True)
         self.days[day].to_parquet(folder / "part-00000.parquet", index=False)
-        self.party.command("data", "land", self.dataset, day)
+        rows = partitions.land(self.party.party().dataset(self.dataset), day)
+        with self.party.client() as client:
+            client.land_partition(self.dataset, day, rows)
 
     def newest(self, last: str) -> pd.DataFrame:
         """Return the newest row of each person up to a day, by id."""
@@ -92,8 +95,7 @@ def main(folder: Path, *, keep: bool = False) -> None:
         sides = simulate(*sides)
         console.print("[bold]2[/] two gateways and two Airflows start …")
         with console.status("starting"):
-            demo.start(parties, PIPELINE)
-            ticket = demo.grant(bank, shop, (PIPELINE,))
+            ticket = demo.start(parties, (PIPELINE,))
         for warning in demo.warnings(shop, ticket):
             console.print(f"  ⚠ {warning}.")
         live(console, *sides)
@@ -183,7 +185,7 @@ def await_run(console: Console, day: str, bank: Side, shop: Side) -> None:
         raise ProcessFailed(f"run {run.run_id} failed: {run.failure}; logs are below {bank.party.folder}")
     for side in (bank, shop):
         require_done(side.party, run.dag_run_id if side is bank else run.run_id)
-    with opened(bank.party) as store:
+    with bank.party.store() as store:
         last = {row.name: row.value for row in store.metrics.list(run.run_id, "evaluate")}
         champion = store.models.champion(PIPELINE)
     before = f", champion's {last['champion_auc']:.4f}" if "champion_auc" in last else ""
@@ -207,26 +209,20 @@ def require(holds: bool, otherwise: str) -> None:
         raise ProcessFailed(otherwise)
 
 
-def opened(party: LocalParty) -> Store:
-    """Open a party's store; only a demo looks past the gateway."""
-    config = party.party().store
-    return Store.open(config.url, config.password_file, migrate=False)
-
-
 def runs_of(party: LocalParty, day: str) -> list[RunRow]:
     """Return the runs of a day."""
-    with opened(party) as store:
+    with party.store() as store:
         return store.runs.of_partition(PIPELINE, day)
 
 
 # -------------------------------------------------------------------------------------------------------- accounting
 def account(bank: Side, shop: Side, ticket: str) -> dict[str, Any]:
     """Count what must not happen, from both stores, both storages and the rows as they were simulated."""
-    with opened(bank.party) as store:
+    with bank.party.store() as store:
         runs = [run for day in DAYS for run in store.runs.of_partition(PIPELINE, day)]
         versions = {row.version: row for row in store.models.list(PIPELINE)}
         champion = store.models.champion(PIPELINE)
-    with opened(shop.party) as store:
+    with shop.party.store() as store:
         blinded = store.uses.total(ticket)["ids_blinded"]
     if champion is None:
         raise ProcessFailed("no version of the model was published")
@@ -272,7 +268,7 @@ def tags_of(side: Side) -> dict[str, bytes]:
 
 def align_settings(party: LocalParty, run_id: str) -> AlignSettings:
     """Return the settings that a run's rows were cut by."""
-    with opened(party) as store:
+    with party.store() as store:
         run = store.runs.get(run_id)
     if run is None:
         raise ProcessFailed(f"run {run_id} is not in the store of {party.name}")

@@ -3,32 +3,34 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from fedtasks import private
 from fedtasks.config import read_secret
-from fedtasks.data.blocks import Blocks
-from fedtasks.data.storage import RunStorage
-from fedtasks.dataclass_io import build
+from fedtasks.crypto.schemes import Scheme
 from fedtasks.errors import ConfigError, ProcessFailed
+from fedtasks.gateway.tickets import Tickets
+from fedtasks.identity import read_card
 from fedtasks.laptop import people
-from fedtasks.laptop.party import LocalParty
+from fedtasks.laptop.comparison import Comparison, federated, show, train_others
+from fedtasks.laptop.party import Cluster, LocalParty
 from fedtasks.laptop.ports import free_ports
-from fedtasks.wire.v1.run_pb2 import STATE_RUNNING
+from fedtasks.setup.party import add_peer, make_psi_key
+from fedtasks.tickets import offer
+from fedtasks.wire.v1.run_pb2 import STATE_RUNNING, STATE_SUCCEEDED
 from fedtasks.wire.v1.worker_pb2 import GetRunResponse
+
+T = TypeVar("T")
 
 PIPELINE = "train_split_nn"
 PARTITION = "2026-11-21"
@@ -39,7 +41,7 @@ DAGS = Path(__file__).resolve().parents[2] / "dags"
 
 DATASET = """\
   - name: {name}
-    uri: data/{place}
+    uri: {place}
     format: parquet
     id: {id}
     id_type: string
@@ -48,16 +50,30 @@ DATASET = """\
 """
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """One row of the closing table."""
+class Phases:
+    """Says what the demo does next, and how long it took.
 
-    name: str
-    auc: float
-    ks: float
+    Parameters
+    ----------
+    console
+        Where to.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self.seconds: dict[str, float] = {}
+        self._console = console
+
+    @contextmanager
+    def __call__(self, name: str, text: str) -> Iterator[None]:
+        """Tell of a phase while it lasts; `seconds` has its length by `name`."""
+        self._console.print(f"[bold]{len(self.seconds) + 1}[/] {text} …")
+        began = time.monotonic()
+        yield
+        self.seconds[name] = round(time.monotonic() - began, 1)
+        self._console.print(f"    took {self.seconds[name]} s")
 
 
-def main(folder: Path, *, keep: bool = False) -> None:
+def main(folder: Path, *, keep: bool = False, cluster: Cluster | None = None) -> None:
     """Run the demo.
 
     Parameters
@@ -66,6 +82,8 @@ def main(folder: Path, *, keep: bool = False) -> None:
         Everything it makes goes here; what an earlier demo left is removed.
     keep
         Leave both Airflows up at the end and print their addresses until interrupted.
+    cluster
+        Where both parties keep their data and run their jobs; by default on this machine.
 
     Raises
     ------
@@ -73,26 +91,29 @@ def main(folder: Path, *, keep: bool = False) -> None:
         1 when the run failed or the federated model is not better than the bank's own.
     """
     console = Console(stderr=False, highlight=False)
-    began = time.monotonic()
-    with stage(folder, console) as parties:
+    began, phase = time.monotonic(), Phases(console)
+    with stage(folder, console, cluster) as parties, ThreadPoolExecutor(1) as beside:
         bank, shop = parties
-        console.print("[bold]1[/] keys, tickets and data of a bank and a shop …")
-        introduce(bank, shop)
-        console.print("[bold]2[/] two gateways and two Airflows start …")
-        with console.status("starting"):
-            start(parties)
-            ticket = grant(bank, shop)
-        console.print(
-            f"[bold]3[/] the shop granted ticket {ticket}; the bank triggers its DAG, the shop's starts by itself"
-        )
+        with phase("setup", "keys and data of a bank and a shop"):
+            introduce(bank, shop)
+        with phase("start", "two gateways and two Airflows start, and the shop grants a ticket"):
+            ticket = start(parties)
+        console.print(f"    ticket {ticket}")
         for warning in warnings(shop, ticket):
-            console.print(f"  ⚠ {warning}.")
-        bank.trigger(PIPELINE, DAG_RUN, conf(PARTITION))
-        run_id = follow(bank, shop, console)
-        console.print("[bold]4[/] the bank alone and both pooled, for comparison …")
-        with console.status("training"):
-            rows = compare(bank, shop, run_id)
-        result = {**summary(bank, run_id, rows), "wall_s": round(time.monotonic() - began, 1), "run_id": run_id}
+            console.print(f"    ⚠ {warning}.")
+        with phase("run", "the bank triggers its DAG, the shop's starts by itself"):
+            bank.trigger(PIPELINE, DAG_RUN, conf(PARTITION))
+            run, others = follow(bank, shop, console, lambda run: beside.submit(train_others, bank, shop, run))
+        with phase("comparison", "the bank alone and both pooled, for comparison"):
+            alone, pooled = others.result()
+        rows = (alone, federated(run), pooled)
+        result = {
+            **summary(run, rows),
+            "wall_s": round(time.monotonic() - began, 1),
+            "run_id": run.run.run_id,
+            "engine": "duckdb" if bank.party().spark is None else "spark",
+            "seconds": {**phase.seconds, **step_seconds(run)},
+        }
         show(console, result, rows)
         print(json.dumps(result), flush=True)
         if keep:
@@ -102,9 +123,9 @@ def main(folder: Path, *, keep: bool = False) -> None:
 
 
 @contextmanager
-def stage(folder: Path, console: Console) -> Iterator[tuple[LocalParty, LocalParty]]:
+def stage(folder: Path, console: Console, cluster: Cluster | None = None) -> Iterator[tuple[LocalParty, LocalParty]]:
     """Lay out two parties and stop them in the end; if a process fails on the way, say so and exit with code 1."""
-    parties = prepare(folder)
+    parties = prepare(folder, cluster=cluster)
     try:
         yield parties
     except ProcessFailed as error:
@@ -115,7 +136,9 @@ def stage(folder: Path, console: Console) -> Iterator[tuple[LocalParty, LocalPar
 
 
 # ------------------------------------------------------------------------------------------------------- preparation
-def prepare(folder: Path, *, dags: tuple[Path, Path] = (DAGS, DAGS)) -> tuple[LocalParty, LocalParty]:
+def prepare(
+    folder: Path, *, dags: tuple[Path, Path] = (DAGS, DAGS), cluster: Cluster | None = None
+) -> tuple[LocalParty, LocalParty]:
     """Lay out two parties; ports are free ones, and what this process makes is private from now on.
 
     Raises
@@ -132,29 +155,29 @@ def prepare(folder: Path, *, dags: tuple[Path, Path] = (DAGS, DAGS)) -> tuple[Lo
     folder.chmod(0o700)
     (folder / MARK).touch()
     ports = free_ports(3)
-    bank = LocalParty(folder / "bank", "bank", "127.0.0.1", ports[0], f"127.0.0.1:{ports[1]}", dags[0])
+    bank = LocalParty(folder / "bank", "bank", "127.0.0.1", ports[0], f"127.0.0.1:{ports[1]}", dags[0], cluster=cluster)
     # The shop has no inbound port: it dials, and everything flows both ways.
-    shop = LocalParty(folder / "shop", "shop", "127.0.0.2", ports[2], None, dags[1])
+    shop = LocalParty(folder / "shop", "shop", "127.0.0.2", ports[2], None, dags[1], cluster=cluster)
     return bank, shop
 
 
 def introduce(bank: LocalParty, shop: LocalParty) -> None:
     """Make both parties' keys and data, and let each know the other."""
     acquaint(bank, shop, "loans.parquet", "customers.parquet")
-    people.write(people.load(), bank.folder / "data" / "loans.parquet", shop.folder / "data" / "customers.parquet")
+    people.write(people.load(), bank.party().dataset("loans").uri, shop.party().dataset("customers").uri)
 
 
 def acquaint(bank: LocalParty, shop: LocalParty, loans: str, customers: str) -> None:
-    """Make both parties' keys, declare where their data is below `data`, and let each know the other."""
-    bank.init(declare("loans", loans, people.BANK_FEATURES, label=True))
-    shop.init(declare("customers", customers, people.SHOP_FEATURES, label=False))
-    bank.command("peer", "add", str(shop.folder / "shop.card.yaml"), "--yes")
-    shop.command("peer", "add", str(bank.folder / "bank.card.yaml"), "--yes")
-    shop.command("psi", "keygen")
+    """Make both parties' keys, declare where their data is in their folders, and let each know the other."""
+    ours = bank.init(declare("loans", f"{bank.data}/{loans}", people.BANK_FEATURES, label=True))
+    theirs = shop.init(declare("customers", f"{shop.data}/{customers}", people.SHOP_FEATURES, label=False))
+    add_peer(bank.file, read_card(theirs.card))
+    add_peer(shop.file, read_card(ours.card))
+    make_psi_key(shop.file, Scheme.BLIND_RSA)
 
 
 def declare(name: str, place: str, features: Mapping[str, str], *, label: bool) -> str:
-    """Write a dataset as party.yaml has it; `place` is its file or folder below `data`."""
+    """Write a dataset as party.yaml has it; `place` is its file or folder."""
     return DATASET.format(
         name=name,
         place=place,
@@ -164,20 +187,33 @@ def declare(name: str, place: str, features: Mapping[str, str], *, label: bool) 
     )
 
 
-def start(parties: tuple[LocalParty, LocalParty], pipeline: str = PIPELINE) -> None:
-    """Start gateways and Airflows, both parties at once, and unpause a pipeline."""
+def start(parties: tuple[LocalParty, LocalParty], pipelines: Sequence[str] = (PIPELINE,)) -> str:
+    """Start gateways and Airflows of both parties at once, and let the shop grant a ticket meanwhile.
 
-    def one(party: LocalParty) -> None:
+    Parameters
+    ----------
+    parties
+        The bank and the shop.
+    pipelines
+        What the ticket allows; the first is there, on both sides, when this returns.
+
+    Returns
+    -------
+    str
+        The ticket's id.
+    """
+
+    def airflow(party: LocalParty) -> None:
         party.airflow.start()
-        party.start_gateway()
-        party.airflow.wait_for_dag(pipeline)
-        party.unpause(pipeline)
+        party.airflow.wait_for_dag(pipelines[0])
 
-    with ThreadPoolExecutor(len(parties)) as pool:
-        list(pool.map(one, parties))
-    wait_for(
-        lambda: all(status.connected for status in parties[0].client().peers().peers), 60, "the gateways to connect"
-    )
+    with ThreadPoolExecutor(2 * len(parties)) as pool:
+        airflows = [pool.submit(airflow, party) for party in parties]
+        list(pool.map(LocalParty.start_gateway, parties))
+        ticket = grant(*parties, pipelines)
+        for one in airflows:
+            one.result()
+    return ticket
 
 
 def stop(parties: tuple[LocalParty, LocalParty]) -> None:
@@ -188,27 +224,34 @@ def stop(parties: tuple[LocalParty, LocalParty]) -> None:
 
 def grant(bank: LocalParty, shop: LocalParty, pipelines: Sequence[str] = (PIPELINE,)) -> str:
     """The shop grants a ticket; the gateways carry it over; the bank accepts; the acceptance returns."""
-    shop.command(
-        *("ticket", "issue", "--to", "bank", "--dataset", "customers", "--role", "leader"),
-        *(word for name in pipelines for word in ("--pipeline", name)),
-        *("--days", "30", "--runs", "20", "--min-intersection", "100", "--label-protection", "none"),
+    offered = offer(
+        shop.party(),
+        to=bank.name,
+        dataset="customers",
+        roles=("leader",),
+        pipelines=pipelines,
+        now_s=int(time.time()),
+        bounds={"limits.runs": 20, "floor.min_intersection": 100, "floor.label_protection": "none"},
     )
+    ticket = offered.ticket_id
+    with bank.store() as ours, shop.store() as theirs:
+        Tickets.of(shop.party(), theirs).issue(offered)
+        wait_for(lambda: ours.tickets.get(ticket) is not None, 60, "the ticket to arrive at the bank")
+        Tickets.of(bank.party(), ours).accept(ticket)
 
-    def listed(party: LocalParty) -> list[dict[str, Any]]:
-        rows: list[dict[str, Any]] = json.loads(party.command("ticket", "list", "--json"))
-        return rows
+        def is_accepted() -> bool:
+            row = theirs.tickets.get(ticket)
+            return row is not None and row.acceptance is not None
 
-    wait_for(lambda: bool(listed(bank)), 30, "the ticket to arrive at the bank")
-    ticket_id = str(listed(bank)[0]["ticket_id"])
-    bank.command("ticket", "accept", ticket_id)
-    wait_for(lambda: listed(shop)[0]["state"] == "accepted", 30, "the acceptance to return to the shop")
-    return ticket_id
+        wait_for(is_accepted, 60, "the acceptance to return to the shop")
+    return ticket
 
 
-def warnings(party: LocalParty, ticket: str) -> list[str]:
+def warnings(party: LocalParty, ticket: str) -> Sequence[str]:
     """Return what a ticket lets be done that whoever signs it should know."""
-    found: list[str] = json.loads(party.command("ticket", "show", ticket, "--json"))["warnings"]
-    return found
+    with party.store() as store:
+        known = Tickets.of(party.party(), store)
+        return known.read(known.find(ticket)).warnings
 
 
 def conf(partition: str, **steps: Mapping[str, Any]) -> dict[str, Any]:
@@ -225,34 +268,67 @@ def wait_for(condition: Any, timeout_s: float, what: str) -> None:
     while not condition():
         if time.monotonic() > deadline:
             raise ProcessFailed(f"waited {timeout_s:.0f} s in vain for {what}")
-        time.sleep(0.5)
+        time.sleep(0.2)
 
 
 # ---------------------------------------------------------------------------------------------------------- watching
-def follow(bank: LocalParty, shop: LocalParty, console: Console) -> str:
-    """Show how the run goes until both DAG runs have ended; return the run id."""
-    shown = ""
+def follow(
+    bank: LocalParty, shop: LocalParty, console: Console, when_training: Callable[[GetRunResponse], T]
+) -> tuple[GetRunResponse, T]:
+    """Show how the run goes until both DAG runs have ended.
+
+    Parameters
+    ----------
+    bank, shop
+        Whose run it is.
+    console
+        Where it is shown.
+    when_training
+        Called once, as soon as both halves train.
+
+    Returns
+    -------
+    (GetRunResponse, T)
+        The run as the bank's gateway knows it, and what `when_training` has returned.
+    """
+    shown, run, begun = "", None, None
     with bank.client() as client, Live(console=console, refresh_per_second=4, transient=True) as live:
         while True:
             dag_run = bank.dag_run(PIPELINE, DAG_RUN)
             note = str(dag_run.get("note") or dag_run["state"])
             runs = client.list_runs(1).runs
-            progress = progress_of(client.get_run(run_id=runs[0].run_id)) if runs else ""
-            live.update(Text(f"    {note} {progress}"))
+            run = client.get_run(run_id=runs[0].run_id) if runs else None
+            if run is not None and begun is None and trains(run):
+                begun = when_training(run)
+            live.update(Text(f"    {note} {progress_of(run) if run is not None else ''}"))
             if note != shown:
                 console.print(Text(f"    {note}"), soft_wrap=True)
                 shown = note
             if dag_run["state"] in ("success", "failed"):
                 break
             time.sleep(0.5)
-    if dag_run["state"] == "failed":
+    if dag_run["state"] == "failed" or run is None:
         raise ProcessFailed(f"the bank's DAG run failed: {note}; logs are below {bank.folder}")
-    run_id = str(runs[0].run_id)
+    run_id = run.run.run_id
     wait_for(lambda: shop.dag_run(PIPELINE, run_id)["state"] == "success", 60, "the shop's DAG run to succeed")
     for dag_run in (bank.dag_run(PIPELINE, DAG_RUN), shop.dag_run(PIPELINE, run_id)):
         if run_id not in str(dag_run["note"]):
             raise ProcessFailed(f"DAG run {dag_run['dag_run_id']} does not show the run id {run_id}")
-    return run_id
+    return run, begun if begun is not None else when_training(run)
+
+
+def trains(run: GetRunResponse) -> bool:
+    """Return whether the halves exchange gradients, or have: rows and initial weights are there on both sides."""
+    return any(half.task == "train" and half.progress_json not in ("", "{}") for half in run.own)
+
+
+def step_seconds(run: GetRunResponse) -> dict[str, float]:
+    """Return how long this side's half of each step has worked."""
+    return {
+        half.task: round((half.since_ms - half.started_ms) / 1000, 1)
+        for half in run.own
+        if half.state == STATE_SUCCEEDED and half.started_ms
+    }
 
 
 def progress_of(answer: GetRunResponse) -> str:
@@ -264,73 +340,19 @@ def progress_of(answer: GetRunResponse) -> str:
     return ""
 
 
-def compare(bank: LocalParty, shop: LocalParty, run_id: str) -> list[Comparison]:
-    """Train the bank alone and both pooled on the very rows of the run; only a demo may see both sides."""
-    with stderr_to(bank.folder.parent / "compare.log"):
-        from fedtasks.models.evaluation import evaluate
-        from fedtasks.models.split_nn.joint import train_alone, train_pooled
-        from fedtasks.models.split_nn.settings import TrainSettings
-        from fedtasks.models.versions import private_seed
-
-    with bank.client() as client:
-        answer = client.get_run(run_id=run_id)
-    settings = build(TrainSettings, json.loads(answer.run.config_json)["steps"]["train"])
-    storages = [RunStorage(party.party().storage, run_id) for party in (bank, shop)]
-    ours, theirs = (Blocks.open(storage).table() for storage in storages)
-    # The same initial weights too: what is left between federated and pooled is the exchange.
-    seeds = (private_seed(storages[0], "train"), private_seed(storages[1], "train"))
-    federated = {metric.name: metric.value for metric in answer.metrics if metric.task == "evaluate"}
-    rows = []
-    for name, fitted in (
-        ("bank alone", train_alone(ours, settings, seed=seeds[0])),
-        ("pooled", train_pooled(ours, theirs, settings, seeds=seeds)),
-    ):
-        figures = evaluate(fitted.labels, fitted.scores)
-        rows.append(Comparison(name, figures["auc"], figures["ks"]))
-    rows.insert(1, Comparison("federated", federated["auc"], federated["ks"]))
-    return rows
-
-
-@contextmanager
-def stderr_to(path: Path) -> Iterator[None]:
-    """Send what native code writes to stderr into a file: TensorFlow greets there, whatever it is told."""
-    terminal = os.dup(2)
-    try:
-        with path.open("ab") as file:
-            os.dup2(file.fileno(), 2)
-            yield
-    finally:
-        os.dup2(terminal, 2)
-        os.close(terminal)
-
-
-def summary(bank: LocalParty, run_id: str, rows: list[Comparison]) -> dict[str, Any]:
+def summary(run: GetRunResponse, rows: tuple[Comparison, Comparison, Comparison]) -> dict[str, Any]:
     """Collect the figures of the closing JSON object."""
-    with bank.client() as client:
-        answer = client.get_run(run_id=run_id)
-    outcomes = {half.task: json.loads(half.outcome_json or "{}") for half in answer.own}
-    alone, federated, pooled = rows
+    outcomes = {half.task: json.loads(half.outcome_json or "{}") for half in run.own}
+    alone, both, pooled = rows
     return {
         "auc_alone": round(alone.auc, 4),
-        "auc_federated": round(federated.auc, 4),
+        "auc_federated": round(both.auc, 4),
         "auc_pooled": round(pooled.auc, 4),
-        "ks_federated": round(federated.ks, 4),
+        "ks_federated": round(both.ks, 4),
         "rows_shared": outcomes["psi"]["counts"]["people_shared"],
-        "bytes_sent": answer.bytes_sent,
-        "bytes_received": answer.bytes_received,
+        "bytes_sent": run.bytes_sent,
+        "bytes_received": run.bytes_received,
     }
-
-
-def show(console: Console, result: Mapping[str, Any], rows: list[Comparison]) -> None:
-    """Print the closing table."""
-    table = Table(title=f"Will a loan go bad? Test rows of run {result['run_id']}")
-    for column in ("model", "AUC", "KS"):
-        table.add_column(column, justify="left" if column == "model" else "right")
-    for row in rows:
-        table.add_row(row.name, f"{row.auc:.4f}", f"{row.ks:.4f}")
-    console.print(table)
-    sent, received = result["bytes_sent"] / 1e6, result["bytes_received"] / 1e6
-    console.print(f"people shared {result['rows_shared']:,} · bank sent {sent:.1f} MB, received {received:.1f} MB")
 
 
 def hold(parties: tuple[LocalParty, LocalParty], console: Console) -> None:

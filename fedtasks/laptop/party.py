@@ -15,6 +15,26 @@ from fedtasks.errors import GatewayUnreachable, ProcessFailed
 from fedtasks.laptop.airflow import LocalAirflow
 from fedtasks.laptop.process import Process
 from fedtasks.link.client import GatewayClient
+from fedtasks.setup.party import Founded, found
+from fedtasks.store import Store
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A cluster on which a party keeps its data and runs its jobs, instead of on this machine.
+
+    Parameters
+    ----------
+    namenode, web
+        HDFS: the NameNode's address and its http address, ``host:port``. Each party is a user there, with a home.
+    master, conf
+        Spark's master, and further settings of Spark.
+    """
+
+    namenode: str
+    web: str
+    master: str
+    conf: Mapping[str, str]
 
 
 @dataclass
@@ -37,6 +57,8 @@ class LocalParty:
         Folder of DAG files.
     environment
         Added to the environment of its processes.
+    cluster
+        Where its data and its jobs are, if not on this machine.
     """
 
     folder: Path
@@ -46,6 +68,7 @@ class LocalParty:
     listen: str | None
     dags: Path
     environment: Mapping[str, str] = field(default_factory=dict)
+    cluster: Cluster | None = None
     gateway: Process | None = None
 
     def __post_init__(self) -> None:
@@ -68,20 +91,30 @@ class LocalParty:
         """Load its party.yaml."""
         return load_party(self.file)
 
-    def init(self, datasets: str) -> None:
-        """Make keys and party.yaml, and declare `datasets` (YAML text of the list's items)."""
-        arguments = ["--folder", str(self.folder)]
-        arguments += ["--airflow-url", self.airflow.url, "--airflow-user", self.airflow.user]
-        arguments += ["--airflow-password-file", str(self.airflow.password_file)]
-        if self.listen is not None:
-            arguments += ["--listen", self.listen]
-        self.command("init", self.name, *arguments, with_party=False)
+    @property
+    def data(self) -> str:
+        """The folder of its datasets, as party.yaml names it."""
+        return "data" if self.cluster is None else f"hdfs://{self.cluster.namenode}/{self.name}/data"
+
+    def init(self, datasets: str) -> Founded:
+        """Make keys, card and party.yaml, and declare `datasets` (YAML text of the list's items)."""
+        made = found(
+            self.name,
+            self.folder,
+            listen=self.listen,
+            airflow_url=self.airflow.url,
+            airflow_user=self.airflow.user,
+            airflow_password_file=str(self.airflow.password_file),
+        )
         text = self.file.read_text(encoding="utf-8").replace("datasets: []", f"datasets:\n{datasets}")
+        if self.cluster is not None:
+            text = on_cluster(text, self.name, self.cluster)
         self.file.write_text(text, encoding="utf-8")
         self.party()
+        return made
 
-    def command(self, *arguments: str, with_party: bool = True) -> str:
-        """Run the command line of this party and return what it printed.
+    def command(self, *arguments: str) -> str:
+        """Run the command line of this party, as a person would, and return what it printed.
 
         Raises
         ------
@@ -89,9 +122,7 @@ class LocalParty:
             With what it printed when it failed.
         """
         argv = [sys.executable, "-m", "fedtasks.cli", *arguments]
-        environment = {**os.environ, **self.environment}
-        if with_party:
-            environment["FEDTASKS_PARTY"] = str(self.file)
+        environment = {**os.environ, **self.environment, "FEDTASKS_PARTY": str(self.file)}
         done = subprocess.run(argv, capture_output=True, text=True, env=environment, check=False, timeout=120)
         if done.returncode != 0:
             raise ProcessFailed(f"`fedtasks {' '.join(arguments)}` of {self.name}: {done.stdout}{done.stderr}")
@@ -120,11 +151,17 @@ class LocalParty:
         """Return a client of its gateway."""
         return GatewayClient.of(self.party())
 
+    def store(self) -> Store:
+        """Open the store of its gateway, as its command line does."""
+        config = self.party().store
+        return Store.open(config.url, config.password_file)
+
     def stop(self) -> None:
         """Stop everything that was started, for good."""
+        self.airflow.signal_stop()
+        self.stop_gateway()
         self.airflow.stop()
         self.airflow.close()
-        self.stop_gateway()
 
     # ------------------------------------------------------------------------------------------------------- Airflow
     def trigger(
@@ -153,3 +190,13 @@ class LocalParty:
         """Let this party's Airflow run at most so many tasks at once."""
         body = {"pool": "default_pool", "slots": slots, "include_deferred": False}
         self.airflow.rest("PATCH", "/api/v2/pools/default_pool", body, update_mask="slots")
+
+
+def on_cluster(text: str, name: str, cluster: Cluster) -> str:
+    """Return party.yaml with the lines that move a party's files and jobs to a cluster."""
+    conf = "".join(f'    {key}: "{value}"\n' for key, value in cluster.conf.items())
+    return (
+        text.replace("storage: storage\n", f"storage: hdfs://{cluster.namenode}/{name}\n")
+        + f"\nhdfs:\n  web: {cluster.web}\n  user: {name}\n"
+        + f"\nspark:\n  master: {cluster.master}\n  driver_memory: 512m\n  conf:\n{conf}"
+    )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
+
+from fedtasks.data.storage import filesystem
 
 LABEL = "Status"
 POSITIVE = "bad"
@@ -64,11 +65,13 @@ def load(seed: int = 7) -> People:
     )
 
 
-def write(people: People, bank: Path, shop: Path) -> None:
-    """Write both tables as Parquet."""
-    for frame, path in ((people.bank, bank), (people.shop, shop)):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        frame.to_parquet(path, index=False)
+def write(people: People, bank: str, shop: str) -> None:
+    """Write both tables as Parquet, each to its URI."""
+    for frame, uri in ((people.bank, bank), (people.shop, shop)):
+        fs, path = filesystem(uri)
+        fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+        with fs.open(path, "wb") as file:
+            frame.to_parquet(file, index=False)
 
 
 def _shuffled(frame: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:

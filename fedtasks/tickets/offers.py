@@ -7,6 +7,8 @@ from typing import Any
 
 from fedtasks.clock import DAY_S
 from fedtasks.config import Party
+from fedtasks.dataclass_io import shown
+from fedtasks.errors import ConfigError
 from fedtasks.tickets.clauses import Group, clauses
 from fedtasks.tickets.grant import DatasetScope, Grant, new_ticket_id
 
@@ -48,12 +50,14 @@ def offer(
     Raises
     ------
     PeerUnknown, ConfigError
-        Peer or dataset are not in party.yaml, or a bound cannot be.
+        Peer or dataset are not in party.yaml, or there is no such clause or bound.
     """
     peer, declared = party.peer(to), party.dataset(dataset)
     said: dict[str, dict[str, Any]] = {group.value: {} for group in Group}
     for name, bound in (bounds or {}).items():
-        clause = clauses()[name]
+        clause = clauses().get(name)
+        if clause is None:
+            raise ConfigError(f"no clause is called `{shown(name)}`", field="bounds")
         said[clause.group.value][clause.field] = bound
     return Grant(
         ticket_id=new_ticket_id(),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fedtasks.laptop.demo import DAGS, PIPELINE, grant, introduce, prepare, start, stop, wait_for
+from fedtasks.laptop.demo import DAGS, PIPELINE, introduce, prepare, start, stop, wait_for
 from tests.support.proxy import Proxy
 from tests.support.two_airflows import BROKEN, MISSING, NIGHTLY, PREDICT, TREES, World, running
 
@@ -48,8 +48,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     file = shop.file
     file.write_text(file.read_text().replace(bank.listen, proxy.address))
     try:
-        start((bank, shop))
-        grant(bank, shop, (PIPELINE, NIGHTLY, MISSING, BROKEN, TREES, PREDICT))
+        start((bank, shop), (PIPELINE, NIGHTLY, MISSING, BROKEN, TREES, PREDICT))
         yield World(bank, shop, proxy)
     finally:
         stop((bank, shop))

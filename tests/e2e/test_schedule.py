@@ -49,8 +49,7 @@ def parties(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parties]:
     with bank.file.open("a") as file:
         file.write(f"schedules: [{LANDED}, {NIGHTLY}]\n")
     try:
-        demo.start((bank, shop), LANDED)
-        demo.grant(bank, shop, (LANDED, NIGHTLY))
+        demo.start((bank, shop), (LANDED, NIGHTLY))
         yield bank, shop
     finally:
         demo.stop((bank, shop))

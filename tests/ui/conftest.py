@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import Browser, sync_playwright
 
 from fedtasks.config import read_secret
-from fedtasks.laptop.demo import grant, introduce, prepare, start, stop
+from fedtasks.laptop.demo import introduce, prepare, start, stop
 from fedtasks.store import Store
 from tests.support.browser import Visitor, World, open_store
 from tests.support.ui_seed import see_peer, seed
@@ -37,8 +37,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     parties = bank, shop = prepare(tmp_path_factory.mktemp("parties") / "two")
     introduce(bank, shop)
     try:
-        start(parties)
-        yield World(bank, shop, grant(bank, shop))
+        yield World(bank, shop, start(parties))
     finally:
         stop(parties)
 

@@ -19,9 +19,8 @@ from fedtasks import tickets
 from fedtasks.dataclass_io import to_plain
 from fedtasks.errors import DataCorrupt, TicketExhausted
 from fedtasks.reports.runs import run_report
-from fedtasks.store import Charged, DisclosureRow, Store, TicketRow
+from fedtasks.store import Charged, DisclosureRow, Store, TicketRow, migration
 from fedtasks.store import engine as database_engine
-from fedtasks.store import migration
 from fedtasks.store.schema import REVISION, metadata
 from tests.support.stores import TICKET, Database, opened, run_row
 

@@ -26,7 +26,7 @@ def read(airflow: LocalAirflow) -> configparser.ConfigParser:
 
 def test_local_airflow_files_are_for_their_owner_only(tmp_path: Path) -> None:
     airflow = make(tmp_path)
-    airflow._configure()
+    airflow.configure()
     files = [path for path in airflow.folder.rglob("*") if path.is_file()]
     assert {path.name for path in files} == {"airflow.cfg", "password", "passwords.json"}
     assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
@@ -35,9 +35,9 @@ def test_local_airflow_files_are_for_their_owner_only(tmp_path: Path) -> None:
 
 def test_local_airflow_second_start_keeps_secrets(tmp_path: Path) -> None:
     airflow = make(tmp_path)
-    airflow._configure()
+    airflow.configure()
     first, password = read(airflow), airflow.password_file.read_text()
-    airflow._configure()
+    airflow.configure()
     second = read(airflow)
     for section, option in (("core", "fernet_key"), ("api", "secret_key"), ("api_auth", "jwt_secret")):
         assert second.get(section, option) == first.get(section, option)
@@ -47,7 +47,7 @@ def test_local_airflow_second_start_keeps_secrets(tmp_path: Path) -> None:
 def test_local_airflows_share_no_secret(tmp_path: Path) -> None:
     two = [make(tmp_path / name) for name in ("bank", "shop")]
     for airflow in two:
-        airflow._configure()
+        airflow.configure()
     secrets = [{read(airflow).get("core", "fernet_key"), airflow.password_file.read_text()} for airflow in two]
     assert not secrets[0] & secrets[1]
 
@@ -58,7 +58,7 @@ def test_local_airflow_takes_a_given_password(tmp_path: Path) -> None:
     given.touch(0o600)
     given.write_text("correct horse\n")
     airflow = make(tmp_path, password_file=given)
-    airflow._configure()
+    airflow.configure()
     assert json.loads((airflow.folder / "passwords.json").read_text()) == {"admin": "correct horse"}
 
 
@@ -81,6 +81,6 @@ def test_local_airflow_on_a_taken_port_is_refused_before_anything_is_made(tmp_pa
 
 def test_local_airflow_that_does_not_run_is_unreachable(tmp_path: Path) -> None:
     airflow = make(tmp_path)
-    airflow._configure()
+    airflow.configure()
     with pytest.raises(AirflowUnreachable, match="ConnectError"):
         airflow.rest("GET", "/api/v2/dags")

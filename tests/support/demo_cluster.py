@@ -1,0 +1,40 @@
+"""`make demo-cluster`: the demo, both parties' data and jobs on a real HDFS and a real Spark cluster of this machine.
+
+Both clusters are started for it, and end with it.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+from fedtasks.laptop import demo
+from fedtasks.laptop.party import Cluster
+from tests.support.hdfs import HdfsCluster
+from tests.support.jars import java
+from tests.support.spark_cluster import SparkCluster
+
+PARTIES = ("bank", "shop")
+
+
+def main(folder: Path, *, keep: bool) -> None:
+    """Start the clusters, give each party a home there, and run the demo."""
+    try:
+        java()
+    except RuntimeError as error:
+        raise SystemExit(str(error)) from error
+    print("HDFS and Spark start …", flush=True)
+    with (
+        tempfile.TemporaryDirectory(prefix="fedtasks-cluster-") as place,
+        HdfsCluster(Path(place) / "hdfs") as hdfs,
+        SparkCluster(Path(place) / "spark") as spark,
+    ):
+        for name in PARTIES:
+            hdfs.home(name)
+        cluster = Cluster(f"127.0.0.1:{hdfs.port}", hdfs.web, spark.master, spark.conf)
+        demo.main(folder, keep=keep, cluster=cluster)
+
+
+if __name__ == "__main__":
+    main(Path(".demo"), keep="--keep" in sys.argv[1:])
