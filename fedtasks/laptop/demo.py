@@ -306,7 +306,7 @@ def follow(
                 shown = note
             if dag_run["state"] in ("success", "failed"):
                 break
-            time.sleep(0.5)
+            time.sleep(1)  # each look costs Airflow, on the same cores as the run
     if dag_run["state"] == "failed" or run is None:
         raise ProcessFailed(f"the bank's DAG run failed: {note}; logs are below {bank.folder}")
     run_id = run.run.run_id

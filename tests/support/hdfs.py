@@ -115,7 +115,7 @@ class HdfsCluster:
             self._daemons[daemon] = subprocess.Popen(command(self._java(daemon), grace_s=5), stdout=log, stderr=log)
 
     def _wait(self, ready: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 240
         while not ready():
             ended = [name for name, daemon in self._daemons.items() if daemon.poll() is not None]
             if ended or time.monotonic() > deadline:

@@ -101,7 +101,7 @@ class SparkCluster:
             self._daemons.append(subprocess.Popen(argv, stdout=log, stderr=log, env=environment))
 
     def _wait(self) -> None:
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 240
         while True:
             try:
                 if self._state()["aliveworkers"] == 2:
