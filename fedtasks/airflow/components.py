@@ -15,6 +15,7 @@ import signal
 import sqlite3
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
@@ -68,7 +69,8 @@ def main(folder: Path) -> int:
         nonlocal is_told
         is_told = True
         for pid in children:
-            os.kill(pid, signal.SIGTERM)
+            with suppress(ProcessLookupError):  # it has ended just now
+                os.kill(pid, signal.SIGTERM)
 
     # Nothing is told to end before all have begun, else one would be missed.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})

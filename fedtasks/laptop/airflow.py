@@ -24,6 +24,7 @@ from fedtasks.errors import AirflowUnreachable, ProcessFailed
 from fedtasks.laptop.ports import free_ports, require_free
 from fedtasks.laptop.process import Process
 
+# PYTHONPATH too: its processes run the code of whoever starts it.
 _INHERITED = ("PATH", "PYTHONPATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "JAVA_HOME", "VIRTUAL_ENV")
 _POLL_S = 0.2
 
