@@ -12,6 +12,8 @@ comma := ,
 QUICK := "not slow and not cluster and not ui and not security"
 # Tests that other targets run, and what they import.
 OTHERS := $(addprefix --ignore=tests/,benchmarks cluster security ui)
+NEEDS_JAVA = command -v "$${JAVA_HOME:+$$JAVA_HOME/bin/}java" >/dev/null || { echo "Spark and HDFS need Java 17 or newer, on \
+	the path or named by JAVA_HOME; \`make demo\` and \`make test\` do without." >&2; exit 1; }
 # The browser that the tests of the pages drive.
 CHROMIUM := /usr/bin/chromium
 # What installs everything else is pinned, and its download compared with a hash.
@@ -44,14 +46,10 @@ $(CHROMIUM):
 	@apt-get update -qq && apt-get install -qq -y chromium >/dev/null
 
 $(FAST_SPARK): $(INSTALLED)
+	@$(NEEDS_JAVA)
 	@echo "Preparing a faster start of Spark, which takes about a minute …"
 	@$(BIN)/fedtasks spark prepare || echo "Spark starts at its usual pace."
 	@touch $@
-
-.PHONY: java
-java:
-	@command -v "$${JAVA_HOME:+$$JAVA_HOME/bin/}java" >/dev/null || { echo "Spark and HDFS need Java 17 or newer: put it on \
-	the path, or name it by JAVA_HOME. \`make demo\` and \`make test\` do without." >&2; exit 1; }
 
 .tools/bin/uv: $(UV_PIN)
 	@rm -rf .tools
@@ -64,7 +62,8 @@ demo: setup ## Train one model from two parties on this machine; KEEP=1 leaves b
 	@$(BIN)/fedtasks demo $(if $(KEEP),--keep)
 
 .PHONY: demo-cluster
-demo-cluster: java $(FAST_SPARK) ## The demo on a real HDFS and Spark cluster, started on this machine; needs Java.
+demo-cluster: $(FAST_SPARK) ## The demo on a real HDFS and Spark cluster, started on this machine; needs Java.
+	@$(NEEDS_JAVA)
 	@$(BIN)/python -m tests.support.demo_cluster $(if $(KEEP),--keep)
 
 .PHONY: demo-daily
@@ -77,7 +76,8 @@ test: $(INSTALLED) ## Run all tests but the slow ones, the browser's and those o
 	@$(BIN)/pytest -m $(QUICK) tests/e2e
 
 .PHONY: test-cluster
-test-cluster: java $(FAST_SPARK) ## Run the tests on a real HDFS and Spark cluster, started on this machine.
+test-cluster: $(FAST_SPARK) ## Run the tests on a real HDFS and Spark cluster, started on this machine.
+	@$(NEEDS_JAVA)
 	@$(BIN)/pytest -m cluster
 
 .PHONY: test-ui
