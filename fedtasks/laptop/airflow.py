@@ -67,7 +67,7 @@ class LocalAirflow:
         password_file: Path | None = None,
         database: str | None = None,
         env: Mapping[str, str] | None = None,
-        start_timeout_s: float = 180.0,
+        start_timeout_s: float = 300.0,
     ) -> None:
         self.folder = folder.absolute()
         self.dags = dags.absolute()
