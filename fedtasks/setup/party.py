@@ -178,9 +178,7 @@ def add_peer(file: Path, card: Card, address: str | None = None) -> str | None:
     return dial
 
 
-def make_psi_key(
-    file: Path, scheme: Scheme, bits: int | None = None, primes: int | None = None
-) -> tuple[Path, str]:
+def make_psi_key(file: Path, scheme: Scheme, bits: int | None = None, primes: int | None = None) -> tuple[Path, str]:
     """Make the key that a party signs ids with as the PSI signer, and name it in party.yaml.
 
     Parameters
