@@ -48,6 +48,9 @@ REPORT_S = 2.0
 
 _PADDING_ROWS = 100_000
 
+_PLAN_FORMAT = 2
+"""Form of what stages leave for those that follow: another release cannot use it if that has changed."""
+
 
 @dataclass(frozen=True)
 class DividedIds:
@@ -127,17 +130,20 @@ class Half:
         DataMissing
             It has not run, or the task has published since.
         """
+        where = f"task `{self.context.config.task}`"
         try:
             found: dict[str, Any] = read_json(f"{self.state}/plan.json")
         except DataMissing:
-            where = f"task `{self.context.config.task}`"
             raise DataMissing(f"{where} has no prepared ids here; clear the whole task", where=self.state) from None
+        if found.get("format") != _PLAN_FORMAT:
+            text = f"{where} has ids here that another release has prepared; clear the whole task"
+            raise DataMissing(text, where=self.state)
         return found
 
     def save_plan(self, plan: Mapping[str, Any]) -> None:
         """Keep what the later stages need."""
-        write_json(f"{self.state}/plan.json", plan)
-        self.plan = dict(plan)
+        self.plan = {**plan, "format": _PLAN_FORMAT}
+        write_json(f"{self.state}/plan.json", self.plan)
 
     @property
     def _counted(self) -> dict[str, int]:

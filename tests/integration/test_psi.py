@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import tempfile
 import unicodedata
 from pathlib import Path
@@ -514,3 +515,17 @@ def test_psi_stage_out_of_turn_says_what_to_clear(case: Case) -> None:
 
     assert codes(ended) == {LEADER: "DATA_MISSING", FOLLOWER: "DATA_MISSING"}
     assert "clear the whole task" in ended[LEADER].detail
+
+
+def test_psi_stage_after_an_upgrade_says_what_to_clear(case: Case) -> None:
+    case.give(LEADER, bank(["a", "b"]))
+    case.give(FOLLOWER, shop(["a"]))
+    assert case.halves.run("psi", case.run_id, case.parties, {}, stage="prepare")[LEADER].outcome is not None
+    for name in (LEADER, FOLLOWER):
+        plan = Path(case.storage(name).uri.removeprefix("file://")) / "psi" / "state" / "plan.json"
+        plan.write_text(json.dumps({**json.loads(plan.read_text()), "format": 1}))
+
+    ended = case.halves.run("psi", case.run_id, case.parties, {}, stage="send", shard=0)
+
+    assert codes(ended) == {LEADER: "DATA_MISSING", FOLLOWER: "DATA_MISSING"}
+    assert "another release" in ended[LEADER].detail

@@ -196,6 +196,37 @@ def test_after_an_error_no_further_item_is_begun(tmp_path: Path) -> None:
     assert len(begun) < 1000
 
 
+def test_items_are_worked_on_as_they_come(engine: Engine) -> None:
+    begun = threading.Event()
+
+    def items() -> Iterator[int]:
+        yield 1
+        assert begun.wait(60), "the first item waits for the second"
+        yield 2
+
+    def work(item: int) -> Batches:
+        begun.set()
+        yield pa.RecordBatch.from_pydict({"rows": [item], "ascending": [True]}, schema=COUNTS)
+
+    assert {row["rows"] for row in engine.collect(engine.each(items(), work, COUNTS))} == {1, 2}
+
+
+def test_rows_are_streamed_before_the_last_item_is_done(tmp_path: Path) -> None:
+    seen = threading.Event()
+
+    def work(item: int) -> Batches:
+        if item == 2:
+            assert seen.wait(60), "nobody saw the first item's rows while the second was worked on"
+        yield pa.RecordBatch.from_pydict({"rows": [item], "ascending": [True]}, schema=COUNTS)
+
+    with opened(tmp_path, Duckdb("64MB", 2)) as engine:
+        found = []
+        for rows in engine.stream([1, 2], work, COUNTS):
+            found += [row["rows"] for row in rows]
+            seen.set()
+    assert found == [1, 2]
+
+
 @pytest.mark.parametrize(("section", "n_threads"), [(Duckdb("77MB", 3), 3), (Duckdb("2GB"), 2), (None, 2)])
 def test_threads_and_memory_are_those_of_party_yaml(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, section: Duckdb | None, n_threads: int
