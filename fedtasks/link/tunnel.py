@@ -58,7 +58,7 @@ class Identity:
 def own_identity() -> Identity:
     """Make the identity of this process, once; it is never written to a disk."""
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "fedtasks tunnel")])
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "worker in a tunnel")])
     # It counts because it was offered, and for as long as its process lives: no clock takes part in that.
     begin, end = datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC), datetime.datetime(9999, 1, 1, tzinfo=datetime.UTC)
     certificate = (

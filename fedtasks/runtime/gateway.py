@@ -92,6 +92,8 @@ class GatewayContext(LocalContext):
             worker_pb2.Disclosure(name=name, messages=each.messages, items=each.items, bytes=each.bytes)
             for name, each in sent_over(self._links).items()
         ]
+        if not (progress or metrics or disclosures):
+            return
         try:
             self._client.report(
                 config.run_id,

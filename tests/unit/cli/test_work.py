@@ -72,9 +72,14 @@ def test_psi_keygen_that_is_too_short_changes_nothing(run: Run, bank: Path) -> N
     "entry",
     ["/tmp/evil.py:main", "os.system", "a:b:c", "../x:main", "os:path.join", "no_such_module:main", "json:none"],
 )
-def test_task_run_refuses_what_is_not_an_importable_name(run: Run, entry: str) -> None:
-    refused = run("task", "run", entry, "config.json", expect=1)
-    assert refused.err.startswith("CONFIG_INVALID · ")
+def test_task_run_refuses_what_is_not_an_importable_name(run: Run, bank: Path, entry: str) -> None:
+    task = {"run_id": "credit.day.1", "task": "step", "attempt": 1, "peer": "shop", "leader": "bank", "settings": {}}
+    config = {**task, "party": str(bank / "party.yaml"), "datasets": {"bank": "customers"}}
+    (bank / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    run("task", "run", entry, "bank/config.json", expect=1)
+    failure = json.loads((bank / "failure.json").read_text(encoding="utf-8"))
+    assert failure["code"] == "CONFIG_INVALID"
+    assert entry.partition(":")[0] in failure["detail"]
 
 
 def test_task_run_reports_a_broken_configuration_beside_it(run: Run, tmp_path: Path) -> None:

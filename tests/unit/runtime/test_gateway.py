@@ -55,7 +55,7 @@ def test_progress_is_told_every_two_seconds_and_at_the_end(tmp_path: Path, clock
     context.report()
     assert client.told[5] == ({"done": 101}, 0, {})
     context.report()
-    assert client.told[6] == (None, 0, {})
+    assert len(client.told) == 6  # there is nothing to tell
 
 
 def test_metrics_take_held_progress_along(tmp_path: Path, clock: Clock) -> None:
