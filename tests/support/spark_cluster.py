@@ -35,7 +35,7 @@ class SparkCluster:
 
     @property
     def conf(self) -> dict[str, str]:
-        """Settings with which two applications run side by side here."""
+        """Settings with which four applications run side by side here."""
         return {
             "spark.driver.host": "127.0.0.1",
             "spark.driver.bindAddress": "127.0.0.1",
@@ -50,7 +50,7 @@ class SparkCluster:
                 "master.Master", *("--host", "127.0.0.1", "--port", str(self._port), "--webui-port", str(self._web))
             )
             for _ in range(2):
-                arguments = ("--host", "127.0.0.1", "-c", "1", "-m", "1g", "--webui-port", "0", self.master)
+                arguments = ("--host", "127.0.0.1", "-c", "2", "-m", "2g", "--webui-port", "0", self.master)
                 self._start("worker.Worker", *arguments)
             self._wait()
         except BaseException:
