@@ -158,12 +158,12 @@ class TagFiles:
     def by_key(self, runs: Sequence[Run], shard: int, n_shards: int) -> Iterator[pa.RecordBatch]:
         """Yield `KEYS` of one of `n_shards` equal parts, ascending, without what is gone."""
         sources = [self.run_by_key(run, shard, n_shards) for run in runs]
-        return _without_gone(newest(KEYS, sources))
+        return without_gone(newest(KEYS, sources))
 
     def by_tag(self, runs: Sequence[Run], shard: int, n_shards: int) -> Iterator[pa.RecordBatch]:
         """Yield ``tag`` and ``id`` of one of `n_shards` equal parts, ascending, without what is gone."""
         sources = [self.run_by_tag(run, shard, n_shards) for run in runs]
-        for batch in _without_gone(newest(TAGS, sources)):
+        for batch in without_gone(newest(TAGS, sources)):
             yield batch.select(["tag", "id"])
 
     def run_by_key(self, run: Run, shard: int, n_shards: int) -> Iterator[pa.RecordBatch]:
@@ -208,7 +208,8 @@ def newest(schema: pa.Schema, sources: Sequence[Iterable[pa.RecordBatch]]) -> It
         yield joined.take(pa.array(order[are_last(keys[order])]))
 
 
-def _without_gone(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def without_gone(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Leave out rows that say that an id is gone."""
     for batch in batches:
         state = batch.column("state").to_numpy()
         if (state == State.GONE).any():

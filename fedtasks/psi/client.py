@@ -55,7 +55,7 @@ class ClientHalf(Half):
 
     def send(self, link: Link, shards: Sequence[int]) -> Outcome:
         """Send shards of blinded ids."""
-        files = [each.sent for shard in shards for each in self.blinded(shard)]
+        files = [each.sent for each in self.blinded() if each.sent.shard in shards]
         for file in files:
             messages.BLINDED.numbered(file.shard).send(link, file)
         return Outcome(counts={"rows": total(files)})

@@ -75,7 +75,7 @@ class SignerHalf(Half):
 
     def send(self, link: Link, shards: Sequence[int]) -> Outcome:
         """Receive shards of blinded ids."""
-        files = [file for shard in shards for file in self._blinded(shard)]
+        files = [file for file in self._blinded() if file.shard in shards]
         sizes = [(messages.BLINDED.numbered(file.shard), file, file.rows * self._element_bytes) for file in files]
         receive_files(link, sizes, self.state)
         return Outcome(counts={"rows": total(files)})
@@ -105,7 +105,7 @@ class SignerHalf(Half):
         """Send each shard of answers as soon as it is made: the client finishes it while the next is made."""
         with closing(self._signed()) as signed:
             for shard in range(self.settings.shards):
-                while any(not self.has_answers(file.sha256) for file in self._blinded(shard)):
+                if any(not self.has_answers(file.sha256) for file in self._blinded(shard)):
                     next(signed)
                 self.answer(link, shard)
         return self.match(link)

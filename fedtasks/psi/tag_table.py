@@ -14,7 +14,18 @@ import pyarrow as pa
 from fedtasks.data.batch_files import BatchFile
 from fedtasks.data.row_files import from_column
 from fedtasks.data.storage import MANIFEST, make_private, remove, write_json
-from fedtasks.data.tag_files import KEYS, TAGS, Generation, Run, State, TagFiles, bucket_file, newest, states_of
+from fedtasks.data.tag_files import (
+    KEYS,
+    TAGS,
+    Generation,
+    Run,
+    State,
+    TagFiles,
+    bucket_file,
+    newest,
+    states_of,
+    without_gone,
+)
 from fedtasks.dataclass_io import to_plain
 from fedtasks.engines.engine import Batches, Engine, Frame, new_file
 from fedtasks.names import TAG_BYTES
@@ -120,7 +131,7 @@ class TagTable(TagFiles):
             read = self.run_by_key if kind == "keys" else self.run_by_tag
             batches = newest(_SCHEMAS[kind], [read(run, bucket, n_buckets) for run in merged])
             # Below the oldest run is nothing that could be gone.
-            yield _written(kind, bucket, batches if first else _here(batches), folder)
+            yield _written(kind, bucket, batches if first else without_gone(batches), folder)
 
         items = [(kind, bucket) for kind in _SCHEMAS for bucket in range(n_buckets)]
         run, _ = self._take(engine.collect(engine.each(items, merge, _WRITTEN)), n_buckets)
@@ -157,11 +168,6 @@ def _folders(generations: Iterable[Generation]) -> set[str]:
     return {
         folder for each in generations for folder in ([each.name] if each.files else [run.name for run in each.runs])
     }
-
-
-def _here(batches: Batches) -> Batches:
-    for batch in batches:
-        yield batch.filter(pa.array(batch.column("state").to_numpy() != State.GONE))
 
 
 def _written(kind: str, bucket: int, batches: Batches, folder: str) -> pa.RecordBatch:
