@@ -447,6 +447,11 @@ class Duckdb:
         if self.threads < 0:
             raise ConfigError(f"{self.threads} is below 0", field="threads")
 
+    @property
+    def memory_bytes(self) -> int:
+        """The same amount in bytes."""
+        return int(self.memory[:-2]) * {"MB": 10**6, "GB": 10**9}[self.memory[-2:]]
+
 
 @dataclass(frozen=True)
 class Spark:

@@ -4,6 +4,7 @@
 kernel    how
 ========  ==============================================================
 avx512    eight or sixteen rows at once in vectors, see ``hash_rows.c``
+avx2      four or eight
 plain     row by row in C
 hashlib   row by row in Python
 ========  ==============================================================
@@ -28,10 +29,10 @@ from fedtasks.crypto.threads import in_slices
 
 Bytes = npt.NDArray[np.uint8]
 Algorithm = Literal["sha256", "sha384", "sha512"]
-Kernel = Literal["avx512", "plain", "hashlib"]
+Kernel = Literal["avx512", "avx2", "plain", "hashlib"]
 
 _DIGEST_BYTES: dict[Algorithm, int] = {"sha256": 32, "sha384": 48, "sha512": 64}
-_NATIVE: dict[Kernel, int] = {"avx512": 1, "plain": 0}
+_NATIVE: dict[Kernel, int] = {"avx512": 1, "avx2": 2, "plain": 0}
 _LEAST_ROWS = 2048
 """So many rows take as long as it takes to hand them to a thread."""
 

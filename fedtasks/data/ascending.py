@@ -40,11 +40,21 @@ def as_rows(keys: Keys) -> Bytes:
     return keys.view(np.uint8).reshape(-1, KEY_BYTES)
 
 
+def heads_of(rows: Bytes) -> npt.NDArray[np.uint64]:
+    """Return the first eight bytes of keys as numbers, which ascend as keys do."""
+    return np.ascontiguousarray(rows[:, :8]).view(">u8").ravel().astype(np.uint64)
+
+
 def are_in(keys: Keys, among: Keys) -> npt.NDArray[np.bool_]:
     """Return which keys are among others; both ascend."""
     if not len(among):
         return np.zeros(len(keys), dtype=bool)
-    found = np.searchsorted(among, keys)
+    heads = heads_of(as_rows(among))
+    if (heads[1:] == heads[:-1]).any():
+        # Whoever chooses ids may choose some whose keys begin alike.
+        found = np.searchsorted(among, keys)
+    else:
+        found = np.searchsorted(heads, heads_of(as_rows(keys)))
     found[found == len(among)] = 0
     equal: npt.NDArray[np.bool_] = among[found] == keys
     return equal

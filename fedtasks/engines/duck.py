@@ -1,7 +1,7 @@
 """DuckDB as an engine: one process, its threads, and a bounded part of its memory.
 
-Tables are in memory until they are larger than DuckDB may hold, then in files of the folder that it was given. What
-functions yield is put into a table at once; joins are worked out where they are needed.
+What functions yield waits in spools, and shards are sorted by `fedtasks.engines.sorting`: rows come by hashes, and to
+bring those into order takes little. DuckDB joins, and is loaded when something is to be joined.
 """
 
 from __future__ import annotations
@@ -9,23 +9,32 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from operator import length_hint
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from weakref import WeakKeyDictionary
 
-import duckdb
 import pyarrow as pa
 
 from fedtasks.engines.engine import Batches, How
+from fedtasks.engines.sorting import Sorter, blocks_of
+from fedtasks.engines.spool import Spool
+
+if TYPE_CHECKING:
+    import duckdb
 
 T = TypeVar("T")
 
 _BATCH_ROWS = 8192
-_APPEND_ROWS = 1 << 16
-"""So many rows go into a table at a time: each time is a transaction."""
+_MAP_ROWS = 4096
+"""So many rows a function is given at a time; what they cost may be much."""
+
+_BLOCK_SHARE, _SPOOL_SHARE = 4, 16
+"""Which part of the memory a block of a sort and what waits in a spool may take: there are three blocks at a time."""
 
 _UUID = pa.binary(16)
 _TYPES = {
@@ -40,6 +49,23 @@ _TYPES = {
     # Sixteen bytes of fixed width, which ascend as bytes do; a blob is several times slower.
     _UUID: "UUID",
 }
+_ARROW = {_UUID: pa.uuid()}
+
+
+@dataclass(frozen=True, eq=False)
+class SpoolFrame:
+    """Rows that wait in spools.
+
+    Parameters
+    ----------
+    schema
+        Its columns; the spools may have more.
+    spools
+        All of them.
+    """
+
+    schema: pa.Schema
+    spools: tuple[Spool, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,14 +78,14 @@ class DuckFrame:
         The text of a SELECT over tables that `tables` keep alive.
     schema
         Its columns.
-    is_table
-        Whether it is all of a table, so that there is nothing to work out.
     """
 
     query: str
     schema: pa.Schema
     tables: tuple[_Table, ...]
-    is_table: bool = False
+
+
+LocalFrame: TypeAlias = SpoolFrame | DuckFrame
 
 
 class _Table:
@@ -71,7 +97,7 @@ class _Table:
 
     def __del__(self) -> None:
         # The database may be closed before the last frame goes.
-        with suppress(duckdb.Error):
+        with suppress(Exception):
             self._database.cursor().execute(f"DROP TABLE IF EXISTS {self.name}")
 
 
@@ -82,59 +108,48 @@ class DuckEngine:
     ----------
     folder
         A private folder for what does not fit into memory.
-    memory
-        How much memory tables, joins and sorts may take, such as ``300MB``; what functions hold comes on top.
+    memory_bytes
+        How much memory sorts and joins may take, either; what functions hold comes on top.
     n_threads
         How many functions run side by side.
 
     Notes
     -----
-    Cost: a table is written once for `each`, `map` and `by_shard`, and sorted once for `by_shard`.
+    Cost: what functions yield is written once, unless it is little, and read by whoever needs it; a shard is sorted in
+    memory, or block by block and merged.
     """
 
     name = "duckdb"
 
-    def __init__(self, folder: Path, memory: str, n_threads: int) -> None:
-        self._n_threads = n_threads
-        self._database = duckdb.connect(
-            ":memory:",
-            config={
-                "memory_limit": memory,
-                "threads": n_threads,
-                "temp_directory": str(folder),
-                # Off, an ordered result comes with its batches out of order.
-                "preserve_insertion_order": True,
-                # Else such sixteen bytes come out as text.
-                "arrow_lossless_conversion": True,
-                "autoinstall_known_extensions": False,
-                "autoload_known_extensions": False,
-            },
-        )
-        # What a query can reach is this database: no file and no network.
-        self._database.execute("SET enable_external_access = false")
-        self._database.execute("SET lock_configuration = true")
+    def __init__(self, folder: Path, memory_bytes: int, n_threads: int) -> None:
+        self._folder, self._memory_bytes, self._n_threads = folder, memory_bytes, n_threads
+        self._tables: WeakKeyDictionary[Spool, _Table] = WeakKeyDictionary()
         self._done = _Share()
 
     def close(self) -> None:
         """Forget everything."""
-        self._database.close()
+        if "_database" in self.__dict__:
+            self._database.close()
+        # What sorts and tables took is of no use to whatever this process does next.
+        pa.default_memory_pool().release_unused()
 
     @property
     def share(self) -> float:
         """See `Engine`."""
         return self._done.value
 
-    def each(self, items: Iterable[T], function: Callable[[T], Batches], schema: pa.Schema) -> DuckFrame:
+    def each(self, items: Iterable[T], function: Callable[[T], Batches], schema: pa.Schema) -> SpoolFrame:
         """See `Engine.each`."""
         self._done.begin(length_hint(items))
+        found = self._spool(schema)
 
         def work(item: T) -> None:
-            self._append(found, function(item))
+            for batch in function(item):
+                found.write(batch)
             self._done.add(1)
 
-        found = self._new_table(schema)
         self._in_threads(work, items)
-        return _all_of(found, schema)
+        return SpoolFrame(schema, (found,))
 
     def stream(
         self, items: Sequence[T], function: Callable[[T], Batches], schema: pa.Schema
@@ -153,117 +168,189 @@ class DuckEngine:
             finally:
                 pool.shutdown(cancel_futures=True)
 
-    def map(self, frame: DuckFrame, function: Callable[[Batches], Batches], schema: pa.Schema) -> DuckFrame:
+    def map(self, frame: LocalFrame, function: Callable[[Batches], Batches], schema: pa.Schema) -> SpoolFrame:
         """See `Engine.map`."""
-        found = self._new_table(schema)
+        found = self._spool(schema)
         self._done.begin(self.count(frame))
-        batches = _Shared(self._read(frame.query, frame.schema))
-        self._in_threads(lambda _: self._append(found, function(self._counted(batches))), range(self._n_threads))
-        return _all_of(found, schema)
+        batches = _Shared(_cut(self._batches(frame), _MAP_ROWS))
 
-    def spread(self, frame: DuckFrame) -> DuckFrame:
+        def work(_: int) -> None:
+            for batch in function(self._counted(batches)):
+                found.write(batch)
+
+        self._in_threads(work, range(self._n_threads))
+        return SpoolFrame(schema, (found,))
+
+    def spread(self, frame: LocalFrame) -> LocalFrame:
         """See `Engine.spread`; whoever is free takes the next rows, so there is nothing to do."""
         return frame
 
     def by_shard(
         self,
-        frame: DuckFrame,
+        frame: LocalFrame,
         shard: str,
         n_shards: int,
         order: Sequence[str],
         function: Callable[[int, Batches], Batches],
         schema: pa.Schema,
-    ) -> DuckFrame:
+    ) -> SpoolFrame:
         """See `Engine.by_shard`."""
-        of = _column(shard)
-        ordered = self._table_of(f"SELECT * FROM ({frame.query}) ORDER BY {', '.join([of, *map(_column, order)])}")
-        counts = self._rows(f"SELECT {of}, count(*) FROM {ordered.name} GROUP BY {of} ORDER BY {of}")
-        found = self._new_table(schema)
-        self._done.begin(sum(n_rows for _, n_rows in counts))
+        sorter = self._sorted(frame, Sorter(self._folder, frame.schema, shard, n_shards, order))
+        found = self._spool(schema)
+        self._done.begin(int(sorter.rows.sum()))
 
         def work(number: int) -> None:
-            rows = self._read(f"SELECT * FROM {ordered.name} WHERE {of} = {number}", frame.schema)
-            self._append(found, function(number, self._counted(rows)))
+            for batch in function(number, self._counted(sorter.read(number))):
+                found.write(batch)
 
-        self._in_threads(work, [number for number, _ in counts])
-        return _all_of(found, schema)
+        self._in_threads(work, sorter.rows.nonzero()[0].tolist())
+        return SpoolFrame(schema, (found,))
 
-    def first_of_each(self, frame: DuckFrame, key: str, order: Sequence[str]) -> DuckFrame:
+    def first_of_each(self, frame: LocalFrame, key: str, order: Sequence[str]) -> DuckFrame:
         """See `Engine.first_of_each`."""
+        rows = self._queried(frame)
         by = ", ".join(map(_column, order))
         numbered = f"row_number() OVER (PARTITION BY {_column(key)} ORDER BY {by}) = 1"
-        return DuckFrame(f"SELECT * FROM ({frame.query}) QUALIFY {numbered}", frame.schema, frame.tables)
+        return DuckFrame(f"SELECT * FROM ({rows.query}) QUALIFY {numbered}", rows.schema, rows.tables)
 
-    def join(self, left: DuckFrame, right: DuckFrame, key: str, how: How = How.INNER) -> DuckFrame:
+    def join(self, left: LocalFrame, right: LocalFrame, key: str, how: How = How.INNER) -> DuckFrame:
         """See `Engine.join`."""
-        joined = f"SELECT * FROM ({left.query}) {how.name} JOIN ({right.query}) USING ({_column(key)})"
-        others = [field for field in right.schema if field.name != key] if how is How.INNER else []
-        schema = pa.schema([*left.schema, *others])
+        one, other = self._queried(left), self._queried(right)
+        joined = f"SELECT * FROM ({one.query}) {how.name} JOIN ({other.query}) USING ({_column(key)})"
+        others = [field for field in other.schema if field.name != key] if how is How.INNER else []
+        schema = pa.schema([*one.schema, *others])
         named = ", ".join(map(_column, schema.names))
-        return DuckFrame(f"SELECT {named} FROM ({joined})", schema, (*left.tables, *right.tables))
+        return DuckFrame(f"SELECT {named} FROM ({joined})", schema, (*one.tables, *other.tables))
 
-    def concat(self, one: DuckFrame, other: DuckFrame) -> DuckFrame:
+    def concat(self, one: LocalFrame, other: LocalFrame) -> LocalFrame:
         """See `Engine.concat`."""
-        query = f"({one.query}) UNION ALL BY NAME ({other.query})"
-        return DuckFrame(query, one.schema, (*one.tables, *other.tables))
+        if isinstance(one, SpoolFrame) and isinstance(other, SpoolFrame):
+            return SpoolFrame(one.schema, (*one.spools, *other.spools))
+        first, second = self._queried(one), self._queried(other)
+        query = f"({first.query}) UNION ALL BY NAME ({second.query})"
+        return DuckFrame(query, one.schema, (*first.tables, *second.tables))
 
-    def select(self, frame: DuckFrame, columns: Sequence[str]) -> DuckFrame:
+    def select(self, frame: LocalFrame, columns: Sequence[str]) -> LocalFrame:
         """See `Engine.select`."""
-        query = f"SELECT {', '.join(map(_column, columns))} FROM ({frame.query})"
-        return DuckFrame(query, pa.schema([frame.schema.field(name) for name in columns]), frame.tables)
+        schema = pa.schema([frame.schema.field(name) for name in columns])
+        if isinstance(frame, SpoolFrame):
+            return SpoolFrame(schema, frame.spools)
+        return DuckFrame(f"SELECT {', '.join(map(_column, columns))} FROM ({frame.query})", schema, frame.tables)
 
     @contextmanager
-    def keep(self, frame: DuckFrame) -> Iterator[DuckFrame]:
+    def keep(self, frame: LocalFrame) -> Iterator[SpoolFrame]:
         """See `Engine.keep`."""
-        yield frame if frame.is_table else _all_of(self._table_of(frame.query), frame.schema)
+        if isinstance(frame, DuckFrame):
+            kept = self._spool(frame.schema)
+            for batch in self._batches(frame):
+                kept.write(batch)
+            frame = SpoolFrame(frame.schema, (kept,))
+        yield frame
 
-    def collect(self, frame: DuckFrame) -> list[dict[str, Any]]:
+    def collect(self, frame: LocalFrame) -> list[dict[str, Any]]:
         """See `Engine.collect`."""
-        return [row for batch in self._read(frame.query, frame.schema) for row in batch.to_pylist()]
+        return [row for batch in self._batches(frame) for row in batch.to_pylist()]
 
-    def count(self, frame: DuckFrame) -> int:
+    def count(self, frame: LocalFrame) -> int:
         """See `Engine.count`."""
-        ((n_rows,),) = self._rows(f"SELECT count(*) FROM ({frame.query})")
+        if isinstance(frame, SpoolFrame):
+            return sum(spool.rows for spool in frame.spools)
+        ((n_rows,),) = self._database.cursor().execute(f"SELECT count(*) FROM ({frame.query})").fetchall()
         return int(n_rows)
 
+    # ---------------------------------------------------------------------------------------------------------- rows
+    def _spool(self, schema: pa.Schema) -> Spool:
+        return Spool(self._folder, schema, self._memory_bytes // _SPOOL_SHARE)
+
+    def _batches(self, frame: LocalFrame) -> Batches:
+        if isinstance(frame, SpoolFrame):
+            for spool in frame.spools:
+                for batch in spool.read():
+                    yield batch.select(frame.schema.names)
+            return
+        for batch in self._database.cursor().sql(frame.query).to_arrow_reader(_BATCH_ROWS):
+            columns = [
+                _storage(column).cast(each.type) for column, each in zip(batch.columns, frame.schema, strict=True)
+            ]
+            yield pa.RecordBatch.from_arrays(columns, schema=frame.schema)
+
+    def _sorted(self, frame: LocalFrame, sorter: Sorter) -> Sorter:
+        """Sort a block while the next is read."""
+        with ThreadPoolExecutor(1, thread_name_prefix="engine") as pool:
+            at_work: Future[None] | None = None
+            for block in blocks_of(self._batches(frame), self._memory_bytes // _BLOCK_SHARE):
+                if at_work:
+                    at_work.result()
+                at_work = pool.submit(sorter.add, block)
+            if at_work:
+                at_work.result()
+        sorter.done()
+        return sorter
+
     # -------------------------------------------------------------------------------------------------------- tables
-    def _new_table(self, schema: pa.Schema) -> _Table:
-        table = _Table(self._database)
-        columns = ", ".join(f"{_column(field.name)} {_TYPES[field.type]}" for field in schema)
-        self._database.cursor().execute(f"CREATE TABLE {table.name} ({columns})")
-        return table
+    @cached_property
+    def _database(self) -> duckdb.DuckDBPyConnection:
+        import duckdb
 
-    def _table_of(self, query: str) -> _Table:
-        table = _Table(self._database)
-        self._database.cursor().execute(f"CREATE TABLE {table.name} AS {query}")
-        return table
+        database = duckdb.connect(
+            ":memory:",
+            config={
+                "memory_limit": f"{self._memory_bytes}B",
+                "threads": self._n_threads,
+                "temp_directory": str(self._folder),
+                # Off, an ordered result comes with its batches out of order.
+                "preserve_insertion_order": True,
+                # Else such sixteen bytes come out as text.
+                "arrow_lossless_conversion": True,
+                "autoinstall_known_extensions": False,
+                "autoload_known_extensions": False,
+            },
+        )
+        # What a query can reach is this database: no file and no network.
+        database.execute("SET enable_external_access = false")
+        database.execute("SET lock_configuration = true")
+        return database
 
-    def _append(self, table: _Table, batches: Iterable[pa.RecordBatch]) -> None:
-        held: list[pa.RecordBatch] = []
-        cursor = self._database.cursor()
-        for batch in batches:
-            held.append(batch)
-            if sum(each.num_rows for each in held) >= _APPEND_ROWS:
-                _insert(cursor, table, held)
-                held = []
-        if held:
-            _insert(cursor, table, held)
+    def _queried(self, frame: LocalFrame) -> DuckFrame:
+        """Return a frame as a query; what waits in spools goes into tables, once."""
+        if isinstance(frame, DuckFrame):
+            return frame
+        names = ", ".join(map(_column, frame.schema.names))
+        tables = tuple(map(self._table_of, frame.spools))
+        return DuckFrame(
+            " UNION ALL ".join(f"SELECT {names} FROM {table.name}" for table in tables), frame.schema, tables
+        )
 
-    def _read(self, query: str, schema: pa.Schema) -> Batches:
-        for batch in self._database.cursor().sql(query).to_arrow_reader(_BATCH_ROWS):
-            columns = [_storage(column).cast(kind) for column, kind in zip(batch.columns, schema.types, strict=True)]
-            yield pa.RecordBatch.from_arrays(columns, schema=schema)
-
-    def _rows(self, query: str) -> list[tuple[Any, ...]]:
-        found: list[tuple[Any, ...]] = self._database.cursor().execute(query).fetchall()
-        return found
+    def _table_of(self, spool: Spool) -> _Table:
+        if spool not in self._tables:
+            schema = pa.schema([(_column(each.name), _ARROW.get(each.type, each.type)) for each in spool.schema])
+            rows = pa.RecordBatchReader.from_batches(schema, (_for_duck(batch, schema) for batch in spool.read()))
+            table, cursor = _Table(self._database), self._database.cursor()
+            columns = ", ".join(f"{_column(each.name)} {_TYPES[each.type]}" for each in spool.schema)
+            cursor.execute(f"CREATE TABLE {table.name} ({columns})")
+            cursor.register("rows", rows)
+            cursor.execute(f"INSERT INTO {table.name} SELECT * FROM rows")
+            cursor.unregister("rows")
+            self._tables[spool] = table
+        return self._tables[spool]
 
     # -------------------------------------------------------------------------------------------------------- threads
     def _in_threads(self, work: Callable[[Any], None], items: Iterable[Any]) -> None:
         """Call `work` for each item, some at a time; the first error is raised once those at work have ended."""
+        failed = threading.Event()
+
+        def try_work(item: Any) -> None:
+            if failed.is_set():
+                return
+            try:
+                work(item)
+            except BaseException:
+                failed.set()
+                raise
+
         with ThreadPoolExecutor(self._n_threads, thread_name_prefix="engine") as pool:
             try:
-                for future in [pool.submit(work, item) for item in items]:
+                for future in [pool.submit(try_work, item) for item in items]:
                     future.result()
             except BaseException:
                 pool.shutdown(cancel_futures=True)
@@ -311,21 +398,18 @@ class _Share:
             return min(1.0, self._done / self._of) if self._of else 0.0
 
 
-def _all_of(table: _Table, schema: pa.Schema) -> DuckFrame:
-    return DuckFrame(f"SELECT * FROM {table.name}", schema, (table,), is_table=True)
+def _cut(batches: Batches, most_rows: int) -> Batches:
+    for batch in batches:
+        for first in range(0, batch.num_rows, most_rows):
+            yield batch.slice(first, most_rows)
 
 
-def _insert(cursor: duckdb.DuckDBPyConnection, table: _Table, batches: Sequence[pa.RecordBatch]) -> None:
-    rows = pa.Table.from_batches(batches)
-    columns = [_uuids(column) if column.type == _UUID else column for column in rows.columns]
-    cursor.register("batches", pa.table(columns, [_column(name) for name in rows.column_names]))
-    cursor.execute(f"INSERT INTO {table.name} BY NAME SELECT * FROM batches")
-    cursor.unregister("batches")
-
-
-def _uuids(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    chunks = [pa.ExtensionArray.from_storage(pa.uuid(), chunk) for chunk in column.chunks]
-    return pa.chunked_array(chunks, pa.uuid())
+def _for_duck(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    columns = [
+        pa.ExtensionArray.from_storage(_ARROW[_UUID], column) if column.type == _UUID else column
+        for column in batch.columns
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
 def _storage(column: pa.Array) -> pa.Array:

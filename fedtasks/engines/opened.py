@@ -33,7 +33,7 @@ def open_engine(party: Party, name: str, scratch: str) -> Iterator[Engine]:
 
         with _local_folder(scratch) as folder:
             settings = party.duckdb or Duckdb()
-            engine = DuckEngine(folder, settings.memory, settings.threads or n_threads())
+            engine = DuckEngine(folder, settings.memory_bytes, settings.threads or n_threads())
             try:
                 yield cast(Engine, engine)  # that a frame goes to its own engine, types cannot say
             finally:

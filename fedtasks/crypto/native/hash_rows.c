@@ -1,7 +1,8 @@
-/* SHA-256, SHA-384 and SHA-512 over many rows, one in plain C or eight or sixteen at once in AVX-512.
+/* SHA-256, SHA-384 and SHA-512 over many rows, one in plain C, four or eight at once in AVX2, or eight or sixteen in
+ * AVX-512.
  *
  * The two hashes are one structure over words of 32 and 64 bits (FIPS 180-4 sections 6.2 and 6.4), so their compression
- * is written once and made four times, over the operations of a word or of a vector of words, a lane for each row. A
+ * is written once and made six times, over the operations of a word or of a vector of words, a lane for each row. A
  * lane whose row ends takes the next row at once: rows of unequal length keep all lanes busy.
  */
 #include "hash_rows.h"
@@ -9,7 +10,7 @@
 #include <string.h>
 
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
-#define HAS_AVX512
+#define HAS_VECTORS
 #include <immintrin.h>
 #endif
 
@@ -156,11 +157,78 @@ static inline uint64_t c64_sigma0(uint64_t w) { return c64_turn(w, 1) ^ c64_turn
 static inline uint64_t c64_sigma1(uint64_t w) { return c64_turn(w, 19) ^ c64_turn(w, 61) ^ w >> 6; }
 DEFINE_COMPRESS(c64, uint64_t, 80)
 
-#ifdef HAS_AVX512
+#ifdef HAS_VECTORS
 
 #if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2")
+#endif
+
+#define SPREAD_32(n) _mm256_set1_epi32((int)(n))
+#define SPREAD_64(n) _mm256_set1_epi64x((long long)(n))
+
+/* Macros, as instructions hold the distance. */
+#define SHORT_TURN(LANE, BITS, a, n) _mm256_or_si256(_mm256_srli_##LANE(a, n), _mm256_slli_##LANE(a, (BITS) - (n)))
+#define SHORT_TURNED(LANE, BITS, a, i, j, k)                                                                           \
+    _mm256_xor_si256(_mm256_xor_si256(SHORT_TURN(LANE, BITS, a, i), SHORT_TURN(LANE, BITS, a, j)),                     \
+                     SHORT_TURN(LANE, BITS, a, k))
+#define SHORT_SHIFTED(LANE, BITS, a, i, j, k)                                                                          \
+    _mm256_xor_si256(_mm256_xor_si256(SHORT_TURN(LANE, BITS, a, i), SHORT_TURN(LANE, BITS, a, j)),                     \
+                     _mm256_srli_##LANE(a, k))
+
+#define DEFINE_SHORT_VECTOR(X, LANE, BITS, HASH)                                                                       \
+    static inline __m256i X##_add(__m256i a, __m256i b) { return _mm256_add_##LANE(a, b); }                            \
+    static inline __m256i X##_choose(__m256i e, __m256i f, __m256i g) {                                                \
+        return _mm256_xor_si256(g, _mm256_and_si256(e, _mm256_xor_si256(f, g)));                                       \
+    }                                                                                                                  \
+    static inline __m256i X##_majority(__m256i a, __m256i b, __m256i c) {                                              \
+        return _mm256_or_si256(_mm256_and_si256(a, b), _mm256_and_si256(c, _mm256_or_si256(a, b)));                    \
+    }                                                                                                                  \
+    static inline __m256i X##_constant(int t) { return SPREAD_##BITS(CONSTANTS_##HASH[t]); }
+
+DEFINE_SHORT_VECTOR(s32, epi32, 32, 256)
+static inline __m256i s32_sum0(__m256i a) { return SHORT_TURNED(epi32, 32, a, 2, 13, 22); }
+static inline __m256i s32_sum1(__m256i e) { return SHORT_TURNED(epi32, 32, e, 6, 11, 25); }
+static inline __m256i s32_sigma0(__m256i w) { return SHORT_SHIFTED(epi32, 32, w, 7, 18, 3); }
+static inline __m256i s32_sigma1(__m256i w) { return SHORT_SHIFTED(epi32, 32, w, 17, 19, 10); }
+
+/* Loads a block of 64 bytes for each of eight lanes: vector i of `w` is word i of all blocks. */
+static inline void s32_load(__m256i *w, const uint8_t *blocks) {
+    const __m256i reversed = _mm256_broadcastsi128_si256(_mm_set_epi32(0x0c0d0e0f, 0x08090a0b, 0x04050607, 0x00010203));
+    const __m256i lanes = _mm256_setr_epi32(0, 16, 32, 48, 64, 80, 96, 112);
+    for (int i = 0; i < 16; i++) {
+        const __m256i words = _mm256_i32gather_epi32((const int *)(const void *)(blocks + 4 * i), lanes, 4);
+        w[i] = _mm256_shuffle_epi8(words, reversed);
+    }
+}
+
+DEFINE_COMPRESS(s32, __m256i, 64)
+
+DEFINE_SHORT_VECTOR(s64, epi64, 64, 512)
+static inline __m256i s64_sum0(__m256i a) { return SHORT_TURNED(epi64, 64, a, 28, 34, 39); }
+static inline __m256i s64_sum1(__m256i e) { return SHORT_TURNED(epi64, 64, e, 14, 18, 41); }
+static inline __m256i s64_sigma0(__m256i w) { return SHORT_SHIFTED(epi64, 64, w, 1, 8, 7); }
+static inline __m256i s64_sigma1(__m256i w) { return SHORT_SHIFTED(epi64, 64, w, 19, 61, 6); }
+
+/* Loads a block of 128 bytes for each of four lanes: vector i of `w` is word i of all blocks. */
+static inline void s64_load(__m256i *w, const uint8_t *blocks) {
+    const __m256i reversed = _mm256_broadcastsi128_si256(_mm_set_epi32(0x08090a0b, 0x0c0d0e0f, 0x00010203, 0x04050607));
+    const __m256i lanes = _mm256_setr_epi64x(0, 16, 32, 48);
+    for (int i = 0; i < 16; i++) {
+        const __m256i words = _mm256_i64gather_epi64((const long long *)(const void *)(blocks + 8 * i), lanes, 8);
+        w[i] = _mm256_shuffle_epi8(words, reversed);
+    }
+}
+
+DEFINE_COMPRESS(s64, __m256i, 80)
+
+#if defined(__clang__)
+#pragma clang attribute pop
 #pragma clang attribute push(__attribute__((target("avx512f,avx512bw"))), apply_to = function)
 #else
+#pragma GCC pop_options
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512bw")
 #endif
@@ -384,7 +452,8 @@ __attribute__((always_inline)) static inline void hash_range(const compression *
 }
 
 int fedtasks_hash_works(size_t kernel) {
-#ifdef HAS_AVX512
+#ifdef HAS_VECTORS
+    if (kernel == FEDTASKS_HASH_AVX2) return __builtin_cpu_supports("avx2");
     if (kernel == FEDTASKS_HASH_AVX512) return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw");
 #endif
     return kernel == FEDTASKS_HASH_PLAIN;
@@ -395,7 +464,11 @@ int fedtasks_hash_rows(size_t kernel, size_t digest_bytes, uint8_t *out, const f
     if (!fedtasks_hash_works(kernel) || (digest_bytes != 32 && digest_bytes != 48 && digest_bytes != 64)) return -1;
     if (first >= end) return 0; /* an empty column has no memory, whatever its step is */
     compression of32 = {4, 1, c32_compress, c32_compress}, of64 = {8, 1, c64_compress, c64_compress};
-#ifdef HAS_AVX512
+#ifdef HAS_VECTORS
+    if (kernel == FEDTASKS_HASH_AVX2) {
+        of32.lanes = 8, of32.compress = s32_compress;
+        of64.lanes = 4, of64.compress = s64_compress;
+    }
     if (kernel == FEDTASKS_HASH_AVX512) {
         of32.lanes = 16, of32.compress = v32_compress;
         of64.lanes = 8, of64.compress = v64_compress;

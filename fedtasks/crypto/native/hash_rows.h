@@ -26,8 +26,8 @@ typedef struct {
     size_t length_bytes;
 } fedtasks_hash_part;
 
-/* The kernels: plain C, and eight or sixteen lanes of AVX-512. */
-enum { FEDTASKS_HASH_PLAIN = 0, FEDTASKS_HASH_AVX512 = 1 };
+/* The kernels: plain C, eight or sixteen lanes of AVX-512, and four or eight of AVX2. */
+enum { FEDTASKS_HASH_PLAIN = 0, FEDTASKS_HASH_AVX512 = 1, FEDTASKS_HASH_AVX2 = 2 };
 
 /* Whether this machine can run a kernel. */
 EXPORT int fedtasks_hash_works(size_t kernel);

@@ -15,7 +15,7 @@ from fedtasks.crypto import hashing, native
 from fedtasks.crypto.hashing import Algorithm, Kernel, Length, Part, Texts, expand_rows, hash_rows
 
 ALGORITHMS: tuple[Algorithm, ...] = ("sha256", "sha384", "sha512")
-KERNELS: tuple[Kernel, ...] = ("avx512", "plain", "hashlib")
+KERNELS: tuple[Kernel, ...] = ("avx512", "avx2", "plain", "hashlib")
 BATCHES = (0, 1, 7, 8, 9, 15, 16, 17, 33)
 EMPTY = Texts.of([])
 

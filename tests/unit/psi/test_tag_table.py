@@ -31,7 +31,7 @@ class Case:
         self.folder = folder
         (folder / "spill").mkdir(mode=0o700)
         (folder / "work").mkdir(mode=0o700)
-        self.engine = DuckEngine(folder / "spill", "64MB", 2)
+        self.engine = DuckEngine(folder / "spill", 64 * 10**6, 2)
         self.table = TagTable(f"file://{folder}", "people", "key")
         self.generation = Generation()
         self.ids: set[str] = set()
