@@ -213,7 +213,7 @@ def _merged(sources: Sequence[Iterator[pa.RecordBatch]], order: Order) -> Iterat
 def _heads_of(column: pa.Array) -> Heads:
     kind = column.type
     if pa.types.is_integer(kind) or pa.types.is_boolean(kind):
-        numbers: npt.NDArray[np.int64] = column.fill_null(0).cast(pa.int64()).to_numpy()
+        numbers: npt.NDArray[np.int64] = column.cast(pa.int64()).fill_null(0).to_numpy()
         return numbers.view(np.uint64) ^ np.uint64(1 << 63)  # as they ascend without a sign
     if pa.types.is_string(kind) or pa.types.is_binary(kind) or pa.types.is_fixed_size_binary(kind):
         return _heads_of_texts(column.cast(pa.binary()))

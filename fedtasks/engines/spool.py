@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +45,8 @@ class BatchStore:
             place = Place(self._end, content.size)
             left = memoryview(content)
             if not self._end:
-                self._file = TemporaryFile(dir=self._folder, buffering=0)  # noqa: SIM115 - it closes when this goes
+                self._file = TemporaryFile(dir=self._folder, buffering=0)  # noqa: SIM115 - see the next line
+                weakref.finalize(self, self._file.close)
             while left:
                 left = left[self._file.write(left) :]
             self._end += content.size
