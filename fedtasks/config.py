@@ -428,7 +428,7 @@ class Notify:
 
 @dataclass(frozen=True)
 class Duckdb:
-    """How jobs run on one machine, without Spark: by DuckDB, in the process of the task.
+    """How jobs run on one machine, without Spark: in the process of the task; DuckDB joins.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What runs the jobs that pass over rows: DuckDB on one machine, Spark on a cluster."""
+"""What runs the jobs that pass over rows: own sorts and DuckDB's joins on one machine, Spark on a cluster."""
 
 from fedtasks.engines.opened import open_engine
 
