@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 from fedtasks.crypto.scheme import Client, open_client
@@ -129,8 +130,11 @@ class ClientHalf(Half):
 
     def blinded(self, shard: int | None = None) -> list[BlindedShard]:
         """Return what was blinded, of one shard or of all."""
-        found = [BlindedShard(RowFile(**each["sent"]), each["state"]) for each in self.plan["blinded"]]
-        return [each for each in found if shard in (None, each.sent.shard)]
+        return [each for each in self._all_blinded if shard in (None, each.sent.shard)]
+
+    @cached_property
+    def _all_blinded(self) -> list[BlindedShard]:
+        return [BlindedShard(RowFile(**each["sent"]), each["state"]) for each in self.plan["blinded"]]
 
     def _blind_once(
         self, engine: Engine, ids: DividedIds, key_id: str, blind: Callable[[], list[BlindedShard]]
@@ -170,7 +174,12 @@ class ClientHalf(Half):
         return plan
 
     def _tags(self, kind: str) -> list[RowFile]:
-        return announced(self.plan[kind], self.settings.shards)
+        return self._all_tags[kind]
+
+    @cached_property
+    def _all_tags(self) -> dict[str, list[RowFile]]:
+        kinds = {"tags", *messages.CHANGED_TAGS} & set(self.plan)
+        return {kind: announced(self.plan[kind], self.settings.shards) for kind in kinds}
 
     def _answered(self) -> list[tuple[BlindedShard, RowFile]]:
         return [(each, file) for each in self.blinded() for file in self.answers_of(each.sent.sha256)]

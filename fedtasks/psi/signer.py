@@ -183,12 +183,20 @@ class SignerHalf(Half):
         return self.context.count_use("ids_blinded", {file.sha256: file.rows for file in blinded})
 
     def _blinded(self, shard: int | None = None) -> list[RowFile]:
+        return [file for file in self._all_blinded if shard in (None, file.shard)]
+
+    @cached_property
+    def _all_blinded(self) -> list[RowFile]:
         found = announced(self.plan["blinded"], self.settings.shards)
-        here = [messages.BLINDED.numbered(file.shard).arrived(file, self.state) for file in found]
-        return [file for file in here if shard in (None, file.shard)]
+        return [messages.BLINDED.numbered(file.shard).arrived(file, self.state) for file in found]
 
     def _files(self, kind: str) -> list[RowFile]:
-        return [RowFile(**file) for file in self.plan[kind]]
+        return self._all_files[kind]
+
+    @cached_property
+    def _all_files(self) -> dict[str, list[RowFile]]:
+        kinds = {"tags", *messages.CHANGED_TAGS} & set(self.plan)
+        return {kind: [RowFile(**file) for file in self.plan[kind]] for kind in kinds}
 
 
 def size_of(message: Mapping[str, Any]) -> int:

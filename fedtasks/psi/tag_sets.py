@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +35,7 @@ from fedtasks.data.tag_files import Generation
 from fedtasks.engines.engine import Batches, Engine, Frame, new_file
 from fedtasks.errors import DataMissing, ProtocolViolated
 from fedtasks.names import TAG_BYTES
+from fedtasks.psi.dated import abandoned, new_name
 from fedtasks.psi.ids import move
 from fedtasks.psi.stages import described, file_schema
 from fedtasks.psi.tag_table import TagTable
@@ -94,7 +94,7 @@ class CrossedSets:
         if any(each["digest"] == digest for each in kept):
             return
         make_private(self.uri)
-        folder = f"{self.uri}/{uuid.uuid4().hex}"
+        folder = f"{self.uri}/{new_name()}"
         make_private(folder)
         entries = []
         for file in files:
@@ -105,6 +105,8 @@ class CrossedSets:
         write_json(f"{self.uri}/{MANIFEST}", kept[-_KEPT:])
         for old in kept[:-_KEPT]:
             remove(old["folder"])
+        for name in abandoned(self.uri, {each["folder"].rpartition("/")[2] for each in kept}):
+            remove(f"{self.uri}/{name}")
 
     def _kept(self) -> list[dict[str, Any]]:
         try:

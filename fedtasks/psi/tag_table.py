@@ -5,7 +5,6 @@ A new key is a new folder, so rotation begins anew and leaves the old tables as 
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -29,6 +28,7 @@ from fedtasks.data.tag_files import (
 from fedtasks.dataclass_io import to_plain
 from fedtasks.engines.engine import Batches, Engine, Frame, new_file
 from fedtasks.names import TAG_BYTES
+from fedtasks.psi.dated import abandoned, new_name
 from fedtasks.psi.ids import ID_SHARD, PAIRS, SHARD, keys_of_ids, move, pairs_batch
 
 _KEPT = 2
@@ -81,7 +81,7 @@ class TagTable(TagFiles):
         is_due = generation.age + 1 >= _WHOLE_AFTER
         runs = self._compacted(engine, [*generation.runs, run], n_buckets, folder, whole=is_due)
         extended = Generation(
-            name=uuid.uuid4().hex,
+            name=new_name(),
             rows=generation.rows + here,
             padding=generation.padding + counts[State.PADDING],
             runs=tuple(runs),
@@ -139,7 +139,7 @@ class TagTable(TagFiles):
 
     def _take(self, written: Iterable[dict[str, object]], n_buckets: int) -> tuple[Run, dict[State, int]]:
         """Move files into a folder of the table, as a run; returns what its rows say, too."""
-        name = uuid.uuid4().hex
+        name = new_name()
         make_private(self.uri)
         make_private(f"{self.uri}/{name}")
         buckets: dict[str, list[int]] = {"keys": [], "tags": []}
@@ -160,7 +160,7 @@ class TagTable(TagFiles):
         before = self.kept()
         kept = [*before, generation][-_KEPT:]
         write_json(f"{self.uri}/{MANIFEST}", {"generations": [to_plain(each) for each in kept]})
-        for folder in _folders(before) - _folders(kept):
+        for folder in _folders(before) - _folders(kept) | abandoned(self.uri, _folders(kept)):
             remove(f"{self.uri}/{folder}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -140,6 +141,19 @@ def test_generation_before_stays_for_readers_and_no_other(case: Case) -> None:
     folder = case.folder / "tags" / "people" / "key"
     assert {path.name for path in folder.iterdir() if path.is_dir()} == named
     assert all(path.stat().st_mode & 0o077 == 0 for path in folder.rglob("*") if path.is_dir())
+
+
+@pytest.mark.parametrize("age_s", [-2 * 86_400, 2 * 86_400])
+def test_run_of_a_process_that_died_before_it_was_named_goes_after_a_day(case: Case, age_s: int) -> None:
+    folder = case.folder / "tags" / "people" / "key"
+    case.change(texts(range(100)))
+    (folder / f"{int(time.time()) - age_s:08x}{'a' * 24}").mkdir()
+    young = folder / f"{int(time.time()):08x}{'b' * 24}"
+    young.mkdir()
+    (folder / "shop.people").mkdir()
+    case.change({"id-new"})
+    named = {run.name for generation in case.table.kept() for run in generation.runs}
+    assert {path.name for path in folder.iterdir() if path.is_dir()} == {*named, young.name, "shop.people"}
 
 
 def test_table_of_a_release_before_runs_is_taken_over(case: Case) -> None:
