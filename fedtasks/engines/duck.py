@@ -33,8 +33,8 @@ _BATCH_ROWS = 8192
 _MAP_ROWS = 4096
 """So many rows a function is given at a time; what they cost may be much."""
 
-_BLOCK_SHARE, _SPOOL_SHARE = 4, 16
-"""Which part of the memory a block of a sort and what waits in a spool may take: there are three blocks at a time."""
+_BLOCK_SHARE, _SPOOL_SHARE = 12, 16
+"""Which part of the memory a block of a sort and what waits in a spool may take: there are a few of each at a time."""
 
 _UUID = pa.binary(16)
 _TYPES = {
@@ -130,8 +130,6 @@ class DuckEngine:
         """Forget everything."""
         if "_database" in self.__dict__:
             self._database.close()
-        # What sorts and tables took is of no use to whatever this process does next.
-        pa.default_memory_pool().release_unused()
 
     @property
     def share(self) -> float:

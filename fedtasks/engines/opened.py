@@ -15,6 +15,7 @@ from fedtasks.config import Duckdb, Party
 from fedtasks.crypto.threads import n_threads
 from fedtasks.data.storage import is_local, local_path
 from fedtasks.engines.engine import Engine
+from fedtasks.engines.memory import give_back_freed
 
 
 @contextmanager
@@ -32,6 +33,7 @@ def open_engine(party: Party, name: str, scratch: str) -> Iterator[Engine]:
         from fedtasks.engines.duck import DuckEngine
 
         with _local_folder(scratch) as folder:
+            give_back_freed()
             settings = party.duckdb or Duckdb()
             engine = DuckEngine(folder, settings.memory_bytes, settings.threads or n_threads())
             try:

@@ -28,6 +28,8 @@ Rows = npt.NDArray[np.intp]
 """Numbers of rows of a block."""
 
 _BATCH_ROWS = 8192
+_FEW_RUNS = 32
+"""With more runs than these, their batches get shorter: a merge holds one of each."""
 _HEAD_BYTES = 8
 
 
@@ -126,7 +128,9 @@ class Sorter:
         if self._block is None:
             return
         shards = np.flatnonzero(self._block.counts).tolist()
-        self._runs.append({shard: [self._store.put(batch) for batch in self._block.read(shard)] for shard in shards})
+        n_rows = max(1, _BATCH_ROWS * _FEW_RUNS // max(_FEW_RUNS, len(self._runs)))
+        put, read = self._store.put, self._block.read
+        self._runs.append({shard: [put(batch) for batch in read(shard, n_rows)] for shard in shards})
         self._block = None
 
 
@@ -145,12 +149,12 @@ class _Block:
         self._ends = np.cumsum(self.counts)
         self._heads = order.heads(batch)
 
-    def read(self, shard: int) -> Iterator[pa.RecordBatch]:
+    def read(self, shard: int, n_rows: int = _BATCH_ROWS) -> Iterator[pa.RecordBatch]:
         end = int(self._ends[shard])
         rows = self._by_shard[end - int(self.counts[shard]) : end]
         rows = self._order.sort(self._batch, self._heads, rows)
-        for first in range(0, len(rows), _BATCH_ROWS):
-            yield self._batch.take(pa.array(rows[first : first + _BATCH_ROWS]))
+        for first in range(0, len(rows), n_rows):
+            yield self._batch.take(pa.array(rows[first : first + n_rows]))
 
 
 class _Run:
@@ -159,6 +163,7 @@ class _Run:
     def __init__(self, batches: Iterator[pa.RecordBatch], order: Order) -> None:
         self._batches, self._order = batches, order
         self._held = pa.RecordBatch.from_pylist([])
+        self._last: tuple[Any, ...] = ()
 
     def last(self) -> tuple[Any, ...] | None:
         """Have rows, and return the last of them; None at the end."""
@@ -166,9 +171,9 @@ class _Run:
             batch = next(self._batches, None)
             if batch is None:
                 return None
-            self._held = batch
-            self._heads = self._order.heads(self._held)
-        return (self._heads[-1], *self._order.row(self._held, self._held.num_rows - 1))
+            self._held, self._heads = batch, self._order.heads(batch)
+            self._last = (self._heads[-1], *self._order.row(batch, batch.num_rows - 1))
+        return self._last
 
     def take(self, last: tuple[Any, ...]) -> pa.RecordBatch:
         """Take the rows that are not above `last`."""

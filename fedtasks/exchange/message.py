@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError
 from google.protobuf.message import Message as Protobuf
 
 from fedtasks.errors import FedtasksError, ProtocolViolated, TrainingDiverged
-from fedtasks.link.conversation import MAX_BYTES
+from fedtasks.link.inbox import MAX_BYTES
 from fedtasks.untrusted import parse_json
 from fedtasks.wire.v1 import session_pb2
 

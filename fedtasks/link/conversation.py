@@ -22,11 +22,8 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import NamedTuple
 
 from fedtasks.errors import (
     ConfigDiffers,
@@ -40,6 +37,8 @@ from fedtasks.errors import (
     VersionDiffers,
 )
 from fedtasks.link import frames
+from fedtasks.link.inbox import Inbox, Wish
+from fedtasks.link.outbox import Outbox
 from fedtasks.text import plain_text
 from fedtasks.wire.v1 import session_pb2
 
@@ -47,12 +46,6 @@ VERSION_MIN = 2
 VERSION_MAX = 2
 
 WINDOW = 32 << 20
-OVERHEAD = 1024
-MAX_BYTES = 256 << 20
-"""Most bytes of a message for which its receiver sets no limit."""
-MAX_MESSAGE = 2 << 30
-"""Most bytes of any message."""
-MAX_NAME = 200
 MAX_FACTS = 1000
 MAX_INCARNATION = 100
 MAX_CERTIFICATE = 4096
@@ -64,76 +57,9 @@ STALL_S = 3600.0
 CROWDED_S = 30.0
 CONFIRM_S = 2.0
 
-_MAX_NAMED = 5
-_WORDS = {
-    session_pb2.PAYLOAD_KIND_BYTES: "bytes",
-    session_pb2.PAYLOAD_KIND_ARRAY: "an array",
-    session_pb2.PAYLOAD_KIND_RECORD_BATCH: "a record batch",
-    session_pb2.PAYLOAD_KIND_PROTOBUF: "a protobuf message",
-}
-
 
 class StreamBroken(Exception):
     """Raised inside the transport when a stream must be given up for a new one."""
-
-
-class _Chunk(NamedTuple):
-    sequence: int
-    cost: int
-    frame: bytes
-
-
-@dataclass(slots=True)
-class _Message:
-    name: str
-    kind: session_pb2.PayloadKind
-    body: bytes | bytearray = b""
-    cost: int = 0
-    credited: int = 0
-
-    def add(self, chunk: bytes | memoryview) -> None:
-        # Out of memory that the next frame will use. A longer message grows in place, so that it never stands twice.
-        if not self.body:
-            self.body = bytes(chunk)
-        elif isinstance(self.body, bytes):
-            self.body = bytearray(self.body) + chunk
-        else:
-            self.body += chunk
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Wish:
-    """A message that somebody waits for.
-
-    Parameters
-    ----------
-    name
-        What it is called.
-    kind
-        How its payload must be encoded; None if any kind will do.
-    max_bytes
-        The most bytes that it may have.
-    form
-        What is expected, in words, for the error that says that it is something else.
-    """
-
-    name: str
-    kind: session_pb2.PayloadKind | None = None
-    max_bytes: int = MAX_BYTES
-    form: str = ""
-
-    def check(self, kind: session_pb2.PayloadKind, size: int) -> None:
-        """Raise `ProtocolViolated` unless a message, or what has arrived of it, is what is waited for."""
-        if self.kind is not None and kind != self.kind:
-            found = _WORDS.get(kind, f"kind {kind}")
-            raise ProtocolViolated(f"message `{self.name}` is not {self.form or _WORDS[self.kind]}: found {found}")
-        if size > self.max_bytes:
-            if self.form:
-                raise ProtocolViolated(
-                    f"message `{self.name}` is not {self.form}: more than {self.max_bytes} bytes came"
-                )
-            text = f"`{self.name}` has more than the {self.max_bytes} bytes that this half takes"
-            raise ProtocolViolated(f"{text}; if it is right, receive it with a larger `max_bytes`")
 
 
 class Conversation:
@@ -212,26 +138,11 @@ class Conversation:
         self._peer_offer = b""
         self._busy_at: int | None = None
 
-        self._sequence = 0
-        self._waiting: deque[_Chunk] = deque()
-        self._flying: deque[_Chunk] = deque()
-        self._sent_cost = 0
-        self._unreceived_cost = 0
-        self._peer_received = 0
-        self._peer_consumed = 0
-
-        self._received = 0
-        self._received_cost = 0
-        self._consumed = 0
-        self._takes = 0
+        self._outbox = Outbox(window)
+        self._inbox = Inbox(window)
         self._progress_at = clock()
         self._is_blocked = False
         self._peer_is_blocked = False
-        self._queues: dict[str, deque[_Message]] = {}
-        self._wishes: dict[str, list[Wish]] = {}
-        self._partial: _Message | None = None
-        self._acked_received_cost = 0
-        self._acked_consumed = 0
         self._ack_since: float | None = None
 
         self._closing = False
@@ -258,36 +169,31 @@ class Conversation:
 
     def send(self, name: str, kind: session_pb2.PayloadKind, parts: Sequence[memoryview]) -> None:
         """Queue one message; blocks while the window is full. What `parts` refer to may change afterwards."""
-        if not _is_name(name):
-            raise ValueError(f"a message's name has 1 to {MAX_NAME} printable characters")
+        if not frames.is_name(name):
+            raise ValueError(f"a message's name has 1 to {frames.MAX_NAME} printable characters")
         with self._sending:
             for chunk, last in frames.chunks(parts):
                 # Only this thread adds to the sequence, so the copy is made outside the lock.
-                sequence = self._sequence + 1
-                frame = frames.data(sequence, name, kind, last, chunk)
+                frame = frames.data(self._outbox.sequence + 1, name, kind, last, chunk)
                 with self._lock:
                     if not self._has_room:
                         self._wait_room(name)
                     self._check_open()
                     if self._peer_closed:
                         raise ProtocolViolated(f"{self.peer} closed the link and will not take `{name}`")
-                    cost = sum(len(part) for part in chunk) + OVERHEAD
-                    self._sequence = sequence
-                    self._sent_cost += cost
-                    self._unreceived_cost += cost
-                    self._waiting.append(_Chunk(sequence, cost, frame))
+                    self._outbox.put(frame, sum(len(part) for part in chunk))
                     self._writable.notify()
 
     @property
     def _has_room(self) -> bool:
-        return self._ended or self._sent_cost - self._peer_consumed < self._window
+        return self._ended or self._outbox.has_room
 
     def _wait_room(self, name: str) -> None:
         def refuse() -> None:
-            if self._peer_is_blocked and not self._wishes:
+            if self._peer_is_blocked and not self._inbox.is_wanted:
                 text = f"both halves send more than the window of {self._window} bytes before either receives"
                 remedy = "let one receive first, or use `exchange`"
-                raise ProtocolViolated(f"{text}: `{name}` here, {self._untaken} there; {remedy}")
+                raise ProtocolViolated(f"{text}: `{name}` here, {self._inbox.untaken} there; {remedy}")
 
         self._is_blocked = True
         try:
@@ -299,22 +205,12 @@ class Conversation:
     def wanting(self, wish: Wish) -> Iterator[None]:
         """Let a message grow beyond the window as it arrives, up to its limit; it is taken by `take`."""
         with self._lock:
-            self._wish_for(wish)
+            self._inbox.wish_for(wish)
         try:
             yield
         finally:
             with self._lock:
-                self._fulfil(wish)
-
-    def _wish_for(self, wish: Wish) -> None:
-        self._wishes.setdefault(wish.name, []).append(wish)
-
-    def _fulfil(self, wish: Wish) -> None:
-        wishes = self._wishes.get(wish.name, [])
-        if wish in wishes:
-            wishes.remove(wish)
-            if not wishes:
-                del self._wishes[wish.name]
+                self._inbox.fulfil(wish)
 
     def receive(self, wish: Wish, timeout_s: float | None = None) -> tuple[session_pb2.PayloadKind, bytes | bytearray]:
         """Take the next message of a name: its kind and its bytes.
@@ -329,43 +225,35 @@ class Conversation:
             It has not come in time.
         """
         with self._lock:
-            self._wish_for(wish)
+            self._inbox.wish_for(wish)
             try:
                 return self.take(wish, timeout_s)
             finally:
-                self._fulfil(wish)
+                self._inbox.fulfil(wish)
 
     def take(self, wish: Wish, timeout_s: float | None = None) -> tuple[session_pb2.PayloadKind, bytes | bytearray]:
         """Do as `receive` does, inside of `wanting`."""
-        name = wish.name
         with self._lock:
-            if name not in self._queues:
-                self._wait_message(name, timeout_s)
-            queue = self._queues.get(name)
-            if queue is None:
+            if not self._inbox.has(wish.name):
+                self._wait_message(wish.name, timeout_s)
+            message = self._inbox.take(wish)
+            if message is None:
                 self._check_open()
-                raise ProtocolViolated(f"{self.peer} closed the link without sending `{name}`")
-            message = queue[0]
-            wish.check(message.kind, len(message.body))
-            queue.popleft()
-            if not queue:
-                del self._queues[name]
-            self._takes += 1
-            self._fulfil(wish)  # at once: what follows under this name may be of another kind and size
-            self._consume(message)
-            self._credit_partial()
+                raise ProtocolViolated(f"{self.peer} closed the link without sending `{wish.name}`")
+            self._mark_ack()
         return message.kind, message.body
 
     def _wait_message(self, name: str, timeout_s: float | None) -> None:
         def refuse() -> None:
             text = f"`{name}` cannot come: the window is full of messages nobody took"
-            raise ProtocolViolated(f"{text}: {self._untaken}")
+            raise ProtocolViolated(f"{text}: {self._inbox.untaken}")
 
         def is_done() -> bool:
             # Messages that had arrived before a failure can still be taken.
-            return name in self._queues or self._ended or self._closing or self._peer_closed
+            return self._inbox.has(name) or self._ended or self._closing or self._peer_closed
 
-        self._credit_partial()
+        if self._inbox.credit_partial():
+            self._mark_ack()
         if not self._wait(self._arrived, is_done, f"`{name}`", refuse, timeout_s):
             raise DeadlinePassed(f"nothing called `{name}` came from {self.peer} within {timeout_s:g} s")
 
@@ -400,32 +288,19 @@ class Conversation:
             now = self._clock()
             if deadline is not None and now >= deadline:
                 return False
-            if not self._is_full():
+            if not self._inbox.is_full:
                 full = None
-            elif full is None or full[0] != self._takes:
-                full = (self._takes, now + self._crowded_s)
+            elif full is None or full[0] != self._inbox.takes:
+                full = (self._inbox.takes, now + self._crowded_s)
             elif now >= full[1]:
                 when_crowded()
-                full = (self._takes, now + self._crowded_s)
+                full = (self._inbox.takes, now + self._crowded_s)
             stalled = max(begun, self._progress_at) + self._stall_s
             if now >= stalled:
                 raise PeerStalled(f"{self.peer} has not moved for {self._stall_s:g} s while this half waits for {what}")
             moments = [stalled, *[moment for moment in (deadline, full and full[1]) if moment is not None]]
             condition.wait(min(moments) - now)
         return True
-
-    def _is_full(self) -> bool:
-        return self._received_cost - self._consumed >= self._window
-
-    @property
-    def _untaken(self) -> str:
-        """Name what waits here, some of it if it is much."""
-        counts = {name: len(messages) for name, messages in self._queues.items()}
-        if self._partial is not None:
-            counts[self._partial.name] = counts.get(self._partial.name, 0) + 1
-        names = sorted(counts)
-        more = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
-        return ", ".join(f"`{name}` ({counts[name]})" for name in names[:_MAX_NAMED]) + more
 
     def close(self, timeout_s: float) -> None:
         """Wait until the other half has taken everything and closes too.
@@ -458,8 +333,8 @@ class Conversation:
             self._state.wait_for(lambda: self._ended or not self._connected or self._closes_heard > 1, CONFIRM_S)
 
     def _check_untaken(self) -> None:
-        if self._queues or self._partial is not None:
-            raise ProtocolViolated(f"the link is closed while messages wait: {self._untaken}")
+        if not self._inbox.is_empty:
+            raise ProtocolViolated(f"the link is closed while messages wait: {self._inbox.untaken}")
 
     def _check_open(self) -> None:
         if self._error is not None:
@@ -491,7 +366,7 @@ class Conversation:
     def is_settled(self) -> bool:
         """Whether the other half took everything and this half has said Close: only its Close may be missing."""
         with self._lock:
-            return self._closing and self._close_ever_sent and self._is_all_consumed
+            return self._closing and self._close_ever_sent and self._outbox.is_consumed
 
     @property
     def has_met(self) -> bool:
@@ -605,8 +480,7 @@ class Conversation:
         self._offer = self._peer_offer = b""
         self._busy_at = None
         # What flew may be lost: the next Hello says from where to send again.
-        self._flying.extend(self._waiting)
-        self._waiting, self._flying = self._flying, deque()
+        self._outbox.rewind()
         self._writable.notify_all()
         self._state.notify_all()
 
@@ -642,7 +516,7 @@ class Conversation:
         if self._hello_due:
             self._hello_due = False
             return frames.hello(
-                *self._versions, self._incarnation, self._received, self._facts, takes_tunnels=self._takes_tunnels
+                *self._versions, self._incarnation, self._inbox.received, self._facts, takes_tunnels=self._takes_tunnels
             )
         if not self._met or self._ended:
             return None
@@ -650,12 +524,12 @@ class Conversation:
             certificate, self._offer = self._offer, b""
             return frames.tunnel_offer(certificate)
         if self._is_ack_due(now):
-            self._acked_received_cost, self._acked_consumed, self._ack_since = self._received_cost, self._consumed, None
-            return frames.ack(self._received, self._consumed)
-        if self._waiting:
-            self._flying.append(self._waiting.popleft())
-            return self._flying[-1].frame
-        if self._closing and self._is_all_consumed:
+            self._ack_since = None
+            return frames.ack(*self._inbox.acknowledge())
+        frame = self._outbox.next()
+        if frame is not None:
+            return frame
+        if self._closing and self._outbox.is_consumed:
             if not self._close_sent:
                 self._close_sent = self._close_ever_sent = True
                 self._state.notify_all()
@@ -666,22 +540,13 @@ class Conversation:
                 return frames.CLOSE
         if now < self._wrote_at + HEARTBEAT_S:
             return None
-        return frames.BLOCKED if self._is_blocked and not self._wishes else frames.HEARTBEAT
-
-    @property
-    def _is_all_consumed(self) -> bool:
-        return self._peer_consumed == self._sent_cost
+        return frames.BLOCKED if self._is_blocked and not self._inbox.is_wanted else frames.HEARTBEAT
 
     def _is_ack_due(self, now: float) -> bool:
         if self._ack_since is None:
             return False
-        quarter = self._window // 4
-        return (
-            self._closing
-            or self._consumed - self._acked_consumed >= quarter
-            or self._received_cost - self._acked_received_cost >= quarter
-            or now >= self._ack_since + ACK_DELAY_S
-        )
+        is_old = now >= self._ack_since + ACK_DELAY_S
+        return self._closing or is_old or self._inbox.is_much_unacknowledged
 
     def feed(self, epoch: int, frame: bytes | memoryview) -> None:
         """Take in a frame that was read from a stream; what the other half does wrong ends the conversation.
@@ -749,12 +614,10 @@ class Conversation:
             if ours != theirs:
                 differs = RowOrderDiffers if name == "row_order" else ConfigDiffers
                 raise differs(field=plain_text(name), ours=ours, theirs=plain_text(theirs))
-        if not self._peer_received <= hello.received <= self._sequence:
+        if not self._outbox.resume(hello.received):
             raise PeerRestarted(f"{self.peer} goes on with a conversation that this process did not have")
         self._peer_incarnation = hello.incarnation
         self._peer_takes_tunnels = hello.takes_tunnels
-        self._peer_received = hello.received
-        self._forget(self._waiting, hello.received)
         self._met = True
         self._met_epoch = self._epoch
         # The last Ack of the broken stream may be lost: repeat it.
@@ -762,91 +625,33 @@ class Conversation:
         self._wake()
 
     def _on_ack(self, ack: session_pb2.Ack) -> None:
-        self._forget(self._flying, ack.received)
-        # What is said to be taken but not to have arrived would be kept here without end.
-        arrived = self._sent_cost - self._unreceived_cost
-        if ack.received > self._sequence or not self._peer_consumed <= ack.consumed_bytes <= arrived:
-            raise ProtocolViolated("an acknowledgement of what was not sent")
-        taken = ack.consumed_bytes - self._peer_consumed
-        if 0 < taken < OVERHEAD:
-            raise ProtocolViolated("an acknowledgement of less than a chunk")
-        if taken:
+        if self._outbox.acknowledge(ack.received, ack.consumed_bytes):
             self._progress_at = self._heard_at
             self._peer_is_blocked = False
-        self._peer_received = max(self._peer_received, ack.received)
-        self._peer_consumed = ack.consumed_bytes
         self._room.notify_all()
         if self._closing:
             self._writable.notify()
 
-    def _forget(self, chunks: deque[_Chunk], received: int) -> None:
-        while chunks and chunks[0].sequence <= received:
-            self._unreceived_cost -= chunks.popleft().cost
-
     def _on_data(self, data: session_pb2.Data, chunk: bytes | memoryview) -> None:
-        if data.sequence <= self._received:
+        if data.sequence <= self._inbox.received:
             return
-        if data.sequence != self._received + 1 or not _is_name(data.name):
-            raise ProtocolViolated("a chunk out of sequence, or without a name")
-        if len(chunk) > frames.CHUNK or (len(chunk) < frames.CHUNK and not data.last):
-            raise ProtocolViolated(f"a chunk of `{data.name}` that has another size than chunks have")
-        if self._is_full():
-            raise ProtocolViolated(f"more than the window of {self._window} bytes was sent")
         if self._closing or self._peer_closed:
-            raise ProtocolViolated(f"`{data.name}` was sent after the link was closed")
-        message = self._partial or _Message(data.name, data.payload_kind)
-        if (message.name, message.kind) != (data.name, data.payload_kind):
-            raise ProtocolViolated(f"a chunk of `{data.name}` inside `{message.name}`")
-        self._peer_is_blocked = False
-        wish = self._wish(message.name)
-        size = len(message.body) + len(chunk)
-        if wish is not None:
-            wish.check(message.kind, size)
+            raise ProtocolViolated(f"`{plain_text(data.name)}` was sent after the link was closed")
+        if self._inbox.add(data, chunk):
             self._progress_at = self._heard_at
-        if size > MAX_MESSAGE:
-            raise ProtocolViolated(f"`{data.name}` is larger than {MAX_MESSAGE} bytes")
-        message.add(chunk)
-        message.cost += len(chunk) + OVERHEAD
-        self._received = data.sequence
-        self._received_cost += len(chunk) + OVERHEAD
+        self._peer_is_blocked = False
         self._mark_ack()
-        if not data.last:
-            self._partial = message
-            if wish is not None:
-                self._consume(message)
-        else:
-            self._partial = None
-            self._queues.setdefault(message.name, deque()).append(message)
+        if data.last or self._inbox.is_full:
             self._arrived.notify_all()
-        if self._is_full():
-            self._arrived.notify_all()
+        if self._inbox.is_full:
             self._room.notify_all()
 
     def _on_close(self) -> None:
         self._closes_heard += 1
         self._peer_closed = True
-        if not self._is_all_consumed:
+        if not self._outbox.is_consumed:
             raise ProtocolViolated(f"{self.peer} closed its half without taking everything")
         self._wake()
-
-    def _wish(self, name: str) -> Wish | None:
-        """Return what is waited for, if it has not arrived yet; of several the one that allows most."""
-        wishes = self._wishes.get(name, ())
-        if len(wishes) <= len(self._queues.get(name, ())):
-            return None
-        return max(wishes, key=lambda wish: wish.max_bytes)
-
-    def _credit_partial(self) -> None:
-        """Count the chunks of the message that is arriving as consumed, if somebody waits for it."""
-        partial = self._partial
-        if partial is not None and (wish := self._wish(partial.name)) is not None:
-            wish.check(partial.kind, len(partial.body))
-            self._consume(partial)
-
-    def _consume(self, message: _Message) -> None:
-        self._consumed += message.cost - message.credited
-        message.credited = message.cost
-        self._mark_ack()
 
     def _mark_ack(self) -> None:
         """Let the writer acknowledge soon, or at once when the other half may be waiting for room."""
@@ -856,8 +661,3 @@ class Conversation:
             self._writable.notify()
         elif self._is_ack_due(now):
             self._writable.notify()
-
-
-def _is_name(name: str) -> bool:
-    # Names stand in logs and errors.
-    return 0 < len(name) <= MAX_NAME and name.isprintable()

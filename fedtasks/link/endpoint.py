@@ -13,7 +13,8 @@ import numpy as np
 import pyarrow as pa
 
 from fedtasks.link import files
-from fedtasks.link.conversation import MAX_BYTES, Conversation, Wish
+from fedtasks.link.conversation import Conversation
+from fedtasks.link.inbox import MAX_BYTES, Wish
 from fedtasks.link.link import Payload
 from fedtasks.link.payload import decode, encode
 from fedtasks.wire.v1 import session_pb2

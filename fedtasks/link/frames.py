@@ -12,8 +12,14 @@ from fedtasks.wire.v1 import session_pb2
 CHUNK = 1 << 20
 """Payload bytes in a frame; only the last of a message may have fewer."""
 
+OVERHEAD = 1024
+"""What a chunk costs whoever keeps it, beside its bytes."""
+
 MAX_FRAME = CHUNK + (64 << 10)
 """Most bytes of a frame."""
+
+MAX_NAME = 200
+"""Most characters of a message's name."""
 
 HEARTBEAT: bytes = session_pb2.Frame(heartbeat=session_pb2.Heartbeat()).SerializeToString()
 BLOCKED: bytes = session_pb2.Frame(heartbeat=session_pb2.Heartbeat(is_blocked=True)).SerializeToString()
@@ -23,6 +29,11 @@ _VARINT, _LENGTH_DELIMITED = 0, 2
 _SMALL = 16 << 10
 _DATA_TAG = bytes([session_pb2.Frame.DATA_FIELD_NUMBER << 3 | _LENGTH_DELIMITED])
 _CHUNK_TAG = bytes([session_pb2.Data.CHUNK_FIELD_NUMBER << 3 | _LENGTH_DELIMITED])
+
+
+def is_name(name: str) -> bool:
+    """Whether this may be a message's name: names stand in logs and errors."""
+    return 0 < len(name) <= MAX_NAME and name.isprintable()
 
 
 def hello(

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from google.protobuf.message import Message
 
-from fedtasks.link.conversation import MAX_BYTES
+from fedtasks.link.inbox import MAX_BYTES
 from fedtasks.wire.v1 import session_pb2
 
 Payload: TypeAlias = bytes | np.ndarray | pa.RecordBatch | Message

@@ -13,7 +13,7 @@ from fedtasks.encrypted.cipher import OwnerCipher
 from fedtasks.encrypted.histograms import BinnedRows, plain_histograms
 from fedtasks.errors import ProtocolViolated
 from fedtasks.exchange.message import SMALL
-from fedtasks.link.conversation import MAX_BYTES
+from fedtasks.link.inbox import MAX_BYTES
 from fedtasks.link.link import Link
 from fedtasks.models.secureboost import messages
 from fedtasks.models.secureboost.frontier import Mask, Node, Pair, from_bits, slots_of

@@ -24,7 +24,7 @@ from fedtasks.exchange.message import (
     TableMessage,
     refuse,
 )
-from fedtasks.link.conversation import MAX_BYTES
+from fedtasks.link.inbox import MAX_BYTES
 from fedtasks.link.payload import encode
 from fedtasks.registry import declared
 from fedtasks.wire.v1.encrypted_pb2 import EncryptionKey

@@ -22,8 +22,10 @@ from fedtasks.errors import (
     VersionDiffers,
 )
 from fedtasks.link import conversation as module
-from fedtasks.link import frames
-from fedtasks.link.conversation import OVERHEAD, VERSION_MAX, VERSION_MIN, Conversation, StreamBroken, Wish
+from fedtasks.link import frames, inbox
+from fedtasks.link.conversation import VERSION_MAX, VERSION_MIN, Conversation, StreamBroken
+from fedtasks.link.frames import MAX_NAME, OVERHEAD
+from fedtasks.link.inbox import Wish
 from fedtasks.link.payload import ARRAY, BYTES
 from fedtasks.wire.v1 import session_pb2
 
@@ -348,7 +350,7 @@ def test_full_window_of_empty_messages_of_different_names_takes_little_memory() 
     peer.hello(facts={"epochs": "8", "window": str(window)})
     tracemalloc.start()
     while half.error is None:
-        peer.data(f"{peer.sequence:x}".rjust(module.MAX_NAME, "\N{GRINNING FACE}"), b"")
+        peer.data(f"{peer.sequence:x}".rjust(MAX_NAME, "\N{GRINNING FACE}"), b"")
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     half.hang_up()
@@ -380,7 +382,7 @@ def test_peer_that_ignores_the_window_is_a_protocol_violation(half: Conversation
 def test_message_beyond_the_limit_of_all_is_a_protocol_violation(
     half: Conversation, met: Peer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "MAX_MESSAGE", CHUNK)
+    monkeypatch.setattr(inbox, "MAX_MESSAGE", CHUNK)
     met.data("a", bytes(CHUNK), last=False)
     met.data("a", b"1")
 
@@ -392,7 +394,7 @@ def test_message_that_passes_the_limit_of_who_waits_is_refused_with_the_chunk_th
     half: Conversation, met: Peer
 ) -> None:
     waiting = in_thread(lambda: half.receive(Wish("n", max_bytes=2 * CHUNK)))
-    while "n" not in half._wishes:
+    while "n" not in half._inbox._wishes:
         pass
     for _ in range(2):
         met.data("n", bytes(CHUNK), last=False)
@@ -433,7 +435,7 @@ def test_message_of_another_kind_is_refused_with_its_first_chunk(half: Conversat
         arrive()
     waiting = in_thread(lambda: half.receive(Wish("n", BYTES)))
     if not first:
-        while "n" not in half._wishes:
+        while "n" not in half._inbox._wishes:
             pass
         arrive()
 
@@ -468,7 +470,7 @@ def stalling() -> Iterator[Stalling]:
 
 def test_receive_with_heartbeats_and_nothing_else_gives_up(stalling: Stalling) -> None:
     waiting = in_thread(lambda: stalling.half.receive(Wish("n")))
-    while "n" not in stalling.half._wishes:
+    while "n" not in stalling.half._inbox._wishes:
         pass
     stalling.passes(59.0)
     with pytest.raises(queue.Empty):
@@ -483,7 +485,7 @@ def test_receive_with_heartbeats_and_nothing_else_gives_up(stalling: Stalling) -
 
 def test_receive_counts_chunks_of_what_is_waited_for_and_no_others_as_progress(stalling: Stalling) -> None:
     waiting = in_thread(lambda: stalling.half.receive(Wish("n")))
-    while "n" not in stalling.half._wishes:
+    while "n" not in stalling.half._inbox._wishes:
         pass
     for _ in range(3):
         stalling.passes(50.0)
@@ -500,7 +502,7 @@ def test_receive_counts_chunks_of_what_is_waited_for_and_no_others_as_progress(s
 
 def test_receive_counts_messages_of_other_names_as_no_progress(stalling: Stalling) -> None:
     waiting = in_thread(lambda: stalling.half.receive(Wish("n")))
-    while "n" not in stalling.half._wishes:
+    while "n" not in stalling.half._inbox._wishes:
         pass
     stalling.passes(50.0)
     stalling.peer.data("other", b"")
@@ -541,7 +543,7 @@ def test_close_gives_up_on_a_half_that_takes_nothing(stalling: Stalling) -> None
 def test_half_that_computes_for_long_does_not_count_that_as_the_peers(stalling: Stalling) -> None:
     stalling.passes(500.0)
     waiting = in_thread(lambda: stalling.half.receive(Wish("n")))
-    while "n" not in stalling.half._wishes:
+    while "n" not in stalling.half._inbox._wishes:
         pass
     stalling.peer.data("n", b"1")
 
@@ -715,10 +717,10 @@ def test_hostile_frames_end_the_conversation_or_stay_within_its_bounds(hostile: 
                 half.feed(epoch, frame)
             except StreamBroken:
                 break
-            waiting = [message for queued in half._queues.values() for message in queued]
-            partial = [half._partial] if half._partial else []
+            waiting = [message for queued in half._inbox._queues.values() for message in queued]
+            partial = [half._inbox._partial] if half._inbox._partial else []
             assert sum(len(message.body) for message in waiting + partial) <= WINDOW + 3 * CHUNK
-            assert len(half._queues) <= WINDOW // OVERHEAD + 1
+            assert len(half._inbox._queues) <= WINDOW // OVERHEAD + 1
             assert half.error is None or isinstance(half.error, FedtasksError)
     half.hang_up()
 
