@@ -17,8 +17,8 @@ def give_back_freed() -> None:
 
     Notes
     -----
-    Arrow's own allocator, and glibc's with one arena for each thread, keep what a sort has freed for the next one of the
-    same thread: several times of what is in use. Cost: a large buffer is a system call of its own.
+    Arrow's own allocator, and glibc's with one arena for each thread, keep what a sort has freed for the next one of
+    the same thread: several times of what is in use. Cost: a large buffer is a system call of its own.
     """
     pa.set_memory_pool(pa.system_memory_pool())
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
