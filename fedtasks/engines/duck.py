@@ -35,6 +35,8 @@ _MAP_ROWS = 4096
 
 _BLOCK_SHARE, _SPOOL_SHARE = 12, 16
 """Which part of the memory a block of a sort and what waits in a spool may take: there are a few of each at a time."""
+_MOST_BLOCK_BYTES = 1 << 30
+"""Arrow counts the bytes of a column of texts by 32 bits."""
 
 _UUID = pa.binary(16)
 _TYPES = {
@@ -276,7 +278,7 @@ class DuckEngine:
         """Sort a block while the next is read."""
         with ThreadPoolExecutor(1, thread_name_prefix="engine") as pool:
             at_work: Future[None] | None = None
-            for block in blocks_of(self._batches(frame), self._memory_bytes // _BLOCK_SHARE):
+            for block in blocks_of(self._batches(frame), min(self._memory_bytes // _BLOCK_SHARE, _MOST_BLOCK_BYTES)):
                 if at_work:
                     at_work.result()
                 at_work = pool.submit(sorter.add, block)
