@@ -150,6 +150,9 @@ class Kernel(Protocol):
     def segmented_product(self, out: Words, values: Words, order: Indices, starts: Indices, modulus: Modulus) -> None:
         """Multiply ``values[order[starts[s]:starts[s + 1]]]`` for each segment s."""
 
+    def factor_product(self, out: Words, values: Words, order: Indices, starts: Indices, modulus: Modulus) -> None:
+        """Do the same with values as tables have them, by segments of at most 256 rows."""
+
 
 class PortableKernel:
     """See `Kernel`; one Python integer for each row."""
@@ -216,6 +219,10 @@ class PortableKernel:
                 product = product * numbers[row] % n
             products.append(product)
         _write(out, products)
+
+    def factor_product(self, out: Words, values: Words, order: Indices, starts: Indices, modulus: Modulus) -> None:
+        """See `Kernel`; there are no pairs."""
+        self.segmented_product(out, values, order, starts, modulus)
 
 
 def _read(rows: npt.NDArray[Any], order: str = "little") -> list[gmpy2.mpz]:
@@ -330,6 +337,14 @@ class NativeKernel:
         """See `Kernel`."""
         constants = (modulus.one, *self._constants(modulus))
         self._call("segmented_product", out, values, order, starts, len(out), *constants)
+
+    def factor_product(self, out: Words, values: Words, order: Indices, starts: Indices, modulus: Modulus) -> None:
+        """See `Kernel`."""
+        if modulus.parts == 1:
+            self.segmented_product(out, values, order, starts, modulus)
+            return
+        constants = (modulus.one, *self._constants(modulus))
+        self._call("factor_product", out, values, order, starts, len(out), *constants)
 
     def _modulus(self, base: int, parts: int, spare_bits: int) -> Modulus:
         limbs = -(-(base.bit_length() + spare_bits) // self._limb_bits)

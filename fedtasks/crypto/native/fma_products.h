@@ -19,12 +19,12 @@
 typedef double scalar;
 typedef unsigned state;
 
-static INLINE factor as_factor(vec limb) {
+static INLINE factor limb_as_factor(vec limb) {
     return d_sub(d_of_bits(v_or(limb, v_set(LOWER_BIAS))), d_set(TWO_52));
 }
 #define FACTOR_SPACE MAX_LIMBS
 static INLINE const factor *as_factors(factor *space, const vec *a, size_t limbs) {
-    for (size_t i = 0; i < limbs; i++) space[i] = as_factor(a[i]);
+    for (size_t i = 0; i < limbs; i++) space[i] = limb_as_factor(a[i]);
     return space;
 }
 static INLINE vec as_limb(factor a) { return v_and(d_bits(d_sub(a, d_set(-TWO_52))), v_set((1ULL << 52) - 1)); }
@@ -35,16 +35,20 @@ static INLINE factor upper_half(factor a, factor b) { return d_fma(a, b, d_set(T
 static INLINE factor lower_half(factor a, factor b, factor upper) {
     return d_fma(a, b, d_sub(d_set(TWO_104 + TWO_52), upper));
 }
+/* Compilers like to add up a column's terms first, for which there are not enough registers: each sum stays in its own. */
+#define STAYS(sum) __asm__ volatile("" : "+v"(sum))
 static INLINE void mul_add(vec *lower, vec *upper, factor a, factor b) {
     factor up = upper_half(a, b);
     *upper = v_add(*upper, d_bits(up));
     *lower = v_add(*lower, d_bits(lower_half(a, b, up)));
+    STAYS(*upper);
+    STAYS(*lower);
 }
 static INLINE void add_high(vec *sum, factor a, factor b) {
     *sum = v_add(*sum, d_bits(upper_half(a, b)));
 }
 static INLINE factor low(vec sum, factor by) {
-    factor limb = as_factor(v_and(sum, v_set((1ULL << 52) - 1)));
+    factor limb = limb_as_factor(v_and(sum, v_set((1ULL << 52) - 1)));
     return d_sub(lower_half(limb, by, upper_half(limb, by)), d_set(TWO_52));
 }
 static INLINE uint64_t excess_of(uint64_t lower, uint64_t upper) { return lower * LOWER_BIAS + upper * UPPER_BIAS; }

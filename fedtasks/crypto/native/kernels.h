@@ -52,9 +52,19 @@
     EXPORT int fedtasks_##X##_to_bytes(uint8_t *out, size_t width, const uint64_t *rows, size_t n_rows,                \
                                         const uint64_t *n, size_t limbs, size_t parts);
 
+/* The same of pairs of which each value is (a, b / a), as in tables: four products of halves instead of five, and one more
+ * for each segment. A segment has at most 256 rows. */
+#define DECLARE_PAIRS(X)                                                                                               \
+    EXPORT int fedtasks_##X##_factor_product(uint64_t *out, const uint64_t *values, const int64_t *order,              \
+                                             const int64_t *starts, size_t segments, const uint64_t *one,              \
+                                             const uint64_t *n, uint64_t n_inverse, size_t limbs, size_t parts);
+
 DECLARE_MODULAR(ifma)
+DECLARE_PAIRS(ifma)
 DECLARE_MODULAR(avx512)
+DECLARE_PAIRS(avx512)
 DECLARE_MODULAR(avx2)
+DECLARE_PAIRS(avx2)
 DECLARE_MODULAR(openssl)
 
 #endif

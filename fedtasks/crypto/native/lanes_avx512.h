@@ -9,6 +9,7 @@ typedef __m512i vec;
 static INLINE vec v_zero(void) { return _mm512_setzero_si512(); }
 static INLINE vec v_set(uint64_t word) { return _mm512_set1_epi64((long long)word); }
 static INLINE vec v_add(vec a, vec b) { return _mm512_add_epi64(a, b); }
+static INLINE vec v_sub(vec a, vec b) { return _mm512_sub_epi64(a, b); }
 static INLINE vec v_and(vec a, vec b) { return _mm512_and_si512(a, b); }
 static INLINE vec v_or(vec a, vec b) { return _mm512_or_si512(a, b); }
 static INLINE vec v_equal(vec a, vec b) { return _mm512_movm_epi64(_mm512_cmpeq_epi64_mask(a, b)); }

@@ -21,6 +21,7 @@ typedef __m256d factor;
 static INLINE vec v_zero(void) { return _mm256_setzero_si256(); }
 static INLINE vec v_set(uint64_t word) { return _mm256_set1_epi64x((long long)word); }
 static INLINE vec v_add(vec a, vec b) { return _mm256_add_epi64(a, b); }
+static INLINE vec v_sub(vec a, vec b) { return _mm256_sub_epi64(a, b); }
 static INLINE vec v_and(vec a, vec b) { return _mm256_and_si256(a, b); }
 static INLINE vec v_or(vec a, vec b) { return _mm256_or_si256(a, b); }
 static INLINE vec v_equal(vec a, vec b) { return _mm256_cmpeq_epi64(a, b); }

@@ -24,6 +24,7 @@ static INLINE const factor *as_factors(factor *space, const vec *a, size_t limbs
     (void)space, (void)limbs;
     return a;
 }
+static INLINE factor limb_as_factor(vec limb) { return limb; }
 static INLINE vec as_limb(factor a) { return v_and(a, v_set((1ULL << 52) - 1)); }
 static INLINE scalar scalar_of(uint64_t limb) { return limb; }
 static INLINE factor broadcast(scalar limb) { return v_set(limb); }

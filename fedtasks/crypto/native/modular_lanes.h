@@ -15,13 +15,13 @@
  * Takagi, "Fast RSA-type cryptosystem modulo p^k q", 1998, has the idea of computing modulo powers digit by digit.
  *
  * Who includes this defines KERNEL, LANES and BLOCK (which divides 10), and
- *   vec       LANES words; v_zero, v_set, v_add, v_and, v_or, v_equal (all ones where equal), v_carry (>> 52),
+ *   vec       LANES words; v_zero, v_set, v_add, v_sub, v_and, v_or, v_equal (all ones where equal), v_carry (>> 52),
  *             load_words and store_words (up to LANES of them), transpose (a square of LANES * LANES)
  *   scalar    a limb of the modulus; scalar_of makes it
  *   factor    LANES limbs as products take them; broadcast makes them of a scalar, as_factors of a row of vectors
  *   mul_add   adds the lower and the upper 52 bits of a product to one sum each, add_high the upper ones alone
  *   low       the lower 52 bits of a sum times a factor
- *   as_limb   the limb that is a factor
+ *   limb_as_factor, as_limb  make a factor of a limb, and back
  *   excess_of what so many lower and upper halves add to a sum beyond their value; settle takes it off. It is a
  *             multiple of 2^52, so that it can wait until the sum is carried
  *   begin     puts the processor into the state that these need, and `end` back
@@ -46,6 +46,7 @@ typedef struct {
     uint64_t excess[2 * MAX_LIMBS];  /* what products add to each column beyond their value, modulo 2^64 */
     uint64_t excess2[2 * MAX_LIMBS]; /* the same for the second number of a pair */
     factor n_inverse;
+    int lowest; /* 1 or -1: what n is modulo 2^52; 0 for anything else */
     size_t limbs;
     size_t blocks;
     size_t parts; /* numbers of a residue: one, or the two of a pair */
@@ -83,19 +84,34 @@ static INLINE void add_squares(columns *c, const factor *a) {
     }
 }
 
-/* Choose the block of multiples m that makes the lower columns zero, add them, and carry into the upper ones. */
+/* Choose one limb of the multiples that make the lower columns zero, add what it adds, and carry on. */
+static INLINE void reduce_limb(columns *c, factor *m, int i, const modulus *mod) {
+    vec sum = c->at[i], carry;
+    factor by;
+    /* Adding the lowest product rounds this column up to a multiple of 2^52. Each limb waits for the one before, and
+     * sooner gets what it waits for where n is 1 or -1 modulo 2^52: its lowest limb has no upper half to add then, though
+     * that is counted as one. */
+    vec counted = v_set(excess_of(0, 1));
+    if (mod->lowest == -1) {
+        vec limb = v_and(sum, v_set(LIMB_MASK));
+        by = limb_as_factor(limb);
+        carry = v_add(v_add(v_carry(sum), limb), counted);
+    } else if (mod->lowest == 1) {
+        by = limb_as_factor(v_and(v_sub(v_zero(), sum), v_set(LIMB_MASK)));
+        carry = v_add(v_carry(v_add(sum, v_set(LIMB_MASK))), counted);
+    } else {
+        by = low(sum, mod->n_inverse);
+        carry = v_carry(v_add(sum, v_set(LIMB_MASK)));
+        add_high(&carry, by, broadcast(mod->n[0]));
+    }
+    m[i] = by;
+    UNROLLED for (int j = 1; j < BLOCK; j++) mul_add(&c->at[i + j], &c->at[i + j + 1], by, broadcast(mod->n[j]));
+    c->at[i + 1] = v_add(c->at[i + 1], carry);
+}
+
 static INLINE void reduce(columns *c, factor *m, const uint64_t *excess, const modulus *mod) {
     UNROLLED for (int i = 0; i < BLOCK; i++) settle(&c->at[i], excess[i]);
-    UNROLLED for (int i = 0; i < BLOCK; i++) {
-        factor by = low(c->at[i], mod->n_inverse);
-        m[i] = by;
-        /* Adding the lowest product rounds this column up to a multiple of 2^52. */
-        vec carry = v_carry(v_add(c->at[i], v_set(LIMB_MASK)));
-        add_high(&carry, by, broadcast(mod->n[0]));
-        UNROLLED for (int j = 1; j < BLOCK; j++)
-            mul_add(&c->at[i + j], &c->at[i + j + 1], by, broadcast(mod->n[j]));
-        c->at[i + 1] = v_add(c->at[i + 1], carry);
-    }
+    UNROLLED for (int i = 0; i < BLOCK; i++) reduce_limb(c, m, i, mod);
 }
 
 /* Write the lower columns as limbs, and carry into the upper ones. */
@@ -115,16 +131,43 @@ static INLINE void shift(columns *c) {
     }
 }
 
-/* Add the multiples of the modulus that fall into a column of blocks, and reduce or emit it. */
-static INLINE void finish(columns *c, vec *out, factor *m, size_t column, const uint64_t *excess, const modulus *mod) {
+/* Add the multiples of the modulus that fall into a column of blocks. */
+static INLINE void add_multiples(columns *c, const factor *m, size_t column, const modulus *mod) {
     size_t blocks = mod->blocks, first = column < blocks ? 0 : column - blocks + 1;
     size_t end = column < blocks ? column : blocks;
     for (size_t i = first; i < end; i++) add_multiple(c, m + BLOCK * i, mod->n + BLOCK * (column - i));
-    if (column < blocks)
+}
+
+/* Reduce a column of blocks to which all has been added, or emit it. */
+static INLINE void finish(columns *c, vec *out, factor *m, size_t column, const uint64_t *excess, const modulus *mod) {
+    if (column < mod->blocks)
         reduce(c, m + BLOCK * column, excess + BLOCK * column, mod);
     else
-        emit(c, out + BLOCK * (column - blocks), excess + BLOCK * column);
+        emit(c, out + BLOCK * (column - mod->blocks), excess + BLOCK * column);
     shift(c);
+}
+
+/* The same of a column of a pair's first number and the one before of its second: each limb waits for the one below,
+ * and while one number's does, the processor works on the other's. */
+static INLINE void finish_both(columns *c, columns *c2, vec *out, factor *m, factor *m2, size_t column,
+                               const uint64_t *excess2, const modulus *mod) {
+    size_t blocks = mod->blocks;
+    if (0 < column && column < blocks) {
+        const uint64_t *here = mod->excess + BLOCK * column, *before = excess2 + BLOCK * (column - 1);
+        UNROLLED for (int i = 0; i < BLOCK; i++) {
+            settle(&c->at[i], here[i]);
+            settle(&c2->at[i], before[i]);
+        }
+        UNROLLED for (int i = 0; i < BLOCK; i++) {
+            reduce_limb(c, m + BLOCK * column, i, mod);
+            reduce_limb(c2, m2 + BLOCK * (column - 1), i, mod);
+        }
+        shift(c);
+        shift(c2);
+        return;
+    }
+    if (column < 2 * blocks) finish(c, out, m, column, mod->excess, mod);
+    if (column > 0) finish(c2, out + mod->limbs, m2, column - 1, excess2, mod);
 }
 
 static INLINE void clear(columns *c) {
@@ -175,6 +218,7 @@ static __attribute__((noinline)) void multiply_numbers(vec *out, const vec *a, c
     clear(&c);
     for (size_t column = 0; column < 2 * mod->blocks; column++) {
         add_products(&c, x, y, column, mod->blocks);
+        add_multiples(&c, m, column, mod);
         finish(&c, out, m, column, mod->excess, mod);
     }
 }
@@ -187,11 +231,12 @@ static __attribute__((noinline)) void square_number(vec *out, const vec *a, cons
     clear(&c);
     for (size_t column = 0; column < 2 * mod->blocks; column++) {
         add_own_products(&c, carried, x, column, mod->blocks);
+        add_multiples(&c, m, column, mod);
         finish(&c, out, m, column, mod->excess, mod);
     }
 }
 
-/* Both numbers of a pair column by column, so that the processor adds up one while it waits for the other's carries. */
+/* Both numbers of a pair column by column, the second one a column behind; see `finish_both`. */
 static __attribute__((noinline)) void multiply_pairs(vec *out, const vec *a, const vec *b, const modulus *mod) {
     factor m[MAX_LIMBS], m2[MAX_LIMBS], a_space[FACTOR_SPACE], b_space[FACTOR_SPACE];
     const factor *x = as_factors(a_space, a, mod->width), *y = as_factors(b_space, b, mod->width);
@@ -199,13 +244,18 @@ static __attribute__((noinline)) void multiply_pairs(vec *out, const vec *a, con
     size_t blocks = mod->blocks, limbs = mod->limbs;
     clear(&c);
     clear(&c2);
-    for (size_t column = 0; column < 2 * blocks; column++) {
-        add_products(&c, x, y, column, blocks);
-        finish(&c, out, m, column, mod->excess, mod);
-        add_products(&c2, x, y + limbs, column, blocks);
-        add_products(&c2, x + limbs, y, column, blocks);
-        add_multiples_of_first(&c2, m, column, blocks);
-        finish(&c2, out + limbs, m2, column, mod->excess2, mod);
+    for (size_t column = 0; column <= 2 * blocks; column++) {
+        if (column < 2 * blocks) {
+            add_products(&c, x, y, column, blocks);
+            add_multiples(&c, m, column, mod);
+        }
+        if (column > 0) {
+            add_products(&c2, x, y + limbs, column - 1, blocks);
+            add_products(&c2, x + limbs, y, column - 1, blocks);
+            add_multiples_of_first(&c2, m, column - 1, blocks);
+            add_multiples(&c2, m2, column - 1, mod);
+        }
+        finish_both(&c, &c2, out, m, m2, column, mod->excess2, mod);
     }
 }
 
@@ -217,14 +267,19 @@ static __attribute__((noinline)) void square_pair(vec *out, const vec *a, const 
     size_t blocks = mod->blocks, limbs = mod->limbs;
     clear(&c);
     clear(&c2);
-    for (size_t column = 0; column < 2 * blocks; column++) {
-        add_own_products(&c, carried, x, column, blocks);
-        finish(&c, out, m, column, mod->excess, mod);
-        put_aside(&c2, carried);
-        add_products(&c2, x, x + limbs, column, blocks);
-        add_doubled_to(&c2, carried);
-        add_multiples_of_first(&c2, m, column, blocks);
-        finish(&c2, out + limbs, m2, column, mod->excess2, mod);
+    for (size_t column = 0; column <= 2 * blocks; column++) {
+        if (column < 2 * blocks) {
+            add_own_products(&c, carried, x, column, blocks);
+            add_multiples(&c, m, column, mod);
+        }
+        if (column > 0) {
+            put_aside(&c2, carried);
+            add_products(&c2, x, x + limbs, column - 1, blocks);
+            add_doubled_to(&c2, carried);
+            add_multiples_of_first(&c2, m, column - 1, blocks);
+            add_multiples(&c2, m2, column - 1, mod);
+        }
+        finish_both(&c, &c2, out, m, m2, column, mod->excess2, mod);
     }
 }
 
@@ -237,12 +292,17 @@ static __attribute__((noinline)) void multiply_by_first(vec *x, const vec *y, co
     size_t blocks = mod->blocks, limbs = mod->limbs;
     clear(&c);
     clear(&c2);
-    for (size_t column = 0; column < 2 * blocks; column++) {
-        add_products(&c, a, by, column, blocks);
-        finish(&c, x, m, column, mod->excess, mod);
-        add_products(&c2, a + limbs, by, column, blocks);
-        add_multiples_of_first(&c2, m, column, blocks);
-        finish(&c2, x + limbs, m2, column, mod->excess, mod);
+    for (size_t column = 0; column <= 2 * blocks; column++) {
+        if (column < 2 * blocks) {
+            add_products(&c, a, by, column, blocks);
+            add_multiples(&c, m, column, mod);
+        }
+        if (column > 0) {
+            add_products(&c2, a + limbs, by, column - 1, blocks);
+            add_multiples_of_first(&c2, m, column - 1, blocks);
+            add_multiples(&c2, m2, column - 1, mod);
+        }
+        finish_both(&c, &c2, x, m, m2, column, mod->excess, mod);
     }
 }
 
@@ -263,6 +323,7 @@ static __attribute__((noinline)) void add_what_waited(vec *x, vec *sum, const ve
     for (size_t column = 0; column < 2 * blocks; column++) {
         add_products(&c, a, w, column, blocks);
         add_products(&c, a + limbs, unit, column, blocks);
+        add_multiples(&c, m, column, mod);
         finish(&c, x + limbs, m, column, mod->excess2, mod);
     }
 }

@@ -47,8 +47,9 @@ static inline size_t meeting(size_t column, size_t limbs) {
 static void open_modulus(modulus *mod, const uint64_t *n, uint64_t n_inverse, size_t limbs, size_t parts) {
     for (size_t i = 0; i < limbs; i++) mod->n[i] = scalar_of(n[i]);
     mod->n_inverse = broadcast(scalar_of(n_inverse));
+    mod->lowest = n_inverse == 1 ? -1 : n_inverse == LIMB_MASK ? 1 : 0;
     /* Two products of numbers, three for the second number of a pair, but the lowest limb of n adds no lower halves, see
-     * `reduce`. Squares count the same, for what pairs of limbs add is doubled with its excess. */
+     * `reduce_limb`. Squares count the same, for what pairs of limbs add is doubled with its excess. */
     for (size_t i = 0; i < 2 * limbs; i++) {
         size_t here = meeting(i, limbs), before = i ? meeting(i - 1, limbs) : 0;
         mod->excess[i] = excess_of(2 * here - (i < limbs), 2 * before);
@@ -167,18 +168,24 @@ int NAME(power)(uint64_t *out, const uint64_t *a, size_t rows, const uint8_t *ex
     return 0;
 }
 
-/* Choose for each lane the entry that its digit names, by reading every one. */
-static void choose(vec *out, const uint64_t *entries, size_t count, vec digits, size_t width) {
+/* Choose for each lane of two vectors the entry that its digit names, by reading every one. */
+static void choose(vec *out, vec *out2, const uint64_t *entries, size_t count, vec digits, vec digits2, size_t width) {
     for (size_t block = 0; block < width; block += BLOCK) {
-        vec chosen[BLOCK];
-        UNROLLED for (int i = 0; i < BLOCK; i++) chosen[i] = v_zero();
+        vec chosen[BLOCK], chosen2[BLOCK];
+        UNROLLED for (int i = 0; i < BLOCK; i++) chosen[i] = chosen2[i] = v_zero();
         for (size_t entry = 0; entry < count; entry++) {
-            vec here = v_equal(digits, v_set(entry));
+            vec here = v_equal(digits, v_set(entry)), here2 = v_equal(digits2, v_set(entry));
             const uint64_t *row = entries + entry * width + block;
-            UNROLLED for (int i = 0; i < BLOCK; i++)
-                chosen[i] = v_or(chosen[i], v_and(here, v_set(row[i])));
+            UNROLLED for (int i = 0; i < BLOCK; i++) {
+                vec limb = v_set(row[i]);
+                chosen[i] = v_or(chosen[i], v_and(here, limb));
+                chosen2[i] = v_or(chosen2[i], v_and(here2, limb));
+            }
         }
-        UNROLLED for (int i = 0; i < BLOCK; i++) out[block + i] = chosen[i];
+        UNROLLED for (int i = 0; i < BLOCK; i++) {
+            out[block + i] = chosen[i];
+            out2[block + i] = chosen2[i];
+        }
     }
 }
 
@@ -212,20 +219,24 @@ int NAME(fixed_base)(uint64_t *out, const uint64_t *table, size_t windows, size_
     open_modulus(&mod, n, n_inverse, limbs, parts);
     size_t width = mod.width, entries = (size_t)1 << window_bits;
     running of[VECTORS_AT_ONCE];
-    vec entry[MAX_LIMBS], unit[MAX_LIMBS];
+    vec entry[2][MAX_LIMBS], unit[MAX_LIMBS];
     load_rows(unit, one, 0, 1, width);
     for (size_t at = 0; at < rows; at += VECTORS_AT_ONCE * LANES) {
         size_t here = rows - at < VECTORS_AT_ONCE * LANES ? rows - at : VECTORS_AT_ONCE * LANES;
         for (size_t window = 0; window < windows; window++)
-            for (size_t first = 0; first < here; first += LANES) {
-                uint64_t digit[LANES];
-                for (size_t lane = 0; lane < LANES; lane++)
+            for (size_t first = 0; first < here; first += 2 * LANES) {
+                uint64_t digit[2 * LANES];
+                for (size_t lane = 0; lane < 2 * LANES; lane++)
                     digit[lane] = first + lane < here ? digits[(at + first + lane) * windows + window] : 0;
-                choose(entry, table + window * entries * width, entries, load_words(digit, LANES), width);
-                if (window)
-                    go_on_with_product(&of[first / LANES], entry, &mod);
-                else
-                    begin_product(&of[first / LANES], entry, &mod);
+                choose(entry[0], entry[1], table + window * entries * width, entries, load_words(digit, LANES),
+                       load_words(digit + LANES, LANES), width);
+                for (size_t half = 0; half < 2 && first + half * LANES < here; half++) {
+                    running *product = &of[first / LANES + half];
+                    if (window)
+                        go_on_with_product(product, entry[half], &mod);
+                    else
+                        begin_product(product, entry[half], &mod);
+                }
             }
         for (size_t first = 0; first < here; first += LANES) {
             running *done = &of[first / LANES];
@@ -261,39 +272,106 @@ static void take_segment(chain *lane, const uint64_t **row, int64_t *taken, uint
     *row = one;
 }
 
-int NAME(segmented_product)(uint64_t *out, const uint64_t *values, const int64_t *order, const int64_t *starts,
-                            size_t segments, const uint64_t *one, const uint64_t *n, uint64_t n_inverse, size_t limbs, size_t parts) {
+/* Products of segments that are done but for `add_what_waited`, until a vector is full of them. */
+typedef struct {
+    uint64_t x[LANES][MAX_LIMBS], sum[LANES][MAX_LIMBS / 2];
+    size_t segment[LANES];
+    size_t count;
+} waiting;
+
+static void finish_waiting(waiting *of, uint64_t *out, const vec *unit, const modulus *mod) {
+    const uint64_t *x_rows[LANES], *sum_rows[LANES];
+    for (size_t i = 0; i < LANES; i++) {
+        x_rows[i] = of->x[i < of->count ? i : 0];
+        sum_rows[i] = of->sum[i < of->count ? i : 0];
+    }
+    vec x[MAX_LIMBS], sum[MAX_LIMBS / 2];
+    uint64_t rows[LANES * MAX_LIMBS];
+    load_lanes(x, x_rows, mod->width);
+    load_lanes(sum, sum_rows, mod->limbs);
+    add_what_waited(x, sum, unit, mod);
+    store_lanes(rows, x, of->count, mod->width);
+    for (size_t i = 0; i < of->count; i++)
+        memcpy(out + of->segment[i] * mod->width, rows + i * mod->width, mod->width * sizeof(uint64_t));
+    of->count = 0;
+}
+
+/* Copy one lane of vectors out, or a row into one. */
+static void lane_out(uint64_t *row, const vec *vectors, size_t lane, size_t limbs) {
+    for (size_t limb = 0; limb < limbs; limb++) row[limb] = ((const uint64_t *)(vectors + limb))[lane];
+}
+static void lane_in(vec *vectors, const uint64_t *row, size_t lane, size_t limbs) {
+    for (size_t limb = 0; limb < limbs; limb++) ((uint64_t *)(vectors + limb))[lane] = row[limb];
+}
+
+/* What `running` is for vectors of rows, for segments that begin and end in their lanes at different times. */
+static void begin_lane(running *of, const uint64_t *row, size_t lane, int factors, const modulus *mod) {
+    lane_in(of->x, row, lane, mod->width);
+    if (!factors) return;
+    lane_in(of->sum, row + mod->limbs, lane, mod->limbs);
+    for (size_t limb = mod->limbs; limb < mod->width; limb++) ((uint64_t *)(of->x + limb))[lane] = 0;
+}
+
+static int multiply_segments(uint64_t *out, const uint64_t *values, const int64_t *order, const int64_t *starts,
+                             size_t segments, const uint64_t *one, int factors, const modulus *mod) {
     state before = begin();
-    modulus mod;
-    open_modulus(&mod, n, n_inverse, limbs, parts);
-    size_t width = mod.width;
-    vec x[MAX_LIMBS], by[MAX_LIMBS];
+    size_t width = mod->width;
+    running of;
+    waiting done = {.count = 0};
+    vec by[MAX_LIMBS], unit[MAX_LIMBS];
     chain lane[LANES];
     const uint64_t *row[LANES];
     int64_t taken = 0;
     size_t busy = 0;
+    load_rows(unit, one, 0, 1, width);
     for (size_t i = 0; i < LANES; i++) {
         take_segment(&lane[i], &row[i], &taken, out, values, order, starts, (int64_t)segments, one, width);
         busy += lane[i].segment >= 0;
+        begin_lane(&of, row[i], i, factors, mod);
     }
-    load_lanes(x, row, width);
     while (busy) {
         for (size_t i = 0; i < LANES; i++) {
             while (lane[i].segment >= 0 && lane[i].next == lane[i].end) {
-                uint64_t *words = (uint64_t *)x + i, *result = out + (size_t)lane[i].segment * width;
-                for (size_t limb = 0; limb < width; limb++) result[limb] = words[limb * LANES];
+                if (factors) {
+                    lane_out(done.x[done.count], of.x, i, width);
+                    lane_out(done.sum[done.count], of.sum, i, mod->limbs);
+                    done.segment[done.count++] = (size_t)lane[i].segment;
+                    if (done.count == LANES) finish_waiting(&done, out, unit, mod);
+                } else {
+                    lane_out(out + (size_t)lane[i].segment * width, of.x, i, width);
+                }
                 take_segment(&lane[i], &row[i], &taken, out, values, order, starts, (int64_t)segments, one, width);
                 busy -= lane[i].segment < 0;
-                for (size_t limb = 0; limb < width; limb++) words[limb * LANES] = row[i][limb];
+                begin_lane(&of, row[i], i, factors, mod);
             }
             row[i] = lane[i].segment < 0 ? one : values + (size_t)order[lane[i].next++] * width;
         }
         if (!busy) break;
         load_lanes(by, row, width);
-        multiply(x, x, by, &mod);
+        if (factors)
+            go_on_with_product(&of, by, mod);
+        else
+            multiply(of.x, of.x, by, mod);
     }
+    if (done.count) finish_waiting(&done, out, unit, mod);
     end(before);
     return 0;
+}
+
+int NAME(segmented_product)(uint64_t *out, const uint64_t *values, const int64_t *order, const int64_t *starts,
+                            size_t segments, const uint64_t *one, const uint64_t *n, uint64_t n_inverse, size_t limbs,
+                            size_t parts) {
+    modulus mod;
+    open_modulus(&mod, n, n_inverse, limbs, parts);
+    return multiply_segments(out, values, order, starts, segments, one, 0, &mod);
+}
+
+int NAME(factor_product)(uint64_t *out, const uint64_t *values, const int64_t *order, const int64_t *starts,
+                         size_t segments, const uint64_t *one, const uint64_t *n, uint64_t n_inverse, size_t limbs,
+                         size_t parts) {
+    modulus mod;
+    open_modulus(&mod, n, n_inverse, limbs, parts);
+    return multiply_segments(out, values, order, starts, segments, one, 1, &mod);
 }
 
 /* -------------------------------------------------------------------------------------- bytes and limbs of 52 bits */

@@ -25,10 +25,14 @@ ROOT_WIDTHS = (1024, 1033)
 MILLION = 1_000_000
 
 
+LIMB = 1 << 52
+
+
 @functools.cache
-def modulus(bits: int) -> int:
-    """Return an odd number of so many bits, with a known factor."""
-    return random.Random(bits).getrandbits(bits - 4) * 16 | 1 << (bits - 1) | 15
+def modulus(bits: int, lowest: int | None = None) -> int:
+    """Return an odd number of so many bits, with a known factor; its lowest limb of 52 bits may be given."""
+    found = random.Random(bits).getrandbits(bits - 4) * 16 | 1 << (bits - 1) | 15
+    return found if lowest is None else found // LIMB * LIMB | lowest
 
 
 @functools.cache
@@ -61,11 +65,19 @@ def kernel(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture(params=[*WIDTHS, *(f"square of {bits}" for bits in ROOT_WIDTHS)])
+MODULI = [
+    *((Ring, bits, None) for bits in WIDTHS),
+    *((SquareRing, bits, None) for bits in ROOT_WIDTHS),
+    *((kind, 1024, lowest) for kind in (Ring, SquareRing) for lowest in (1, LIMB - 1)),
+]
+
+
+@pytest.fixture(params=MODULI, ids=lambda each: f"{each[0].__name__} {each[1]} {each[2] or ''}".strip())
 def ring(request: pytest.FixtureRequest, kernel: str) -> Ring:
-    if isinstance(request.param, int):
-        return Ring(modulus(request.param), kernel)
-    return SquareRing(modulus(int(request.param.split()[-1])), kernel)
+    kind, bits, lowest = request.param
+    found = kind(modulus(bits, lowest), kernel)
+    assert isinstance(found, Ring)
+    return found
 
 
 def test_rows_come_back_as_they_went(ring: Ring) -> None:
@@ -246,6 +258,30 @@ def test_products_may_name_a_row_more_than_once(kernel: str, n_rows: int) -> Non
     expected = [math.prod(numbers[row] for row in segment) % ring.n for segment in segments]
 
     assert leave(ring, ring.products(enter(ring, numbers), order, starts)) == expected
+
+
+@pytest.mark.parametrize("lowest", [None, 1, LIMB - 1])
+@pytest.mark.parametrize("n_rows", [1, 9, 700])
+def test_products_of_factors_equal_python(kernel: str, n_rows: int, lowest: int | None) -> None:
+    ring = SquareRing(modulus(1024, lowest), kernel)
+    numbers = [each for each in operands(ring.n, 2 * n_rows + 9, seed=3) if math.gcd(each, ring.n) == 1][:n_rows]
+    n_rows = len(numbers)
+    source = random.Random(4)
+    lengths = [0, 1, 5, 600, 0, 255, 256, 257, *([3] * 20), 513]
+    segments = [[source.randrange(n_rows) for _ in range(length)] for length in lengths]
+    order = np.array([row for segment in segments for row in segment])
+    starts = np.cumsum([0, *map(len, segments)])
+    expected = [functools.reduce(lambda a, b: a * b % ring.n, map(numbers.__getitem__, each), 1) for each in segments]
+
+    assert leave(ring, ring.factor_products(ring.enter_factors(rows(numbers, ring.width)), order, starts)) == expected
+
+
+@pytest.mark.parametrize("wrong", [0, 15])
+def test_factor_without_inverse_is_refused_naming_its_row(kernel: str, wrong: int) -> None:
+    ring = SquareRing(15 * (modulus(1024) // 15 | 1), kernel)
+
+    with pytest.raises(ProtocolViolated, match="row 2 of 4 has no inverse"):
+        ring.enter_factors(rows([1, 2, wrong, 4], ring.width))
 
 
 @pytest.mark.parametrize(
