@@ -126,7 +126,7 @@ bench-online: setup ## Measure live lookups; TAGS= sets how many tags each side 
 
 .PHONY: bench-trees
 bench-trees: setup ## Measure boosted trees; DATASET= is synthetic, or credit_default or mnist from folder DATA=.
-	@DATASET=$(or $(DATASET),synthetic) DATA=$(DATA) DEPTH=$(or $(DEPTH),3) TREES=$(or $(TREES),5) BINS=$(or $(BINS),32) \
+	@DATASET=$(or $(DATASET),synthetic) DATA=$(DATA) ROWS=$(ROWS) DEPTH=$(or $(DEPTH),3) TREES=$(or $(TREES),5) BINS=$(or $(BINS),32) \
 		KEY_BITS=$(or $(KEY_BITS),2048) $(BIN)/python tests/benchmarks/bench_trees.py
 
 .PHONY: bench-pages

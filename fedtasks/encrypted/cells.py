@@ -144,12 +144,14 @@ def _together(cells: list[Cells]) -> list[Cells]:
 
 
 def _added_up(
-    cipher: SumCipher, values: np.ndarray, segments: Sequence[_Segments]
+    cipher: SumCipher, rows: np.ndarray, segments: Sequence[_Segments]
 ) -> Iterator[tuple[Places, np.ndarray]]:
-    """Add up values by cells, then the cells' sums by those of their parts."""
+    """Add up rows by cells, then the cells' sums by those of their parts."""
+    add_up, values = cipher.row_totals, rows
     while segments:
         starts = np.concatenate([[0], np.cumsum(np.concatenate([each.counts for each in segments]))])
-        values = cipher.totals(values, np.concatenate([each.order for each in segments]), starts)
+        values = add_up(values, np.concatenate([each.order for each in segments]), starts)
+        add_up = cipher.totals
         below, start = [], 0
         for each in segments:
             cells = each.cells

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from fedtasks.crypto.packing import Slots
+from fedtasks.crypto.packing import EXACT_PRECISION, Slots
 from fedtasks.crypto.paillier import Masks, PrivateKey, PublicKey, generate_key, verify_proof
 from fedtasks.errors import ConfigDiffers
 from fedtasks.wire.v1.encrypted_pb2 import EncryptionKey
@@ -38,8 +38,8 @@ class OwnerCipher(Protocol):
     def encrypt(self, first: Integers, second: Integers) -> Bytes:
         """Return one ciphertext per row."""
 
-    def decrypt(self, sealed: Bytes, n_sums: int) -> tuple[Integers, Integers]:
-        """Return the sums that `SumCipher.seal` has put together."""
+    def decrypt(self, sealed: Bytes, n_sums: int, n_rows: int) -> tuple[Integers, Integers]:
+        """Return the sums over at most `n_rows` pairs each that `SumCipher.seal` has put together."""
 
     def close(self) -> None:
         """End what runs in the background."""
@@ -63,6 +63,9 @@ class SumCipher(Protocol):
     precision: int
 
     def enter(self, rows: Bytes) -> np.ndarray:
+        """Take sums that `leave` has returned."""
+
+    def enter_rows(self, rows: Bytes) -> np.ndarray:
         """Take ciphertexts from the wire; raise `ProtocolViolated` if nothing could hide what is added to one."""
 
     def leave(self, sums: np.ndarray) -> Bytes:
@@ -75,13 +78,16 @@ class SumCipher(Protocol):
         """Add row by row."""
 
     def totals(self, values: np.ndarray, order: Integers, starts: Integers) -> np.ndarray:
-        """Add up the rows that each segment of `order` names; see `Ring.products`."""
+        """Add up the sums that each segment of `order` names; see `Ring.products`."""
+
+    def row_totals(self, values: np.ndarray, order: Integers, starts: Integers) -> np.ndarray:
+        """Add up what `enter_rows` has taken, to sums."""
 
     def add_plain(self, sums: np.ndarray, first: Integers, second: Integers) -> np.ndarray:
         """Add a pair of integers to each sum, the second one not negative."""
 
-    def seal(self, sums: np.ndarray) -> Bytes:
-        """Pack sums, hide what they are sums of, and return rows for the wire."""
+    def seal(self, sums: np.ndarray, n_rows: int) -> Bytes:
+        """Pack sums over at most `n_rows` pairs each, hide what they are sums of, and return rows for the wire."""
 
 
 class PaillierOwner:
@@ -91,12 +97,14 @@ class PaillierOwner:
     ----------
     n_rows, key_bits
         Over at most how many pairs sums go, and how long the key is.
+    precision
+        The most bits that either number of a pair may have.
     """
 
-    def __init__(self, n_rows: int, key_bits: int) -> None:
+    def __init__(self, n_rows: int, key_bits: int, precision: int = EXACT_PRECISION) -> None:
         self._private: PrivateKey = generate_key(key_bits)
         self._public = self._private.public
-        self._slots = Slots.of(n_rows, key_bits)
+        self._slots = Slots.of(n_rows, key_bits, precision)
         self._masks = Masks(self._private.masks)
         self.precision = self._slots.precision
 
@@ -115,9 +123,9 @@ class PaillierOwner:
         plain = self._slots.encode(self._public, first, second)
         return ring.leave(ring.multiply(plain, self._masks.take(len(plain))))
 
-    def decrypt(self, sealed: Bytes, n_sums: int) -> tuple[Integers, Integers]:
+    def decrypt(self, sealed: Bytes, n_sums: int, n_rows: int) -> tuple[Integers, Integers]:
         """Return sums; raise `ProtocolViolated` if these are none."""
-        return self._slots.unpack(self._private, self._public.ring.enter_units(sealed), n_sums)
+        return self._slots.unpack(self._private, self._public.ring.enter_units(sealed), n_sums, n_rows)
 
     def close(self) -> None:
         """Draw no more randomness."""
@@ -131,21 +139,21 @@ class PaillierSums:
     ----------
     modulus
         The key's.
-    n_rows
-        Over at most how many pairs sums go.
+    n_rows, precision
+        As at the owner.
     """
 
-    def __init__(self, modulus: int, n_rows: int) -> None:
-        self._n_rows = n_rows
+    def __init__(self, modulus: int, n_rows: int, precision: int = EXACT_PRECISION) -> None:
         self._public = PublicKey(modulus)
-        self._slots = Slots.of(n_rows, self._public.bits)
+        self._slots = Slots.of(n_rows, self._public.bits, precision)
+        self._maker = partial(PaillierSums, modulus, n_rows, precision)
         self._ring = self._public.ring
         self.zero = self._ring.ones
         self.width = self._public.width
         self.precision = self._slots.precision
 
     @classmethod
-    def of(cls, key: EncryptionKey, n_rows: int, key_bits: int) -> PaillierSums:
+    def of(cls, key: EncryptionKey, n_rows: int, key_bits: int, precision: int = EXACT_PRECISION) -> PaillierSums:
         """Check the leader's key and take it.
 
         Raises
@@ -155,14 +163,18 @@ class PaillierSums:
         ConfigDiffers
             It is of another length than agreed.
         """
-        found = cls(int.from_bytes(key.modulus, "big"), n_rows)
+        found = cls(int.from_bytes(key.modulus, "big"), n_rows, precision)
         if found._public.bits != key_bits:
             raise ConfigDiffers(field="key_bits", ours=key_bits, theirs=found._public.bits)
         verify_proof(found._public, key.proof)
         return found
 
     def enter(self, rows: Bytes) -> np.ndarray:
-        """Take ciphertexts as residues modulo n².
+        """Take sums as residues modulo n²."""
+        return self._ring.enter_units(rows)
+
+    def enter_rows(self, rows: Bytes) -> np.ndarray:
+        """Take ciphertexts as factors modulo n².
 
         Raises
         ------
@@ -170,7 +182,7 @@ class PaillierSums:
             One has no inverse: it is 0, or has a factor of the key, which its owner knows. No mask changes which factor
             that is, so whoever sees a product would see whether it is one of its factors.
         """
-        return self._ring.enter_units(rows)
+        return self._ring.enter_factors(rows)
 
     def leave(self, sums: np.ndarray) -> Bytes:
         """Return residues as rows of bytes."""
@@ -178,7 +190,7 @@ class PaillierSums:
 
     def maker(self) -> Callable[[], SumCipher]:
         """Return what makes the same under a key that has been checked."""
-        return partial(PaillierSums, self._public.n, self._n_rows)
+        return self._maker
 
     def add(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """Multiply residues."""
@@ -188,18 +200,22 @@ class PaillierSums:
         """Multiply residues by segments."""
         return self._ring.products(values, order, starts)
 
+    def row_totals(self, values: np.ndarray, order: Integers, starts: Integers) -> np.ndarray:
+        """Multiply factors by segments."""
+        return self._ring.factor_products(values, order, starts)
+
     def add_plain(self, sums: np.ndarray, first: Integers, second: Integers) -> np.ndarray:
         """Multiply residues by ciphertexts without randomness; `seal` brings it."""
         return self._ring.multiply(sums, self._slots.encode(self._public, first, second))
 
-    def seal(self, sums: np.ndarray) -> Bytes:
+    def seal(self, sums: np.ndarray, n_rows: int) -> Bytes:
         """Pack sums and multiply them by fresh encryptions of zero.
 
         Notes
         -----
         Reveals: to the owner of the key the sums, and nothing of what they are sums of.
         """
-        packed = self._slots.pack(self._public, sums)
+        packed = self._slots.pack(self._public, sums, n_rows)
         return self._ring.leave(self._ring.multiply(packed, self._make_masks(len(packed))))
 
     @cached_property

@@ -227,7 +227,7 @@ class LocalHistograms:
     def add(self, ciphertexts: npt.NDArray[np.uint8]) -> None:
         """Take ciphertexts into the cipher's own form."""
         end = self._held + len(ciphertexts)
-        self._ciphertexts[self._held : end] = self._cipher.enter(ciphertexts)
+        self._ciphertexts[self._held : end] = self._cipher.enter_rows(ciphertexts)
         self._held = end
 
     def of(self, slots: Slots, n_slots: int) -> np.ndarray:

@@ -185,7 +185,7 @@ def _adding_up(
         in_bag = own > 0
         sums = block_histograms(
             cipher,
-            cipher.enter(block.ciphertexts.read()),
+            cipher.enter_rows(block.ciphertexts.read()),
             block.numbers.read()[:, in_bag],
             candidates.value,
             columns,

@@ -1,8 +1,8 @@
 """What boosted trees cost two parties, and how well they predict beside XGBoost, which sees all columns in plain.
 
 Two gateways and, for each task, one process of each party; every one of them is a process of its own. Run it with
-``make bench-trees DATA=../shared/data DATASET=mnist DEPTH=5``; without a dataset, rows are made up. FIRST_TREE and
-MIN_LEAF_ROWS are taken from the environment too. The last line is one JSON object, in which
+``make bench-trees DATA=../shared/data DATASET=mnist DEPTH=5``; without a dataset, ROWS rows of 20 columns are made up.
+FIRST_TREE and MIN_LEAF_ROWS are taken from the environment too. The last line is one JSON object, in which
 
 - ``cpu_s_leader`` and ``cpu_s_follower`` are user and system CPU seconds of each party's training process from start to
   end, imports included, ``cpu_s_gateways`` those of both gateways meanwhile, and ``cpu_s`` all four together: without
@@ -70,7 +70,7 @@ from tests.support.gateways import PIPELINE, Member, grant_ticket, make_members,
 
 TEST_FRACTION = 0.2
 ROWS_PER_BLOCK = 10_000
-SYNTHETIC_ROWS = 20_000
+SYNTHETIC_ROWS = int(os.environ.get("ROWS") or 20_000)
 KINDS = {"train": "secureboost", "evaluate": "evaluate"}
 ENTRIES = {"train": "fedtasks.models.secureboost.training:train", "evaluate": "fedtasks.models.tasks:evaluate"}
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")

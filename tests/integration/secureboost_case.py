@@ -44,15 +44,15 @@ Ends = tuple[Any, Any]
 class PlainOwner(NullOwner):
     """Rounds as under a real key, so that trees are the same."""
 
-    def __init__(self, n_rows: int, key_bits: int) -> None:
-        self.precision = Slots.of(n_rows, key_bits).precision
+    def __init__(self, n_rows: int, key_bits: int, precision: int) -> None:
+        self.precision = Slots.of(n_rows, key_bits, precision).precision
 
 
 class PlainSums(NullSums):
     @classmethod
-    def of(cls, key: object, n_rows: int, key_bits: int) -> PlainSums:
+    def of(cls, key: object, n_rows: int, key_bits: int, precision: int) -> PlainSums:
         found = cls()
-        found.precision = Slots.of(n_rows, key_bits).precision
+        found.precision = Slots.of(n_rows, key_bits, precision).precision
         return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ from fedtasks.exchange.message import SMALL
 from fedtasks.link.inbox import MAX_BYTES
 from fedtasks.link.link import Link
 from fedtasks.models.secureboost import messages
-from fedtasks.models.secureboost.frontier import Mask, Node, Pair, from_bits, slots_of
+from fedtasks.models.secureboost.frontier import Mask, Node, Pair, from_bits, rows_in_sums_of, slots_of
 from fedtasks.models.secureboost.gain import Gradients, Integers, gains
 from fedtasks.models.secureboost.noise import most_noise
 from fedtasks.models.secureboost.settings import TrainSettings
@@ -33,6 +33,8 @@ class Offer:
         Sums of first and second derivatives on one side of each split, shape ``(n,)``.
     allowed
         Which of them may be chosen; sums of others mean nothing.
+    total, units
+        Sums over all rows of the node, and what one stands for in either.
     noise
         How far from the truth the sums may be.
     """
@@ -40,6 +42,8 @@ class Offer:
     first: Integers
     second: Integers
     allowed: Mask
+    total: tuple[int, int]
+    units: tuple[float, float]
     noise: int = 0
 
 
@@ -62,24 +66,21 @@ class Choice:
     places: tuple[int, ...] = ()
 
 
-def choose(
-    own: Offer, peer: Offer | None, total: tuple[int, int], units: tuple[float, float], settings: TrainSettings
-) -> Choice | None:
+def choose(own: Offer, peer: Offer | None, settings: TrainSettings) -> Choice | None:
     """Return the best split, a local one if the follower's best gains no more; None if none gains anything."""
-    best = _gains(own, total, units, settings)
+    best = _gains(own, settings)
     place = int(best.argmax()) if best.size else -1
     own_gain = float(best[place]) if best.size else -np.inf
     if peer is not None and peer.allowed.size:
-        theirs = _gains(peer, total, units, settings)
+        theirs = _gains(peer, settings)
         if (peer_gain := float(theirs.max())) > own_gain:
             return Choice(peer_gain, places=tuple(np.flatnonzero(theirs == peer_gain).tolist()))
     return Choice(own_gain, own=place) if own_gain > -np.inf else None
 
 
-def _gains(
-    offer: Offer, total: tuple[int, int], units: tuple[float, float], settings: TrainSettings
-) -> npt.NDArray[np.float64]:
-    return np.where(offer.allowed, gains((offer.first, offer.second), total, units, settings), -np.inf)
+def _gains(offer: Offer, settings: TrainSettings) -> npt.NDArray[np.float64]:
+    found = gains((offer.first, offer.second), offer.total, offer.units, settings)
+    return np.where(offer.allowed, found, -np.inf)
 
 
 class LocalCandidates:
@@ -125,7 +126,8 @@ class LocalCandidates:
             for node in pair.growing:
                 first, second, counts = inner[node.number].T
                 enough = (counts >= self._least) & (node.n_bag - counts >= self._least)
-                found[node.number] = Offer(first, second, enough & self._drawn)
+                total = self._gradients.total(node.rows)
+                found[node.number] = Offer(first, second, enough & self._drawn, total, self._gradients.units)
         self._inner = inner
         return found
 
@@ -139,13 +141,18 @@ class PeerCandidates:
         To the follower, and what decrypts its sums.
     n_candidates
         How many splits it offers.
-    noise_rows
-        See `TrainSettings`.
+    gradients
+        As they are encrypted.
+    settings
+        As for the whole training.
     """
 
-    def __init__(self, link: Link, cipher: OwnerCipher, n_candidates: int, noise_rows: int) -> None:
+    def __init__(
+        self, link: Link, cipher: OwnerCipher, n_candidates: int, gradients: Gradients, settings: TrainSettings
+    ) -> None:
         self._link, self._cipher, self._n = link, cipher, n_candidates
-        self._noise = most_noise(noise_rows, cipher.precision)
+        self._gradients, self._settings = gradients, settings
+        self._noise = most_noise(settings.noise_rows, cipher.precision)
         self._above: dict[int, Offer] = {}
 
     def receive(self, n_rows: int, n_nodes: int) -> LevelSums:
@@ -156,8 +163,10 @@ class PeerCandidates:
         n_rows, n_nodes
             Rows of the whole tree, and the most nodes that the level can have.
         """
-        # A bit for each row, and for each node a bit for each candidate.
-        return messages.SUMS.receive(self._link, min(MAX_BYTES, SMALL + (n_rows + n_nodes * self._n) // 8))
+        # A bit for each row, for each node and for each pair a bit for each candidate, and candidates' numbers.
+        n_repeats = min(n_nodes * self._n, messages.MOST_REPEATS)
+        bits = n_rows + 2 * n_nodes * self._n
+        return messages.SUMS.receive(self._link, min(MAX_BYTES, SMALL + bits // 8 + 5 * n_repeats))
 
     def of(self, pairs: Sequence[Pair], answer: LevelSums) -> dict[int, Offer]:
         """Decrypt and return the offers of the next level's nodes, by their numbers."""
@@ -166,24 +175,22 @@ class PeerCandidates:
             raise ProtocolViolated(f"sums of {len(answer.allowed)} nodes for {len(growing)}")
         allowed = {node.number: from_bits(bits, self._n) for node, bits in zip(growing, answer.allowed, strict=True)}
         sent = [np.logical_or.reduce([allowed[node.number] for node in pair.growing]) for pair in pairs]
-        expected = sum(int(mask.sum()) for mask in sent)
-        if sum(answer.sums) != expected:
-            raise ProtocolViolated(f"{sum(answer.sums)} sums for {expected} splits")
-        sums = [self._decrypt(n_sums) for n_sums in answer.sums]
+        which, n_distinct = _which_sums(sent, answer)
+        if sum(answer.sums) != n_distinct:
+            raise ProtocolViolated(f"{sum(answer.sums)} sums for {n_distinct} splits")
+        n_rows = rows_in_sums_of(pairs, self._settings)
+        sums = [self._decrypt(n_sums, n_rows) for n_sums in answer.sums]
         first, second = (np.concatenate([np.empty(0, np.int64), *(each[part] for each in sums)]) for part in (0, 1))
         found = {}
-        start = 0
-        for pair, mask in zip(pairs, sent, strict=True):
-            here = slice(start, start + int(mask.sum()))
-            start = here.stop
-            of_pair = Offer(_spread(first[here], mask), _spread(second[here], mask), mask, self._noise)
+        for pair, mask, places in zip(pairs, sent, which, strict=True):
+            summed = (_spread(first[places], mask), _spread(second[places], mask))
             for node in pair.growing:
+                here, noise = summed, self._noise
                 if node is pair.derived:
                     above = self._above[node.number // 2]
-                    rest = (above.first - of_pair.first, above.second - of_pair.second)
-                    found[node.number] = Offer(*rest, allowed[node.number], above.noise + self._noise)
-                else:
-                    found[node.number] = replace(of_pair, allowed=allowed[node.number])
+                    here, noise = (above.first - summed[0], above.second - summed[1]), above.noise + noise
+                total = self._gradients.total(node.rows)
+                found[node.number] = Offer(*here, allowed[node.number], total, self._gradients.units, noise)
         self._above = found
         return found
 
@@ -191,7 +198,7 @@ class PeerCandidates:
         """Say how the level's nodes are split."""
         messages.SPLITS.send(self._link, LevelSplits(nodes=splits))
 
-    def check(self, node: Node, choice: Choice, left: tuple[int, int], total: tuple[int, int]) -> None:
+    def check(self, node: Node, choice: Choice, left: Mask) -> None:
         """Compare the rows that the follower sends left with the sums that it gave of them.
 
         Raises
@@ -200,20 +207,43 @@ class PeerCandidates:
             They differ by more than noise: one of the two is wrong.
         """
         offer = self._above[node.number]
-        right = (total[0] - left[0], total[1] - left[1])
+        sides = [self._gradients.total(node.rows[rows]) for rows in (left, ~left)]
         for place in choice.places:
             said = (int(offer.first[place]), int(offer.second[place]))
-            for side in (left, right):
+            for side in sides:
                 if max(abs(said[0] - side[0]), abs(said[1] - side[1])) <= offer.noise:
                     return
         raise ProtocolViolated("the follower's sums are not those of the rows that it sends left")
 
-    def _decrypt(self, n_sums: int) -> tuple[Integers, Integers]:
+    def _decrypt(self, n_sums: int, n_rows: int) -> tuple[Integers, Integers]:
         sealed = messages.SEALED.receive(self._link)
-        first, second = self._cipher.decrypt(sealed, n_sums)
+        first, second = self._cipher.decrypt(sealed, n_sums, n_rows)
         if len(first) != n_sums:
             raise ProtocolViolated(f"{len(first)} sums instead of {n_sums}")
         return first - self._noise, second - self._noise
+
+
+def _which_sums(sent: Sequence[Mask], answer: LevelSums) -> tuple[list[Integers], int]:
+    """Return for each candidate of each pair that a sum belongs to which one, and how many sums there are."""
+    if len(answer.distinct) != len(sent):
+        raise ProtocolViolated(f"distinct sums of {len(answer.distinct)} pairs for {len(sent)}")
+    found = []
+    n_distinct = n_repeats = 0
+    repeats = np.array(answer.repeats, dtype=np.int64)
+    for mask, bits in zip(sent, answer.distinct, strict=True):
+        is_distinct = from_bits(bits, int(mask.sum()))
+        here = repeats[n_repeats : n_repeats + int((~is_distinct).sum())]
+        n_here = int(is_distinct.sum())
+        if len(here) != len(is_distinct) - n_here or (here >= n_here).any():
+            raise ProtocolViolated("splits share a sum that there is none of")
+        places = np.cumsum(is_distinct) - 1
+        places[~is_distinct] = here
+        found.append(n_distinct + places)
+        n_distinct += n_here
+        n_repeats += len(here)
+    if n_repeats != len(repeats):
+        raise ProtocolViolated(f"{len(repeats)} splits share sums where {n_repeats} may")
+    return found, n_distinct
 
 
 def _spread(values: Integers, mask: Mask) -> Integers:

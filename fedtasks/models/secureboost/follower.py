@@ -54,8 +54,8 @@ class Follower:
     -----
     Reveals: to the leader, for each node that may be split, the encrypted gradients' sums on one side of each of this
     party's candidate splits that leaves `min_leaf_rows` on both sides, each with noise of `noise_rows`, in an order
-    drawn anew for each tree, and how many candidates there are; of a split that it chooses, which rows go where and the
-    number of the feature. Never a threshold or a value.
+    drawn anew for each tree, which of them are over the same rows, and how many candidates there are; of a split that
+    it chooses, which rows go where and the number of the feature. Never a threshold or a value.
     """
 
     def __init__(

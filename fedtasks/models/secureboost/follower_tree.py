@@ -16,7 +16,17 @@ from fedtasks.exchange.message import SMALL
 from fedtasks.link.link import Link
 from fedtasks.models.progress import Report
 from fedtasks.models.secureboost import messages
-from fedtasks.models.secureboost.frontier import ROOT, Mask, Node, Pair, from_bits, pairs_of, slots_of, to_bits
+from fedtasks.models.secureboost.frontier import (
+    ROOT,
+    Mask,
+    Node,
+    Pair,
+    from_bits,
+    pairs_of,
+    rows_in_sums_of,
+    slots_of,
+    to_bits,
+)
 from fedtasks.models.secureboost.model import Condition, FollowerSplit
 from fedtasks.models.secureboost.noise import SumNoise, most_noise
 from fedtasks.models.secureboost.settings import TrainSettings
@@ -119,11 +129,12 @@ class FollowerTree:
         found = {}
         self._sets = {}
         slots = slots_of(pairs, self._bag)
-        added = [self._noise.marks] if self._noise else []
+        added = self._noise.marks
         sums = plain_histograms(self._rows, self._candidates, self._columns, slots, len(pairs), added)
         for pair, of_pair in zip(pairs, sums, strict=True):
-            *sets, inner = self._candidates.accumulate(of_pair, np.zeros((1, len(added) + 1), np.int64), np.add).T
-            self._sets.update((pair.summed.number, each) for each in sets)
+            *marks, inner = self._candidates.accumulate(of_pair, np.zeros((1, len(added) + 1), np.int64), np.add).T
+            if marks:
+                self._sets[pair.summed.number] = self._noise.names(*marks)
             found[pair.summed.number] = inner
             if pair.derived:
                 found[pair.derived.number] = self._counts[pair.derived.number // 2] - inner
@@ -142,6 +153,7 @@ class FollowerTree:
             self._order[np.logical_or.reduce([allowed[node.number] for node in pair.growing])[self._order]]
             for pair in pairs
         ]
+        sent, distinct, repeats = self._without_repeats(pairs, sent)
         ranges = at_once(len(pairs), self._candidates.n_sums)
         messages.SUMS.send(
             link,
@@ -149,8 +161,11 @@ class FollowerTree:
                 splits=owned,
                 allowed=[to_bits(allowed[node.number][self._order]) for pair in pairs for node in pair.growing],
                 sums=[sum(len(sent[place]) for place in places) for places in ranges],
+                distinct=distinct,
+                repeats=repeats,
             ),
         )
+        n_rows = rows_in_sums_of(pairs, self._settings)
         for places in ranges:
             here = [pairs[place] for place in places]
             # A copy is laid out so that one addition takes all nodes' sums of a bin.
@@ -161,7 +176,29 @@ class FollowerTree:
             if self._noise:
                 sets = [self._sets[pairs[place].summed.number][sent[place]] for place in places]
                 chosen = self._cipher.add_plain(chosen, *self._noise.of(np.concatenate(sets)))
-            messages.SEALED.send(link, self._cipher.seal(chosen))
+            messages.SEALED.send(link, self._cipher.seal(chosen, n_rows))
+
+    def _without_repeats(
+        self, pairs: Sequence[Pair], sent: Sequence[npt.NDArray[np.int64]]
+    ) -> tuple[list[npt.NDArray[np.int64]], list[bytes], npt.NDArray[np.int64]]:
+        """Leave out candidates that have the same rows as one before: their sums, noise included, are equal.
+
+        Returns
+        -------
+        sent, distinct, repeats
+            What is left of each pair's; which these are, as bits; and for each of the others its number among them.
+        """
+        kept, distinct, repeats = [], [], []
+        left = messages.MOST_REPEATS
+        for pair, here in zip(pairs, sent, strict=True):
+            number, is_distinct = np.arange(len(here)), np.ones(len(here), dtype=bool)
+            if self._noise and left >= len(here):
+                number, is_distinct = _numbered(self._sets[pair.summed.number][here])
+            kept.append(here[is_distinct])
+            distinct.append(to_bits(is_distinct))
+            repeats.append(number[~is_distinct])
+            left -= len(repeats[-1])
+        return kept, distinct, np.concatenate([np.empty(0, np.int64), *repeats])
 
     def _add(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         width = a.shape[-1]
@@ -186,3 +223,11 @@ class FollowerTree:
         condition = Condition.of(found, column, left[self._bag[node.rows]])
         self.splits.append(FollowerSplit(self._number, node.number, condition))
         return left, OwnedSplit(left_rows=to_bits(left), feature=self._feature_numbers[found.column])
+
+
+def _numbered(sets: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], Mask]:
+    """Number sets of rows in the order in which they first occur, and say where they do."""
+    _, first, of_each = np.unique(sets, return_index=True, return_inverse=True)
+    is_distinct = np.zeros(len(sets), dtype=bool)
+    is_distinct[first] = True
+    return (np.cumsum(is_distinct) - 1)[first][of_each], is_distinct

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedtasks.errors import ProtocolViolated
+from fedtasks.models.secureboost.settings import TrainSettings
 
 Mask = npt.NDArray[np.bool_]
 RowNumbers = npt.NDArray[np.int64]
@@ -104,6 +105,11 @@ def slots_of(pairs: Sequence[Pair], bag: Mask) -> npt.NDArray[np.int32]:
     for number, pair in enumerate(pairs):
         slots[pair.summed.rows[bag[pair.summed.rows]]] = number
     return slots
+
+
+def rows_in_sums_of(pairs: Sequence[Pair], settings: TrainSettings) -> int:
+    """Return over how many rows the sums of a level must have room."""
+    return settings.rows_in_sums(max((pair.summed.n_bag for pair in pairs), default=0))
 
 
 def to_bits(mask: Mask) -> bytes:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fedtasks.crypto.packing import exact_precision
 from fedtasks.dataclass_io import build, to_plain
 from fedtasks.encrypted.cipher import OwnerCipher
 from fedtasks.encrypted.histograms import BinnedRows
@@ -167,11 +168,13 @@ class Leader:
         first, second = (each[:, output] * self._weights for each in self._objective.derivatives(self._labels, raw))
         bag, counts = sampling.bag(number, np.abs(first), ~self._is_held_out, self._settings)
         counts = np.where(bag, counts, 0.0)
-        gradients = Gradients.of(first * counts, second * counts, self._cipher.precision)
+        first, second = first * counts, second * counts
+        gradients = Gradients.of(first, second, exact_precision(self._settings.rows_in_sums(len(counts))))
         columns = sampling.columns(number, len(self._columns), sampling.LEADER, self._settings)
         grower = LeaderTree(self._rows, self._candidates, columns, gradients, bag, self._settings, self._n_peer_splits)
-        federated = None if self._settings.is_alone(number) else gradients
-        grower.grow(self._begin(number, federated, bag, report))
+        alone = self._settings.is_alone(number)
+        encrypted = None if alone else Gradients.of(first, second, self._cipher.precision)
+        grower.grow(self._begin(number, encrypted, bag, report))
         self._n_peer_splits = grower.n_peer_splits
         return Tree(output, tuple(sorted(grower.nodes, key=lambda node: node.number))), grower.values
 
@@ -191,7 +194,7 @@ class Leader:
             self._cipher.prepare(len(rows))
         if gradients is None:
             return None
-        return PeerCandidates(self._link, self._cipher, self._n_offered, self._settings.noise_rows)
+        return PeerCandidates(self._link, self._cipher, self._n_offered, gradients, self._settings)
 
 
 @dataclass

@@ -86,9 +86,7 @@ class LeaderTree:
                 return
             decided, splits = [], []
             for node in frontier:
-                total = self._total(node)
-                units = self._gradients.units
-                choice = choose(own[node.number], theirs.get(node.number), total, units, self._settings)
+                choice = choose(own[node.number], theirs.get(node.number), self._settings)
                 if choice is None:
                     self._leaf(node)
                     splits.append(NodeSplit())
@@ -137,9 +135,8 @@ class LeaderTree:
                 if answer is None or peer is None:
                     raise ProtocolViolated("the follower did not say how its split divides a node")
                 left = from_bits(answer.left_rows, len(node.rows))
-                total_left = self._gradients.total(node.rows[left])
-                peer.check(node, choice, total_left, self._total(node))
-                gain = self._gain(node, total_left)
+                peer.check(node, choice, left)
+                gain = self._gain(node, self._gradients.total(node.rows[left]))
                 done = LeaderNode(node.number, node.n_bag, None, None, self.n_peer_splits, answer.feature, gain)
                 self.n_peer_splits += 1
             else:

@@ -9,6 +9,9 @@ from fedtasks.wire.v1.secureboost_pb2 import LevelSplits, LevelSums, SplitOffer,
 ROWS_AT_ONCE = 8192
 """So many ciphertexts, four megabytes, make one message."""
 
+MOST_REPEATS = 1 << 20
+"""For so many candidates of a level, five megabytes, may be said that they share sums."""
+
 KEY = ProtobufMessage(
     "encryption key",
     "public key for gradients, and its proof",
@@ -67,12 +70,13 @@ SUMS = ProtobufMessage(
     "own splits",
     "rows on either side of the follower's splits",
     "which rows lie on which side of a threshold that it does not know, and a number that stands for the feature. "
-    "Also, of each node that goes on, how many candidates leave `min_leaf_rows` on both sides",
+    "Also, of each node that goes on, how many candidates leave `min_leaf_rows` on both sides, and which of them have "
+    "the same rows on one",
     of=LevelSums,
     way=TO_LEADER,
     tasks=("train",),
     holds="for the follower's splits a bit for each row of the node and the feature's number; for each node that goes "
-    "on a bit for each allowed candidate",
+    "on a bit for each allowed candidate, and which of them share a sum",
 )
 SEALED = ArrayMessage(
     "encrypted sums",

@@ -12,6 +12,9 @@ Integers = npt.NDArray[np.int64]
 _EXACT_BITS = 52
 """Sums of marks are exact in double precision, in which they are added up."""
 
+_ODD = 0x1E3779B97F4A7C15
+"""Spreads a second mark over 64 bits."""
+
 
 class SumNoise:
     """The noise of one tree. Sums over the same rows have the same, so that a second one of them says nothing more.
@@ -26,7 +29,7 @@ class SumNoise:
     Attributes
     ----------
     marks
-        A secret number for each row: what a set of rows sums up to stands for the set.
+        Two secret numbers for each row: what a set of rows sums up to stands for the set, see `names`.
 
     Notes
     -----
@@ -36,14 +39,23 @@ class SumNoise:
 
     def __init__(self, n_rows: int, most: int) -> None:
         self._most = most
-        self.marks = _random(n_rows if most else 0, 1 << (_EXACT_BITS - max(n_rows, 1).bit_length()))
+        below = 1 << (_EXACT_BITS - max(n_rows, 1).bit_length())
+        self.marks = [_random(n_rows, below) for _ in range(2)] if most else []
         self._drawn: dict[int, Integers] = {}
 
     def __bool__(self) -> bool:
         return self._most > 0
 
+    @staticmethod
+    def names(first: Integers, second: Integers) -> Integers:
+        """Return a name of 64 bits for each set of rows, given the sums of either mark.
+
+        Two sets that a tree sees have the same one by a chance below 2**-60.
+        """
+        return first + second * _ODD
+
     def of(self, sets: Integers) -> tuple[Integers, Integers]:
-        """Return what is added to the sums over sets of rows, which come as the sums of their marks.
+        """Return what is added to the sums over sets of rows, which come by their names.
 
         Returns
         -------

@@ -10,6 +10,9 @@ from fedtasks.dataclass_io import check_limits, within
 from fedtasks.errors import ConfigError
 from fedtasks.models.settings import BOTH, FRESH, LEADER_ALONE, check_start
 
+# The first is `EXACT_PRECISION` of `fedtasks.crypto.packing`, which would import numpy here.
+_PRECISION, _PRECISION_UNDER_NOISE = 24, 16
+
 
 @dataclass(frozen=True)
 class TrainSettings:
@@ -121,6 +124,11 @@ class TrainSettings:
     def is_alone(self, tree: int) -> bool:
         """Whether the tree of this number is one of the leader's features alone."""
         return self.first_tree == LEADER_ALONE and tree < self.trees_per_round
+
+    @property
+    def precision(self) -> int:
+        """The most bits of an encrypted gradient: noise covers what fewer of them lose."""
+        return _PRECISION_UNDER_NOISE if self.noise_rows else _PRECISION
 
     def rows_in_sums(self, n_rows: int) -> int:
         """Return over how many rows sums must have room: noise is worth some."""

@@ -94,7 +94,12 @@ def _lead(context: TaskContext, settings: TrainSettings, start: Start) -> tuple[
             if len(labels):
                 leader = Leader(rows, labels, weights, objective, settings, raw, trees)
                 n_in_sums = settings.rows_in_sums(rows.n_rows)
-                leader.train(link, lambda: PaillierOwner(n_in_sums, settings.key_bits), checkpoints, context.report)
+                leader.train(
+                    link,
+                    lambda: PaillierOwner(n_in_sums, settings.key_bits, settings.precision),
+                    checkpoints,
+                    context.report,
+                )
                 trees = tuple(leader.trees)
             half = LeaderHalf(
                 **_head(context, settings, start, rows.binner),
@@ -122,7 +127,9 @@ def _follow(context: TaskContext, settings: TrainSettings, start: Start) -> tupl
                 follower = Follower(rows, settings, numbers, splits=splits, first_tree=n_trees)
                 n_trees = follower.train(
                     link,
-                    lambda key: PaillierSums.of(key, settings.rows_in_sums(rows.n_rows), settings.key_bits),
+                    lambda key: PaillierSums.of(
+                        key, settings.rows_in_sums(rows.n_rows), settings.key_bits, settings.precision
+                    ),
                     lambda cipher: _histograms(context, stack, rows, follower.candidates, cipher, scratch),
                     checkpoints,
                     context.report,

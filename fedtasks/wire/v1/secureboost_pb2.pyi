@@ -49,14 +49,18 @@ class Candidates(_message.Message):
     def __init__(self, places: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class LevelSums(_message.Message):
-    __slots__ = ("splits", "allowed", "sums")
+    __slots__ = ("splits", "allowed", "sums", "distinct", "repeats")
     SPLITS_FIELD_NUMBER: _ClassVar[int]
     ALLOWED_FIELD_NUMBER: _ClassVar[int]
     SUMS_FIELD_NUMBER: _ClassVar[int]
+    DISTINCT_FIELD_NUMBER: _ClassVar[int]
+    REPEATS_FIELD_NUMBER: _ClassVar[int]
     splits: _containers.RepeatedCompositeFieldContainer[OwnedSplit]
     allowed: _containers.RepeatedScalarFieldContainer[bytes]
     sums: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, splits: _Optional[_Iterable[_Union[OwnedSplit, _Mapping]]] = ..., allowed: _Optional[_Iterable[bytes]] = ..., sums: _Optional[_Iterable[int]] = ...) -> None: ...
+    distinct: _containers.RepeatedScalarFieldContainer[bytes]
+    repeats: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, splits: _Optional[_Iterable[_Union[OwnedSplit, _Mapping]]] = ..., allowed: _Optional[_Iterable[bytes]] = ..., sums: _Optional[_Iterable[int]] = ..., distinct: _Optional[_Iterable[bytes]] = ..., repeats: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class OwnedSplit(_message.Message):
     __slots__ = ("left_rows", "feature")

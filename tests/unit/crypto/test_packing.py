@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedtasks.crypto.packing import Slots
+from fedtasks.crypto.packing import EXACT_PRECISION, Slots, exact_precision
 from fedtasks.crypto.paillier import generate_key
 from fedtasks.errors import ProtocolViolated
 
@@ -26,9 +26,10 @@ def test_sums_of_pairs_come_back(data: st.DataObject, bits: int, n_rows: int, n_
     second = np.array(data.draw(st.lists(extreme.map(abs), min_size=n_rows, max_size=n_rows)))
     segments = np.array(data.draw(st.lists(st.integers(0, n_sums - 1), min_size=n_rows, max_size=n_rows)))
     sums = public.ring.segmented_product(slots.encode(public, first, second), segments, n_sums)
-    packed = slots.pack(public, sums)
-    assert len(packed) == -(-n_sums // slots.per_plaintext)
-    found = slots.unpack(key, packed, n_sums)
+    fullest = int(np.bincount(segments).max())
+    packed = slots.pack(public, sums, fullest)
+    assert len(packed) == -(-n_sums // slots.per_plaintext(fullest))
+    found = slots.unpack(key, packed, n_sums, fullest)
     for values, expected in zip(found, (first, second), strict=True):
         exact = np.zeros(n_sums, dtype=np.int64)
         np.add.at(exact, segments, expected)
@@ -38,20 +39,25 @@ def test_sums_of_pairs_come_back(data: st.DataObject, bits: int, n_rows: int, n_
 @pytest.mark.parametrize("bits", [2048, 3072, 4096])
 @pytest.mark.parametrize("n_rows", [1, 2, 255, 256, 60_000, 131_072, 2**20, 10**7, 2**29])
 def test_no_sum_of_so_many_rows_leaves_its_slot(n_rows: int, bits: int) -> None:
-    slots = Slots.of(n_rows, bits)
-    largest = n_rows << slots.precision
-    assert largest <= 1 << (8 * slots.part_bytes - 1)
-    assert largest < 2**53
-    assert slots.precision >= 20
-    assert slots.bits * slots.per_plaintext < bits
+    for precision in (16, EXACT_PRECISION):
+        slots = Slots.of(n_rows, bits, precision)
+        assert min(precision, 20) <= slots.precision <= min(precision, exact_precision(n_rows))
+        assert n_rows << slots.precision < 1 << slots.second_bits
+        assert n_rows << slots.precision < 2**53
+        for n_summed in (1, n_rows // 2, n_rows):
+            assert n_summed << slots.precision < 1 << (slots.bits(n_summed) - slots.second_bits - 1)
+            assert slots.bits(n_summed) * slots.per_plaintext(n_summed) < bits
 
 
-def test_sums_are_whole_at_their_bounds() -> None:
+@pytest.mark.parametrize("n_rows", [1, 5, 100, 2**14 - 1])
+def test_sums_are_whole_at_their_bounds(n_rows: int) -> None:
     key = KEYS[2048]
-    slots = Slots(part_bytes=5, precision=39, per_plaintext=25)
-    first = np.array([-(2**39), 2**39 - 1, -(2**39)] * 9)
-    second = np.array([2**40 - 1, 2**40 - 1, 0] * 9)
-    found = slots.unpack(key, slots.pack(key.public, slots.encode(key.public, first, second)), 27)
+    slots = Slots(precision=24, second_bits=39, key_bits=2048)
+    most = 1 << (slots.bits(n_rows) - 40)
+    first = np.array([-most, most - 1, -most] * 9)
+    second = np.array([2**39 - 1, 2**39 - 1, 0] * 9)
+    packed = slots.pack(key.public, slots.encode(key.public, first, second), n_rows)
+    found = slots.unpack(key, packed, 27, n_rows)
     np.testing.assert_array_equal(found[0], first)
     np.testing.assert_array_equal(found[1], second)
 
@@ -64,6 +70,7 @@ def test_more_rows_than_sums_can_hold_are_refused() -> None:
 def test_a_plaintext_that_is_no_sum_is_refused() -> None:
     key = KEYS[2048]
     slots = Slots.of(10, 2048)
-    large = np.full((1, 255), 255, np.uint8)
+    above = slots.bits(10) * slots.per_plaintext(10)
+    large = np.frombuffer((1 << above).to_bytes(256, "big"), np.uint8).reshape(1, -1)
     with pytest.raises(ProtocolViolated):
-        slots.unpack(key, key.public.plain(large), 1)
+        slots.unpack(key, key.public.plain(large), 1, 10)

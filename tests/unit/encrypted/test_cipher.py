@@ -54,11 +54,11 @@ def without_inverse(owner: PaillierOwner, kind: str) -> np.ndarray:
 def test_gradient_that_no_mask_would_hide_is_refused_naming_its_row(
     owner: PaillierOwner, sums: PaillierSums, rows: np.ndarray, kind: str, place: int
 ) -> None:
-    sums.enter(rows)
+    sums.enter_rows(rows)
     changed = rows.copy()
     changed[place] = without_inverse(owner, kind)
     with pytest.raises(ProtocolViolated, match=f"row {place} of 50 has no inverse"):
-        sums.enter(changed)
+        sums.enter_rows(changed)
 
 
 def test_gradients_whose_factors_together_make_up_the_key_are_refused(
@@ -67,27 +67,27 @@ def test_gradients_whose_factors_together_make_up_the_key_are_refused(
     changed = rows.copy()
     changed[7], changed[20] = without_inverse(owner, "p"), without_inverse(owner, "a power of q")
     with pytest.raises(ProtocolViolated, match="row 7 of 50"):
-        sums.enter(changed)
+        sums.enter_rows(changed)
 
 
 @pytest.mark.parametrize("kind", WITHOUT_INVERSE)
 def test_sum_without_inverse_is_refused_naming_its_row(
     owner: PaillierOwner, sums: PaillierSums, rows: np.ndarray, kind: str
 ) -> None:
-    sealed = sums.seal(sums.enter(rows))
-    first, second = owner.decrypt(sealed, 50)
+    sealed = sums.seal(sums.enter(rows), 100)
+    first, second = owner.decrypt(sealed, 50, 100)
     assert (first.tolist(), second.tolist()) == (list(range(50)), list(range(50)))
     sealed[1] = without_inverse(owner, kind)
     with pytest.raises(ProtocolViolated, match=f"row 1 of {len(sealed)} has no inverse"):
-        owner.decrypt(sealed, 50)
+        owner.decrypt(sealed, 50, 100)
 
 
 def test_no_ciphertexts_are_taken(sums: PaillierSums, rows: np.ndarray) -> None:
-    assert len(sums.enter(rows[:0])) == 0
+    assert len(sums.enter_rows(rows[:0])) == 0
 
 
 def test_plain_pairs_are_added_to_sums(owner: PaillierOwner, sums: PaillierSums, rows: np.ndarray) -> None:
     first, second = np.arange(-25, 25), np.arange(50)[::-1]
-    found = owner.decrypt(sums.seal(sums.add_plain(sums.enter(rows), first, second)), 50)
+    found = owner.decrypt(sums.seal(sums.add_plain(sums.enter(rows), first, second), 100), 50, 100)
     np.testing.assert_array_equal(found[0], np.arange(50) + first)
     np.testing.assert_array_equal(found[1], np.arange(50) + second)

@@ -45,7 +45,7 @@ class NullOwner:
     def encrypt(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         return np.stack([first, second], axis=1).view(np.uint8)
 
-    def decrypt(self, sealed: np.ndarray, n_sums: int) -> tuple[np.ndarray, np.ndarray]:
+    def decrypt(self, sealed: np.ndarray, n_sums: int, n_rows: int) -> tuple[np.ndarray, np.ndarray]:
         pairs = np.ascontiguousarray(sealed).view(np.int64)
         return pairs[:n_sums, 0], pairs[:n_sums, 1]
 
@@ -63,6 +63,9 @@ class NullSums:
     def enter(self, rows: np.ndarray) -> np.ndarray:
         return np.ascontiguousarray(rows).view(np.int64)
 
+    def enter_rows(self, rows: np.ndarray) -> np.ndarray:
+        return self.enter(rows)
+
     def leave(self, sums: np.ndarray) -> np.ndarray:
         return np.ascontiguousarray(sums).view(np.uint8)
 
@@ -76,10 +79,13 @@ class NullSums:
         so_far = np.concatenate([self.zero, np.cumsum(values[order], axis=0)])
         return so_far[starts[1:]] - so_far[starts[:-1]]
 
+    def row_totals(self, values: np.ndarray, order: np.ndarray, starts: np.ndarray) -> np.ndarray:
+        return self.totals(values, order, starts)
+
     def add_plain(self, sums: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         return sums + np.stack([first, second], axis=1)
 
-    def seal(self, sums: np.ndarray) -> np.ndarray:
+    def seal(self, sums: np.ndarray, n_rows: int) -> np.ndarray:
         return self.leave(sums)
 
 
@@ -152,10 +158,10 @@ def train_both(
     links = memory_pair()
 
     def make_owner() -> OwnerCipher:
-        return PaillierOwner(n_in_sums, settings.key_bits) if encrypted else NullOwner()
+        return PaillierOwner(n_in_sums, settings.key_bits, settings.precision) if encrypted else NullOwner()
 
     def make_sum(key: EncryptionKey) -> SumCipher:
-        return PaillierSums.of(key, n_in_sums, settings.key_bits) if encrypted else NullSums()
+        return PaillierSums.of(key, n_in_sums, settings.key_bits, settings.precision) if encrypted else NullSums()
 
     def lead() -> tuple[LeaderHalf, int]:
         with links[0], Scratch() as scratch:

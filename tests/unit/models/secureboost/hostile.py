@@ -38,10 +38,12 @@ class HostileLeader:
         What it encrypts with.
     folder
         For checkpoints, of which it has none.
+    n_rows
+        Over how many rows the sums of a root have room.
     """
 
-    def __init__(self, link: Any, cipher: OwnerCipher, folder: Path) -> None:
-        self.link, self.cipher = link, cipher
+    def __init__(self, link: Any, cipher: OwnerCipher, folder: Path, n_rows: int) -> None:
+        self.link, self.cipher, self.n_rows = link, cipher, n_rows
         agree(link, Checkpoints(f"file://{folder}/leader", "x"))
         messages.KEY.send(link, self.cipher.key())
         messages.OFFER.receive(link)
@@ -55,7 +57,7 @@ class HostileLeader:
     def read(self) -> Pair:
         """Return the sums of a level."""
         answer = messages.SUMS.receive(self.link)
-        parts = [self.cipher.decrypt(messages.SEALED.receive(self.link), n_sums) for n_sums in answer.sums]
+        parts = [self.cipher.decrypt(messages.SEALED.receive(self.link), n_sums, self.n_rows) for n_sums in answer.sums]
         empty = np.empty(0, np.int64)
         first, second = (np.concatenate([empty, *(part[place] for part in parts)]) for place in (0, 1))
         return first, second
@@ -92,7 +94,7 @@ def attack(
     n_in_sums = settings.rows_in_sums(table.num_rows)
 
     def make_sums(key: EncryptionKey) -> SumCipher:
-        return PaillierSums.of(key, n_in_sums, settings.key_bits) if encrypted else NullSums()
+        return PaillierSums.of(key, n_in_sums, settings.key_bits, settings.precision) if encrypted else NullSums()
 
     links = memory_pair()
     with tempfile.TemporaryDirectory() as name, binned(table, settings) as (rows, scratch):
@@ -100,9 +102,9 @@ def attack(
 
         def lead() -> None:
             with links[0]:
-                cipher = PaillierOwner(n_in_sums, settings.key_bits) if encrypted else NullOwner()
+                cipher = PaillierOwner(n_in_sums, settings.key_bits, settings.precision) if encrypted else NullOwner()
                 try:
-                    script(HostileLeader(links[0], cipher, folder))
+                    script(HostileLeader(links[0], cipher, folder, n_in_sums))
                 finally:
                     cipher.close()
 

@@ -13,7 +13,9 @@ from fedtasks.crypto.packing import Slots
 from fedtasks.crypto.paillier import generate_key
 from fedtasks.errors import ProtocolViolated
 from fedtasks.models.secureboost import messages, sampling
+from fedtasks.models.secureboost.follower_tree import _numbered
 from fedtasks.models.secureboost.frontier import to_bits
+from fedtasks.models.secureboost.noise import SumNoise
 from fedtasks.models.secureboost.settings import TrainSettings
 from fedtasks.wire.v1.secureboost_pb2 import Candidates, NodeSplit, TreeStart
 from tests.unit.models.secureboost.boosting import PRECISION
@@ -43,10 +45,15 @@ def honest(n: int = N_ROWS) -> Pair:
 # ----------------------------------------------------------------------------------------------- crafted gradients
 def powers(settings: TrainSettings, lowest: int) -> list[tuple[int, int]]:
     """Return pairs of which every sum says which of them it is made of: powers of two in one part or the other."""
-    bits = 8 * Slots.of(settings.rows_in_sums(N_ROWS), settings.key_bits).part_bytes
+    slots = slots_for(settings)
+    first_bits = slots.bits(settings.rows_in_sums(N_ROWS)) - slots.second_bits
     # The highest bit of the first part is its sign.
-    first = [(1 << bit if bit < bits - 1 else -(1 << bit), 0) for bit in range(lowest, bits)]
-    return first + [(0, 1 << bit) for bit in range(lowest, bits)]
+    first = [(1 << bit if bit < first_bits - 1 else -(1 << bit), 0) for bit in range(lowest, first_bits)]
+    return first + [(0, 1 << bit) for bit in range(lowest, slots.second_bits)]
+
+
+def slots_for(settings: TrainSettings) -> Slots:
+    return Slots.of(settings.rows_in_sums(N_ROWS), settings.key_bits, settings.precision)
 
 
 def rows_read(settings: TrainSettings, *, lowest: int) -> int:
@@ -57,7 +64,7 @@ def rows_read(settings: TrainSettings, *, lowest: int) -> int:
     table = follower_rows()
     truth = inner_rows(table, settings)
     pairs = np.array(powers(settings, lowest))
-    most = settings.noise_rows << Slots.of(settings.rows_in_sums(N_ROWS), settings.key_bits).precision
+    most = settings.noise_rows << slots_for(settings).precision
     n_read = 0
 
     def script(leader: HostileLeader) -> None:
@@ -88,11 +95,10 @@ def test_crafted_gradients_without_noise_tell_the_bins_of_every_row() -> None:
     assert rows_read(SETTINGS, lowest=0) == N_ROWS
 
 
-@pytest.mark.parametrize(("noise_rows", "per_tree"), [(1, 18), (16, 10)])
+@pytest.mark.parametrize(("noise_rows", "per_tree"), [(1, 17), (16, 9)])
 def test_crafted_gradients_above_noise_tell_no_more_rows_than_are_documented(noise_rows: int, per_tree: int) -> None:
     settings = replace(SETTINGS, trees=1, noise_rows=noise_rows)
-    slots = Slots.of(settings.rows_in_sums(N_ROWS), settings.key_bits)
-    lowest = slots.precision + noise_rows.bit_length()
+    lowest = slots_for(settings).precision + noise_rows.bit_length()
     assert len(powers(settings, lowest)) == per_tree
     for each in (0, lowest):
         assert rows_read(settings, lowest=each) <= per_tree
@@ -113,8 +119,24 @@ def test_sums_over_the_same_rows_have_the_same_noise_and_others_another() -> Non
     attack(table, settings, script)
     n_different = len({row.tobytes() for row in inner_rows(table, settings)})
     assert [len(set(of_tree)) for of_tree in seen] == [n_different, n_different]
-    assert len(seen[0]) > n_different
+    assert len(inner_rows(table, settings)) > n_different
+    # The second column's sums are those of the first one: each is sent once.
+    assert [len(of_tree) for of_tree in seen] == [n_different, n_different]
     assert not set(seen[0]) & set(seen[1])
+
+
+def test_sets_are_numbered_as_they_first_occur() -> None:
+    number, is_distinct = _numbered(np.array([5, 7, 5, 0, 7, -1]))
+
+    assert number.tolist() == [0, 1, 0, 2, 1, 3]
+    assert is_distinct.tolist() == [True, True, False, True, False, True]
+
+
+def test_sets_with_the_same_sum_of_one_mark_have_different_names() -> None:
+    sums = np.array([0, 1, 2**51, 2**52 - 1])
+    first, second = (each.ravel() for each in np.meshgrid(sums, sums))
+
+    assert len(set(SumNoise.names(first, second).tolist())) == 16
 
 
 def test_noise_is_spread_over_its_range() -> None:

@@ -112,9 +112,16 @@ FOLLOWER_GARBAGE = {
     "other candidates": (
         messages.SUMS.name,
         lambda m: changed(allowed=[b"\0" * len(m.allowed[0])])(m),
-        "sums for 0 splits",
+        "expected 0 bits",
     ),
     "more sums than candidates": (messages.SUMS.name, lambda m: changed(sums=[*m.sums, 1])(m), "sums for .* splits"),
+    "sums of a pair too few": (messages.SUMS.name, changed(distinct=[]), "distinct sums of 0 pairs for 1"),
+    "only sums of others": (
+        messages.SUMS.name,
+        lambda m: changed(distinct=[b"\0" * len(m.distinct[0])])(m),
+        "share a sum that there is none of",
+    ),
+    "a sum shared by nobody": (messages.SUMS.name, changed(repeats=[0]), "1 splits share sums where 0 may"),
     "a sum too few": (messages.SEALED.name, lambda rows: rows[:-1], "sums instead of"),
     "sums in a line": (messages.SEALED.name, lambda rows: rows.ravel(), "not uint8 array"),
     "sums of another type": (messages.SEALED.name, lambda rows: rows.astype(np.int64), "not uint8 array"),

@@ -9,12 +9,18 @@ from typing import Any
 import pytest
 
 from fedtasks.config import LabelKind
+from fedtasks.crypto.packing import EXACT_PRECISION
 from fedtasks.dataclass_io import build, to_plain
 from fedtasks.errors import ConfigError
 from fedtasks.models.secureboost.settings import TrainSettings
 from fedtasks.models.settings import EvaluateSettings, PredictSettings
 
 GOSS = {"goss_top": 0.2, "goss_other": 0.1}
+
+
+def test_gradients_without_noise_are_exact_and_with_noise_coarser() -> None:
+    assert TrainSettings(noise_rows=0).precision == EXACT_PRECISION
+    assert [TrainSettings(noise_rows=each).precision for each in (1, 1000)] == [16, 16]
 
 
 @pytest.mark.parametrize("kind", [TrainSettings, EvaluateSettings, PredictSettings])

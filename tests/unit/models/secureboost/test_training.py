@@ -16,6 +16,8 @@ from fedtasks.config import LabelKind
 from fedtasks.crypto.packing import Slots
 from fedtasks.encrypted import histograms
 from fedtasks.models.secureboost import messages
+from fedtasks.models.secureboost.follower_tree import FollowerTree
+from fedtasks.models.secureboost.noise import SumNoise
 from fedtasks.models.secureboost.settings import TrainSettings
 from tests.unit.models.secureboost.boosting import (
     PRECISION,
@@ -116,6 +118,31 @@ def test_trees_under_a_real_key_equal_those_without_encryption(
     assert real.leader.trees == plain.leader.trees
     assert real.follower.splits == plain.follower.splits
     assert real.follower.splits
+
+
+def test_splits_that_share_a_sum_grow_the_trees_of_pooled_rows(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    n_repeats = 0
+
+    class Counting(FollowerTree):
+        def _without_repeats(self, *arguments: Any) -> tuple[Any, Any, np.ndarray]:
+            nonlocal n_repeats
+            found = super()._without_repeats(*arguments)
+            n_repeats += len(found[2])
+            return found
+
+    def evenly(noise: SumNoise, sets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Add what the leader takes away again."""
+        return np.full(len(sets), noise._most), np.full(len(sets), noise._most)
+
+    monkeypatch.setattr("fedtasks.models.secureboost.follower.FollowerTree", Counting)
+    monkeypatch.setattr(SumNoise, "of", evenly)
+    case = problem(6, (["normal"], ["normal", "few", "text", "normal"]), 150, missing=0.2)
+    config = replace(SMALL, depth=4, noise_rows=1, min_leaf_rows=3)
+    trained = train_both(case, config, tmp_path)
+
+    assert n_repeats
+    assert as_plain(trained) == boost_plainly(case, config)[0]
+    assert trained.follower.splits
 
 
 @pytest.mark.parametrize(
