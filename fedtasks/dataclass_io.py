@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
+from yaml.composer import Composer
 
 from fedtasks.errors import ConfigError
 from fedtasks.text import MAX_TEXT, plain_text
@@ -61,7 +62,11 @@ _MERGE = "tag:yaml.org,2002:merge"
 _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 
 
-class _PlainLoader(yaml.SafeLoader):
+# A text is taken apart in C, several times as fast as in Python, where PyYAML was built with it.
+_LOADERS: Any = (Composer, yaml.CSafeLoader) if yaml.__with_libyaml__ else (yaml.SafeLoader,)
+
+
+class _PlainLoader(*_LOADERS):  # type: ignore[misc]  # which they are, types cannot say
     """Reads values, lists and mappings as they stand, and nothing that makes a small text a large value.
 
     What it refuses is refused where it is met: nothing behind it is read.
@@ -69,9 +74,13 @@ class _PlainLoader(yaml.SafeLoader):
 
     _depth = 0
 
+    def __init__(self, text: str) -> None:
+        _LOADERS[-1].__init__(self, text)
+        Composer.__init__(self)
+
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         """Compose the next value, unless it refers to another, names a type or lies too deep."""
-        event = self.peek_event()  # type: ignore[no-untyped-call]
+        event = self.peek_event()
         if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
             raise _refused("anchors (`&`) and aliases (`*`) are not read: write the value out", event.start_mark)
         if event.tag is not None:
@@ -162,8 +171,9 @@ def parse_yaml(text: str, source: str) -> tuple[Any, Lines]:
 def compose_yaml(text: str, source: str) -> yaml.Node | None:
     """Return a YAML text as nodes, which know where they stand; raise `ConfigError` as `read_yaml` does."""
     try:
-        return _PlainLoader(text).get_single_node()
-    except yaml.YAMLError as error:
+        node: yaml.Node | None = _PlainLoader(text).get_single_node()
+        return node
+    except (yaml.YAMLError, UnicodeEncodeError) as error:
         raise _not_yaml(error, source) from error
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import importlib.metadata
 import importlib.util
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -36,6 +35,8 @@ _MODULES = {"KINDS": "declaration", "CLAUSES": "declaration", "ALGORITHMS": "dec
 @functools.cache
 def packages() -> tuple[str, ...]:
     """Return the packages that declare something: those of fedtasks, then others in the order of their names."""
+    import importlib.metadata  # what reads of installed packages costs more than most who import this module
+
     others = {point.value for point in importlib.metadata.entry_points(group=ENTRY_POINTS)}
     return (*PACKAGES, *sorted(others - set(PACKAGES)))
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from fedtasks.checks import Finding, Verdict
+from fedtasks.cli.parameters import CommandGroup, Commands
 from fedtasks.clock import utc
 from fedtasks.errors import ConfigError, FedtasksError
 from fedtasks.text import printable
@@ -40,7 +40,7 @@ PATIENCE_S = 5.0
 """How long a command waits for the local gateway."""
 
 
-class Group(TyperGroup):
+class Group(CommandGroup):
     """A group of commands whose help tells the whole first line of each."""
 
     def summary(self, name: str) -> str:
@@ -57,9 +57,9 @@ class Group(TyperGroup):
             formatter.write_dl([(name, self.summary(name)) for name in self.list_commands(ctx)])
 
 
-def group(summary: str | None = None, *, no_args_is_help: bool = True) -> typer.Typer:
+def group(summary: str | None = None, *, no_args_is_help: bool = True) -> Commands:
     """Make a group of commands; help is plain text, which costs a tenth of what a drawn one does."""
-    return typer.Typer(cls=Group, help=summary, no_args_is_help=no_args_is_help, rich_markup_mode=None)
+    return Commands(cls=Group, help=summary, no_args_is_help=no_args_is_help, rich_markup_mode=None)
 
 
 def error_line(error: FedtasksError) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from sqlalchemy import (
     JSON,
     BigInteger,
@@ -112,15 +114,6 @@ Index(None, runs.c.pipeline, runs.c.partition)
 Index(None, runs.c.dag_id, runs.c.dag_run_id)
 Index(None, runs.c.state)
 Index(None, runs.c.opened_ms)
-# A DAG run works on one run at a time; when it is cleared after its run has ended, it may open the next.
-Index(
-    "uq_runs_running_dag_run",
-    runs.c.dag_id,
-    runs.c.dag_run_id,
-    unique=True,
-    sqlite_where=runs.c.state == "running",
-    postgresql_where=runs.c.state == "running",
-)
 
 halves = Table(
     "halves",
@@ -261,14 +254,6 @@ models = Table(
     Column("algorithm", Text, nullable=False, server_default=""),
 )
 Index(None, models.c.run_id)
-# One version of a model is in use.
-Index(
-    "uq_models_champion",
-    models.c.model,
-    unique=True,
-    sqlite_where=models.c.champion,
-    postgresql_where=models.c.champion,
-)
 
 audit = Table(
     "audit",
@@ -306,3 +291,16 @@ tags = Table(
     Column("answer", Text),
 )
 Index(None, tags.c.table_id, tags.c.id)
+
+
+@cache
+def with_partial_indexes() -> MetaData:
+    """Return all tables, also with the indexes over some rows only; naming these imports both databases' dialects."""
+    # A DAG run works on one run at a time; when it is cleared after its run has ended, it may open the next.
+    running = runs.c.state == "running"
+    columns = runs.c.dag_id, runs.c.dag_run_id
+    Index("uq_runs_running_dag_run", *columns, unique=True, sqlite_where=running, postgresql_where=running)
+    # One version of a model is in use.
+    champion = models.c.champion
+    Index("uq_models_champion", models.c.model, unique=True, sqlite_where=champion, postgresql_where=champion)
+    return metadata

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from alembic import context
 
-from fedtasks.store.schema import metadata
+from fedtasks.store.schema import with_partial_indexes
 
-context.configure(connection=context.config.attributes["connection"], target_metadata=metadata)
+context.configure(connection=context.config.attributes["connection"], target_metadata=with_partial_indexes())
 context.run_migrations()
