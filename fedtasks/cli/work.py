@@ -25,7 +25,10 @@ def task_run(
     config: Annotated[Path, typer.Argument(help="The task's configuration, JSON.")],
 ) -> None:
     """Run one half of a task; its outcome or failure appears beside CONFIG. Operators call this."""
-    from fedtasks.runtime.process import end, run_named
+    from fedtasks.data.lean import lean_imports
+
+    with lean_imports():
+        from fedtasks.runtime.process import end, run_named
 
     end(entry, run_named(entry, config))
 

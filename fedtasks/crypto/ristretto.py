@@ -21,8 +21,6 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-from rbcl._sodium import _sodium as _lib
-from rbcl._sodium import lib_path
 
 from fedtasks.crypto import native
 from fedtasks.crypto.hashing import Messages, Texts, expand_rows
@@ -80,27 +78,39 @@ class _Backend(Protocol):
         """Bad: zero."""
 
 
+@cache
+def _libsodium() -> ctypes.CDLL:
+    """Load the library, which costs a tenth of a second: only who needs it does."""
+    from rbcl._sodium import _sodium, lib_path
+
+    # The wheel unpacks the library into a file of its own for every process, and leaves it there.
+    Path(lib_path).unlink(missing_ok=True)
+    if _sodium.sodium_init() < 0:
+        raise ImportError("libsodium cannot be initialised")
+    found: ctypes.CDLL = _sodium
+    return found
+
+
+@cache
 def _function(name: str, n_pointers: int, result: type[ctypes.c_int] | None = ctypes.c_int) -> Callable[..., int]:
-    found = getattr(_lib, name)
+    found = getattr(_libsodium(), name)
     found.argtypes = [ctypes.c_void_p] * n_pointers
     found.restype = result
     return found  # type: ignore[no-any-return]
 
 
-# The wheel unpacks the library into a file of its own for every process, and leaves it there.
-Path(lib_path).unlink(missing_ok=True)
-if _lib.sodium_init() < 0:
-    raise ImportError("libsodium cannot be initialised")
-_add = _function("crypto_core_ristretto255_add", 3)
+def _add() -> Callable[..., int]:
+    return _function("crypto_core_ristretto255_add", 3)
 
 
 class _Sodium:
     """See `_Backend`."""
 
-    _multiply = staticmethod(_function("crypto_scalarmult_ristretto255", 3))
-    _multiply_base = staticmethod(_function("crypto_scalarmult_ristretto255_base", 2))
-    _from_hash = staticmethod(_function("crypto_core_ristretto255_from_hash", 2))
-    _reduce = staticmethod(_function("crypto_core_ristretto255_scalar_reduce", 2, None))
+    def __init__(self) -> None:
+        self._multiply = _function("crypto_scalarmult_ristretto255", 3)
+        self._multiply_base = _function("crypto_scalarmult_ristretto255_base", 2)
+        self._from_hash = _function("crypto_core_ristretto255_from_hash", 2)
+        self._reduce = _function("crypto_core_ristretto255_scalar_reduce", 2, None)
 
     def multiply(self, out: Bytes, elements: Bytes, by: Bytes) -> int | None:
         return _by_row(self._multiply, out, by, elements)
@@ -115,7 +125,7 @@ class _Sodium:
         else:
             bad = self.multiply(multiples, np.repeat(base, len(out), axis=0), by)
         if bad is None:
-            bad = _by_row(_add, out, elements, multiples)
+            bad = _by_row(_add(), out, elements, multiples)
         return _first_identity(out) if bad is None else bad
 
     def map_and_add(self, out: Bytes, uniform: Bytes, base: Bytes, by: Bytes) -> int | None:
@@ -219,9 +229,11 @@ def _step(by: Bytes, out: Bytes) -> int:
     return WIDTH if len(by) == len(out) else 0
 
 
-_SODIUM = _Sodium()
 # Nearly every processor with AVX-512 but without IFMA has AVX2.
 _KERNELS = {"ifma": "ifma", "avx512": "avx2", "avx2": "avx2"}
+
+
+_sodium = cache(_Sodium)
 
 
 @cache
@@ -234,7 +246,7 @@ def _native(kernel: str) -> _Native | None:
 
 def _backend() -> _Backend:
     kernel = _KERNELS.get(get_kernel().name)
-    return (_native(kernel) if kernel else None) or _SODIUM
+    return (_native(kernel) if kernel else None) or _sodium()
 
 
 # ---------------------------------------------------------------------------------------------------------- hashing
@@ -442,9 +454,9 @@ def total(elements: Bytes) -> Bytes:
     """
     elements = _rows(elements)
     found = np.zeros((1, WIDTH), dtype=np.uint8)  # the encoding of the identity
-    to, element = found.ctypes.data, elements.ctypes.data
+    add, to, element = _add(), found.ctypes.data, elements.ctypes.data
     for row in range(len(elements)):
-        if _add(to, to, element + row * WIDTH):
+        if add(to, to, element + row * WIDTH):
             raise ProtocolViolated(f"row {row} of {len(elements)} is not an element of the group")
     return found
 

@@ -12,22 +12,24 @@ import json
 import os
 import re
 import shutil
+import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-import requests
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
-from fsspec.implementations.webhdfs import WebHDFS
 from fsspec.spec import AbstractFileSystem
 
 from fedtasks import private
 from fedtasks.errors import AttemptStale, ConfigError, DataCorrupt, DataMissing
+
+if TYPE_CHECKING:
+    import requests
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -50,19 +52,31 @@ def _patient(work: Callable[P, T]) -> Callable[P, T]:
         while True:
             try:
                 return work(*args, **kwargs)
-            except requests.RequestException as error:
-                answered = error.response is not None and error.response.status_code < 500
-                if answered or time.monotonic() > deadline:
+            except OSError as error:
+                if not _is_away(error) or time.monotonic() > deadline:
                     raise
                 time.sleep(1.0)
 
     return repeated
 
 
+def _is_away(error: OSError) -> bool:
+    """Whether HDFS did not serve; what has never been imported has raised no error."""
+    requests = sys.modules.get("requests")
+    if requests is None or not isinstance(error, requests.RequestException):
+        return False
+    return error.response is None or error.response.status_code >= 500
+
+
+def _is_webhdfs(fs: AbstractFileSystem) -> bool:
+    # Importing what speaks HTTP costs more than the work of many halves, of which few have HDFS.
+    return "webhdfs" in fs.protocol
+
+
 def filesystem(uri: str) -> tuple[AbstractFileSystem, str]:
     """Return the file system that serves `uri`, and the path that it knows it by."""
     found, path = url_to_fs(uri)
-    if isinstance(found, WebHDFS):
+    if _is_webhdfs(found):
         found.session.hooks["response"] = [_refuse_failed_answer]
     return found, str(path)
 
@@ -103,7 +117,7 @@ def read_bytes(uri: str) -> bytes:
     """
     fs, path = filesystem(uri)
     try:
-        if isinstance(fs, WebHDFS):
+        if _is_webhdfs(fs):
             # fsspec asks for the size first and then for so many bytes, between which the file may be replaced.
             return bytes(fs._call("OPEN", path=path).content)
         return bytes(fs.cat_file(path))
@@ -217,7 +231,7 @@ def make_private(uri: str) -> None:
     if isinstance(fs, LocalFileSystem):
         private.make_folders(Path(path))
         Path(path).chmod(0o700)
-    elif isinstance(fs, WebHDFS):
+    elif _is_webhdfs(fs):
         fs._call("MKDIRS", method="put", path=path, permission="700")
         fs.chmod(path, "700")
     else:
@@ -239,7 +253,7 @@ def write_json(uri: str, value: object) -> None:
 
 def rename(fs: AbstractFileSystem, source: str, target: str) -> None:
     """Rename a file over another one: in one step on HDFS and on a local disk, in two on other file systems."""
-    if isinstance(fs, WebHDFS):
+    if _is_webhdfs(fs):
         # Without this option HDFS refuses to replace a file, and says so in an answer that fsspec does not read.
         fs._call("RENAME", method="put", path=source, destination=target, renameoptions="OVERWRITE")
         return

@@ -176,7 +176,7 @@ class Step:
 
     def command(self, config: Path) -> list[str]:
         """Return the command that runs one half with the configuration file `config`."""
-        return [sys.executable, "-m", "fedtasks.cli", "task", "run", self.entry, str(config)]
+        return [sys.executable, "-m", "fedtasks.runtime", self.entry, str(config)]
 
 
 def shards_of(settings: Mapping[str, Any]) -> int:

@@ -17,7 +17,6 @@ The guard is that of `fedtasks.supervisor`. Its lifeline is the operator's conne
 from __future__ import annotations
 
 import contextlib
-import gc
 import hashlib
 import importlib
 import json
@@ -219,8 +218,6 @@ def _import() -> None:
     with lean_imports():
         for module in ("fedtasks.runtime.process", *(kind.module for kind in kinds().values() if kind.forks)):
             importlib.import_module(module)
-    gc.collect()
-    gc.freeze()  # what is never looked at is never copied
 
 
 def _serve(listener: socket.socket, like: str) -> None:
