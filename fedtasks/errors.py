@@ -768,6 +768,23 @@ class PortInUse(MachineError):
     remedy = "Stop the other process or name another port or socket in party.yaml"
 
 
+class MemoryShort(MachineError):
+    """Raised when a process needs more memory than it may take."""
+
+    code = "MEMORY_SHORT"
+    summary = "A task needs more memory than it may take"
+    remedy = "Raise `duckdb.memory` in party.yaml, or lower `duckdb.threads`; then clear the task"
+
+
+class DiskFull(MachineError):
+    """Raised when what a process keeps in files finds no room."""
+
+    code = "DISK_FULL"
+    retryable = True
+    summary = "A disk is full"
+    remedy = "Free the disk that `storage` of party.yaml, or the folder for temporary files, is on"
+
+
 class ProcessFailed(MachineError):
     """Raised when an algorithm's process ended without saying why."""
 

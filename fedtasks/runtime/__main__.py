@@ -1,4 +1,4 @@
-"""`python -m fedtasks.runtime ENTRY CONFIG`: what ``fedtasks task run`` does, without the command line, which costs more.
+"""`python -m fedtasks.runtime ENTRY CONFIG`: what ``fedtasks task run`` does, without the cost of a command line.
 
 Operators start halves so where no warm parent forks them.
 """

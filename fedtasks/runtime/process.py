@@ -6,6 +6,7 @@ An operator writes the `TaskConfig`, starts ``fedtasks task run ENTRY CONFIG``, 
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -19,7 +20,7 @@ from fedtasks import private
 from fedtasks.config import load_party
 from fedtasks.data.lean import lean_imports
 from fedtasks.dataclass_io import build, to_plain
-from fedtasks.errors import ConfigError, FedtasksError, ProcessFailed
+from fedtasks.errors import ConfigError, DiskFull, FedtasksError, MemoryShort, ProcessFailed
 from fedtasks.kinds import kinds
 from fedtasks.link.client import GatewayClient
 from fedtasks.runtime.context import Entry, Outcome, TaskContext
@@ -58,8 +59,7 @@ def run(entry: Entry, config_file: Path) -> int:
         return 1
     except Exception as error:
         log.exception("the half raised an error that it does not know")
-        unknown = ProcessFailed(f"{type(error).__name__} in {config_file.name}; see the log")
-        _write(folder / FAILURE, _failure(unknown))
+        _write(folder / FAILURE, _failure(_of_machine(error, config_file)))
         return 1
     _write(folder / OUTCOME, to_plain(outcome))
     return 0
@@ -120,6 +120,15 @@ def main(entry: Entry) -> None:
 def _read(config_file: Path) -> TaskConfig:
     """Read a half's configuration; nothing of the half runs before it is known to be good."""
     return build(TaskConfig, json.loads(config_file.read_text(encoding="utf-8")))
+
+
+def _of_machine(error: Exception, config_file: Path) -> FedtasksError:
+    """Return the error of the registry for one that is none of it."""
+    if isinstance(error, MemoryError):
+        return MemoryShort(str(error))
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFull(str(error))
+    return ProcessFailed(f"{type(error).__name__} in {config_file.name}; see the log")
 
 
 def _failure(error: FedtasksError) -> dict[str, Any]:

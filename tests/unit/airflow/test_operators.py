@@ -467,7 +467,7 @@ def test_progress_asks_airflow_at_most_once_in_two_seconds() -> None:
 def test_federated_task_command_names_entry_and_configuration(tmp_path: Path) -> None:
     config = tmp_path / "config.json"
     step = Step("train", "module:train")
-    assert step.command(config)[1:] == ["-m", "fedtasks.cli", "task", "run", "module:train", str(config)]
+    assert step.command(config)[1:] == ["-m", "fedtasks.runtime", "module:train", str(config)]
 
 
 @pytest.mark.parametrize(

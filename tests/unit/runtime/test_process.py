@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,41 @@ def test_half_whose_dataset_is_declared_anew_fails_before_it_begins(tmp_path: Pa
 
     assert run(half, tmp_path / "config.json") == 1
     assert json.loads((tmp_path / FAILURE).read_text(encoding="utf-8"))["code"] == "DATA_DECLARED_ANEW"
+
+
+def fill_the_disk() -> None:
+    with open("/dev/full", "wb") as disk:
+        disk.write(b"row")
+
+
+def take_all_memory() -> None:
+    bytearray(1 << 62)
+
+
+def divide() -> None:
+    print(1 / 0)
+
+
+@pytest.mark.parametrize(
+    ("work", "code"),
+    [(fill_the_disk, "DISK_FULL"), (take_all_memory, "MEMORY_SHORT"), (divide, "PROCESS_FAILED")],
+    ids=lambda given: getattr(given, "__name__", given),
+)
+def test_half_that_its_machine_has_no_room_for_says_so(tmp_path: Path, work: Callable[[], None], code: str) -> None:
+    (tmp_path / "party.yaml").write_text(PARTY)
+    (tmp_path / "keys").mkdir(mode=0o700)
+    (tmp_path / "keys" / "worker.secret").write_text("0" * 64)
+    (tmp_path / "keys" / "worker.secret").chmod(0o600)
+    names = {"run_id": "credit.day.bank.1", "task": "step", "attempt": 1, "peer": "shop", "leader": "bank"}
+    config = TaskConfig(party=tmp_path / "party.yaml", datasets={"bank": "loans"}, **names)  # type: ignore[arg-type]
+    (tmp_path / "config.json").write_text(json.dumps(to_plain(config)), encoding="utf-8")
+
+    def half(_: TaskContext) -> Outcome:
+        work()
+        raise AssertionError("the half has gone on")
+
+    assert run(half, tmp_path / "config.json") == 1
+    assert json.loads((tmp_path / FAILURE).read_text(encoding="utf-8"))["code"] == code
 
 
 @pytest.mark.parametrize(
