@@ -155,7 +155,9 @@ def half_text(half: Mapping[str, Any] | None) -> str:
     if half["state"] in ("waiting", "running"):
         words.append(f"since {clock_time(half['since_ms'])}")
     if half["state"] == "running" and half["progress"]:
-        words.append(_progress(half["progress"]))
+        words.extend(filter(None, [_progress(half["progress"])]))
+    if half["progress"].get("link"):
+        words.append(f"link: {half['progress']['link']}")
     return " · ".join((*words, half["code"])) if half["code"] else " · ".join(words)
 
 

@@ -103,7 +103,8 @@ class GrpcLink(Endpoint):
         self._connect_timeout_s = connect_timeout_s
         self._resume_timeout_s = resume_timeout_s
         self._last_cut: FedtasksError | None = None
-        self._tunnels_left = _TUNNEL_TRIES
+        self._tunnels_left, self._no_tunnel = _TUNNEL_TRIES, ""
+        self._session: Session | None = None
         self._supervisor = threading.Thread(target=self._supervise, name=f"link-{task}-{shard}", daemon=True)
         self._supervisor.start()
         try:
@@ -111,6 +112,15 @@ class GrpcLink(Endpoint):
         except BaseException:
             self._hang_up()
             raise
+
+    @property
+    def path(self) -> str:
+        """How its frames go: ``tunnel`` or ``gRPC``, with the reason where a tunnel has been tried in vain."""
+        session = self._session
+        if session is not None and session.tunnelled_at is not None:
+            return "tunnel"
+        why = (session.tunnel_failure if session is not None else "") or self._no_tunnel
+        return f"gRPC: {why}" if why else "gRPC"
 
     def _hang_up(self) -> None:
         # After a failure the supervisor ends by itself: it first lets the other half read this half's Hello.
@@ -144,6 +154,7 @@ class GrpcLink(Endpoint):
             name=self._supervisor.name,
             may_tunnel=self._tunnels_left > 0,
         )
+        self._session = session
         try:
             while session.stands(_TICK_S):
                 self._check_limits()
@@ -162,7 +173,7 @@ class GrpcLink(Endpoint):
         elif session.tunnel_failure or session.tunnelled_at is not None:
             self._tunnels_left -= 1
             if not self._tunnels_left:
-                why = session.tunnel_failure or "they break soon"
+                self._no_tunnel = why = session.tunnel_failure or "they break soon"
                 log.warning("the link with %s goes through no tunnel any more, but over gRPC: %s", self.peer, why)
 
     def _check_limits(self) -> None:

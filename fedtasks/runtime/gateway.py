@@ -24,6 +24,10 @@ PROGRESS_EVERY_S = 2.0
 """So often, at most, a half says how far it has come: each time is a request to the gateway and a row in its store."""
 
 
+LINK = "link"
+"""What progress calls the way that a half's messages go: a tunnel, or gRPC, which costs both gateways more."""
+
+
 class GatewayContext(LocalContext):
     """A `TaskContext` whose link, uses, models and reports go through this party's gateway.
 
@@ -42,6 +46,7 @@ class GatewayContext(LocalContext):
         self._reporting = threading.Lock()
         self._held: Mapping[str, Any] | None = None
         self._told_at = -PROGRESS_EVERY_S
+        self._told: Mapping[str, Any] = {}
 
     def open_link(self, facts: Mapping[str, str]) -> Link:
         """See `TaskContext.open_link`."""
@@ -88,6 +93,7 @@ class GatewayContext(LocalContext):
 
     def _send(self, progress: Mapping[str, Any] | None, step: int, metrics: Mapping[str, float]) -> None:
         config = self.config
+        progress = self._with_path(progress)
         disclosures = [
             worker_pb2.Disclosure(name=name, messages=each.messages, items=each.items, bytes=each.bytes)
             for name, each in sent_over(self._links).items()
@@ -106,6 +112,14 @@ class GatewayContext(LocalContext):
             )
         except FedtasksError as error:
             log.warning("progress could not be reported: %s", error)
+
+    def _with_path(self, progress: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+        """Add how this half's links go; where only that has changed, to what was told last."""
+        paths = ", ".join(sorted({link.path for link in self._links}))
+        if not paths or (progress is None and paths == self._told.get(LINK)):
+            return progress
+        self._told = {**(self._told if progress is None else progress), LINK: paths}
+        return self._told
 
     def _registered(self, name: str, version: int) -> worker_pb2.GetModelResponse:
         return self._client.get_model(name, version)

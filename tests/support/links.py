@@ -10,7 +10,6 @@ from typing import Any
 from fedtasks.link.client import GatewayClient
 from fedtasks.link.conversation import WINDOW
 from fedtasks.link.grpc_link import GrpcLink
-from fedtasks.link.link import Link
 from tests.support.relay import Relay
 
 LIMIT_S = 60.0
@@ -52,7 +51,7 @@ def relayed_pair(
     facts_b: Mapping[str, str] | None = None,
     window: int = WINDOW,
     **options: Any,
-) -> Iterator[tuple[Link, Link]]:
+) -> Iterator[tuple[GrpcLink, GrpcLink]]:
     """Two links through `relay`, hung up at the end if they were not closed."""
     with GatewayClient(relay.side) as client_a, GatewayClient(relay.side) as client_b:
         a, b = both(

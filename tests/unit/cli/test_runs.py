@@ -53,7 +53,7 @@ def run_id(store: Store) -> str:
     done = {"counts": {"people_shared": 3000}}
     store.halves.put(HalfRow(run_id, "psi", True, 1, "succeeded", since_ms=HOUR_MS, outcome=done))
     store.halves.put(HalfRow(run_id, "psi", False, 1, "succeeded", since_ms=HOUR_MS))
-    progress = {"phase": "epoch 3", "done": 1200, "of": 3000}
+    progress = {"phase": "epoch 3", "done": 1200, "of": 3000, "link": "tunnel"}
     store.halves.put(HalfRow(run_id, "train", True, 2, "running", since_ms=2 * HOUR_MS, progress=progress))
     store.halves.put(HalfRow(run_id, "train", False, 2, "running", since_ms=2 * HOUR_MS))
     store.metrics.put([MetricRow(run_id, "train", "auc", step, 0.5 + step / 10, 0) for step in (1, 2)])
@@ -100,7 +100,7 @@ def test_run_show_tells_both_lanes_what_left_the_house_and_results(run: Run, run
     for words in (
         "bank → shop",
         "Reason nightly",
-        "▶ running · attempt 2 · since 02:00:00 · epoch 3 1,200 of 3,000",
+        "▶ running · attempt 2 · since 02:00:00 · epoch 3 1,200 of 3,000 · link: tunnel",
         "✔ succeeded",
         "3,000",
         "Sent 614 kB, received 2.5 MB",

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 import threading
@@ -29,6 +30,7 @@ from fedtasks.link.client import GatewayClient
 from fedtasks.wire.v1 import session_pb2
 from tests.support.links import both, open_half, relayed_pair
 from tests.support.relay import SECRET, Relay
+from tests.support.runs import wait_for
 
 MIB = 1 << 20
 
@@ -45,6 +47,27 @@ def relay(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
 def client(relay: Relay) -> Iterator[GatewayClient]:
     with GatewayClient(relay.side) as client:
         yield client
+
+
+def test_link_says_how_its_frames_go(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "BUSY_BYTES", 1)
+    with relayed_pair(relay) as (a, b):
+        assert (a.path, b.path) == ("gRPC", "gRPC")
+        both(lambda: a.send("x", b"rows"), lambda: b.receive("x"))
+        if relay.has_tunnels:
+            wait_for(lambda: a.path == b.path == "tunnel")
+        else:
+            assert (a.path, b.path) == ("gRPC", "gRPC")
+
+
+@pytest.mark.parametrize("relay", ["tunnel"], indirect=True)
+def test_link_whose_tunnel_fails_says_why(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> socket.socket:
+        raise ConnectionRefusedError("nobody listens there")
+
+    monkeypatch.setattr(GatewayClient, "connect_tunnel", refuse)
+    with relayed_pair(relay) as (a, b):
+        wait_for(lambda: a.path == b.path == "gRPC: nobody listens there")
 
 
 def test_gateway_that_restarts_in_the_middle_of_a_transfer_loses_nothing(relay: Relay) -> None:

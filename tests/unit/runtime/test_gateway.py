@@ -58,6 +58,33 @@ def test_progress_is_told_every_two_seconds_and_at_the_end(tmp_path: Path, clock
     assert len(client.told) == 6  # there is nothing to tell
 
 
+class Link:
+    """As much of one as reports need."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.sent: dict[str, Any] = {}
+
+
+def test_progress_says_how_the_links_go_and_when_that_has_changed(tmp_path: Path, clock: Clock) -> None:
+    config = TaskConfig(tmp_path, "credit.day.1", "train", 1, "follower", "leader", {})
+    client = Client()
+    context = GatewayContext(config, party_of(tmp_path, "leader"), client)
+    context._links = [Link("gRPC")]  # type: ignore[list-item]
+    context.report({"done": 1})
+    assert client.told == [({"done": 1, "link": "gRPC"}, 0, {})]
+    context.report(None, loss=0.5)
+    assert client.told[1] == (None, 0, {"loss": 0.5})
+    context._links[0].path = "tunnel"  # type: ignore[misc]
+    context.report()
+    assert client.told[2] == ({"done": 1, "link": "tunnel"}, 0, {})
+    context.report()
+    assert len(client.told) == 3
+    context._links.append(Link("gRPC: nobody listens"))  # type: ignore[arg-type]
+    context.report({"done": 2}, auc=0.9)
+    assert client.told[3] == ({"done": 2, "link": "gRPC: nobody listens, tunnel"}, 0, {"auc": 0.9})
+
+
 def test_metrics_take_held_progress_along(tmp_path: Path, clock: Clock) -> None:
     config = TaskConfig(tmp_path, "credit.day.1", "train", 1, "follower", "leader", {})
     client = Client()
