@@ -70,6 +70,9 @@ def test_help_of_all_commands_says_what_each_says_itself(name: str) -> None:
 
 HEAVY = {"numpy", "pandas", "pyarrow", "tensorflow", "airflow", "pyspark", "duckdb", "grpc", "rich", "cryptography"}
 
+ELSEWHERE = {"pydantic", "alembic", "psycopg2", "sqlalchemy.dialects.postgresql"}
+"""What a command that reads a store of SQLite does not need."""
+
 
 @pytest.mark.parametrize(
     ("arguments", "absent"),
@@ -77,7 +80,9 @@ HEAVY = {"numpy", "pandas", "pyarrow", "tensorflow", "airflow", "pyspark", "duck
         (["--help"], HEAVY | {"pydantic", "yaml", "sqlalchemy", "fedtasks.config", "fedtasks.cli.runs"}),
         (["--version"], HEAVY | {"pydantic", "yaml", "sqlalchemy", "fedtasks.config", "fedtasks.cli.runs"}),
         (["ticket", "--help"], HEAVY | {"sqlalchemy", "fedtasks.cli.runs"}),
-        (["runs"], HEAVY | {"alembic", "psycopg2", "jwt", "fedtasks.cli.tickets"}),
+        (["runs"], HEAVY | {*ELSEWHERE, "jwt", "fedtasks.cli.tickets"}),
+        (["audit", "list", "--limit", "5"], HEAVY | {*ELSEWHERE, "jwt"}),
+        (["models"], HEAVY | {*ELSEWHERE, "jwt"}),
     ],
 )
 def test_command_imports_nothing_that_it_does_not_need(
