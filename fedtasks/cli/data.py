@@ -46,7 +46,10 @@ def land(
     as_json: AsJson = False,
 ) -> None:
     """Say that a partition is complete: check its rows, mark it, and let the gateway tell whoever waits for it."""
-    from fedtasks.data import partitions
+    from fedtasks.data.lean import lean_imports
+
+    with lean_imports():
+        from fedtasks.data import partitions
     from fedtasks.link.client import GatewayClient
 
     config = load_party(party)

@@ -89,10 +89,13 @@ def psi_serve(
 
     The tags that intersections have made are loaded into the store first, and again when there are newer ones.
     """
+    from fedtasks.data.lean import lean_imports
     from fedtasks.link.client import GatewayClient
     from fedtasks.online.declaration import check_offer
-    from fedtasks.online.lookups import Answerer, Refresher
-    from fedtasks.online.tables import load_tags
+
+    with lean_imports():
+        from fedtasks.online.lookups import Answerer, Refresher
+        from fedtasks.online.tables import load_tags
     from fedtasks.store import Store
     from fedtasks.wire.v1 import worker_pb2
 
@@ -148,10 +151,13 @@ def psi_stream(
     lets them out), `unmatched`, `sent` (the peer answers nothing), `untagged` (no intersection has seen the id yet;
     nothing was sent) or `invalid`. A file is gone on with where it was left.
     """
+    from fedtasks.data.lean import lean_imports
     from fedtasks.link.client import GatewayClient
-    from fedtasks.online.lookups import Asker, Refresher
-    from fedtasks.online.sources import Position, read_file, read_stream
-    from fedtasks.online.tables import load_tags
+
+    with lean_imports():
+        from fedtasks.online.lookups import Asker, Refresher
+        from fedtasks.online.sources import Position, read_file, read_stream
+        from fedtasks.online.tables import load_tags
     from fedtasks.store import Store
 
     if source is None and (follow or position):

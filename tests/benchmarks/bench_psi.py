@@ -198,7 +198,7 @@ def half(member: Member, run_id: str, config: dict[str, Any], scheme: str) -> tu
     task.pop("steps")
     (folder / "config.json").write_text(json.dumps(task))
     entry = "fedtasks.psi.offline:run"
-    argv = [sys.executable, "-m", "fedtasks.cli", "task", "run", entry, str(folder / "config.json")]
+    argv = [sys.executable, "-m", "fedtasks.runtime", entry, str(folder / "config.json")]
     with (folder / "log").open("wb") as output:
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
         process = subprocess.Popen(argv, stdout=output, stderr=output, start_new_session=True, env=environment)

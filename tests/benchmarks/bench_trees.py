@@ -293,7 +293,7 @@ def half(member: Member, run_id: str, task: str, config: Mapping[str, Any]) -> U
         "settings": config["steps"][task],
     }
     (folder / "config.json").write_text(json.dumps(plain))
-    argv = [sys.executable, "-m", "fedtasks.cli", "task", "run", ENTRIES[task], str(folder / "config.json")]
+    argv = [sys.executable, "-m", "fedtasks.runtime", ENTRIES[task], str(folder / "config.json")]
     with (folder / "log").open("wb") as output:
         process = subprocess.Popen(argv, stdout=output, stderr=output, env=os.environ | {"PYTHONPATH": str(ROOT)})
     return Usage(process, folder / "log")

@@ -45,6 +45,25 @@ print(sorted({"pandas", "sklearn"} & set(sys.modules)), "tensorflow" in sys.modu
 """
 
 
+ALONE = """
+import runpy, sys
+sys.argv = ["fedtasks", ENTRY, "/nowhere/config.json"]
+try:
+    runpy.run_module("fedtasks.runtime", run_name="__main__")
+except FileNotFoundError:
+    pass
+print(sorted({"pandas", "requests", "rbcl", "typer", "duckdb", "tensorflow", "sqlalchemy"} & set(sys.modules)))
+"""
+IMPORTED = """
+import sys
+from fedtasks.data.lean import lean_imports
+import gc
+with lean_imports():
+    import fedtasks.psi.offline, fedtasks.psi.align, fedtasks.models.secureboost.training, fedtasks.models.evaluation
+print(sorted({"pandas", "requests", "rbcl", "duckdb", "tensorflow", "sqlalchemy"} & set(sys.modules)), gc.isenabled())
+"""
+
+
 def printed_by(program: str) -> str:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -53,6 +72,11 @@ def printed_by(program: str) -> str:
 
 def test_ready_made_halves_import_neither_pandas_nor_tensorflow() -> None:
     assert printed_by(HALVES) == "4 []"
+
+
+def test_half_started_by_itself_imports_nothing_that_it_does_not_need() -> None:
+    assert printed_by(ALONE.replace("ENTRY", "'fedtasks.psi.offline:run'")).splitlines()[-1] == "[]"
+    assert printed_by(IMPORTED) == "[] True"
 
 
 def test_pandas_can_be_imported_by_whoever_needs_it() -> None:
