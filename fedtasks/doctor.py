@@ -318,8 +318,11 @@ def _datasets(party: Party) -> Iterator[Finding]:
 
 
 def _dataset(subject: str, dataset: Dataset) -> Finding:
-    from fedtasks.data.partitions import landed
-    from fedtasks.data.tables import list_parts
+    from fedtasks.data.lean import lean_imports
+
+    with lean_imports():
+        from fedtasks.data.partitions import landed
+        from fedtasks.data.tables import list_parts
 
     newest, which = [], ""
     if dataset.is_partitioned:

@@ -1,6 +1,6 @@
 """One half of a task as a process of its own: one configuration file in, one outcome or failure file out.
 
-An operator writes the `TaskConfig`, starts ``fedtasks task run ENTRY CONFIG``, and reads beside it either
+An operator writes the `TaskConfig`, starts ``python -m fedtasks.runtime ENTRY CONFIG``, and reads beside it either
 ``outcome.json`` or ``failure.json``. Progress and metrics go to this party's gateway as the work goes on.
 """
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedtasks.dataclass_io import build, read_yaml, to_plain
+from fedtasks.dataclass_io import build, parse_yaml, read_yaml, to_plain
 from fedtasks.errors import ConfigError
 
 
@@ -126,6 +126,11 @@ def test_yaml_that_is_more_than_plain_values_is_refused_where_it_is_met(
 def test_yaml_with_a_value_that_cannot_be_made_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError, match="not valid YAML"):
         load(tmp_path, text)
+
+
+def test_yaml_text_with_half_a_character_is_refused() -> None:
+    with pytest.raises(ConfigError, match="not valid YAML"):
+        parse_yaml("name: \ud800", "car.yaml")
 
 
 def test_yaml_longer_than_it_may_be_is_not_parsed(tmp_path: Path) -> None:
