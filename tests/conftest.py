@@ -2,8 +2,34 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
+
+from tests.support.parsing_forks import ParsingForks
+
+AIRFLOWS = Path(__file__).parent / "e2e"
+"""These tests share two Airflows and mostly wait for them."""
+
+
+class Scheduling(LoadFileScheduling):  # type: ignore[misc, unused-ignore]
+    """A worker takes a file at a time; those that share two Airflows are as one file."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        folder = f"tests/{AIRFLOWS.name}"
+        return folder if nodeid.startswith(f"{folder}/") else str(super()._split_scope(nodeid))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling:
+    return Scheduling(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what waits most: whatever else there is to do goes on beside it, in another worker."""
+    items.sort(key=lambda item: item.path.parent != AIRFLOWS)
 
 
 @pytest.fixture(autouse=True)
@@ -13,3 +39,15 @@ def umask_before() -> Iterator[None]:
     os.umask(before)
     yield
     os.umask(before)
+
+
+@pytest.fixture(scope="session")
+def parsing_forks() -> Iterator[ParsingForks]:
+    with ParsingForks() as forks:
+        yield forks
+
+
+@pytest.fixture
+def quick_parsing(parsing_forks: ParsingForks, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parse DAG files in forks, which spares each file the import of Airflow."""
+    monkeypatch.setattr("fedtasks.airflow.dagfiles.subprocess", parsing_forks)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import runpy
 import subprocess
@@ -20,6 +19,7 @@ from fedtasks.authoring.pytest_plugin import RunBoth
 from fedtasks.config import LabelKind
 from fedtasks.dataclass_io import to_plain
 from fedtasks.models.secureboost.settings import TrainSettings
+from tests.support.command_line import invoke
 from tests.support.dag_files import load
 from tests.unit.models.secureboost.boosting import Problem, train_both
 
@@ -39,15 +39,21 @@ def test_guides_show_every_snippet_as_it_is() -> None:
     assert shown == {f"docs/snippets/{path.name}": path.read_text(encoding="utf-8") for path in SNIPPETS.glob("*.py")}
 
 
-def test_commands_of_the_guide_work_from_an_empty_folder(tmp_path: Path) -> None:
+def test_commands_of_the_guide_work_from_an_empty_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick_parsing: None
+) -> None:
     (block,) = re.findall(r"```console\n(.*?)```", GUIDE, re.DOTALL)
-    here = str(Path(sys.executable).parent)
-    environment = {**os.environ, "PATH": f"{here}{os.pathsep}{os.environ['PATH']}", "PYTEST_ADDOPTS": ""}
-    environment.pop("FEDTASKS_PARTY", None)
-    for line in block.splitlines():
-        argv = line.removeprefix("$ ").split()
-        done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, env=environment, check=False)
-        assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+    *lines, last = (line.removeprefix("$ ").split() for line in block.splitlines())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("FEDTASKS_PARTY", raising=False)
+    monkeypatch.setenv("PYTEST_ADDOPTS", "")
+    for program, *arguments in lines:
+        assert program == "fedtasks"
+        done = invoke(*arguments)
+        assert done.exit_code == 0, f"{arguments}\n{done.output}"
+    argv = [str(Path(sys.executable).with_name(last[0])), *last[1:]]
+    ran = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
 @pytest.mark.parametrize("path", DAGS, ids=lambda path: path.stem)
@@ -75,11 +81,9 @@ def test_function_of_ones_own_is_short() -> None:
     assert len(function.splitlines()) <= 15
 
 
-def test_snippet_of_a_test_passes(tmp_path: Path) -> None:
-    argv = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", os.devnull]
-    argv += [f"--rootdir={SNIPPETS}", str(SNIPPETS / "test_column_means.py")]
-    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert "1 passed" in done.stdout, done.stdout + done.stderr
+def test_snippet_of_a_test_passes(run_both: RunBoth, quick_parsing: None) -> None:
+    snippet = runpy.run_path(str(SNIPPETS / "test_column_means.py"))
+    snippet["test_both_sides_learn_both_means"](run_both)
 
 
 def people(seed: int, texts: list[str | None]) -> pa.Table:

@@ -12,11 +12,6 @@ from tests.support.proxy import Proxy
 from tests.support.two_airflows import BROKEN, MISSING, NIGHTLY, PREDICT, TREES, World, running
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run these tests last: both Airflows stay up until the session ends, and others should not share the cores."""
-    items.sort(key=lambda item: item.path.parent == Path(__file__).parent)
-
-
 def make_dags(folder: Path) -> tuple[Path, Path]:
     """Make both parties' DAG folders: the bank has two DAGs more, of which the shop lacks one and broke the other."""
     declaration = (DAGS / f"{PIPELINE}.py").read_text()
@@ -37,7 +32,7 @@ def _renamed(declaration: str, name: str) -> str:
     return renamed
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """Both parties up, the ticket accepted, the DAGs unpaused."""
     folder: Path = tmp_path_factory.mktemp("parties")

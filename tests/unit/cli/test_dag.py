@@ -8,6 +8,8 @@ import pytest
 
 from tests.support.command_line import DATASETS, Result, Run
 
+pytestmark = pytest.mark.usefixtures("quick_parsing")
+
 DAG = "dags/my_pipeline.py"
 
 PIPELINE = """
