@@ -26,6 +26,7 @@ from fedtasks.laptop.ports import free_ports
 from fedtasks.link.client import GatewayClient
 from fedtasks.store import Store, TicketRow
 from tests.support.proxy import Proxy
+from tests.support.stores import make_empty_store
 
 PIPELINE = "train_split_nn"
 
@@ -249,6 +250,7 @@ def make_members(folder: Path) -> tuple[Member, Member, str]:
             dataset="loans" if member is bank else "customers",
         )
         (member.folder / "party.yaml").write_text(text)
+        make_empty_store(member.folder / "store.db")
     return bank, shop, listen
 
 

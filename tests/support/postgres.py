@@ -65,11 +65,12 @@ class PostgresServer:
             path.write_text(self.password)
         return path
 
-    def create_database(self) -> str:
-        """Create an empty database; returns its URL, without the password."""
+    def create_database(self, template: str = "template1") -> str:
+        """Create a database, which is a copy of another or empty; returns its URL, without the password."""
         self._databases += 1
         name = f"store_{self._databases}"
-        self.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        statement = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
+        self.execute(statement.format(sql.Identifier(name), sql.Identifier(template)))
         return f"postgresql://{USER}@127.0.0.1:{self.port}/{name}"
 
     def execute(self, statement: sql.Composable) -> None:

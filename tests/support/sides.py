@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import atexit
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -26,6 +22,7 @@ from fedtasks.tickets import load_ticket_key
 from fedtasks.wire.v1 import peer_pb2, run_pb2
 from tests.support.gateways import PIPELINE, Member, shared_config
 from tests.support.runs import STEPS
+from tests.support.stores import make_empty_store
 
 
 @dataclass
@@ -61,7 +58,7 @@ def side(member: Member, file: Path, clock: Clock = now_ms) -> Iterator[Side]:
     key = load_ticket_key(party.gateway.ticket_key)
     airflow = MemoryAirflow()
     if not file.exists():
-        shutil.copy(_empty_store(), file)  # with its mode: a store is private
+        make_empty_store(file)
     with Store.open(f"sqlite:///{file}", migrate=False, clock=clock) as opened:
         base = Base(
             party=party,
@@ -75,15 +72,6 @@ def side(member: Member, file: Path, clock: Clock = now_ms) -> Iterator[Side]:
         )
         runs = Runs(base, key)
         yield Side(opened, runs, Admission(base, runs), airflow)
-
-
-@cache
-def _empty_store() -> Path:
-    """Make a store once: its schema takes longer than most tests of what is in it."""
-    folder = Path(tempfile.mkdtemp(prefix="fedtasks-store-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    with Store.open(f"sqlite:///{folder / 'store.db'}"):
-        return folder / "store.db"
 
 
 def start_run(**changes: Any) -> peer_pb2.StartRun:

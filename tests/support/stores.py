@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,19 @@ class Database:
 
     url: str
     password_file: Path | None
+
+
+@cache
+def _empty_store() -> bytes:
+    with tempfile.TemporaryDirectory(prefix="fedtasks-store-") as folder:
+        Store.open(f"sqlite:///{folder}/store.db").close()
+        return Path(folder, "store.db").read_bytes()
+
+
+def make_empty_store(file: Path) -> None:
+    """Write the file of a store with nothing in it, which takes less than migrating one to this release."""
+    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as written:
+        written.write(_empty_store())
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.command_line import DATASETS, Result, Run, invoke
+from tests.support.stores import make_empty_store
 
 
 @pytest.fixture
@@ -28,12 +29,14 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 @pytest.fixture
 def bank(run: Run, tmp_path: Path) -> Path:
     run("init", "bank", "--folder", "bank", "--listen", "127.0.0.1:7500")
+    make_empty_store(tmp_path / "bank" / "store.db")
     return tmp_path / "bank"
 
 
 @pytest.fixture
 def shop(run: Run, tmp_path: Path) -> Path:
     run("init", "shop", "--folder", "shop")
+    make_empty_store(tmp_path / "shop" / "store.db")
     file = tmp_path / "shop" / "party.yaml"
     text = file.read_text(encoding="utf-8").replace("datasets: []\n", DATASETS)
     file.write_text(text, encoding="utf-8")

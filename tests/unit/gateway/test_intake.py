@@ -18,10 +18,12 @@ from fedtasks.gateway.intake import MAX_STRANGERS, STRANGER, Intake
 from fedtasks.gateway.ledger import BURST, Ledger
 from fedtasks.store import Store
 from fedtasks.wire.v1 import peer_pb2
+from tests.support.stores import make_empty_store
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
+    make_empty_store(tmp_path / "store.db")
     with Store.open(f"sqlite:///{tmp_path / 'store.db'}") as opened:
         yield opened
 

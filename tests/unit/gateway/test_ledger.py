@@ -10,10 +10,12 @@ import pytest
 from fedtasks.errors import StoreUnavailable, TicketExpired
 from fedtasks.gateway.ledger import BURST, SUMMARY, SUMMARY_BURST, Ledger
 from fedtasks.store import Store
+from tests.support.stores import make_empty_store
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
+    make_empty_store(tmp_path / "store.db")
     with Store.open(f"sqlite:///{tmp_path / 'store.db'}") as opened:
         yield opened
 

@@ -24,6 +24,7 @@ from fedtasks.gateway.tickets import MAX_CLOSED_OFFERS, MAX_OFFERS, Tickets
 from fedtasks.store import Store
 from fedtasks.wire.v1 import peer_pb2
 from tests.support.report_rows import Clock
+from tests.support.stores import make_empty_store
 from tests.support.tickets import GRANT, GRANTOR, HEADER, HOLDER, claims_of, signed
 
 NOW_S = 1500
@@ -60,6 +61,7 @@ def sides(tmp_path: Path, clock: Clock) -> Iterator[tuple[Side, Side]]:
         peer = Peer(other, tmp_path / "a", tickets.public_text(keys[other]))
         gateway = Gateway(*(tmp_path / part for part in "abcde"))
         party = Party(name, gateway, Airflow("http://127.0.0.1:1", "admin", tmp_path / "f"), "file:///s", peers=(peer,))
+        make_empty_store(tmp_path / f"{name}.db")
         store = Store.open(f"sqlite:///{tmp_path}/{name}.db", clock=clock)
         made.append(Side(Tickets(party, store, keys[name], clock), store))
     yield made[0], made[1]

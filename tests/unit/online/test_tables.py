@@ -17,6 +17,7 @@ from fedtasks.config import Dataset, FeatureType, Format, IdType
 from fedtasks.errors import ColumnType, ConfigError, DataMissing
 from fedtasks.online.tables import load_tags
 from fedtasks.store import Store
+from tests.support.stores import make_empty_store
 
 FEATURES = {"age": FeatureType.NUMERIC, "home": FeatureType.CATEGORICAL}
 CSV = 'id,age,home\n007,1.5,"a,b"\n8,,\n007,2,later\n,3,nobody\n9,4,"é""\nx"\n'
@@ -38,6 +39,7 @@ def write_generation(root: Path, name: str, ids: list[str], key_id: str = "k") -
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
+    make_empty_store(tmp_path / "store.db")
     with Store.open(f"sqlite:///{tmp_path}/store.db") as opened:
         yield opened
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 
 from fedtasks.store import Store
 from tests.support.report_rows import Clock
+from tests.support.stores import make_empty_store
 
 
 @pytest.fixture
@@ -17,16 +17,8 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The file of a store with nothing in it: copying it is quicker than making another."""
-    file = tmp_path_factory.mktemp("store") / "store.db"
-    Store.open(f"sqlite:///{file}").close()
-    return file
-
-
 @pytest.fixture
-def store(tmp_path: Path, empty_store: Path, clock: Clock) -> Iterator[Store]:
-    shutil.copy(empty_store, tmp_path)
+def store(tmp_path: Path, clock: Clock) -> Iterator[Store]:
+    make_empty_store(tmp_path / "store.db")
     with Store.open(f"sqlite:///{tmp_path}/store.db", migrate=False, clock=clock) as opened:
         yield opened
