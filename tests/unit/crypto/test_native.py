@@ -16,9 +16,12 @@ from fedtasks.crypto import native, ristretto
 from fedtasks.crypto.native.compiler import compile_library, find_compiler
 
 ROOT = Path(__file__).resolve().parents[3]
-SANITIZERS = ("-g", "-O1", "-fno-sanitize-recover=all", "-fsanitize=address,undefined")
-# What calls the C code, without what would only repeat it at length.
+SANITIZERS = ("-g1", "-O1", "-fno-sanitize-recover=all", "-fsanitize=address,undefined")
 CALLERS = ["test_modular.py", "test_ristretto.py", "test_hashing.py", "test_blind_rsa.py"]
+# Kernels in Python, and other libraries to compare with, have nothing that a sanitizer could see.
+CHOSEN = "not portable and not on_anything and not two_threads and not another_library"
+# Many rows or long numbers, each beside a test of few rows that takes the same way through the code.
+LENGTHY = "thousands_of or 8192 or 8500 or 3072 or any_batch_equal_direct_ones"
 
 # A plugin of pytest: another library in the place of the installed one.
 PLUGIN = """
@@ -61,13 +64,16 @@ def runtime(name: str) -> str:
 
 
 @pytest.mark.timeout(600)
-def test_sanitizers_find_nothing_in_what_all_callers_compute(sanitized: Path) -> None:
+@pytest.mark.parametrize(
+    "chosen",
+    [f"{CHOSEN} and not ({LENGTHY})", pytest.param(f"{CHOSEN} and ({LENGTHY})", marks=pytest.mark.slow)],
+    ids=["in short", "at length"],
+)
+def test_sanitizers_find_nothing_in_what_all_callers_compute(sanitized: Path, chosen: str) -> None:
     paths = [str(Path(__file__).with_name(name)) for name in CALLERS]
     options = ["-q", "-x", "--capture=no", "-p", "sanitized_library", "-p", "no:cacheprovider", "--timeout=0"]
-    # Kernels in Python, and other libraries to compare with, have nothing that a sanitizer could see.
-    chosen = ["-m", "not slow", "-k", "not portable and not on_anything and not two_threads and not another_library"]
 
-    done = run(sanitized, "-m", "pytest", *options, *chosen, *paths)
+    done = run(sanitized, "-m", "pytest", *options, "-m", "not slow", "-k", chosen, *paths)
 
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
 
