@@ -72,7 +72,7 @@ demo-daily: setup ## Let a model retrain over five simulated days; takes about t
 
 .PHONY: test
 test: $(INSTALLED) ## Run all tests but the slow ones, the browser's and those on a cluster; needs no Java.
-	@$(BIN)/pytest -m $(QUICK) -n 2 --dist loadfile --no-loadscope-reorder $(OTHERS)
+	@$(BIN)/pytest -m $(QUICK) -n 3 --dist loadfile --no-loadscope-reorder $(OTHERS)
 
 .PHONY: test-cluster
 test-cluster: $(FAST_SPARK) ## Run the tests on a real HDFS and Spark cluster, started on this machine.

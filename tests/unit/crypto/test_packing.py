@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,13 +13,13 @@ from fedtasks.crypto.packing import EXACT_PRECISION, Slots, exact_precision
 from fedtasks.crypto.paillier import generate_key
 from fedtasks.errors import ProtocolViolated
 
-KEYS = {bits: generate_key(bits) for bits in (2048, 3072)}
+key_of = functools.cache(generate_key)
 
 
 @settings(max_examples=25, deadline=None)
-@given(data=st.data(), bits=st.sampled_from(sorted(KEYS)), n_rows=st.integers(1, 60), n_sums=st.integers(1, 80))
+@given(data=st.data(), bits=st.sampled_from([2048, 3072]), n_rows=st.integers(1, 60), n_sums=st.integers(1, 80))
 def test_sums_of_pairs_come_back(data: st.DataObject, bits: int, n_rows: int, n_sums: int) -> None:
-    key = KEYS[bits]
+    key = key_of(bits)
     public = key.public
     slots = Slots.of(n_rows, bits)
     most = 1 << slots.precision
@@ -51,7 +53,7 @@ def test_no_sum_of_so_many_rows_leaves_its_slot(n_rows: int, bits: int) -> None:
 
 @pytest.mark.parametrize("n_rows", [1, 5, 100, 2**14 - 1])
 def test_sums_are_whole_at_their_bounds(n_rows: int) -> None:
-    key = KEYS[2048]
+    key = key_of(2048)
     slots = Slots(precision=24, second_bits=39, key_bits=2048)
     most = 1 << (slots.bits(n_rows) - 40)
     first = np.array([-most, most - 1, -most] * 9)
@@ -68,7 +70,7 @@ def test_more_rows_than_sums_can_hold_are_refused() -> None:
 
 
 def test_a_plaintext_that_is_no_sum_is_refused() -> None:
-    key = KEYS[2048]
+    key = key_of(2048)
     slots = Slots.of(10, 2048)
     above = slots.bits(10) * slots.per_plaintext(10)
     large = np.frombuffer((1 << above).to_bytes(256, "big"), np.uint8).reshape(1, -1)
