@@ -7,6 +7,7 @@ import importlib
 import re
 import shlex
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +42,17 @@ def split(line: str) -> list[str]:
     return words[:end]
 
 
+@cache
+def child(command: Any, name: str) -> Any:
+    """Return a command of a group, None if there is none; the groups themselves make theirs anew each time."""
+    return getattr(command, "commands", {}).get(name)
+
+
 def find(words: list[str]) -> tuple[str, Any, list[str]]:
     """Return the command that words begin with, by its name, and the words after it."""
     command, path = FEDTASKS, ["fedtasks"]
-    while words and words[0] in getattr(command, "commands", {}):
-        command, path, words = command.commands[words[0]], [*path, words[0]], words[1:]
+    while words and (found := child(command, words[0])) is not None:
+        command, path, words = found, [*path, words[0]], words[1:]
     return " ".join(path), command, words
 
 
@@ -126,9 +133,9 @@ def texts_of(source: Path) -> Iterator[str]:
     if source.suffix == ".js":
         yield from STRING.findall(code)
         return
-    tree = ast.parse(code)
-    silent = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
-    for node in ast.walk(tree):
+    nodes = list(ast.walk(ast.parse(code)))
+    silent = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+    for node in nodes:
         if isinstance(node, ast.JoinedStr):
             silent |= {id(part) for part in node.values}
             parts = (str(part.value) if isinstance(part, ast.Constant) else FILLED_IN for part in node.values)

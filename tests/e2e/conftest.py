@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from fedtasks.laptop.demo import DAGS, PIPELINE, introduce, prepare, start, stop, wait_for
+from tests.support.processes import same_umask
 from tests.support.proxy import Proxy
 from tests.support.two_airflows import BROKEN, MISSING, NIGHTLY, PREDICT, TREES, World, running
 
@@ -36,18 +37,19 @@ def _renamed(declaration: str, name: str) -> str:
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """Both parties up, the ticket accepted, the DAGs unpaused."""
     folder: Path = tmp_path_factory.mktemp("parties")
-    bank, shop = prepare(folder / "two", dags=make_dags(folder))
-    introduce(bank, shop)
-    assert bank.listen is not None
-    proxy = Proxy(bank.listen)
-    file = shop.file
-    file.write_text(file.read_text().replace(bank.listen, proxy.address))
-    try:
-        start((bank, shop), (PIPELINE, NIGHTLY, MISSING, BROKEN, TREES, PREDICT))
-        yield World(bank, shop, proxy)
-    finally:
-        stop((bank, shop))
-        proxy.close()
+    with same_umask():
+        bank, shop = prepare(folder / "two", dags=make_dags(folder))
+        introduce(bank, shop)
+        assert bank.listen is not None
+        proxy = Proxy(bank.listen)
+        file = shop.file
+        file.write_text(file.read_text().replace(bank.listen, proxy.address))
+        try:
+            start((bank, shop), (PIPELINE, NIGHTLY, MISSING, BROKEN, TREES, PREDICT))
+            yield World(bank, shop, proxy)
+        finally:
+            stop((bank, shop))
+            proxy.close()
 
 
 @pytest.fixture

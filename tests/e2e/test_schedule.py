@@ -15,6 +15,7 @@ from fedtasks.laptop import demo
 from fedtasks.laptop.demo import wait_for
 from fedtasks.laptop.party import LocalParty
 from fedtasks.store import RunRow, Store
+from tests.support.processes import same_umask
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -44,15 +45,16 @@ def parties(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parties]:
     dags.mkdir()
     for name, schedule in ((LANDED, "fed.when_landed()"), (NIGHTLY, 'fed.daily(at="00:00")')):
         (dags / f"{name}.py").write_text(DAG.format(name=name, schedule=schedule))
-    bank, shop = demo.prepare(folder / "two", dags=(dags, dags))
-    demo.acquaint(bank, shop, "loans/{partition}", "customers/{partition}")
-    with bank.file.open("a") as file:
-        file.write(f"schedules: [{LANDED}, {NIGHTLY}]\n")
-    try:
-        demo.start((bank, shop), (LANDED, NIGHTLY))
-        yield bank, shop
-    finally:
-        demo.stop((bank, shop))
+    with same_umask():
+        bank, shop = demo.prepare(folder / "two", dags=(dags, dags))
+        demo.acquaint(bank, shop, "loans/{partition}", "customers/{partition}")
+        with bank.file.open("a") as file:
+            file.write(f"schedules: [{LANDED}, {NIGHTLY}]\n")
+        try:
+            demo.start((bank, shop), (LANDED, NIGHTLY))
+            yield bank, shop
+        finally:
+            demo.stop((bank, shop))
 
 
 def land(party: LocalParty, day: str) -> None:

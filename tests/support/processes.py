@@ -1,9 +1,10 @@
-"""Looking at processes from outside."""
+"""Looking at processes from outside, and leaving this one as it was."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -28,3 +29,14 @@ def cpu_s(pid: int) -> float:
     """Return the CPU seconds that a process and its threads have taken."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@contextlib.contextmanager
+def same_umask() -> Iterator[None]:
+    """Give the umask back, whatever changes that of this process meanwhile."""
+    before = os.umask(0)
+    os.umask(before)
+    try:
+        yield
+    finally:
+        os.umask(before)

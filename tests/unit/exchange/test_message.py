@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedtasks.errors import ProtocolViolated, RowOrderDiffers, TrainingDiverged
@@ -305,6 +305,9 @@ def truncated(payload: bytes) -> st.SearchStrategy[bytes]:
     return st.integers(0, len(payload)).map(lambda size: payload[:size])
 
 
+# Of each message, of which there are many of a kind.
+few = settings(max_examples=30)
+
 RECEIVED = {
     BytesMessage: bytes,
     DigestMessage: str,
@@ -315,6 +318,7 @@ RECEIVED = {
 
 
 @pytest.mark.parametrize("message", DECLARED, ids=lambda message: message.name)
+@few
 @given(payload=GARBAGE | truncated(EncryptionKey(modulus=b"123", proof=b"456").SerializeToString()))
 def test_declared_message_is_received_as_declared_or_refused(message: Any, payload: Any) -> None:
     try:
@@ -329,6 +333,7 @@ def test_declared_message_is_received_as_declared_or_refused(message: Any, paylo
 
 
 @pytest.mark.parametrize("message", FILES, ids=lambda message: message.name)
+@few
 @given(payload=GARBAGE)
 def test_announcement_of_declared_files_is_read_or_refused(message: FileMessage, payload: Any) -> None:
     try:

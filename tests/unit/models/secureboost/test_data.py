@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,18 @@ WORLDS = {
 }
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[World, Trained]]:
+    """Train on one of the data sets; each is trained on once."""
+
+    @cache
+    def by_both(name: str) -> tuple[World, Trained]:
+        case = world(*WORLDS[name])
+        return case, train_both(case.train, SETTINGS, tmp_path_factory.mktemp(name))
+
+    return by_both
+
+
 @pytest.fixture
 def precise(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Let the tests' doubles round as a real key for so many rows does."""
@@ -115,22 +128,23 @@ def test_trees_of_real_data_under_a_real_key_equal_those_on_pooled_rows(
 
 
 @pytest.mark.parametrize("name", list(WORLDS))
-def test_quality_is_at_least_that_of_the_leader_alone(name: str, tmp_path: Path) -> None:
-    case = world(*WORLDS[name])
+def test_quality_is_at_least_that_of_the_leader_alone(
+    name: str, tmp_path: Path, trained: Callable[[str], tuple[World, Trained]]
+) -> None:
+    case, both = trained(name)
 
     def alone(problem: Problem) -> Problem:
         return replace(problem, follower=pa.table({"nothing": np.zeros(len(problem.labels))}))
 
-    together = case.quality_of(train_both(case.train, SETTINGS, tmp_path / "both"))
     lonely = World(alone(case.train), alone(case.test))
-    by_leader = lonely.quality_of(train_both(lonely.train, SETTINGS, tmp_path / "alone"))
-    assert together >= by_leader
+    by_leader = lonely.quality_of(train_both(lonely.train, SETTINGS, tmp_path))
+    assert case.quality_of(both) >= by_leader
 
 
 @pytest.mark.parametrize("name", list(WORLDS))
-def test_quality_is_that_of_xgboost_on_pooled_rows(name: str, tmp_path: Path) -> None:
-    case = world(*WORLDS[name])
-    found = case.quality_of(train_both(case.train, SETTINGS, tmp_path))
+def test_quality_is_that_of_xgboost_on_pooled_rows(name: str, trained: Callable[[str], tuple[World, Trained]]) -> None:
+    case, both = trained(name)
+    found = case.quality_of(both)
     pooled = [
         np.column_stack([column.to_numpy() for side in (each.leader, each.follower) for column in side.columns])
         for each in (case.train, case.test)
@@ -152,9 +166,11 @@ def test_quality_is_that_of_xgboost_on_pooled_rows(name: str, tmp_path: Path) ->
     assert found > expected - 0.03
 
 
-def test_scores_are_those_of_xgboost_where_both_choose_among_the_same_splits(tmp_path: Path) -> None:
-    case = world(*WORLDS["cancer"]).train
-    found = train_both(case, SETTINGS, tmp_path).raw(case)[:, 0]
+def test_scores_are_those_of_xgboost_where_both_choose_among_the_same_splits(
+    trained: Callable[[str], tuple[World, Trained]],
+) -> None:
+    case = trained("cancer")[0].train
+    found = trained("cancer")[1].raw(case)[:, 0]
     bins = [
         numbers
         for side in (case.leader, case.follower)
