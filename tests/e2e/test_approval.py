@@ -45,6 +45,9 @@ def approval_of(party: LocalParty, run_id: str) -> ApprovalRow:
 
 def answer(party: LocalParty, run_id: str, option: str, reason: str = "") -> None:
     """Answer, and again if asked again: Airflow loses an answer that comes before it knows that the asker has ended."""
+    scheduler = party.folder / "airflow" / "logs" / "scheduler.log"
+    ended = re.compile(rf"TaskInstance Finished: .*\btask_id=approve, run_id={re.escape(run_id)},")
+    wait_for(lambda: ended.search(scheduler.read_text()), 60, "the scheduler to know that the question is asked")
 
     def is_taken() -> bool:
         waits = task_state(party, run_id, "approve") == "awaiting_input"

@@ -49,9 +49,7 @@ class ParsingForks:
         self._folder = tempfile.TemporaryDirectory(prefix="parsing-forks-")
         environment = {**os.environ, "AIRFLOW_HOME": self._folder.name}
         argv = [sys.executable, "-c", PARENT]
-        self._parent = subprocess.Popen(
-            argv, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
+        self._parent = subprocess.Popen(argv, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self._await("ready")
 
     def __enter__(self) -> Self:
