@@ -469,7 +469,8 @@ def test_file_is_continued_where_an_earlier_attempt_stopped(open_pair: OpenPair,
     n_bytes = pass_file(open_pair, source, target)
 
     assert target.read_bytes() == content
-    assert 5 * MIB < n_bytes < 5.5 * MIB
+    # A link that goes on in a tunnel sends again what flew just then.
+    assert 5 * MIB < n_bytes < 8 * MIB
 
 
 @pytest.mark.parametrize(
