@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -33,7 +33,7 @@ _BATCH_ROWS = 8192
 _MAP_ROWS = 4096
 """So many rows a function is given at a time; what they cost may be much."""
 
-_BLOCK_SHARE, _SPOOL_SHARE = 12, 16
+_BLOCK_SHARE, _SPOOL_SHARE = 16, 16
 """Which part of the memory a block of a sort and what waits in a spool may take: there are a few of each at a time."""
 _MOST_BLOCK_BYTES = 1 << 30
 """Arrow counts the bytes of a column of texts by 32 bits."""
@@ -195,7 +195,9 @@ class DuckEngine:
         schema: pa.Schema,
     ) -> SpoolFrame:
         """See `Engine.by_shard`."""
-        sorter = self._sorted(frame, Sorter(self._folder, frame.schema, shard, n_shards, order))
+        sorter = Sorter(self._folder, frame.schema, shard, n_shards, order)
+        for block in blocks_of(self._batches(frame), min(self._memory_bytes // _BLOCK_SHARE, _MOST_BLOCK_BYTES)):
+            sorter.add(block)
         found = self._spool(schema)
         self._done.begin(int(sorter.rows.sum()))
 
@@ -273,19 +275,6 @@ class DuckEngine:
                 _storage(column).cast(each.type) for column, each in zip(batch.columns, frame.schema, strict=True)
             ]
             yield pa.RecordBatch.from_arrays(columns, schema=frame.schema)
-
-    def _sorted(self, frame: LocalFrame, sorter: Sorter) -> Sorter:
-        """Sort a block while the next is read."""
-        with ThreadPoolExecutor(1, thread_name_prefix="engine") as pool:
-            at_work: Future[None] | None = None
-            for block in blocks_of(self._batches(frame), min(self._memory_bytes // _BLOCK_SHARE, _MOST_BLOCK_BYTES)):
-                if at_work:
-                    at_work.result()
-                at_work = pool.submit(sorter.add, block)
-            if at_work:
-                at_work.result()
-        sorter.done()
-        return sorter
 
     # -------------------------------------------------------------------------------------------------------- tables
     @cached_property

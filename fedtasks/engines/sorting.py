@@ -96,7 +96,7 @@ class Sorter:
 
     Notes
     -----
-    Cost: holds the block that is added and the one before; a merge holds a batch of each block.
+    Cost: holds the block that is added; a merge holds a batch of each block.
     """
 
     def __init__(self, folder: Path, schema: pa.Schema, shard: str, n_shards: int, order: Sequence[str]) -> None:
@@ -106,16 +106,17 @@ class Sorter:
         self._store = BatchStore(folder, schema)
         self._runs: list[dict[int, list[Place]]] = []
 
-    def add(self, block: pa.RecordBatch) -> None:
+    def add(self, batch: pa.RecordBatch) -> None:
         """Sort a block; one alone stays in memory."""
-        self._spill()
-        self._block = _Block(block, self._shard, len(self.rows), self._order)
-        self.rows += self._block.counts
-
-    def done(self) -> None:
-        """Say that there is no other block."""
-        if self._runs:
-            self._spill()
+        block = _Block(batch, self._shard, len(self.rows), self._order)
+        self.rows += block.counts
+        if self._block is None and not self._runs:
+            self._block = block
+            return
+        if self._block is not None:
+            first, self._block = self._block, None
+            self._write(first)
+        self._write(block)
 
     def read(self, shard: int) -> Iterator[pa.RecordBatch]:
         """Yield the rows of a shard, ascending; threads may do so side by side."""
@@ -124,14 +125,10 @@ class Sorter:
             return
         yield from _merged([map(self._store.get, run[shard]) for run in self._runs if shard in run], self._order)
 
-    def _spill(self) -> None:
-        if self._block is None:
-            return
-        shards = np.flatnonzero(self._block.counts).tolist()
+    def _write(self, block: _Block) -> None:
+        shards = np.flatnonzero(block.counts).tolist()
         n_rows = max(1, _BATCH_ROWS * _FEW_RUNS // max(_FEW_RUNS, len(self._runs)))
-        put, read = self._store.put, self._block.read
-        self._runs.append({shard: [put(batch) for batch in read(shard, n_rows)] for shard in shards})
-        self._block = None
+        self._runs.append({shard: [self._store.put(batch) for batch in block.read(shard, n_rows)] for shard in shards})
 
 
 class _Block:
@@ -193,8 +190,11 @@ def blocks_of(batches: Iterable[pa.RecordBatch], most_bytes: int) -> Iterator[pa
         held.append(batch)
         n_bytes += batch.nbytes
         if n_bytes >= most_bytes:
-            yield pa.concat_batches(held)
+            block = pa.concat_batches(held)
             held, n_bytes = [], 0
+            del batch  # while others work with the block, nothing of it stands here twice
+            yield block
+            del block
     if held:
         yield pa.concat_batches(held)
 

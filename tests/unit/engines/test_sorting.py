@@ -61,7 +61,6 @@ def test_shards_ascend_whatever_the_blocks(
     sorter = Sorter(tmp_path, schema, "shard", N_SHARDS, schema.names[1:])
     for first in range(0, len(rows), block_rows):
         sorter.add(batch_of(schema, rows[first : first + block_rows]))
-    sorter.done()
     for shard in range(N_SHARDS):
         mine = [row for row in rows if row[0] == shard]
         assert rows_of(sorter.read(shard)) == sorted(mine, key=comparable)
@@ -82,7 +81,6 @@ def test_many_rows_ascend_and_none_is_lost(tmp_path: Path, n_blocks: int) -> Non
         sorter.add(
             pa.RecordBatch.from_arrays([pa.array(keys, pa.binary(16)), shards, pa.array(numbers)], schema=schema)
         )
-    sorter.done()
     found = [rows_of(sorter.read(shard)) for shard in range(4)]
     assert all((one[0], one[2]) < (other[0], other[2]) for rows in found for one, other in pairwise(rows))
     assert sorted(row[2] for rows in found for row in rows) == list(range(n_blocks * n_rows))
@@ -94,7 +92,6 @@ def test_an_id_with_more_rows_than_a_batch_is_merged(tmp_path: Path) -> None:
     for block in (2, 0, 1):
         rows = [(b"k" * 16, 0, block + 3 * number) for number in range(20_000)]
         sorter.add(batch_of(schema, rows))
-    sorter.done()
     assert [row[2] for row in rows_of(sorter.read(0))] == list(range(60_000))
 
 
@@ -142,6 +139,5 @@ def test_rows_of_a_slice_are_sorted(tmp_path: Path, view: Callable[[pa.RecordBat
     for column in ("text", "key"):
         sorter = Sorter(tmp_path, schema, "shard", 1, [column])
         sorter.add(view(batch_of(schema, rows)))
-        sorter.done()
         found = rows_of(sorter.read(0))
         assert found == sorted(rows_of([view(batch_of(schema, rows))]), key=lambda row: row[schema.names.index(column)])
