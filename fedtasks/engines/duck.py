@@ -94,12 +94,15 @@ class _Table:
     """A table that goes when nobody refers to it any more."""
 
     def __init__(self, database: duckdb.DuckDBPyConnection) -> None:
+        import duckdb
+
         self.name = f"t_{uuid.uuid4().hex}"
         self._database = database
+        self._error = duckdb.Error
 
     def __del__(self) -> None:
         # The database may be closed before the last frame goes.
-        with suppress(Exception):
+        with suppress(self._error):
             self._database.cursor().execute(f"DROP TABLE IF EXISTS {self.name}")
 
 
@@ -144,8 +147,7 @@ class DuckEngine:
         found = self._spool(schema)
 
         def work(item: T) -> None:
-            for batch in function(item):
-                found.write(batch)
+            found.write_all(function(item))
             self._done.add(1)
 
         self._in_threads(work, items)
@@ -175,8 +177,7 @@ class DuckEngine:
         batches = _Shared(_cut(self._batches(frame), _MAP_ROWS))
 
         def work(_: int) -> None:
-            for batch in function(self._counted(batches)):
-                found.write(batch)
+            found.write_all(function(self._counted(batches)))
 
         self._in_threads(work, range(self._n_threads))
         return SpoolFrame(schema, (found,))
@@ -202,8 +203,7 @@ class DuckEngine:
         self._done.begin(int(sorter.rows.sum()))
 
         def work(number: int) -> None:
-            for batch in function(number, self._counted(sorter.read(number))):
-                found.write(batch)
+            found.write_all(function(number, self._counted(sorter.read(number))))
 
         self._in_threads(work, sorter.rows.nonzero()[0].tolist())
         return SpoolFrame(schema, (found,))
@@ -244,8 +244,7 @@ class DuckEngine:
         """See `Engine.keep`."""
         if isinstance(frame, DuckFrame):
             kept = self._spool(frame.schema)
-            for batch in self._batches(frame):
-                kept.write(batch)
+            kept.write_all(self._batches(frame))
             frame = SpoolFrame(frame.schema, (kept,))
         yield frame
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -48,7 +48,7 @@ class BatchStore:
                 self._file = TemporaryFile(dir=self._folder, buffering=0)  # noqa: SIM115 - see the next line
                 weakref.finalize(self, self._file.close)
             while left:
-                left = left[self._file.write(left) :]
+                left = left[os.pwrite(self._file.fileno(), left, place.offset + content.size - len(left)) :]
             self._end += content.size
         return place
 
@@ -77,6 +77,11 @@ class Spool:
         self._store = BatchStore(folder, schema)
         self._places: list[Place] = []
         self._lock = threading.Lock()
+
+    def write_all(self, batches: Iterable[pa.RecordBatch]) -> None:
+        """Append batches as they come."""
+        for batch in batches:
+            self.write(batch)
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Append a batch."""
