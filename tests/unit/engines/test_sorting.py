@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -14,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fedtasks.engines.sorting import Sorter, blocks_of
-from fedtasks.engines.spool import Spool
+from fedtasks.engines.spool import BatchStore, Spool
 
 KEYS = st.sampled_from([b"\x00" * 16, b"\x00" * 8 + b"\x01" * 8, b"\xff" * 16, b"\x80" + b"\x00" * 15])
 VALUES: dict[pa.DataType, st.SearchStrategy[Any]] = {
@@ -127,6 +129,26 @@ def test_a_slice_of_a_batch_is_written_alone(tmp_path: Path) -> None:
     spool = Spool(tmp_path, schema, 0)
     spool.write(batch_of(schema, [("a" * 1000,), ("b",), ("c" * 1000,)]).slice(1, 1))
     assert rows_of(spool.read()) == [("b",)]
+
+
+def test_a_write_that_failed_half_way_moves_no_other_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    schema = pa.schema([("number", pa.int64())])
+    store = BatchStore(tmp_path, schema)
+    batches = [batch_of(schema, [(number,)] * 100) for number in range(3)]
+    places = [store.put(batches[0])]
+    write = os.pwrite
+
+    def fail(file: int, content: memoryview, offset: int) -> int:
+        if offset > places[0].size:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(file, content[:10], offset)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", fail)
+        with pytest.raises(OSError, match="No space"):
+            store.put(batches[1])
+    places.append(store.put(batches[2]))
+    assert [store.get(place) for place in places] == [batches[0], batches[2]]
 
 
 _ORDERS: list[Callable[[pa.RecordBatch], pa.RecordBatch]] = [lambda batch: batch, lambda batch: batch.slice(3, 20)]
