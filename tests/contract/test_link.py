@@ -519,7 +519,8 @@ def test_file_is_continued_after_a_half_died_in_the_middle(open_pair: OpenPair, 
     n_bytes = pass_file(open_pair, source, target)
 
     assert target.read_bytes() == content
-    assert n_bytes < 6.5 * MIB
+    # A link that goes on in a tunnel sends again what flew just then.
+    assert 6 * MIB < n_bytes < 9 * MIB
 
 
 def test_file_that_arrives_altered_is_refused_and_removed(tmp_path: Path) -> None:
