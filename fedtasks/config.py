@@ -153,6 +153,9 @@ class Dataset:
         The texts of a label's classes; a class is known by its place among them.
     weight
         Column of numbers above 0: how much each row counts in training.
+    held_out
+        Column of true or false, or of test or train: which rows a run may hold out for the test (``held_out_by:
+        column``).
     """
 
     name: str
@@ -167,6 +170,7 @@ class Dataset:
     label_kind: LabelKind = LabelKind.BINARY
     label_classes: tuple[str, ...] = ()
     weight: str | None = None
+    held_out: str | None = None
 
     def __post_init__(self) -> None:
         check_name(self.name, "name")
@@ -183,6 +187,8 @@ class Dataset:
                 raise ConfigError(f"`{column}` is the id and cannot be a feature", field="features")
         self._check_label_kind()
         self._check_weight()
+        if self.held_out is not None and self.held_out in (*self.features, *self.id_columns, self.label, self.weight):
+            raise ConfigError(f"`{self.held_out}` is used otherwise; name a column of its own", field="held_out")
 
     def _check_label_kind(self) -> None:
         kind, classes = self.label_kind, self.label_classes
@@ -250,7 +256,8 @@ class Dataset:
         for location in ("uri", "format"):
             plain.pop(location)
         # What was added later counts where it is used only: tickets that were granted before must go on to fit.
-        later: dict[str, object] = {"label_kind": LabelKind.BINARY.value, "label_classes": [], "weight": None}
+        later: dict[str, object] = {"label_kind": LabelKind.BINARY.value, "label_classes": []}
+        later |= {"weight": None, "held_out": None}
         for name, default in later.items():
             if plain[name] == default:
                 plain.pop(name)

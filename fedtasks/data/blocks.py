@@ -15,12 +15,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from fedtasks.config import FeatureType, LabelKind
-from fedtasks.crypto.hashing import hash_rows
+from fedtasks.data.held_out import UNIT_TYPE, Unit, is_held_out, units_of_keys
 from fedtasks.data.row_files import shards_of
 from fedtasks.data.storage import FileEntry, Manifest, RunStorage, filesystem, write_atomically
 from fedtasks.data.tables import LABEL_TYPES
@@ -32,6 +33,8 @@ TASK = "align"
 """The task whose blocks are opened unless another is named."""
 
 TAG, SPLIT, LABEL, WEIGHT = "tag", "split", "label", "weight"
+UNIT = "__unit__"
+"""Names the column of units: see `fedtasks.data.held_out`."""
 TRAIN, TEST = "train", "test"
 
 _ARROW = {FeatureType.NUMERIC: pa.float64(), FeatureType.CATEGORICAL: pa.string()}
@@ -103,9 +106,10 @@ def block_schema(
     *,
     label: LabelKind | None = None,
     has_weight: bool = False,
+    has_units: bool = True,
     key: OrderKey = BY_TAG,
 ) -> pa.Schema:
-    """Return the columns of a block: key, split, the features as declared, and label and weight at the leader.
+    """Return the columns of a block: key, split, unit, the features as declared, and label and weight at the leader.
 
     Parameters
     ----------
@@ -116,6 +120,8 @@ def block_schema(
         (``float64``); None without one.
     has_weight
         Whether rows have weights (``float64``). Only then no feature can be called so.
+    has_units
+        Whether rows say of which unit they are; those that an earlier release has written do not.
     key
         By what rows are ordered.
 
@@ -124,10 +130,12 @@ def block_schema(
     ConfigError
         A feature has a name that blocks need for themselves.
     """
-    for name in (key.column, SPLIT, LABEL, *([WEIGHT] if has_weight else [])):
+    for name in (key.column, SPLIT, UNIT, LABEL, *([WEIGHT] if has_weight else [])):
         if name in features:
             raise ConfigError(f"a feature cannot be called `{name}`; rename the column", field="features")
     fields = [pa.field(key.column, key.arrow, nullable=False), pa.field(SPLIT, pa.string(), nullable=False)]
+    if has_units:
+        fields.append(pa.field(UNIT, UNIT_TYPE, nullable=False))
     fields += [pa.field(name, _ARROW[kind]) for name, kind in features.items()]
     if label is not None:
         fields.append(pa.field(LABEL, LABEL_TYPES[label], nullable=False))
@@ -146,11 +154,8 @@ def block_of(tags: pa.Array | pa.ChunkedArray, blocks: int) -> np.ndarray:
     return shards_of(tag_array(tags), blocks)
 
 
-def split_of(keys: pa.Array | pa.ChunkedArray, *, seed: int, test_fraction: float, key: OrderKey = BY_TAG) -> pa.Array:
-    """Return ``train`` or ``test`` for each key: a hash of the key decides, so both sides agree without talking."""
-    prefix = b"fedtasks-split" + seed.to_bytes(8, "big", signed=True)
-    digests = hash_rows("sha256", prefix, key.rows(keys))
-    is_test = digests[:, :8].copy().view(">u8").ravel() < np.uint64(int(test_fraction * 2**64))
+def split_of(is_test: npt.NDArray[np.bool_]) -> pa.Array:
+    """Return ``train`` or ``test`` for each row."""
     return pc.if_else(pa.array(is_test), pa.scalar(TEST), pa.scalar(TRAIN))
 
 
@@ -190,6 +195,7 @@ def publish_blocks(
     classes: Sequence[str] = (),
     has_weight: bool = False,
     learnt: Sequence[str] = (),
+    unit: Unit = Unit.PERSON,
     task: str = TASK,
     key: OrderKey = BY_TAG,
     written: Sequence[FileEntry] = (),
@@ -205,6 +211,8 @@ def publish_blocks(
         The texts of the label's classes, if it has such.
     learnt
         The partitions that are new.
+    unit
+        What units are.
     task
         The task that made them.
     written, order
@@ -219,6 +227,7 @@ def publish_blocks(
         "has_weight": has_weight,
         "row_order": row_order,
         "learnt": list(learnt),
+        "unit": unit.value,
         "key": to_plain(key),
     }
     return Blocks(storage.publish(task, attempt, rows=rows, facts=facts, written=written))
@@ -257,13 +266,13 @@ def write_blocks(
     ----------
     table
         Columns of the key and the features, and at the leader ``label`` as `label` says and maybe ``weight``, unless a
-        feature is called so; any row order.
+        feature is called so; any row order. Without a column of units, each row's follows from its key.
     features
         Column → type, in the order that models see them.
     label, classes
         What kind of label it is, if there is one, and the texts of its classes.
     seed, test_fraction
-        See `split_of`.
+        Which rows are held out: see `fedtasks.data.held_out.is_held_out`.
     rows_per_block
         About how many rows one file holds.
     task
@@ -275,8 +284,10 @@ def write_blocks(
     has_weight = WEIGHT in table.column_names and WEIGHT not in features
     schema = block_schema(features, label=kind, has_weight=has_weight, key=key)
     folder = storage.attempt(task, attempt)
-    split = split_of(table.column(key.column), seed=seed, test_fraction=test_fraction, key=key)
-    table = table.append_column(SPLIT, split)
+    if UNIT not in table.column_names:
+        table = table.append_column(UNIT, units_of_keys(key.rows(table.column(key.column))))
+    is_test = is_held_out(table.column(UNIT).to_numpy(), seed=seed, test_fraction=test_fraction)
+    table = table.append_column(SPLIT, split_of(is_test))
     count = n_blocks(table.num_rows, rows_per_block)
     if key == BY_TAG:
         numbers = block_of(table.column(TAG), count)
@@ -322,6 +333,8 @@ class Blocks:
         SHA-256 (hex) over the keys in row order.
     learnt
         The partitions that were new.
+    unit
+        What units are; None where rows do not say of which unit they are.
     n_rows
         How many rows there are.
     """
@@ -342,6 +355,8 @@ class Blocks:
             self.key = build(OrderKey, manifest.facts.get("key", {}))
             self.order_digest = str(manifest.facts["row_order"])
             self.learnt: tuple[str, ...] = tuple(manifest.facts.get("learnt", ()))
+            unit = manifest.facts.get("unit")
+            self.unit = Unit(unit) if unit else None
         except (ConfigError, KeyError, ValueError):
             raise DataCorrupt("the manifest does not describe blocks", where=manifest.uri) from None
         self.n_rows = manifest.rows
@@ -371,7 +386,13 @@ class Blocks:
     @property
     def schema(self) -> pa.Schema:
         """Columns of every block."""
-        return block_schema(self.features, label=self.label, has_weight=self.has_weight, key=self.key)
+        return block_schema(
+            self.features,
+            label=self.label,
+            has_weight=self.has_weight,
+            has_units=self.unit is not None,
+            key=self.key,
+        )
 
     def table(self, split: str | None = None) -> pa.Table:
         """Return all rows, or those of one split, in row order."""

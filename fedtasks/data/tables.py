@@ -27,12 +27,16 @@ from fedtasks.errors import ColumnMissing, ColumnType, DataMissing, FileInvalid
 ID = "__id__"
 """Name of the normalised id among the columns of `read_rows`; a feature may well be called ``id``."""
 LABEL, WEIGHT = "label", "weight"
+HELD_OUT = "__held_out__"
+"""Name of the column that says which rows are held out for the test."""
 
 LABEL_TYPES = {LabelKind.BINARY: pa.int8(), LabelKind.CLASSES: pa.int16(), LabelKind.NUMBER: pa.float64()}
 """What a label is in memory: 0 or 1, the place among the declared classes, or the number itself."""
 
 _BATCH_ROWS = 8192
 _SEPARATOR = "\x1f"
+_HELD_OUT = pa.array(["true", "1", "yes", "test"])
+_NOT_HELD_OUT = pa.array(["false", "0", "no", "train", ""])
 _MISSING_NUMBERS = pa.array(["", "NA", "N/A", "NaN", "nan", "null", "NULL"])
 
 
@@ -135,11 +139,13 @@ def rows_schema(dataset: Dataset) -> pa.Schema:
         fields.append(pa.field(LABEL, LABEL_TYPES[dataset.label_kind]))
     if dataset.weight:
         fields.append(pa.field(WEIGHT, pa.float64()))
+    if dataset.held_out:
+        fields.append(pa.field(HELD_OUT, pa.bool_()))
     return pa.schema(fields)
 
 
 def read_rows(dataset: Dataset, part: Part) -> Iterator[pa.RecordBatch]:
-    """Yield id, features, label and weight of every row, as `rows_schema` says.
+    """Yield id, features, label, weight and whether it is held out of every row, as `rows_schema` says.
 
     A numeric feature is null where the value is missing or NaN, a categorical one where it is missing or empty.
 
@@ -159,6 +165,8 @@ def read_rows(dataset: Dataset, part: Part) -> Iterator[pa.RecordBatch]:
             arrays.append(_labels(dataset, batch, first))
         if dataset.weight:
             arrays.append(_weights(dataset, batch, first))
+        if dataset.held_out:
+            arrays.append(_held_out(batch.column(dataset.held_out), dataset.held_out, first))
         yield pa.RecordBatch.from_arrays(arrays, schema=rows_schema(dataset))
 
 
@@ -226,6 +234,8 @@ def _declared(dataset: Dataset) -> dict[str, str]:
         declared[dataset.label] = "numbers" if is_number else "text, numbers or true/false"
     if dataset.weight:
         declared[dataset.weight] = "numbers"
+    if dataset.held_out:
+        declared[dataset.held_out] = "text, whole numbers or true/false"
     return declared
 
 
@@ -368,6 +378,16 @@ def _label_texts(dataset: Dataset, batch: pa.RecordBatch, first: Place) -> pa.Ar
 
 def _weights(dataset: Dataset, batch: pa.RecordBatch, first: Place) -> pa.Array:
     return weights(_numbers(batch.column(dataset.weight), str(dataset.weight), first), dataset, first)
+
+
+def _held_out(column: pa.Array, name: str, first: Place) -> pa.Array:
+    text = pc.utf8_lower(pc.utf8_trim_whitespace(pc.fill_null(column.cast(pa.string()), "")))
+    held = pc.is_in(text, value_set=_HELD_OUT)
+    wrong = pc.index(pc.or_(held, pc.is_in(text, value_set=_NOT_HELD_OUT)), False).as_py()
+    if wrong >= 0:
+        words = f"{', '.join(_HELD_OUT.to_pylist())} (held out), {', '.join(filter(None, _NOT_HELD_OUT.to_pylist()))}"
+        raise ColumnType(f"column `{name}`: found none of {words}", where=str(first.after(wrong)))
+    return held
 
 
 def _categories(column: pa.Array, name: str, first: Place) -> pa.Array:

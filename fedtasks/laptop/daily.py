@@ -20,7 +20,8 @@ import pyarrow as pa
 from rich.console import Console
 
 from fedtasks.data import partitions
-from fedtasks.data.blocks import TAG, TRAIN, Blocks, split_of
+from fedtasks.data.blocks import TAG, TRAIN, Blocks
+from fedtasks.data.held_out import is_held_out, units_of
 from fedtasks.data.storage import RunStorage
 from fedtasks.data.tag_files import TagFiles, find_key
 from fedtasks.dataclass_io import build
@@ -251,9 +252,10 @@ def rows_lost(side: Side, other: Side, versions: Mapping[int, ModelRow], champio
         learnt |= set(tagged(rows.column(TAG).to_pylist(), rows.select(features).to_pandas()))
         version = versions[version.parent] if version.parent is not None else None
     settings = align_settings(side.party, champion.run_id)
-    splits = split_of(pa.array(tags), seed=settings.seed, test_fraction=settings.test_fraction).to_pylist()
-    expected = zip(splits, tagged(tags, shared[features]), strict=True)
-    return sum(split == TRAIN and row not in learnt for split, row in expected)
+    units = units_of(pa.array(shared.index.astype(str), pa.string())).to_numpy()
+    held_out = is_held_out(units, seed=settings.seed, test_fraction=settings.test_fraction)
+    expected = zip(held_out, tagged(tags, shared[features]), strict=True)
+    return sum(not held and row not in learnt for held, row in expected)
 
 
 def tags_of(side: Side) -> dict[str, bytes]:

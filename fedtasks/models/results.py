@@ -13,6 +13,7 @@ from fedtasks.data.blocks import LABEL
 from fedtasks.data.storage import write_atomically, write_json
 from fedtasks.dataclass_io import to_plain
 from fedtasks.models import evaluation
+from fedtasks.models.measured import Measured
 from fedtasks.names import BIN, CHAMPION, IMPORTANCE
 from fedtasks.runtime.context import TaskContext
 
@@ -35,6 +36,7 @@ def write_evaluation(
     *,
     kind: LabelKind = LabelKind.BINARY,
     classes: Sequence[str] = (),
+    measured: Measured,
 ) -> None:
     """Measure scores of labelled rows, report the figures, and write both.
 
@@ -48,13 +50,16 @@ def write_evaluation(
         Those of the version in use, of the same rows.
     kind, classes
         What is predicted.
+    measured
+        Which of the rows count.
     """
-    labels = table[LABEL].to_numpy()
-    quality = evaluation.quality(kind, labels, scores)
-    if champion is not None:
-        quality |= {f"{CHAMPION}{name}": value for name, value in evaluation.quality(kind, labels, champion).items()}
+    labels, counting = table[LABEL].to_numpy()[measured.rows], scores[measured.rows]
+    quality = evaluation.quality(kind, labels, counting) | measured.figures
+    if champion is not None and measured.champion:
+        found = evaluation.quality(kind, labels, champion[measured.rows])
+        quality |= {f"{CHAMPION}{name}": value for name, value in found.items()}
     if kind is LabelKind.BINARY:
-        for number, counts in enumerate(evaluation.bins(labels, scores)):
+        for number, counts in enumerate(evaluation.bins(labels, counting)):
             context.report(None, step=number, **{f"{BIN}{name}": value for name, value in counts.items()})
     context.report(progress(table.num_rows, table.num_rows), step=0, **quality)
     write_predictions(context, table, scores, classes)

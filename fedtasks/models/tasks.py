@@ -18,6 +18,7 @@ from fedtasks.link.link import Link
 from fedtasks.models import evaluation, messages
 from fedtasks.models.contract import HalfModel
 from fedtasks.models.evaluation import is_at_least_as_good
+from fedtasks.models.measured import rows_to_measure
 from fedtasks.models.results import SCORES, progress, write_evaluation, write_predictions
 from fedtasks.models.settings import BOTH, EvaluateSettings, PredictSettings, PublishSettings
 from fedtasks.models.training import open_labelled
@@ -42,18 +43,23 @@ def evaluate(context: TaskContext) -> Outcome:
     ConfigDiffers
         The halves are not of one training (field ``model``).
     LabelInvalid
-        There is no test row, a binary label has one value only, or the label is not the one that the model predicts.
+        There is no test row, or none that the model has not learnt from; a binary label has one value only; or the
+        label is not the one that the model predicts.
     CategoryUnknown
         A row has a category that no train row had.
 
     Notes
     -----
     Reveals: as `predict`, of the test rows; by the version in use too where `model` names one.
+
+    The figures are of the test rows that neither model has learnt from: after a change of what is held out, others may
+    be among them. If too few are left for both, the new model is measured alone.
     """
     settings = build(EvaluateSettings, context.config.settings)
     blocks = open_labelled(context, settings.rows_task)
     role = role_of(context)
-    half = load_half(context.storage.published(settings.model_task), role)
+    trained = context.storage.published(settings.model_task)
+    half = load_half(trained, role)
     _, in_use = version_of(context, settings.model, settings.model_task) if settings.model else (0, None)
     champion = load_half(in_use, role) if in_use else None
     halves = [half, champion] if champion else [half]
@@ -66,6 +72,7 @@ def evaluate(context: TaskContext) -> Outcome:
                 raise LabelInvalid("the model predicts another label than the dataset has")
         if blocks.label is LabelKind.BINARY:
             evaluation.check_labels(table[LABEL].to_numpy())
+        measured = rows_to_measure(blocks, table, trained, in_use)
     pairing = half.card.pairing
     facts = {"row_order": blocks.order_digest, "model": pairing, "champion": champion.card.pairing if champion else ""}
     scores = []
@@ -76,7 +83,7 @@ def evaluate(context: TaskContext) -> Outcome:
         if settings.scores == BOTH:
             scores[0] = _share_scores(context, link, scores[0], table.num_rows)
     if context.is_leader:
-        write_evaluation(context, table, *scores, kind=half.label_kind, classes=half.classes)
+        write_evaluation(context, table, *scores, kind=half.label_kind, classes=half.classes, measured=measured)
     elif settings.scores == BOTH:
         write_predictions(context, table, scores[0])
     context.storage.publish(context.config.task, context.config.attempt, rows=table.num_rows, facts={"model": pairing})

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from fedtasks.config import LabelKind
 from fedtasks.data.blocks import Blocks
-from fedtasks.data.storage import write_json
+from fedtasks.data.storage import Manifest, write_json
 from fedtasks.errors import LabelInvalid, ModelTaken
 from fedtasks.link.link import Link
-from fedtasks.models import messages
+from fedtasks.models import messages, trained_on
 from fedtasks.models.contract import Algorithm, HalfModel
 from fedtasks.models.results import report_importance
 from fedtasks.models.settings import FRESH
@@ -27,13 +27,15 @@ class Start:
     ----------
     blocks
         This party's rows.
-    parent, before
-        Number of the version that it goes on from, and this party's half of it; 0 and None to begin anew.
+    parent, before, trained
+        Number of the version that it goes on from, this party's half of it, and what has published that; 0 and None to
+        begin anew.
     """
 
     blocks: Blocks
     parent: int = 0
     before: HalfModel | None = None
+    trained: Manifest | None = None
 
     @property
     def origin(self) -> str:
@@ -73,7 +75,7 @@ def begin(context: TaskContext, algorithm: Algorithm, *, rows_task: str, start_f
     found = algorithm_of(trained)
     if found.name != algorithm.name:
         raise ModelTaken(f"`{model}` is one of `{found.name}`, from which `{algorithm.name}` cannot go on", model=model)
-    return Start(blocks, parent, load_half(trained, role_of(context)))
+    return Start(blocks, parent, load_half(trained, role_of(context)), trained)
 
 
 def open_labelled(context: TaskContext, rows_task: str) -> Blocks:
@@ -114,6 +116,8 @@ def conclude(context: TaskContext, half: HalfModel, start: Start, *, n_rows: int
         "peer_digest": card.peer_digest,
         "parent": start.parent,
     }
+    if context.is_leader:
+        facts[trained_on.FACT] = trained_on.write(context.folder, start.blocks, start.trained)
     context.storage.publish(context.config.task, context.config.attempt, rows=n_rows, facts=facts)
     return Outcome(
         counts={"rows_train": n_rows, **counts},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -15,19 +15,21 @@ import pyarrow.compute as pc
 from fedtasks.config import Dataset, LabelKind
 from fedtasks.data import blocks
 from fedtasks.data.ascending import KEY
-from fedtasks.data.blocks import LABEL, SPLIT, TAG, TEST, TRAIN, block_schema, n_blocks, split_of
+from fedtasks.data.blocks import LABEL, SPLIT, TAG, TEST, TRAIN, UNIT, block_schema, n_blocks, split_of
+from fedtasks.data.held_out import UNIT_TYPE, Unit, units_of
 from fedtasks.data.row_files import RowFile, read_sorted_rows, to_column
 from fedtasks.data.storage import FileEntry, Manifest, make_private, read_bytes, remove, write_atomically
-from fedtasks.data.tables import ID, Part, list_parts, read_rows, rows_schema
+from fedtasks.data.tables import HELD_OUT, ID, Part, list_parts, read_rows, rows_schema
 from fedtasks.dataclass_io import build
 from fedtasks.engines import open_engine
 from fedtasks.engines.engine import Batches, Engine, Frame, How, new_file
 from fedtasks.errors import ConfigError, DataCorrupt, LabelInvalid, RowOrderDiffers
 from fedtasks.link.link import Link
 from fedtasks.names import TAG_BYTES
-from fedtasks.psi import messages
+from fedtasks.psi import held_out, messages
+from fedtasks.psi.held_out import Choice
 from fedtasks.psi.ids import SHARD
-from fedtasks.psi.settings import AlignSettings, Learns, Rows
+from fedtasks.psi.settings import AlignSettings, HeldOutBy, Learns, Rows
 from fedtasks.psi.stages import read_pairs, write_rows
 from fedtasks.runtime.context import Outcome, TaskContext, facts_of
 
@@ -35,7 +37,9 @@ _FILE, _ROW, _NEW = "__file__", "__row__", "__new__"
 _COUNTS = pa.schema(
     [
         *((name, pa.int64()) for name in ("people", "rows_new", "rows_train", "rows_test")),
-        *((name, pa.float64()) for name in ("label_least", "label_most")),
+        *((f"{split}_label_{end}", pa.float64()) for split in (TRAIN, TEST) for end in ("least", "most")),
+        ("block", pa.int64()),
+        ("held_out", pa.binary()),
         *((name, kind) for name, kind in (("name", pa.string()), ("size_bytes", pa.int64()), ("sha256", pa.string()))),
     ]
 )
@@ -55,8 +59,10 @@ class _Counts:
     ----------
     people, rows_new, rows_train, rows_test
         How many.
-    label_least, label_most
-        The range of the labels for training; None without any.
+    labels
+        The range of the labels for training and for the test, by the split; None without any.
+    masks
+        Which rows of each block are held out, one bit for each.
     files
         The blocks.
     """
@@ -65,8 +71,8 @@ class _Counts:
     rows_new: int
     rows_train: int
     rows_test: int
-    label_least: float | None
-    label_most: float | None
+    labels: Mapping[str, tuple[float | None, float | None]]
+    masks: Mapping[int, bytes]
     files: tuple[FileEntry, ...]
 
 
@@ -92,18 +98,20 @@ def run(context: TaskContext) -> Outcome:
     Raises
     ------
     ConfigError
-        Task `psi` did not tell both sides who is shared.
+        Task `psi` did not tell both sides who is shared, or the leader's dataset cannot decide what is held out.
     DataMissing, DataCorrupt
         Task `psi` has not published, its files have changed, or the dataset has changed since.
     LabelInvalid
-        At the leader, the rows for training all have the same label, and there is no model to go on from.
+        At the leader, the rows for training all have the same label, and there is no model to go on from; or there are
+        no rows for the test, or all of one class.
     RowOrderDiffers
         The other half has other rows or another order.
 
     Notes
     -----
     Reveals: the number of rows and a digest of the tags, which both sides know already. With ``rows: new``, which of
-    the shared people have a new or changed row at this party.
+    the shared people have a new or changed row at this party. Unless `held_out_by` is ``person``, to the follower which
+    rows the leader holds out.
     """
     settings = build(AlignSettings, context.config.settings, path="settings")
     dataset = context.dataset
@@ -114,6 +122,8 @@ def run(context: TaskContext) -> Outcome:
         raise ConfigError(text, field="learns")
     people.verify()
     partitions = people.facts.get("partitions", [])
+    if context.is_leader:
+        held_out.check(dataset, settings)
     parts = list_parts(dataset, partitions)
     since = _since(context, settings, partitions)
     remove(context.folder)
@@ -123,13 +133,22 @@ def run(context: TaskContext) -> Outcome:
         with open_engine(context.party, f"{context.config.run_id} {context.config.task}", scratch) as engine:
             context.report({"phase": "aligning", "done": 0, "of": people.rows})
             count = n_blocks(people.rows, settings.rows_per_block)
-            rows = _aligned(engine, people, count, dataset, parts, since)
+            rows = _aligned(engine, people, count, dataset, parts, settings, since)
             with context.open_link(facts_of(settings, since=since.version)) as link, ExitStack() as kept:
                 if settings.rows is Rows.NEW and since.version:
                     rows = kept.enter_context(engine.keep(rows))
                     rows = _mark_new(engine, rows, link, count, people.rows, scratch)
-                counts = _write(engine, rows, count, context.folder, dataset, settings)
+                is_told = settings.held_out_by is not HeldOutBy.PERSON
+                if is_told and not context.is_leader:
+                    choice = held_out.listen(link, count, people.rows)
+                else:
+                    if settings.held_out_by is HeldOutBy.LABEL:
+                        rows = kept.enter_context(engine.keep(rows))
+                    choice = held_out.choose(context, settings, engine, rows)
+                counts = _write(engine, rows, count, context.folder, dataset, settings, choice)
                 _check(context, settings, people, counts, since)
+                if is_told and context.is_leader:
+                    held_out.tell(link, counts.masks, count)
                 rows_found, order = blocks.order_digest(context.folder)
                 _compare(link, rows_found, order)
     finally:
@@ -142,6 +161,7 @@ def run(context: TaskContext) -> Outcome:
         classes=dataset.label_classes,
         has_weight=dataset.weight is not None,
         learnt=since.learnt,
+        unit=held_out.unit_of(settings),
         task=context.config.task,
         written=counts.files,
         order=(rows_found, order),
@@ -172,19 +192,40 @@ def _since(context: TaskContext, settings: AlignSettings, partitions: Sequence[s
 
 
 def _aligned(
-    engine: Engine, people: Manifest, count: int, dataset: Dataset, parts: Sequence[Part], since: _Since
+    engine: Engine,
+    people: Manifest,
+    count: int,
+    dataset: Dataset,
+    parts: Sequence[Part],
+    settings: AlignSettings,
+    since: _Since,
 ) -> Frame:
     """Join the common people's tags with their rows; ``shard`` is the number of the block."""
     schema = rows_schema(dataset)
-    placed = pa.schema([*schema, (_NEW, pa.bool_()), (_FILE, pa.int32()), (_ROW, pa.int64())])
+    added = [(UNIT, UNIT_TYPE), (HELD_OUT, pa.bool_()), (_NEW, pa.bool_()), (_FILE, pa.int32()), (_ROW, pa.int64())]
+    kept = [name for name in schema.names if name not in (ID, HELD_OUT)]
+    placed = pa.schema([schema.field(ID), *(schema.field(name) for name in kept), *added])
+    newest, by_row = held_out.newest(parts, settings), held_out.unit_of(settings) is Unit.ROW
 
     def read(part: Part) -> Batches:
-        row = part.first_row
+        row, is_new = part.first_row, not part.partition or part.partition in since.learnt
         for batch in read_rows(dataset, part):
-            file = pa.repeat(pa.scalar(part.index, pa.int32()), batch.num_rows)
-            rows = pa.array(np.arange(row, row + batch.num_rows, dtype=np.int64))
-            is_new = pa.repeat(pa.scalar(not part.partition or part.partition in since.learnt), batch.num_rows)
-            yield pa.RecordBatch.from_arrays([*batch.columns, is_new, file, rows], schema=placed)
+
+            def same(value: object, kind: pa.DataType, rows: int = batch.num_rows) -> pa.Array:
+                return pa.repeat(pa.scalar(value, kind), rows)
+
+            ids = batch.column(ID)
+            by_column = settings.held_out_by is HeldOutBy.COLUMN and HELD_OUT in batch.schema.names
+            columns = [
+                ids,
+                *(batch.column(name) for name in kept),
+                units_of(ids, part.partition if by_row else ""),
+                batch.column(HELD_OUT) if by_column else same(part.partition in newest, pa.bool_()),
+                same(is_new, pa.bool_()),
+                same(part.index, pa.int32()),
+                pa.array(np.arange(row, row + batch.num_rows, dtype=np.int64)),
+            ]
+            yield pa.RecordBatch.from_arrays(columns, schema=placed)
             row += batch.num_rows
 
     tags = read_pairs(engine, [people.path(entry.name) for entry in people.files], count, ID)
@@ -192,7 +233,7 @@ def _aligned(
     if people.facts["own_duplicates"]:
         # As the intersection does: of rows that share an id, the first counts.
         joined = engine.first_of_each(joined, ID, [_FILE, _ROW])
-    return engine.select(joined, [TAG, SHARD, _NEW, *(name for name in schema.names if name != ID)])
+    return engine.select(joined, [TAG, SHARD, UNIT, HELD_OUT, _NEW, *kept])
 
 
 def _mark_new(engine: Engine, rows: Frame, link: Link, count: int, n_people: int, scratch: str) -> Frame:
@@ -229,41 +270,42 @@ def _all_new(batches: Batches) -> Batches:
         yield batch.set_column(batch.schema.get_field_index(_NEW), batch.schema.field(_NEW), new)
 
 
-def _write(engine: Engine, rows: Frame, count: int, folder: str, dataset: Dataset, settings: AlignSettings) -> _Counts:
+def _write(
+    engine: Engine,
+    rows: Frame,
+    count: int,
+    folder: str,
+    dataset: Dataset,
+    settings: AlignSettings,
+    choice: Choice,
+) -> _Counts:
     schema = _schema(dataset)
 
     def write(number: int, batches: Batches) -> Batches:
         table = pa.Table.from_batches(batches)
         people, rows_new = table.num_rows, pc.sum(table.column(_NEW)).as_py() or 0
-        split = split_of(table.column(TAG), seed=settings.seed, test_fraction=settings.test_fraction)
-        table = table.append_column(SPLIT, split)
-        is_test = pc.equal(table.column(SPLIT), TEST)
+        mask = choice(number, table)
+        table = table.append_column(SPLIT, split_of(mask))
         if settings.rows is Rows.NEW:
-            table = table.filter(pc.or_(is_test, table.column(_NEW)))
+            table = table.filter(pc.or_(pa.array(mask), table.column(_NEW)))
         written = blocks.write_block(folder, number, table, schema)
-        train = table.filter(pc.equal(table.column(SPLIT), TRAIN))
-        labels = pc.min_max(train.column(LABEL)).as_py() if dataset.label else {"min": None, "max": None}
-        yield pa.RecordBatch.from_pylist(
-            [
-                {
-                    "people": people,
-                    "rows_new": rows_new,
-                    "rows_train": train.num_rows,
-                    "rows_test": table.num_rows - train.num_rows,
-                    "label_least": labels["min"],
-                    "label_most": labels["max"],
-                    **vars(written),
-                }
-            ],
-            schema=_COUNTS,
-        )
+        row = {"block": number, "held_out": held_out.packed(mask), "people": people, "rows_new": rows_new}
+        for split in (TRAIN, TEST):
+            part = table.filter(pc.equal(table.column(SPLIT), split))
+            found = pc.min_max(part.column(LABEL)).as_py() if dataset.label else {"min": None, "max": None}
+            row |= {f"rows_{split}": part.num_rows}
+            row |= {f"{split}_label_least": found["min"], f"{split}_label_most": found["max"]}
+        yield pa.RecordBatch.from_pylist([{**row, **vars(written)}], schema=_COUNTS)
 
     found = engine.collect(engine.by_shard(rows, SHARD, count, [TAG], write, _COUNTS))
-    labels = {name: [row[name] for row in found if row[name] is not None] for name in ("label_least", "label_most")}
+
+    def end(name: str, which: Callable[..., float | None]) -> float | None:
+        return which((row[name] for row in found if row[name] is not None), default=None)
+
     return _Counts(
         **{name: sum(row[name] for row in found) for name in ("people", "rows_new", "rows_train", "rows_test")},
-        label_least=min(labels["label_least"], default=None),
-        label_most=max(labels["label_most"], default=None),
+        labels={split: (end(f"{split}_label_least", min), end(f"{split}_label_most", max)) for split in (TRAIN, TEST)},
+        masks={row["block"]: row["held_out"] for row in found},
         files=tuple(FileEntry(row["name"], row["size_bytes"], row["sha256"]) for row in found),
     )
 
@@ -275,13 +317,26 @@ def _check(context: TaskContext, settings: AlignSettings, people: Manifest, coun
             f"since task `{settings.psi_task}` ran",
             where=context.dataset.uri,
         )
-    if settings.rows is Rows.NEW and since.version:
-        return  # what is new since then may be of one class, or nothing
-    dataset = context.dataset
-    if context.is_leader and dataset.label is not None and counts.label_least == counts.label_most:
-        alike = f"all {counts.rows_train} rows for training {_CONSTANT[dataset.label_kind]}"
-        remedy = "share more people, keep fewer for the test (`test_fraction`), or declare a label that differs"
-        raise LabelInvalid(f"column `{dataset.label}`: {alike}; {remedy}", where=dataset.uri)
+    if not context.is_leader or context.dataset.label is None:
+        return
+    # Without a model to go on from, and not only with what is new since then, which may be of one class, or nothing.
+    if not (settings.rows is Rows.NEW and since.version):
+        _check_labels(context.dataset, "training", counts.rows_train, counts.labels[TRAIN], "keep fewer for the test")
+    if settings.test_fraction > 0 or settings.held_out_by in (HeldOutBy.PARTITION, HeldOutBy.COLUMN):
+        remedy = "keep more for the test, the same share of each class (`held_out_by: label`), or none"
+        if context.dataset.label_kind is LabelKind.BINARY:
+            _check_labels(context.dataset, "the test", counts.rows_test, counts.labels[TEST], remedy)
+
+
+def _check_labels(
+    dataset: Dataset, purpose: str, n_rows: int, labels: tuple[float | None, float | None], remedy: str
+) -> None:
+    least, most = labels
+    if least != most:
+        return
+    alike = f"all {n_rows} rows for {purpose} {_CONSTANT[dataset.label_kind]}" if n_rows else f"no row is for {purpose}"
+    remedies = f"share more people, {remedy} (`test_fraction`), or declare a label that differs"
+    raise LabelInvalid(f"column `{dataset.label}`: {alike}; {remedies}", where=dataset.uri)
 
 
 def _compare(link: Link, rows: int, order: str) -> None:

@@ -26,6 +26,13 @@ CLAUSES = (
         default="both",
         choices=("size", "client", "both"),
     ),
+    Clause(
+        "outputs.held_out",
+        "What may decide which rows are held out for the test: person (a hash that both know), label (draws of the "
+        "leader, alike in each class), partition (the leader's newest rows), column (what the leader declares)",
+        default="person",
+        choices=("person", "label", "partition", "column"),
+    ),
     Clause("limits.ids_blinded", "How many ids of the holder may be signed", per=Per.LIFE, counts="ids_blinded"),
     Clause("limits.ids_blinded_per_day", "How many ids of the holder may be signed", per=Per.DAY, counts="ids_blinded"),
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fedtasks.exchange.files import FileMessage
-from fedtasks.exchange.message import LISTS, BytesMessage, JsonListMessage, JsonMessage
+from fedtasks.exchange.message import LISTS, TO_FOLLOWER, BytesMessage, JsonListMessage, JsonMessage
 from fedtasks.names import TAG_BYTES
 
 _PSI, _ALIGN = ("psi",), ("align",)
@@ -147,6 +147,16 @@ NEW = BytesMessage(
     holds="with `rows: new`, tags of shared people of whom this side has a row that the version in use has not learnt "
     "from",
 )
+HELD_OUT = BytesMessage(
+    "held out",
+    "which rows are held out",
+    "**which** shared people the leader keeps for the test: with `held_out_by: label` draws that say nothing else, "
+    "with `partition` of whom the leader has a row in its newest partitions, with `column` what that column says",
+    way=TO_FOLLOWER,
+    tasks=_ALIGN,
+    per="block",
+    holds="with `held_out_by: label`, `partition` or `column`, one bit for each row in row order",
+)
 ROW_ORDER = JsonListMessage(
     "row order",
     "rows and digest of their order",
@@ -174,5 +184,6 @@ MESSAGES = (
     COMMON,
     *CHANGED_COMMON.values(),
     NEW,
+    HELD_OUT,
     ROW_ORDER,
 )

@@ -64,14 +64,32 @@ class Rows(enum.Enum):
     NEW = "new"
 
 
+class HeldOutBy(enum.Enum):
+    """What decides which rows are held out for the test."""
+
+    PERSON = "person"
+    """A hash of the id, which both sides know: the same people under every key."""
+    LABEL = "label"
+    """Drawn by the leader, the same share of every class of the label."""
+    PARTITION = "partition"
+    """The leader's rows of its newest partitions: a test out of time."""
+    COLUMN = "column"
+    """A column of the leader that its dataset declares as `held_out`."""
+
+
 @dataclass(frozen=True)
 class AlignSettings:
     """How aligned rows are cut; equal on both sides.
 
     Parameters
     ----------
+    held_out_by
+        What decides which rows are kept for the test: ``person``, so that it is the same people in every run, or what
+        the leader tells the follower of each row: ``label``, ``partition`` or ``column``.
     test_fraction
-        Share of the people who are kept for the test.
+        Share of the people who are kept for the test, by ``person`` or ``label``.
+    test_partitions
+        How many of the leader's newest partitions are, by ``partition``.
     seed
         Which people those are.
     rows_per_block
@@ -85,7 +103,9 @@ class AlignSettings:
         The model that is to go on learning.
     """
 
+    held_out_by: HeldOutBy = within(HeldOutBy.PERSON, privacy=True, clause="outputs.held_out")
     test_fraction: float = 0.25
+    test_partitions: int = within(1, 1, 10_000)
     seed: int = within(0, -(2**63), 2**63 - 1)
     rows_per_block: int = within(100_000, 1)
     psi_task: str = "psi"

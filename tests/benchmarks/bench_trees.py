@@ -42,6 +42,7 @@ sys.path.insert(0, str(ROOT))
 from fedtasks.config import FeatureType, LabelKind
 from fedtasks.crypto.kernels import get_kernel
 from fedtasks.data.blocks import (
+    BY_TAG,
     LABEL,
     SPLIT,
     TAG,
@@ -49,6 +50,7 @@ from fedtasks.data.blocks import (
     TASK,
     TEST,
     TRAIN,
+    UNIT,
     Blocks,
     block_of,
     block_schema,
@@ -57,6 +59,7 @@ from fedtasks.data.blocks import (
     split_of,
     write_block,
 )
+from fedtasks.data.held_out import is_held_out, units_of_keys
 from fedtasks.data.storage import RunStorage, read_json
 from fedtasks.dataclass_io import build, to_plain
 from fedtasks.encrypted.bins import MAX_BINS, Binner, NumericColumn
@@ -85,6 +88,7 @@ class Data:
     follower: pa.Table
     labels: np.ndarray
     tags: pa.Array
+    units: pa.Array
     split: pa.Array
 
 
@@ -132,7 +136,9 @@ def make_data(leader: pa.Table, follower: pa.Table, labels: np.ndarray, split: p
     """Give rows tags by their numbers, and a split by their tags unless they have one."""
     digests = [hashlib.sha256(f"{number:012d}".encode()).digest()[:TAG_BYTES] for number in range(len(labels))]
     tags = pa.array(digests, pa.binary(TAG_BYTES))
-    return Data(leader, follower, labels, tags, split or split_of(tags, seed=0, test_fraction=TEST_FRACTION))
+    units = units_of_keys(BY_TAG.rows(tags))
+    is_test = is_held_out(units.to_numpy(), seed=0, test_fraction=TEST_FRACTION)
+    return Data(leader, follower, labels, tags, units, split or split_of(is_test))
 
 
 def load_credit_default(folder: Path) -> Data:
@@ -181,7 +187,7 @@ def write(member: Member, run_id: str, data: Data, table: pa.Table, labels: np.n
     }
     kind = None if labels is None else LabelKind.BINARY
     schema = block_schema(features, label=kind)
-    table = table.append_column(TAG, data.tags).append_column(SPLIT, data.split)
+    table = table.append_column(TAG, data.tags).append_column(UNIT, data.units).append_column(SPLIT, data.split)
     if labels is not None:
         table = table.append_column(LABEL, pa.array(labels))
     storage = RunStorage(member.party.storage, run_id)

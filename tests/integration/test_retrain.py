@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
-from fedtasks.data.blocks import TEST, Blocks, split_of
+from fedtasks.data.blocks import TEST, Blocks
+from fedtasks.data.held_out import is_held_out, units_of_keys
 from fedtasks.data.storage import RunStorage, read_json, write_json
 from fedtasks.errors import ConfigDiffers, ConfigError, DataMissing, FedtasksError, ModelUnknown, ProtocolViolated
 from fedtasks.models import tasks
@@ -137,8 +137,9 @@ def test_day_without_a_new_row_keeps_the_version_in_use(world: World) -> None:
 def test_day_whose_new_rows_are_of_one_class_is_learnt_from_too(world: World) -> None:
     world.day("credit.d1.1", 1)
     rng = np.random.default_rng(2)
-    split = split_of(pa.array([rng.bytes(16) for _ in range(240)]), seed=0, test_fraction=0.25)
-    labels = np.array([number % 2 if part == TEST else 1 for number, part in enumerate(split.to_pylist())], np.int8)
+    tags = np.frombuffer(b"".join(rng.bytes(16) for _ in range(240)), np.uint8).reshape(240, 16)
+    held_out = is_held_out(units_of_keys(tags).to_numpy(), seed=0, test_fraction=0.25)
+    labels = np.where(held_out, np.arange(240) % 2, 1).astype(np.int8)
     outcome = world.day("credit.d2.1", 2, tolerance=1.0, labels=labels)
     assert outcome.values == {"published": True, "model": MODEL, "version": 2}
 

@@ -202,7 +202,7 @@ def test_label_of_any_kind_with_and_without_weights(tmp_path: Path, kind: LabelK
     if kind is LabelKind.CLASSES:
         assert scores.shape == (test.num_rows, len(CLASSES))
         assert found["class"].to_pylist() == [CLASSES[place] for place in scores.argmax(axis=1)]
-        assert expected["accuracy"] > 0.6
+        assert expected["accuracy"] > 0.5
     else:
         assert "class" not in found.column_names
         assert expected["auc"] > 0.8 if kind is LabelKind.BINARY else expected["r2"] > 0.5

@@ -178,7 +178,7 @@ def test_evaluate_scores_the_test_rows_and_tells_only_the_leader(trained: Any) -
     expected = evaluate(test[LABEL].to_numpy(), predictions["score"].to_numpy())
     assert read_json(f"file://{published}/scores.json") == expected
     assert leader.reports[-1][1] == expected
-    assert expected["auc"] > 0.8
+    assert expected["auc"] > 0.75
     assert leaders.counts == {"rows_test": test.num_rows}
     assert not any(metrics for _, metrics in follower.reports)
     assert follower.storage.published("evaluate").files == ()

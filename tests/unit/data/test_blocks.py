@@ -13,13 +13,13 @@ import pytest
 from fedtasks.config import FeatureType, LabelKind
 from fedtasks.data.blocks import (
     BY_TAG,
+    UNIT,
     Blocks,
     KeyType,
     OrderKey,
     block_of,
     block_schema,
     n_blocks,
-    split_of,
     tag_array,
     write_blocks,
 )
@@ -56,15 +56,15 @@ def test_blocks_hold_the_rows_in_order_of_tags_with_declared_types(storage: RunS
     blocks = Blocks.open(storage)
     table = blocks.table()
 
-    assert table.schema.names == ["tag", "split", "Price", "Age", "Home", "label"]
+    assert table.schema.names == ["tag", "split", UNIT, "Price", "Age", "Home", "label"]
     assert [str(kind) for kind in table.schema.types] == [
-        "fixed_size_binary[16]", "string", "double", "double", "string", "int8"
+        "fixed_size_binary[16]", "string", "int64", "double", "double", "string", "int8"
     ]  # fmt: skip
     assert blocks.n_rows == N
     assert blocks.has_label
     assert list(blocks.features.items()) == list(FEATURES.items())
     expected = rows.sort_by("tag").to_pylist()
-    assert [{**row} for row in table.drop_columns("split").to_pylist()] == [
+    assert [{**row} for row in table.drop_columns(["split", UNIT]).to_pylist()] == [
         {name: row[name] for name in ("tag", "Price", "Age", "Home", "label")} for row in expected
     ]
     assert blocks.order_digest == hashlib.sha256(b"".join(row["tag"] for row in expected)).hexdigest()
@@ -109,18 +109,6 @@ def test_batches_of_an_unknown_split_are_refused(storage: RunStorage, rows: pa.T
         list(blocks.batches(10, "validation"))
 
 
-def test_split_follows_the_hash_of_seed_and_tag() -> None:
-    tags = [bytes([index]) * 16 for index in range(200)]
-    found = split_of(pa.array(tags), seed=9, test_fraction=0.3).to_pylist()
-
-    seed = (9).to_bytes(8, "big")
-    for tag, split in zip(tags, found, strict=True):
-        fraction = int.from_bytes(hashlib.sha256(b"fedtasks-split" + seed + tag).digest()[:8], "big") / 2**64
-        assert split == ("test" if fraction < 0.3 else "train")
-    assert found != split_of(pa.array(tags), seed=10, test_fraction=0.3).to_pylist()
-    assert set(split_of(pa.array(tags), seed=9, test_fraction=0.0).to_pylist()) == {"train"}
-
-
 def test_block_of_cuts_the_tag_space_into_equal_parts() -> None:
     tags = pa.array(
         [int(part * 2**32 / 3 + shift).to_bytes(4, "big") + bytes(12) for part in range(3) for shift in (1, 9)]
@@ -141,7 +129,7 @@ def test_blocks_of_no_rows_can_be_read(storage: RunStorage, rows: pa.Table) -> N
     assert list(blocks.batches(5)) == []
 
 
-@pytest.mark.parametrize("name", ["tag", "split", "label"])
+@pytest.mark.parametrize("name", ["tag", "split", UNIT, "label"])
 def test_block_schema_with_a_feature_of_a_reserved_name_is_refused(name: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(f"`{name}`")):
         block_schema({name: FeatureType.NUMERIC})
@@ -240,7 +228,7 @@ def test_blocks_of_another_task_and_key_are_cut_alike_and_read_in_its_order(
     assert (bank.key, shop.key) == (key, key)
     assert bank.table().column_names[:2] == ["event", "split"]
     assert bank.table()["event"].to_pylist() == sorted(values)  # type: ignore[type-var]
-    assert bank.table().select(["event", "split", "Home"]).equals(shop.table())
+    assert bank.table().select(["event", "split", UNIT, "Home"]).equals(shop.table())
     in_order = hashlib.sha256(key.rows(bank.table()["event"]).tobytes()).hexdigest()
     assert bank.order_digest == shop.order_digest == in_order
     assert 0.15 < bank.table("test").num_rows / N < 0.35
