@@ -8,10 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedtasks.data.blocks import TEST, Blocks
+from fedtasks.data.blocks import TEST, TRAIN, Blocks
 from fedtasks.data.held_out import is_held_out, units_of_keys
 from fedtasks.data.storage import RunStorage, read_json, write_json
-from fedtasks.errors import ConfigDiffers, ConfigError, DataMissing, FedtasksError, ModelUnknown, ProtocolViolated
+from fedtasks.errors import (
+    ConfigDiffers,
+    ConfigError,
+    DataMissing,
+    FedtasksError,
+    LabelInvalid,
+    ModelUnknown,
+    ProtocolViolated,
+)
 from fedtasks.models import tasks
 from fedtasks.models.evaluation import auc
 from fedtasks.models.messages import PUBLICATION
@@ -107,6 +115,68 @@ def test_days_go_on_from_the_version_in_use_and_are_measured_on_the_same_people(
     scores = before["leader"].score(test["leader"], before["follower"].answer(test["follower"]))
     expected = auc(test["leader"]["label"].to_numpy(), scores)
     assert world.scores("credit.d2.1")["champion_auc"] == pytest.approx(expected, abs=1e-9)
+
+
+# --------------------------------------------------------------------------------------- what has been learnt before
+UNITS = np.random.default_rng(3).integers(0, 2**62, 240)
+FRESH = TrainSettings(**{**vars(SETTINGS), "start_from": "fresh"})
+
+
+def honest(world: World, run_id: str, of: str) -> tuple[float, int]:
+    """Return the AUC of a run's halves on test rows of another run that they were not trained on, and the others."""
+    both = {role: Blocks.open(RunStorage(f"file://{world.root}/{role}", of)).table(TEST) for role in ROLES}
+    learnt = Blocks.open(RunStorage(f"file://{world.root}/leader", run_id)).table(TRAIN)["__unit__"].to_pylist()
+    fresh = ~np.isin(both["leader"]["__unit__"].to_numpy(), learnt)
+    halves = {role: world.half(role, run_id) for role in ROLES}
+    scores = halves["leader"].score(both["leader"], halves["follower"].answer(both["follower"]))
+    return auc(both["leader"]["label"].to_numpy()[fresh], scores[fresh]), int((~fresh).sum())
+
+
+def test_after_a_rotation_both_are_measured_on_rows_that_neither_has_learnt_from(world: World) -> None:
+    world.day("credit.d1.1", 1, FRESH, units=UNITS)
+    world.day("credit.d2.1", 1, FRESH, tolerance=1.0, units=UNITS, key=2)
+    first, second = world.scores("credit.d1.1"), world.scores("credit.d2.1")
+    assert second["champion_auc"] == pytest.approx(first["auc"], abs=1e-12)
+    assert "rows_learnt_before" not in second
+    assert honest(world, "credit.d1.1", "credit.d2.1") == (pytest.approx(second["champion_auc"], abs=1e-9), 0)
+
+
+@pytest.mark.parametrize("start", ["fresh", "champion"])
+def test_test_rows_that_a_model_has_learnt_from_do_not_count(world: World, start: str) -> None:
+    world.day("credit.d1.1", 1, FRESH, units=UNITS)
+    settings = TrainSettings(**{**vars(SETTINGS), "start_from": start})
+    world.day("credit.d2.1", 1, settings, tolerance=1.0, units=UNITS, key=2, split_seed=9)
+    expected, learnt = honest(world, "credit.d1.1", "credit.d2.1")
+    found = world.scores("credit.d2.1")
+    assert found["champion_auc"] == pytest.approx(expected, abs=1e-9)
+    assert found["rows_learnt_before"] == learnt > 20
+
+
+def test_version_that_has_learnt_from_all_test_rows_is_not_compared(world: World) -> None:
+    world.day("credit.d1.1", 1, FRESH, units=UNITS)
+    blocks = Blocks.open(RunStorage(f"file://{world.root}/leader", "credit.d1.1"))
+    options = {"units": UNITS, "key": 2, "people": np.isin(UNITS, blocks.table(TRAIN)["__unit__"].to_numpy())}
+    outcome = world.day("credit.d2.1", 1, FRESH, split_seed=9, **options)
+    assert outcome.values["published"]
+    assert "champion_auc" not in world.scores("credit.d2.1")
+    world.align("credit.d3.1", 1, split_seed=8, **options)
+    assert world.run("train", "credit.d3.1", SETTINGS)[0].counts
+    leader, _ = world.run("evaluate", "credit.d3.1", EvaluateSettings(model=MODEL))
+    assert isinstance(leader, LabelInvalid)
+    assert "test rows have been learnt from" in str(leader)
+
+
+def test_rows_of_a_version_of_an_earlier_release_are_said_to_be_unchecked(world: World) -> None:
+    world.day("credit.d1.1", 1, FRESH, units=UNITS)
+    published = RunStorage(f"file://{world.root}/leader", "credit.d1.1").published("train")
+    for place in (f"{published.uri}/_manifest.json", f"{published.uri.rpartition('/')[0]}/manifest.json"):
+        manifest = read_json(place)
+        del manifest["facts"]["trained_on"]
+        write_json(place, manifest)
+    world.day("credit.d2.1", 1, FRESH, tolerance=1.0, units=UNITS, key=2)
+    found = world.scores("credit.d2.1")
+    assert found["rows_unchecked"] > 40
+    assert "champion_auc" in found
 
 
 @pytest.mark.slow

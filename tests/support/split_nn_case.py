@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
 from fedtasks.config import FeatureType, LabelKind
-from fedtasks.data.blocks import LABEL, TAG, WEIGHT, Blocks, write_blocks
+from fedtasks.data.blocks import LABEL, TAG, UNIT, WEIGHT, Blocks, write_blocks
 from fedtasks.data.storage import RunStorage, write_json
 from tests.support.halves import RUN
 
@@ -31,10 +32,28 @@ def write_party(
     test_fraction: float = 0.25,
     kind: LabelKind = LabelKind.BINARY,
     weights: np.ndarray | None = None,
+    units: np.ndarray | None = None,
+    key: int | None = None,
+    split_seed: int = 0,
+    people: np.ndarray | None = None,
 ) -> Blocks:
-    """Write one party's blocks: people whose label depends on both parties' features."""
+    """Write one party's blocks: people whose label depends on both parties' features.
+
+    Parameters
+    ----------
+    units
+        Who they are, whatever their tags; by default that follows from their tags.
+    key
+        By which other key their tags are made.
+    split_seed
+        Which of them are held out.
+    people
+        Which of them there are, as a mask; by default all.
+    """
     rng = np.random.default_rng(seed)
     tags = [rng.bytes(16) for _ in range(n)]
+    if key is not None:
+        tags = [hashlib.sha256(f"{key}".encode() + tag).digest()[:16] for tag in tags]
     age, income = rng.normal(40, 10, n), rng.lognormal(7, 1, n)
     home, job = rng.choice(np.array(["own", "rent", None]), n), rng.choice(["x", "y", "z"], n)
     risk = (40 - age) / 10 + (7 - np.log(income)) + (job == "x") + rng.normal(0, 0.5, n)
@@ -46,6 +65,11 @@ def write_party(
         known = [None if missing else value for missing, value in zip(rng.random(n) < 0.1, income, strict=True)]
         columns = {"income": pa.array(known, pa.float64()), "job": pa.array(job.tolist())}
     table = pa.table({TAG: pa.array(tags, pa.binary(16)), **columns})
+    if units is not None:
+        table = table.append_column(UNIT, pa.array(units))
+    if people is not None:
+        table = table.filter(pa.array(people))
     storage = RunStorage(f"file://{root}/{role}", run_id)
     write_json(f"{storage.folder('train')}/initial-seed.json", SEEDS[role])
-    return write_blocks(storage, 1, table, FEATURES[role], label=kind, rows_per_block=100, test_fraction=test_fraction)
+    split = {"seed": split_seed, "test_fraction": test_fraction}
+    return write_blocks(storage, 1, table, FEATURES[role], label=kind, rows_per_block=100, **split)
