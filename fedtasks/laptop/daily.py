@@ -2,7 +2,7 @@
 
 The days are simulated, everything else is real: partitions land, assets are updated, the bank's Airflow starts the run
 and the shop's answers. One day comes late at the shop, one never comes there, and on one a person triggers a run that
-the schedule has started already.
+the schedule has started already. Before the third day the shop, which signs, changes its key.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ import pandas as pd
 import pyarrow as pa
 from rich.console import Console
 
+from fedtasks.crypto.scheme import generate_key
+from fedtasks.crypto.schemes import Scheme
 from fedtasks.data import partitions
-from fedtasks.data.blocks import TAG, TRAIN, Blocks
-from fedtasks.data.held_out import is_held_out, units_of
+from fedtasks.data.blocks import TRAIN, UNIT, Blocks
+from fedtasks.data.held_out import Units, is_held_out, units_of
 from fedtasks.data.storage import RunStorage
-from fedtasks.data.tag_files import TagFiles, find_key
 from fedtasks.dataclass_io import build
 from fedtasks.errors import ProcessFailed
 from fedtasks.laptop import demo, people
@@ -83,7 +84,8 @@ def main(folder: Path, *, keep: bool = False) -> None:
     Raises
     ------
     SystemExit
-        1 when a run was doubled, a row lost or an id sent twice, or when a run failed.
+        1 when a run was doubled or failed, a row was lost, an id was sent to one key twice, or a test row had been
+        learnt from.
     """
     console = Console(stderr=False, highlight=False)
     began = time.monotonic()
@@ -104,7 +106,7 @@ def main(folder: Path, *, keep: bool = False) -> None:
         print(json.dumps(result), flush=True)
         if keep:
             demo.hold(parties, Console(stderr=True, highlight=False))
-        if result["runs_doubled"] or result["rows_lost"] or result["ids_sent_twice"]:
+        if any(result[what] for what in ("runs_doubled", "rows_lost", "ids_sent_twice", "test_rows_learnt_before")):
             raise SystemExit(1)
 
 
@@ -151,7 +153,10 @@ def live(console: Console, bank: Side, shop: Side) -> None:
     require(not runs_of(bank.party, LATE), f"a run of {LATE} began without the shop's data")
     shop.land(LATE)
     await_run(console, LATE, bank, shop)
-    console.print(f"[bold]5[/] {MANUAL}: a person triggers a run that the schedule starts too")
+    rotate_key(shop.party)
+    console.print(
+        f"[bold]5[/] {MANUAL}: the shop has a new key, and a person triggers a run that the schedule starts too"
+    )
     bank.land(MANUAL)
     shop.land(MANUAL)
     demo.wait_for(lambda: bool(runs_of(bank.party, MANUAL)), 120, f"the run of {MANUAL}")
@@ -163,6 +168,15 @@ def live(console: Console, bank: Side, shop: Side) -> None:
     console.print(f"[bold]7[/] {LAST}: the run of this day takes the bank's two days")
     both_land(console, LAST, bank, shop)
     require(not runs_of(bank.party, MISSED), f"a run of {MISSED} began without the shop's data")
+
+
+def rotate_key(party: LocalParty) -> None:
+    """Put a party's signing key away and make another, as when a contract ends."""
+    key = party.party().psi_key
+    require(key is not None, f"{party.name} has no key to sign with")
+    assert key is not None  # noqa: S101 - so that types agree
+    key.rename(key.with_name(f"{key.name}.old"))
+    generate_key(Scheme.BLIND_RSA, key)
 
 
 def both_land(console: Console, day: str, bank: Side, shop: Side) -> None:
@@ -223,6 +237,8 @@ def account(bank: Side, shop: Side, ticket: str) -> dict[str, Any]:
         runs = [run for day in DAYS for run in store.runs.of_partition(PIPELINE, day)]
         versions = {row.version: row for row in store.models.list(PIPELINE)}
         champion = store.models.champion(PIPELINE)
+        metrics = [row for run in runs for row in store.metrics.list(run.run_id, "evaluate")]
+    learnt_before = sum(int(row.value) for row in metrics if row.name == "rows_learnt_before")
     with shop.party.store() as store:
         blinded = store.uses.total(ticket)["ids_blinded"]
     if champion is None:
@@ -231,8 +247,11 @@ def account(bank: Side, shop: Side, ticket: str) -> dict[str, Any]:
         "days": len(DAYS),
         "runs_started": len(runs),
         "runs_doubled": len(runs) - len({run.partition for run in runs}),
+        "key_rotations": 1,
         "rows_lost": sum(rows_lost(side, other, versions, champion) for side, other in ((bank, shop), (shop, bank))),
-        "ids_sent_twice": blinded - len(pd.concat(bank.days.values())[people.ID].unique()),
+        # The second key has no tag yet of those that the first one has signed.
+        "ids_sent_twice": blinded - len(bank.newest(LATE)) - len(bank.newest(LAST)),
+        "test_rows_learnt_before": learnt_before,
         "champion_auc": round((champion.metrics or {})["auc"], 4),
     }
 
@@ -242,30 +261,18 @@ def rows_lost(side: Side, other: Side, versions: Mapping[int, ModelRow], champio
     party, last = side.party.party(), champion.partition
     newest = side.newest(last)
     shared = newest.loc[newest.index.intersection(other.newest(last).index)]
-    known = tags_of(side)
-    tags = [known[str(person)] for person in shared.index]
+    units = units_of(pa.array(shared.index.astype(str), pa.string())).to_numpy()
     features = list(party.dataset(side.dataset).features)
     learnt: set[tuple[Any, ...]] = set()
     version: ModelRow | None = champion
     while version is not None:
         rows = Blocks.open(RunStorage(party.storage, version.run_id)).table(TRAIN)
-        learnt |= set(tagged(rows.column(TAG).to_pylist(), rows.select(features).to_pandas()))
+        learnt |= set(named(rows.column(UNIT).to_numpy(), rows.select(features).to_pandas()))
         version = versions[version.parent] if version.parent is not None else None
     settings = align_settings(side.party, champion.run_id)
-    units = units_of(pa.array(shared.index.astype(str), pa.string())).to_numpy()
     held_out = is_held_out(units, seed=settings.seed, test_fraction=settings.test_fraction)
-    expected = zip(held_out, tagged(tags, shared[features]), strict=True)
+    expected = zip(held_out, named(units, shared[features]), strict=True)
     return sum(not held and row not in learnt for held, row in expected)
-
-
-def tags_of(side: Side) -> dict[str, bytes]:
-    """Return the tag of each of a side's ids."""
-    storage = side.party.party().storage
-    table = TagFiles(storage, side.dataset, find_key(storage, side.dataset))
-    found: dict[str, bytes] = {}
-    for batch in table.read(table.generation()):
-        found |= zip(batch.column("id").to_pylist(), batch.column("tag").to_pylist(), strict=True)
-    return found
 
 
 def align_settings(party: LocalParty, run_id: str) -> AlignSettings:
@@ -277,7 +284,7 @@ def align_settings(party: LocalParty, run_id: str) -> AlignSettings:
     return build(AlignSettings, json.loads(run.config_json)["steps"]["align"])
 
 
-def tagged(tags: list[bytes], rows: pd.DataFrame) -> list[tuple[Any, ...]]:
-    """Return rows as tuples that can be compared, each behind its tag."""
+def named(units: Units, rows: pd.DataFrame) -> list[tuple[Any, ...]]:
+    """Return rows as tuples that can be compared, each behind whose it is."""
     plain = rows.astype(object).where(rows.notna(), None)
-    return [(tag, *row) for tag, row in zip(tags, plain.itertuples(index=False, name=None), strict=True)]
+    return [(unit, *row) for unit, row in zip(units.tolist(), plain.itertuples(index=False, name=None), strict=True)]
