@@ -14,6 +14,7 @@ from fedtasks.models.contract import algorithm, algorithms
 from fedtasks.models.settings import FRESH, version_number
 from fedtasks.names import FOLLOWER, LEADER
 from fedtasks.pipeline.step import Step
+from fedtasks.psi.settings import AlignSettings
 
 if TYPE_CHECKING:
     from fedtasks.wire.v1 import worker_pb2
@@ -89,6 +90,9 @@ def check_shared(party: Party, peer: str, steps: Sequence[Step], shared: Mapping
     check_steps(steps, shared["steps"])
     dataset = party.dataset(datasets[party.name])
     _check_label(dataset, LEADER if leader == party.name else FOLLOWER, steps, shared["steps"])
+    for step in steps:
+        if step.kind == "align" and leader == party.name:
+            build(AlignSettings, dict(shared["steps"][step.name]), path=step.name).check_dataset(dataset)
 
 
 def check_steps(steps: Sequence[Step], settings: Mapping[str, Mapping[str, Any]]) -> None:

@@ -123,7 +123,7 @@ def run(context: TaskContext) -> Outcome:
     people.verify()
     partitions = people.facts.get("partitions", [])
     if context.is_leader:
-        held_out.check(dataset, settings)
+        settings.check_dataset(dataset)
     parts = list_parts(dataset, partitions)
     since = _since(context, settings, partitions)
     remove(context.folder)

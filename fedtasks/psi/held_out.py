@@ -10,12 +10,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from fedtasks.config import Dataset, LabelKind
 from fedtasks.data.blocks import LABEL, UNIT
 from fedtasks.data.held_out import Unit, bound, count_draws, draws, is_held_out, own_secret
 from fedtasks.data.tables import HELD_OUT, Part
 from fedtasks.engines.engine import Batches, Engine, Frame
-from fedtasks.errors import ConfigError
 from fedtasks.link.link import Link
 from fedtasks.psi import messages
 from fedtasks.psi.settings import AlignSettings, HeldOutBy
@@ -26,26 +24,6 @@ Choice: TypeAlias = Callable[[int, pa.Table], Mask]
 """Says which rows of a block are held out, of its number and its rows in order."""
 
 _COUNTS = pa.schema([(LABEL, pa.int64()), ("counts", pa.binary())])
-
-
-def check(dataset: Dataset, settings: AlignSettings) -> None:
-    """Refuse what the leader's dataset cannot decide.
-
-    Raises
-    ------
-    ConfigError
-        It has no such label, partitions or column.
-    """
-    match settings.held_out_by:
-        case HeldOutBy.LABEL if dataset.label is None or dataset.label_kind is LabelKind.NUMBER:
-            problem = f"the leader's dataset `{dataset.name}` has no label of classes, of which each gets its share"
-        case HeldOutBy.PARTITION if not dataset.is_partitioned:
-            problem = f"the leader's dataset `{dataset.name}` has no partitions; only its newest ones can be held out"
-        case HeldOutBy.COLUMN if dataset.held_out is None:
-            problem = f"the leader's dataset `{dataset.name}` names no column in `held_out`"
-        case _:
-            return
-    raise ConfigError(f"{problem}; choose another way, such as `{HeldOutBy.PERSON.value}`", field="held_out_by")
 
 
 def unit_of(settings: AlignSettings) -> Unit:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+from fedtasks.config import Dataset, LabelKind
 from fedtasks.crypto.schemes import Scheme
 from fedtasks.dataclass_io import check_limits, within
 from fedtasks.errors import ConfigError
@@ -118,3 +119,22 @@ class AlignSettings:
         if not 0 <= self.test_fraction < 1:
             raise ConfigError(f"{self.test_fraction} is not between 0 and 1 (1 excluded)", field="test_fraction")
         check_limits(self)
+
+    def check_dataset(self, dataset: Dataset) -> None:
+        """Refuse what the leader's dataset cannot decide.
+
+        Raises
+        ------
+        ConfigError
+            It has no such label, partitions or column as say what is held out.
+        """
+        match self.held_out_by:
+            case HeldOutBy.LABEL if dataset.label is None or dataset.label_kind is LabelKind.NUMBER:
+                problem = f"the leader's dataset `{dataset.name}` has no label of classes, of which each gets its share"
+            case HeldOutBy.PARTITION if not dataset.is_partitioned:
+                problem = f"the leader's dataset `{dataset.name}` has no partitions, so none of them is the newest"
+            case HeldOutBy.COLUMN if dataset.held_out is None:
+                problem = f"the leader's dataset `{dataset.name}` names no column in `held_out`"
+            case _:
+                return
+        raise ConfigError(f"{problem}; choose another way, such as `{HeldOutBy.PERSON.value}`", field="held_out_by")

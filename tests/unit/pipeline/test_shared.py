@@ -167,6 +167,18 @@ def test_label_that_the_algorithm_does_not_predict_is_refused_before_anything_ru
         check_shared(party, "shop", network, shared_of(network))
 
 
+@pytest.mark.parametrize("by", ["label", "partition", "column"])
+def test_leader_that_cannot_decide_what_is_held_out_is_refused_before_anything_runs(party: Party, by: str) -> None:
+    loans = replace(party.dataset("loans"), label_kind=LabelKind.NUMBER, label_positive=None)
+    steps = [intersect(), align(held_out_by=by)]
+    others = [each for each in party.datasets if each.name != "loans"]
+    with pytest.raises(ConfigError, match="the leader's dataset `loans`") as caught:
+        initiate(replace(party, datasets=(loans, *others)), steps, FORM, "p")
+    assert caught.value.fields["field"] == "held_out_by"
+    if by == "label":
+        initiate(party, steps, FORM, "p")
+
+
 def test_classes_for_which_a_round_has_too_few_trees_are_refused_before_anything_runs(party: Party) -> None:
     (loans,) = [dataset for dataset in party.datasets if dataset.name == "loans"]
     grades = replace(loans, label_kind=LabelKind.CLASSES, label_positive=None, label_classes=("a", "b", "c"))
