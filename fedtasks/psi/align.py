@@ -138,8 +138,7 @@ def run(context: TaskContext) -> Outcome:
                 if settings.rows is Rows.NEW and since.version:
                     rows = kept.enter_context(engine.keep(rows))
                     rows = _mark_new(engine, rows, link, count, people.rows, scratch)
-                is_told = settings.held_out_by is not HeldOutBy.PERSON
-                if is_told and not context.is_leader:
+                if held_out.is_told(context, settings):
                     choice = held_out.listen(link, count, people.rows)
                 else:
                     if settings.held_out_by is HeldOutBy.LABEL:
@@ -147,7 +146,7 @@ def run(context: TaskContext) -> Outcome:
                     choice = held_out.choose(context, settings, engine, rows)
                 counts = _write(engine, rows, count, context.folder, dataset, settings, choice)
                 _check(context, settings, people, counts, since)
-                if is_told and context.is_leader:
+                if held_out.tells(context, settings):
                     held_out.tell(link, counts.masks, count)
                 rows_found, order = blocks.order_digest(context.folder)
                 _compare(link, rows_found, order)

@@ -26,6 +26,16 @@ Choice: TypeAlias = Callable[[int, pa.Table], Mask]
 _COUNTS = pa.schema([(LABEL, pa.int64()), ("counts", pa.binary())])
 
 
+def tells(context: TaskContext, settings: AlignSettings) -> bool:
+    """Whether this half tells the other which rows are held out."""
+    return settings.held_out_by is not HeldOutBy.PERSON and context.is_leader
+
+
+def is_told(context: TaskContext, settings: AlignSettings) -> bool:
+    """Whether this half is told."""
+    return settings.held_out_by is not HeldOutBy.PERSON and not context.is_leader
+
+
 def unit_of(settings: AlignSettings) -> Unit:
     """Return what is held out or learnt from."""
     return Unit.ROW if settings.held_out_by is HeldOutBy.PARTITION else Unit.PERSON
