@@ -98,11 +98,14 @@ class Case:
         return self.halves.run("psi", self.run_id, self.parties, settings, attempt=attempt, cut_after=cut_after)
 
     def align(self) -> dict[str, list[str]]:
-        """Align what the last intersection found; return each side's ids in the order of its blocks."""
-        ended = self.halves.run("align", self.run_id, self.parties, {"rows_per_block": 60})
+        """Align what the last intersection found, held out by the leader; return each side's ids in row order."""
+        settings = {"rows_per_block": 60, "held_out_by": "label"}
+        ended = self.halves.run("align", self.run_id, self.parties, settings)
         assert ended[LEADER].outcome == ended[FOLLOWER].outcome is not None, ended
         people = {name: self.people(name) for name in (LEADER, FOLLOWER)}
         blocks = {name: Blocks.open(RunStorage(home, self.run_id)) for name, home in self.homes.items()}
+        splits = [opened.table()["split"].to_pylist() for opened in blocks.values()]
+        assert splits[0] == splits[1]
         return {
             name: [people[name][tag] for tag in opened.table()["tag"].to_pylist()] for name, opened in blocks.items()
         }
