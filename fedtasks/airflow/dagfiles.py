@@ -157,8 +157,9 @@ def _declared(dag: Any) -> Declared | None:
     from airflow.sdk import PartitionedAtRuntime
     from airflow.sdk.exceptions import ParamValidationError
 
-    from fedtasks.airflow.operators import OPEN_RUN, OpenRunOperator
-    from fedtasks.airflow.pipeline import party_here
+    from fedtasks.airflow.hook import party_here
+    from fedtasks.airflow.opening import OpenRunOperator
+    from fedtasks.names import OPEN_RUN
     from fedtasks.pipeline.shared import initiate
 
     opening = dag.task_dict.get(OPEN_RUN)
@@ -166,7 +167,7 @@ def _declared(dag: Any) -> Declared | None:
         return None
     starts_itself = not isinstance(dag.timetable, PartitionedAtRuntime)
     declared = Declared(dag.dag_id, opening.steps, starts_itself, starts_itself)
-    party = party_here()
+    party = party_here(opening.fedtasks_conn_id)
     if party is None:
         return replace(declared, open_fields="there is no party.yaml, so peers and datasets are unknown")
     try:

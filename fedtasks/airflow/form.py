@@ -1,34 +1,40 @@
 """The trigger form of a pipeline, made from the settings that its steps declare.
 
-At most five fields are open: whom to run with, under which ticket, on which data, from which model, and why. The rest
-is in sections that are closed until somebody opens them. Airflow shows every field with what its dataclass says of it,
-checks types and limits, and hands back plain values. Only what differs from an algorithm's defaults enters the shared
-configuration, so that neighbouring versions still agree.
+At most five fields are open: whom to run with, under which ticket, on which data, from which model, and why; and which
+dataset, where there is a choice. The rest is in sections that are closed until somebody opens them. Airflow shows every
+field with what its dataclass says of it, checks types and limits, and hands back plain values. Only what differs from
+an algorithm's defaults enters the shared configuration, so that neighbouring versions still agree.
 """
 
 from __future__ import annotations
 
+import difflib
 import enum
 import inspect
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import Field
 from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import Param
+from airflow.sdk.definitions.param import ParamsDict
+from airflow.sdk.exceptions import ParamValidationError
 
+from fedtasks.airflow.sides import Sides
 from fedtasks.config import Party
 from fedtasks.dataclass_io import choices_of, clause_of, limits_of
 from fedtasks.errors import (
     ConfigDiffers,
+    ConfigError,
     DataNotLanded,
     FedtasksError,
     ModelTaken,
     TicketMissing,
 )
 from fedtasks.pipeline.step import Step
+from fedtasks.text import plain_text
 from fedtasks.tickets.clauses import clauses
 
 WAIT = "wait_minutes"
@@ -49,9 +55,14 @@ REFUSALS: Mapping[str, type[FedtasksError]] = {
 """With what a run is refused whose value in this field or setting will not do; Airflow itself cannot look at it. What a
 ticket bounds is refused as its clause says."""
 
+AUTHORS = "Parameters of this DAG"
+"""The section of what the author of a DAG has declared beside the federated run."""
+
 BOUNDED = "Bounded by the ticket: as it says, or stricter"
 """The section of the settings that a ticket's clauses bound."""
 
+_DATA = "Data"
+_MAX_NAME = 80
 _MINUTE = timedelta(minutes=1)
 _WEEK = timedelta(weeks=1)
 _EXACT = 2**53
@@ -60,16 +71,14 @@ _TEXT: dict[str, Any] = {"type": ["null", "string"]}
 _JSON_TYPES = {int: "integer", float: "number", bool: "boolean", str: "string"}
 
 
-def form_of(
-    steps: Sequence[Step], peer: str | None, leader: str, wait: timedelta, party: Party | None
-) -> dict[str, Param]:
+def form_of(steps: Sequence[Step], sides: Sides, wait: timedelta, party: Party | None) -> dict[str, Param]:
     """Make the trigger form; the responder's DAG run takes the initiator's values instead.
 
     Parameters
     ----------
     steps
         What the run does; each adds a section of its own, and to the section of what a ticket may bound.
-    peer, leader, wait
+    sides, wait
         What the form proposes.
     party
         Whose peers and datasets there are to choose from; None if party.yaml cannot be read.
@@ -78,9 +87,11 @@ def form_of(
     fields = [(step, declared) for step in steps for declared in step.declared]
     bounded = [(step, declared) for step, declared in fields if clause_of(declared)]
     started = [(step, declared) for step, declared in fields if declared.name == START_FROM]
+    own_dataset = _own_dataset(sides, party)
+    is_open = "section" not in own_dataset.schema
     form = {
         "peer": _choice(
-            peer, peers, "Peer", _described("The party to run with; its DAG is the same.", REFUSALS["peer"])
+            sides.peer, peers, "Peer", _described("The party to run with; its DAG is the same.", REFUSALS["peer"])
         ),
         "ticket": Param(
             "auto",
@@ -90,13 +101,15 @@ def form_of(
         ),
         "partition": Param(
             None,
-            _described("Data up to here: a day or another key. By default today (UTC).", REFUSALS["partition"]),
+            _described("Data up to here: a day or another key. By default today.", REFUSALS["partition"]),
             title="Data up to",
             **_TEXT,
         ),
+        **({"own_dataset": own_dataset} if is_open else {}),
         **dict(_field(step, declared) for step, declared in started[:1]),
         "reason": Param(None, "Why; the peer reads it.", title="Reason", maxLength=200, **_TEXT),
-        **_data(leader, party),
+        **({} if is_open else {"own_dataset": own_dataset}),
+        **_data(sides),
     }
     for step in steps:
         form |= _section(step, [*bounded, *started[:1]])
@@ -104,20 +117,87 @@ def form_of(
     return form | _run(wait)
 
 
-def _data(leader: str, party: Party | None) -> dict[str, Param]:
-    section: dict[str, Any] = {"section": "Data"}
+def beside(fields: Mapping[str, Param], own: ParamsDict, others: Collection[str]) -> ParamsDict:
+    """Return the form with the parameters that a DAG's author has declared in a section of their own.
+
+    Parameters
+    ----------
+    fields
+        The form.
+    own
+        The author's parameters; they keep a section that they name.
+    others
+        Names besides the form's that ``conf`` of a run may have.
+
+    Raises
+    ------
+    ConfigError
+        A parameter has the name of a field; or no valid default, without which neither a schedule nor the peer could
+        begin a run: they fill in no form.
+    """
+    theirs: dict[str, Param] = {}
+    for name, param in own.items():
+        if name in fields or name in others:
+            text = f"`{name}` is a field of the federated run's trigger form; name the DAG's parameter otherwise"
+            raise ConfigError(text, field="params")
+        try:
+            param.resolve()
+        except ParamValidationError:
+            text = f"give `{name}` a valid default: a run that the peer or a schedule begins fills in no form"
+            raise ConfigError(text, field="params") from None
+        theirs[name] = Param(param.value, param.description, schema={"section": AUTHORS, **param.schema})
+    return ParamsDict({**fields, **theirs})
+
+
+def check_names(conf: Collection[str], fields: Collection[str], others: Collection[str]) -> None:
+    """Refuse what somebody has passed to a run that is no field, so that a slip of the pen starts nothing.
+
+    Parameters
+    ----------
+    conf
+        The names passed.
+    fields
+        Those of the form.
+    others
+        Names that may be passed besides, such as that of a step.
+
+    Raises
+    ------
+    ConfigError
+        With the nearest name that there is.
+    """
+    known = {*fields, *others}
+    for name in conf:
+        if name in known:
+            continue
+        endings = [each for each in fields if each.rpartition(".")[2] == name]
+        near = endings or difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.5)
+        shown = plain_text(name, _MAX_NAME)
+        hint = f"; nearest: {', '.join(near)}" if near else f"; there are: {', '.join(sorted(fields))}"
+        raise ConfigError(f"`{shown}` is no field of this pipeline's trigger form{hint}", field="conf")
+
+
+def _own_dataset(sides: Sides, party: Party | None) -> Param:
+    """Make the field of this party's dataset, open where one has to be chosen."""
     datasets = [dataset.name for dataset in party.datasets] if party else []
+    is_chosen = sides.dataset is not None or len(datasets) < 2
+    section = {"section": _DATA} if is_chosen else {}
+    described = "As party.yaml declares it." if is_chosen else "As party.yaml declares it; more than one would do."
+    return _choice(sides.dataset, datasets, "Own dataset", described, **section)
+
+
+def _data(sides: Sides) -> dict[str, Param]:
+    section: dict[str, Any] = {"section": _DATA}
     return {
-        "own_dataset": _choice(None, datasets, "Own dataset", "As party.yaml declares it.", **section),
         "peer_dataset": Param(
-            None,
+            sides.peer_dataset,
             "As the peer's ticket names it; may be left out if there is only one.",
             title="The peer's dataset",
             **section,
             **_TEXT,
         ),
         "leader": Param(
-            leader,
+            sides.leader,
             "Who holds the label.",
             title="Leader",
             enum=["own", "peer"],

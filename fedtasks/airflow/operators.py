@@ -1,4 +1,4 @@
-"""Operators: open a federated run, run one half of one of its tasks, close the run."""
+"""Operators: run one half of a task of a federated run, and close the run; `opening` opens it."""
 
 from __future__ import annotations
 
@@ -6,35 +6,31 @@ import asyncio
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Never
 
 from airflow.sdk import BaseOperator, TriggerRule
-from airflow.sdk.bases.xcom import BaseXCom
 from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import (
     AirflowException,
     AirflowFailException,
     AirflowRuntimeError,
     AirflowSkipException,
-    DownstreamTasksSkipped,
 )
 
 from fedtasks.airflow.form import WAIT
 from fedtasks.airflow.hook import FedtasksHook
-from fedtasks.airflow.schedules import partition_of
 from fedtasks.airflow.triggers import MeetingTrigger
 from fedtasks.config import Party
 from fedtasks.dataclass_io import to_plain
 from fedtasks.digests import digest
 from fedtasks.errors import DeadlinePassed, FedtasksError, RunUnknown
-from fedtasks.names import APPROVE, half_name
-from fedtasks.pipeline.shared import check_models, check_shared, initiate
-from fedtasks.pipeline.step import Step, shards_of
+from fedtasks.names import APPROVE, CLOSE_RUN, OPEN_RUN, half_name
+from fedtasks.pipeline.step import Step
 from fedtasks.reports.runs import BIN, IMPORTANCE
 from fedtasks.runtime.task_config import TaskConfig
 
@@ -43,9 +39,6 @@ if TYPE_CHECKING:
 
     from fedtasks.link.client import GatewayClient
     from fedtasks.wire.v1 import run_pb2
-
-OPEN_RUN = "open_run"
-CLOSE_RUN = "close_run"
 
 _PROGRESS_EVERY_S = 2.0
 _DEFER_SLACK_S = 60.0
@@ -67,155 +60,6 @@ def airflow_errors(ti: Any) -> Iterator[None]:
     except FedtasksError as error:
         kind = AirflowFailException if is_final(error, ti) else AirflowException
         raise kind(str(error)) from error
-
-
-class OpenRunOperator(BaseOperator):
-    """Opens the run: asks the peer for it, or takes up the one that this DAG run was started for.
-
-    Parameters
-    ----------
-    steps
-        What the run does; the peer's DAG must declare the same.
-    fedtasks_conn_id
-        Connection of type ``fedtasks``.
-
-    Notes
-    -----
-    Reveals: pipeline, partition, the shared configuration and the digests of the steps, to the peer's gateway.
-    """
-
-    def __init__(
-        self, *, steps: Sequence[Step], fedtasks_conn_id: str = FedtasksHook.default_conn_name, **kwargs: Any
-    ) -> None:
-        super().__init__(**kwargs)
-        self.steps = tuple(steps)
-        self.fedtasks_conn_id = fedtasks_conn_id
-
-    def execute(self, context: Context) -> dict[str, Any]:
-        """Return run id, initiator, responder, leader, partition and datasets.
-
-        Raises
-        ------
-        AirflowSkipException
-            The partition is done, or another DAG run is at it: what follows is skipped, and that is no failure.
-        AirflowFailException
-            The run was refused; the text names the reason and who must act.
-        DownstreamTasksSkipped
-            The run is open and asks no person: the task that would await the answer is skipped, and no other.
-        """
-        from fedtasks.airflow.starting import warming
-        from fedtasks.wire.v1 import worker_pb2
-
-        ti, dag_run = context["ti"], context["dag_run"]
-        started_for = ((dag_run.conf or {}).get("fedtasks") or {}).get("run_id", "")
-        with airflow_errors(ti), ExitStack() as stack:
-            hook = FedtasksHook(self.fedtasks_conn_id)
-            if any(step.kind for step in self.steps):
-                stack.enter_context(warming(hook.party_file))
-            this = {"dag_id": dag_run.dag_id, "dag_run_id": dag_run.run_id, "pipeline": dag_run.dag_id}
-            if started_for:
-                if started_for != dag_run.run_id:
-                    raise RunUnknown(f"this DAG run is not the one that was started for `{started_for}`")
-                asked = {"partition": "", "config_json": "", "peer": ""}
-            else:
-                try:
-                    asked = initiate(hook.party, self.steps, context["params"], partition_of(context))
-                except FedtasksError as error:
-                    self._tell(hook, error, **this, **_asked_for(context))
-                    raise
-            with hook.client() as client:
-                response = client.open_run(**this, steps=[_step_message(step) for step in self.steps], **asked)
-                run = response.run
-                if response.opening == worker_pb2.OPENING_ALREADY_DONE:
-                    raise AirflowSkipException(f"Run {run.run_id} has done this partition; `force` repeats it")
-                if response.opening == worker_pb2.OPENING_ALREADY_RUNNING:
-                    raise AirflowSkipException(f"Run {run.run_id} is at this partition in DAG run {run.dag_run_id}")
-                opened = self._take_up(client, hook.party, run)
-                if not run.HasField("approval") and APPROVE in self.downstream_task_ids:
-                    # A task that has nothing to do would cost as much time as any other.
-                    ti.xcom_push(key=BaseXCom.XCOM_RETURN_KEY, value=opened)
-                    raise DownstreamTasksSkipped(tasks=[APPROVE])  # type: ignore[no-untyped-call]
-                return opened
-
-    def _tell(self, hook: FedtasksHook, error: FedtasksError, **asked: str) -> None:
-        """Let this party's gateway keep and show why nothing is asked for."""
-        from fedtasks.wire.v1 import failure_pb2
-
-        failure = failure_pb2.Failure(code=error.code, text=error.detail or error.public)
-        try:
-            with hook.client() as client:
-                client.open_run(**asked, failure=failure)
-        except FedtasksError as answered:
-            if answered.code != error.code:
-                self.log.warning("The refusal could not be shown on the page: %s", answered)
-
-    def _take_up(self, client: GatewayClient, party: Party, run: run_pb2.Run) -> dict[str, Any]:
-        from fedtasks.airflow.meetings import end_of
-
-        ended = end_of(run)
-        if ended is not None:
-            raise ended
-        shared = json.loads(run.config_json)
-        try:
-            check_shared(party, run.responder if run.initiator == party.name else run.initiator, self.steps, shared)
-            check_models(client.get_model, run.run_id, self.steps, shared)
-        except FedtasksError as error:
-            client.finish(run.run_id, OPEN_RUN, 0, failure=error, final=True)
-            raise
-        self.log.info("Run %s of %s with %s: %s leads", run.run_id, run.initiator, run.responder, shared["leader"])
-        return {
-            "run_id": run.run_id,
-            "initiator": run.initiator,
-            "responder": run.responder,
-            "leader": shared["leader"],
-            "partition": run.partition,
-            "datasets": shared["datasets"],
-        }
-
-
-def _asked_for(context: Context) -> dict[str, str]:
-    return {"partition": partition_of(context), "peer": str(context["params"].get("peer") or "")}
-
-
-def _step_message(step: Step) -> run_pb2.Step:
-    from fedtasks.wire.v1 import run_pb2
-
-    return run_pb2.Step(name=step.name, digest=step.digest, kind=step.kind)
-
-
-class ShardsOperator(BaseOperator):
-    """Lists the shards of a step in this run, for the tasks that are mapped over them.
-
-    Parameters
-    ----------
-    step
-        Which step; the run's own settings of it count.
-    open_run_task_id
-        Task that opened the run.
-    fedtasks_conn_id
-        Connection of type ``fedtasks``.
-    """
-
-    def __init__(
-        self,
-        *,
-        step: Step,
-        open_run_task_id: str = OPEN_RUN,
-        fedtasks_conn_id: str = FedtasksHook.default_conn_name,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self.step = step
-        self.open_run_task_id = open_run_task_id
-        self.fedtasks_conn_id = fedtasks_conn_id
-
-    def execute(self, context: Context) -> list[int]:
-        """Return their numbers, from 0 on."""
-        ti = context["ti"]
-        skip_with_others(self, ti)
-        with airflow_errors(ti), FedtasksHook(self.fedtasks_conn_id).client() as client:
-            run = client.get_run(run_id=run_id_of(ti, self.open_run_task_id)).run
-            return list(range(shards_of(json.loads(run.config_json)["steps"][self.step.name])))
 
 
 def run_id_of(ti: Any, open_run_task_id: str) -> str:

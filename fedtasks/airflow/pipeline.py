@@ -6,29 +6,27 @@ starts the responder's DAG run.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self
 
-from airflow.sdk import DAG, CronPartitionTimetable, PartitionedAtRuntime, TaskGroup, TriggerRule, chain
+from airflow.sdk import DAG, PartitionedAtRuntime, TaskGroup, TriggerRule, chain
+from airflow.sdk.definitions._internal.contextmanager import DagContext
 from airflow.sdk.definitions.timetables.simple import NullTimetable
 
 from fedtasks.airflow import form
 from fedtasks.airflow.approval import APPROVAL_WAIT, ApproveOperator
+from fedtasks.airflow.hook import FedtasksHook, party_here
 from fedtasks.airflow.landing import AwaitDataOperator
-from fedtasks.airflow.operators import (
-    CLOSE_RUN,
-    OPEN_RUN,
-    CloseRunOperator,
-    FederatedTaskOperator,
-    OpenRunOperator,
-    ShardsOperator,
-)
-from fedtasks.airflow.schedules import Schedule
-from fedtasks.config import Party, check_name, load_party
+from fedtasks.airflow.opening import OpenRunOperator, ShardsOperator
+from fedtasks.airflow.operators import CloseRunOperator, FederatedTaskOperator
+from fedtasks.airflow.schedules import Periodic, Schedule, WhenLanded
+from fedtasks.airflow.sides import Sides
+from fedtasks.config import Party, check_name
 from fedtasks.errors import ConfigError
-from fedtasks.names import APPROVE, DATA
+from fedtasks.names import APPROVE, CLOSE_RUN, DATA, OPEN_RUN
 from fedtasks.pipeline.catalogue import (
     align,
     evaluate,
@@ -61,6 +59,7 @@ __all__ = [
 
 _RESERVED = frozenset({"fedtasks", *form.RUN, OPEN_RUN, APPROVE, DATA, CLOSE_RUN})
 _NOT_CRON = ("@once", "@continuous")
+_CONNECTION = FedtasksHook.default_conn_name
 DEFAULT_ARGS = {"retries": 2, "retry_delay": timedelta(seconds=5)}
 """What federated tasks have unless their DAG says otherwise: a half that is tried again needs the other's next try."""
 
@@ -74,17 +73,30 @@ class federated:  # noqa: N801 - reads as a verb where it is used
         Whom the trigger form proposes; by default the only peer of party.yaml.
     leader
         Who holds the label, as the initiator sees it: ``own`` or ``peer``.
+    dataset, peer_dataset
+        On which dataset of this party, and of the peer; in the peer's copy of the file, which names it as `peer`, they
+        swap. By default this party's is the only one that would do, and the peer's the only one that the tickets name;
+        where there is a choice, the trigger form asks.
+    reason
+        Why, where the form gives no reason; a template, such as ``{{ dag_run.run_type }}``. The peer reads it.
     wait
         How long a half waits for the other.
     approval_wait
         How long a person has to approve the run, where its ticket asks for one.
     data_wait
         How long the run waits until both sides have landed its partition; by default it does not.
+    timezone
+        By whose clock days begin, where a run is named by a day.
+    group
+        Name of the task group around the run; None puts its tasks into the DAG as they are.
+    fedtasks_conn_id
+        Connection of type ``fedtasks``, which names this party.
 
     Raises
     ------
     ConfigError
-        Two steps have one name, or one that the trigger form needs.
+        Two steps have one name, or one that the trigger form needs; a parameter of the DAG has such a name or no
+        default; there is no such dataset here; or the DAG has a federated run already.
 
     Notes
     -----
@@ -99,30 +111,43 @@ class federated:  # noqa: N801 - reads as a verb where it is used
         *,
         peer: str | None = None,
         leader: str = "own",
+        dataset: str | None = None,
+        peer_dataset: str | None = None,
+        reason: str = "",
         wait: timedelta = timedelta(hours=1),
         approval_wait: timedelta = APPROVAL_WAIT,
         data_wait: timedelta | None = None,
+        timezone: str = "UTC",
+        group: str | None = "federated",
+        fedtasks_conn_id: str = _CONNECTION,
     ) -> None:
-        if leader not in ("own", "peer"):
-            raise ConfigError(f"`{leader}` is neither own nor peer", field="leader")
-        self._peer = peer
-        self._leader = leader
+        self._sides = Sides(peer, leader, dataset, peer_dataset)
+        self._reason = reason
         self._wait = wait
         self._approval_wait = approval_wait
         self._data_wait = data_wait
+        self._timezone = timezone
+        self._group = group
+        self._connection = {"fedtasks_conn_id": fedtasks_conn_id}
         self._steps: list[Step] = []
 
     def __enter__(self) -> Self:
-        # The ids stay plain: both sides' tasks are named by their steps, wherever these stand.
-        self._group = TaskGroup("federated", prefix_group_id=False)
-        self._group.default_args = {**DEFAULT_ARGS, **self._group.dag.default_args}
-        self._group.__enter__()
-        self._opened = OpenRunOperator(task_id=OPEN_RUN, steps=())
-        self._approve = ApproveOperator(task_id=APPROVE, wait=self._approval_wait)
-        chain(self._opened, self._approve)
-        self._last: Any = self._approve
-        if self._data_wait is not None:
-            self._append(AwaitDataOperator(task_id=DATA, wait=self._data_wait))
+        _refuse_second_run()
+        with ExitStack() as stack:
+            if self._group is not None:
+                # The ids stay plain: both sides' tasks are named by their steps, wherever these stand.
+                group = TaskGroup(self._group, prefix_group_id=False)
+                group.default_args = {**DEFAULT_ARGS, **group.dag.default_args}
+                stack.enter_context(group)
+            self._opened = OpenRunOperator(
+                task_id=OPEN_RUN, steps=(), reason=self._reason, timezone=self._timezone, **self._connection
+            )
+            self._approve = ApproveOperator(task_id=APPROVE, wait=self._approval_wait, **self._connection)
+            chain(self._opened, self._approve)
+            self._last: Any = self._approve
+            if self._data_wait is not None:
+                self._append(AwaitDataOperator(task_id=DATA, wait=self._data_wait, **self._connection))
+            self._open = stack.pop_all()
         return self
 
     def _append(self, added: Any) -> None:
@@ -142,24 +167,27 @@ class federated:  # noqa: N801 - reads as a verb where it is used
         if step.name in {known.name for known in self._steps}:
             raise ConfigError(f"`{step.name}` stands twice", field="steps")
         self._steps.append(step)
-        added = _tasks(step, self._wait)
+        added = _tasks(step, {"wait": self._wait, **self._connection})
         self._append(added)
         return added
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None:
+        with self._open:
+            if kind is not None:
+                return
             self._opened.steps = tuple(self._steps)
-            self._append(CloseRunOperator(task_id=CLOSE_RUN, wait=self._wait))
+            self._append(CloseRunOperator(task_id=CLOSE_RUN, wait=self._wait, **self._connection))
             dag = self._opened.dag
             if isinstance(dag.timetable, NullTimetable):
                 dag.timetable = PartitionedAtRuntime()
-            fields = form.form_of(self._steps, self._peer, self._leader, self._wait, party_here())
-            for name, field in fields.items():
-                if name not in dag.params:
-                    dag.params[name] = field
-        self._group.__exit__(kind, error, trace)  # type: ignore[no-untyped-call]
+            party, sides = party_here(**self._connection), self._sides
+            if party is not None:
+                sides = sides.seen_by(party, self._steps, by_partition=self._data_wait is not None)
+            fields = form.form_of(self._steps, sides, self._wait, party)
+            dag.params = form.beside(fields, dag.params, ("fedtasks", *(step.name for step in self._steps)))
+            self._opened.fields = tuple(fields)
 
 
 class FederatedDag(DAG):
@@ -171,19 +199,20 @@ class FederatedDag(DAG):
         Name of the pipeline; both sides' DAGs have the same.
     steps
         What the run does.
-    peer, leader, wait, approval_wait
+    peer, leader, dataset, peer_dataset, reason, wait, approval_wait, fedtasks_conn_id
         As for `federated`.
     schedule
         When a run begins by itself, at the one side whose party.yaml names the pipeline in ``schedules``:
-        ``fed.daily("03:00")``, ``fed.when_landed()``, a cron expression of a day or longer, such as ``@daily``, whose
-        run is about the day before, or a timetable. By default only when triggered, by a person or by the gateway.
+        ``fed.daily("03:00", timezone="Europe/Berlin")``, ``fed.when_landed()``, a cron expression such as ``@weekly``,
+        whose run is about the last day before it (or, with several hours of a day, the last hour), or a timetable. By
+        default only when triggered, by a person or by the gateway.
     **kwargs
-        As for every DAG.
+        As for every DAG. ``params`` stand in a section of their own of the trigger form.
 
     Raises
     ------
     ConfigError
-        Two steps have the same name, or one that the trigger form needs.
+        As for `federated`; or the schedule is none.
     """
 
     def __init__(
@@ -193,33 +222,61 @@ class FederatedDag(DAG):
         steps: Sequence[Step],
         peer: str | None = None,
         leader: str = "own",
+        dataset: str | None = None,
+        peer_dataset: str | None = None,
+        reason: str = "",
         wait: timedelta = timedelta(hours=1),
         approval_wait: timedelta = APPROVAL_WAIT,
         schedule: Any = None,
+        fedtasks_conn_id: str = _CONNECTION,
         **kwargs: Any,
     ) -> None:
         check_name(dag_id, "dag_id")
+        schedule = _by_period(schedule)
+        sides = Sides(peer, leader, dataset, peer_dataset)
+        party = party_here(fedtasks_conn_id)
         super().__init__(
             dag_id,
-            schedule=timetable(dag_id, schedule, peer),
+            schedule=_timetable(dag_id, schedule, party, sides, steps),
+            default_args={**DEFAULT_ARGS, **(kwargs.pop("default_args", None) or {})},
             **{"max_active_runs": 4, "catchup": False, "tags": ["federated"], **kwargs},
         )
-        data_wait = schedule.wait if isinstance(schedule, Schedule) else None
-        run = federated(peer=peer, leader=leader, wait=wait, approval_wait=approval_wait, data_wait=data_wait)
+        run = federated(
+            peer=peer,
+            leader=leader,
+            dataset=dataset,
+            peer_dataset=peer_dataset,
+            reason=reason,
+            wait=wait,
+            approval_wait=approval_wait,
+            data_wait=schedule.wait if isinstance(schedule, Schedule) else None,
+            timezone=schedule.timezone if isinstance(schedule, Schedule) else "UTC",
+            group=None,
+            fedtasks_conn_id=fedtasks_conn_id,
+        )
         with self, run:
             for step in steps:
                 run.add(step)
 
 
-def _tasks(step: Step, wait: timedelta) -> FederatedTaskOperator | TaskGroup:
-    """Make the task of a step, or the group of its stages."""
+def _refuse_second_run() -> None:
+    """Raise `ConfigError` if the DAG has a federated run already: each is a DAG run of its own at the peer's."""
+    dag = DagContext.get_current_dag()
+    if dag is not None and OPEN_RUN in dag.task_dict:
+        text = "one DAG holds one federated run; give the other a DAG of its own, scheduled on what the first publishes"
+        raise ConfigError(text, field=dag.dag_id, where="federated")
+
+
+def _tasks(step: Step, common: Mapping[str, Any]) -> FederatedTaskOperator | TaskGroup:
+    """Make the task of a step, or the group of its stages, with what all halves of a run have in common."""
     if not step.stages:
-        return FederatedTaskOperator(task_id=step.name, step=step, wait=wait)
+        return FederatedTaskOperator(task_id=step.name, step=step, **common)
     with TaskGroup(step.name) as group:
-        shards = ShardsOperator(task_id=SHARDS, step=step) if step.is_by_shard else None
+        connection = {"fedtasks_conn_id": common["fedtasks_conn_id"]}
+        shards = ShardsOperator(task_id=SHARDS, step=step, **connection) if step.is_by_shard else None
         tasks: list[Any] = [] if shards is None else [shards]
         for stage in step.stages:
-            arguments: dict[str, Any] = {"task_id": stage.name, "step": step, "stage": stage.name, "wait": wait}
+            arguments: dict[str, Any] = {"task_id": stage.name, "step": step, "stage": stage.name, **common}
             if stage.by_shard and shards is not None:
                 # Without a limit of how many run at once: a half that waits counts as running, and the two sides could
                 # each wait for shards that the other has not begun.
@@ -231,23 +288,42 @@ def _tasks(step: Step, wait: timedelta) -> FederatedTaskOperator | TaskGroup:
     return group
 
 
-def timetable(dag_id: str, schedule: Any = None, peer: str | None = None) -> Any:
-    """Return when this side begins a run with `peer`: by `schedule` where party.yaml says so, else when triggered."""
-    party = party_here()
+def timetable(
+    dag_id: str,
+    schedule: Any = None,
+    peer: str | None = None,
+    *,
+    dataset: str | None = None,
+    peer_dataset: str | None = None,
+    fedtasks_conn_id: str = _CONNECTION,
+) -> Any:
+    """Return when this side begins a run by itself: by `schedule` where party.yaml says so, else never.
+
+    Parameters
+    ----------
+    dag_id
+        The pipeline, as ``schedules`` of party.yaml names it.
+    schedule
+        As for `FederatedDag`.
+    peer, dataset, peer_dataset, fedtasks_conn_id
+        As for `federated`; ``fed.when_landed()`` waits for what they name.
+    """
+    sides = Sides(peer, dataset=dataset, peer_dataset=peer_dataset)
+    return _timetable(dag_id, _by_period(schedule), party_here(fedtasks_conn_id), sides, ())
+
+
+def _by_period(schedule: Any) -> Any:
+    """Return what a cron expression means here; any other schedule as it is."""
+    if isinstance(schedule, str) and schedule not in _NOT_CRON:
+        return Periodic(schedule, wait=None)
+    return schedule
+
+
+def _timetable(dag_id: str, schedule: Any, party: Party | None, sides: Sides, steps: Sequence[Step]) -> Any:
     if schedule is None or party is None or dag_id not in party.schedules:
         # Unlike None, this takes the partition key that a gateway or a person gives, and needs none.
         return PartitionedAtRuntime()
     if isinstance(schedule, Schedule):
-        return schedule.timetable(party, peer)
-    if not isinstance(schedule, str) or schedule in _NOT_CRON:
-        return schedule
-    # What runs after midnight is about the day that has ended.
-    return CronPartitionTimetable(schedule, timezone="UTC", key_format="%Y-%m-%d", run_offset=-1)
-
-
-def party_here() -> Party | None:
-    """Return this party if its file can be read; if not, the DAG still parses and ``open_run`` says what is wrong."""
-    try:
-        return load_party()
-    except ConfigError:
-        return None
+        by_partition = isinstance(schedule, WhenLanded) or schedule.wait is not None
+        return schedule.timetable(party, sides.seen_by(party, steps, by_partition=by_partition))
+    return schedule

@@ -1,58 +1,73 @@
-"""When a pipeline that retrains by itself begins: at one side, which party.yaml names, while the other answers."""
+"""When a pipeline that retrains by itself begins, at one side, which party.yaml names; and which day a run is about."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import UTC, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
+from zoneinfo import ZoneInfo
 
-from airflow.sdk import Asset, CronPartitionTimetable, PartitionedAssetTimetable
+from airflow.sdk import Asset, PartitionedAssetTimetable
 
-from fedtasks.config import Party
 from fedtasks.errors import ConfigError
 from fedtasks.names import asset_uri
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from fedtasks.airflow.sides import Sides
+    from fedtasks.config import Party
+
 DATA_WAIT = timedelta(hours=6)
 """How long a run waits by default for the data of its day."""
 
 
 @dataclass(frozen=True)
-class Daily:
-    """Every day at one time, about the day that has ended; the run waits until both sides have landed it.
+class Periodic:
+    """By the clock, about the day or hour that has just ended; the run waits until both sides have landed it.
 
     Parameters
     ----------
-    at
-        Time of day, ``HH:MM`` in UTC.
+    cron
+        A cron expression, or a name such as ``@weekly``. Once a day or more rarely, partitions are days: each run is
+        about the last day before it. With several hours of a day, they are hours, called as ``2026-11-21T05`` in UTC.
+    timezone
+        By whose clock.
     wait
-        How long the run waits for the day's data.
+        How long the run waits for the data; None does not wait.
+
+    Raises
+    ------
+    ConfigError
+        It is no cron expression, is due more than once an hour, or there is no such time zone.
     """
 
-    at: str = "03:00"
-    wait: timedelta = DATA_WAIT
+    cron: str
+    timezone: str = "UTC"
+    wait: timedelta | None = DATA_WAIT
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"([01][0-9]|2[0-3]):[0-5][0-9]", self.at):
-            raise ConfigError(f"`{self.at}` is not a time of day such as 03:00", field="at")
+        self._timetable()
 
-    def timetable(self, party: Party, peer: str | None) -> Any:
+    def _timetable(self) -> Any:
+        from fedtasks.airflow.timetables import period_timetable
+
+        return period_timetable(self.cron, self.timezone)
+
+    def timetable(self, party: Party, sides: Sides) -> Any:
         """Return the timetable of the side that begins."""
-        hour, minute = (int(part) for part in self.at.split(":"))
-        cron = f"{minute} {hour} * * *"
-        return CronPartitionTimetable(cron, timezone="UTC", key_format="%Y-%m-%d", run_offset=-1)
+        return self._timetable()
 
 
 @dataclass(frozen=True)
 class WhenLanded:
-    """As soon as both sides have landed the same partition, in any of their datasets."""
+    """As soon as both sides have landed the same partition: of the datasets that the pipeline names, else of any."""
 
     wait: ClassVar[None] = None
+    timezone: ClassVar[str] = "UTC"
 
-    def timetable(self, party: Party, peer: str | None) -> Any:
+    def timetable(self, party: Party, sides: Sides) -> Any:
         """Return the timetable of the side that begins.
 
         Raises
@@ -60,18 +75,43 @@ class WhenLanded:
         ConfigError
             The pipeline names no peer, and party.yaml has more than one or none.
         """
-        known = [peer] if peer else [each.name for each in party.peers]
-        if len(known) != 1:
+        if sides.peer is None:
             raise ConfigError("name the peer whose data the schedule waits for", field="peer", where="FederatedDag")
-        return PartitionedAssetTimetable(assets=Asset(uri=asset_uri(party.name)) & Asset(uri=asset_uri(known[0])))
+        own = sides.dataset or "" if len(party.datasets) > 1 else ""
+        uris = asset_uri(party.name, own), asset_uri(sides.peer, sides.peer_dataset or "")
+        return PartitionedAssetTimetable(assets=Asset(uri=uris[0]) & Asset(uri=uris[1]))
 
 
-Schedule = Daily | WhenLanded
+Schedule = Periodic | WhenLanded
 
 
-def daily(at: str = "03:00", wait: timedelta = DATA_WAIT) -> Daily:
-    """Begin every day at a time (UTC), about the day that has ended; see `Daily`."""
-    return Daily(at, wait)
+def daily(at: str = "03:00", wait: timedelta | None = DATA_WAIT, *, timezone: str = "UTC") -> Periodic:
+    """Begin every day at a time, about the day that has ended.
+
+    Parameters
+    ----------
+    at
+        Time of day, ``HH:MM``. One that a clock leaves out when summer begins is an hour later on that day, and of one
+        that it shows twice when summer ends the second counts.
+    wait
+        How long the run waits for the day's data.
+    timezone
+        By whose clock, such as ``Europe/Berlin``.
+
+    Raises
+    ------
+    ConfigError
+        That is no time of day, or no time zone.
+    """
+    if not re.fullmatch(r"([01][0-9]|2[0-3]):[0-5][0-9]", at):
+        raise ConfigError(f"`{at}` is not a time of day such as 03:00", field="at")
+    hour, minute = (int(part) for part in at.split(":"))
+    return Periodic(f"{minute} {hour} * * *", timezone, wait)
+
+
+def cron(expression: str, wait: timedelta | None = DATA_WAIT, *, timezone: str = "UTC") -> Periodic:
+    """Begin by a cron expression or a name such as ``@weekly``, about the day or hour before; see `Periodic`."""
+    return Periodic(expression, timezone, wait)
 
 
 def when_landed() -> WhenLanded:
@@ -79,8 +119,41 @@ def when_landed() -> WhenLanded:
     return WhenLanded()
 
 
-def partition_of(context: Context) -> str:
-    """Return the partition: the DAG run's key, else the form's, else the UTC day on which the DAG run was due."""
-    dag_run = context["dag_run"]
-    day = dag_run.run_after.astimezone(UTC).date().isoformat()  # and not today, which a retry may see change
-    return str(dag_run.partition_key or context["params"].get("partition") or day)
+def partition_of(context: Context, timezone: str = "UTC") -> str:
+    """Return the partition that a DAG run is about.
+
+    The run's partition key; else the day of its logical date; else the form's field; else the day on which it was due.
+
+    Parameters
+    ----------
+    context
+        Airflow's, of a task of the run.
+    timezone
+        By whose clock days begin.
+
+    Raises
+    ------
+    ConfigError
+        Two of the first three are given, and are not the same.
+
+    Notes
+    -----
+    Airflow's dialog fills in the present moment as logical date, so one on the very day of the run is nobody's choice.
+    A key or a field that names an hour of the logical date's day agrees with it.
+    """
+    dag_run, zone = context["dag_run"], ZoneInfo(timezone)
+    # The day on which the run was due, and not today, which a retry may see change.
+    due = dag_run.run_after.astimezone(zone).date().isoformat()
+    day = dag_run.logical_date.astimezone(zone).date().isoformat() if dag_run.logical_date else due
+    key, field = str(dag_run.partition_key or ""), str(context["params"].get("partition") or "")
+    if key and field not in ("", key):
+        raise _two("the partition key", key, "the field `partition`", field)
+    named = key or field
+    if named and day not in (due, named, named.partition("T")[0]):
+        raise _two("the logical date", day, "the partition key" if key else "the field `partition`", named)
+    return named or day
+
+
+def _two(place: str, partition: str, other: str, named: str) -> ConfigError:
+    text = f"{place} says {partition} and {other} {named}, but a run is about one partition; clear one of them"
+    return ConfigError(text, field="partition", where="trigger form")

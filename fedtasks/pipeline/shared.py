@@ -44,7 +44,10 @@ def initiate(party: Party, steps: Sequence[Step], params: Mapping[str, Any], par
         raise ConfigError(f"name the party to run with; known are: {known}", field="peer", where="trigger form")
     peer = party.peer(params["peer"]).name
     if not params.get("own_dataset"):
-        raise ConfigError(f"name the dataset of {party.name}", field="own_dataset", where="trigger form")
+        leads = params["leader"] == "own"
+        known = ", ".join(suitable_datasets(party, steps, leads=leads)) or "none is declared"
+        text = f"name the dataset of {party.name} in the form, or once for all as `dataset` of the pipeline: {known}"
+        raise ConfigError(text, field="own_dataset", where="trigger form")
     datasets = {party.name: params["own_dataset"]}
     if params.get("peer_dataset"):
         datasets[peer] = params["peer_dataset"]  # without it, the gateway takes the one that the tickets allow
@@ -63,6 +66,26 @@ def initiate(party: Party, steps: Sequence[Step], params: Mapping[str, Any], par
         "force": bool(params.get("force")),
         "reason": params.get("reason") or "",
     }
+
+
+def suitable_datasets(
+    party: Party, steps: Sequence[Step], *, leads: bool, by_partition: bool = False
+) -> tuple[str, ...]:
+    """Return the names of this party's datasets that a run can be meant for; all of them if none stands out.
+
+    Parameters
+    ----------
+    leads
+        Whether this party holds the label, where a step needs one.
+    by_partition
+        Whether runs begin by partitions.
+    """
+    found = list(party.datasets)
+    if by_partition:
+        found = [dataset for dataset in found if dataset.is_partitioned] or found
+    if any(step.needs_label for step in steps):
+        found = [dataset for dataset in found if (dataset.label is not None) == leads] or found
+    return tuple(dataset.name for dataset in found)
 
 
 def check_shared(party: Party, peer: str, steps: Sequence[Step], shared: Mapping[str, Any]) -> None:

@@ -76,14 +76,16 @@ def test_stage_names_that_airflow_could_not_take_are_refused(names: tuple[str, .
 
 
 def test_schedule_counts_only_where_party_yaml_lists_the_pipeline(party_file: Path) -> None:
-    from airflow.sdk import CronPartitionTimetable, PartitionedAtRuntime
+    from airflow.sdk import PartitionedAtRuntime
+
+    from fedtasks.airflow.timetables import PeriodTimetable
 
     write_party(party_file, ["shop"], ["loans"])
     assert isinstance(FederatedDag("nightly", steps=STEPS, schedule="@daily").timetable, PartitionedAtRuntime)
     party_file.write_text(party_file.read_text() + "schedules: [nightly]\n")
     assert isinstance(FederatedDag("other", steps=STEPS, schedule="@daily").timetable, PartitionedAtRuntime)
     assert isinstance(FederatedDag("nightly", steps=STEPS).timetable, PartitionedAtRuntime)
-    assert isinstance(FederatedDag("nightly", steps=STEPS, schedule="@daily").timetable, CronPartitionTimetable)
+    assert isinstance(FederatedDag("nightly", steps=STEPS, schedule="@daily").timetable, PeriodTimetable)
     assert type(FederatedDag("nightly", steps=STEPS, schedule="@once").timetable).__name__ == "OnceTimetable"
 
 

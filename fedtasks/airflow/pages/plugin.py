@@ -1,4 +1,4 @@
-"""What Airflow loads: the pages, and a listener; every Airflow process imports it, so it imports little else."""
+"""What Airflow loads: pages, a timetable, a listener; every Airflow process imports it, so it imports little else."""
 
 from __future__ import annotations
 
@@ -24,10 +24,17 @@ _VIEWS = (
 
 
 class FedtasksPlugin(AirflowPlugin):
-    """The pages: one in the navigation, and a tab for a DAG, a DAG run and a task."""
+    """The pages: one in the navigation, and a tab for a DAG, a DAG run and a task; and the timetable of schedules."""
 
     name = "fedtasks"
     listeners = [preload]  # noqa: RUF012 - as Airflow declares it
+
+    @cached_property
+    def timetables(self) -> list[Any]:  # type: ignore[override]
+        """The timetables of schedules, for who reads a stored DAG."""
+        from fedtasks.airflow.timetables import PeriodTimetable
+
+        return [PeriodTimetable]
 
     @cached_property
     def fastapi_apps(self) -> list[dict[str, Any]]:  # type: ignore[override]

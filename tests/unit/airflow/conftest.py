@@ -47,6 +47,7 @@ def context() -> dict[str, Any]:
         run_id="manual-1",
         conf={},
         partition_key=None,
+        logical_date=None,
         run_after=datetime(2026, 11, 21, 23, 30, tzinfo=UTC),
     )
     return {

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from fedtasks.airflow import form
+from fedtasks.airflow.sides import Sides
 from fedtasks.dataclass_io import check_limits, choices_of, clause_of, within
 from fedtasks.errors import ConfigError, FedtasksError, FloorViolated, TicketScope
 from fedtasks.models.secureboost import settings as trees
@@ -66,7 +67,7 @@ STEP = Step("own", "module:run", settings={"rounds": 5}, settings_type=f"{__name
 
 
 def form_of(*steps: Step, wait: timedelta = timedelta(hours=1)) -> dict[str, dict[str, Any]]:
-    made = form.form_of(steps, None, "own", wait, None)
+    made = form.form_of(steps, Sides(), wait, None)
     return {name: {"default": param.value, "text": param.description, **param.schema} for name, param in made.items()}
 
 

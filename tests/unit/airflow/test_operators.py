@@ -23,14 +23,8 @@ from airflow.sdk.exceptions import (
 )
 
 from fedtasks.airflow import operators
-from fedtasks.airflow.operators import (
-    CloseRunOperator,
-    FederatedTaskOperator,
-    OpenRunOperator,
-    Progress,
-    ShardsOperator,
-    is_final,
-)
+from fedtasks.airflow.opening import OpenRunOperator, ShardsOperator
+from fedtasks.airflow.operators import CloseRunOperator, FederatedTaskOperator, Progress, is_final
 from fedtasks.airflow.pipeline import FederatedDag
 from fedtasks.errors import (
     ColumnMissing,

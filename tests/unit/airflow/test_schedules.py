@@ -2,20 +2,73 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
+import pendulum
 import pytest
 
 from fedtasks.airflow.schedules import partition_of
+from fedtasks.errors import ConfigError
+
+DUE = datetime(2026, 11, 21, 23, 30, tzinfo=UTC)
+SAME_DAY = pendulum.datetime(2026, 11, 21, 23, 29, 58)  # what Airflow's dialog fills in by itself
+EARLIER = pendulum.datetime(2026, 11, 19, 12)
+
+
+def about(
+    context: dict[str, Any], key: str | None, logical: datetime | None, field: str | None, timezone: str = "UTC"
+) -> str:
+    context["dag_run"].partition_key = key
+    context["dag_run"].logical_date = logical
+    context["dag_run"].run_after = DUE
+    context["params"]["partition"] = field
+    return partition_of(context, timezone)
 
 
 @pytest.mark.parametrize(
-    ("key", "param", "expected"),
-    [("2026-11-01", "other", "2026-11-01"), (None, "other", "other"), (None, "", "2026-11-21")],
+    ("key", "logical", "field", "expected"),
+    [
+        ("2026-11-01", None, None, "2026-11-01"),
+        ("2026-11-01", None, "2026-11-01", "2026-11-01"),
+        ("2026-11-19", EARLIER, None, "2026-11-19"),
+        ("2026-11-19T05", EARLIER, None, "2026-11-19T05"),
+        ("week-47", SAME_DAY, None, "week-47"),
+        (None, EARLIER, None, "2026-11-19"),
+        (None, EARLIER, "2026-11-19", "2026-11-19"),
+        (None, EARLIER, "2026-11-19T05", "2026-11-19T05"),
+        (None, SAME_DAY, "2026-11-01", "2026-11-01"),
+        (None, None, "other", "other"),
+        (None, SAME_DAY, None, "2026-11-21"),
+        (None, None, None, "2026-11-21"),
+        ("", None, "", "2026-11-21"),
+    ],
 )
-def test_partition_key_before_form_before_day(
-    context: dict[str, Any], key: str | None, param: str, expected: str
+def test_partition_is_the_key_else_the_logical_day_else_the_field_else_the_day_it_was_due(
+    context: dict[str, Any], key: str | None, logical: datetime | None, field: str | None, expected: str
 ) -> None:
-    context["dag_run"].partition_key = key
-    context["params"]["partition"] = param
-    assert partition_of(context) == expected
+    assert about(context, key, logical, field) == expected
+
+
+@pytest.mark.parametrize(
+    ("key", "logical", "field", "said"),
+    [
+        ("2026-11-01", None, "2026-11-02", "the partition key says 2026-11-01 and the field `partition` 2026-11-02"),
+        ("2026-11-01", EARLIER, None, "the logical date says 2026-11-19 and the partition key 2026-11-01"),
+        (None, EARLIER, "2026-11-20", "the logical date says 2026-11-19 and the field `partition` 2026-11-20"),
+        (None, EARLIER, "week-47", "the logical date says 2026-11-19 and the field `partition` week-47"),
+    ],
+)
+def test_two_partitions_that_differ_are_refused_in_words(
+    context: dict[str, Any], key: str | None, logical: datetime | None, field: str | None, said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said) as caught:
+        about(context, key, logical, field)
+    assert (caught.value.code, caught.value.fields["field"]) == ("CONFIG_INVALID", "partition")
+
+
+def test_day_of_a_logical_date_is_by_the_schedules_clock(context: dict[str, Any]) -> None:
+    midnight = pendulum.datetime(2026, 11, 20, tz="Europe/Berlin")  # the 19th in UTC
+    assert about(context, None, midnight, None, "Europe/Berlin") == "2026-11-20"
+    assert about(context, None, midnight.in_timezone("UTC"), None, "Europe/Berlin") == "2026-11-20"
+    assert about(context, None, None, None, "Europe/Berlin") == "2026-11-22"

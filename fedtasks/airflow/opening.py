@@ -1,0 +1,217 @@
+"""Operators that begin a federated run: ask the peer for it or take it up, and list the shards of its steps."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.bases.xcom import BaseXCom
+from airflow.sdk.exceptions import AirflowSkipException, DownstreamTasksSkipped
+
+from fedtasks.airflow.form import check_names
+from fedtasks.airflow.hook import FedtasksHook
+from fedtasks.airflow.links import FederatedLink
+from fedtasks.airflow.operators import airflow_errors, run_id_of, skip_with_others
+from fedtasks.airflow.schedules import partition_of
+from fedtasks.config import Party
+from fedtasks.errors import ConfigError, FedtasksError, RunUnknown
+from fedtasks.names import APPROVE, OPEN_RUN
+from fedtasks.pipeline.shared import check_models, check_shared, initiate
+from fedtasks.pipeline.step import Step, shards_of
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from fedtasks.link.client import GatewayClient
+    from fedtasks.wire.v1 import run_pb2
+
+
+class OpenRunOperator(BaseOperator):
+    """Opens the run: asks the peer for it, or takes up the one that this DAG run was started for.
+
+    Parameters
+    ----------
+    steps
+        What the run does; the peer's DAG must declare the same.
+    fields
+        The names of the trigger form; what else is passed to a run is refused.
+    reason
+        Why, where the form gives no reason.
+    timezone
+        By whose clock days begin.
+    fedtasks_conn_id
+        Connection of type ``fedtasks``.
+
+    Notes
+    -----
+    Reveals: pipeline, partition, reason, the shared configuration and the digests of the steps, to the peer's gateway.
+    """
+
+    template_fields: ClassVar[Sequence[str]] = ("reason",)
+    operator_extra_links = (FederatedLink(),)
+
+    def __init__(
+        self,
+        *,
+        steps: Sequence[Step],
+        fields: Collection[str] = (),
+        reason: str = "",
+        timezone: str = "UTC",
+        fedtasks_conn_id: str = FedtasksHook.default_conn_name,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**{"doc_md": "Asks the peer for the run, or takes up the one that it asked for.", **kwargs})
+        self.steps = tuple(steps)
+        self.fields = tuple(fields)
+        self.reason = reason
+        self.timezone = timezone
+        self.fedtasks_conn_id = fedtasks_conn_id
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Return run id, initiator, responder, leader, partition and datasets.
+
+        Raises
+        ------
+        AirflowSkipException
+            The partition is done, or another DAG run is at it: what follows is skipped, and that is no failure.
+        AirflowFailException
+            The run was refused; the text names the reason and who must act.
+        DownstreamTasksSkipped
+            The run is open and asks no person: the task that would await the answer is skipped, and no other.
+        """
+        from fedtasks.airflow.starting import warming
+        from fedtasks.wire.v1 import worker_pb2
+
+        ti, dag_run = context["ti"], context["dag_run"]
+        started_for = ((dag_run.conf or {}).get("fedtasks") or {}).get("run_id", "")
+        with airflow_errors(ti), ExitStack() as stack:
+            hook = FedtasksHook(self.fedtasks_conn_id)
+            if any(step.kind for step in self.steps):
+                stack.enter_context(warming(hook.party_file))
+            this = {"dag_id": dag_run.dag_id, "dag_run_id": dag_run.run_id, "pipeline": dag_run.dag_id}
+            if started_for:
+                if started_for != dag_run.run_id:
+                    raise RunUnknown(f"this DAG run is not the one that was started for `{started_for}`")
+                asked = {"partition": "", "config_json": "", "peer": ""}
+            else:
+                try:
+                    asked = self._ask_for(hook.party, context)
+                except FedtasksError as error:
+                    self._tell(hook, error, **this, **self._asked_for(context))
+                    raise
+            with hook.client() as client:
+                response = client.open_run(**this, steps=[_step_message(step) for step in self.steps], **asked)
+                run = response.run
+                if response.opening == worker_pb2.OPENING_ALREADY_DONE:
+                    raise AirflowSkipException(f"Run {run.run_id} has done this partition; `force` repeats it")
+                if response.opening == worker_pb2.OPENING_ALREADY_RUNNING:
+                    raise AirflowSkipException(f"Run {run.run_id} is at this partition in DAG run {run.dag_run_id}")
+                opened = self._take_up(client, hook.party, run)
+                if not run.HasField("approval") and APPROVE in self.downstream_task_ids:
+                    # A task that has nothing to do would cost as much time as any other.
+                    ti.xcom_push(key=BaseXCom.XCOM_RETURN_KEY, value=opened)
+                    raise DownstreamTasksSkipped(tasks=[APPROVE])  # type: ignore[no-untyped-call]
+                return opened
+
+    def _ask_for(self, party: Party, context: Context) -> dict[str, Any]:
+        """Return what the form and the DAG run ask for; nothing has been asked of the peer yet.
+
+        Raises
+        ------
+        ConfigError
+            Something was passed that is no field, or two partitions are named.
+        FedtasksError
+            What else is wrong with the form.
+        """
+        if self.fields:
+            author = self.dag.params if self.has_dag() else ()
+            check_names(context["dag_run"].conf or {}, self.fields, (*author, *(step.name for step in self.steps)))
+        params = {**context["params"], "reason": context["params"].get("reason") or self.reason}
+        return initiate(party, self.steps, params, partition_of(context, self.timezone))
+
+    def _asked_for(self, context: Context) -> dict[str, str]:
+        """Return what a refusal is kept with; where two partitions are named, none."""
+        try:
+            partition = partition_of(context, self.timezone)
+        except ConfigError:
+            partition = ""
+        return {"partition": partition, "peer": str(context["params"].get("peer") or "")}
+
+    def _tell(self, hook: FedtasksHook, error: FedtasksError, **asked: str) -> None:
+        """Let this party's gateway keep and show why nothing is asked for."""
+        from fedtasks.wire.v1 import failure_pb2
+
+        failure = failure_pb2.Failure(code=error.code, text=error.detail or error.public)
+        try:
+            with hook.client() as client:
+                client.open_run(**asked, failure=failure)
+        except FedtasksError as answered:
+            if answered.code != error.code:
+                self.log.warning("The refusal could not be shown on the page: %s", answered)
+
+    def _take_up(self, client: GatewayClient, party: Party, run: run_pb2.Run) -> dict[str, Any]:
+        from fedtasks.airflow.meetings import end_of
+
+        ended = end_of(run)
+        if ended is not None:
+            raise ended
+        shared = json.loads(run.config_json)
+        try:
+            check_shared(party, run.responder if run.initiator == party.name else run.initiator, self.steps, shared)
+            check_models(client.get_model, run.run_id, self.steps, shared)
+        except FedtasksError as error:
+            client.finish(run.run_id, OPEN_RUN, 0, failure=error, final=True)
+            raise
+        self.log.info("Run %s of %s with %s: %s leads", run.run_id, run.initiator, run.responder, shared["leader"])
+        return {
+            "run_id": run.run_id,
+            "initiator": run.initiator,
+            "responder": run.responder,
+            "leader": shared["leader"],
+            "partition": run.partition,
+            "datasets": shared["datasets"],
+        }
+
+
+def _step_message(step: Step) -> run_pb2.Step:
+    from fedtasks.wire.v1 import run_pb2
+
+    return run_pb2.Step(name=step.name, digest=step.digest, kind=step.kind)
+
+
+class ShardsOperator(BaseOperator):
+    """Lists the shards of a step in this run, for the tasks that are mapped over them.
+
+    Parameters
+    ----------
+    step
+        Which step; the run's own settings of it count.
+    open_run_task_id
+        Task that opened the run.
+    fedtasks_conn_id
+        Connection of type ``fedtasks``.
+    """
+
+    def __init__(
+        self,
+        *,
+        step: Step,
+        open_run_task_id: str = OPEN_RUN,
+        fedtasks_conn_id: str = FedtasksHook.default_conn_name,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**{"doc_md": f"Lists the shards of `{step.name}` in this run.", **kwargs})
+        self.step = step
+        self.open_run_task_id = open_run_task_id
+        self.fedtasks_conn_id = fedtasks_conn_id
+
+    def execute(self, context: Context) -> list[int]:
+        """Return their numbers, from 0 on."""
+        ti = context["ti"]
+        skip_with_others(self, ti)
+        with airflow_errors(ti), FedtasksHook(self.fedtasks_conn_id).client() as client:
+            run = client.get_run(run_id=run_id_of(ti, self.open_run_task_id)).run
+            return list(range(shards_of(json.loads(run.config_json)["steps"][self.step.name])))
