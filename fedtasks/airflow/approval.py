@@ -58,8 +58,7 @@ class ApproveOperator(MeetingOperator, ApprovalOperator):
             wait=wait,
             response_timeout=wait,
             subject="May this run begin?",
-            params={_REASON: reason},
-            **kwargs,
+            **{**kwargs, "params": {_REASON: reason}},  # a DAG's own parameters are no question to this person
         )
 
     def _proceed(self, context: Context, answer: Mapping[str, Any] | None = None) -> None:

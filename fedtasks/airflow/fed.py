@@ -73,6 +73,7 @@ class Task:
             f"{inspect.getsourcefile(self.function)}:{name}",
             settings={**self.settings, **settings},
             source_digest=source_digest(self.function),
+            doc=self.function.__doc__,
         )
 
 

@@ -238,6 +238,12 @@ def peer_name(run: run_pb2.Run, party: Party) -> str:
     return str(run.responder if run.initiator == party.name else run.initiator)
 
 
+def doc_of(step: Step, stage: str = "") -> str:
+    """Describe in Markdown what the task of a step, or of one part of it, does."""
+    part = f" Part `{stage}` of it." if stage else ""
+    return f"{step.what}{part} Runs this party's half, once the peer's is there too."
+
+
 class FederatedTaskOperator(MeetingOperator):
     """Runs this party's half of one step, or of one part of it, as a process of its own.
 
@@ -254,6 +260,7 @@ class FederatedTaskOperator(MeetingOperator):
     wait_field: ClassVar[str] = WAIT
 
     def __init__(self, *, step: Step, stage: str = "", shard: int | None = None, **kwargs: Any) -> None:
+        kwargs = {"doc_md": doc_of(step, stage), **kwargs}
         super().__init__(federated_task=half_name(step.name, stage, shard), **kwargs)
         self.step = step
         self.stage = stage
@@ -371,7 +378,8 @@ class CloseRunOperator(MeetingOperator):
     wait_field: ClassVar[str] = WAIT
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(federated_task=CLOSE_RUN, **kwargs)
+        doc = "Ends the run: both sides sign what they did, and compare."
+        super().__init__(federated_task=CLOSE_RUN, **{"doc_md": doc, **kwargs})
 
     def _proceed(self, context: Context, until_ms: int = 0) -> dict[str, Any]:
         from fedtasks.wire.v1 import run_pb2

@@ -21,7 +21,7 @@ from fedtasks.airflow.approval import APPROVAL_WAIT, ApproveOperator
 from fedtasks.airflow.hook import FedtasksHook, party_here
 from fedtasks.airflow.landing import AwaitDataOperator
 from fedtasks.airflow.opening import OpenRunOperator, ShardsOperator
-from fedtasks.airflow.operators import CloseRunOperator, FederatedTaskOperator
+from fedtasks.airflow.operators import CloseRunOperator, FederatedTaskOperator, doc_of
 from fedtasks.airflow.schedules import Periodic, Schedule, WhenLanded
 from fedtasks.airflow.sides import Sides
 from fedtasks.config import Party, check_name
@@ -58,6 +58,8 @@ __all__ = [
 ]
 
 _RESERVED = frozenset({"fedtasks", *form.RUN, OPEN_RUN, APPROVE, DATA, CLOSE_RUN})
+_APPROVE_DOC = "Waits until a person of the granting side has said yes, where the ticket asks for one."
+_DATA_DOC = "Waits until both sides have landed the run's partition."
 _NOT_CRON = ("@once", "@continuous")
 _CONNECTION = FedtasksHook.default_conn_name
 DEFAULT_ARGS = {"retries": 2, "retry_delay": timedelta(seconds=5)}
@@ -142,11 +144,15 @@ class federated:  # noqa: N801 - reads as a verb where it is used
             self._opened = OpenRunOperator(
                 task_id=OPEN_RUN, steps=(), reason=self._reason, timezone=self._timezone, **self._connection
             )
-            self._approve = ApproveOperator(task_id=APPROVE, wait=self._approval_wait, **self._connection)
+            self._approve = ApproveOperator(
+                task_id=APPROVE, wait=self._approval_wait, doc_md=_APPROVE_DOC, **self._connection
+            )
             chain(self._opened, self._approve)
             self._last: Any = self._approve
             if self._data_wait is not None:
-                self._append(AwaitDataOperator(task_id=DATA, wait=self._data_wait, **self._connection))
+                self._append(
+                    AwaitDataOperator(task_id=DATA, wait=self._data_wait, doc_md=_DATA_DOC, **self._connection)
+                )
             self._open = stack.pop_all()
         return self
 
@@ -239,7 +245,7 @@ class FederatedDag(DAG):
             dag_id,
             schedule=_timetable(dag_id, schedule, party, sides, steps),
             default_args={**DEFAULT_ARGS, **(kwargs.pop("default_args", None) or {})},
-            **{"max_active_runs": 4, "catchup": False, "tags": ["federated"], **kwargs},
+            **{"max_active_runs": 4, "catchup": False, "tags": ["federated"], "doc_md": _doc(steps), **kwargs},
         )
         run = federated(
             peer=peer,
@@ -257,6 +263,12 @@ class FederatedDag(DAG):
         with self, run:
             for step in steps:
                 run.add(step)
+
+
+def _doc(steps: Sequence[Step]) -> str:
+    """Describe a pipeline whose author has not."""
+    lines = [f"{place}. `{step.name}`: {step.what}" for place, step in enumerate(steps, start=1)]
+    return "\n".join(["A federated pipeline; the same DAG lies on both sides, and either may begin it.", "", *lines])
 
 
 def _refuse_second_run() -> None:
@@ -280,7 +292,8 @@ def _tasks(step: Step, common: Mapping[str, Any]) -> FederatedTaskOperator | Tas
             if stage.by_shard and shards is not None:
                 # Without a limit of how many run at once: a half that waits counts as running, and the two sides could
                 # each wait for shards that the other has not begun.
-                mapped = FederatedTaskOperator.partial(**arguments, map_index_template="shard {{ task.shard }}")
+                doc, index = doc_of(step, stage.name), "shard {{ task.shard }}"
+                mapped = FederatedTaskOperator.partial(**arguments, doc_md=doc, map_index_template=index)
                 tasks.append(mapped.expand(shard=shards.output))
             else:
                 tasks.append(FederatedTaskOperator(**arguments))

@@ -54,6 +54,10 @@ def check(file: Path, party_file: Path) -> Iterator[Finding]:
         remedy = "Run `fedtasks init`, or name the file with --party"
         yield from (Finding(subject, Verdict.NOTE, text, remedy) for subject in ("form", "ticket"))
         return
+    if declared.open_fields and declared.starts_itself:
+        remedy = "A scheduled run fills in no form: name `dataset` or `peer` in the pipeline"
+        yield Finding("form", Verdict.WRONG, declared.open_fields, remedy)
+        return
     if declared.open_fields:
         yield Finding("form", Verdict.NOTE, declared.open_fields, "Whoever triggers it fills this in")
         return

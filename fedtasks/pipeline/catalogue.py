@@ -11,7 +11,7 @@ from fedtasks.pipeline.step import Stage, Step
 
 def intersect(**settings: Any) -> Step:
     """Find the people that both parties share, by private set intersection; task ``psi``."""
-    return Step.of(kind("psi"), settings=settings)
+    return Step.of(kind("psi"), settings=settings, doc=intersect.__doc__)
 
 
 def intersect_by_shard(shards: int = 8, **settings: Any) -> Step:
@@ -20,12 +20,12 @@ def intersect_by_shard(shards: int = 8, **settings: Any) -> Step:
     A transfer that breaks is repeated alone, and goes on where it stopped.
     """
     stages = (Stage("prepare"), Stage("send", True), Stage("sign"), Stage("answer", True), Stage("match"))
-    return Step.of(kind("psi"), settings={"shards": shards, **settings}, stages=stages)
+    return Step.of(kind("psi"), settings={"shards": shards, **settings}, stages=stages, doc=intersect.__doc__)
 
 
 def align(**settings: Any) -> Step:
     """Put the shared rows of both parties into blocks of equal order; task ``align``."""
-    return Step.of(kind("align"), settings=settings)
+    return Step.of(kind("align"), settings=settings, doc=align.__doc__)
 
 
 def train(algorithm: str, **settings: Any) -> Step:
@@ -43,7 +43,8 @@ def train(algorithm: str, **settings: Any) -> Step:
     ConfigError
         No such algorithm is installed here, or it has no such setting.
     """
-    return Step.of(algorithm_of(algorithm).kind, "train", settings=settings)
+    doc = f"Train a model of algorithm `{algorithm}`, whose halves stay apart; task ``train``."
+    return Step.of(algorithm_of(algorithm).kind, "train", settings=settings, doc=doc)
 
 
 def train_split_nn(**settings: Any) -> Step:
@@ -58,14 +59,14 @@ def train_secureboost(**settings: Any) -> Step:
 
 def evaluate(**settings: Any) -> Step:
     """Score the test rows with both halves of a model of any algorithm, and measure; task ``evaluate``."""
-    return Step.of(kind("evaluate"), settings=settings)
+    return Step.of(kind("evaluate"), settings=settings, doc=evaluate.__doc__)
 
 
 def predict(**settings: Any) -> Step:
     """Score all shared people with both halves of a model of any algorithm; task ``predict``."""
-    return Step.of(kind("predict"), settings=settings)
+    return Step.of(kind("predict"), settings=settings, doc=predict.__doc__)
 
 
 def publish(**settings: Any) -> Step:
     """Enter the trained model in both registries, and put it into use if it is no worse; task ``publish``."""
-    return Step.of(kind("publish"), settings=settings)
+    return Step.of(kind("publish"), settings=settings, doc=publish.__doc__)

@@ -69,6 +69,8 @@ class Step:
         Name of the `fedtasks.kinds.Kind` that it is; empty for a step of one's own.
     source_digest
         SHA-256 (hex) of a function of one's own, so that both sides run the same; empty for what is installed.
+    doc
+        What it does, as a docstring says it; only the first line is shown, and none of it counts.
     """
 
     name: str
@@ -80,6 +82,7 @@ class Step:
     needs_label: bool = False
     kind: str = ""
     source_digest: str = ""
+    doc: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         check_name(self.name, "name")
@@ -101,7 +104,13 @@ class Step:
 
     @classmethod
     def of(
-        cls, kind: Kind, name: str = "", *, settings: Mapping[str, Any] | None = None, stages: tuple[Stage, ...] = ()
+        cls,
+        kind: Kind,
+        name: str = "",
+        *,
+        settings: Mapping[str, Any] | None = None,
+        stages: tuple[Stage, ...] = (),
+        doc: str | None = None,
     ) -> Self:
         """Make a step of a kind.
 
@@ -111,7 +120,7 @@ class Step:
             What it runs, and which settings it takes.
         name
             Its task id; by default the kind's name.
-        settings, stages
+        settings, stages, doc
             As for every step.
         """
         return cls(
@@ -122,7 +131,14 @@ class Step:
             settings_type=f"{kind.settings.__module__}:{kind.settings.__qualname__}",
             needs_label=kind.needs_label,
             kind=kind.name,
+            doc=doc,
         )
+
+    @property
+    def what(self) -> str:
+        """What it does, in one sentence."""
+        line = (self.doc or "").strip().partition("\n")[0].rstrip(".")
+        return f"{line.partition('; task')[0] or f'A step of its own, `{self.name}`'}."
 
     @property
     def digest(self) -> str:

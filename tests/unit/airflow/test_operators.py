@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,6 +24,7 @@ from airflow.sdk.exceptions import (
 )
 
 from fedtasks.airflow import operators
+from fedtasks.airflow.hook import FedtasksHook
 from fedtasks.airflow.opening import OpenRunOperator, ShardsOperator
 from fedtasks.airflow.operators import CloseRunOperator, FederatedTaskOperator, Progress, is_final
 from fedtasks.airflow.pipeline import FederatedDag
@@ -38,7 +40,7 @@ from fedtasks.errors import (
     ProcessFailed,
     RunUnknown,
 )
-from fedtasks.pipeline.catalogue import intersect_by_shard
+from fedtasks.pipeline.catalogue import align, intersect, intersect_by_shard, train_split_nn
 from fedtasks.pipeline.step import Stage, Step
 from fedtasks.wire.v1 import run_pb2, worker_pb2
 from tests.support.airflow_fakes import (
@@ -214,6 +216,79 @@ def test_open_run_says_what_is_wrong_with_the_form_even_without_a_gateway(
     context["params"]["own_dataset"] = "unknown"
     gateway.refusal = GatewayUnreachable()
     with pytest.raises(AirflowFailException, match="`unknown` is not declared"):
+        execute(open_run, context)
+
+
+@pytest.mark.parametrize(
+    ("conf", "said"),
+    [
+        ({"epochs": 3}, "`epochs` is no field of this pipeline's trigger form; nearest: train.epochs"),
+        ({"resaon": "x"}, "`resaon` is no field of this pipeline's trigger form; nearest: reason"),
+        ({"train.epoch": 3}, "nearest: train.epochs"),
+        ({"fedtasks": {}}, "`fedtasks` is no field"),
+        ({"psi.min_intersecton": 3}, "nearest: psi.min_intersection"),
+        ({"zzz": 3}, "`zzz` is no field of this pipeline's trigger form; there are: "),
+        ({"reason": "x", "train": {"epochs": 3}, "zzz\n": 3}, "`zzz ` is no field"),
+    ],
+)
+def test_open_run_refuses_what_is_no_field_with_the_nearest_name_before_anything_is_asked(
+    gateway: FakeGateway, context: dict[str, Any], conf: dict[str, Any], said: str
+) -> None:
+    dag = FederatedDag("credit", steps=[intersect(), align(), train_split_nn()], params={"region": "eu"})
+    context["dag_run"].conf = conf
+    with pytest.raises(AirflowFailException, match=re.escape(said)):
+        execute(dag.get_task("open_run"), context)
+    assert gateway.opened["failure"].code == "CONFIG_INVALID"
+    assert "config_json" not in gateway.opened
+
+
+@pytest.mark.parametrize(
+    "conf", [None, {}, {"reason": "x"}, {"train": {"epochs": 3}}, {"train.epochs": 3}, {"region": 1}]
+)
+def test_open_run_takes_fields_whole_steps_and_the_authors_parameters(
+    gateway: FakeGateway, context: dict[str, Any], conf: dict[str, Any] | None
+) -> None:
+    dag = FederatedDag("credit", steps=[intersect(), align(), train_split_nn()], params={"region": "eu"})
+    open_run = dag.get_task("open_run")
+    context["dag_run"].conf = conf
+    assert open_run._ask_for(FedtasksHook().party, context)["peer"] == "shop"
+
+
+def test_open_run_about_two_days_is_refused_before_anything_is_asked(
+    gateway: FakeGateway, context: dict[str, Any], open_run: OpenRunOperator
+) -> None:
+    context["params"]["partition"] = "2026-11-01"
+    context["dag_run"].partition_key = "2026-11-02"
+    with pytest.raises(AirflowFailException, match="clear one of them"):
+        execute(open_run, context)
+    assert (gateway.opened["failure"].code, gateway.opened["partition"]) == ("CONFIG_INVALID", "")
+
+
+def test_open_run_asks_for_the_logical_dates_day(
+    gateway: FakeGateway, context: dict[str, Any], open_run: OpenRunOperator
+) -> None:
+    context["dag_run"].logical_date = datetime(2026, 11, 3, tzinfo=UTC)
+    execute(open_run, context)
+    assert gateway.opened["partition"] == "2026-11-03"
+
+
+def test_open_run_gives_the_pipelines_reason_where_the_form_has_none(
+    gateway: FakeGateway, context: dict[str, Any], party_file: Path
+) -> None:
+    operator = OpenRunOperator(task_id="open_run", steps=[STEP], reason="nightly")
+    execute(operator, context)
+    assert gateway.opened["reason"] == "nightly"
+    context["params"]["reason"] = "by hand"
+    execute(operator, context)
+    assert gateway.opened["reason"] == "by hand"
+    assert "reason" in operator.template_fields
+
+
+def test_open_run_of_a_choice_of_datasets_names_them(
+    gateway: FakeGateway, context: dict[str, Any], open_run: OpenRunOperator
+) -> None:
+    context["params"]["own_dataset"] = None
+    with pytest.raises(AirflowFailException, match=r"`dataset` of the pipeline: loans, addresses"):
         execute(open_run, context)
 
 
