@@ -45,3 +45,18 @@ def airflow_task(half: str) -> tuple[str, int | None]:
 def asset_uri(party: str, dataset: str = "") -> str:
     """Return the Airflow asset that is updated when a partition of a party's dataset, by default of any, has landed."""
     return f"fedtasks://{party}/{dataset}"  # Airflow would add the slash after a party by itself
+
+
+def rows_uri(party: str, pipeline: str) -> str:
+    """Return the asset that is updated when a pipeline has aligned the shared people's rows at a party."""
+    return f"fedtasks://{party}/rows/{pipeline}"
+
+
+def scores_uri(party: str, pipeline: str) -> str:
+    """Return the asset that is updated when a pipeline has scored people, and the party learns the scores."""
+    return f"fedtasks://{party}/scores/{pipeline}"
+
+
+def model_uri(party: str, model: str) -> str:
+    """Return the asset that is updated when a version of a model is in use at a party that was not before."""
+    return f"fedtasks://{party}/models/{model}"

@@ -8,7 +8,6 @@ an algorithm's defaults enters the shared configuration, so that neighbouring ve
 
 from __future__ import annotations
 
-import difflib
 import enum
 import inspect
 import types
@@ -33,15 +32,9 @@ from fedtasks.errors import (
     ModelTaken,
     TicketMissing,
 )
+from fedtasks.pipeline.shared import WAIT
 from fedtasks.pipeline.step import Step
-from fedtasks.text import plain_text
 from fedtasks.tickets.clauses import clauses
-
-WAIT = "wait_minutes"
-"""The field that says how long a half waits for the other."""
-
-RUN = ("peer", "ticket", "partition", "reason", "own_dataset", "peer_dataset", "leader", "force", WAIT)
-"""The fields that are not a step's."""
 
 START_FROM = "start_from"
 """The setting that says from which model a training goes on; a field of its own beside what every run has."""
@@ -62,7 +55,6 @@ BOUNDED = "Bounded by the ticket: as it says, or stricter"
 """The section of the settings that a ticket's clauses bound."""
 
 _DATA = "Data"
-_MAX_NAME = 80
 _MINUTE = timedelta(minutes=1)
 _WEEK = timedelta(weeks=1)
 _EXACT = 2**53
@@ -147,34 +139,6 @@ def beside(fields: Mapping[str, Param], own: ParamsDict, others: Collection[str]
             raise ConfigError(text, field="params") from None
         theirs[name] = Param(param.value, param.description, schema={"section": AUTHORS, **param.schema})
     return ParamsDict({**fields, **theirs})
-
-
-def check_names(conf: Collection[str], fields: Collection[str], others: Collection[str]) -> None:
-    """Refuse what somebody has passed to a run that is no field, so that a slip of the pen starts nothing.
-
-    Parameters
-    ----------
-    conf
-        The names passed.
-    fields
-        Those of the form.
-    others
-        Names that may be passed besides, such as that of a step.
-
-    Raises
-    ------
-    ConfigError
-        With the nearest name that there is.
-    """
-    known = {*fields, *others}
-    for name in conf:
-        if name in known:
-            continue
-        endings = [each for each in fields if each.rpartition(".")[2] == name]
-        near = endings or difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.5)
-        shown = plain_text(name, _MAX_NAME)
-        hint = f"; nearest: {', '.join(near)}" if near else f"; there are: {', '.join(sorted(fields))}"
-        raise ConfigError(f"`{shown}` is no field of this pipeline's trigger form{hint}", field="conf")
 
 
 def _own_dataset(sides: Sides, party: Party | None) -> Param:

@@ -11,7 +11,6 @@ from airflow.sdk import BaseOperator
 from airflow.sdk.bases.xcom import BaseXCom
 from airflow.sdk.exceptions import AirflowSkipException, DownstreamTasksSkipped
 
-from fedtasks.airflow.form import check_names
 from fedtasks.airflow.hook import FedtasksHook
 from fedtasks.airflow.links import FederatedLink
 from fedtasks.airflow.operators import airflow_errors, run_id_of, skip_with_others
@@ -19,7 +18,7 @@ from fedtasks.airflow.schedules import partition_of
 from fedtasks.config import Party
 from fedtasks.errors import ConfigError, FedtasksError, RunUnknown
 from fedtasks.names import APPROVE, OPEN_RUN
-from fedtasks.pipeline.shared import check_models, check_shared, initiate
+from fedtasks.pipeline.shared import check_models, check_names, check_shared, initiate
 from fedtasks.pipeline.step import Step, shards_of
 
 if TYPE_CHECKING:

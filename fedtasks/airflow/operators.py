@@ -6,7 +6,7 @@ import asyncio
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
@@ -22,14 +22,17 @@ from airflow.sdk.exceptions import (
     AirflowSkipException,
 )
 
-from fedtasks.airflow.form import WAIT
+from fedtasks.airflow.assets import LEFT, Lineage, announce, leaves, lineage_of, operator_lineage
 from fedtasks.airflow.hook import FedtasksHook
+from fedtasks.airflow.links import FederatedLink
 from fedtasks.airflow.triggers import MeetingTrigger
 from fedtasks.config import Party
 from fedtasks.dataclass_io import to_plain
 from fedtasks.digests import digest
 from fedtasks.errors import DeadlinePassed, FedtasksError, RunUnknown
+from fedtasks.models.settings import BOTH
 from fedtasks.names import APPROVE, CLOSE_RUN, OPEN_RUN, half_name
+from fedtasks.pipeline.shared import WAIT
 from fedtasks.pipeline.step import Step
 from fedtasks.reports.runs import BIN, IMPORTANCE
 from fedtasks.runtime.task_config import TaskConfig
@@ -102,6 +105,7 @@ class MeetingOperator(BaseOperator):
         Connection of type ``fedtasks``.
     """
 
+    operator_extra_links = (FederatedLink(),)
     overdue: ClassVar[type[FedtasksError]] = DeadlinePassed
     """What it is when the other half was not there in time."""
     wait_field: ClassVar[str] = ""
@@ -257,16 +261,20 @@ class FederatedTaskOperator(MeetingOperator):
         As for `MeetingOperator` and every operator.
     """
 
+    template_fields: ClassVar[Sequence[str]] = ("federated_task",)
     wait_field: ClassVar[str] = WAIT
 
     def __init__(self, *, step: Step, stage: str = "", shard: int | None = None, **kwargs: Any) -> None:
         kwargs = {"doc_md": doc_of(step, stage), **kwargs}
         super().__init__(federated_task=half_name(step.name, stage, shard), **kwargs)
+        if leaves(step.kind):
+            self.outlets = [*self.outlets, LEFT]
         self.step = step
         self.stage = stage
         self.shard = shard
         self._stop: Callable[[], None] | None = None
         self._killed = False
+        self._lineage: Lineage | None = None
 
     def perform(self, context: Context, hook: FedtasksHook, meeting: run_pb2.Meeting) -> dict[str, Any]:
         """Run the algorithm; stop it when the run ends or the other half begins anew."""
@@ -304,7 +312,31 @@ class FederatedTaskOperator(MeetingOperator):
                 raise AirflowException("Airflow has stopped this task")
             outcome = read_outcome(folder, code)
         self.log.info("Outcome: %s", json.dumps(outcome, sort_keys=True))
+        self._lineage = self._lineage_of(hook, meeting, outcome)
+        announce(context, self._lineage)
         return outcome
+
+    def _lineage_of(self, hook: FedtasksHook, meeting: run_pb2.Meeting, outcome: dict[str, Any]) -> Lineage:
+        shared, run, name = json.loads(meeting.run.config_json), meeting.run, hook.party.name
+        scores = self.step.effective(shared["steps"][self.step.name]).get("scores")
+        return lineage_of(
+            self.step.kind,
+            name,
+            shared["datasets"][name],
+            (run.pipeline, run.partition, run.run_id),
+            outcome,
+            learns_scores=shared["leader"] == name or scores == BOTH,
+        )
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
+        """Say what this half has read and left, if the OpenLineage provider asks.
+
+        Parameters
+        ----------
+        task_instance
+            Not needed.
+        """
+        return operator_lineage(self._lineage)
 
     def _config(self, hook: FedtasksHook, meeting: run_pb2.Meeting) -> dict[str, Any]:
         shared = json.loads(meeting.run.config_json)

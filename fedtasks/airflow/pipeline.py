@@ -38,6 +38,7 @@ from fedtasks.pipeline.catalogue import (
     train_secureboost,
     train_split_nn,
 )
+from fedtasks.pipeline.shared import RUN
 from fedtasks.pipeline.step import SHARDS, Stage, Step
 
 __all__ = [
@@ -57,7 +58,7 @@ __all__ = [
     "train_split_nn",
 ]
 
-_RESERVED = frozenset({"fedtasks", *form.RUN, OPEN_RUN, APPROVE, DATA, CLOSE_RUN})
+_RESERVED = frozenset({"fedtasks", *RUN, OPEN_RUN, APPROVE, DATA, CLOSE_RUN})
 _APPROVE_DOC = "Waits until a person of the granting side has said yes, where the ticket asks for one."
 _DATA_DOC = "Waits until both sides have landed the run's partition."
 _NOT_CRON = ("@once", "@continuous")

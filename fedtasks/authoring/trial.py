@@ -28,7 +28,7 @@ from fedtasks.errors import (
     ReceiptsDiffer,
 )
 from fedtasks.link.endpoint import Sent
-from fedtasks.pipeline.shared import check_steps
+from fedtasks.pipeline.shared import RUN, check_names, check_steps
 from fedtasks.pipeline.step import Step, shards_of
 from fedtasks.runtime.context import Entry, Outcome
 from fedtasks.runtime.function import entry_at
@@ -107,12 +107,14 @@ def try_out(
     Raises
     ------
     ConfigError
-        The steps' settings will not do, or they do not fit together.
+        A name in `params` is no field; the steps' settings will not do, or they do not fit together.
     FedtasksError
         A half failed: what went wrong, and in which half of which party.
     ReceiptsDiffer
         The halves of a step ended with different outcomes.
     """
+    fields = [f"{step.name}.{declared.name}" for step in steps for declared in step.declared]
+    check_names(params or {}, fields, (*RUN, *(step.name for step in steps)))
     settings = {step.name: step.settings_with(params or {}) for step in steps}
     check_steps(steps, settings)
     pair = _with_keys_for(pair, steps, settings, folder)

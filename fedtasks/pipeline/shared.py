@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import difflib
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fedtasks.config import Dataset, Party
@@ -15,9 +16,48 @@ from fedtasks.models.settings import FRESH, version_number
 from fedtasks.names import FOLLOWER, LEADER
 from fedtasks.pipeline.step import Step
 from fedtasks.psi.settings import AlignSettings
+from fedtasks.text import plain_text
 
 if TYPE_CHECKING:
     from fedtasks.wire.v1 import worker_pb2
+
+
+WAIT = "wait_minutes"
+"""The field that says how long a half waits for the other."""
+
+RUN = ("peer", "ticket", "partition", "reason", "own_dataset", "peer_dataset", "leader", "force", WAIT)
+"""The fields of a trigger form that are not a step's."""
+
+_MAX_NAME = 80
+
+
+def check_names(conf: Collection[str], fields: Collection[str], others: Collection[str]) -> None:
+    """Refuse what somebody has passed to a run that is no field, so that a slip of the pen starts nothing.
+
+    Parameters
+    ----------
+    conf
+        The names passed.
+    fields
+        Those of the form.
+    others
+        Names that may be passed besides, such as that of a step.
+
+    Raises
+    ------
+    ConfigError
+        With the nearest name that there is.
+    """
+    known = {*fields, *others}
+    for name in conf:
+        if name in known:
+            continue
+        # Whoever names a setting alone means it of a step.
+        endings = [each for each in fields if each.rpartition(".")[2] == name]
+        near = endings or difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.5)
+        shown = plain_text(name, _MAX_NAME)
+        hint = f"; nearest: {', '.join(near)}" if near else f"; there are: {', '.join(sorted(fields))}"
+        raise ConfigError(f"`{shown}` is no field of this pipeline's trigger form{hint}", field="conf")
 
 
 def initiate(party: Party, steps: Sequence[Step], params: Mapping[str, Any], partition: str) -> dict[str, Any]:
@@ -138,7 +178,7 @@ def check_steps(steps: Sequence[Step], settings: Mapping[str, Mapping[str, Any]]
         step.check(settings[step.name])
     wanted = {"psi_task": {"psi"}, "rows_task": None, "model_task": set(algorithms()), "evaluate_task": {"evaluate"}}
     for place, step in enumerate(steps):
-        effective = {declared.name: step.default(declared) for declared in step.declared} | dict(settings[step.name])
+        effective = step.effective(settings[step.name])
         # What predicts with a model by name takes it from the run that has trained it.
         by_name = step.kind == "predict" and bool(effective["model"])
         before = {known.name: known.kind for known in steps[:place]}

@@ -170,6 +170,10 @@ class Step:
             return to_plain(self.settings[declared.name])
         return to_plain(declared.default_factory() if declared.default_factory is not MISSING else declared.default)
 
+    def effective(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Return all settings that are declared, with the values of a run where it names them."""
+        return {declared.name: self.default(declared) for declared in self.declared} | dict(settings)
+
     def settings_with(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """Return the settings where they differ from those declared: the pipeline's, changed by a form.
 

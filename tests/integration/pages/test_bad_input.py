@@ -11,6 +11,7 @@ import pytest
 import tests.support.airflow_application  # noqa: F401 - gives Airflow a home of its own before it is imported
 from fedtasks import errors
 from fedtasks.airflow.form import form_of
+from fedtasks.airflow.sides import Sides
 from fedtasks.data import partitions
 from fedtasks.link.client import GatewayClient
 from fedtasks.pipeline.catalogue import align, intersect
@@ -104,5 +105,5 @@ def test_bad_input_is_said_in_form_note_and_page_with_one_code(
 
     wait_for(lambda: code in (pair.bank.airflow.runs[PIPELINE, dag_run_id].get("note") or ""))
     assert on_page() == code
-    made = form_of([intersect(), align(rows="new", model="credit")], None, "own", timedelta(hours=1), None)
+    made = form_of([intersect(), align(rows="new", model="credit")], Sides(), timedelta(hours=1), None)
     assert f"If refused: {code}." in (made[field].description or "")

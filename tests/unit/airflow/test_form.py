@@ -25,6 +25,7 @@ from fedtasks.pipeline.catalogue import (
     train_secureboost,
     train_split_nn,
 )
+from fedtasks.pipeline.shared import WAIT
 from fedtasks.pipeline.step import Step
 from fedtasks.psi.settings import AlignSettings, PsiSettings
 
@@ -169,9 +170,9 @@ def test_field_says_with_which_code_and_remedy_its_value_may_be_refused() -> Non
 
 
 def test_form_proposes_how_long_the_pipeline_waits() -> None:
-    made = form_of(wait=timedelta(minutes=90))[form.WAIT]
+    made = form_of(wait=timedelta(minutes=90))[WAIT]
     assert (made["default"], made["minimum"], made["section"]) == (90, 1, "Run")
-    assert form_of(wait=timedelta(seconds=1))[form.WAIT]["default"] == 1
+    assert form_of(wait=timedelta(seconds=1))[WAIT]["default"] == 1
 
 
 def test_step_whose_settings_nobody_declares_takes_them_as_one_object() -> None:

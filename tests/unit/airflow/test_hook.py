@@ -1,42 +1,18 @@
-"""The connection: what Airflow is told of it, and how a task finds its party by it."""
+"""How a task and the file of its DAG find their party."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from fedtasks.airflow import get_provider_info
 from fedtasks.airflow.hook import FedtasksHook, party_here
 from fedtasks.errors import ConfigError, SecretRejected
 from fedtasks.wire.v1 import failure_pb2, worker_pb2
 from tests.support.airflow_fakes import PARTY, FakeGateway
-
-
-def test_provider_info_satisfies_airflows_schema() -> None:
-    import airflow
-    import jsonschema
-
-    schema = json.loads((Path(airflow.__file__).parent / "provider_info.schema.json").read_text())
-    jsonschema.validate(get_provider_info(), schema)
-
-
-def test_provider_info_names_a_hook_that_exists() -> None:
-    (connection,) = get_provider_info()["connection-types"]
-    module, _, name = connection["hook-class-name"].rpartition(".")
-    assert (module, name) == (FedtasksHook.__module__, FedtasksHook.__qualname__)
-    assert connection["connection-type"] == FedtasksHook.conn_type
-
-
-def test_provider_info_imports_nothing_heavy() -> None:
-    program = "import sys, fedtasks.airflow as a; a.get_provider_info(); print({'airflow', 'grpc'} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "set()"
 
 
 def connected(monkeypatch: pytest.MonkeyPatch, party: Path | None) -> list[str]:

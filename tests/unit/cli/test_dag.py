@@ -144,3 +144,27 @@ def test_plan_says_what_leaves_and_what_it_spends(run: Run, asking: str, new: Pa
 def test_bad_conf_is_named(run: Run, new: Path) -> None:
     for conf in ("[]", "{"):  # before anything is parsed
         assert "CONFIG_INVALID" in run("dag", "test", DAG, "--conf", conf, expect=1).err
+
+
+def test_conf_that_is_no_field_is_refused_with_the_nearest(run: Run, new: Path) -> None:
+    refused = run("dag", "test", DAG, "--conf", '{"column_mean": {"decimals": 1}}', expect=1)
+    assert "`column_mean` is no field of this pipeline's trigger form; nearest: column_means" in refused.err
+
+
+def test_check_says_that_a_schedule_cannot_choose_between_datasets(run: Run, asking: str, tmp_path: Path) -> None:
+    file = Path(asking)
+    text = file.read_text(encoding="utf-8")
+    second = "  - {name: second, uri: second.parquet, id: i, features: {x: numeric}}\n"
+    text = text.replace("datasets:\n", f"datasets:\n{second}")
+    pipeline = tmp_path / "train.py"
+    pipeline.write_text(PIPELINE.format(settings=""), encoding="utf-8")
+    for schedules, verdict, remedy in (("[]", "note", "Whoever triggers it"), ("[train]", "wrong", "name `dataset`")):
+        file.write_text(f"{text}schedules: {schedules}\n", encoding="utf-8")
+        expect = 1 if verdict == "wrong" else 0
+        checked = found(run("dag", "check", str(pipeline), "--party", asking, "--json", expect=expect))
+        assert checked["form"][0] == verdict
+        assert "second" in checked["form"][1]
+        assert remedy in checked["form"][2]
+    named = PIPELINE.format(settings="").replace('"train", ', '"train", dataset="second", ')
+    pipeline.write_text(named, encoding="utf-8")
+    assert "second" in found(run("dag", "check", str(pipeline), "--party", asking, "--json"))["form"][1]
