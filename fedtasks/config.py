@@ -398,15 +398,57 @@ class Store:
 
 @dataclass(frozen=True)
 class Airflow:
-    """This party's Airflow, as its gateway reaches it."""
+    """This party's Airflow, as its gateway reaches it: by a user's password, a client's secret, or a token.
+
+    Parameters
+    ----------
+    url
+        Base URL of the web server.
+    user, password_file
+        Whom the gateway logs in as.
+    client_id, client_secret_file
+        The client that it is, where an auth manager such as Keycloak's knows clients.
+    token_file
+        A token that something else renews; it is read again whenever Airflow refuses the one before.
+
+    Raises
+    ------
+    ConfigError
+        It is no http(s) URL; or there is not one way to log in, whole.
+    """
 
     url: str
-    user: str
-    password_file: Path
+    user: str = ""
+    password_file: Path | None = None
+    client_id: str = ""
+    client_secret_file: Path | None = None
+    token_file: Path | None = None
 
     def __post_init__(self) -> None:
         if urlsplit(self.url).scheme not in ("http", "https"):
             raise ConfigError(f"`{self.url}` is not an http(s) URL", field="url")
+        whole = {
+            "user": bool(self.user) and self.password_file is not None,
+            "client_id": bool(self.client_id) and self.client_secret_file is not None,
+            "token_file": self.token_file is not None,
+        }
+        named = [self.user or self.password_file, self.client_id or self.client_secret_file, self.token_file]
+        if sum(map(bool, named)) != 1 or not any(whole.values()):
+            text = "name `user` and `password_file`, or `client_id` and `client_secret_file`, or `token_file`"
+            raise ConfigError(text, field=next((way for way, done in whole.items() if done), "user"))
+
+    @property
+    def secret_file(self) -> Path:
+        """The file of the password, the client's secret or the token."""
+        found = self.password_file or self.client_secret_file or self.token_file
+        assert found is not None  # noqa: S101 - checked when it was made
+        return found
+
+    @property
+    def login(self) -> str:
+        """As whom the gateway comes, in words."""
+        name = f"user `{self.user}`" if self.user else f"client `{self.client_id}`"
+        return "the token of `token_file`" if self.token_file else name
 
 
 class Event(enum.Enum):
@@ -640,7 +682,7 @@ def _resolve(plain: dict[str, object], party: Party, folder: Path) -> None:
     below(gateway, *_PATHS)
     if isinstance(gateway, dict) and party.gateway.socket is not None:
         gateway["workers"] = f"{SOCKET}{folder / party.gateway.socket}"
-    below(plain.get("airflow"), "password_file")
+    below(plain.get("airflow"), "password_file", "client_secret_file", "token_file")
     below(plain.get("notify"), "webhook_url_file")
     below(plain, "psi_key", "psi_oprf_key")
     for peer in _items(plain.get("peers")):

@@ -81,7 +81,7 @@ def _keys(party: Party) -> Iterator[Finding]:
         "TLS key": gateway.private_key,
         "ticket key": gateway.ticket_key,
         "worker secret": gateway.worker_secret_file,
-        "Airflow password": airflow.password_file,
+        "Airflow password": airflow.secret_file,
     }
     if party.store.password_file is not None:
         secrets["store password"] = party.store.password_file
@@ -106,7 +106,7 @@ _SECRETS = {
     "TLS key": "the gateway's private key",
     "ticket key": "the Ed25519 private key",
     "worker secret": "the workers' secret",
-    "Airflow password": "the password of `airflow.user`",
+    "Airflow password": "the password, token or client secret that `airflow` names",
     "store password": "the database's password",
     "webhook's URL": "the URL of `notify`",
 }

@@ -128,7 +128,8 @@ def beside(fields: Mapping[str, Param], own: ParamsDict, others: Collection[str]
         begin a run: they fill in no form.
     """
     theirs: dict[str, Param] = {}
-    for name, param in own.items():
+    for name in own:
+        param = own.get_param(name)
         if name in fields or name in others:
             text = f"`{name}` is a field of the federated run's trigger form; name the DAG's parameter otherwise"
             raise ConfigError(text, field="params")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 from airflow.sdk.bases.xcom import BaseXCom
@@ -49,7 +49,7 @@ class OpenRunOperator(BaseOperator):
     Reveals: pipeline, partition, reason, the shared configuration and the digests of the steps, to the peer's gateway.
     """
 
-    template_fields: ClassVar[Sequence[str]] = ("reason",)
+    template_fields: Sequence[str] = ("reason",)
     operator_extra_links = (FederatedLink(),)
 
     def __init__(
@@ -126,7 +126,7 @@ class OpenRunOperator(BaseOperator):
             What else is wrong with the form.
         """
         if self.fields:
-            author = self.dag.params if self.has_dag() else ()
+            author = self.dag.params if self.has_dag() else ()  # type: ignore[no-untyped-call]
             check_names(context["dag_run"].conf or {}, self.fields, (*author, *(step.name for step in self.steps)))
         params = {**context["params"], "reason": context["params"].get("reason") or self.reason}
         return initiate(party, self.steps, params, partition_of(context, self.timezone))

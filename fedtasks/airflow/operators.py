@@ -261,7 +261,7 @@ class FederatedTaskOperator(MeetingOperator):
         As for `MeetingOperator` and every operator.
     """
 
-    template_fields: ClassVar[Sequence[str]] = ("federated_task",)
+    template_fields: Sequence[str] = ("federated_task",)
     wait_field: ClassVar[str] = WAIT
 
     def __init__(self, *, step: Step, stage: str = "", shard: int | None = None, **kwargs: Any) -> None:

@@ -187,7 +187,7 @@ class AirflowApi:
         except httpx.HTTPError as error:
             raise AirflowUnreachable(f"{self._config.url} does not answer: {type(error).__name__}") from error
         if answer.status_code in (401, 403):
-            raise AirflowUnreachable(f"{self._config.url} refuses user `{self._config.user}` ({answer.status_code})")
+            raise AirflowUnreachable(f"{self._config.url} refuses {self._config.login} ({answer.status_code})")
         if answer.status_code >= 500:
             raise AirflowUnreachable(f"{self._config.url} answers {answer.status_code}")
         return answer
@@ -195,14 +195,20 @@ class AirflowApi:
     async def _bearer(self) -> str:
         async with self._login:
             if not self._token:
-                body = {"username": self._config.user, "password": read_secret(self._config.password_file)}
-                answer = await self._client.post("/auth/token", json=body)
-                if answer.status_code not in (200, 201):
-                    raise AirflowUnreachable(
-                        f"{self._config.url} refuses the login of user `{self._config.user}` ({answer.status_code})"
-                    )
-                self._token = str(answer.json()["access_token"])
+                self._token = await self._log_in()
             return self._token
+
+    async def _log_in(self) -> str:
+        config, secret = self._config, read_secret(self._config.secret_file)
+        if config.token_file:
+            return secret
+        body = {"username": config.user, "password": secret}
+        if config.client_id:
+            body = {"grant_type": "client_credentials", "client_id": config.client_id, "client_secret": secret}
+        answer = await self._client.post("/auth/token", json=body)
+        if answer.status_code not in (200, 201):
+            raise AirflowUnreachable(f"{config.url} refuses the login of {config.login} ({answer.status_code})")
+        return str(answer.json()["access_token"])
 
     @staticmethod
     def _body(answer: httpx.Response) -> dict[str, Any]:

@@ -31,7 +31,8 @@ gateway:
   ticket_key: keys/ticket.key
   worker_secret_file: keys/worker.secret
 
-# The Airflow of this party, as its gateway reaches it. The password stands in a file of its own, mode 600.
+# The Airflow of this party, as its gateway reaches it. The password stands in a file of its own, mode 600; instead of
+# both, `client_id` with `client_secret_file`, or `token_file` alone.
 airflow:
   url: {airflow_url}
   user: {airflow_user}

@@ -80,6 +80,38 @@ def test_load_party_makes_every_path_absolute(load: Load, tmp_path: Path) -> Non
     assert party.store.url == f"sqlite:///{tmp_path}/store.db"
 
 
+@pytest.mark.parametrize(
+    ("login", "name", "file"),
+    [
+        ("user: admin\n  password_file: keys/p", "user `admin`", "p"),
+        ("client_id: gateway\n  client_secret_file: keys/s", "client `gateway`", "s"),
+        ("token_file: keys/t", "the token of `token_file`", "t"),
+    ],
+)
+def test_load_party_logs_in_by_password_client_or_token(
+    load: Load, tmp_path: Path, login: str, name: str, file: str
+) -> None:
+    airflow = load(GOOD.replace("user: fedtasks\n  password_file: keys/airflow.password", login)).airflow
+    assert (airflow.login, airflow.secret_file) == (name, tmp_path / "keys" / file)
+
+
+@pytest.mark.parametrize(
+    "login",
+    [
+        "user: a",
+        "password_file: p",
+        "client_id: a",
+        "user: a\n  token_file: t",
+        "user: a\n  client_secret_file: s",
+        "{}",
+    ],
+)
+def test_load_party_needs_one_whole_way_to_log_in(load: Load, login: str) -> None:
+    text = GOOD.replace("user: fedtasks\n  password_file: keys/airflow.password", login)
+    with pytest.raises(ConfigError, match="name `user` and `password_file`, or `client_id`"):
+        load(text.replace("  {}\n", ""))
+
+
 def test_load_party_names_pipelines_that_start_by_schedule(load: Load) -> None:
     assert load(GOOD).schedules == ()
     assert load(f"{GOOD}schedules: [offline_psi]\n").schedules == ("offline_psi",)
