@@ -26,7 +26,7 @@ from fedtasks.airflow import fed
 from fedtasks.airflow.pipeline import FederatedDag
 
 
-@fed.task(min_intersection=100)
+@fed.task
 def agree(link, config, data):
     return {{"partition": config.partition}}
 
