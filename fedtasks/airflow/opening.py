@@ -14,7 +14,7 @@ from airflow.sdk.exceptions import AirflowSkipException, DownstreamTasksSkipped
 from fedtasks.airflow.hook import FedtasksHook
 from fedtasks.airflow.links import FederatedLink
 from fedtasks.airflow.operators import airflow_errors, run_id_of, skip_with_others
-from fedtasks.airflow.schedules import partition_of
+from fedtasks.airflow.schedules import partition_of, zone_of
 from fedtasks.config import Party
 from fedtasks.errors import ConfigError, FedtasksError, RunUnknown
 from fedtasks.names import APPROVE, OPEN_RUN
@@ -66,6 +66,7 @@ class OpenRunOperator(BaseOperator):
         self.steps = tuple(steps)
         self.fields = tuple(fields)
         self.reason = reason
+        zone_of(timezone)
         self.timezone = timezone
         self.fedtasks_conn_id = fedtasks_conn_id
 

@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
-from zoneinfo import ZoneInfo
 
+import pendulum
 from airflow.sdk import Asset, PartitionedAssetTimetable
 
 from fedtasks.errors import ConfigError
@@ -119,6 +119,14 @@ def when_landed() -> WhenLanded:
     return WhenLanded()
 
 
+def zone_of(timezone: str) -> pendulum.Timezone | pendulum.FixedTimezone:
+    """Return a time zone; raise `ConfigError` if there is none of this name."""
+    try:
+        return pendulum.timezone(timezone)
+    except ValueError:
+        raise ConfigError(f"`{timezone}` is no time zone such as Europe/Berlin", field="timezone") from None
+
+
 def partition_of(context: Context, timezone: str = "UTC") -> str:
     """Return the partition that a DAG run is about.
 
@@ -141,7 +149,7 @@ def partition_of(context: Context, timezone: str = "UTC") -> str:
     Airflow's dialog fills in the present moment as logical date, so one on the very day of the run is nobody's choice.
     A key or a field that names an hour of the logical date's day agrees with it.
     """
-    dag_run, zone = context["dag_run"], ZoneInfo(timezone)
+    dag_run, zone = context["dag_run"], zone_of(timezone)
     # The day on which the run was due, and not today, which a retry may see change.
     due = dag_run.run_after.astimezone(zone).date().isoformat()
     day = dag_run.logical_date.astimezone(zone).date().isoformat() if dag_run.logical_date else due

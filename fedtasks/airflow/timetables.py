@@ -10,6 +10,7 @@ from airflow.timetables.base import DagRunInfo
 from airflow.timetables.trigger import CronPartitionTimetable
 from croniter import CroniterBadCronError, croniter
 
+from fedtasks.airflow.schedules import zone_of
 from fedtasks.errors import ConfigError
 
 DAY, HOUR = "%Y-%m-%d", "%Y-%m-%dT%H"
@@ -35,13 +36,13 @@ def period_timetable(cron: str, timezone: str = UTC) -> PeriodTimetable:
         It is no cron expression, is due more than once within an hour, or there is no such time zone; or its partitions
         are hours, in a zone other than UTC, whose clock names an hour twice when summer ends.
     """
+    zone_of(timezone)
     try:
         timetable = PeriodTimetable(cron, timezone=timezone, key_format=DAY)
         minutes, hours = croniter(timetable.summary).expanded[:2]
         has_seconds = len(timetable.summary.split()) != 5
     except (CroniterBadCronError, LookupError, ValueError) as error:
-        text = f"`{cron}` in `{timezone}` is no cron expression in a time zone such as Europe/Berlin"
-        raise ConfigError(f"{text}: {error}", field="schedule") from None
+        raise ConfigError(f"`{cron}` is no cron expression: {error}", field="schedule") from None
     if has_seconds or minutes == ["*"] or len(minutes) > 1:
         text = f"`{cron}` is due more than once within an hour, and no partition is shorter; use `@hourly`"
         raise ConfigError(text, field="schedule")

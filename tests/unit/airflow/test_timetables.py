@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -112,10 +113,15 @@ def test_backfill_of_days_names_those_days_and_none_that_has_not_ended_within_th
         ("@hourly", "Europe/Berlin", "leave out `timezone`"),
         ("@nightly", "UTC", "is no cron expression"),
         ("61 0 * * *", "UTC", "is no cron expression"),
-        ("@daily", "Europe/Bielefeld", "in `Europe/Bielefeld` is no"),
     ],
 )
 def test_schedule_that_no_partition_fits_is_refused_with_the_remedy(cron: str, timezone: str, problem: str) -> None:
     with pytest.raises(ConfigError, match=problem) as caught:
         fed.cron(cron, timezone=timezone)
     assert caught.value.fields["field"] == "schedule"
+
+
+def test_time_zone_that_there_is_not_is_refused() -> None:
+    for name in ("Europe/Bielefeld", "", "+99"):
+        with pytest.raises(ConfigError, match=f"`{re.escape(name)}` is no time zone such as Europe/Berlin"):
+            fed.daily("03:00", timezone=name)
