@@ -7,6 +7,8 @@ from typing import Any
 
 import pendulum
 import pytest
+from airflow.sdk import DagRunState
+from airflow.sdk.api.datamodels._generated import DagRun, DagRunType
 
 from fedtasks.airflow.schedules import partition_of
 from fedtasks.errors import ConfigError
@@ -16,13 +18,23 @@ SAME_DAY = pendulum.datetime(2026, 11, 21, 23, 29, 58)  # what Airflow's dialog 
 EARLIER = pendulum.datetime(2026, 11, 19, 12)
 
 
-def about(
-    context: dict[str, Any], key: str | None, logical: datetime | None, field: str | None, timezone: str = "UTC"
-) -> str:
-    context["dag_run"].partition_key = key
-    context["dag_run"].logical_date = logical
-    context["dag_run"].run_after = DUE
-    context["params"]["partition"] = field
+def about(key: str | None, logical: datetime | None, field: str | None, timezone: str = "UTC") -> str:
+    """Return the partition of a DAG run as a task of it gets it from Airflow."""
+    dag_run = DagRun(
+        dag_id="credit",
+        run_id="manual-1",
+        logical_date=logical,
+        data_interval_start=logical,
+        data_interval_end=logical,
+        run_after=DUE,
+        start_date=DUE,
+        end_date=None,
+        run_type=DagRunType.MANUAL,
+        state=DagRunState.RUNNING,
+        consumed_asset_events=[],
+        partition_key=key,
+    )
+    context: Any = {"dag_run": dag_run, "params": {"partition": field}}
     return partition_of(context, timezone)
 
 
@@ -45,9 +57,9 @@ def about(
     ],
 )
 def test_partition_is_the_key_else_the_logical_day_else_the_field_else_the_day_it_was_due(
-    context: dict[str, Any], key: str | None, logical: datetime | None, field: str | None, expected: str
+    key: str | None, logical: datetime | None, field: str | None, expected: str
 ) -> None:
-    assert about(context, key, logical, field) == expected
+    assert about(key, logical, field) == expected
 
 
 @pytest.mark.parametrize(
@@ -60,15 +72,15 @@ def test_partition_is_the_key_else_the_logical_day_else_the_field_else_the_day_i
     ],
 )
 def test_two_partitions_that_differ_are_refused_in_words(
-    context: dict[str, Any], key: str | None, logical: datetime | None, field: str | None, said: str
+    key: str | None, logical: datetime | None, field: str | None, said: str
 ) -> None:
     with pytest.raises(ConfigError, match=said) as caught:
-        about(context, key, logical, field)
+        about(key, logical, field)
     assert (caught.value.code, caught.value.fields["field"]) == ("CONFIG_INVALID", "partition")
 
 
-def test_day_of_a_logical_date_is_by_the_schedules_clock(context: dict[str, Any]) -> None:
+def test_day_of_a_logical_date_is_by_the_schedules_clock() -> None:
     midnight = pendulum.datetime(2026, 11, 20, tz="Europe/Berlin")  # the 19th in UTC
-    assert about(context, None, midnight, None, "Europe/Berlin") == "2026-11-20"
-    assert about(context, None, midnight.in_timezone("UTC"), None, "Europe/Berlin") == "2026-11-20"
-    assert about(context, None, None, None, "Europe/Berlin") == "2026-11-22"
+    assert about(None, midnight, None, "Europe/Berlin") == "2026-11-20"
+    assert about(None, midnight.in_timezone("UTC"), None, "Europe/Berlin") == "2026-11-20"
+    assert about(None, None, None, "Europe/Berlin") == "2026-11-22"

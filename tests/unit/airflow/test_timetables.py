@@ -58,7 +58,7 @@ def test_partition_of_a_tick_is_the_period_that_has_just_ended(cron: str, expect
     assert keys(cron, pendulum.datetime(2026, 12, 30), 4) == expected
 
 
-@pytest.mark.parametrize("zone", ["Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Asia/Kolkata", "UTC"])
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "Australia/Lord_Howe"])
 @pytest.mark.parametrize("at", ["00:00", "02:30", "03:00", "23:59"])
 def test_daily_names_every_day_of_a_year_once_over_both_changes_of_the_clock(zone: str, at: str) -> None:
     """02:30 does not exist in Berlin on 29 March 2026, and exists twice on 25 October."""
