@@ -88,6 +88,8 @@ class federated:  # noqa: N801 - reads as a verb where it is used
         How long a person has to approve the run, where its ticket asks for one.
     data_wait
         How long the run waits until both sides have landed its partition; by default it does not.
+    by_partition
+        Whether runs are about partitions that land, so that a dataset without is not meant; `data_wait` says so too.
     timezone
         By whose clock days begin, where a run is named by a day.
     group
@@ -120,6 +122,7 @@ class federated:  # noqa: N801 - reads as a verb where it is used
         wait: timedelta = timedelta(hours=1),
         approval_wait: timedelta = APPROVAL_WAIT,
         data_wait: timedelta | None = None,
+        by_partition: bool = False,
         timezone: str = "UTC",
         group: str | None = "federated",
         fedtasks_conn_id: str = _CONNECTION,
@@ -129,31 +132,32 @@ class federated:  # noqa: N801 - reads as a verb where it is used
         self._wait = wait
         self._approval_wait = approval_wait
         self._data_wait = data_wait
+        self._by_partition = by_partition or data_wait is not None
         self._timezone = timezone
         self._group = group
-        self._connection = {"fedtasks_conn_id": fedtasks_conn_id}
+        self._connection = fedtasks_conn_id
         self._steps: list[Step] = []
 
     def __enter__(self) -> Self:
-        _refuse_second_run()
+        dag = DagContext.get_current_dag()
+        _refuse_second_run(dag)
+        defaults = {**DEFAULT_ARGS, **(dag.default_args if dag is not None else {})}
+        # The author's own tasks beside them keep Airflow's defaults.
+        self._common: dict[str, Any] = {"default_args": defaults, "fedtasks_conn_id": self._connection}
         with ExitStack() as stack:
             if self._group is not None:
                 # The ids stay plain: both sides' tasks are named by their steps, wherever these stand.
-                group = TaskGroup(self._group, prefix_group_id=False)
-                group.default_args = {**DEFAULT_ARGS, **group.dag.default_args}
-                stack.enter_context(group)
+                stack.enter_context(TaskGroup(self._group, prefix_group_id=False))
             self._opened = OpenRunOperator(
-                task_id=OPEN_RUN, steps=(), reason=self._reason, timezone=self._timezone, **self._connection
+                task_id=OPEN_RUN, steps=(), reason=self._reason, timezone=self._timezone, **self._common
             )
             self._approve = ApproveOperator(
-                task_id=APPROVE, wait=self._approval_wait, doc_md=_APPROVE_DOC, **self._connection
+                task_id=APPROVE, wait=self._approval_wait, doc_md=_APPROVE_DOC, **self._common
             )
             chain(self._opened, self._approve)
             self._last: Any = self._approve
             if self._data_wait is not None:
-                self._append(
-                    AwaitDataOperator(task_id=DATA, wait=self._data_wait, doc_md=_DATA_DOC, **self._connection)
-                )
+                self._append(AwaitDataOperator(task_id=DATA, wait=self._data_wait, doc_md=_DATA_DOC, **self._common))
             self._open = stack.pop_all()
         return self
 
@@ -174,7 +178,7 @@ class federated:  # noqa: N801 - reads as a verb where it is used
         if step.name in {known.name for known in self._steps}:
             raise ConfigError(f"`{step.name}` stands twice", field="steps")
         self._steps.append(step)
-        added = _tasks(step, {"wait": self._wait, **self._connection})
+        added = _tasks(step, self._wait, self._common)
         self._append(added)
         return added
 
@@ -185,13 +189,13 @@ class federated:  # noqa: N801 - reads as a verb where it is used
             if kind is not None:
                 return
             self._opened.steps = tuple(self._steps)
-            self._append(CloseRunOperator(task_id=CLOSE_RUN, wait=self._wait, **self._connection))
+            self._append(CloseRunOperator(task_id=CLOSE_RUN, wait=self._wait, **self._common))
             dag = self._opened.dag
             if isinstance(dag.timetable, NullTimetable):
                 dag.timetable = PartitionedAtRuntime()
-            party, sides = party_here(**self._connection), self._sides
+            party, sides = party_here(self._connection), self._sides
             if party is not None:
-                sides = sides.seen_by(party, self._steps, by_partition=self._data_wait is not None)
+                sides = sides.seen_by(party, self._steps, by_partition=self._by_partition)
             fields = form.form_of(self._steps, sides, self._wait, party)
             dag.params = form.beside(fields, dag.params, ("fedtasks", *(step.name for step in self._steps)))
             self._opened.fields = tuple(fields)
@@ -245,7 +249,6 @@ class FederatedDag(DAG):
         super().__init__(
             dag_id,
             schedule=_timetable(dag_id, schedule, party, sides, steps),
-            default_args={**DEFAULT_ARGS, **(kwargs.pop("default_args", None) or {})},
             **{"max_active_runs": 4, "catchup": False, "tags": ["federated"], "doc_md": _doc(steps), **kwargs},
         )
         run = federated(
@@ -257,6 +260,7 @@ class FederatedDag(DAG):
             wait=wait,
             approval_wait=approval_wait,
             data_wait=schedule.wait if isinstance(schedule, Schedule) else None,
+            by_partition=_is_by_partition(schedule),
             timezone=schedule.timezone if isinstance(schedule, Schedule) else "UTC",
             group=None,
             fedtasks_conn_id=fedtasks_conn_id,
@@ -272,24 +276,28 @@ def _doc(steps: Sequence[Step]) -> str:
     return "\n".join(["A federated pipeline; the same DAG lies on both sides, and either may begin it.", "", *lines])
 
 
-def _refuse_second_run() -> None:
+def _refuse_second_run(dag: DAG | None) -> None:
     """Raise `ConfigError` if the DAG has a federated run already: each is a DAG run of its own at the peer's."""
-    dag = DagContext.get_current_dag()
     if dag is not None and OPEN_RUN in dag.task_dict:
         text = "one DAG holds one federated run; give the other a DAG of its own, scheduled on what the first publishes"
         raise ConfigError(text, field=dag.dag_id, where="federated")
 
 
-def _tasks(step: Step, common: Mapping[str, Any]) -> FederatedTaskOperator | TaskGroup:
-    """Make the task of a step, or the group of its stages, with what all halves of a run have in common."""
+def _tasks(step: Step, wait: timedelta, common: Mapping[str, Any]) -> FederatedTaskOperator | TaskGroup:
+    """Make the task of a step, or the group of its stages, with what all tasks of a run have in common."""
     if not step.stages:
-        return FederatedTaskOperator(task_id=step.name, step=step, **common)
+        return FederatedTaskOperator(task_id=step.name, step=step, wait=wait, **common)
     with TaskGroup(step.name) as group:
-        connection = {"fedtasks_conn_id": common["fedtasks_conn_id"]}
-        shards = ShardsOperator(task_id=SHARDS, step=step, **connection) if step.is_by_shard else None
+        shards = ShardsOperator(task_id=SHARDS, step=step, **common) if step.is_by_shard else None
         tasks: list[Any] = [] if shards is None else [shards]
         for stage in step.stages:
-            arguments: dict[str, Any] = {"task_id": stage.name, "step": step, "stage": stage.name, **common}
+            arguments: dict[str, Any] = {
+                "task_id": stage.name,
+                "step": step,
+                "stage": stage.name,
+                "wait": wait,
+                **common,
+            }
             if stage.by_shard and shards is not None:
                 # Without a limit of how many run at once: a half that waits counts as running, and the two sides could
                 # each wait for shards that the other has not begun.
@@ -338,6 +346,10 @@ def _timetable(dag_id: str, schedule: Any, party: Party | None, sides: Sides, st
         # Unlike None, this takes the partition key that a gateway or a person gives, and needs none.
         return PartitionedAtRuntime()
     if isinstance(schedule, Schedule):
-        by_partition = isinstance(schedule, WhenLanded) or schedule.wait is not None
-        return schedule.timetable(party, sides.seen_by(party, steps, by_partition=by_partition))
+        return schedule.timetable(party, sides.seen_by(party, steps, by_partition=_is_by_partition(schedule)))
     return schedule
+
+
+def _is_by_partition(schedule: Any) -> bool:
+    """Whether runs begin, or wait, until a partition has landed."""
+    return isinstance(schedule, WhenLanded) or (isinstance(schedule, Periodic) and schedule.wait is not None)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.sdk import DAG, Param
+from airflow.sdk import DAG, BaseOperator, Param
 
 from fedtasks.airflow import fed, form
 from fedtasks.airflow.pipeline import (
@@ -102,6 +102,8 @@ def test_tasks_of_a_federated_dag_stand_in_no_group_and_those_of_a_run_between_o
     dag = FederatedDag("credit", steps=[intersect_by_shard(), align()])
     assert set(dag.task_group.children) == {"open_run", "approve", "psi", "align", "close_run"}
     assert {(task.retries, task.retry_delay) for task in dag.tasks} == {(2, timedelta(seconds=5))}
+    with dag:
+        assert BaseOperator(task_id="own").retries == 0
     with DAG("mine") as mine, federated() as run:
         run.add(align())
     assert set(mine.task_group.children) == {"federated"}
@@ -125,8 +127,11 @@ def test_dataset_follows_from_label_and_partitions_where_they_leave_one_choice(p
     assert values(dag)["own_dataset"] == "loans"  # it has the label
     assert not is_open(dag, "own_dataset")
     assert values(FederatedDag("credit2", steps=TRAINING, leader="peer"))["own_dataset"] == "addresses"
-    daily = FederatedDag("credit3", steps=[intersect()], schedule=fed.daily())
-    assert values(daily)["own_dataset"] == "loans"  # it has days
+    for schedule in (fed.daily(), fed.when_landed(), fed.cron("@weekly")):
+        assert (
+            values(FederatedDag("c", steps=[intersect()], schedule=schedule))["own_dataset"] == "loans"
+        )  # it has days
+    assert values(FederatedDag("nightly", steps=[intersect()], schedule="@daily"))["own_dataset"] is None
 
 
 def test_dataset_stands_open_in_the_form_where_there_is_a_choice_unless_the_author_names_it(party_file: Path) -> None:
