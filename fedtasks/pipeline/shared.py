@@ -56,8 +56,14 @@ def check_names(conf: Collection[str], fields: Collection[str], others: Collecti
         endings = [each for each in fields if each.rpartition(".")[2] == name]
         near = endings or difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.5)
         shown = plain_text(name, _MAX_NAME)
-        hint = f"; nearest: {', '.join(near)}" if near else f"; there are: {', '.join(sorted(fields))}"
-        raise ConfigError(f"`{shown}` is no field of this pipeline's trigger form{hint}", field="conf")
+        hint = f"nearest: {', '.join(near)}" if near else f"there are: {_some(fields)}"
+        raise ConfigError(f"`{shown}` is no field of this pipeline's trigger form; {hint}", field="conf")
+
+
+def _some(fields: Collection[str]) -> str:
+    """Name the fields of every run, and one of a step's many."""
+    plain = [name for name in fields if "." not in name]
+    return ", ".join([*plain, *[f"settings such as {name}" for name in fields if "." in name][:1]])
 
 
 def initiate(party: Party, steps: Sequence[Step], params: Mapping[str, Any], partition: str) -> dict[str, Any]:

@@ -227,7 +227,7 @@ def test_open_run_says_what_is_wrong_with_the_form_even_without_a_gateway(
         ({"train.epoch": 3}, "nearest: train.epochs"),
         ({"fedtasks": {}}, "`fedtasks` is no field"),
         ({"psi.min_intersecton": 3}, "nearest: psi.min_intersection"),
-        ({"zzz": 3}, "`zzz` is no field of this pipeline's trigger form; there are: "),
+        ({"zzz": 3}, "`zzz` is no field of this pipeline's trigger form; there are: peer, ticket, partition, "),
         ({"reason": "x", "train": {"epochs": 3}, "zzz\n": 3}, "`zzz ` is no field"),
     ],
 )
