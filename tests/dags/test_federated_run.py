@@ -69,6 +69,7 @@ def test_dag_with_params_holds_a_federated_run_and_shows_them_in_a_section_of_th
         assert list(found)[:4] == ["peer", "ticket", "partition", "reason"]
         assert stored(made).params.dump() == found
     assert dag.params.get_param("kept").schema["section"] == "Mine"
+    assert set(dag.get_task("approve").params) == {"reason"}  # they are no question to whoever approves
 
 
 @pytest.mark.parametrize("name", ["peer", "partition", "psi.learns", "psi", "fedtasks", "own_dataset"])
