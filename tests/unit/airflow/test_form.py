@@ -95,6 +95,7 @@ def test_every_other_field_has_a_section_and_what_a_ticket_bounds_is_in_one() ->
         "Run",
     }
     assert {name for name, schema in made.items() if schema.get("section") == form.BOUNDED} == {
+        "align.held_out_by",
         "psi.learns",
         "psi.key_bits_min",
         "psi.pad_rows",
