@@ -288,7 +288,7 @@ def leaf_belongs_to(leaf_pem: bytes, peer: Peer, now: datetime | None = None) ->
 
 
 def valid_until(path: Path) -> int:
-    """Return when a certificate ends, in milliseconds since the epoch.
+    """Return when a certificate ends, in milliseconds since the epoch; of several in one file, that which ends first.
 
     Raises
     ------
@@ -296,10 +296,10 @@ def valid_until(path: Path) -> int:
         The file is missing, or no certificate.
     """
     try:
-        certificate = x509.load_pem_x509_certificate(path.read_bytes())
+        certificates = x509.load_pem_x509_certificates(path.read_bytes())
     except (OSError, *_UNREADABLE) as error:
         raise ConfigError("not a certificate in PEM", where=str(path)) from error
-    return int(certificate.not_valid_after_utc.timestamp() * 1000)
+    return min(int(certificate.not_valid_after_utc.timestamp() * 1000) for certificate in certificates)
 
 
 def common_name(certificate: x509.Certificate) -> str:

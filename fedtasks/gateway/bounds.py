@@ -170,6 +170,7 @@ _NAMES = {
     "lookup": ("ticket_id", "dataset", "key_id", "stream"),
     "preflight": ("pipeline",),
     "ticket_request": ("request_id", "dataset", "role"),
+    "ticket_request_declined": ("request_id",),
     "landed": ("dataset", "partition"),
 }
 """The fields of each request that name something."""
@@ -190,6 +191,7 @@ _AUDITED = {
     "run_update": ("run.update", {"run_id": "run_id"}),
     "ticket_update": ("ticket.update", {"ticket": "ticket_id"}),
     "ticket_request": ("ticket.requested", {"request": "request_id"}),
+    "ticket_request_declined": ("request.declined", {"request": "request_id", "reason": "reason"}),
     "landed": ("data.landed", {"dataset": "dataset", "partition": "partition"}),
     "preflight": ("peer.preflight", {"pipeline": "pipeline"}),
 }

@@ -12,6 +12,7 @@ from fedtasks.gateway.models import Models
 from fedtasks.gateway.notifier import Notifier
 from fedtasks.gateway.preflight import Preflights
 from fedtasks.gateway.relay import Relay
+from fedtasks.gateway.requests import RequestAnswers
 from fedtasks.gateway.runs import Runs
 
 
@@ -29,6 +30,8 @@ class Parts:
         Decides whether a run may begin.
     lookups, models, landings, preflights
         What peers and workers ask beside runs.
+    requests
+        What this party answers to peers that ask for tickets.
     notifier
         Tells people what needs them.
     """
@@ -41,4 +44,5 @@ class Parts:
     models: Models
     landings: Landings
     preflights: Preflights
+    requests: RequestAnswers
     notifier: Notifier

@@ -36,6 +36,7 @@ class PeerService:
         self._models = parts.models
         self._landings = parts.landings
         self._preflights = parts.preflights
+        self._requests = parts.requests
         self.intake = Intake(base.ledger, self._dispatch, base.clock)
 
     async def control(self, _: Any, context: Context) -> None:
@@ -75,6 +76,8 @@ class PeerService:
                 await asyncio.to_thread(self._tickets.learn, peer, envelope.ticket_update)
             case "ticket_request":
                 await self._preflights.learn_request(peer, envelope.ticket_request)
+            case "ticket_request_declined":
+                await asyncio.to_thread(self._requests.learn, peer, envelope.ticket_request_declined)
             case "landed":
                 await asyncio.to_thread(self._landings.learn, peer, envelope.landed)
             case kind:

@@ -31,6 +31,7 @@ from fedtasks.gateway.peer_service import PeerService
 from fedtasks.gateway.preflight import Preflights
 from fedtasks.gateway.reconciler import Reconciler
 from fedtasks.gateway.relay import Relay
+from fedtasks.gateway.requests import RequestAnswers
 from fedtasks.gateway.runs import Runs
 from fedtasks.gateway.tickets import Tickets
 from fedtasks.gateway.tunnels import Side
@@ -138,6 +139,7 @@ class Gateway:
             models=Models(base, runs),
             landings=Landings(base),
             preflights=Preflights(base),
+            requests=RequestAnswers(base),
             notifier=Notifier(base),
         )
 

@@ -168,8 +168,15 @@ class Tickets:
             raise TicketDeclined(clause="declination", ticket=row.ticket_id)
 
     # ---------------------------------------------------------------------------------------------------- changes
-    def issue(self, grant: tickets.Grant) -> str:
+    def issue(self, grant: tickets.Grant, actor: str = "") -> str:
         """Sign a ticket as its grantor and keep it; returns its text. The gateway hands it over.
+
+        Parameters
+        ----------
+        grant
+            What it says.
+        actor
+            On whose behalf, for the audit; by default the party's.
 
         Raises
         ------
@@ -183,11 +190,18 @@ class Tickets:
             raise TicketInvalid(f"only {grant.grantor} can grant it", where=grant.ticket_id)
         text = tickets.issue(grant, self._key)
         row = TicketRow(grant.ticket_id, peer.name, True, text, None, None, self._clock(), False)
-        self._keep(row, "ticket.issued", self._party.name)
+        self._keep(row, "ticket.issued", actor or self._party.name)
         return text
 
-    def accept(self, ticket_id: str) -> tickets.Grant:
+    def accept(self, ticket_id: str, actor: str = "") -> tickets.Grant:
         """Counter-sign a stored ticket as its holder; doing it again changes nothing. Returns what it grants.
+
+        Parameters
+        ----------
+        ticket_id
+            Which ticket.
+        actor
+            On whose behalf, for the audit; by default the party's.
 
         Raises
         ------
@@ -198,7 +212,7 @@ class Tickets:
         TicketRevoked, TicketDeclined, TicketExpired
             It is too late.
         """
-        return self._accept(self.find(ticket_id))
+        return self._accept(self.find(ticket_id), actor)
 
     def accept_text(self, text: str) -> tickets.Grant:
         """Counter-sign a ticket that came another way than through the gateways; see `accept`.
@@ -224,7 +238,7 @@ class Tickets:
             stored or TicketRow(grant.ticket_id, peer.name, False, text, None, None, self._clock(), False)
         )
 
-    def _accept(self, row: TicketRow) -> tickets.Grant:
+    def _accept(self, row: TicketRow, actor: str = "") -> tickets.Grant:
         grant = self.read(row)
         if row.granted or grant.holder != self._party.name:
             raise TicketInvalid(f"it was granted to {grant.holder}, who accepts it", where=row.ticket_id)
@@ -234,7 +248,7 @@ class Tickets:
             tickets.check_window(grant, now_s)
         if row.acceptance is None:
             signed = tickets.accept(row.grant, self._key, self._party.name, now_s)
-            self._keep(row, "ticket.accepted", self._party.name, acceptance=signed, synced=False)
+            self._keep(row, "ticket.accepted", actor or self._party.name, acceptance=signed, synced=False)
         return grant
 
     def decline(self, ticket_id: str, reason: str, actor: str) -> None:

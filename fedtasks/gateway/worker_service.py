@@ -41,6 +41,7 @@ class WorkerService(worker_pb2_grpc.WorkerGatewayServicer):
         self._models = parts.models
         self._landings = parts.landings
         self._preflights = parts.preflights
+        self._requests = parts.requests
 
     async def OpenRun(self, request: worker_pb2.OpenRunRequest, _: Context) -> worker_pb2.OpenRunResponse:
         return await self._admission.open(request)
@@ -186,6 +187,25 @@ class WorkerService(worker_pb2_grpc.WorkerGatewayServicer):
     ) -> worker_pb2.DeclineTicketResponse:
         await self._answer_ticket(self._tickets.decline, request)
         return worker_pb2.DeclineTicketResponse()
+
+    async def AcceptTicket(
+        self, request: worker_pb2.AcceptTicketRequest, _: Context
+    ) -> worker_pb2.AcceptTicketResponse:
+        actor = plain_text(request.actor, 128) or self._party.name
+        await asyncio.to_thread(self._tickets.accept, request.ticket_id, actor)
+        self._changes.notify()
+        return worker_pb2.AcceptTicketResponse()
+
+    async def GrantTicket(self, request: worker_pb2.GrantTicketRequest, _: Context) -> worker_pb2.GrantTicketResponse:
+        await asyncio.to_thread(self._requests.grant, request)
+        self._changes.notify()
+        return worker_pb2.GrantTicketResponse()
+
+    async def DeclineRequest(
+        self, request: worker_pb2.DeclineRequestRequest, _: Context
+    ) -> worker_pb2.DeclineRequestResponse:
+        await self._requests.decline(request)
+        return worker_pb2.DeclineRequestResponse()
 
     async def _answer_ticket(
         self,

@@ -170,6 +170,44 @@ class GatewayClient:
         request = worker_pb2.DeclineTicketRequest(ticket_id=ticket_id, reason=reason, actor=actor)
         self._call("DeclineTicket", request, worker_pb2.DeclineTicketResponse)
 
+    def accept_ticket(self, ticket_id: str, actor: str = "") -> None:
+        """Counter-sign a ticket that a peer offers; `actor` is for the audit, by default the party.
+
+        Raises
+        ------
+        TicketMissing, TicketInvalid, TicketRevoked, TicketDeclined, TicketExpired
+            There is no such offer to this party, or not any more.
+        """
+        request = worker_pb2.AcceptTicketRequest(ticket_id=ticket_id, actor=actor)
+        self._call("AcceptTicket", request, worker_pb2.AcceptTicketResponse)
+
+    def grant_ticket(self, request: worker_pb2.GrantTicketRequest) -> str:
+        """Grant a ticket to a peer that has asked for one; returns its id.
+
+        Raises
+        ------
+        ConfigError
+            Nobody has asked for that, it is answered already, or no ticket can say what this one should.
+        """
+        named = worker_pb2.GrantTicketRequest()
+        named.CopyFrom(request)
+        named.ticket_id = secrets.token_hex(8)  # made here: a repeated call is the same ticket
+        self._call("GrantTicket", named, worker_pb2.GrantTicketResponse)
+        return named.ticket_id
+
+    def decline_request(self, request_id: str, reason: str, actor: str = "") -> None:
+        """Say no to a peer that has asked for a ticket; `actor` is for the audit, by default the party.
+
+        Raises
+        ------
+        ConfigError
+            Nobody has asked for that, or it is granted.
+        PeerUnreachable
+            The peer does not answer; the request stays open.
+        """
+        request = worker_pb2.DeclineRequestRequest(request_id=request_id, reason=reason, actor=actor)
+        self._call("DeclineRequest", request, worker_pb2.DeclineRequestResponse)
+
     def request_ticket(self, peer: str, asked: ticket_pb2.TicketRequest, actor: str = "") -> str:
         """Ask a peer to grant a ticket, and return the request's name; `actor` is for the audit.
 

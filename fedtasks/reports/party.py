@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from pathlib import Path
 from typing import Any
 
 from fedtasks.clock import DAY_MS
 from fedtasks.config import Dataset, Party
+from fedtasks.digests import digest
 from fedtasks.errors import ConfigError
 from fedtasks.identity import valid_until
 from fedtasks.reports.dag_runs import failure_report
@@ -15,29 +17,47 @@ from fedtasks.reports.tickets import EXPIRES_SOON_MS, readable, ticket_reports
 from fedtasks.store import Store
 
 RECENT = 10
+RENEW_MS = 30 * DAY_MS
+"""With less time left, a certificate's end is told of."""
+
+KEY_DIGITS = 12
+"""How long the name is by which somebody's browser remembers what they have dismissed."""
+
 SILENT_MS = 60_000
 """A gateway that has not looked for its peers so long does not run."""
 
 
-def overview(store: Store, party: Party, dag_ids: Collection[str], now_ms: int) -> dict[str, Any]:
-    """Return what a person looks at first; runs only of the DAGs that may be read."""
+def overview(store: Store, party: Party, dag_ids: Collection[str], now_ms: int, user: str = "") -> dict[str, Any]:
+    """Return what a person looks at first; runs only of the DAGs that may be read.
+
+    Parameters
+    ----------
+    store, party
+        Whose.
+    dag_ids
+        The DAGs that may be read.
+    now_ms
+        Milliseconds since the epoch.
+    user
+        Who looks. Each of the ``needs`` has a ``key`` by which this user's browser remembers that it was dismissed; the
+        same need in another state has another.
+    """
     tickets = ticket_reports(store, party.name, now_ms)
     going_on = store.runs.list(state="running", dag_ids=dag_ids, limit=None)
     newest = store.runs.list(dag_ids=dag_ids, limit=RECENT + len(going_on))
     running = summaries(store, party.name, going_on)
     recent = summaries(store, party.name, [run for run in newest if run.state != "running"][:RECENT])
     peers = peer_reports(store, party)
+    needs = [
+        *_gateway_needs(peers, now_ms),
+        *_certificate_needs(party, peers, now_ms),
+        *_ticket_needs(tickets, now_ms),
+        *_run_needs(store, [*running, *recent], now_ms),
+    ]
     return {
         "party": party.name,
         "now_ms": now_ms,
-        "needs": sorted(
-            (
-                *_gateway_needs(peers, now_ms),
-                *_ticket_needs(tickets, now_ms),
-                *_run_needs(store, [*running, *recent], now_ms),
-            ),
-            key=lambda need: -need["at_ms"],
-        ),
+        "needs": [_keyed(need, user) for need in sorted(needs, key=lambda need: -need["at_ms"])],
         "running": running,
         "recent": recent,
         "peers": peers,
@@ -52,22 +72,41 @@ def overview(store: Store, party: Party, dag_ids: Collection[str], now_ms: int) 
     }
 
 
-def _need(kind: str, text: str, at_ms: int, remedy: str, **link: str) -> dict[str, Any]:
-    return {"kind": kind, "text": text, "at_ms": at_ms, "remedy": remedy, "link": link}
+def _need(kind: str, text: str, at_ms: int, remedy: str, state: tuple[object, ...], **link: str) -> dict[str, Any]:
+    """Make one need; it is the same one for as long as its `state` is the same."""
+    return {"kind": kind, "text": text, "at_ms": at_ms, "remedy": remedy, "state": state, "link": link}
+
+
+def _keyed(need: dict[str, Any], user: str) -> dict[str, Any]:
+    told = {name: value for name, value in need.items() if name != "state"}
+    return {**told, "key": digest([user, need["kind"], *need["state"]])[:KEY_DIGITS]}
 
 
 def _gateway_needs(peers: list[dict[str, Any]], now_ms: int) -> Iterator[dict[str, Any]]:
     seen_ms = max((peer["seen_ms"] for peer in peers), default=0)
     if peers and now_ms - seen_ms > SILENT_MS:
-        yield _need(
-            "gateway_down", "This party's gateway does not run", seen_ms, "Start it: `fedtasks gateway`", tab="peers"
-        )
+        text = "This party's gateway does not run"
+        yield _need("gateway_down", text, seen_ms, "Start it: `fedtasks gateway`", (seen_ms,), tab="peers")
         return
     for peer in peers:
         if not peer["connected"]:
             failure = peer["failure"] or {"text": "it has not been heard of yet", "remedy": ""}
             text = f"{peer['name']} is not connected: {failure['text']}"
-            yield _need("peer_down", text, peer["since_ms"], failure["remedy"], tab="peers")
+            state = peer["name"], peer["since_ms"]
+            yield _need("peer_down", text, peer["since_ms"], failure["remedy"], state, tab="peers")
+
+
+def _certificate_needs(party: Party, peers: list[dict[str, Any]], now_ms: int) -> Iterator[dict[str, Any]]:
+    ends = {
+        peer["name"]: (peer["certificate_until_ms"], f"{peer['name']} renews it and sends its card again")
+        for peer in peers
+    }
+    ends[party.name] = own_certificate_until(party), "Renew it: `fedtasks identity renew`"
+    for name, (until_ms, remedy) in ends.items():
+        if until_ms is not None and until_ms - now_ms < RENEW_MS:
+            days = max(0, (until_ms - now_ms) // DAY_MS)
+            text = f"The certificate of {name} ends in {days} days"
+            yield _need("certificate_expiring", text, now_ms, remedy, (name, until_ms, days < 1), tab="peers")
 
 
 def _ticket_needs(tickets: dict[str, list[dict[str, Any]]], now_ms: int) -> Iterator[dict[str, Any]]:
@@ -76,16 +115,19 @@ def _ticket_needs(tickets: dict[str, list[dict[str, Any]]], now_ms: int) -> Iter
             days = (ticket["expires_ms"] - now_ms) // DAY_MS
             text = f"Ticket {ticket['ticket_id']} with {ticket['peer']} expires in {days} days"
             remedy = "The granting party issues a new one: `fedtasks ticket issue`"
-            yield _need("ticket_expiring", text, now_ms, remedy, tab="tickets")
+            yield _need("ticket_expiring", text, now_ms, remedy, (ticket["ticket_id"], days < 1), tab="tickets")
     for ticket in tickets["held"]:
         if ticket["state"] == "issued":
             text = f"{ticket['peer']} offers ticket {ticket['ticket_id']}"
-            remedy = f"Accept it: `fedtasks ticket accept {ticket['ticket_id']}`, or decline it"
-            yield _need("ticket_offered", text, ticket["valid_from_ms"], remedy, tab="tickets")
+            remedy = "Read what it says, then accept or decline it on the tab Tickets"
+            state = (ticket["ticket_id"],)
+            yield _need("ticket_offered", text, ticket["valid_from_ms"], remedy, state, tab="tickets")
     for request in tickets["requests"]:
         if request["state"] == "open" and request["asked_by"] == request["peer"]:
             text = f"{request['peer']} asks for a ticket: {request['reason']}"
-            yield _need("ticket_request", text, request["at_ms"], "Grant it: `fedtasks ticket issue`", tab="tickets")
+            remedy = "Grant or decline it on the tab Tickets"
+            state = (request["request_id"],)
+            yield _need("ticket_request", text, request["at_ms"], remedy, state, tab="tickets")
 
 
 def _run_needs(store: Store, runs: list[dict[str, Any]], now_ms: int) -> Iterator[dict[str, Any]]:
@@ -96,10 +138,13 @@ def _run_needs(store: Store, runs: list[dict[str, Any]], now_ms: int) -> Iterato
         day = run["pipeline"], run["partition"]
         if run["state"] == "failed" and day not in done_later and now_ms - (run["closed_ms"] or 0) < DAY_MS:
             text = f"{run['run_id']} has failed: {run['code']}"
-            yield _need("run_failed", text, run["closed_ms"] or 0, run["status"]["remedy"], **place)
+            state = run["run_id"], run["closed_ms"]
+            yield _need("run_failed", text, run["closed_ms"] or 0, run["status"]["remedy"], state, **place)
         if run["run_id"] in asked:
             text = f"{run['peer']} asks for {run['run_id']}: {run['reason'] or 'no reason given'}"
-            yield _need("approval", text, asked[run["run_id"]].asked_ms, "Approve or reject it in the DAG run", **place)
+            asked_ms = asked[run["run_id"]].asked_ms
+            state = run["run_id"], asked_ms
+            yield _need("approval", text, asked_ms, "Approve or reject it in the DAG run", state, **place)
         done_later.add(day)
 
 
@@ -110,10 +155,7 @@ def peer_reports(store: Store, party: Party) -> list[dict[str, Any]]:
     found = []
     for peer in party.peers:
         row = seen.get(peer.name)
-        try:
-            until_ms = valid_until(peer.authority)
-        except ConfigError:
-            until_ms = None
+        until_ms = _first_end(peer.authority)
         found.append(
             {
                 "name": peer.name,
@@ -130,6 +172,19 @@ def peer_reports(store: Store, party: Party) -> list[dict[str, Any]]:
             }
         )
     return found
+
+
+def own_certificate_until(party: Party) -> int | None:
+    """Return when the first of this party's certificates ends; None if it cannot be read from here."""
+    ends = [_first_end(path) for path in (party.gateway.certificate, party.gateway.authority)]
+    return min((end for end in ends if end is not None), default=None)
+
+
+def _first_end(path: Path) -> int | None:
+    try:
+        return valid_until(path)
+    except ConfigError:
+        return None
 
 
 # -------------------------------------------------------------------------------------------------------------- data

@@ -90,9 +90,10 @@ def curves(bins: Sequence[Bin]) -> dict[str, Any]:
     -------
     dict
         ``auc`` (ties count one half), ``ks``, ``positives``, ``negatives``, ``bins``, and curves as lists of points:
-        ``roc`` (false and true positive rate), ``ks_curve`` (score, true and false positive rate), ``lift`` and
-        ``gain`` (share of all rows, lift or true positive rate), ``pr`` (recall, precision); with one class alone only
-        the counts.
+        ``roc`` (false and true positive rate), ``ks_curve`` (score, the shares of all positives and of all negatives
+        that lie below it), ``lift`` and ``gain`` (share of all rows, lift or true positive rate), ``pr`` (recall,
+        precision); ``ks_at``, the point of ``ks_curve`` at which the two are furthest apart, which is ``ks``. With one
+        class alone only the counts.
 
     Notes
     -----
@@ -112,12 +113,15 @@ def curves(bins: Sequence[Bin]) -> dict[str, Any]:
     roc = [[0.0, 0.0], *map(list, zip(false_rates, true_rates, strict=True))]
     area = sum((x - before_x) * (y + before_y) / 2 for (before_x, before_y), (x, y) in pairwise(roc))
     base = positives / (positives + negatives)
+    below = [[each.threshold, 1 - y, 1 - x] for each, (x, y) in zip(bins, roc[1:], strict=True)][::-1]
     return {
         **counts,
         "auc": area,
         "ks": max(abs(y - x) for x, y in roc),
         "roc": roc,
-        "ks_curve": [[each.threshold, y, x] for each, (x, y) in zip(bins, roc[1:], strict=True)],
+        # Scores of two classes are probabilities: none lies above 1.
+        "ks_curve": [*below, [max(1.0, bins[0].threshold), 1.0, 1.0]],
+        "ks_at": max(below, key=lambda point: abs(point[1] - point[2])),
         "lift": [[share, precision / base] for share, precision in zip(shares, precisions, strict=True)],
         "gain": [[0.0, 0.0], *map(list, zip(shares, true_rates, strict=True))],
         "pr": [[recall, precision] for recall, precision in zip(true_rates, precisions, strict=True)],

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
-from fedtasks.clock import DAY_MS
+from fedtasks.clock import DAY_MS, DAY_S
+from fedtasks.config import Party
 from fedtasks.errors import TicketError
 from fedtasks.store import RunRow, Store, TicketRow
 from fedtasks.text import plain_text
@@ -83,7 +84,68 @@ def ticket_report(store: Store, row: TicketRow, now_ms: int) -> dict[str, Any]:
         "synced": row.synced,
         "revocable": row.granted and state in ("accepted", "issued", "not yet valid"),
         "declinable": not row.granted and state == "issued",
+        # What somebody is asked to sign is read in full.
+        "terms": terms(grant) if state == "issued" else [],
     }
+
+
+def terms(grant: Grant) -> list[dict[str, str]]:
+    """Return everything that a ticket says, in words: what it names first, then every clause, defaults too."""
+    days, rest_s = divmod(grant.expires_s - grant.not_before_s, DAY_S)
+    head = [
+        ("granted by", grant.grantor),
+        ("for", grant.holder),
+        *((f"dataset {scope.name}", f"columns {', '.join(scope.columns)}") for scope in grant.datasets),
+        ("pipelines", ", ".join(grant.pipelines)),
+        (f"{grant.holder} may be", ", ".join(grant.roles)),
+        ("valid for", f"{days} days" if not rest_s else f"{days} days and {rest_s // 3600} hours"),
+        ("approval", _APPROVALS[grant.approval]),
+    ]
+    named = [{"label": label, "value": value, "text": ""} for label, value in head]
+    return named + [
+        {"label": clause.label, "value": _in_words(clause, grant.bound(clause.name)), "text": clause.sentence}
+        for group in Group
+        for clause in _of(group)
+    ]
+
+
+def ticket_form(party: Party) -> dict[str, list[dict[str, Any]]]:
+    """Return what this party can grant: its datasets with their columns, and every clause that there is to choose."""
+    datasets = [
+        {"name": each.name, "columns": list(each.features), "label": each.label is not None} for each in party.datasets
+    ]
+    chosen = [
+        {
+            "clause": each.name,
+            "group": each.group.value,
+            "label": each.label,
+            "text": each.sentence,
+            "default": None if each.only_with else each.default,
+            "least": each.least,
+            "choices": list(each.choices),
+            "columns": each.only_with is not None,
+        }
+        for group in Group
+        for each in _of(group)
+        if each.option
+    ]
+    return {"datasets": datasets, "clauses": chosen}
+
+
+_APPROVALS = {
+    "automatic": "nobody is asked before a run begins",
+    "person": "a person of the granting side is asked before a run begins",
+}
+
+
+def _in_words(clause: Clause, bound: Any) -> str:
+    if bound is None:
+        return "no limit"
+    if isinstance(bound, tuple):
+        return ", ".join(bound) or "none"
+    if clause.choices or clause.demands(bound):
+        return f"{bound:,}" if isinstance(bound, int) else str(bound)
+    return "nothing is demanded"
 
 
 def _of(group: Group) -> Iterator[Clause]:

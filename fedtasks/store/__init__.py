@@ -1,6 +1,6 @@
 """Where a gateway keeps its state, so that it can be restarted at any moment: PostgreSQL, or SQLite on a laptop."""
 
-from fedtasks.store.audit import check_chain
+from fedtasks.store.audit import AuditFilter, check_chain
 from fedtasks.store.rows import (
     ApprovalRow,
     AuditRow,
@@ -23,6 +23,7 @@ from fedtasks.store.uses import Charged
 
 __all__ = [
     "ApprovalRow",
+    "AuditFilter",
     "AuditRow",
     "Charged",
     "DisclosureRow",

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, or_, select
 
 from fedtasks.dataclass_io import to_plain
 from fedtasks.digests import digest
@@ -20,16 +20,56 @@ GENESIS = "0" * 64
 """The digest that the first decision names as the one before it."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class AuditFilter:
+    """Which decisions to look at; what is left out leaves them all.
+
+    Parameters
+    ----------
+    peer
+        Those that this peer has caused, or that name it.
+    run_id
+        Those about this run.
+    action
+        What was decided: a whole word such as ``run.start``, or its beginning such as ``run``.
+    decision
+        ``allowed``, ``refused`` or ``noted``.
+    since_ms, until_ms
+        Those from this instant on, and before that one.
+    """
+
+    peer: str = ""
+    run_id: str = ""
+    action: str = ""
+    decision: str = ""
+    since_ms: int | None = None
+    until_ms: int | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it leaves all decisions."""
+        return self == AuditFilter()
+
+
 class AuditBook(Repository):
     """The audit chain of a store."""
 
     _table = schema.audit
 
-    def list(self, *, limit: int | None = None, action: str | None = None, before: int | None = None) -> Rows[AuditRow]:
+    def list(
+        self,
+        *,
+        limit: int | None = None,
+        action: str | None = None,
+        before: int | None = None,
+        where: AuditFilter | None = None,
+    ) -> Rows[AuditRow]:
         """Return the newest `limit` decisions (all by default) that come before row `before`, oldest first."""
         query = self._where(action=action).order_by(self._table.c.seq.desc()).limit(limit)
         if before is not None:
             query = query.where(self._table.c.seq < before)
+        if where is not None:
+            query = query.where(*_conditions(where))
         return self._list(AuditRow, query)[::-1]
 
     def add(self, actor: str, action: str, decision: str, /, **detail: Any) -> AuditRow:
@@ -72,6 +112,22 @@ class AuditBook(Repository):
         with self._transaction(self._engine) as connection:
             found = connection.execution_options(yield_per=1000).execute(query)
             check_chain((to_row(AuditRow, each) for each in found), 1, GENESIS)
+
+
+def _conditions(where: AuditFilter) -> Iterator[ColumnElement[bool]]:
+    column = schema.audit.c
+    if where.peer:
+        yield or_(column.actor == where.peer, column.detail["peer"].as_string() == where.peer)
+    if where.run_id:
+        yield column.detail["run_id"].as_string() == where.run_id
+    if where.action:
+        yield or_(column.action == where.action, column.action.startswith(f"{where.action}.", autoescape=True))
+    if where.decision:
+        yield column.decision == where.decision
+    if where.since_ms is not None:
+        yield column.at_ms >= where.since_ms
+    if where.until_ms is not None:
+        yield column.at_ms < where.until_ms
 
 
 def check_chain(rows: Iterable[AuditRow], first: int | None = None, previous: str | None = None) -> None:

@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fedtasks.airflow.pages.answers import PlainJSON
+from fedtasks.airflow.pages.badge import badge_routes
 from fedtasks.airflow.pages.changes import change_routes
 from fedtasks.airflow.pages.own_party import OwnParty
 from fedtasks.airflow.pages.reads import read_routes
@@ -70,6 +71,7 @@ def create_app() -> ASGIApp:
     own = OwnParty()
     app.include_router(read_routes(own), prefix="/api")
     app.include_router(change_routes(own), prefix="/api")
+    app.include_router(badge_routes(own), prefix="/api")
     _add_files(app)
     app.add_exception_handler(FedtasksError, _refuse)
     app.add_exception_handler(HTTPException, _refuse_by_airflow)
@@ -152,8 +154,10 @@ def _files() -> dict[str, _File]:
 def _refuse(_: Request, error: Any) -> JSONResponse:
     status = next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), 409)
     text = error.detail or error.public
-    where = f"{text} [{error.where}]" if error.where else text
-    return PlainJSON({"code": error.code, "text": where, "remedy": error.remedy}, status_code=status)
+    # What a person has filled in is named, where the text alone does not.
+    where = error.where or error.fields.get("field", "")
+    told = f"{text} [{where}]" if where else text
+    return PlainJSON({"code": error.code, "text": told, "remedy": error.remedy}, status_code=status)
 
 
 def _refuse_by_airflow(request: Request, error: Any) -> JSONResponse:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
+from fedtasks import tickets
 from fedtasks.airflow.pages.answers import PlainRoute
 from fedtasks.airflow.pages.own_party import OwnParty
-from fedtasks.airflow.pages.rights import CHANGE_PARTY, CHANGE_RUNS, INTENT, User, require_change_of
+from fedtasks.airflow.pages.rights import APPROVE, CHANGE_PARTY, CHANGE_RUNS, INTENT, User, require_change_of
 from fedtasks.errors import ModelUnknown, RunUnknown
-from fedtasks.wire.v1 import ticket_pb2
+from fedtasks.reports.tickets import terms
+from fedtasks.wire.v1 import ticket_pb2, worker_pb2
 
 MAX_TEXT = 500
+
+MAX_CLAUSES = 200
+MAX_COLUMNS = 1000
 
 Name = Annotated[str, Field(min_length=1, max_length=128)]
 Reason = Annotated[str, Field(min_length=1, max_length=MAX_TEXT)]
@@ -36,6 +42,30 @@ class Declination(Body):
     """A ticket that a peer offers and that this party does not want."""
 
     ticket_id: Name
+    reason: Reason
+
+
+class Acceptance(Body):
+    """A ticket that a peer offers and that this party counter-signs."""
+
+    ticket_id: Name
+
+
+class Granting(Body):
+    """A ticket for a peer that has asked for one: whom, for which pipelines and as what, the request says."""
+
+    request_id: Name
+    dataset: Annotated[str, Field(min_length=1, max_length=64)]
+    columns: Annotated[list[Name], Field(max_length=MAX_COLUMNS)]
+    days: Annotated[int, Field(ge=1, le=3650)]
+    approval: Literal["automatic", "person"]
+    bounds: Annotated[dict[Name, int | str | list[Name] | None], Field(max_length=MAX_CLAUSES)]
+
+
+class Refusal(Body):
+    """A request for a ticket to which this party says no."""
+
+    request_id: Name
     reason: Reason
 
 
@@ -87,6 +117,50 @@ def change_routes(own: OwnParty) -> APIRouter:
         with own.gateway() as gateway:
             gateway.decline_ticket(body.ticket_id, body.reason, actor=user.get_name())
         return {"ticket_id": body.ticket_id, "state": "declined"}
+
+    @routes.post("/tickets/accept", dependencies=[CHANGE_PARTY, APPROVE, INTENT])
+    def accept(body: Acceptance, user: User) -> dict[str, Any]:
+        with own.gateway() as gateway:
+            gateway.accept_ticket(body.ticket_id, actor=user.get_name())
+        return {"ticket_id": body.ticket_id, "state": "accepted"}
+
+    @routes.post("/tickets/draft", dependencies=[CHANGE_PARTY, APPROVE, INTENT])
+    def draft(body: Granting) -> dict[str, Any]:
+        asked = own.ticket_request(body.request_id)
+        grant = tickets.offer(
+            own.party,
+            to=asked.peer,
+            dataset=body.dataset,
+            columns=body.columns or None,
+            pipelines=asked.asked["pipelines"],
+            roles=(asked.asked["role"],),
+            now_s=own.now_ms() // 1000,
+            days=body.days,
+            approval=body.approval,
+            bounds=body.bounds,
+        )
+        return {"terms": terms(grant), "warnings": list(grant.warnings)}
+
+    @routes.post("/tickets/grant", dependencies=[CHANGE_PARTY, APPROVE, INTENT])
+    def grant(body: Granting, user: User) -> dict[str, Any]:
+        named = worker_pb2.GrantTicketRequest(
+            request_id=body.request_id,
+            dataset=body.dataset,
+            columns=body.columns,
+            days=body.days,
+            approval=body.approval,
+            bounds_json=json.dumps(body.bounds),
+            actor=user.get_name(),
+        )
+        with own.gateway() as gateway:
+            ticket_id = gateway.grant_ticket(named)
+        return {"ticket_id": ticket_id, "state": "issued"}
+
+    @routes.post("/tickets/refuse", dependencies=[CHANGE_PARTY, INTENT])
+    def refuse(body: Refusal, user: User) -> dict[str, Any]:
+        with own.gateway() as gateway:
+            gateway.decline_request(body.request_id, body.reason, actor=user.get_name())
+        return {"request_id": body.request_id, "state": "declined"}
 
     @routes.post("/tickets/request", dependencies=[CHANGE_PARTY, INTENT])
     def request_ticket(body: TicketRequest, user: User) -> dict[str, Any]:

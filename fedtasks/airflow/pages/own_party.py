@@ -9,8 +9,9 @@ from pathlib import Path
 
 from fedtasks.airflow.hook import FedtasksHook
 from fedtasks.config import Party, load_party
+from fedtasks.errors import RequestInvalid
 from fedtasks.link.client import GatewayClient
-from fedtasks.store import Store
+from fedtasks.store import Store, TicketRequestRow
 
 PATIENCE_S = 5.0
 """How long a person at a page waits for a gateway that does not answer."""
@@ -59,6 +60,13 @@ class OwnParty:
             if self._store is None:
                 self._store = Store.open(store.url, store.password_file, migrate=False)
             return self._store
+
+    def ticket_request(self, request_id: str) -> TicketRequestRow:
+        """Return what a peer has asked for; raises `RequestInvalid` if it is not open."""
+        for row in self.store.ticket_requests.list():
+            if row.request_id == request_id and not row.own and row.state == "open":
+                return row
+        raise RequestInvalid("no request of a peer is open under this name")
 
     def gateway(self) -> GatewayClient:
         """Return a client of this party's gateway, to be used in a ``with`` block."""

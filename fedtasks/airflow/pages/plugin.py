@@ -22,6 +22,9 @@ _VIEWS = (
     ("Compare", "dag", "compare", "?dag_id={DAG_ID}"),
 )
 
+_ICONS = "static/icon.svg", "static/icon-dark.svg"
+_BADGE = "api/badge.svg", "api/badge.svg?dark=true"
+
 
 class FedtasksPlugin(AirflowPlugin):
     """The pages: one in the navigation, and a tab for a DAG, a DAG run and a task; and the timetable of schedules."""
@@ -53,8 +56,9 @@ class FedtasksPlugin(AirflowPlugin):
                 "destination": destination,
                 "href": f"{root}/{page}{query}",
                 "url_route": page,
-                "icon": f"{root}/static/icon.svg",
-                "icon_dark_mode": f"{root}/static/icon-dark.svg",
+                "icon": f"{root}/{light}",
+                "icon_dark_mode": f"{root}/{dark}",
             }
             for name, destination, page, query in _VIEWS
+            for light, dark in [_BADGE if destination == "nav" else _ICONS]
         ]

@@ -2,27 +2,46 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends, Query, Response
 
 from fedtasks.airflow.pages.answers import PlainRoute
 from fedtasks.airflow.pages.own_party import OwnParty
-from fedtasks.airflow.pages.rights import READ_AUDIT, READ_PARTY, READ_RUN, READ_TASK, Readable
+from fedtasks.airflow.pages.rights import READ_AUDIT, READ_PARTY, READ_RUN, READ_TASK, Readable, User
 from fedtasks.errors import RunUnknown
 from fedtasks.names import half_name
-from fedtasks.reports.audit import audit_report, chain_report
+from fedtasks.reports.audit import audit_csv, audit_report, chain_report
 from fedtasks.reports.dag_runs import dag_run_report, metrics_report, task_report
 from fedtasks.reports.models import compare_report, model_reports
-from fedtasks.reports.party import data_report, overview, peer_reports
+from fedtasks.reports.party import data_report, overview, own_certificate_until, peer_reports
 from fedtasks.reports.results import results_report
 from fedtasks.reports.runs import run_list
-from fedtasks.reports.tickets import ticket_reports
+from fedtasks.reports.tickets import ticket_form, ticket_reports
+from fedtasks.store import AuditFilter
 
 MAX_ROWS = 200
+LAST_MS = 2**53
 
 Limit = Annotated[int, Query(ge=1, le=MAX_ROWS)]
 Report = dict[str, Any]
+Word = Annotated[str, Query(max_length=128)]
+Instant = Annotated[int | None, Query(ge=0, le=LAST_MS)]
+
+
+def audit_filter(
+    peer: Word = "",
+    run_id: Word = "",
+    action: Word = "",
+    decision: Literal["", "allowed", "refused", "noted"] = "",
+    since_ms: Instant = None,
+    until_ms: Instant = None,
+) -> AuditFilter:
+    """Return which decisions are asked for."""
+    return AuditFilter(peer=peer, run_id=run_id, action=action, decision=decision, since_ms=since_ms, until_ms=until_ms)
+
+
+Where = Annotated[AuditFilter, Depends(audit_filter)]
 
 
 def read_routes(own: OwnParty) -> APIRouter:
@@ -30,8 +49,8 @@ def read_routes(own: OwnParty) -> APIRouter:
     routes = APIRouter(route_class=PlainRoute)
 
     @routes.get("/overview", dependencies=[READ_PARTY])
-    def get_overview(readable: Readable) -> Report:
-        return overview(own.store, own.party, readable, own.now_ms())
+    def get_overview(readable: Readable, user: User) -> Report:
+        return overview(own.store, own.party, readable, own.now_ms(), user.get_name())
 
     @routes.get("/runs", dependencies=[READ_RUN])
     def get_runs(readable: Readable, limit: Limit = 50, before: str = "", dag_id: str = "") -> Report:
@@ -66,6 +85,10 @@ def read_routes(own: OwnParty) -> APIRouter:
     def get_tickets() -> Report:
         return ticket_reports(own.store, own.name, own.now_ms())
 
+    @routes.get("/tickets/form", dependencies=[READ_PARTY])
+    def get_ticket_form() -> Report:
+        return ticket_form(own.party)
+
     @routes.get("/data", dependencies=[READ_PARTY])
     def get_data() -> Report:
         return data_report(own.store, own.party)
@@ -76,11 +99,16 @@ def read_routes(own: OwnParty) -> APIRouter:
 
     @routes.get("/peers", dependencies=[READ_PARTY])
     def get_peers() -> Report:
-        return {"peers": peer_reports(own.store, own.party)}
+        certificate = {"name": own.name, "certificate_until_ms": own_certificate_until(own.party)}
+        return {"peers": peer_reports(own.store, own.party), "own": certificate}
 
     @routes.get("/audit", dependencies=[READ_AUDIT])
-    def get_audit(limit: Limit = 100, before: int | None = None) -> Report:
-        return audit_report(own.store, limit, before)
+    def get_audit(where: Where, limit: Limit = 100, before: int | None = None) -> Report:
+        return audit_report(own.store, limit, before, where)
+
+    @routes.get("/audit.csv", dependencies=[READ_AUDIT])
+    def get_audit_csv(where: Where) -> Response:
+        return Response(audit_csv(own.store, where), media_type="text/csv; charset=utf-8")
 
     @routes.get("/audit/chain", dependencies=[READ_AUDIT])
     def get_chain() -> Report:

@@ -2,7 +2,8 @@
 
 What belongs to a DAG is shown to whoever may read that DAG. What belongs to the party as a whole (tickets, peers) is
 shown to whoever may see the cluster's activity, and changed by whoever may change Airflow's connections, one of which
-names the party. Decisions about runs are Airflow's audit log.
+names the party. Who grants or accepts a ticket may, besides, answer required actions: a ticket is an approval of runs
+to come. Decisions about runs are Airflow's audit log.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ READ_TASK = Depends(requires_access_dag("GET", DagAccessEntity.TASK_INSTANCE))
 READ_AUDIT = Depends(requires_access_dag("GET", DagAccessEntity.AUDIT_LOG))
 READ_PARTY = Depends(requires_access_view(AccessView.CLUSTER_ACTIVITY))
 CHANGE_PARTY = Depends(requires_access_connection("PUT"))
+APPROVE = Depends(requires_access_dag("PUT", DagAccessEntity.HITL_DETAIL))
 CHANGE_RUNS = Depends(requires_access_dag("PUT", DagAccessEntity.RUN))
 
 User = GetUserDep
@@ -47,6 +49,11 @@ INTENT = Depends(require_intent)
 def require_change_of(dag_id: str, request: Request, user: Any) -> None:
     """Raise 403 unless the caller may change the runs of this DAG."""
     requires_access_dag("PUT", DagAccessEntity.RUN, param_dag_id=dag_id)(request, user)
+
+
+def sees_party(user: Any) -> bool:
+    """Whether the caller may see what belongs to the party as a whole."""
+    return get_auth_manager().is_authorized_view(access_view=AccessView.CLUSTER_ACTIVITY, user=user)
 
 
 def readable_dags(user: GetUserDep) -> set[str]:

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x66\x65\x64tasks/v1/ticket.proto\x12\x0b\x66\x65\x64tasks.v1\"\x81\x01\n\rTicketRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x11\n\tpipelines\x18\x02 \x03(\t\x12\x0f\n\x07\x64\x61taset\x18\x03 \x01(\t\x12\x0c\n\x04role\x18\x04 \x01(\t\x12\x0c\n\x04\x64\x61ys\x18\x05 \x01(\r\x12\x0c\n\x04runs\x18\x06 \x01(\r\x12\x0e\n\x06reason\x18\x07 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x66\x65\x64tasks/v1/ticket.proto\x12\x0b\x66\x65\x64tasks.v1\"\x81\x01\n\rTicketRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x11\n\tpipelines\x18\x02 \x03(\t\x12\x0f\n\x07\x64\x61taset\x18\x03 \x01(\t\x12\x0c\n\x04role\x18\x04 \x01(\t\x12\x0c\n\x04\x64\x61ys\x18\x05 \x01(\r\x12\x0c\n\x04runs\x18\x06 \x01(\r\x12\x0e\n\x06reason\x18\x07 \x01(\t\";\n\x15TicketRequestDeclined\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,4 +33,6 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_TICKETREQUEST']._serialized_start=42
   _globals['_TICKETREQUEST']._serialized_end=171
+  _globals['_TICKETREQUESTDECLINED']._serialized_start=173
+  _globals['_TICKETREQUESTDECLINED']._serialized_end=232
 # @@protoc_insertion_point(module_scope)

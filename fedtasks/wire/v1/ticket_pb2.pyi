@@ -23,3 +23,11 @@ class TicketRequest(_message.Message):
     runs: int
     reason: str
     def __init__(self, request_id: _Optional[str] = ..., pipelines: _Optional[_Iterable[str]] = ..., dataset: _Optional[str] = ..., role: _Optional[str] = ..., days: _Optional[int] = ..., runs: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class TicketRequestDeclined(_message.Message):
+    __slots__ = ("request_id", "reason")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    reason: str
+    def __init__(self, request_id: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...

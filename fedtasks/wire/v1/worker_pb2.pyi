@@ -398,6 +398,56 @@ class DeclineTicketResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class AcceptTicketRequest(_message.Message):
+    __slots__ = ("ticket_id", "actor")
+    TICKET_ID_FIELD_NUMBER: _ClassVar[int]
+    ACTOR_FIELD_NUMBER: _ClassVar[int]
+    ticket_id: str
+    actor: str
+    def __init__(self, ticket_id: _Optional[str] = ..., actor: _Optional[str] = ...) -> None: ...
+
+class AcceptTicketResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class GrantTicketRequest(_message.Message):
+    __slots__ = ("request_id", "ticket_id", "dataset", "columns", "days", "approval", "bounds_json", "actor")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    TICKET_ID_FIELD_NUMBER: _ClassVar[int]
+    DATASET_FIELD_NUMBER: _ClassVar[int]
+    COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    DAYS_FIELD_NUMBER: _ClassVar[int]
+    APPROVAL_FIELD_NUMBER: _ClassVar[int]
+    BOUNDS_JSON_FIELD_NUMBER: _ClassVar[int]
+    ACTOR_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    ticket_id: str
+    dataset: str
+    columns: _containers.RepeatedScalarFieldContainer[str]
+    days: int
+    approval: str
+    bounds_json: str
+    actor: str
+    def __init__(self, request_id: _Optional[str] = ..., ticket_id: _Optional[str] = ..., dataset: _Optional[str] = ..., columns: _Optional[_Iterable[str]] = ..., days: _Optional[int] = ..., approval: _Optional[str] = ..., bounds_json: _Optional[str] = ..., actor: _Optional[str] = ...) -> None: ...
+
+class GrantTicketResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class DeclineRequestRequest(_message.Message):
+    __slots__ = ("request_id", "reason", "actor")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    ACTOR_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    reason: str
+    actor: str
+    def __init__(self, request_id: _Optional[str] = ..., reason: _Optional[str] = ..., actor: _Optional[str] = ...) -> None: ...
+
+class DeclineRequestResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class RequestTicketRequest(_message.Message):
     __slots__ = ("peer", "request", "actor")
     PEER_FIELD_NUMBER: _ClassVar[int]

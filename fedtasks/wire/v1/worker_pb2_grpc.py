@@ -116,6 +116,21 @@ class WorkerGatewayStub:
                 request_serializer=fedtasks_dot_v1_dot_worker__pb2.DeclineTicketRequest.SerializeToString,
                 response_deserializer=fedtasks_dot_v1_dot_worker__pb2.DeclineTicketResponse.FromString,
                 _registered_method=True)
+        self.AcceptTicket = channel.unary_unary(
+                '/fedtasks.v1.WorkerGateway/AcceptTicket',
+                request_serializer=fedtasks_dot_v1_dot_worker__pb2.AcceptTicketRequest.SerializeToString,
+                response_deserializer=fedtasks_dot_v1_dot_worker__pb2.AcceptTicketResponse.FromString,
+                _registered_method=True)
+        self.GrantTicket = channel.unary_unary(
+                '/fedtasks.v1.WorkerGateway/GrantTicket',
+                request_serializer=fedtasks_dot_v1_dot_worker__pb2.GrantTicketRequest.SerializeToString,
+                response_deserializer=fedtasks_dot_v1_dot_worker__pb2.GrantTicketResponse.FromString,
+                _registered_method=True)
+        self.DeclineRequest = channel.unary_unary(
+                '/fedtasks.v1.WorkerGateway/DeclineRequest',
+                request_serializer=fedtasks_dot_v1_dot_worker__pb2.DeclineRequestRequest.SerializeToString,
+                response_deserializer=fedtasks_dot_v1_dot_worker__pb2.DeclineRequestResponse.FromString,
+                _registered_method=True)
         self.RequestTicket = channel.unary_unary(
                 '/fedtasks.v1.WorkerGateway/RequestTicket',
                 request_serializer=fedtasks_dot_v1_dot_worker__pb2.RequestTicketRequest.SerializeToString,
@@ -262,6 +277,27 @@ class WorkerGatewayServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AcceptTicket(self, request, context):
+        """Counter-sign a ticket that a peer offers; safe to repeat.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GrantTicket(self, request, context):
+        """Grant a ticket to a peer that has asked for one; safe to repeat with the same ticket id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeclineRequest(self, request, context):
+        """Say no to a peer that has asked for a ticket; safe to repeat.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RequestTicket(self, request, context):
         """Ask a peer to grant a ticket.
         """
@@ -393,6 +429,21 @@ def add_WorkerGatewayServicer_to_server(servicer, server):
                     servicer.DeclineTicket,
                     request_deserializer=fedtasks_dot_v1_dot_worker__pb2.DeclineTicketRequest.FromString,
                     response_serializer=fedtasks_dot_v1_dot_worker__pb2.DeclineTicketResponse.SerializeToString,
+            ),
+            'AcceptTicket': grpc.unary_unary_rpc_method_handler(
+                    servicer.AcceptTicket,
+                    request_deserializer=fedtasks_dot_v1_dot_worker__pb2.AcceptTicketRequest.FromString,
+                    response_serializer=fedtasks_dot_v1_dot_worker__pb2.AcceptTicketResponse.SerializeToString,
+            ),
+            'GrantTicket': grpc.unary_unary_rpc_method_handler(
+                    servicer.GrantTicket,
+                    request_deserializer=fedtasks_dot_v1_dot_worker__pb2.GrantTicketRequest.FromString,
+                    response_serializer=fedtasks_dot_v1_dot_worker__pb2.GrantTicketResponse.SerializeToString,
+            ),
+            'DeclineRequest': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeclineRequest,
+                    request_deserializer=fedtasks_dot_v1_dot_worker__pb2.DeclineRequestRequest.FromString,
+                    response_serializer=fedtasks_dot_v1_dot_worker__pb2.DeclineRequestResponse.SerializeToString,
             ),
             'RequestTicket': grpc.unary_unary_rpc_method_handler(
                     servicer.RequestTicket,
@@ -864,6 +915,87 @@ class WorkerGateway:
             '/fedtasks.v1.WorkerGateway/DeclineTicket',
             fedtasks_dot_v1_dot_worker__pb2.DeclineTicketRequest.SerializeToString,
             fedtasks_dot_v1_dot_worker__pb2.DeclineTicketResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AcceptTicket(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fedtasks.v1.WorkerGateway/AcceptTicket',
+            fedtasks_dot_v1_dot_worker__pb2.AcceptTicketRequest.SerializeToString,
+            fedtasks_dot_v1_dot_worker__pb2.AcceptTicketResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GrantTicket(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fedtasks.v1.WorkerGateway/GrantTicket',
+            fedtasks_dot_v1_dot_worker__pb2.GrantTicketRequest.SerializeToString,
+            fedtasks_dot_v1_dot_worker__pb2.GrantTicketResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeclineRequest(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fedtasks.v1.WorkerGateway/DeclineRequest',
+            fedtasks_dot_v1_dot_worker__pb2.DeclineRequestRequest.SerializeToString,
+            fedtasks_dot_v1_dot_worker__pb2.DeclineRequestResponse.FromString,
             options,
             channel_credentials,
             insecure,

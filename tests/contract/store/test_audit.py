@@ -13,7 +13,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 from fedtasks.errors import DataCorrupt
-from fedtasks.store import AuditRow, Store, check_chain
+from fedtasks.store import AuditFilter, AuditRow, Store, check_chain
 from fedtasks.store.audit import row_digest
 from tests.support.stores import NOW, Database, opened, run_together
 
@@ -30,6 +30,32 @@ def test_audit_rows_form_a_chain(store: Store) -> None:
     assert store.audit.list(action="run.start") == [first, third]
     assert store.audit.list(action="run.start", limit=1) == [third]
     store.audit.verify()
+
+
+@pytest.mark.parametrize(
+    ("where", "seqs"),
+    [
+        (AuditFilter(), [1, 2, 3, 4]),
+        (AuditFilter(peer="shop"), [1, 2]),
+        (AuditFilter(run_id="credit.2026-11-21.1"), [2]),
+        (AuditFilter(action="ticket"), [3]),
+        (AuditFilter(action="ticket.revoked", decision="noted"), [3]),
+        (AuditFilter(action="tick%"), []),
+        (AuditFilter(decision="refused"), [1]),
+        (AuditFilter(since_ms=NOW), [1, 2, 3, 4]),
+        (AuditFilter(until_ms=NOW), []),
+    ],
+    ids=str,
+)
+def test_audit_rows_are_chosen_by_peer_run_action_outcome_and_time(
+    store: Store, where: AuditFilter, seqs: list[int]
+) -> None:
+    store.audit.add("shop", "run.start", "refused", clause="limits.runs")
+    store.audit.add("ada", "run.open", "allowed", peer="shop", run_id="credit.2026-11-21.1")
+    store.audit.add("ada", "ticket.revoked", "noted", peer="telco")
+    store.audit.add("bank", "data.land", "noted", dataset="loans", rows=3)
+    assert [row.seq for row in store.audit.list(where=where)] == seqs
+    assert [row.seq for row in store.audit.list(where=where, limit=1)] == seqs[-1:]
 
 
 def testrow_digest_is_the_sha256_of_the_row_with_the_one_before(store: Store) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from dataclasses import replace
 from typing import Any
@@ -9,11 +11,14 @@ from typing import Any
 import pytest
 
 import tests.support.airflow_application  # noqa: F401 - gives Airflow a home of its own before it is imported
+from fedtasks.airflow.pages.badge import COOKIE
 from fedtasks.airflow.pages.changes import change_routes
 from fedtasks.airflow.pages.own_party import OwnParty
 from fedtasks.airflow.pages.reads import read_routes
 from fedtasks.clock import now_ms
 from fedtasks.store import ModelRow, RefusalRow, TicketRequestRow
+from fedtasks.tickets.clauses import clauses
+from fedtasks.wire.v1 import ticket_pb2
 from tests.support.gateways import PIPELINE, grant_ticket
 from tests.support.pages import DAG_RUN, House, make_run
 from tests.support.runs import wait_for
@@ -61,7 +66,7 @@ def test_change_by_a_viewer_is_refused(house: House, path: str) -> None:
     assert (answer.status_code, answer.json()["code"]) == (403, "NOT_ALLOWED")
 
 
-@pytest.mark.parametrize("path", ["/tickets/revoke", "/tickets/decline", "/tickets/request"])
+@pytest.mark.parametrize("path", [path for path in CHANGES if path.startswith("/tickets/")])
 def test_change_of_the_party_by_a_user_is_refused(house: House, path: str) -> None:
     assert house.post(f"api{path}", {}, user="udo").status_code == 403
 
@@ -240,6 +245,166 @@ def test_ticket_is_declined_in_the_callers_name_and_the_grantor_learns_it(house:
         wait_for(lambda: store.tickets.get(ticket_id).declination is not None)
     accepted = house.post("api/tickets/decline", {"ticket_id": house.ticket_id, "reason": "too late"})
     assert (accepted.status_code, accepted.json()["code"]) == (409, "TICKET_INVALID")
+
+
+@pytest.mark.parametrize("path", ["/tickets/accept", "/tickets/draft", "/tickets/grant"])
+def test_ticket_is_signed_only_by_who_may_answer_required_actions(
+    house: House, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    from airflow.api_fastapi.app import get_auth_manager
+    from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
+
+    manager = type(get_auth_manager())
+    plain = manager.is_authorized_dag
+
+    def without_approvals(self: Any, **asked: Any) -> bool:
+        return asked.get("access_entity") is not DagAccessEntity.HITL_DETAIL and plain(self, **asked)
+
+    monkeypatch.setattr(manager, "is_authorized_dag", without_approvals)
+    assert house.post(f"api{path}", {}).status_code == 403
+
+
+def ask_bank(house: House) -> str:
+    """Let the shop ask the bank for a ticket; returns the request's name."""
+    wait_for(lambda: house.get("api/peers").json()["peers"][0]["connected"])
+    asked = ticket_pb2.TicketRequest(pipelines=[PIPELINE], role="leader", days=30, reason="<b>next</b> year")
+    with house.pair.shop.client() as shop:
+        return shop.request_ticket("bank", asked)
+
+
+def terms_of(house: House, request_id: str) -> dict[str, Any]:
+    """What the bank would grant."""
+    form = house.get("api/tickets/form").json()
+    (dataset,) = form["datasets"]
+    bounds = {"limits.runs": 7} | {each["clause"]: each["default"] for each in form["clauses"] if each["choices"]}
+    asked = {"request_id": request_id, "dataset": dataset["name"], "columns": dataset["columns"], "days": 9}
+    return {**asked, "approval": "person", "bounds": bounds}
+
+
+def test_request_is_granted_in_the_callers_name_after_every_clause_was_read(house: House) -> None:
+    request_id = ask_bank(house)
+    body = terms_of(house, request_id)
+    draft = house.post("api/tickets/draft", body)
+    assert draft.status_code == 200, draft.text
+    told = {each["label"]: each["value"] for each in draft.json()["terms"]}
+    assert (told["for"], told["valid for"], told["runs"]) == ("shop", "9 days", "7")
+    assert told["approval"] == "a person of the granting side is asked before a run begins"
+    assert {clause.label for clause in clauses().values()} <= told.keys()
+    before = {each["ticket_id"] for each in house.get("api/tickets").json()["granted"]}
+    granted = house.post("api/tickets/grant", body)
+    assert granted.status_code == 200, granted.text
+    (ticket,) = [each for each in house.get("api/tickets").json()["granted"] if each["ticket_id"] not in before]
+    assert (ticket["ticket_id"], ticket["state"], ticket["peer"]) == (granted.json()["ticket_id"], "issued", "shop")
+    assert ticket["terms"] == draft.json()["terms"]
+    for path in ("draft", "grant"):
+        assert house.post(f"api/tickets/{path}", body).status_code == 400
+    assert len(house.get("api/tickets").json()["granted"]) == len(before) + 1
+    audit = house.get("api/audit", action="ticket.issued", limit=1).json()
+    assert [(row["actor"], row["detail"]["ticket"]) for row in audit["rows"]] == [("ada", ticket["ticket_id"])]
+    with house.pair.shop.store() as store:
+        wait_for(lambda: store.tickets.get(ticket["ticket_id"]) is not None)
+        wait_for(lambda: {row.state for row in store.ticket_requests.list() if row.own} == {"granted"})
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"dataset": "nothing"}, "nothing"),
+        ({"bounds": {"limits.fun": 1}}, "limits.fun"),
+        ({"bounds": {"limits.runs": 0}}, "runs"),
+        ({"bounds": {"outputs.scores": "everybody"}}, "scores"),
+        ({"columns": ["a", "a"]}, "twice"),
+        ({"request_id": "never"}, "no request"),
+    ],
+    ids=["dataset", "clause", "bound", "choice", "columns", "request"],
+)
+def test_grant_that_no_ticket_can_say_is_refused_before_it_is_signed(
+    house: House, changes: dict[str, Any], told: str
+) -> None:
+    body = {**terms_of(house, ask_bank(house)), **changes}
+    for path in ("draft", "grant"):
+        answer = house.post(f"api/tickets/{path}", body)
+        assert answer.status_code in (400, 404), answer.text
+        assert told in answer.json()["text"] or path == "grant"
+    with house.pair.bank.store() as store:
+        for row in store.ticket_requests.list():
+            store.ticket_requests.settle(row.request_id, "declined")
+
+
+def test_request_is_refused_and_the_peer_learns_why(house: House) -> None:
+    request_id = ask_bank(house)
+    body = {"request_id": request_id, "reason": "not this year"}
+    for _ in range(2):
+        assert house.post("api/tickets/refuse", body).status_code == 200
+    for member in (house.pair.bank, house.pair.shop):
+        with member.store() as store:
+            states = {row.request_id: row.state for row in store.ticket_requests.list()}
+            assert states[request_id] == "declined"
+            (row,) = [row for row in store.audit.list(action="request.declined") if row.detail["request"] == request_id]
+            assert row.detail["reason"] == "not this year"
+            assert row.actor == {"bank": "ada", "shop": "bank"}[member.party.name]
+    unknown = house.post("api/tickets/refuse", {**body, "request_id": "never"})
+    assert (unknown.status_code, unknown.json()["code"]) == (400, "CONFIG_INVALID")
+
+
+def test_offered_ticket_is_accepted_in_the_callers_name(house: House) -> None:
+    ticket_id = grant_ticket(house.pair.shop, house.pair.bank, accept=False)
+    wait_for(lambda: ticket_id in {each["ticket_id"] for each in house.get("api/tickets").json()["held"]})
+    for _ in range(2):
+        assert house.post("api/tickets/accept", {"ticket_id": ticket_id}).status_code == 200
+    held = {ticket["ticket_id"]: ticket["state"] for ticket in house.get("api/tickets").json()["held"]}
+    assert held[ticket_id] == "accepted"
+    rows = house.get("api/audit", action="ticket.accepted").json()["rows"]
+    assert [row["actor"] for row in rows if row["detail"]["ticket"] == ticket_id] == ["ada"]
+    with house.pair.shop.store() as store:
+        wait_for(lambda: store.tickets.get(ticket_id).acceptance is not None)
+    assert house.post("api/tickets/accept", {"ticket_id": "never"}).status_code == 404
+
+
+# --------------------------------------------------------------------------------------------------------------- audit
+def test_audit_is_filtered_and_exported_alike(house: House) -> None:
+    with house.pair.bank.store() as store:
+        store.audit.add("telco", "run.start", "refused", code="=1+1")
+    asked = {"peer": "telco", "decision": "refused", "since_ms": 1}
+    (row,) = house.get("api/audit", **asked).json()["rows"]
+    answer = house.get("api/audit.csv", **asked)
+    assert answer.headers["content-type"] == "text/csv; charset=utf-8"
+    head, line = csv.reader(io.StringIO(answer.text))
+    assert (head[0], line[0], line[2], line[6]) == ("number", str(row["seq"]), "telco", row["digest"])
+    for wrong in ({"decision": "maybe"}, {"since_ms": -1}, {"peer": "x" * 129}):
+        assert house.get("api/audit", **wrong).status_code == 400
+        assert house.get("api/audit.csv", **wrong).status_code == 400
+
+
+# --------------------------------------------------------------------------------------------------------------- badge
+def test_navigation_counts_what_needs_the_user_and_was_not_dismissed(house: House) -> None:
+    assert house.get("api/badge.svg", user="").status_code == 401
+    with house.pair.bank.store() as store:
+        asked = {"pipelines": ["p"], "dataset": "", "role": "leader", "days": 1, "reason": ""}
+        store.ticket_requests.add(TicketRequestRow("badge", "shop", False, asked, "open", 1))
+    keys = [need["key"] for need in house.get("api/overview").json()["needs"]]
+    assert len(keys) == len(set(keys)) > 0
+    plain = house.get("static/icon.svg").text
+
+    def shown(user: str, dismissed: list[str]) -> str:
+        house.client.cookies.clear()
+        headers = {**house.headers(user), "Cookie": f"{COOKIE}={'.'.join(dismissed)}"}
+        answer = house.client.get("/fedtasks/api/badge.svg", headers=headers)
+        assert answer.headers["content-type"] == "image/svg+xml"
+        return str(answer.text)
+
+    assert f">{len(keys)}</text>" in shown("ada", [])
+    assert shown("ada", keys) == plain
+    assert f">{len(keys)}</text>" in shown("udo", keys)  # what somebody else has dismissed
+    assert f">{len(keys)}</text>" in shown("ada", ["nonsense", "%00", "a" * 4000])
+    with house.pair.bank.store() as store:
+        store.ticket_requests.settle("badge", "declined")
+
+
+def test_navigation_shows_no_number_to_who_may_not_see_the_party(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fedtasks.airflow.pages.badge.sees_party", lambda _: False)
+    monkeypatch.setattr("fedtasks.airflow.pages.badge.overview", lambda *_: pytest.fail("nothing is looked up"))
+    assert house.get("api/badge.svg", user="vera", dark=True).text == house.get("static/icon-dark.svg").text
 
 
 def test_tickets_are_answered_whatever_stands_in_the_store(house: House) -> None:

@@ -49,6 +49,7 @@ HONEST = {
     "lookup": lookup_pb2.Lookup(ticket_id="t", dataset="d", key_id="0" * 32, stream="ab", tags=bytes(16_000)),
     "preflight": peer_pb2.Preflight(),
     "ticket_request": ticket_pb2.TicketRequest(request_id="1", pipelines=["p"], role="leader"),
+    "ticket_request_declined": ticket_pb2.TicketRequestDeclined(request_id="1", reason="<b>no</b>"),
     "landed": peer_pb2.Landed(dataset="loans", partition="2026-11-21"),
     "champion_change": model_pb2.ChampionChange(
         version=model_pb2.ModelVersion(model="m", version=1, run_id="train.2026-11-21.1", own_digest="0" * 64)

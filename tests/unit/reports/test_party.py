@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import time
 from dataclasses import replace
@@ -12,13 +14,15 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from fedtasks import identity
+from fedtasks.clock import DAY_MS, utc
 from fedtasks.config import Airflow, Dataset, FeatureType, Gateway, Party, Peer
-from fedtasks.reports.audit import audit_report, chain_report
+from fedtasks.reports.audit import EXPORTED, audit_csv, audit_report, chain_report
 from fedtasks.reports.models import compare_report, model_reports
 from fedtasks.reports.party import RECENT, SILENT_MS, data_report, overview, peer_reports
 from fedtasks.reports.tickets import ticket_reports
 from fedtasks.store import (
     ApprovalRow,
+    AuditFilter,
     HalfRow,
     LandingRow,
     MetricRow,
@@ -136,7 +140,49 @@ def test_peers_are_those_of_party_yaml_even_if_never_seen(store: Store, party: P
     assert peer["certificate_until_ms"] > NOW_MS
 
 
+def test_certificate_that_ends_first_is_shown_and_told_of(store: Store, party: Party, tmp_path: Path) -> None:
+    see_peer(store)
+    authority = party.peers[0].authority
+    alone = peer_reports(store, party)[0]["certificate_until_ms"]
+    identity.create_identity(tmp_path / "other", "shop")
+    leaf = (tmp_path / "other" / "gateway.pem").read_bytes()
+    authority.write_bytes(authority.read_bytes() + leaf)
+    (peer,) = peer_reports(store, party)
+    assert peer["certificate_until_ms"] == identity.valid_until(tmp_path / "other" / "gateway.pem") < alone
+    near = peer["certificate_until_ms"] - 3 * DAY_MS - 1
+    see_peer(store, seen_ms=near)
+    assert needs(store, party, near) == {"certificate_expiring": "The certificate of shop ends in 3 days"}
+
+
+def test_need_has_one_key_for_each_user_and_state(store: Store, party: Party) -> None:
+    def key(user: str, now_ms: int = NOW_MS) -> str:
+        (need,) = overview(store, party, {"credit"}, now_ms, user)["needs"]
+        return str(need["key"])
+
+    failure = {"code": "PEER_UNREACHABLE", "text": "no answer", "party": "shop"}
+    see_peer(store, connected=False, failure=failure)
+    first = key("ada")
+    assert key("ada", NOW_MS + 1000) == first
+    assert key("udo") != first
+    see_peer(store, connected=False, failure=failure, since_ms=NOW_MS + 1)
+    assert key("ada") != first
+
+
 # ----------------------------------------------------------------------------------------------------------- tickets
+def test_offered_ticket_says_every_clause_in_words(store: Store) -> None:
+    put_ticket(store, accepted=False)
+    (ticket,) = ticket_reports(store, "bank", NOW_MS)["held"]
+    told = {each["label"]: each for each in ticket["terms"]}
+    assert {each.label for each in clauses().values()} <= told.keys()
+    assert told["dataset customers"]["value"] == "columns age"
+    assert told["approval"]["value"] == "nobody is asked before a run begins"
+    assert told["runs"] == {"label": "runs", "value": "10", "text": clauses()["limits.runs"].sentence}
+    assert told["trees"]["value"] == "no limit"
+    put_ticket(store)
+    (ticket,) = ticket_reports(store, "bank", NOW_MS)["held"]
+    assert ticket["terms"] == []
+
+
 def test_ticket_counts_what_is_used_in_all_and_in_a_day(store: Store) -> None:
     put_ticket(store, granted=True)
     store.uses.count("t-1", "a", "ids_blinded", 70, None)
@@ -316,6 +362,32 @@ def test_audit_comes_page_by_page_and_its_chain_holds(store: Store) -> None:
     assert ([row["seq"] for row in second["rows"]], second["more"]) == ([2, 1], False)
     assert first["chain"] == {"ok": True, "text": "rows 3–5 fit the chain"}
     assert chain_report(store) == {"ok": True, "text": "all 5 rows fit the chain"}
+
+
+def test_audit_of_a_choice_is_filtered_paged_and_checked_row_by_row(store: Store) -> None:
+    for number in range(4):
+        store.audit.add("shop", "run.start", "refused", number=number)
+        store.audit.add("ada", "ticket.revoked", "noted", peer="shop", ticket="t")
+        store.audit.add("ada", "run.open", "noted", run_id=RUN_ID)
+    found = audit_report(store, 3, where=AuditFilter(peer="shop"))
+    assert ([row["seq"] for row in found["rows"]], found["more"]) == ([11, 10, 8], True)
+    assert found["chain"] == {"ok": True, "text": "3 rows, each as it was written"}
+    older = audit_report(store, 9, before=8, where=AuditFilter(peer="shop"))
+    assert ([row["seq"] for row in older["rows"]], older["more"]) == ([7, 5, 4, 2, 1], False)
+    none = audit_report(store, 3, where=AuditFilter(action="no"))
+    assert (none["rows"], none["chain"]["text"]) == ([], "no decision is like that")
+
+
+def test_audit_export_is_bounded_and_holds_no_formula(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fedtasks.reports.audit.MAX_EXPORTED", 2)
+    for number in range(3):
+        store.audit.add("=cmd()", "run.open", "noted", number=number, text='a "b",\nc')
+    head, newest, older = csv.reader(io.StringIO(audit_csv(store, AuditFilter())))
+    assert tuple(head) == EXPORTED
+    assert (newest[0], older[0]) == ("3", "2")
+    assert newest[1] == utc(NOW_MS, "%Y-%m-%dT%H:%M:%SZ")
+    assert newest[2:5] == ["'=cmd()", "run.open", "noted"]
+    assert json.loads(newest[5]) == {"number": 2, "text": 'a "b",\nc'}
 
 
 def test_audit_that_was_changed_is_seen_on_its_page_and_in_the_whole(store: Store, tmp_path: Path) -> None:

@@ -54,14 +54,20 @@ def test_curves_are_those_of_scikit_learn(case: Rows) -> None:
 def test_lift_gain_and_ks_tell_the_same_at_every_threshold(case: Rows) -> None:
     labels, scores = case
     found = curves(binned(labels, scores))
-    for (share, lift), (same, rate), (threshold, true_rate, false_rate) in zip(
-        found["lift"], found["gain"][1:], found["ks_curve"], strict=True
+    *below, end = found["ks_curve"]
+    for (share, lift), (same, rate), (threshold, positives, negatives) in zip(
+        found["lift"], found["gain"][1:], reversed(below), strict=True
     ):
         chosen = scores >= threshold
         assert share == same == pytest.approx(chosen.mean())
-        assert rate == true_rate == pytest.approx(labels[chosen].sum() / labels.sum())
+        assert rate == pytest.approx(labels[chosen].sum() / labels.sum())
         assert lift == pytest.approx(labels[chosen].mean() / labels.mean())
-        assert false_rate == pytest.approx((1 - labels)[chosen].sum() / (1 - labels).sum())
+        assert positives == pytest.approx(labels[~chosen].sum() / labels.sum())
+        assert negatives == pytest.approx((1 - labels)[~chosen].sum() / (1 - labels).sum())
+    assert end[1:] == [1.0, 1.0]
+    assert end[0] >= scores.max()
+    assert found["ks_at"] in below
+    assert abs(found["ks_at"][1] - found["ks_at"][2]) == pytest.approx(found["ks"])
     assert found["gain"][-1] == [1.0, 1.0]
     assert found["lift"][-1][1] == pytest.approx(1.0)
 
