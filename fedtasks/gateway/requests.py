@@ -50,7 +50,7 @@ class RequestAnswers:
                 base.party,
                 to=row.peer,
                 dataset=request.dataset,
-                columns=list(request.columns) or None,
+                columns=list(request.columns),
                 pipelines=row.asked["pipelines"],
                 roles=(row.asked["role"],),
                 now_s=base.clock() // 1000,

@@ -51,6 +51,7 @@ def compare_report(store: Store, dag_id: str, limit: int) -> dict[str, Any]:
         partitions.append(
             {
                 "partition": run.partition,
+                "number": run.number,
                 "run_id": run.run_id,
                 "dag_run_id": run.dag_run_id,
                 "state": run.state,

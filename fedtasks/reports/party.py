@@ -104,8 +104,8 @@ def _certificate_needs(party: Party, peers: list[dict[str, Any]], now_ms: int) -
     ends[party.name] = own_certificate_until(party), "Renew it: `fedtasks identity renew`"
     for name, (until_ms, remedy) in ends.items():
         if until_ms is not None and until_ms - now_ms < RENEW_MS:
-            days = max(0, (until_ms - now_ms) // DAY_MS)
-            text = f"The certificate of {name} ends in {days} days"
+            days = (until_ms - now_ms) // DAY_MS
+            text = f"The certificate of {name} " + (f"ends {_in_days(days)}" if until_ms > now_ms else "has ended")
             yield _need("certificate_expiring", text, now_ms, remedy, (name, until_ms, days < 1), tab="peers")
 
 
@@ -113,7 +113,7 @@ def _ticket_needs(tickets: dict[str, list[dict[str, Any]]], now_ms: int) -> Iter
     for ticket in (*tickets["granted"], *tickets["held"]):
         if ticket["state"] == "accepted" and ticket["expires_ms"] - now_ms < EXPIRES_SOON_MS:
             days = (ticket["expires_ms"] - now_ms) // DAY_MS
-            text = f"Ticket {ticket['ticket_id']} with {ticket['peer']} expires in {days} days"
+            text = f"Ticket {ticket['ticket_id']} with {ticket['peer']} expires {_in_days(days)}"
             remedy = "The granting party issues a new one: `fedtasks ticket issue`"
             yield _need("ticket_expiring", text, now_ms, remedy, (ticket["ticket_id"], days < 1), tab="tickets")
     for ticket in tickets["held"]:
@@ -128,6 +128,10 @@ def _ticket_needs(tickets: dict[str, list[dict[str, Any]]], now_ms: int) -> Iter
             remedy = "Grant or decline it on the tab Tickets"
             state = (request["request_id"],)
             yield _need("ticket_request", text, request["at_ms"], remedy, state, tab="tickets")
+
+
+def _in_days(days: int) -> str:
+    return "in less than a day" if days < 1 else "in 1 day" if days == 1 else f"in {days} days"
 
 
 def _run_needs(store: Store, runs: list[dict[str, Any]], now_ms: int) -> Iterator[dict[str, Any]]:

@@ -131,7 +131,7 @@ def change_routes(own: OwnParty) -> APIRouter:
             own.party,
             to=asked.peer,
             dataset=body.dataset,
-            columns=body.columns or None,
+            columns=body.columns,
             pipelines=asked.asked["pipelines"],
             roles=(asked.asked["role"],),
             now_s=own.now_ms() // 1000,

@@ -20,6 +20,23 @@ export function get(path, parameters = {}) {
   return ask(query ? `api/${path}?${query}` : `api/${path}`, {});
 }
 
+/** Fetch a file of the API and hand it to the browser to be saved. */
+export async function save(path, parameters, name) {
+  const query = new URLSearchParams(parameters).toString();
+  const answer = await reach(`api/${path}?${query}`, {});
+  if (!answer.ok) throw await refusal(answer);
+  handOver(await answer.blob(), name);
+}
+
+/** Hand a file to the browser to be saved. */
+export function handOver(blob, name) {
+  const href = URL.createObjectURL(blob);
+  const link = document.createElement("a");
+  Object.assign(link, { href, download: name });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(href), 60_000);
+}
+
 /** Change something. */
 export function post(path, body) {
   const headers = { "Content-Type": "application/json", "X-Fedtasks": "1" };
@@ -36,13 +53,20 @@ export function poll(every_ms, action) {
 }
 
 async function ask(address, options) {
-  let answer;
+  const answer = await reach(address, options);
+  if (!answer.ok) throw await refusal(answer);
+  return answer.json().catch(() => ({}));
+}
+
+async function reach(address, options) {
   try {
-    answer = await fetch(address, { credentials: "same-origin", ...options });
+    return await fetch(address, { credentials: "same-origin", ...options });
   } catch {
     throw new Problem(UNREACHABLE);
   }
+}
+
+async function refusal(answer) {
   const found = await answer.json().catch(() => ({}));
-  if (answer.ok) return found;
-  throw new Problem({ code: found.code ?? `HTTP ${answer.status}`, text: found.text ?? answer.statusText, ...found });
+  return new Problem({ code: found.code ?? `HTTP ${answer.status}`, text: found.text ?? answer.statusText, ...found });
 }

@@ -1,57 +1,79 @@
-/** Charts with their numbers: each has a zoom that stays, a table and a CSV file. */
+/** Charts with titled axes and honest scales; each has a zoom that stays, a table and a CSV file. */
 
-import { fill, h, table } from "./dom.js";
+import { h } from "./dom.js";
 import { onTheme } from "./frame.js";
+import { Numbers } from "./numbers.js";
+import { kindOf, scaleOf, written } from "./scales.js";
 import { figure } from "./words.js";
 
-const HEIGHT = 220;
+const HEIGHT = 240;
+const TITLE = 22;
+const LABEL = 96; // a partition's name needs so much room
 const WHOLE = [1, 2, 5]
   .flatMap((digit) => [1, 10, 100, 1_000, 10_000].map((power) => digit * power))
   .sort((a, b) => a - b);
 const COLOURS = ["--line-1", "--line-2", "--line-3", "--line-4"];
 const DASHES = [[], [8, 4], [2, 3], [8, 3, 2, 3]];
 const styles = getComputedStyle(document.documentElement);
-const colour = (name) => () => styles.getPropertyValue(name).trim();
+const value = (name) => styles.getPropertyValue(name).trim();
+const colour = (name) => () => value(name);
 
 /** Lines over one axis. */
 export class LineChart {
   /**
    * @param {string} title What it shows.
-   * @param {{x: string, lines: string[], range?: number[], grows?: boolean}} axes The names of the horizontal axis and
-   *   of the lines; the vertical range if it is always the same; whether a point is added with each step, so that the
-   *   points are drawn and the last is told.
+   * @param {{x: string, xTitle?: string, xBounds?: number[], yTitle: string, lines: string[], bounds:
+   *   Function|number[], grows?: boolean}} axes The horizontal values' name, and the axis' title where that says more,
+   *   with its unit, and its range if that is always the same; the vertical axis' title; the names of the lines; the
+   *   vertical range, or what gives it for all values; whether a point is added with each step, so that the points are
+   *   drawn and the last is told.
    */
-  constructor(title, { x, lines, range, grows = false }) {
-    this.title = title;
-    this.x = x;
-    this.lines = lines;
-    this.grows = grows;
+  constructor(title, { x, xTitle = x, xBounds = null, yTitle, lines, bounds, grows = false }) {
+    Object.assign(this, { title, x, xBounds, lines, grows });
+    this.bounds = typeof bounds === "function" ? bounds : () => bounds;
     this.data = [[], ...lines.map(() => [])];
+    this.limits = [0, 1];
+    this.labels = null;
+    this.mark = null;
     this.canvas = h("div", { className: "canvas", role: "img", "aria-label": title });
     this.latest = h("span", { className: "latest" });
+    this.scale = h("span", { className: "scale" });
     this.window = h("span", { className: "window" });
     this.wide = h("button", { type: "button", hidden: true, onclick: () => this.showAll() }, "Show all");
     this.numbers = new Numbers(title, [x, ...lines], () => this.rows());
+    const caption = [h("strong", {}, title), this.latest, this.scale, this.window, this.wide];
     this.element = h(
       "figure",
       { "aria-label": title },
-      h("figcaption", {}, h("strong", {}, title), " ", this.latest, " ", this.window, " ", this.wide),
+      h(
+        "figcaption",
+        {},
+        caption.flatMap((each) => [each, " "]),
+      ),
       this.canvas,
       this.numbers.element,
     );
-    this.plot = new uPlot(this.options(range), this.data, this.canvas);
+    this.plot = new uPlot(this.options(xTitle, yTitle), this.data, this.canvas);
     new ResizeObserver(([entry]) => this.fit(entry.contentRect.width)).observe(this.canvas);
     onTheme(() => this.plot.redraw(false, true));
   }
 
-  /** Show other numbers: the horizontal values, then those of each line; a zoom stays as it is. */
-  update(data) {
+  /**
+   * Show other numbers; a zoom stays as it is.
+   *
+   * @param {number[][]} data The horizontal values, then those of each line.
+   * @param {{labels?: string[], mark?: {x: number, from: number, to: number, text: string}}} more Names of the
+   *   horizontal values 1, 2, 3 …; a distance that is marked.
+   */
+  update(data, { labels = null, mark = null } = {}) {
     const zoomed = this.zoomed();
-    this.data = data;
+    Object.assign(this, { data, labels, mark });
+    this.limits = this.bounds(data.slice(1).flat().filter(isNumber));
     this.plot.setData(data, !zoomed);
     if (zoomed) this.plot.redraw(true, true);
-    const latest = this.grows ? this.describe() : "";
+    const latest = [this.grows ? this.describe() : "", mark?.text].filter(Boolean).join(", ");
     this.latest.textContent = latest;
+    this.scale.textContent = written(this.limits);
     this.canvas.setAttribute("aria-label", `${this.title} ${latest}. The table below has all numbers.`);
     this.showWindow();
     this.numbers.refresh();
@@ -72,77 +94,106 @@ export class LineChart {
   }
 
   rows() {
-    return this.data[0].map((x, index) => [x, ...this.data.slice(1).map((values) => values[index])]);
+    return this.data[0].map((x, index) => [
+      this.labels ? this.nameOf(x) : x,
+      ...this.data.slice(1).map((values) => values[index]),
+    ]);
+  }
+
+  /** Name a horizontal value: a partition, or the number itself. */
+  nameOf(x) {
+    return this.labels ? (this.labels[Math.round(x) - 1] ?? "") : figure(x);
   }
 
   describe() {
     const last = this.data[0].findLast((_, index) => this.data.slice(1).some((values) => isNumber(values[index])));
     if (last === undefined) return "";
     const values = this.lines.map((name, index) => `${name} ${figure(lastOf(this.data[index + 1]))}`);
-    return `${values.join(", ")} at ${this.x} ${figure(last)}`;
+    return `${values.join(", ")} at ${this.x} ${this.nameOf(last)}`;
   }
 
   showWindow() {
     const zoomed = this.zoomed();
     const { min, max } = this.plot.scales.x;
+    const [from, to] = this.labels ? [Math.ceil(min), Math.floor(max)] : [min, max];
     this.wide.hidden = !zoomed;
-    this.window.textContent = zoomed ? `zoomed to ${this.x} ${figure(min)} – ${figure(max)}` : "";
+    this.window.textContent = zoomed ? `zoomed to ${this.x} ${this.nameOf(from)} – ${this.nameOf(to)}` : "";
   }
 
   fit(width) {
     if (width > 0) this.plot.setSize({ width: Math.floor(width), height: HEIGHT });
   }
 
-  options(range) {
+  options(xTitle, yTitle) {
+    const font = `12px ${value("--font")}`;
     const axis = {
       stroke: colour("--quiet"),
       grid: { stroke: colour("--grid"), width: 1 },
       ticks: { stroke: colour("--grid"), width: 1 },
-      font: "12px system-ui, sans-serif",
+      font,
+      labelFont: font,
+      labelSize: TITLE,
     };
+    const across = { ...axis, label: xTitle, size: 30, ...(this.grows ? { incrs: WHOLE } : {}) };
+    across.space = () => (this.labels ? LABEL : 50);
+    across.values = (_, splits) => splits.map((at) => this.tick(at));
     return {
       width: 400,
       height: HEIGHT,
-      scales: { x: { time: false }, y: range ? { range } : {} },
-      axes: [
-        { ...axis, size: 32, ...(this.grows ? { incrs: WHOLE } : {}) },
-        { ...axis, size: 52 },
-      ],
+      scales: {
+        x: { time: false, range: (_, least, most) => this.xBounds ?? this.across(least, most) },
+        y: { range: () => this.limits },
+      },
+      axes: [across, { ...axis, label: yTitle, size: 52 }],
       cursor: { drag: { x: true, y: false } },
       legend: { live: false },
       series: [{ label: this.x }, ...this.lines.map((label, index) => line(label, index, this.grows))],
-      hooks: { setScale: [(_, key) => key === "x" && this.showWindow()] },
+      hooks: { setScale: [(_, key) => key === "x" && this.showWindow()], draw: [(plot) => this.drawMark(plot)] },
     };
   }
-}
 
-/** The numbers below a chart: a table that is filled when it is opened, and the same as a CSV file. */
-export class Numbers {
-  constructor(title, columns, rows) {
-    this.title = title;
-    this.columns = columns;
-    this.rows = rows;
-    this.body = h("div");
-    this.details = h("details", { ontoggle: () => this.refresh() }, h("summary", {}, "Table"), this.body);
-    const save = h(
-      "button",
-      { type: "button", "aria-label": `Download ${title} as CSV`, onclick: () => this.save() },
-      "CSV",
-    );
-    this.element = h("div", { className: "numbers" }, this.details, save);
+  tick(at) {
+    if (!this.labels) return figure(at);
+    return Number.isInteger(at) ? this.nameOf(at) : "";
   }
 
-  refresh() {
-    if (!this.details.open) return;
-    const rows = this.rows().map((row) => row.map(figure));
-    fill(this.body, table(`${this.title}, all numbers`, this.columns, rows));
+  /** Return the horizontal range: named values stand half a step inside of it. */
+  across(least, most) {
+    const room = this.labels || least === most ? 0.5 : 0;
+    return [least - room, most + room];
   }
 
-  save() {
-    const lines = [this.columns, ...this.rows()].map((row) => row.map(csvField).join(","));
-    const href = URL.createObjectURL(new Blob([`${lines.join("\r\n")}\r\n`], { type: "text/csv" }));
-    h("a", { href, download: `${this.title.replace(/[^\w.-]+/g, "-")}.csv` }).click();
-    setTimeout(() => URL.revokeObjectURL(href), 60_000);
+  drawMark(plot) {
+    if (!this.mark) return;
+    const { ctx, bbox } = plot;
+    const { x, from, to, text } = this.mark;
+    const [left, top, bottom] = [plot.valToPos(x, "x", true), plot.valToPos(to, "y", true), plot.valToPos(from, "y", true)];
+    const scale = devicePixelRatio;
+    ctx.save();
+    ctx.strokeStyle = ctx.fillStyle = value("--text");
+    ctx.lineWidth = 2 * scale;
+    ctx.setLineDash([]);
+    ctx.textAlign = "left";
+    ctx.textBaseline = "middle";
+    ctx.beginPath();
+    for (const [x0, y0, x1, y1] of [
+      [left, top, left, bottom],
+      [left - 5 * scale, top, left + 5 * scale, top],
+      [left - 5 * scale, bottom, left + 5 * scale, bottom],
+    ]) {
+      ctx.moveTo(x0, y0);
+      ctx.lineTo(x1, y1);
+    }
+    ctx.stroke();
+    ctx.font = `${12 * scale}px ${value("--font")}`;
+    const wide = ctx.measureText(text).width + 8 * scale;
+    const fits = left + wide <= bbox.left + bbox.width;
+    ctx.lineWidth = 4 * scale;
+    ctx.strokeStyle = value("--back"); // a rim, so that grid and curves do not run through the words
+    const place = [fits ? left + 8 * scale : left - wide, (top + bottom) / 2];
+    ctx.strokeText(text, ...place);
+    ctx.fillText(text, ...place);
+    ctx.restore();
   }
 }
 
@@ -176,7 +227,15 @@ export class MetricCharts {
       .sort();
     let chart = this.charts.get(kind);
     if (chart?.lines.join() !== names.join()) {
-      const fresh = new LineChart(kind, { x: "step", lines: names, grows: true });
+      const { title: yTitle, bounds } = scaleOf(kind);
+      const fresh = new LineChart(kind, {
+        x: "step",
+        xTitle: "step (epoch, tree or round)",
+        yTitle,
+        lines: names,
+        bounds,
+        grows: true,
+      });
       if (chart) chart.element.replaceWith(fresh.element);
       else this.element.append(fresh.element);
       this.charts.set(kind, fresh);
@@ -185,11 +244,6 @@ export class MetricCharts {
     const steps = [...new Set(names.flatMap((name) => [...this.points.get(name).keys()]))].sort((a, b) => a - b);
     chart.update([steps, ...names.map((name) => steps.map((step) => this.points.get(name).get(step) ?? null))]);
   }
-}
-
-/** A metric's kind: of `train.test_loss` it is `loss`, and losses share a chart. */
-function kindOf(name) {
-  return name.split(/[._]/).at(-1);
 }
 
 function lastOf(values) {
@@ -210,11 +264,4 @@ function line(label, index, points) {
     spanGaps: true,
     points: { show: points, size: 5, fill: stroke },
   };
-}
-
-/** Quote a field where it must be, and keep spreadsheets from reading text as a formula. */
-function csvField(value) {
-  if (typeof value === "number") return String(value);
-  const text = String(value ?? "").replace(/^[=+\-@\t\r]/, "'$&");
-  return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }

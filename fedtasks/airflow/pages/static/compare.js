@@ -6,6 +6,7 @@ import { empty, fill, h, part, section, table } from "./dom.js";
 import { query, runLink } from "./frame.js";
 import { icon } from "./icons.js";
 import { openPage } from "./page.js";
+import { scaleOf, SHARE } from "./scales.js";
 import { figure, state } from "./words.js";
 
 const COMPARE_MS = 10_000;
@@ -24,11 +25,15 @@ class Trends {
     for (const name of metricNames(partitions)) {
       let chart = this.charts.get(name);
       if (!chart) {
-        chart = new LineChart(name.replace(COMPARABLE, ""), { x: "run", lines: [name], grows: true });
+        const { title: yTitle, bounds } = scaleOf(name);
+        const title = name.replace(COMPARABLE, "");
+        const axes = { x: "partition", xTitle: "partition of the run", yTitle, lines: [title], bounds, grows: true };
+        chart = new LineChart(title, axes);
         this.charts.set(name, chart);
         this.element.append(chart.element);
       }
-      chart.update([partitions.map((_, index) => index + 1), partitions.map(({ metrics }) => metrics[name] ?? null)]);
+      const values = partitions.map(({ metrics }) => metrics[name] ?? null);
+      chart.update([partitions.map((_, index) => index + 1), values], { labels: partitions.map(runLabel) });
     }
   }
 }
@@ -56,11 +61,23 @@ class Overlay {
 }
 
 function overlaid(runs) {
-  const lines = runs.map(({ partition, champion }) => (champion ? `${partition} (champion)` : partition));
-  const chart = new LineChart("ROC of the newest runs", { x: "false positive rate", lines, range: [0, 1] });
+  const lines = runs.map((each) => (each.champion ? `${runLabel(each)} (champion)` : runLabel(each)));
+  const chart = new LineChart("ROC of the newest runs", {
+    x: "false positive rate",
+    xTitle: "false positive rate (share of negatives, 0 – 1)",
+    xBounds: SHARE,
+    yTitle: "share of positives found",
+    lines,
+    bounds: SHARE,
+  });
   const rates = [...new Set(runs.flatMap(({ roc }) => roc.map(([rate]) => rate)))].sort((a, b) => a - b);
   chart.update([rates, ...runs.map(({ roc }) => rates.map((rate) => heightAt(roc, rate)))]);
   return chart.element;
+}
+
+/** Name a run by its partition; one that did it again, by its number too. */
+function runLabel({ partition, number }) {
+  return number > 1 ? `${partition} (${number})` : partition;
 }
 
 /** The highest point of a curve at a horizontal place, on the straight line between its points. */
@@ -91,22 +108,21 @@ function changes(partitions) {
 
 function runs(partitions) {
   const names = metricNames(partitions).slice(0, SHOWN_METRICS);
-  const rows = partitions.map((each, index) => [
+  const rows = partitions.map((each) => [
     link(each),
-    String(index + 1),
     h("span", {}, state(each.state), each.code ? ` ${each.code}` : ""),
     each.champion ? h("span", {}, icon("cup"), " champion") : each.version ? `version ${each.version}` : "–",
     ...names.map((name) => figure(each.metrics[name])),
   ]);
   return table(
     "Runs by partition",
-    ["partition", "run", "state", "model", ...names.map((name) => name.replace(COMPARABLE, ""))],
+    ["partition", "state", "model", ...names.map((name) => name.replace(COMPARABLE, ""))],
     rows.reverse(),
   );
 }
 
-function link({ dag_run_id, partition }) {
-  return runLink(query.dag_id, dag_run_id, partition);
+function link(each) {
+  return runLink(query.dag_id, each.dag_run_id, runLabel(each));
 }
 
 function plain(value) {

@@ -2,24 +2,32 @@
 
 import { fill, h, problem } from "./dom.js";
 
+let asked = 0;
+
 /**
  * Ask a person and do it.
  *
- * @param {string} title What will be done; also the button's text.
+ * @param {string} title What will be done; also the button's text, unless there is another.
  * @param {string} consequence What that means.
- * @param {HTMLElement[]} fields Labelled inputs with names.
- * @param {(values: object) => Promise<void>} act Does it; a problem is shown and the question stays.
+ * @param {Node[]} fields Labelled inputs with names, and what there is to read.
+ * @param {(values: object, form: FormData) => Promise<boolean|void>} act Does it; a problem is shown and the question
+ *   stays, as it does without one if the answer is false.
+ * @param {{confirm?: string, wide?: boolean}} look The button's text; whether there is much to read.
+ * @returns {Promise<boolean>} Whether it was done.
  */
-export function ask(title, consequence, fields, act) {
+export function ask(title, consequence, fields, act, { confirm: word = title, wide = false } = {}) {
+  const id = `question-${(asked += 1)}`;
   const failure = h("div");
-  const confirm = h("button", { type: "submit", className: "primary" }, title);
-  const heading = h("h2", { id: "question" }, title);
+  const confirm = h("button", { type: "submit", className: "primary" }, word);
+  let done = false;
   const submit = async (event) => {
     event.preventDefault();
     confirm.disabled = true;
+    fill(failure);
     try {
-      await act(Object.fromEntries(new FormData(event.target)));
-      dialog.close();
+      const form = new FormData(event.target);
+      done = (await act(Object.fromEntries(form), form)) !== false;
+      if (done) dialog.close();
     } catch (error) {
       fill(failure, problem(error));
     } finally {
@@ -30,20 +38,42 @@ export function ask(title, consequence, fields, act) {
   const form = h(
     "form",
     { onsubmit: submit },
-    heading,
+    h("h2", { id }, title),
     h("p", {}, consequence),
     ...fields,
     failure,
-    h("p", {}, confirm, " ", cancel),
+    h("p", { className: "acts" }, confirm, " ", cancel),
   );
-  const dialog = h("dialog", { "aria-labelledby": "question", onclose: () => dialog.remove() }, form);
-  document.body.append(dialog);
-  dialog.showModal();
+  const dialog = h("dialog", { "aria-labelledby": id, className: wide ? "wide" : "" }, form);
+  return new Promise((resolve) => {
+    dialog.addEventListener("close", () => {
+      dialog.remove();
+      resolve(done);
+    });
+    document.body.append(dialog);
+    dialog.showModal();
+  });
 }
 
-/** Make a labelled input; the label is above it. */
-export function field(label, input) {
-  return h("label", { className: "field" }, h("span", {}, label), input);
+/** Make a labelled input; the label is above it, and what it means below. */
+export function field(label, input, help = "") {
+  return h(
+    "label",
+    { className: "field" },
+    h("span", {}, label),
+    input,
+    help ? h("span", { className: "note" }, help) : null,
+  );
+}
+
+/** Make a list to choose from; options are texts, or pairs of a value and its text. */
+export function choice(name, options, chosen) {
+  const pairs = options.map((each) => [each].flat());
+  return h(
+    "select",
+    { name, required: true },
+    ...pairs.map(([value, text = value]) => h("option", { value, selected: value === chosen }, text)),
+  );
 }
 
 /** Make the input for a reason, without which nothing is changed. */

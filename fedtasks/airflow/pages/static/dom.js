@@ -81,9 +81,14 @@ export function facts(pairs) {
   return h("dl", {}, ...told.map(([term, value]) => h("div", {}, h("dt", {}, term), h("dd", {}, ...[value].flat()))));
 }
 
+/** Return text of our own as nodes; what stands between backticks is code. Text of the peer never comes here. */
+export function worded(text) {
+  return (text ?? "").split("`").map((each, index) => (index % 2 ? h("code", {}, each) : each));
+}
+
 /** Say why there is nothing to see and what comes next. */
 export function empty(text) {
-  return h("p", { className: "empty" }, text);
+  return h("p", { className: "empty" }, worded(text));
 }
 
 /** Show what went wrong, with its code and remedy. */
@@ -93,7 +98,7 @@ export function problem({ code, text, remedy }) {
     { className: "problem", role: "alert" },
     h("strong", {}, icon("cross"), " ", code),
     h("p", {}, text),
-    remedy ? h("p", {}, `Remedy: ${remedy}`) : null,
+    remedy ? h("p", {}, "Remedy: ", worded(remedy)) : null,
   );
 }
 

@@ -8,7 +8,8 @@ import { airflowLink, query } from "./frame.js";
 import { openPage } from "./page.js";
 import { quality, results } from "./results.js";
 import { banner, lanes, ledger, runName, Timeline } from "./run_parts.js";
-import { bytes, clock, count, duration, state, time, verdict } from "./words.js";
+import { time } from "./times.js";
+import { bytes, count, duration, state, verdict } from "./words.js";
 
 const RUN_MS = 2_000;
 const CURVES_MS = 1_000;
@@ -175,8 +176,8 @@ function approvalOf(run) {
     facts([
       ["State", state(asked.state)],
       ["Clause", asked.clause],
-      ["Asked", clock(asked.asked_ms)],
-      ["Until", asked.state === "asked" && asked.until_ms ? clock(asked.until_ms) : null],
+      ["Asked", time(asked.asked_ms)],
+      ["Until", asked.state === "asked" && asked.until_ms ? time(asked.until_ms) : null],
       ["Decided by", asked.decided_by],
       ["Reason", asked.reason],
     ]),

@@ -5,16 +5,30 @@ import { h } from "./dom.js";
 const base = location.pathname.replace(/\/fedtasks\/[^/]*$/, "");
 const themeWatchers = [];
 
+/** Which of Airflow's colours each of ours is; a theme of somebody's own has them too. */
+const COLOURS = {
+  "--back": "--chakra-colors-bg",
+  "--raised": "--chakra-colors-bg-muted",
+  "--text": "--chakra-colors-fg",
+  "--quiet": "--chakra-colors-fg-muted",
+  "--grid": "--chakra-colors-border-emphasized",
+};
+
+/** Where the pages live below Airflow's address. */
+export const home = `${base}/fedtasks`;
+
 /** The page's query, as Airflow filled it in. */
 export const query = Object.fromEntries(new URLSearchParams(location.search));
 
-/** Follow Airflow's theme; alone, the one that the system prefers. */
+/** Follow Airflow's theme, colours and font; alone, the theme that the system prefers. */
 export function followTheme() {
   const outer = parent.document.documentElement;
+  const isFramed = outer !== document.documentElement;
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const apply = () => {
-    const told = ["dark", "light"].find((name) => outer !== document.documentElement && outer.classList.contains(name));
+    const told = ["dark", "light"].find((name) => isFramed && outer.classList.contains(name));
     document.documentElement.dataset.theme = told ?? (dark.matches ? "dark" : "light");
+    if (isFramed) takeOver(outer);
     for (const watcher of themeWatchers) watcher();
   };
   new MutationObserver(apply).observe(outer, { attributes: true, attributeFilter: ["class"] });
@@ -22,9 +36,28 @@ export function followTheme() {
   apply();
 }
 
+function takeOver(outer) {
+  const theirs = parent.getComputedStyle(outer);
+  const { style } = document.documentElement;
+  for (const [ours, name] of Object.entries(COLOURS)) {
+    const value = theirs.getPropertyValue(name).trim();
+    if (CSS.supports("color", value)) style.setProperty(ours, value);
+  }
+  style.setProperty("--font", theirs.fontFamily);
+}
+
 /** Call a function after each change of the theme. */
 export function onTheme(watcher) {
   themeWatchers.push(watcher);
+}
+
+/** Have the icon in Airflow's navigation drawn anew: it holds the number of things that need the reader. */
+export function refreshBadge() {
+  for (const image of parent.document.querySelectorAll('img[src*="/fedtasks/api/badge.svg"]')) {
+    const address = new URL(image.src);
+    address.searchParams.set("at", Date.now());
+    image.src = address.href;
+  }
 }
 
 /** Make a link to a page of Airflow. */

@@ -3,7 +3,7 @@
 import { Problem } from "./api.js";
 import { fill, h, problem, shown } from "./dom.js";
 import { followTheme } from "./frame.js";
-import { keepTimes } from "./words.js";
+import { keepTimes } from "./times.js";
 
 /**
  * Open the page.

@@ -2,12 +2,13 @@
 
 import { get, poll } from "./api.js";
 import { MetricCharts } from "./charts.js";
-import { empty, facts, fill, h, part, section } from "./dom.js";
+import { empty, facts, fill, h, part, section, worded } from "./dom.js";
 import { icon } from "./icons.js";
 import { query } from "./frame.js";
 import { openPage } from "./page.js";
 import { banner } from "./run_parts.js";
-import { clock, count, duration, figure, state, time } from "./words.js";
+import { time } from "./times.js";
+import { count, duration, figure, state } from "./words.js";
 
 const TASK_MS = 1_000;
 const { dag_id, run_id: dag_run_id, task_id, map_index } = query;
@@ -100,14 +101,14 @@ function side(party, half, failure) {
     h("p", {}, state(half.state)),
     facts([
       ["Since", time(half.since_ms)],
-      ["Gives up", half.until_ms ? clock(half.until_ms) : null],
+      ["Gives up", half.until_ms ? time(half.until_ms) : null],
       ["Attempt", String(half.attempt)],
       ["Was there", half.announced_ms ? time(half.announced_ms) : null],
       ["Began to work", half.started_ms ? time(half.started_ms) : null],
       ["Progress", of ? `${phase ?? ""} ${count(done ?? 0)} of ${count(of)}` : phase],
       ["Code", half.code],
       ["Why", failure?.text],
-      ["Remedy", failure?.remedy],
+      ["Remedy", failure?.remedy ? worded(failure.remedy) : null],
     ]),
   );
 }

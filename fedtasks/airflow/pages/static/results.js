@@ -2,29 +2,64 @@
 
 import { LineChart } from "./charts.js";
 import { empty, facts, fill, h, svg, table } from "./dom.js";
+import { fromZero, SHARE } from "./scales.js";
 import { count, figure, share } from "./words.js";
 
-const UNIT = [0, 1];
+const ROWS = {
+  x: "share of all rows",
+  xTitle: "share of all rows, highest scores first (0 – 1)",
+  xBounds: SHARE,
+};
 const CURVES = [
   [
     "ROC",
-    { x: "false positive rate", lines: ["true positive rate", "by chance"], range: UNIT },
+    {
+      x: "false positive rate",
+      xTitle: "false positive rate (share of negatives, 0 – 1)",
+      xBounds: SHARE,
+      yTitle: "share of positives found",
+      lines: ["true positive rate", "by chance"],
+      bounds: SHARE,
+    },
     (found) => diagonal(found.roc),
   ],
   [
     "K-S",
-    { x: "score", lines: ["positives above", "negatives above"], range: UNIT },
-    (found) => columns([...found.ks_curve].reverse()),
+    {
+      x: "score",
+      xTitle: "score (predicted probability, 0 – 1)",
+      xBounds: SHARE,
+      yTitle: "share of the class below",
+      lines: ["positives below", "negatives below"],
+      bounds: SHARE,
+    },
+    (found) => columns(found.ks_curve),
+    gap,
   ],
-  ["Lift", { x: "share of all rows", lines: ["lift"] }, (found) => columns(found.lift)],
+  [
+    "Lift",
+    { ...ROWS, yTitle: "positives, times chance", lines: ["lift"], bounds: fromZero },
+    (found) => columns(found.lift),
+  ],
   [
     "Gain",
-    { x: "share of all rows", lines: ["positives found", "by chance"], range: UNIT },
+    { ...ROWS, yTitle: "share of positives found", lines: ["positives found", "by chance"], bounds: SHARE },
     (found) => diagonal(found.gain),
   ],
-  ["Precision and recall", { x: "recall", lines: ["precision"], range: UNIT }, (found) => columns(found.pr)],
+  [
+    "Precision and recall",
+    {
+      x: "recall",
+      xTitle: "recall (share of positives found, 0 – 1)",
+      xBounds: SHARE,
+      yTitle: "precision (share of hits)",
+      lines: ["precision"],
+      bounds: SHARE,
+    },
+    (found) => columns(found.pr),
+  ],
 ];
-const TOLD = new Set(["bins", "roc", "ks_curve", "lift", "gain", "pr", "champion", "positives", "negatives"]);
+const TOLD = new Set(["bins", "roc", "ks_curve", "ks_at", "lift", "gain", "pr", "champion", "positives", "negatives"]);
 /** What names a model's quality in one line: of a label of two classes, of a number, of several classes. */
 const HEADLINES = [
   { auc: "AUC", ks: "K-S" },
@@ -102,10 +137,15 @@ function scalars(found) {
   return [...own.map(([name, value]) => [name, figure(value)]), ...champion, ...rows];
 }
 
-function drawn([title, axes, points], found) {
+function drawn([title, axes, points, mark], found) {
   const chart = new LineChart(title, axes);
-  chart.update(points(found));
+  chart.update(points(found), { mark: mark?.(found) });
   return chart.element;
+}
+
+/** Where the shares of both classes are furthest apart. */
+function gap({ ks, ks_at: [x, to, from] }) {
+  return { x, from, to, text: `gap ${figure(ks)} at score ${figure(x)}` };
 }
 
 function columns(points) {

@@ -1,9 +1,10 @@
 /** The parts of a run that more than one page shows: how it stands, its lanes, and where the time went. */
 
-import { Numbers } from "./charts.js";
-import { empty, facts, fill, h, svg, table } from "./dom.js";
+import { empty, facts, fill, h, svg, table, worded } from "./dom.js";
 import { icon } from "./icons.js";
-import { bytes, clock, count, duration, halfNote, inWords, state, time } from "./words.js";
+import { Numbers } from "./numbers.js";
+import { time } from "./times.js";
+import { bytes, count, duration, halfNote, inWords, state } from "./words.js";
 
 const HEADLINES = {
   opened: (status) => `Opened with ${status.peer}`,
@@ -15,6 +16,8 @@ const HEADLINES = {
   refused: (status) => `Refused by ${status.failing}`,
 };
 const ROW = 18;
+const AXIS = 40;
+const ENDS = { 0: "start", 1: "end" };
 
 /** Name a run by pipeline and partition. */
 export function runName(run) {
@@ -40,12 +43,12 @@ export function banner() {
     element.className = `banner ${status.state}`;
     rest.replaceChildren(
       facts([
-        [status.state === "done" ? "At" : "Since", status.since_ms ? clock(status.since_ms) : null],
-        ["Gives up", status.until_ms ? clock(status.until_ms) : null],
+        [status.state === "done" ? "At" : "Since", status.since_ms ? time(status.since_ms) : null],
+        ["Gives up", status.until_ms ? time(status.until_ms) : null],
         ["Why", status.why],
         ["To act", status.act],
         ["Code", status.code],
-        ["Remedy", status.remedy],
+        ["Remedy", status.remedy ? worded(status.remedy) : null],
       ]),
     );
   };
@@ -101,11 +104,20 @@ export class Timeline {
       svg("rect", { class: "wait", y: index * ROW + 4, height: ROW - 7, ...part(began, started) }),
       svg("rect", { class: "work", y: index * ROW + 4, height: ROW - 7, ...part(started, ended) }),
     ]);
-    const height = Math.max(1, this.rows.length) * ROW;
+    const below = this.rows.length * ROW;
+    const height = below + AXIS;
+    const ticks = [0, 0.5, 1].map((share) =>
+      svg(
+        "text",
+        { class: "tick", x: `${20 + 80 * share}%`, y: below + 14, "text-anchor": ENDS[share] ?? "middle" },
+        duration(span * share),
+      ),
+    );
+    const title = svg("text", { class: "tick", x: "60%", y: below + 32, "text-anchor": "middle" }, "time since opened");
     const label = `Light: waiting, dark: working, over ${duration(span)}. The table below has all numbers.`;
     this.drawing.replaceChildren(
       this.rows.length
-        ? svg("svg", { width: "100%", height, role: "img", "aria-label": label }, ...bars)
+        ? svg("svg", { width: "100%", height, role: "img", "aria-label": label }, ...bars, ...ticks, title)
         : empty("No task has begun; the first one shows up here by itself."),
       h(
         "p",

@@ -1,4 +1,4 @@
-/** Numbers, times and states in words. */
+/** Numbers and states in words. */
 
 import { h } from "./dom.js";
 import { icon } from "./icons.js";
@@ -26,9 +26,6 @@ const STATES = {
   declined: ["stop", "Declined"],
 };
 const BYTES = ["B", "kB", "MB", "GB", "TB"];
-const REFRESH_MS = 5_000;
-const BEYOND = "beyond the calendar";
-const LAST_MS = 8.64e15; // what JavaScript can name as a date
 
 /** Show a state as icon and word. */
 export function state(name) {
@@ -54,35 +51,6 @@ export function verdict(good, yes, no) {
     " ",
     good ? yes : no,
   );
-}
-
-/** Show an instant as how long ago it was, or how long until then, with the UTC time in its title. */
-export function time(at_ms) {
-  if (!at_ms) return "–";
-  if (!isInstant(at_ms)) return BEYOND;
-  const utc = new Date(at_ms).toISOString();
-  return h("time", { dateTime: utc, title: `${utc.slice(0, 19).replace("T", " ")} UTC` }, relative(at_ms));
-}
-
-/** Show an instant as a UTC time of day, with the day where it is another than today, and how far off it is. */
-export function clock(at_ms) {
-  if (!isInstant(at_ms)) return [BEYOND];
-  const utc = new Date(at_ms).toISOString();
-  const today = new Date().toISOString().slice(0, 10) === utc.slice(0, 10);
-  return [today ? utc.slice(11, 16) : `${utc.slice(0, 10)} ${utc.slice(11, 16)}`, " UTC (", time(at_ms), ")"];
-}
-
-function isInstant(at_ms) {
-  return Math.abs(at_ms) <= LAST_MS;
-}
-
-/** Keep all relative times on the page right. */
-export function keepTimes() {
-  setInterval(() => {
-    for (const element of document.querySelectorAll("time")) {
-      element.textContent = relative(Date.parse(element.dateTime));
-    }
-  }, REFRESH_MS);
 }
 
 /** Say how long something took. */
@@ -129,18 +97,4 @@ export function halfNote(half) {
     : half.attempt > 1
       ? `attempt ${half.attempt}`
       : "";
-}
-
-function relative(at_ms) {
-  const away = Date.now() - at_ms;
-  if (Math.abs(away) < 2_000) return "now";
-  return away > 0 ? `${rough(away)} ago` : `in ${rough(-away)}`;
-}
-
-function rough(ms) {
-  const s = Math.round(ms / 1000);
-  if (s < 90) return `${s} s`;
-  if (s < 5_400) return `${Math.round(s / 60)} min`;
-  if (s < 129_600) return `${Math.round(s / 3600)} h`;
-  return `${Math.round(s / 86_400)} days`;
 }
