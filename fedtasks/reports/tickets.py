@@ -91,14 +91,13 @@ def ticket_report(store: Store, row: TicketRow, now_ms: int) -> dict[str, Any]:
 
 def terms(grant: Grant) -> list[dict[str, str]]:
     """Return everything that a ticket says, in words: what it names first, then every clause, defaults too."""
-    days, rest_s = divmod(grant.expires_s - grant.not_before_s, DAY_S)
     head = [
         ("granted by", grant.grantor),
         ("for", grant.holder),
         *((f"dataset {scope.name}", f"columns {', '.join(scope.columns)}") for scope in grant.datasets),
         ("pipelines", ", ".join(grant.pipelines)),
         (f"{grant.holder} may be", ", ".join(grant.roles)),
-        ("valid for", f"{days} days" if not rest_s else f"{days} days and {rest_s // 3600} hours"),
+        ("valid for", _duration(grant.expires_s - grant.not_before_s)),
         ("approval", _APPROVALS[grant.approval]),
     ]
     named = [{"label": label, "value": value, "text": ""} for label, value in head]
@@ -136,6 +135,12 @@ _APPROVALS = {
     "automatic": "nobody is asked before a run begins",
     "person": "a person of the granting side is asked before a run begins",
 }
+
+
+def _duration(seconds: int) -> str:
+    days, hours = seconds // DAY_S, seconds % DAY_S // 3600
+    parts = [f"{n} {unit}{'' if n == 1 else 's'}" for n, unit in ((days, "day"), (hours, "hour")) if n]
+    return " and ".join(parts) or "less than an hour"
 
 
 def _in_words(clause: Clause, bound: Any) -> str:

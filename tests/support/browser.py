@@ -55,9 +55,9 @@ class Visitor:
         self.page.locator(".loading").wait_for(state="detached")
         return self.page
 
-    def picture(self, name: str) -> None:
-        """Take a picture of what is seen first."""
-        self.page.screenshot(path=self._pictures / f"{name}.png")
+    def picture(self, name: str, *, whole: bool = False) -> None:
+        """Take a picture of what is seen first, or of the whole page."""
+        self.page.screenshot(path=self._pictures / f"{name}.png", full_page=whole)
 
     def require_accessible(self) -> None:
         """Check that axe-core finds nothing serious."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from fedtasks import __version__
-from fedtasks.clock import now_ms
+from fedtasks.clock import DAY_MS, now_ms
 from fedtasks.laptop.demo import PIPELINE
 from fedtasks.store import (
     DisclosureRow,
@@ -36,13 +36,16 @@ BINS = ((0.9, 40, 2), (0.8, 30, 6), (0.6, 20, 20), (0.4, 8, 60), (0.2, 2, 112))
 def seed(store: Store, ticket_id: str) -> None:
     """Write one run for each state; the DAG run of a state is called as the state is."""
     now = now_ms()
-    for run in (_waiting(ticket_id, now), _running(ticket_id, now), _failed(ticket_id, now), _done(ticket_id, now)):
+    before = _done(ticket_id, now - DAY_MS, "before")
+    made = (before, _waiting(ticket_id, now), _running(ticket_id, now), _failed(ticket_id, now), _done(ticket_id, now))
+    for run in made:
         store.runs.add(run)
         store.runs.change(run.run_id, acked_version=1)
     _seed_halves(store, now)
     _seed_learning(store, "running", EPOCHS // 2, now)
     _seed_learning(store, "done", EPOCHS, now - 5 * HOUR_MS)
     _seed_evaluation(store, "done", now - 5 * HOUR_MS)
+    _seed_evaluation(store, "before", now - DAY_MS, auc=0.9021, ks=0.6412, accuracy=0.84, champion_auc=0.8873)
     store.refusals.put(
         RefusalRow(
             dag_id=PIPELINE,
@@ -87,7 +90,13 @@ def run_id_of(state: str) -> str:
     return f"{PIPELINE}.{_DAYS[state]}.1"
 
 
-_DAYS = {"waiting": "2026-11-23", "running": "2026-11-22", "failed": "2026-11-20", "done": "2026-11-19"}
+_DAYS = {
+    "waiting": "2026-11-23",
+    "running": "2026-11-22",
+    "failed": "2026-11-20",
+    "done": "2026-11-19",
+    "before": "2026-11-18",
+}
 
 
 def _run(which: str, ticket_id: str, opened_ms: int, **changes: Any) -> RunRow:
@@ -142,9 +151,9 @@ def _failed(ticket_id: str, now: int) -> RunRow:
     )
 
 
-def _done(ticket_id: str, now: int) -> RunRow:
+def _done(ticket_id: str, now: int, which: str = "done") -> RunRow:
     return _run(
-        "done",
+        which,
         ticket_id,
         now - 6 * HOUR_MS,
         state="succeeded",
@@ -210,9 +219,9 @@ def _epoch(run_id: str, epoch: int, at_ms: int) -> Iterator[MetricRow]:
         yield MetricRow(run_id, "train", name, epoch, value, at_ms)
 
 
-def _seed_evaluation(store: Store, state: str, at_ms: int) -> None:
+def _seed_evaluation(store: Store, state: str, at_ms: int, **figures: float) -> None:
     run_id = run_id_of(state)
-    scalars = {"auc": 0.9113, "ks": 0.6785, "accuracy": 0.85, "champion_auc": 0.9021}
+    scalars = {"auc": 0.9113, "ks": 0.6785, "accuracy": 0.85, "champion_auc": 0.9021} | figures
     store.metrics.put([MetricRow(run_id, "evaluate", name, 0, value, at_ms) for name, value in scalars.items()])
     for step, (threshold, positives, negatives) in enumerate(BINS):
         values = {"threshold": threshold, "positives": positives, "negatives": negatives}

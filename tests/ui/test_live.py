@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -11,6 +12,7 @@ from playwright.sync_api import expect
 from fedtasks.clock import now_ms
 from fedtasks.laptop.demo import DAG_RUN, PARTITION, PIPELINE, conf, wait_for
 from fedtasks.store import ModelRow
+from fedtasks.tickets.clauses import clauses
 from tests.support.browser import PATIENCE_MS, Visitor, World, open_store
 
 pytestmark = pytest.mark.timeout(900)
@@ -48,13 +50,80 @@ def test_ticket_is_requested_and_the_peer_sees_it(world: World, visitor: Visitor
     expect(page.get_by_role("region", name="Requests for tickets")).to_contain_text("the next <b>season</b>")
 
 
+def test_request_is_granted_after_every_clause_was_shown(world: World, visitor: Visitor) -> None:
+    request_id = ask_bank(world, "the next <b>season</b>")
+    page = visitor.open("federation#tickets")
+    page.get_by_role("button", name=f"Grant request {request_id}").click()
+    form = page.get_by_role("dialog")
+    expect(form).to_contain_text(f"shop asks to run {PIPELINE} as follower")
+    form.get_by_text("Limits: how much").click()
+    form.get_by_label(re.compile("^runs")).fill("7")
+    visitor.require_accessible()
+    visitor.picture("grant-form")
+    form.get_by_role("button", name="Read what it says").click()
+    question = page.get_by_role("dialog", name="Grant this ticket to shop")
+    terms = question.get_by_role("region", name="What the ticket says")
+    for clause in clauses().values():
+        expect(terms.get_by_role("rowheader", name=clause.label, exact=True).first).to_be_attached()
+    expect(terms.get_by_role("row", name=re.compile("^runs 7 "))).to_be_attached()
+    visitor.require_accessible()
+    visitor.picture("grant-confirmation")
+    assert granted(world, "bank") == []
+    question.get_by_role("button", name="Cancel").click()
+    expect(form).to_be_visible()  # with all that was filled in
+    form.get_by_role("button", name="Read what it says").click()
+    question.get_by_role("button", name="Grant this ticket to shop").click()
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    (ticket,) = granted(world, "bank")
+    expect(page.get_by_role("article", name=f"Ticket {ticket['ticket_id']}")).to_contain_text("7 of 7 left")
+    wait_for(lambda: ticket["ticket_id"] in world.shop.command("ticket", "list"), 60, "the ticket to reach the shop")
+
+
+def test_request_is_declined_with_a_reason_that_the_peer_reads(world: World, visitor: Visitor) -> None:
+    request_id = ask_bank(world, "too much")
+    page = visitor.open("federation#tickets")
+    page.get_by_role("button", name=f"Decline request {request_id}").click()
+    question = page.get_by_role("dialog")
+    question.get_by_label("Reason").fill("not this year")
+    question.get_by_role("button", name="Decline shop's request").click()
+    expect(page.get_by_role("row").filter(has_text=request_id)).to_contain_text("Declined")
+    asked = json.loads(world.shop.command("ticket", "requests", "--json"))
+    assert {each["request_id"]: each["state"] for each in asked}[request_id] == "declined"
+
+
+def test_offered_ticket_is_accepted_after_every_clause_was_shown(world: World, visitor: Visitor) -> None:
+    issue = ("ticket", "issue", "--to", "bank", "--dataset", "customers", "--pipeline", "offline_psi", "--json")
+    ticket_id = json.loads(world.shop.command(*issue))["ticket_id"]
+    wait_for(lambda: ticket_id in world.bank.command("ticket", "list"), 60, "the ticket to reach the bank")
+    page = visitor.open("federation#tickets")
+    card = page.get_by_role("article", name=f"Ticket {ticket_id}")
+    card.get_by_role("button", name="Accept").click()
+    question = page.get_by_role("dialog")
+    for clause in clauses().values():
+        expect(question.get_by_role("rowheader", name=clause.label, exact=True).first).to_be_attached()
+    visitor.require_accessible()
+    visitor.picture("accept-confirmation")
+    question.get_by_role("button", name="Accept ticket").click()
+    expect(card).to_contain_text("Accepted")
+
+
+def ask_bank(world: World, why: str) -> str:
+    """Let the shop ask the bank for a ticket; returns the request's name."""
+    ask = ("ticket", "request", "--from", "bank", "--pipeline", PIPELINE, "--role", "follower", "--reason", why)
+    return str(json.loads(world.shop.command(*ask, "--json"))["request_id"])
+
+
+def granted(world: World, party: str) -> list[dict[str, str]]:
+    """Return the tickets that a party has granted and not revoked, as the bank lists them."""
+    tickets = json.loads(world.bank.command("ticket", "list", "--json"))
+    return [each for each in tickets if each["granted_by"] == party and each["state"] != "revoked"]
+
+
 def test_ticket_is_revoked_with_a_reason(world: World, visitor: Visitor) -> None:
     issue = ("ticket", "issue", "--to", "shop", "--dataset", "loans", "--role", "follower", "--pipeline", PIPELINE)
-    world.bank.command(*issue, "--days", "30")
-    tickets = json.loads(world.bank.command("ticket", "list", "--json"))
-    (ticket,) = [each for each in tickets if each["granted_by"] == "bank"]
+    ticket_id = json.loads(world.bank.command(*issue, "--days", "30", "--json"))["ticket_id"]
     page = visitor.open("federation#tickets")
-    card = page.get_by_role("article", name=f"Ticket {ticket['ticket_id']}")
+    card = page.get_by_role("article", name=f"Ticket {ticket_id}")
     card.get_by_role("button", name="Revoke").click()
     question = page.get_by_role("dialog")
     question.get_by_role("button", name="Revoke").click()

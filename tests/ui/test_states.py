@@ -7,9 +7,10 @@ import io
 import re
 import time
 from pathlib import Path
+from typing import Literal
 
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import FrameLocator, Locator, Page, expect
 
 from fedtasks.laptop.demo import PIPELINE
 from fedtasks.store import Store
@@ -25,6 +26,8 @@ HEADLINES = {
     "done": "Done with shop",
     "refused": "Refused by shop",
 }
+TABS = ("overview", "tickets", "data", "models", "peers", "audit")
+SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 
 
 def run_page(visitor: Visitor, state: str) -> Page:
@@ -95,6 +98,93 @@ def test_text_of_the_peer_stays_text(peer_seen: Store, visitor: Visitor) -> None
     assert page.title() == "Federation"
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 480])
+def test_every_page_fits_wide_and_narrow_frames_in_both_themes(
+    peer_seen: Store, visitor: Visitor, width: int, scheme: Literal["light", "dark"]
+) -> None:
+    visitor.page.emulate_media(color_scheme=scheme)
+    visitor.page.set_viewport_size({"width": width, "height": 800})
+    run = {"dag_id": PIPELINE, "run_id": "done"}
+    places = [(f"federation#{tab}", {}) for tab in TABS]
+    places += [("federated", run), ("compare", run), ("progress", {**run, "run_id": "running", "task_id": "train"})]
+    for name, query in places:
+        page = visitor.open(name, **query)
+        expect(page.locator("html")).to_have_attribute("data-theme", scheme)
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), name
+        visitor.require_accessible()
+        visitor.picture(f"{name.replace('#', '-')}-{scheme}-{width}", whole=True)
+
+
+# ---------------------------------------------------------------------------------------------------------- in Airflow
+def test_framed_page_takes_airflows_font_and_colours(peer_seen: Store, visitor: Visitor) -> None:
+    for scheme in SCHEMES:
+        visitor.page.emulate_media(color_scheme=scheme)
+        frame = in_airflow(visitor)
+        expect(frame.locator("html")).to_have_attribute("data-theme", scheme)
+        look = "e => [getComputedStyle(e).backgroundColor, getComputedStyle(e).color, getComputedStyle(e).fontFamily]"
+        assert frame.locator("body").evaluate(look) == visitor.page.locator("html").evaluate(look)
+        visitor.picture(f"framed-{scheme}")
+
+
+def test_times_are_in_the_zone_that_is_chosen_in_airflow(peer_seen: Store, visitor: Visitor) -> None:
+    frame = in_airflow(visitor)
+    shown = frame.locator("time").first
+    for zone, short in (("Asia/Kolkata", "GMT+5:30"), ("UTC", "UTC")):
+        # As Airflow's own dialog does it, while the page is open.
+        visitor.page.evaluate("zone => localStorage.setItem('timezone', JSON.stringify(zone))", zone)
+        expect(shown).to_have_text(re.compile(rf"\d\d:\d\d {re.escape(short)}$"))
+        expect(frame.locator(".ago").first).to_have_text(re.compile(r"\((in )?.*\)"))
+    visitor.page.evaluate("localStorage.setItem('timezone', 'no JSON')")
+    page = visitor.open("federation")
+    expect(page.locator("time").first).to_be_visible()  # a choice that cannot be read is none
+
+
+def test_what_needs_somebody_is_dismissed_counted_and_comes_back(peer_seen: Store, visitor: Visitor) -> None:
+    frame = in_airflow(visitor)
+    count = frame.locator(".count")
+    needs = frame.get_by_role("listitem")
+    n_needs = needs.count()
+    expect(count).to_have_text(str(n_needs))
+    assert f">{n_needs}</text>" in badge(visitor)
+    frame.get_by_role("button", name="Dismiss: shop asks for a ticket").click()
+    expect(count).to_have_text(str(n_needs - 1))
+    assert f">{n_needs - 1}</text>" in badge(visitor)
+    frame = in_airflow(visitor)  # it is remembered
+    expect(frame.locator(".count")).to_have_text(str(n_needs - 1))
+    frame.get_by_text("1 dismissed").click()
+    visitor.picture("inbox")
+    frame.get_by_role("button", name="Put back: shop asks for a ticket").click()
+    expect(frame.locator(".count")).to_have_text(str(n_needs))
+    see_peer(peer_seen, connected=False)
+    for name in ("Dismiss: shop is not connected", "Put back: shop is not connected"):
+        away = frame.get_by_role("button", name=name)
+        if name.startswith("Put"):
+            frame.get_by_text("1 dismissed").click()
+            expect(away).to_be_visible()
+        else:
+            away.click()
+    see_peer(peer_seen)
+    expect(frame.get_by_text("shop is not connected")).to_have_count(0)
+    see_peer(peer_seen, connected=False)
+    expect(frame.get_by_role("button", name="Dismiss: shop is not connected")).to_be_visible()
+
+
+def in_airflow(visitor: Visitor) -> FrameLocator:
+    """Open the page as Airflow frames it."""
+    visitor.page.goto(f"{visitor.root}/plugin/federation")
+    frame = visitor.page.frame_locator("iframe")
+    expect(frame.get_by_role("heading", name="Needs you")).to_be_visible()
+    return frame
+
+
+def badge(visitor: Visitor) -> str:
+    """Return the icon in Airflow's navigation, as it is asked for now."""
+    image = visitor.page.locator("img[src*='/fedtasks/api/badge.svg']")
+    expect(image).to_be_visible()
+    return visitor.page.request.get(image.get_attribute("src") or "").text()
+
+
 # -------------------------------------------------------------------------------------------------------------- curves
 def test_curve_moves_within_three_seconds_and_keeps_its_zoom(peer_seen: Store, visitor: Visitor) -> None:
     loss = run_page(visitor, "running").get_by_role("figure", name="loss")
@@ -131,6 +221,28 @@ def test_curves_have_their_numbers_as_table_and_csv(peer_seen: Store, visitor: V
     rows = list(csv.reader(io.StringIO((tmp_path / "roc.csv").read_text())))
     assert rows[0] == ["false positive rate", "true positive rate", "by chance"]
     assert [float(value) for value in rows[2]] == pytest.approx([2 / 200, 40 / 100, 2 / 200])
+
+
+def test_charts_say_their_axes_their_scale_and_the_gap(peer_seen: Store, visitor: Visitor) -> None:
+    page = run_page(visitor, "done")
+    distance = page.get_by_role("figure", name="K-S")
+    expect(distance).to_contain_text("gap 0.6785 at score 0.6")
+    distance.get_by_text("Table").click()
+    rows = distance.get_by_role("region").get_by_role("row")
+    expect(rows.nth(3)).to_have_text(re.compile(r"0\.6\s*0\.1\s*0\.86"))  # of all 100 positives 10 lie below .6
+    expect(rows.last).to_have_text(re.compile(r"1\s*1\s*1"))
+    for name, told in {
+        "ROC": "Across: false positive rate (share of negatives, 0 – 1). Up: share of positives found, scale 0 – 1.",
+        "K-S": "Across: score (predicted probability, 0 – 1). Up: share of the class below, scale 0 – 1.",
+        "Lift": "Up: positives, times chance, scale 0 – ",
+        "auc": "Across: step (epoch, tree or round). Up: AUC (0.5 is chance, 1 is best), scale 0.5 – 1.",
+        "loss": "Up: loss per row, scale 0 – ",
+    }.items():
+        picture = page.get_by_role("figure", name=name, exact=True).get_by_role("img")
+        expect(picture).to_have_attribute("aria-label", re.compile(re.escape(told)))
+        if name in ("K-S", "auc"):
+            picture.scroll_into_view_if_needed()
+            visitor.picture(f"chart-{name}")
 
 
 def test_threshold_slider_counts_as_the_bins_do(peer_seen: Store, visitor: Visitor) -> None:
@@ -223,10 +335,17 @@ def test_task_page_in_other_states(peer_seen: Store, visitor: Visitor, state: st
 def test_compare_page_lists_runs_and_champion(peer_seen: Store, visitor: Visitor) -> None:
     page = visitor.open("compare", dag_id=PIPELINE)
     runs = page.get_by_role("region", name="Runs by partition")
-    newest_first = ["2026-11-23", "2026-11-22", "2026-11-20", "2026-11-19"]
+    newest_first = ["2026-11-23", "2026-11-22", "2026-11-20", "2026-11-19", "2026-11-18"]
     expect(runs.get_by_role("rowheader")).to_contain_text(newest_first)
     expect(runs.get_by_text("champion").first).to_be_visible()
-    expect(page.get_by_role("figure", name="auc", exact=True)).to_be_visible()
+    auc = page.get_by_role("figure", name="auc", exact=True)
+    expect(auc).to_contain_text("auc 0.9113 at partition 2026-11-19 scale 0.5 – 1")
+    titled = re.compile(r"Across: partition of the run\. Up: AUC \(0\.5 is chance, 1 is best\), scale 0\.5 – 1")
+    expect(auc.get_by_role("img")).to_have_attribute("aria-label", titled)
+    auc.get_by_text("Table").click()
+    oldest_first = list(reversed(newest_first))
+    expect(auc.get_by_role("region").get_by_role("rowheader")).to_have_text(oldest_first)
+    auc.get_by_text("Table").click()
     visitor.require_accessible()
     visitor.picture("compare")
 
@@ -250,7 +369,7 @@ def test_compare_page_without_runs_names_the_next_act(seeded: Store, visitor: Vi
 )
 def test_federation_tab(peer_seen: Store, visitor: Visitor, tab: str, text: str) -> None:
     page = visitor.open(f"federation#{tab}")
-    expect(page.get_by_role("tab", selected=True)).to_have_text(tab.capitalize())
+    expect(page.get_by_role("tab", selected=True)).to_have_text(re.compile(f"^{tab.capitalize()}"))
     expect(page.get_by_role("tabpanel", name=tab.capitalize())).to_contain_text(text)
     visitor.require_accessible()
     visitor.picture(f"federation-{tab}")
@@ -261,8 +380,34 @@ def test_federation_tabs_move_by_arrow_keys(seeded: Store, visitor: Visitor) -> 
     page.get_by_role("tab", name="Overview").focus()
     for name in ("Tickets", "Data"):
         page.keyboard.press("ArrowRight")
-        expect(page.get_by_role("tab", selected=True)).to_have_text(name)
+        expect(page.get_by_role("tab", selected=True)).to_have_text(name, use_inner_text=True)
         expect(page.get_by_role("tab", name=name)).to_be_focused()
+
+
+def test_audit_is_searched_and_exported(peer_seen: Store, visitor: Visitor, tmp_path: Path) -> None:
+    page = visitor.open("federation#audit")
+    rows = page.get_by_role("region", name="Decisions, newest first").get_by_role("row")
+    page.get_by_label("Outcome").select_option("refused")
+    page.get_by_label("What").select_option("runs")
+    page.get_by_role("button", name="Show", exact=True).click()
+    expect(page.get_by_role("status").first).to_contain_text("each as it was written")
+    expect(rows.nth(1)).to_contain_text("TICKET_EXHAUSTED")
+    for row in rows.all()[1:]:
+        expect(row).to_contain_text("refused")
+        expect(row.locator("time")).to_have_text(re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \S+$"))
+    with visitor.page.expect_download() as download:
+        page.get_by_role("button", name="Export").click()
+    download.value.save_as(tmp_path / "audit.csv")
+    head, *lines = csv.reader(io.StringIO((tmp_path / "audit.csv").read_text()))
+    assert head[:5] == ["number", "time (UTC)", "who", "what", "outcome"]
+    assert {line[4] for line in lines} == {"refused"}
+    assert len(lines) == rows.count() - 1
+    visitor.require_accessible()
+    page.get_by_label("Run").fill("nothing.like.it")
+    page.get_by_role("button", name="Show", exact=True).click()
+    expect(page.get_by_text("There is no such decision")).to_be_visible()
+    page.get_by_role("button", name="Verify the whole chain").click()
+    expect(page.get_by_role("status").last).to_contain_text("rows fit the chain")
 
 
 def test_overview_tells_of_a_peer_that_is_away(peer_seen: Store, visitor: Visitor) -> None:

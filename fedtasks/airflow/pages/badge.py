@@ -23,8 +23,8 @@ MAX_DISMISSED = 100
 
 _KEY = re.compile(rf"[0-9a-f]{{{KEY_DIGITS}}}")
 _SPOT = (
-    '<circle cx="16.5" cy="7.5" r="7.5" fill="#b42318" stroke="none"/>'
-    '<text x="16.5" y="11.2" font-family="sans-serif" font-size="{size}" font-weight="700" text-anchor="middle" '
+    '<circle cx="17" cy="7" r="7" fill="#b42318" stroke="none"/>'
+    '<text x="17" y="10.6" font-family="sans-serif" font-size="{size}" font-weight="700" text-anchor="middle" '
     'fill="#ffffff" stroke="none">{text}</text></svg>'
 )
 

@@ -29,7 +29,7 @@ export class LineChart {
    *   drawn and the last is told.
    */
   constructor(title, { x, xTitle = x, xBounds = null, yTitle, lines, bounds, grows = false }) {
-    Object.assign(this, { title, x, xBounds, lines, grows });
+    Object.assign(this, { title, x, xBounds, lines, grows, axes: `Across: ${xTitle}. Up: ${yTitle}` });
     this.bounds = typeof bounds === "function" ? bounds : () => bounds;
     this.data = [[], ...lines.map(() => [])];
     this.limits = [0, 1];
@@ -74,7 +74,7 @@ export class LineChart {
     const latest = [this.grows ? this.describe() : "", mark?.text].filter(Boolean).join(", ");
     this.latest.textContent = latest;
     this.scale.textContent = written(this.limits);
-    this.canvas.setAttribute("aria-label", `${this.title} ${latest}. The table below has all numbers.`);
+    this.canvas.setAttribute("aria-label", `${this.title} ${latest}. ${this.axes}, ${written(this.limits)}. The table below has all numbers.`);
     this.showWindow();
     this.numbers.refresh();
   }

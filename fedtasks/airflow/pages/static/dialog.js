@@ -1,6 +1,6 @@
 /** A question before something changes: what will happen, why, and a button that says it. */
 
-import { fill, h, problem } from "./dom.js";
+import { fill, h, problem, worded } from "./dom.js";
 
 let asked = 0;
 
@@ -62,7 +62,7 @@ export function field(label, input, help = "") {
     { className: "field" },
     h("span", {}, label),
     input,
-    help ? h("span", { className: "note" }, help) : null,
+    help ? h("span", { className: "note" }, worded(help)) : null,
   );
 }
 

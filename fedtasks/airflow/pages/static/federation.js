@@ -8,6 +8,7 @@ import * as models from "./federation/models.js";
 import * as overview from "./federation/overview.js";
 import * as peers from "./federation/peers.js";
 import * as tickets from "./federation/tickets.js";
+import { refreshBadge } from "./frame.js";
 import { dismissed } from "./inbox.js";
 import { openPage } from "./page.js";
 
@@ -38,6 +39,8 @@ const page = {
   async changed(path, change) {
     const told = await post(path, change);
     await show();
+    await recount();
+    refreshBadge();
     return told;
   },
   /** Do something, and show its problem above the page until the next attempt succeeds. */
@@ -45,6 +48,13 @@ const page = {
   /** Say how many things need the reader. */
   countNeeds,
 };
+
+/** Count again where another tab than the one that lists them is open; if that fails, the number stays. */
+async function recount() {
+  if (current === "overview") return;
+  const found = await get("overview").catch(() => null);
+  if (found) countNeeds(found.needs);
+}
 
 function countNeeds(needs) {
   const gone = dismissed();
@@ -94,6 +104,4 @@ fill(
 );
 addEventListener("hashchange", show);
 poll(REFRESH_MS, async () => (current && current !== "overview" ? undefined : show()));
-poll(COUNT_MS, async () => {
-  if (current !== "overview") countNeeds((await get("overview").catch(() => ({ needs: [] }))).needs);
-});
+poll(COUNT_MS, recount);

@@ -2,7 +2,7 @@
 
 import { post } from "../api.js";
 import { ask, choice, field, reason } from "../dialog.js";
-import { fill, h, table } from "../dom.js";
+import { fill, h, table, worded } from "../dom.js";
 
 const MAX_DAYS = 3650;
 const GROUPS = { limits: "Limits: how much", outputs: "Outputs: who learns what", floor: "Floors: what no run may go below" };
@@ -123,11 +123,12 @@ function sign(asked, body, { terms, warnings }, page) {
 
 /** Show everything that a ticket says in words, a line for each clause; what to beware of stands first. */
 function inWords(terms, warnings) {
-  const rows = terms.map(({ label, value, text }) => [label, value, text]);
+  const rows = terms.map(({ label, value, text }) => [label, value, worded(text)]);
   return h(
     "div",
     {},
     ...warnings.map((text) => h("p", { className: "warning" }, `⚠ ${text}.`)),
+    h("p", { className: "quiet" }, `All ${rows.length} things that it says; scroll to read to the end.`),
     table("What the ticket says", ["clause", "says", "what it is about"], rows),
   );
 }
@@ -141,7 +142,7 @@ function columns({ columns: names }) {
 
 function clauses(group, title, all) {
   const inputs = all.filter((each) => each.group === group).map((each) => field(each.label, input(each), each.text));
-  return h("details", {}, h("summary", {}, title), ...inputs);
+  return h("details", {}, h("summary", {}, title), h("div", { className: "clauses" }, ...inputs));
 }
 
 /** Make the input of one clause; named columns and numbers without a limit may be left empty. */
