@@ -57,6 +57,7 @@ BOUNDED = "Bounded by the ticket: as it says, or stricter"
 _DATA = "Data"
 _MINUTE = timedelta(minutes=1)
 _WEEK = timedelta(weeks=1)
+_UNITS = frozenset({"bits", "bytes", "rows", "epochs", "rounds", "trees", "days", "minutes", "seconds"})
 _EXACT = 2**53
 """Up to here a browser knows whole numbers."""
 _TEXT: dict[str, Any] = {"type": ["null", "string"]}
@@ -106,7 +107,12 @@ def form_of(steps: Sequence[Step], sides: Sides, wait: timedelta, party: Party |
     for step in steps:
         form |= _section(step, [*bounded, *started[:1]])
     form |= dict(_field(step, declared, BOUNDED) for step, declared in bounded)
-    return form | _run(wait)
+    return {name: _in_markdown(param) for name, param in (form | _run(wait)).items()}
+
+
+def _in_markdown(param: Param) -> Param:
+    """Return a field whose description Airflow renders: what is code in it looks like code."""
+    return Param(param.value, **param.schema, description_md=param.description)
 
 
 def beside(fields: Mapping[str, Param], own: ParamsDict, others: Collection[str]) -> ParamsDict:
@@ -181,7 +187,7 @@ def _run(wait: timedelta) -> dict[str, Param]:
             type="integer",
             minimum=1,
             maximum=_WEEK // _MINUTE,
-            title="Give up after",
+            title="Give up after (minutes)",
             **section,
         ),
         "force": Param(False, "Run a partition again that is done.", type="boolean", title="Repeat", **section),
@@ -207,7 +213,7 @@ def _field(step: Step, declared: Field[Any], section: str | None = None) -> tupl
     least, most = limits_of(declared)
     limits = {"minimum": least, "maximum": most}
     schema |= {name: limit for name, limit in limits.items() if limit is not None and abs(limit) <= _EXACT}
-    title = declared.name.replace("_", " ").capitalize()
+    title = _title(declared.name)
     clause = clauses().get(clause_of(declared))
     refusal = clause.refusal if clause else REFUSALS.get(declared.name)
     described = _described(descriptions(step.declaration).get(declared.name, ""), refusal)
@@ -216,8 +222,16 @@ def _field(step: Step, declared: Field[Any], section: str | None = None) -> tupl
 
 
 def _described(text: str, refusal: type[FedtasksError] | None) -> str:
-    """Add with what a run is refused whose value here will not do, in the registry's words."""
-    return f"{text} If refused: {refusal.code}. {refusal.remedy}.".lstrip() if refusal else text
+    """Add what to do if a run is refused because of the value here, in the registry's words."""
+    return f"{text} If refused: {refusal.remedy}.".lstrip() if refusal else text
+
+
+def _title(name: str) -> str:
+    """Write a setting's name as words, with its unit in parentheses behind it: ``key_bits`` as ``Key (bits)``."""
+    first, *words = name.split("_")
+    unit = next((word for word in words if word in _UNITS), "")
+    title = " ".join([first, *(word for word in words if word != unit)]).capitalize()
+    return f"{title} ({unit})" if unit else title
 
 
 def _schema(hint: Any, value: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Commands about tickets: `ticket issue | accept | decline | show | list | request | requests | revoke`.
+"""Commands about tickets: `ticket issue | accept | decline | show | list | request | requests | refuse | revoke`.
 
 Gateways carry tickets over by themselves.
 """
@@ -355,6 +355,22 @@ def requests(as_json: AsJson = False, party_file: PartyFile = PARTY) -> None:
     }
     empty = "Nobody has asked for a ticket; ask a peer: `fedtasks ticket request`"
     print_listing(rows if as_json else shown, columns, as_json=as_json, empty=empty)
+
+
+@ticket_app.command("refuse", epilog=examples('ticket refuse 3f1a90c2be774d10 --reason "not this year"'))
+def refuse(
+    request_id: Annotated[str, typer.Argument(metavar="REQUEST", help="The request's name; see `ticket requests`.")],
+    reason: Annotated[str, typer.Option(help="The other party reads it.")] = "",
+    as_json: AsJson = False,
+    party_file: PartyFile = PARTY,
+) -> None:
+    """Say no to a peer that asks for a ticket; the peer is told at once."""
+    from fedtasks.link.client import GatewayClient
+
+    check_text(reason, "reason")
+    with GatewayClient.of(load_party(party_file), patience_s=PATIENCE_S) as client:
+        client.decline_request(request_id, reason)
+    tell({"request_id": request_id, "reason": reason}, f"Request {request_id} is declined.", as_json=as_json)
 
 
 @ticket_app.command("revoke", epilog=examples('ticket revoke 3f1a90c2be774d10 --reason "contract ended"'))

@@ -160,6 +160,29 @@ def test_ticket_request_is_seen_on_both_sides_until_it_is_granted(running: Pair)
     wait_for(lambda: listed(running.bank, "ticket", "requests")[0]["state"] == "granted")
 
 
+def test_ticket_request_is_refused_with_a_reason_that_both_sides_keep(running: Pair) -> None:
+    wait_for(lambda: listed(running.bank, "peer", "list")[0]["state"] == "connected")
+    asked = ("--from", "shop", "--pipeline", PIPELINE, "--reason", "monthly scores")
+    request_id = listed(running.bank, "ticket", "request", *asked)["request_id"]
+    command(running.bank, "ticket", "refuse", request_id, expect=1)  # one's own is not one's own to refuse
+    command(running.shop, "ticket", "refuse", request_id, "--reason", "not this year")
+    for member in (running.bank, running.shop):
+        assert [row["state"] for row in listed(member, "ticket", "requests")] == ["declined"]
+        with member.store() as store:
+            (row,) = store.audit.list(action="request.declined")
+            assert (row.actor, row.detail["reason"]) == ("shop", "not this year")
+
+
+@pytest.mark.usefixtures("impatient")
+def test_ticket_request_of_a_peer_that_is_away_stays_open(running: Pair) -> None:
+    wait_for(lambda: listed(running.bank, "peer", "list")[0]["state"] == "connected")
+    asked = ("--from", "shop", "--pipeline", PIPELINE, "--reason", "monthly scores")
+    request_id = listed(running.bank, "ticket", "request", *asked)["request_id"]
+    running.bank.stop()
+    command(running.shop, "ticket", "refuse", request_id, expect=1)
+    assert [row["state"] for row in listed(running.shop, "ticket", "requests")] == ["open"]
+
+
 def test_doctor_says_whether_airflow_has_the_pages(pair: Pair) -> None:
     def pages() -> tuple[str, str]:
         findings = {finding.subject: finding for finding in doctor.examine(pair.bank.folder / "party.yaml")}

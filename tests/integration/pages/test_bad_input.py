@@ -106,4 +106,7 @@ def test_bad_input_is_said_in_form_note_and_page_with_one_code(
     wait_for(lambda: code in (pair.bank.airflow.runs[PIPELINE, dag_run_id].get("note") or ""))
     assert on_page() == code
     made = form_of([intersect(), align(rows="new", model="credit")], Sides(), timedelta(hours=1), None)
-    assert f"If refused: {code}." in (made[field].description or "")
+    # The form says beforehand what to do, and no code of what has not happened.
+    told = made[field].schema["description_md"]
+    assert f"If refused: {errors.from_code(code).remedy}." in told
+    assert code not in told
