@@ -140,6 +140,26 @@ def test_times_are_in_the_zone_that_is_chosen_in_airflow(peer_seen: Store, visit
     expect(page.locator("time").first).to_be_visible()  # a choice that cannot be read is none
 
 
+@pytest.mark.parametrize(
+    ("zone", "wall", "instant"),
+    [
+        ("Europe/Berlin", "2026-11-21T03:00", "2026-11-21T02:00:00.000Z"),
+        ("Europe/Berlin", "2026-07-21T03:00", "2026-07-21T01:00:00.000Z"),
+        ("Europe/Berlin", "2026-03-29T03:30", "2026-03-29T01:30:00.000Z"),  # an hour after the clocks went forward
+        ("Europe/Berlin", "2026-10-25T03:30", "2026-10-25T02:30:00.000Z"),
+        ("Asia/Kolkata", "2026-11-21T03:00", "2026-11-20T21:30:00.000Z"),
+        ("UTC", "2026-11-21T03:00", "2026-11-21T03:00:00.000Z"),
+    ],
+)
+def test_time_that_is_typed_is_meant_in_the_chosen_zone(
+    seeded: Store, visitor: Visitor, zone: str, wall: str, instant: str
+) -> None:
+    page = visitor.open("federation#audit")
+    page.evaluate("zone => localStorage.setItem('timezone', JSON.stringify(zone))", zone)
+    program = "async wall => new Date((await import('./static/times.js')).instant(wall)).toISOString()"
+    assert page.evaluate(program, wall) == instant
+
+
 def test_what_needs_somebody_is_dismissed_counted_and_comes_back(peer_seen: Store, visitor: Visitor) -> None:
     frame = in_airflow(visitor)
     count = frame.locator(".count")

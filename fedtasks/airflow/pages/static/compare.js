@@ -75,6 +75,11 @@ function overlaid(runs) {
   return chart.element;
 }
 
+/** Order runs by partition, as its name counts: a day that is made up for stands where it belongs. */
+function inOrder(one, other) {
+  return one.partition.localeCompare(other.partition, "en", { numeric: true }) || one.number - other.number;
+}
+
 /** Name a run by its partition; one that did it again, by its number too. */
 function runLabel({ partition, number }) {
   return number > 1 ? `${partition} (${number})` : partition;
@@ -156,8 +161,9 @@ function main() {
         return;
       }
       if (!body.contains(parts[1])) fill(body, ...parts);
+      const byPartition = [...partitions].sort(inOrder);
       difference.show(partitions);
-      trends.show(partitions);
+      trends.show(byPartition);
       await overlay.show(partitions);
       fill(
         noTrend,
@@ -165,7 +171,7 @@ function main() {
           ? null
           : empty("This side sees no evaluation of these runs: the ticket's outputs say who may."),
       );
-      list.show(partitions);
+      list.show(byPartition);
     }),
   );
 }

@@ -10,7 +10,7 @@ const PARTS = { year: "numeric", month: "2-digit", day: "2-digit", hour: "2-digi
 const writers = new Map();
 
 /** Return the name of the reader's time zone: the one chosen in Airflow, else the browser's, as Airflow does. */
-export function zone() {
+function zone() {
   try {
     const chosen = JSON.parse(localStorage.getItem(CHOSEN));
     if (typeof chosen === "string" && writerOf(chosen)) return chosen;
@@ -28,6 +28,11 @@ export function time(at_ms, { seconds = false } = {}) {
   const title = `${dateTime.slice(0, 19).replace("T", " ")} UTC`;
   const shown = h("time", { dateTime, title, "data-seconds": seconds || null }, absolute(at_ms, seconds));
   return h("span", { className: "when" }, shown, " ", h("span", { className: "ago" }, `(${relative(at_ms)})`));
+}
+
+/** Show the name of the reader's time zone, also after another was chosen. */
+export function zoneName() {
+  return h("span", { className: "zone" }, zone());
 }
 
 /** Return the instant that a clock in the reader's zone shows as `text`, such as 2026-11-21T03:00; null if it is none. */
@@ -48,6 +53,7 @@ export function keepTimes() {
       exact.textContent = absolute(at_ms, Boolean(exact.dataset.seconds));
       away.textContent = `(${relative(at_ms)})`;
     }
+    for (const shown of document.querySelectorAll(".zone")) shown.textContent = zone();
   };
   setInterval(refresh, REFRESH_MS);
   addEventListener("storage", ({ key }) => key === CHOSEN && refresh());

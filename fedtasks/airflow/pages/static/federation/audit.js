@@ -3,7 +3,7 @@
 import { get, save } from "../api.js";
 import { button, choice, field } from "../dialog.js";
 import { empty, fill, h, table } from "../dom.js";
-import { instant, time, zone } from "../times.js";
+import { instant, time, zoneName } from "../times.js";
 import { verdict } from "../words.js";
 
 export const word = "Audit";
@@ -66,8 +66,8 @@ function filters(peers, onsubmit, exported) {
     field("Run", h("input", { name: "run_id", maxLength: 128, placeholder: "its id" })),
     field("What", choiceOf("action", KINDS)),
     field("Outcome", choiceOf("decision", OUTCOMES)),
-    field(`From (${zone()})`, h("input", { name: "since", type: "datetime-local" })),
-    field(`Before (${zone()})`, h("input", { name: "until", type: "datetime-local" })),
+    field(["From (", zoneName(), ")"], h("input", { name: "since", type: "datetime-local" })),
+    field(["Before (", zoneName(), ")"], h("input", { name: "until", type: "datetime-local" })),
     h(
       "p",
       { className: "acts" },
