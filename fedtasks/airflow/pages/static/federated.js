@@ -3,7 +3,7 @@
 import { get, poll, post } from "./api.js";
 import { MetricCharts } from "./charts.js";
 import { ask, button, reason } from "./dialog.js";
-import { empty, facts, fill, h, part, section, table } from "./dom.js";
+import { empty, facts, fill, h, part, section, table, worded } from "./dom.js";
 import { airflowLink, query } from "./frame.js";
 import { openPage } from "./page.js";
 import { quality, results } from "./results.js";
@@ -123,7 +123,7 @@ function firstFacts([run, found]) {
     tile(
       "Model",
       quality(found) || "not known here",
-      h("div", { className: "note" }, found.reason ?? championNote(found)),
+      h("div", { className: "note" }, worded(found.reason ?? championNote(found))),
     ),
     tile("Left the house", bytes(run.bytes_sent), largest),
     tile("Came in", bytes(run.bytes_received), h("div", { className: "note" }, `from ${run.peer}`)),

@@ -95,10 +95,9 @@ export class Timeline {
         .filter(([, found]) => found)
         .map(([party, found]) => period(task.task, party, found, end)),
     );
-    const part = (from, to) => ({
-      x: `${20 + (80 * Math.max(0, from - run.opened_ms)) / span}%`,
-      width: `${(80 * Math.max(0, to - from)) / span}%`,
-    });
+    // A half may have been there before this side had opened the run.
+    const place = (at_ms) => (80 * Math.max(0, at_ms - run.opened_ms)) / span;
+    const part = (from, to) => ({ x: `${20 + place(from)}%`, width: `${Math.max(0, place(to) - place(from))}%` });
     const bars = this.rows.flatMap(({ task, party, began, started, ended }, index) => [
       svg("text", { x: 0, y: index * ROW + 13 }, `${task} · ${party}`),
       svg("rect", { class: "wait", y: index * ROW + 4, height: ROW - 7, ...part(began, started) }),
