@@ -364,6 +364,7 @@ def test_compare_page_lists_runs_and_champion(peer_seen: Store, visitor: Visitor
     expect(auc.get_by_role("region").get_by_role("rowheader")).to_contain_text(oldest_first)
     auc.get_by_text("Table").click()
     visitor.require_accessible()
+    page.evaluate("scrollTo(0, 0)")
     visitor.picture("compare")
 
 

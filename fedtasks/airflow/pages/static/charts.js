@@ -108,7 +108,10 @@ export class LineChart {
   describe() {
     const last = this.data[0].findLast((_, index) => this.data.slice(1).some((values) => isNumber(values[index])));
     if (last === undefined) return "";
-    const values = this.lines.map((name, index) => `${name} ${figure(lastOf(this.data[index + 1]))}`);
+    const values = this.lines.map((name, index) => {
+      const value = figure(lastOf(this.data[index + 1]));
+      return name === this.title ? value : `${name} ${value}`;
+    });
     return `${values.join(", ")} at ${this.x} ${this.nameOf(last)}`;
   }
 
