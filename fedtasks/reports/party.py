@@ -72,9 +72,7 @@ def overview(store: Store, party: Party, dag_ids: Collection[str], now_ms: int, 
     }
 
 
-def _need(
-    kind: str, text: str, at_ms: int, remedy: str, state: tuple[object, ...] = (), **link: str
-) -> dict[str, Any]:
+def _need(kind: str, text: str, at_ms: int, remedy: str, state: tuple[object, ...] = (), **link: str) -> dict[str, Any]:
     """Make one need; it is the same one for as long as its `state` is the same, by default what it says."""
     return {"kind": kind, "text": text, "at_ms": at_ms, "remedy": remedy, "state": state or (text,), "link": link}
 

@@ -8,7 +8,7 @@ import { figure } from "./words.js";
 
 const HEIGHT = 240;
 const TITLE = 22;
-const LABEL = 96; // a partition's name needs so much room
+const SIGN = 6; // so wide is a sign of a label
 const WHOLE = [1, 2, 5]
   .flatMap((digit) => [1, 10, 100, 1_000, 10_000].map((power) => digit * power))
   .sort((a, b) => a - b);
@@ -138,7 +138,7 @@ export class LineChart {
       labelSize: TITLE,
     };
     const across = { ...axis, label: xTitle, size: 30, ...(this.grows ? { incrs: WHOLE } : {}) };
-    across.space = () => (this.labels ? LABEL : 50);
+    across.space = () => (this.labels ? SIGN * (1 + Math.max(...this.labels.map((name) => name.length))) : 50);
     across.values = (_, splits) => splits.map((at) => this.tick(at));
     return {
       width: 400,
