@@ -58,7 +58,7 @@ MAX_YAML = 1_000_000
 
 _MAX_DEPTH, _MAX_NUMBER = 20, 40
 _BEYOND = 1 << 64
-_MERGE = "tag:yaml.org,2002:merge"
+_MERGE, _TEXT = "tag:yaml.org,2002:merge", "tag:yaml.org,2002:str"
 _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 
 
@@ -107,6 +107,7 @@ class _PlainLoader(*_LOADERS):  # type: ignore[misc]  # which they are, types ca
             if key.value in seen:
                 raise _refused(f"`{plain_text(key.value)}` stands twice", key.start_mark)
             seen.add(key.value)
+            key.tag = _TEXT  # a column may be called `null`, `yes` or `1`
 
 
 def _refused(problem: str, mark: yaml.Mark) -> yaml.MarkedYAMLError:

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from fedtasks import __version__
 from fedtasks.checks import Finding, Verdict, wrong
-from fedtasks.config import PARTITION, Dataset, Party, load_party, read_secret, split_address
+from fedtasks.config import Dataset, Party, load_party, read_secret, split_address
 from fedtasks.errors import (
     ConfigError,
     FedtasksError,
@@ -189,7 +189,7 @@ def _others(party: Party) -> Iterator[Finding]:
     if own and not is_open:
         yield Finding("other users", Verdict.OK, f"of this machine may read nothing of: {', '.join(own)}")
     for dataset in party.datasets:
-        place = dataset.uri.removeprefix("file://").removesuffix(f"/{PARTITION}")
+        place = (dataset.partitions[0] if dataset.is_partitioned else dataset.uri).removeprefix("file://")
         who = readers(Path(place)) if dataset.uri.startswith("file://") else ""
         if who:
             text, remedy = f"{who} may read {place}", f"If they should not: chmod -R go= {place}"

@@ -594,6 +594,22 @@ class FileInvalid(DataError):
     remedy = "Correct the file or the dataset's `format`"
 
 
+class FileForbidden(DataError):
+    """Raised when a file is there and this process may not read it."""
+
+    code = "DATA_FILE_FORBIDDEN"
+    summary = "A dataset's file may not be read"
+    remedy = "Let the user whom Airflow's tasks run as read it"
+
+
+class FileUnexpected(DataError):
+    """Raised when a dataset's folder holds a file that is neither hidden nor of the declared format."""
+
+    code = "DATA_FILE_UNEXPECTED"
+    summary = "A dataset's folder holds a file of another format"
+    remedy = "Move it away, let its name begin with `_`, or name its ending in the dataset's `endings`"
+
+
 class ColumnMissing(DataError):
     """Raised when a declared column is not in the file."""
 
@@ -627,11 +643,11 @@ class CategoryUnknown(DataError):
 
 
 class IdNull(DataError):
-    """Raised when rows have no id."""
+    """Raised when no row has an id; rows without one are left out where others have one."""
 
     code = "DATA_ID_NULL"
-    summary = "Rows without an id"
-    remedy = "Remove or complete these rows"
+    summary = "No row has an id"
+    remedy = "Name the column that identifies people in the dataset's `id`, or complete it"
 
 
 class IntersectionEmpty(DataError):

@@ -1,4 +1,4 @@
-"""Names that several rooms agree on: roles, tasks that every run has, metrics, halves, and what has landed."""
+"""Names that several rooms agree on: roles, tasks that every run has, metrics, columns, halves, and what has landed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,15 @@ LABEL_LEAK = "label_leak_"
 TAG_BYTES = 16
 """The length of a tag, which stands for an id."""
 
+OWN = "__fedtasks_"
+"""What the product's own columns begin with among columns of the data, and what no declared column may begin with."""
+
 _SHARD = re.compile(r"(.+)\[(\d+)\]")
+
+
+def own_column(name: str) -> str:
+    """Return what a column of the product is called where columns of the data stand beside it."""
+    return f"{OWN}{name}"
 
 
 def half_name(task: str, stage: str = "", shard: int | None = None) -> str:

@@ -19,6 +19,7 @@ SHARED = 300
 
 _ONLY = 60
 _MISSING = 0.02
+_SECONDS = 100 * 86_400
 _NUMBER, _CATEGORY = FeatureType.NUMERIC, FeatureType.CATEGORICAL
 _LOANS = Dataset(
     name="loans",
@@ -106,9 +107,23 @@ def _make(folder: Path, declared: Mapping[str, Dataset], shared: int) -> Pair:
         file.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(_table(dataset, rng.permutation(own), traits, rng), file)
         (peer,) = set(declared) - {name}
-        parties[name] = _party(folder, name, peer, replace(dataset, uri=f"file://{file}", format=Format.PARQUET))
+        parties[name] = _party(folder, name, peer, _in_parquet(dataset, file))
     leader = next((name for name, dataset in declared.items() if dataset.label is not None), BANK)
     return Pair(parties, leader)
+
+
+def _in_parquet(dataset: Dataset, file: Path) -> Dataset:
+    """Return a dataset as declared, but kept in one Parquet file."""
+    plain = Dataset(name=dataset.name, uri="", id=dataset.id, features=dataset.features)
+    return replace(
+        dataset,
+        uri=f"file://{file}",
+        format=Format.PARQUET,
+        encoding=plain.encoding,
+        delimiter=plain.delimiter,
+        quote=plain.quote,
+        endings=(),
+    )
 
 
 def _party(folder: Path, name: str, peer: str, dataset: Dataset) -> Party:
@@ -130,10 +145,14 @@ def _table(dataset: Dataset, people: np.ndarray, traits: np.ndarray, rng: np.ran
         numbers = people if place == 0 else people % (7 + place)
         is_number = dataset.id_type is IdType.INTEGER
         columns[name] = pa.array(numbers) if is_number else pa.array([f"P{number:06d}" for number in numbers])
-    for name, kind in dataset.features.items():
+    for feature, kind in dataset.features.items():
+        name = dataset.column_of(feature)
         values = traits[people] + rng.normal(size=len(people))
         missing = rng.random(len(people)) < _MISSING
-        if kind is FeatureType.NUMERIC:
+        if kind.is_of_time:
+            moments = np.datetime64("2026-01-01T00:00:00") + (values * _SECONDS).astype("timedelta64[s]")
+            columns[name] = pa.array(moments, mask=missing)
+        elif kind is FeatureType.NUMERIC:
             columns[name] = pa.array(np.round(100 + 15 * values, 2), mask=missing)
         else:
             columns[name] = pa.array(

@@ -24,19 +24,22 @@ from fedtasks.config import FeatureType, LabelKind
 from fedtasks.data.held_out import UNIT_TYPE, Unit, is_held_out, units_of_keys
 from fedtasks.data.row_files import shards_of
 from fedtasks.data.storage import FileEntry, Manifest, RunStorage, filesystem, write_atomically
+from fedtasks.data.tables import LABEL as LABEL
 from fedtasks.data.tables import LABEL_TYPES
+from fedtasks.data.tables import WEIGHT as WEIGHT
 from fedtasks.dataclass_io import build, to_plain
 from fedtasks.errors import ConfigError, DataCorrupt
-from fedtasks.names import TAG_BYTES
+from fedtasks.names import OWN, TAG_BYTES, own_column
 
 TASK = "align"
 """The task whose blocks are opened unless another is named."""
 
-TAG, SPLIT, LABEL, WEIGHT = "tag", "split", "label", "weight"
-UNIT = "__unit__"
-"""Names the column of units: see `fedtasks.data.held_out`."""
+TAG, SPLIT, UNIT = own_column("tag"), own_column("split"), own_column("unit")
+"""Columns of a block beside the features, `LABEL` and `WEIGHT`; of units see `fedtasks.data.held_out`."""
+
 TRAIN, TEST = "train", "test"
 
+_PLAIN_NAMES = {name: name.removeprefix(OWN) for name in (TAG, SPLIT, LABEL, WEIGHT)}
 _ARROW = {FeatureType.NUMERIC: pa.float64(), FeatureType.CATEGORICAL: pa.string()}
 _INTEGER_BYTES = 8
 
@@ -119,7 +122,7 @@ def block_schema(
         What kind of label there is: 0 or 1 (``int8``), the place among the classes (``int16``), or a number
         (``float64``); None without one.
     has_weight
-        Whether rows have weights (``float64``). Only then no feature can be called so.
+        Whether rows have weights (``float64``).
     has_units
         Whether rows say of which unit they are; those that an earlier release has written do not.
     key
@@ -128,11 +131,10 @@ def block_schema(
     Raises
     ------
     ConfigError
-        A feature has a name that blocks need for themselves.
+        A feature is called as the key is.
     """
-    for name in (key.column, SPLIT, UNIT, LABEL, *([WEIGHT] if has_weight else [])):
-        if name in features:
-            raise ConfigError(f"a feature cannot be called `{name}`; rename the column", field="features")
+    if key.column in features:
+        raise ConfigError(f"a feature cannot be called `{key.column}`, as the order of rows is", field="features")
     fields = [pa.field(key.column, key.arrow, nullable=False), pa.field(SPLIT, pa.string(), nullable=False)]
     if has_units:
         fields.append(pa.field(UNIT, UNIT_TYPE, nullable=False))
@@ -229,6 +231,7 @@ def publish_blocks(
         "learnt": list(learnt),
         "unit": unit.value,
         "key": to_plain(key),
+        "own": OWN,
     }
     return Blocks(storage.publish(task, attempt, rows=rows, facts=facts, written=written))
 
@@ -241,7 +244,7 @@ def order_digest(folder: str, key: OrderKey = BY_TAG) -> tuple[int, str]:
     for name in sorted(fs.glob(f"{path}/block-*.parquet")):
         with fs.open(name, "rb") as file:
             for batch in pq.ParquetFile(file).iter_batches(columns=[key.column]):
-                hasher.update(key.rows(batch.column(0)).tobytes())
+                hasher.update(key.rows(batch.column(key.column)).tobytes())
                 rows += batch.num_rows
     return rows, hasher.hexdigest()
 
@@ -265,8 +268,8 @@ def write_blocks(
     Parameters
     ----------
     table
-        Columns of the key and the features, and at the leader ``label`` as `label` says and maybe ``weight``, unless a
-        feature is called so; any row order. Without a column of units, each row's follows from its key.
+        Columns of the key and the features, and at the leader `LABEL` as `label` says and maybe `WEIGHT`; any row
+        order. Without a column of units, each row's follows from its key.
     features
         Column → type, in the order that models see them.
     label, classes
@@ -281,7 +284,7 @@ def write_blocks(
         By what rows are ordered.
     """
     kind = label if LABEL in table.column_names else None
-    has_weight = WEIGHT in table.column_names and WEIGHT not in features
+    has_weight = WEIGHT in table.column_names
     schema = block_schema(features, label=kind, has_weight=has_weight, key=key)
     folder = storage.attempt(task, attempt)
     if UNIT not in table.column_names:
@@ -351,8 +354,11 @@ class Blocks:
             self.label: LabelKind | None = LabelKind(kind) if self.has_label else None
             self.classes: tuple[str, ...] = tuple(manifest.facts.get("classes", ()))
             self.has_weight = bool(manifest.facts.get("has_weight", False))
+            # Before its own columns stood apart, the product called them by plain names.
+            self._plain_names = {} if manifest.facts.get("own") == OWN else _PLAIN_NAMES
             # Before rows could be ordered by anything else, a manifest told of no key.
-            self.key = build(OrderKey, manifest.facts.get("key", {}))
+            key = build(OrderKey, manifest.facts.get("key", {}))
+            self.key = BY_TAG if self._plain_names.get(TAG) == key.column else key
             self.order_digest = str(manifest.facts["row_order"])
             self.learnt: tuple[str, ...] = tuple(manifest.facts.get("learnt", ()))
             unit = manifest.facts.get("unit")
@@ -425,10 +431,12 @@ class Blocks:
             raise ConfigError(f"`{split}` is not one of: {TRAIN}, {TEST}", field="split")
         kept = self.schema.names if columns is None else list(columns)
         schema = pa.schema([self.schema.field(name) for name in kept])
-        read = kept if split is None else list(dict.fromkeys([*kept, SPLIT]))
+        wanted = kept if split is None else list(dict.fromkeys([*kept, SPLIT]))
+        read = [self._plain_names.get(name, name) for name in wanted]
         for entry in self._manifest.files:
             fs, path = filesystem(self._manifest.path(entry.name))
             with fs.open(path, "rb") as file:
-                for batch in pq.ParquetFile(file).iter_batches(batch_size=rows, columns=read):
+                for found in pq.ParquetFile(file).iter_batches(batch_size=rows, columns=read):
+                    batch = pa.RecordBatch.from_arrays(list(map(found.column, read)), wanted)
                     chosen = batch if split is None else batch.filter(pc.equal(batch.column(SPLIT), split))
                     yield pa.RecordBatch.from_arrays([chosen.column(name) for name in kept], schema=schema)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from fedtasks.config import canonical_word
 from fedtasks.errors import ColumnMissing, ColumnType
 
 
@@ -31,6 +34,15 @@ def texts_of(rows: pa.Table | pa.RecordBatch, name: str) -> pa.Array:
     if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
         raise ColumnType(f"feature `{name}` is categorical, so text is expected; found {column.type}", where=name)
     return column.cast(pa.string())
+
+
+def spelled(texts: pa.Array, values: Sequence[str]) -> pa.Array:
+    """Return texts as a model spells them whose values were read before truths and whole numbers had one text."""
+    for value in values:
+        word = canonical_word(value)
+        if word not in values:
+            texts = pc.if_else(pc.equal(texts, word), value, texts)
+    return texts
 
 
 def _column(rows: pa.Table | pa.RecordBatch, name: str) -> pa.Array:

@@ -15,10 +15,12 @@ def landed(dataset: Dataset) -> list[str]:
     """Return the keys of the partitions that are complete, in their order; none for a dataset without partitions."""
     if not dataset.is_partitioned:
         return []
-    fs, path = filesystem(dataset.uri.removesuffix(PARTITION))
+    folder, prefix = dataset.partitions
+    fs, path = filesystem(folder)
     if not fs.isdir(path):
         return []
-    keys = sorted(found.rstrip("/").rpartition("/")[2] for found in fs.ls(path, detail=False))
+    names = [found.rstrip("/").rpartition("/")[2] for found in fs.ls(path, detail=False)]
+    keys = sorted(name.removeprefix(prefix) for name in names if name.startswith(prefix))
     return [key for key in keys if has_landed(dataset, key)]
 
 

@@ -1,43 +1,35 @@
 """Reading a party's dataset in parts, each row with its place, each value with the declared type.
 
-A part is what one worker reads at a time: a row group of a Parquet file, or a whole CSV file.
+A part is what one worker reads at a time: a row group of a Parquet file, a stripe of an ORC file, or a whole CSV file.
 """
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv as pa_csv
-import pyarrow.parquet as pq
-import pyarrow.types as pt
 
-from fedtasks.config import PARTITION, Dataset, FeatureType, Format, IdType, LabelKind
-from fedtasks.data.storage import filesystem
-from fedtasks.data.values import Place, label_bits, label_indices, label_numbers, label_text, normalise, weights
-from fedtasks.errors import ColumnMissing, ColumnType, DataMissing, FileInvalid
+from fedtasks.config import PARTITION, Dataset, FeatureType, IdType, LabelKind
+from fedtasks.data.cells import Missing, Place, kind_of, numbers, times, words
+from fedtasks.data.source_files import files_of, values_of_path
+from fedtasks.data.source_tables import open_table
+from fedtasks.data.values import label_bits, label_indices, label_numbers, label_text, normalise, weights
+from fedtasks.errors import ColumnMissing, ColumnType, DataCorrupt, FileInvalid
+from fedtasks.names import own_column
 
-ID = "__id__"
-"""Name of the normalised id among the columns of `read_rows`; a feature may well be called ``id``."""
-LABEL, WEIGHT = "label", "weight"
-HELD_OUT = "__held_out__"
-"""Name of the column that says which rows are held out for the test."""
+ID, LABEL, WEIGHT, HELD_OUT = (own_column(name) for name in ("id", "label", "weight", "held_out"))
+"""The product's own columns among those of `read_rows`: the normalised id, the label, the weight, and whether a row is
+held out for the test."""
 
 LABEL_TYPES = {LabelKind.BINARY: pa.int8(), LabelKind.CLASSES: pa.int16(), LabelKind.NUMBER: pa.float64()}
 """What a label is in memory: 0 or 1, the place among the declared classes, or the number itself."""
 
-_BATCH_ROWS = 8192
 _SEPARATOR = "\x1f"
-_HELD_OUT = pa.array(["true", "1", "yes", "test"])
-_NOT_HELD_OUT = pa.array(["false", "0", "no", "train", ""])
-_MISSING_NUMBERS = pa.array(["", "NA", "N/A", "NaN", "nan", "null", "NULL"])
+_HELD_OUT, _NOT_HELD_OUT = pa.array(["1", "yes", "test"]), pa.array(["0", "no", "train"])
 
 
 @dataclass(frozen=True)
@@ -49,11 +41,13 @@ class Part:
     file, index
         URI of the file, and its position among the dataset's files.
     row_group
-        Which row group of a Parquet file; None for CSV.
+        Which row group or stripe of the file; None for all of it.
     first_row
         Number of its first row in the file, counted from 1.
     partition
         The partition that it belongs to; empty without.
+    n_rows
+        How many rows it has; None where only reading can tell.
     """
 
     file: str
@@ -61,10 +55,11 @@ class Part:
     row_group: int | None
     first_row: int
     partition: str = ""
+    n_rows: int | None = None
 
 
 def list_parts(dataset: Dataset, partitions: Sequence[str] = ()) -> list[Part]:
-    """Find a dataset's files and check their columns.
+    """Find a dataset's files, check their columns, and try the first rows.
 
     Parameters
     ----------
@@ -74,31 +69,34 @@ def list_parts(dataset: Dataset, partitions: Sequence[str] = ()) -> list[Part]:
 
     Raises
     ------
-    DataMissing
-        There is no such file, or the folder holds none of the declared format.
+    DataMissing, FileUnexpected, FileForbidden
+        As `files_of`.
     FileInvalid
-        A file is not of the declared format.
+        A file is not of the declared format, or has a declared column twice.
     ColumnMissing
         A declared column is absent; names the file, the column and the columns that are there.
     ColumnType
-        A Parquet column has another type than declared. (CSV values are checked as they are read.)
+        A column has another type than declared. (Of texts, values are checked as they are read.)
+    LabelInvalid
+        As `read_rows`.
+
+    Notes
+    -----
+    Cost: opens every file; reads some thousand rows of the first.
     """
     parts: list[Part] = []
+    needs = _needs(dataset)
     for index, (partition, uri) in enumerate(_files_of(dataset, partitions)):
-        if dataset.format is Format.CSV:
-            _check_names(dataset, _csv_header(uri), uri)
-            parts.append(Part(uri, index, None, 1, partition))
-            continue
-        fs, path = filesystem(uri)
-        with fs.open(path, "rb") as file, _parquet_errors(uri):
-            parquet = pq.ParquetFile(file)
-            _check_names(dataset, parquet.schema_arrow.names, uri)
-            for name, expected in _declared(dataset).items():
-                _check_type(name, parquet.schema_arrow.field(name).type, expected, uri)
-            first = 1
-            for group in range(parquet.num_row_groups):
-                parts.append(Part(uri, index, group, first, partition))
-                first += parquet.metadata.row_group(group).num_rows
+        with open_table(dataset, uri) as table:
+            there = _check_columns(dataset, table.schema, uri)
+            for column, need in needs:
+                if column in there:
+                    _check_type(column, table.schema.field(column).type, need, uri)
+            for group in table.groups(there):
+                parts.append(Part(uri, index, group.number, group.first_row, partition, group.n_rows))
+    # What is wrong with a column of texts is mostly wrong from its beginning; ids are dear, so it is said before.
+    for part in parts[:1]:
+        next(read_rows(dataset, part), None)
     return parts
 
 
@@ -134,7 +132,7 @@ def rows_schema(dataset: Dataset) -> pa.Schema:
     """Return the columns of `read_rows`."""
     fields = [pa.field(ID, pa.string())]
     for name, kind in dataset.features.items():
-        fields.append(pa.field(name, pa.float64() if kind is FeatureType.NUMERIC else pa.string()))
+        fields.append(pa.field(name, pa.float64() if kind.in_models is FeatureType.NUMERIC else pa.string()))
     if dataset.label:
         fields.append(pa.field(LABEL, LABEL_TYPES[dataset.label_kind]))
     if dataset.weight:
@@ -147,7 +145,7 @@ def rows_schema(dataset: Dataset) -> pa.Schema:
 def read_rows(dataset: Dataset, part: Part) -> Iterator[pa.RecordBatch]:
     """Yield id, features, label, weight and whether it is held out of every row, as `rows_schema` says.
 
-    A numeric feature is null where the value is missing or NaN, a categorical one where it is missing or empty.
+    A feature is null where there is no value, in whatever words.
 
     Raises
     ------
@@ -156,18 +154,19 @@ def read_rows(dataset: Dataset, part: Part) -> Iterator[pa.RecordBatch]:
     LabelInvalid
         A label is missing or not among the declared classes; of a binary one only `check_label` can tell.
     """
-    for batch, first in _read(dataset, part, list(_declared(dataset))):
+    missing, schema = Missing.of(dataset), rows_schema(dataset)
+    for batch, first in _read(dataset, part, _columns(dataset)):
         arrays = [ids_of(dataset, batch, first)]
-        for name, kind in dataset.features.items():
-            convert = _numbers if kind is FeatureType.NUMERIC else _categories
-            arrays.append(convert(batch.column(name), name, first))
+        for feature, kind in dataset.features.items():
+            column = dataset.column_of(feature)
+            arrays.append(_feature(batch.column(column), column, first, missing, kind))
         if dataset.label:
             arrays.append(_labels(dataset, batch, first))
         if dataset.weight:
             arrays.append(_weights(dataset, batch, first))
         if dataset.held_out:
-            arrays.append(_held_out(batch.column(dataset.held_out), dataset.held_out, first))
-        yield pa.RecordBatch.from_arrays(arrays, schema=rows_schema(dataset))
+            arrays.append(_held_out(batch.column(dataset.held_out), dataset.held_out, first, missing))
+        yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
 def ids_of(dataset: Dataset, batch: pa.RecordBatch, first: Place) -> pa.Array:
@@ -179,7 +178,14 @@ def ids_of(dataset: Dataset, batch: pa.RecordBatch, first: Place) -> pa.Array:
         A value is not what the dataset declares; names the first such row.
     """
     parts = [
-        normalise(batch.column(name), dataset.id_type, dataset.normalise, name=name, first=first)
+        normalise(
+            batch.column(name),
+            dataset.id_type,
+            dataset.normalise,
+            name=name,
+            first=first,
+            missing=Missing.of(dataset),
+        )
         for name in dataset.id_columns
     ]
     if len(parts) == 1:
@@ -197,199 +203,140 @@ def parts_of_id(dataset: Dataset, text: str) -> dict[str, str]:
     return dict(zip(dataset.id_columns, text.split(_SEPARATOR), strict=True))
 
 
-def _files_of(dataset: Dataset, partitions: Sequence[str]) -> list[tuple[str, str]]:
-    if not dataset.is_partitioned:
-        return [("", uri) for uri in _files(dataset)]
-    newest_first = sorted(partitions, reverse=True)
-    return [(key, uri) for key in newest_first for uri in _files(partition_of(dataset, key))]
-
-
 def partition_of(dataset: Dataset, partition: str) -> Dataset:
     """Return one partition of a dataset, as a dataset of its own."""
     return dataclasses.replace(dataset, uri=dataset.uri.replace(PARTITION, partition))
 
 
-def _files(dataset: Dataset) -> list[str]:
-    fs, path = filesystem(dataset.uri)
-    if fs.isfile(path):
-        return [dataset.uri]
-    if not fs.exists(path):
-        raise DataMissing(f"dataset `{dataset.name}`: the file does not exist", where=dataset.uri)
-    ending = f".{dataset.format.value}"
-    names = sorted(found[len(path) :].lstrip("/") for found in fs.find(path))
-    files = [name for name in names if name.endswith(ending) and not any(part[0] in "._" for part in name.split("/"))]
-    if not files:
-        raise DataMissing(f"dataset `{dataset.name}`: the folder holds no {ending} file", where=dataset.uri)
-    return [f"{dataset.uri.rstrip('/')}/{name}" for name in files]
+def _files_of(dataset: Dataset, partitions: Sequence[str]) -> list[tuple[str, str]]:
+    if not dataset.is_partitioned:
+        return [("", uri) for uri in files_of(dataset)]
+    newest_first = sorted(partitions, reverse=True)
+    return [(key, uri) for key in newest_first for uri in files_of(partition_of(dataset, key))]
 
 
-def _declared(dataset: Dataset) -> dict[str, str]:
-    """Every column that the dataset declares, and what it must hold."""
-    kind_of_id = "text" if dataset.id_type is IdType.STRING else "whole numbers"
-    declared = dict.fromkeys(dataset.id_columns, kind_of_id)
-    for name, kind in dataset.features.items():
-        declared[name] = "numbers" if kind is FeatureType.NUMERIC else "text, whole numbers or true/false"
+_ACCEPTED = {
+    "text": {"text"},
+    "whole numbers": {"whole", "number", "text"},
+    "numbers": {"whole", "number", "truth", "text"},
+    "text, numbers or true/false": {"text", "whole", "number", "truth", "date"},
+    "dates or times": {"date", "time", "text"},
+}
+"""What a column must hold → the kinds of types that can hold it; a text is read as it would be in CSV."""
+
+_REMEDIES = {
+    "text": "set `id_type: integer` for numbers",
+    "numbers": "declare a date or time as `days`, `seconds`, `hour` or `weekday`",
+    "text, numbers or true/false": "declare a time as `days`, `seconds`, `hour` or `weekday`",
+}
+
+
+def _needs(dataset: Dataset) -> list[tuple[str, str]]:
+    """Return every column that the dataset declares, with what it must hold."""
+    need_of_id = "text" if dataset.id_type is IdType.STRING else "whole numbers"
+    needs = [(column, need_of_id) for column in dataset.id_columns]
+    of_kind = {FeatureType.NUMERIC: "numbers", FeatureType.CATEGORICAL: "text, numbers or true/false"}
+    for feature, kind in dataset.features.items():
+        needs.append((dataset.column_of(feature), of_kind.get(kind, "dates or times")))
     if dataset.label:
         is_number = dataset.label_kind is LabelKind.NUMBER
-        declared[dataset.label] = "numbers" if is_number else "text, numbers or true/false"
+        needs.append((dataset.label, "numbers" if is_number else "text, numbers or true/false"))
     if dataset.weight:
-        declared[dataset.weight] = "numbers"
+        needs.append((dataset.weight, "numbers"))
     if dataset.held_out:
-        declared[dataset.held_out] = "text, whole numbers or true/false"
-    return declared
+        needs.append((dataset.held_out, "text, numbers or true/false"))
+    return needs
 
 
-def _check_names(dataset: Dataset, found: Sequence[str], uri: str) -> None:
-    for name in _declared(dataset):
-        if name not in found:
-            raise ColumnMissing(f"column `{name}` is not in the file; it has: {', '.join(found)}", where=uri)
+def _columns(dataset: Dataset) -> list[str]:
+    return list(dict.fromkeys(column for column, _ in _needs(dataset)))
 
 
-def _check_type(name: str, found: pa.DataType, expected: str, uri: str) -> None:
-    kind = found.value_type if pt.is_dictionary(found) else found
-    is_text = pt.is_string(kind) or pt.is_large_string(kind) or pt.is_string_view(kind)
-    is_number = pt.is_floating(kind) or pt.is_decimal(kind)
-    is_whole = pt.is_integer(kind)
-    right = {
-        "text": is_text,
-        "whole numbers": is_whole,
-        "numbers": is_whole or is_number or pt.is_boolean(kind),
-        "text, whole numbers or true/false": is_text or is_whole or pt.is_boolean(kind),
-        "text, numbers or true/false": is_text or is_whole or is_number or pt.is_boolean(kind),
-    }[expected]
+def _check_columns(dataset: Dataset, found: pa.Schema, uri: str) -> list[str]:
+    """Return the declared columns that a file has; its path may say others."""
+    of_path = values_of_path(uri)
+    for column in _columns(dataset):
+        places = [place for place, name in enumerate(found.names, 1) if name == column]
+        if len(places) > 1:
+            text = f"column `{column}` stands twice in the file, as number {places[0]} and {places[1]}"
+            raise FileInvalid(f"{text}; leave out or rename one", where=uri)
+        if not places and column not in of_path:
+            names = ", ".join([*found.names, *of_path])
+            raise ColumnMissing(f"column `{column}` is not in the file; it has: {names}", where=uri)
+    return [column for column in _columns(dataset) if column in found.names]
+
+
+def _check_type(name: str, found: pa.DataType, need: str, uri: str) -> None:
     # A writer that saw only missing values leaves a column of no type at all.
-    if not right and not pt.is_null(kind):
-        raise ColumnType(f"column `{name}`: found {found}, expected {expected}", where=uri)
+    if kind_of(found) in (*_ACCEPTED[need], "nothing"):
+        return
+    is_known = kind_of(found) != "" and (need != "text" or kind_of(found) in ("whole", "number"))
+    remedy = f"; {_REMEDIES[need]}" if is_known and need in _REMEDIES else ""
+    raise ColumnType(f"column `{name}`: found {found}, expected {need}{remedy}", where=uri)
 
 
 def _read(dataset: Dataset, part: Part, columns: list[str]) -> Iterator[tuple[pa.RecordBatch, Place]]:
-    row = part.first_row
-    batches = _read_csv(part.file, columns) if part.row_group is None else _read_parquet(part, columns)
-    for batch in batches:
-        yield batch, Place(part.file, row)
-        row += batch.num_rows
+    """Yield the rows of a part, those columns that its path alone has among them.
+
+    Raises
+    ------
+    DataCorrupt
+        It has not as many rows as the file said.
+    """
+    row, of_path = part.first_row, values_of_path(part.file)
+    with open_table(dataset, part.file) as table:
+        there = [column for column in columns if column in table.schema.names]
+        for batch in table.batches(part.row_group, there):
+            arrays = [
+                batch.column(column)
+                if column in there
+                else pa.repeat(pa.scalar(of_path[column], pa.string()), len(batch))
+                for column in columns
+            ]
+            yield pa.RecordBatch.from_arrays(arrays, columns), Place(part.file, row)
+            row += batch.num_rows
+    if part.n_rows is not None and row != part.first_row + part.n_rows:
+        text = f"{row - part.first_row} rows were read of {part.n_rows}; the file has changed meanwhile"
+        raise DataCorrupt(text, where=part.file)
 
 
-def _read_parquet(part: Part, columns: list[str]) -> Iterator[pa.RecordBatch]:
-    fs, path = filesystem(part.file)
-    with fs.open(path, "rb") as file, _parquet_errors(part.file):
-        yield from pq.ParquetFile(file).iter_batches(_BATCH_ROWS, row_groups=[part.row_group], columns=columns)
-
-
-class _parquet_errors:  # noqa: N801 - reads as a verb where it is used
-    """Turns what the Parquet reader raises into an error that names the file."""
-
-    def __init__(self, uri: str) -> None:
-        self._uri = uri
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, pa.ArrowInvalid | OSError):
-            # Not chained: the reader's message may quote values.
-            raise FileInvalid("not a readable Parquet file", where=self._uri) from None
-
-
-def _csv_header(uri: str) -> list[str]:
-    fs, path = filesystem(uri)
-    with fs.open(path, "rb") as raw, io.TextIOWrapper(raw, encoding="utf-8-sig", newline="") as text:
-        try:
-            return next(csv.reader(text), [])
-        except (UnicodeDecodeError, csv.Error):
-            raise FileInvalid("the first line is not a CSV header in UTF-8", where=uri) from None
-
-
-def _read_csv(uri: str, columns: list[str]) -> Iterator[pa.RecordBatch]:
-    # Everything is read as text: only then do leading zeros stay, and a wrong value can be named by its row.
-    broken: list[Any] = []
-
-    def note(row: Any) -> str:
-        broken.append(row)
-        return "error"
-
-    fs, path = filesystem(uri)
-    with fs.open(path, "rb") as file:
-        try:
-            yield from pa_csv.open_csv(
-                file,
-                read_options=pa_csv.ReadOptions(use_threads=False),
-                parse_options=pa_csv.ParseOptions(newlines_in_values=True, invalid_row_handler=note),
-                convert_options=pa_csv.ConvertOptions(
-                    column_types={name: pa.string() for name in columns},
-                    include_columns=columns,
-                    strings_can_be_null=False,
-                ),
-            )
-        except pa.ArrowInvalid:
-            problem = "not CSV in UTF-8"
-            if broken:
-                row = broken[0]
-                problem = f"line {row.number}: {row.actual_columns} values instead of {row.expected_columns}"
-            # Not chained: the reader's message quotes the line.
-            raise FileInvalid(problem, where=uri) from None
-
-
-def _numbers(column: pa.Array, name: str, first: Place) -> pa.Array:
-    if pt.is_dictionary(column.type):
-        column = column.dictionary_decode()
-    if pt.is_string(column.type):
-        text = pc.utf8_trim_whitespace(column)
-        column = pc.if_else(pc.is_in(text, value_set=_MISSING_NUMBERS), pa.scalar(None, pa.string()), text)
-    elif pt.is_boolean(column.type):
-        column = column.cast(pa.int8())
-    try:
-        numbers = column.cast(pa.float64())
-    except pa.ArrowInvalid:
-        row = first.row + next(index for index, value in enumerate(column) if not _is_number(value))
-        raise ColumnType(
-            f"column `{name}`: found text that is not a number", where=str(Place(first.file, row))
-        ) from None
-    infinite = pc.index(pc.is_inf(numbers), True).as_py()
-    if infinite >= 0:
-        place = Place(first.file, first.row + infinite)
-        raise ColumnType(f"column `{name}`: found an infinite number", where=str(place))
-    return pc.if_else(pc.is_nan(numbers), pa.scalar(None, pa.float64()), numbers)
-
-
-def _is_number(value: pa.Scalar) -> bool:
-    try:
-        value.cast(pa.float64())
-    except pa.ArrowInvalid:
-        return False
-    return True
+def _feature(column: pa.Array, name: str, first: Place, missing: Missing, kind: FeatureType) -> pa.Array:
+    if kind is FeatureType.NUMERIC:
+        return numbers(column, name, first, missing)
+    if kind is FeatureType.CATEGORICAL:
+        return words(column, name, first, missing)
+    return times(column, name, first, missing, kind)
 
 
 def _labels(dataset: Dataset, batch: pa.RecordBatch, first: Place) -> pa.Array:
     column = batch.column(dataset.label)
     match dataset.label_kind:
         case LabelKind.BINARY:
-            return label_bits(label_text(column), dataset)
+            return label_bits(label_text(column, dataset, first), dataset)
         case LabelKind.CLASSES:
-            return label_indices(label_text(column), dataset, first)
+            return label_indices(label_text(column, dataset, first), dataset, first)
         case LabelKind.NUMBER:
-            return label_numbers(_numbers(column, str(dataset.label), first), dataset, first)
+            found = numbers(column, str(dataset.label), first, Missing.of(dataset))
+            return label_numbers(found, dataset, first)
 
 
 def _label_texts(dataset: Dataset, batch: pa.RecordBatch, first: Place) -> pa.Array:
     if dataset.label_kind is LabelKind.BINARY:
-        return label_text(batch.column(dataset.label))
+        return label_text(batch.column(dataset.label), dataset, first)
     return _labels(dataset, batch, first).cast(pa.string())  # one text for one number, however it is written
 
 
 def _weights(dataset: Dataset, batch: pa.RecordBatch, first: Place) -> pa.Array:
-    return weights(_numbers(batch.column(dataset.weight), str(dataset.weight), first), dataset, first)
+    found = numbers(batch.column(dataset.weight), str(dataset.weight), first, Missing.of(dataset))
+    return weights(found, dataset, first)
 
 
-def _held_out(column: pa.Array, name: str, first: Place) -> pa.Array:
-    text = pc.utf8_lower(pc.utf8_trim_whitespace(pc.fill_null(column.cast(pa.string()), "")))
+def _held_out(column: pa.Array, name: str, first: Place, missing: Missing) -> pa.Array:
+    text = pc.utf8_lower(pc.utf8_trim_whitespace(words(column, name, first, missing)))
     held = pc.is_in(text, value_set=_HELD_OUT)
-    wrong = pc.index(pc.or_(held, pc.is_in(text, value_set=_NOT_HELD_OUT)), False).as_py()
+    right = pc.or_(pc.or_(held, pc.is_in(text, value_set=_NOT_HELD_OUT)), pc.is_null(text))
+    wrong = pc.index(right, False).as_py()
     if wrong >= 0:
-        words = f"{', '.join(_HELD_OUT.to_pylist())} (held out), {', '.join(filter(None, _NOT_HELD_OUT.to_pylist()))}"
-        raise ColumnType(f"column `{name}`: found none of {words}", where=str(first.after(wrong)))
+        known = "true, 1, yes, test (held out), false, 0, no, train"
+        raise ColumnType(f"column `{name}`: found none of {known}", where=str(first.after(wrong)))
     return held
-
-
-def _categories(column: pa.Array, name: str, first: Place) -> pa.Array:
-    text = column.cast(pa.string())
-    return pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text)

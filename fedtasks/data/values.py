@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from fedtasks.config import Dataset, IdType, Normalisation
+from fedtasks.config import Dataset, IdType, Normalisation, canonical_word
+from fedtasks.data.cells import Missing, Place, texts, whole_numbers, words
 from fedtasks.errors import ColumnType, IdNull, LabelInvalid
 
 _STEPS = {
@@ -18,39 +19,33 @@ _STEPS = {
     Normalisation.NFC: lambda text: pc.utf8_normalize(text, form="NFC"),
     Normalisation.NFKC: lambda text: pc.utf8_normalize(text, form="NFKC"),
 }
-_INTEGER = r"^[+-]?[0-9]+$"
-
-
-@dataclass(frozen=True)
-class Place:
-    """A row of a file; rows count from 1, a CSV file's header aside."""
-
-    file: str
-    row: int
-
-    def __str__(self) -> str:
-        return f"row {self.row} of {self.file}"
-
-    def after(self, rows: int) -> Place:
-        """Return the place that is so many rows further down."""
-        return Place(self.file, self.row + rows)
+_INTEGER = r"^[+-]?[0-9]+(\.0*)?$"
+_NO_TEXT = pa.scalar(None, pa.string())
 
 
 def normalise(
-    column: pa.Array, id_type: IdType, steps: Sequence[Normalisation], *, name: str, first: Place
+    column: pa.Array,
+    id_type: IdType,
+    steps: Sequence[Normalisation],
+    *,
+    name: str,
+    first: Place,
+    missing: Missing = Missing(),  # noqa: B008 - it is frozen
 ) -> pa.Array:
     """Bring ids into the form that both sides hash.
 
     Parameters
     ----------
     column
-        Text, or whole numbers when `id_type` says so.
+        Text, or numbers when `id_type` says so.
     id_type
-        An ``integer`` becomes its canonical decimal text (``+007`` → ``7``); a ``string`` keeps its zeros.
+        An ``integer`` becomes its canonical decimal text (``+007`` and ``7.0`` → ``7``); a ``string`` keeps its zeros.
     steps
         What text goes through, in this order.
     name, first
         The column's name and where its first row stands, for the error.
+    missing
+        What means that there is no id.
 
     Returns
     -------
@@ -61,17 +56,25 @@ def normalise(
     ------
     ColumnType
         An id is not a whole number although the dataset says so; names the first such row.
+    FileInvalid
+        A text is not UTF-8; names the first such row.
     """
-    text = column.cast(pa.string())
     if id_type is IdType.INTEGER:
-        text = pc.utf8_trim_whitespace(text)
-        _require(pc.or_(pc.match_substring_regex(text, _INTEGER), pc.equal(text, "")), name, "a whole number", first)
-        text = pc.replace_substring_regex(text, r"^\+?(-?)0*([0-9]+)$", r"\1\2")
+        text = pc.utf8_trim_whitespace(whole_numbers(column, name, first))
+        text = missing.blanked(text, text)
+        _require(pc.match_substring_regex(text, _INTEGER), name, "a whole number", first)
+        text = pc.replace_substring_regex(text, r"^\+?(-?)0*([0-9]+)(?:\.0*)?$", r"\1\2")
         text = pc.if_else(pc.equal(text, "-0"), "0", text)
+        return pc.if_else(pc.is_in(text, value_set=missing.canonical), _NO_TEXT, text)
+    text = texts(column, name, first)
+    if steps[:1] == (Normalisation.TRIM,):
+        text, steps = pc.utf8_trim_whitespace(text), steps[1:]
+        text = missing.blanked(text, text)
     else:
-        for step in steps:
-            text = _STEPS[step](text)
-    return pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text)
+        text = missing.blanked(text)
+    for step in steps:
+        text = _STEPS[step](text)
+    return pc.if_else(pc.equal(text, ""), _NO_TEXT, text)
 
 
 def _require(right: pa.Array, name: str, expected: str, first: Place) -> None:
@@ -99,29 +102,34 @@ class IdCounts:
 
 
 def check_ids(dataset: Dataset, counts: IdCounts) -> None:
-    """Refuse a dataset in which rows have no id; rows that repeat one are left out later.
+    """Refuse a dataset in which no row has an id; where some have none, these are left out.
 
     Raises
     ------
     IdNull
-        Rows have no id.
+        There are rows, and none has an id.
     """
-    if counts.n_null:
-        raise IdNull(
-            f"{counts.n_null} of {counts.n_rows} rows have no `{dataset.id}`, the first is {counts.null_example}",
-            where=dataset.uri,
-        )
+    if counts.n_null and counts.n_null == counts.n_rows:
+        text = f"none of {counts.n_rows} rows has a `{dataset.id}`, the first is {counts.null_example}"
+        raise IdNull(text, where=dataset.uri)
 
 
-def label_text(column: pa.Array) -> pa.Array:
-    """Return a label column's values as they are compared with ``label_positive``; empty text is null."""
-    text = pc.utf8_trim_whitespace(column.cast(pa.string()))
-    return pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text)
+def label_text(column: pa.Array, dataset: Dataset, first: Place) -> pa.Array:
+    """Return a label column's values as they are compared with those declared, null where there is none.
+
+    Raises
+    ------
+    FileInvalid
+        A text is not UTF-8; names the first such row.
+    """
+    if pa.types.is_string(column.type) or pa.types.is_binary(column.type):
+        column = pc.utf8_trim_whitespace(texts(column, str(dataset.label), first))
+    return words(column, str(dataset.label), first, Missing.of(dataset))
 
 
 def label_bits(text: pa.Array, dataset: Dataset) -> pa.Array:
     """Return 1 where the label is positive and 0 elsewhere (``int8``)."""
-    return pc.is_in(text, value_set=pa.array(_positive(dataset), pa.string())).cast(pa.int8())
+    return pc.is_in(text, value_set=pa.array([canonical_word(_positive(dataset))])).cast(pa.int8())
 
 
 def label_indices(text: pa.Array, dataset: Dataset, first: Place) -> pa.Array:
@@ -139,7 +147,8 @@ def label_indices(text: pa.Array, dataset: Dataset, first: Place) -> pa.Array:
     LabelInvalid
         A row has no label or one that is not declared; names the first such row and never the value.
     """
-    indices = pc.index_in(text, value_set=pa.array(dataset.label_classes, pa.string()))
+    known = pa.array(list(map(canonical_word, dataset.label_classes)), pa.string())
+    indices = pc.index_in(text, value_set=known)
     unknown = pc.index(pc.is_valid(indices), False).as_py()
     if unknown >= 0:
         _require_label(text.slice(unknown, 1), dataset, first.after(unknown))
@@ -226,13 +235,11 @@ def check_label(dataset: Dataset, counts: Mapping[str | None, int]) -> None:
         found = "only one value" if len(counts) == 1 else "more than two values" if counts else "no rows"
         raise LabelInvalid(f"{column}: {found} found, two classes are needed", where=dataset.uri)
     positive = _positive(dataset)
-    if not any(value in positive for value in counts):
-        raise LabelInvalid(
-            f"{column}: no row holds {' or '.join(f'`{value}`' for value in positive)}; set `label_positive` to the "
-            "value that counts as 1",
-            where=dataset.uri,
-        )
+    if canonical_word(positive) not in counts:
+        known = f"`{positive}`" if dataset.label_positive is not None else "`1` or `true`"
+        remedy = "set `label_positive` to the value that counts as 1"
+        raise LabelInvalid(f"{column}: no row holds {known}; {remedy}", where=dataset.uri)
 
 
-def _positive(dataset: Dataset) -> tuple[str, ...]:
-    return ("1", "true") if dataset.label_positive is None else (dataset.label_positive,)
+def _positive(dataset: Dataset) -> str:
+    return "1" if dataset.label_positive is None else dataset.label_positive.strip()

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from fedtasks.config import FeatureType
 from fedtasks.data.blocks import Blocks
-from fedtasks.data.columns import numbers_of, texts_of
+from fedtasks.data.columns import numbers_of, spelled, texts_of
 from fedtasks.errors import CategoryUnknown, ColumnEmpty, ColumnType, IntersectionEmpty
 
 BinNumbers: TypeAlias = npt.NDArray[np.uint16]
@@ -87,6 +87,7 @@ class CategoricalColumn:
 
     def numbers(self, texts: pa.Array) -> BinNumbers:
         """Return the bin of each value; raises `CategoryUnknown`."""
+        texts = spelled(texts, self.values)
         places = pc.index_in(texts, value_set=pa.array(self.values, pa.string()))
         strange = pc.and_(pc.is_null(places), pc.is_valid(texts))
         if pc.any(strange).as_py():

@@ -20,7 +20,7 @@ from weakref import WeakKeyDictionary
 
 import pyarrow as pa
 
-from fedtasks.engines.engine import Batches, How
+from fedtasks.engines.engine import Batches, How, engine_name
 from fedtasks.engines.sorting import Sorter, blocks_of
 from fedtasks.engines.spool import Spool
 
@@ -211,17 +211,17 @@ class DuckEngine:
     def first_of_each(self, frame: LocalFrame, key: str, order: Sequence[str]) -> DuckFrame:
         """See `Engine.first_of_each`."""
         rows = self._queried(frame)
-        by = ", ".join(map(_column, order))
-        numbered = f"row_number() OVER (PARTITION BY {_column(key)} ORDER BY {by}) = 1"
+        by = ", ".join(map(engine_name, order))
+        numbered = f"row_number() OVER (PARTITION BY {engine_name(key)} ORDER BY {by}) = 1"
         return DuckFrame(f"SELECT * FROM ({rows.query}) QUALIFY {numbered}", rows.schema, rows.tables)
 
     def join(self, left: LocalFrame, right: LocalFrame, key: str, how: How = How.INNER) -> DuckFrame:
         """See `Engine.join`."""
         one, other = self._queried(left), self._queried(right)
-        joined = f"SELECT * FROM ({one.query}) {how.name} JOIN ({other.query}) USING ({_column(key)})"
+        joined = f"SELECT * FROM ({one.query}) {how.name} JOIN ({other.query}) USING ({engine_name(key)})"
         others = [field for field in other.schema if field.name != key] if how is How.INNER else []
         schema = pa.schema([*one.schema, *others])
-        named = ", ".join(map(_column, schema.names))
+        named = ", ".join(map(engine_name, schema.names))
         return DuckFrame(f"SELECT {named} FROM ({joined})", schema, (*one.tables, *other.tables))
 
     def concat(self, one: LocalFrame, other: LocalFrame) -> LocalFrame:
@@ -237,7 +237,7 @@ class DuckEngine:
         schema = pa.schema([frame.schema.field(name) for name in columns])
         if isinstance(frame, SpoolFrame):
             return SpoolFrame(schema, frame.spools)
-        return DuckFrame(f"SELECT {', '.join(map(_column, columns))} FROM ({frame.query})", schema, frame.tables)
+        return DuckFrame(f"SELECT {', '.join(map(engine_name, columns))} FROM ({frame.query})", schema, frame.tables)
 
     @contextmanager
     def keep(self, frame: LocalFrame) -> Iterator[SpoolFrame]:
@@ -303,7 +303,7 @@ class DuckEngine:
         """Return a frame as a query; what waits in spools goes into tables, once."""
         if isinstance(frame, DuckFrame):
             return frame
-        names = ", ".join(map(_column, frame.schema.names))
+        names = ", ".join(map(engine_name, frame.schema.names))
         tables = tuple(map(self._table_of, frame.spools))
         return DuckFrame(
             " UNION ALL ".join(f"SELECT {names} FROM {table.name}" for table in tables), frame.schema, tables
@@ -311,10 +311,10 @@ class DuckEngine:
 
     def _table_of(self, spool: Spool) -> _Table:
         if spool not in self._tables:
-            schema = pa.schema([(_column(each.name), _ARROW.get(each.type, each.type)) for each in spool.schema])
+            schema = pa.schema([(engine_name(each.name), _ARROW.get(each.type, each.type)) for each in spool.schema])
             rows = pa.RecordBatchReader.from_batches(schema, (_for_duck(batch, schema) for batch in spool.read()))
             table, cursor = _Table(self._database), self._database.cursor()
-            columns = ", ".join(f"{_column(each.name)} {_TYPES[each.type]}" for each in spool.schema)
+            columns = ", ".join(f"{engine_name(each.name)} {_TYPES[each.type]}" for each in spool.schema)
             cursor.execute(f"CREATE TABLE {table.name} ({columns})")
             cursor.register("rows", rows)
             cursor.execute(f"INSERT INTO {table.name} SELECT * FROM rows")
@@ -402,8 +402,3 @@ def _for_duck(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
 
 def _storage(column: pa.Array) -> pa.Array:
     return column.storage if isinstance(column, pa.ExtensionArray) else column
-
-
-def _column(name: str) -> str:
-    # DuckDB does not tell upper from lower case in names, and whoever owns the data chose them.
-    return f"c{name.encode().hex()}"

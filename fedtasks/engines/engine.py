@@ -128,6 +128,14 @@ class Engine(Protocol):
         """Return how many rows there are."""
 
 
+def engine_name(column: str) -> str:
+    """Return what an engine calls a column inside.
+
+    Whoever owns the data has chosen the name, and engines do not tell upper from lower case, or read dots as a path.
+    """
+    return f"c{column.encode().hex()}"
+
+
 def new_file(folder: str, kind: str, shard: int) -> str:
     """Return a URI in `folder` that no other try of the same function uses."""
     return f"{folder}/{kind}-{shard:05d}-{uuid.uuid4().hex}"

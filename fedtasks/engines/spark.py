@@ -18,7 +18,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812 - what everybody calls it
 from pyspark.sql.pandas.types import from_arrow_schema
 
-from fedtasks.engines.engine import Batches, How
+from fedtasks.engines.engine import Batches, How, engine_name
 from fedtasks.errors import FedtasksError, leaves
 from fedtasks.private import keep_private
 
@@ -36,7 +36,7 @@ class SparkFrame:
     Parameters
     ----------
     rows
-        Spark's own frame.
+        Spark's own frame, with columns as `engine_name` calls them.
     schema
         Its columns.
     """
@@ -78,7 +78,7 @@ class SparkEngine:
                 for index in batch.column(0).to_pylist():
                     yield from function(shared.value[index])
 
-        numbers = self.session.range(0, len(there), 1, max(1, len(there)))
+        numbers = self.session.range(0, len(there), 1, max(1, len(there))).toDF(*map(engine_name, _NUMBERS.names))
         return _mapped(SparkFrame(numbers, _NUMBERS), work, schema)
 
     def stream(
@@ -131,7 +131,7 @@ class SparkEngine:
         """See `Engine.join`."""
         others = [field for field in right.schema if field.name != key] if how is How.INNER else []
         schema = pa.schema([*left.schema, *others])
-        joined = left.rows.join(right.rows, key, _HOW[how])
+        joined = left.rows.join(right.rows, engine_name(key), _HOW[how])
         return SparkFrame(joined.select(*map(_column, schema.names)), schema)
 
     def concat(self, one: SparkFrame, other: SparkFrame) -> SparkFrame:
@@ -154,7 +154,7 @@ class SparkEngine:
 
     def collect(self, frame: SparkFrame) -> list[dict[str, Any]]:
         """See `Engine.collect`."""
-        return [row.asDict() for row in _collected(frame.rows)]
+        return [dict(zip(frame.schema.names, row, strict=True)) for row in _collected(frame.rows)]
 
     def count(self, frame: SparkFrame) -> int:
         """See `Engine.count`."""
@@ -163,7 +163,7 @@ class SparkEngine:
 
 
 def _mapped(frame: SparkFrame, function: Callable[[Batches], Batches], schema: pa.Schema) -> SparkFrame:
-    plain = pa.schema([(field.name, _plain(field.type)) for field in schema])
+    plain = pa.schema([(engine_name(field.name), _plain(field.type)) for field in schema])
     work = _carried(function, frame.schema, plain)
     return SparkFrame(frame.rows.mapInArrow(work, from_arrow_schema(plain)), schema)
 
@@ -181,13 +181,19 @@ def _carried(
     def work(batches: Batches) -> Batches:
         keep_private()  # a cluster's workers have a umask of their own
         try:
-            for batch in function(each.cast(taken) for each in batches):
-                yield batch.cast(given)
+            for batch in function(_as(each, taken) for each in batches):
+                yield _as(batch, given)
         except FedtasksError as error:
             plain = {"code": error.code, "detail": error.detail, "where": error.where, "fields": error.fields}
             raise RuntimeError(_MARK + json.dumps(plain)) from None
 
     return work
+
+
+def _as(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """Return the same columns by other names and types."""
+    columns = [column.cast(field.type) for column, field in zip(batch.columns, schema, strict=True)]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
 def _collected(rows: DataFrame) -> list[Any]:
@@ -206,4 +212,4 @@ def _collected(rows: DataFrame) -> list[Any]:
 
 
 def _column(name: str) -> Any:
-    return F.col("`" + name.replace("`", "``") + "`")
+    return F.col(engine_name(name))

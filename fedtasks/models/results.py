@@ -14,7 +14,7 @@ from fedtasks.data.storage import write_atomically, write_json
 from fedtasks.dataclass_io import to_plain
 from fedtasks.models import evaluation
 from fedtasks.models.measured import Measured
-from fedtasks.names import BIN, CHAMPION, IMPORTANCE
+from fedtasks.names import BIN, CHAMPION, IMPORTANCE, OWN
 from fedtasks.runtime.context import TaskContext
 
 SCORES, PREDICTIONS = "scores.json", "predictions.parquet"
@@ -71,7 +71,7 @@ def write_predictions(context: TaskContext, table: pa.Table, scores: np.ndarray,
 
     Of classes that are known, the likeliest one is written too.
     """
-    columns: dict[str, pa.Array] = {table.column_names[0]: table.column(0)}
+    columns: dict[str, pa.Array] = {table.column_names[0].removeprefix(OWN): table.column(0)}
     if scores.ndim == 2:
         if classes:
             columns["class"] = pa.array(np.array(classes, dtype=object)[scores.argmax(axis=1)], pa.string())
@@ -80,7 +80,7 @@ def write_predictions(context: TaskContext, table: pa.Table, scores: np.ndarray,
     else:
         columns[SCORE] = pa.array(scores)
     if LABEL in table.column_names:
-        columns[LABEL] = table[LABEL]
+        columns[LABEL.removeprefix(OWN)] = table[LABEL]
     sink = pa.BufferOutputStream()
     pq.write_table(pa.table(columns), sink, compression="zstd")
     write_atomically(f"{context.folder}/{PREDICTIONS}", sink.getvalue().to_pybytes())

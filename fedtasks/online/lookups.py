@@ -24,8 +24,8 @@ from typing import IO, Any
 import pyarrow as pa
 
 from fedtasks.config import Dataset
+from fedtasks.data.cells import Place
 from fedtasks.data.tables import ids_of, parts_of_id
-from fedtasks.data.values import Place
 from fedtasks.errors import (
     ColumnType,
     FedtasksError,

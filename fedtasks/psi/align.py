@@ -25,7 +25,7 @@ from fedtasks.engines import open_engine
 from fedtasks.engines.engine import Batches, Engine, Frame, How, new_file
 from fedtasks.errors import ConfigError, DataCorrupt, LabelInvalid, RowOrderDiffers
 from fedtasks.link.link import Link
-from fedtasks.names import TAG_BYTES
+from fedtasks.names import TAG_BYTES, own_column
 from fedtasks.psi import held_out, messages
 from fedtasks.psi.held_out import Choice
 from fedtasks.psi.ids import SHARD
@@ -33,7 +33,7 @@ from fedtasks.psi.settings import AlignSettings, HeldOutBy, Learns, Rows
 from fedtasks.psi.stages import read_pairs, write_rows
 from fedtasks.runtime.context import Outcome, TaskContext, facts_of
 
-_FILE, _ROW, _NEW = "__file__", "__row__", "__new__"
+_FILE, _ROW, _NEW = own_column("file"), own_column("row"), own_column("new")
 _COUNTS = pa.schema(
     [
         *((name, pa.int64()) for name in ("people", "rows_new", "rows_train", "rows_test")),
@@ -115,7 +115,6 @@ def run(context: TaskContext) -> Outcome:
     """
     settings = build(AlignSettings, context.config.settings, path="settings")
     dataset = context.dataset
-    _schema(dataset)  # refuses names that blocks need
     people = context.storage.published(settings.psi_task)
     if people.facts["learns"] != Learns.BOTH.value:
         text = f"`{people.facts['learns']}` in task `{settings.psi_task}`: alignment needs `learns: both`"
@@ -155,7 +154,7 @@ def run(context: TaskContext) -> Outcome:
     blocks.publish_blocks(
         context.storage,
         context.config.attempt,
-        features=dataset.features,
+        features=dataset.model_features,
         label=_label_kind(dataset),
         classes=dataset.label_classes,
         has_weight=dataset.weight is not None,
@@ -177,7 +176,7 @@ def _label_kind(dataset: Dataset) -> LabelKind | None:
 
 
 def _schema(dataset: Dataset) -> pa.Schema:
-    return block_schema(dataset.features, label=_label_kind(dataset), has_weight=dataset.weight is not None)
+    return block_schema(dataset.model_features, label=_label_kind(dataset), has_weight=dataset.weight is not None)
 
 
 def _since(context: TaskContext, settings: AlignSettings, partitions: Sequence[str]) -> _Since:
@@ -227,7 +226,7 @@ def _aligned(
             yield pa.RecordBatch.from_arrays(columns, schema=placed)
             row += batch.num_rows
 
-    tags = read_pairs(engine, [people.path(entry.name) for entry in people.files], count, ID)
+    tags = read_pairs(engine, [people.path(entry.name) for entry in people.files], count, TAG, ID)
     joined = engine.join(tags, engine.each(parts, read, placed), ID)
     if people.facts["own_duplicates"]:
         # As the intersection does: of rows that share an id, the first counts.

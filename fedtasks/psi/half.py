@@ -19,7 +19,7 @@ from fedtasks.data.row_files import RowFile
 from fedtasks.data.storage import FileEntry, filesystem, make_private, read_json, remove, write_json
 from fedtasks.data.tables import Part, list_parts
 from fedtasks.data.tag_files import PADDING, Generation
-from fedtasks.data.values import check_ids, check_label, check_label_varies
+from fedtasks.data.values import IdCounts, check_ids, check_label, check_label_varies
 from fedtasks.engines import open_engine
 from fedtasks.engines.engine import Batches, Engine, Frame
 from fedtasks.errors import DataMissing, IntersectionEmpty, KeyWeak
@@ -70,8 +70,10 @@ class DividedIds:
 
     @property
     def counts(self) -> dict[str, int]:
-        """People, and rows that repeat one."""
-        return {"own_ids": self.found.n_ids, "own_duplicates": self.found.counts.n_rows - self.found.n_ids}
+        """People, rows that repeat one, and rows without an id."""
+        counts = self.found.counts
+        repeated = counts.n_rows - counts.n_null - self.found.n_ids
+        return {"own_ids": self.found.n_ids, "own_duplicates": repeated, "own_without_id": counts.n_null}
 
 
 class Half:
@@ -177,6 +179,7 @@ class Half:
         rows = dataset_ids(engine, dataset, self.parts, shards)
         found = find_changes(engine, rows, self.parts, shards, self.work, known)
         check_ids(dataset, found.counts)
+        self._tell_of_missing(found.counts)
         if dataset.label is not None and dataset.label_kind is LabelKind.BINARY:
             check_label(dataset, found.labels)
         elif dataset.label is not None:
@@ -188,6 +191,15 @@ class Half:
         if missing:
             new = engine.concat(new, self._padding(engine, missing, generation.padding))
         return DividedIds(generation, new, found)
+
+    def _tell_of_missing(self, counts: IdCounts) -> None:
+        """Say on this side how many rows are left out, since they have no id."""
+        if counts.n_null:
+            first = counts.null_example
+            log.warning(
+                "%d of %d rows have no id and are left out, the first is %s", counts.n_null, counts.n_rows, first
+            )
+            self.context.report(None, rows_without_id=counts.n_null)
 
     def _padding(self, engine: Engine, n_rows: int, first: int) -> Frame:
         """Make ids that nobody has, behind the `first` that are in the tag table already."""
@@ -287,7 +299,8 @@ class Half:
         for number, shard in enumerate(people or ()):
             written.append(FileEntry(f"people-{number:05d}.parquet", shard.size_bytes, shard.sha256))
             move(shard.uri, f"{folder}/{written[-1].name}")
-        facts = {name: value for name, value in self.plan.items() if name in ("key_id", "own_ids", "own_duplicates")}
+        own = ("key_id", "own_ids", "own_duplicates", "own_without_id")
+        facts = {name: value for name, value in self.plan.items() if name in own}
         rows = counts["people_shared"] if people is not None else 0
         shared = {"tags": digest, "signer": self.settings.signer, "learns": self.settings.learns.value}
         facts["partitions"] = self.partitions

@@ -17,14 +17,17 @@ from fedtasks.config import Dataset
 from fedtasks.crypto.hashing import Texts, hash_rows
 from fedtasks.data.ascending import KEY, KEY_BYTES, are_in, keys_of, walk
 from fedtasks.data.batch_files import BatchFile, read_batches
+from fedtasks.data.cells import Place
 from fedtasks.data.row_files import Bytes, from_column, shards_of, to_column
 from fedtasks.data.storage import filesystem, rename
 from fedtasks.data.tables import LABEL, Part, read_ids
 from fedtasks.data.tag_files import KEYS, Run, State, TagFiles
-from fedtasks.data.values import IdCounts, Place
+from fedtasks.data.values import IdCounts
 from fedtasks.engines.engine import Batches, Engine, Frame, new_file
+from fedtasks.errors import DataCorrupt
+from fedtasks.names import own_column
 
-ID_SHARD, SHARD, ORDER = "id_shard", "shard", "order"
+ID_SHARD, SHARD, ORDER = (own_column(name) for name in ("id_shard", "shard", "order"))
 """Columns: to which shard an id belongs, to which one a row that crosses, by its value, and a random number."""
 
 IDS = pa.schema([("id", pa.string()), ("key", KEY), (ID_SHARD, pa.int32()), (ORDER, pa.int64())])
@@ -129,10 +132,16 @@ def find_changes(
         A tag table and its runs.
     folder
         For files of what is new and gone.
+
+    Raises
+    ------
+    DataCorrupt
+        Fewer rows have arrived than were read.
     """
+    n_files = max((part.index for part in parts), default=-1) + 1
 
     def find(shard: int, batches: Batches) -> Batches:
-        tally = _Tally(shard)
+        tally = _Tally(shard, n_files)
         tags = known[0].by_key(known[1], shard, n_shards) if known else iter(())
         new, gone = BatchFile(new_file(folder, "new", shard), _NEW), BatchFile(new_file(folder, "gone", shard), _GONE)
         with new, gone:
@@ -157,8 +166,9 @@ def find_changes(
 class _Tally:
     """What one shard has, as rows go by."""
 
-    def __init__(self, shard: int) -> None:
+    def __init__(self, shard: int, n_files: int) -> None:
         self._shard = shard
+        self._rows, self._last_rows = np.zeros(n_files, dtype=np.int64), np.zeros(n_files, dtype=np.int64)
         self._last = b""
         self._null_place: tuple[int, int] | None = None
         self._counts = Counter[str]()
@@ -170,6 +180,9 @@ class _Tally:
         """Yield the first row of each id, as `_PEOPLE`, and count all rows."""
         for batch in batches:
             self._counts["rows"] += batch.num_rows
+            files = batch.column("file").to_numpy()
+            self._rows += np.bincount(files, minlength=len(self._rows))
+            np.maximum.at(self._last_rows, files, batch.column("row").to_numpy())
             if batch.column("key").null_count:
                 batch = self._without_null(batch)
             if not batch.num_rows:
@@ -211,6 +224,8 @@ class _Tally:
             "null_place": self._null_place,
             "digest": self._digest.tolist(),
             "labels": list(self._labels.items()),
+            "rows_of_files": self._rows.tolist(),
+            "last_rows": self._last_rows.tolist(),
             "ends": [*sorted(self._ends)[:1], *sorted(self._ends)[-1:]],
             "files": [new.uri if new.rows else "", gone.uri if gone.rows else ""],
         }
@@ -226,6 +241,7 @@ def _changes(told: Sequence[dict[str, Any]], parts: Sequence[Part]) -> Changes:
             labels[label] += n_rows
         digest = [one ^ other for one, other in zip(digest, each["digest"], strict=True)]
     files = {part.index: part.file for part in parts}
+    _check_rows(told, files)
     places = sorted(each["null_place"] for each in told if each["null_place"])
     ends = [end for each in told for end in each["ends"]]
     return Changes(
@@ -244,6 +260,15 @@ def _changes(told: Sequence[dict[str, Any]], parts: Sequence[Part]) -> Changes:
         new=tuple(each["files"][0] for each in told if each["files"][0]),
         gone=tuple(each["files"][1] for each in told if each["files"][1]),
     )
+
+
+def _check_rows(told: Sequence[dict[str, Any]], files: dict[int, str]) -> None:
+    """Raise `DataCorrupt` where a row has got lost: those of a file are numbered without a gap, from 1."""
+    for index, uri in files.items():
+        counted = sum(each["rows_of_files"][index] for each in told)
+        last = max((each["last_rows"][index] for each in told), default=0)
+        if counted != last:
+            raise DataCorrupt(f"{last} rows were read, and {counted} have arrived; clear the task", where=uri)
 
 
 def new_ids(engine: Engine, changes: Changes, n_shards: int) -> Frame:

@@ -145,9 +145,9 @@ def finalize(engine: Engine, client: Client, answered: Iterable[tuple[BlindedSha
     return engine.each(answered, finish, PAIRS)
 
 
-def read_pairs(engine: Engine, files: Sequence[str], n_shards: int, name: str) -> Frame:
-    """Make a frame of published pairs; gives ``tag``, the id as `name`, and the tag's ``shard``."""
-    schema = pa.schema([("tag", KEY), (name, pa.string()), (SHARD, pa.int32())])
+def read_pairs(engine: Engine, files: Sequence[str], n_shards: int, tag: str, name: str) -> Frame:
+    """Make a frame of published pairs; gives the tag as `tag`, the id as `name`, and `SHARD` of the tag."""
+    schema = pa.schema([(tag, KEY), (name, pa.string()), (SHARD, pa.int32())])
 
     def read(uri: str) -> Batches:
         for batch in read_batches(uri, ["tag", "id"]):

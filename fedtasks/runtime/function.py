@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from fedtasks.config import FeatureType
 from fedtasks.data.blocks import Blocks
-from fedtasks.data.tables import ID, list_parts, read_rows, rows_schema
+from fedtasks.data.tables import LABEL, WEIGHT, list_parts, read_rows, rows_schema
 from fedtasks.dataclass_io import to_plain
 from fedtasks.errors import ConfigError
 from fedtasks.link.link import Link
@@ -79,6 +79,8 @@ class Data:
     def batches(self, *columns: str) -> Iterator[pa.RecordBatch]:
         """Yield the dataset's rows in batches: the named columns, or all features; never the id.
 
+        The label and the weight are asked for by ``label`` and ``weight``, or as the dataset calls them.
+
         Raises
         ------
         ConfigError
@@ -89,30 +91,39 @@ class Data:
         names = self._names(columns)
         for part in list_parts(self._dataset, self._context.partitions):
             for batch in read_rows(self._dataset, part):
-                yield batch.select(names)
+                yield pa.RecordBatch.from_arrays([batch.column(column) for column in names.values()], list(names))
 
     def table(self, *columns: str) -> pa.Table:
         """Return what `batches` yields as one table, which must fit into memory."""
         schema = rows_schema(self._dataset)
-        fields = [schema.field(name) for name in self._names(columns)]
+        fields = [schema.field(column).with_name(name) for name, column in self._names(columns).items()]
         return pa.Table.from_batches(self.batches(*columns), pa.schema(fields))
 
     @property
     def numeric(self) -> list[str]:
         """The numeric features, in the order declared."""
-        return [name for name, kind in self._dataset.features.items() if kind is FeatureType.NUMERIC]
+        return [name for name, kind in self._dataset.model_features.items() if kind is FeatureType.NUMERIC]
 
     @cached_property
     def blocks(self) -> Blocks:
         """The aligned rows, in the same order on both sides; raises `DataMissing` before task ``align``."""
         return Blocks.open(self._context.storage)
 
-    def _names(self, columns: tuple[str, ...]) -> list[str]:
-        known = [name for name in rows_schema(self._dataset).names if name != ID]
+    def _names(self, columns: tuple[str, ...]) -> dict[str, str]:
+        """Return the asked columns, by default all features, each with what rows call it."""
+        features: Mapping[str, FeatureType] = self._dataset.features
+        known: dict[str, str] = {}
+        for alias, column, declared in (
+            ("label", LABEL, self._dataset.label),
+            ("weight", WEIGHT, self._dataset.weight),
+        ):
+            if declared is not None:
+                known |= {alias: column, declared: column}
+        known |= {name: name for name in features}
         for name in columns:
             if name not in known:
                 raise ConfigError(f"`{name}` is not a column of {self._dataset.name}: {', '.join(known)}", field=name)
-        return list(columns) or list(self._dataset.features)
+        return {name: known[name] for name in columns or features}
 
 
 def entry_at(entry: str) -> Entry:

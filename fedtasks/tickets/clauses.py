@@ -11,14 +11,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedtasks import registry
+from fedtasks.config import MAX_FEATURE
 from fedtasks.dataclass_io import check_text, shown
 from fedtasks.errors import ConfigError, FloorViolated, TicketError, TicketScope
 
 MAX_COUNT = 2**53
 """No limit and no floor is higher: up to here every reader of JSON counts exactly."""
 
-MAX_COLUMNS, MAX_COLUMN = 1000, 128
-"""How many columns a ticket may name of a dataset, and how long their names may be."""
+MAX_COLUMNS = 1000
+"""How many columns a ticket may name of a dataset."""
 
 
 class Group(enum.Enum):
@@ -219,7 +220,7 @@ def check_column_names(columns: tuple[str, ...], field: str) -> None:
     for column in columns:
         if not column:
             raise ConfigError("a column's name cannot be empty", field=field)
-        check_text(column, field, MAX_COLUMN)
+        check_text(column, field, MAX_FEATURE)
 
 
 def check_set(values: tuple[str, ...], field: str, most: int = MAX_COLUMNS) -> None:

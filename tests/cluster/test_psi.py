@@ -20,7 +20,7 @@ import pytest
 from fedtasks.config import Dataset, FeatureType, Normalisation, Party, Spark
 from fedtasks.crypto.scheme import generate_key
 from fedtasks.crypto.schemes import Scheme
-from fedtasks.data.blocks import Blocks
+from fedtasks.data.blocks import SPLIT, TAG, Blocks
 from fedtasks.data.storage import RunStorage, filesystem
 from tests.integration.psi_halves import FOLLOWER, LEADER, Ended, Halves, make_party, two_halves
 from tests.support.hdfs import HdfsCluster
@@ -29,6 +29,9 @@ from tests.support.spark_cluster import SparkCluster
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
 _numbers = itertools.count(1)
+
+AMOUNT = "Amount.of `x`"
+"""A name that Spark would take for a path."""
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +71,7 @@ class Case:
             fs.rm(folder, recursive=True)
         fs.makedirs(folder)
         label = {"Status": ["good" if index % 3 else "bad" for index in range(len(ids))]} if name == LEADER else {}
-        rows = pa.table({"id": list(ids), "Amount": [float(index) for index in range(len(ids))], **label})
+        rows = pa.table({"id": list(ids), AMOUNT: [float(index) for index in range(len(ids))], **label})
         half = len(ids) // 2
         for number, part in enumerate((rows.slice(0, half), rows.slice(half))):
             with fs.open(f"{folder}/part-{number}.parquet", "wb") as file:
@@ -77,7 +80,7 @@ class Case:
             name="people",
             uri=f"{home}/people",
             id="id",
-            features={"Amount": FeatureType.NUMERIC},
+            features={AMOUNT: FeatureType.NUMERIC},
             normalise=(Normalisation.TRIM,),
             label="Status" if name == LEADER else None,
             label_positive="good" if name == LEADER else None,
@@ -104,11 +107,9 @@ class Case:
         assert ended[LEADER].outcome == ended[FOLLOWER].outcome is not None, ended
         people = {name: self.people(name) for name in (LEADER, FOLLOWER)}
         blocks = {name: Blocks.open(RunStorage(home, self.run_id)) for name, home in self.homes.items()}
-        splits = [opened.table()["split"].to_pylist() for opened in blocks.values()]
+        splits = [opened.table()[SPLIT].to_pylist() for opened in blocks.values()]
         assert splits[0] == splits[1]
-        return {
-            name: [people[name][tag] for tag in opened.table()["tag"].to_pylist()] for name, opened in blocks.items()
-        }
+        return {name: [people[name][tag] for tag in opened.table()[TAG].to_pylist()] for name, opened in blocks.items()}
 
     def check(self, ended: dict[str, Ended], bank_ids: Sequence[str], shop_ids: Sequence[str]) -> None:
         """Compare what both published with an inner join; duplicates count once."""

@@ -193,7 +193,7 @@ def test_frames_are_put_together_by_names(engine: Engine) -> None:
 
 
 def test_names_of_columns_may_be_anything(engine: Engine) -> None:
-    names = ["a", "A", 'a"b', "a`b", "a b", "select", "é", "a.b"]
+    names = ["a", "A", 'a"b', "a`b", "a b", "select", "é", "a.b", "`x`", "c61", "first", "x" * 300]
     schema = pa.schema([("key", pa.string()), *((name, pa.int64()) for name in names)])
     rows = [("k", *range(len(names))), ("l", *range(10, 10 + len(names)))]
     frame = engine.join(frame_of(engine, rows, schema), frame_of(engine, [("k", 7)], OTHER), "key")

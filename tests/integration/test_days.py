@@ -13,7 +13,7 @@ import pytest
 
 from fedtasks import private
 from fedtasks.data import partitions
-from fedtasks.data.blocks import TEST, TRAIN, Blocks
+from fedtasks.data.blocks import SPLIT, TAG, TEST, TRAIN, Blocks
 from fedtasks.data.storage import write_json
 from tests.integration.psi_case import Case, codes, numbers
 from tests.integration.psi_halves import FOLLOWER, LEADER, Ended
@@ -100,7 +100,7 @@ def check(
         table = Blocks.open(days.case.storage(name)).table()
         found = {
             (owner[tag], split): value
-            for tag, split, value in zip(*(table[c].to_pylist() for c in ("tag", "split", COLUMN[name])), strict=True)
+            for tag, split, value in zip(*(table[c].to_pylist() for c in (TAG, SPLIT, COLUMN[name])), strict=True)
         }
         assert len(found) == table.num_rows
         assert {person for person, split in found if split == TRAIN} <= new

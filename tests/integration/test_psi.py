@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from fedtasks.config import FeatureType, IdType, LabelKind, Normalisation
-from fedtasks.data.blocks import Blocks
+from fedtasks.data.blocks import LABEL, SPLIT, TAG, WEIGHT, Blocks
 from tests.integration.psi_case import Case, bank, codes, numbers, shop
 from tests.integration.psi_halves import FOLLOWER, LEADER, Ended
 
@@ -49,11 +49,11 @@ def test_psi_and_align_with_overlap_equal_an_inner_join(case: Case, scheme: str)
     blocks = {name: Blocks.open(case.storage(name)) for name in (LEADER, FOLLOWER)}
     tables = {name: opened.table() for name, opened in blocks.items()}
     assert blocks[LEADER].order_digest == blocks[FOLLOWER].order_digest
-    assert tables[LEADER]["tag"].equals(tables[FOLLOWER]["tag"])
-    assert tables[LEADER]["split"].equals(tables[FOLLOWER]["split"])
-    joined = expected.loc[[people[LEADER][tag] for tag in tables[LEADER]["tag"].to_pylist()]]
+    assert tables[LEADER][TAG].equals(tables[FOLLOWER][TAG])
+    assert tables[LEADER][SPLIT].equals(tables[FOLLOWER][SPLIT])
+    joined = expected.loc[[people[LEADER][tag] for tag in tables[LEADER][TAG].to_pylist()]]
     assert tables[LEADER]["Amount"].to_pylist() == joined["Amount"].to_list()
-    assert tables[LEADER]["label"].to_pylist() == [int(value == "good") for value in joined["Status"]]
+    assert tables[LEADER][LABEL].to_pylist() == [int(value == "good") for value in joined["Status"]]
     assert tables[FOLLOWER]["Job"].to_pylist() == joined["Job"].to_list()
     counts = aligned[LEADER].outcome.counts if aligned[LEADER].outcome else {}
     assert counts["rows"] == len(expected)
@@ -112,7 +112,7 @@ def test_psi_with_text_ids_keeps_zeros_and_joins_unicode_forms(case: Case) -> No
     ended = case.run("psi")
 
     assert ended[LEADER].outcome == ended[FOLLOWER].outcome, ended
-    assert sorted(case.people(LEADER).values()) == sorted(["anna", unicodedata.normalize("NFC", "zoë"), "null"])
+    assert sorted(case.people(LEADER).values()) == sorted(["anna", unicodedata.normalize("NFC", "zoë")])
 
 
 def test_psi_with_integer_ids_ignores_how_they_are_written(case: Case) -> None:
@@ -137,14 +137,69 @@ def test_psi_with_too_few_in_common_fails_alike_on_both_sides(
     assert not list((case.root / LEADER).rglob(f"{case.run_id}/psi/manifest.json"))
 
 
-def test_psi_with_null_ids_names_count_and_row(case: Case) -> None:
-    case.give(LEADER, bank(["a"] * 0 + ["a", None, "c", " "]))
+def test_psi_leaves_out_rows_without_an_id_and_counts_them_here(case: Case) -> None:
+    words = ["NULL", "nan", "None", "\\N", "<NA>", "#N/A", "", None]
+    case.give(LEADER, bank(["a", None, "c", " ", *words, "keep"]), null=("nobody",))
+    case.give(FOLLOWER, shop(["nobody", *words, "c", "a", "keep"]), csv=True, null=("nobody",))
+
+    ended = case.run("psi")
+
+    assert ended[LEADER].outcome == ended[FOLLOWER].outcome is not None, ended
+    assert ended[LEADER].outcome.counts["people_shared"] == 3
+    assert sorted(case.people(LEADER).values()) == ["a", "c", "keep"]
+    facts = {name: case.storage(name).published("psi").facts for name in (LEADER, FOLLOWER)}
+    assert [facts[name]["own_without_id"] for name in (LEADER, FOLLOWER)] == [10, 9]
+    assert [facts[name]["own_duplicates"] for name in (LEADER, FOLLOWER)] == [0, 0]
+
+
+def test_psi_of_rows_without_any_id_is_refused(case: Case) -> None:
+    case.give(LEADER, bank([None, "NULL", " "]))
     case.give(FOLLOWER, shop(["a", "c"]))
 
     ended = case.run("psi")
 
     assert codes(ended) == {LEADER: "DATA_ID_NULL", FOLLOWER: "PEER_FAILED"}
-    assert "2 of 4 rows have no `id`, the first is row 2 of file://" in ended[LEADER].detail
+    assert "none of 3 rows has a `id`, the first is row 1 of file://" in ended[LEADER].detail
+
+
+NAMES = [
+    *(
+        "a.b",
+        "a",
+        "`x`",
+        "shard",
+        "__file__",
+        "__row__",
+        "__new__",
+        "tag",
+        "split",
+        "label",
+        "weight",
+        "__id__",
+        "Id",
+        "ID",
+    ),
+    *("key", "row", "file", "order", 'say "x"', "select", "Größe 𝄞", " spaces ", "x" * 128),
+]
+"""What a feature may be called beside an id that is called ``id``."""
+
+
+@pytest.mark.parametrize("csv", [False, True])
+def test_columns_of_any_name_come_into_blocks(case: Case, csv: bool) -> None:
+    ids = [f"p{number}" for number in range(20)]
+    columns = {name: [float(100 * place + row) for row in range(20)] for place, name in enumerate(NAMES)}
+    features = dict.fromkeys(NAMES, FeatureType.NUMERIC)
+    case.give(LEADER, bank(ids, **columns), csv=csv, features=features, label="Status")
+    case.give(FOLLOWER, shop(ids).rename(columns={"id": "a.id"}), csv=csv, id="a.id")
+    for task in ("psi", "align"):
+        ended = case.run(task)
+        assert ended[LEADER].outcome == ended[FOLLOWER].outcome is not None, ended
+    table, people = Blocks.open(case.storage(LEADER)).table(), case.people(LEADER)
+    rows = [ids.index(people[tag]) for tag in table[TAG].to_pylist()]
+    assert len(rows) == 20
+    assert {name: table[name].to_pylist() for name in NAMES} == {
+        name: [values[row] for row in rows] for name, values in columns.items()
+    }
 
 
 def test_psi_with_ids_of_two_columns_joins_on_both(case: Case) -> None:
@@ -186,7 +241,7 @@ def test_psi_with_duplicate_ids_counts_each_person_once(case: Case) -> None:
     jobs = {"p3": "job 3", "p50": None}
     people = case.people(FOLLOWER)
     rows = Blocks.open(case.storage(FOLLOWER)).table().to_pylist()
-    assert {people[row["tag"]]: row["Job"] for row in rows} == jobs
+    assert {people[row[TAG]]: row["Job"] for row in rows} == jobs
 
 
 @pytest.mark.parametrize(
@@ -250,10 +305,10 @@ def test_align_with_labels_of_any_kind_and_weights_brings_both_in_row_order(case
     assert (opened.label, opened.classes, opened.has_weight) == (kind, KINDS[kind].get("label_classes", ()), True)
     assert (theirs.label, theirs.classes, theirs.has_weight) == (None, (), False)
     table, people = opened.table(), case.people(LEADER)
-    numbers = [ids.index(people[tag]) for tag in table["tag"].to_pylist()]
+    numbers = [ids.index(people[tag]) for tag in table[TAG].to_pylist()]
     assert len(numbers) == 60
-    assert table["label"].to_pylist() == [expected[kind][number] for number in numbers]
-    assert table["weight"].to_pylist() == [weights[number] for number in numbers]
+    assert table[LABEL].to_pylist() == [expected[kind][number] for number in numbers]
+    assert table[WEIGHT].to_pylist() == [weights[number] for number in numbers]
 
 
 @pytest.mark.parametrize(

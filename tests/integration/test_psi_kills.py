@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fedtasks.data.blocks import Blocks
+from fedtasks.data.blocks import TAG, Blocks
 from fedtasks.errors import DataMissing
 from tests.integration.psi_case import Case, bank, codes, shop
 from tests.integration.psi_halves import FOLLOWER, LEADER, Ended
@@ -64,7 +64,7 @@ def test_align_of_a_killed_half_gives_every_row_once_and_leaves_nothing(case: Ca
     blocks = {name: Blocks.open(case.storage(name)) for name in (LEADER, FOLLOWER)}
     assert blocks[LEADER].order_digest == blocks[FOLLOWER].order_digest
     people = case.people(LEADER)
-    tags = blocks[LEADER].table()["tag"].to_pylist()
+    tags = blocks[LEADER].table()[TAG].to_pylist()
     assert sorted(people[tag] for tag in tags) == sorted(people.values())
     amounts = {f"p{number}": float(number) for number in range(IDS)}
     assert blocks[LEADER].table()["Amount"].to_pylist() == [amounts[people[tag]] for tag in tags]

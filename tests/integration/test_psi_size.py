@@ -76,7 +76,14 @@ def test_size_equals_an_inner_join_and_nothing_else_is_left_behind(case: Case) -
         assert manifest.facts == {
             **ended[LEADER].outcome.counts,
             **ended[LEADER].outcome.digests,
-            **{"own_ids": 350, "own_duplicates": 0, "signer": "", "learns": "size", "partitions": []},
+            **{
+                "own_ids": 350,
+                "own_duplicates": 0,
+                "own_without_id": 0,
+                "signer": "",
+                "learns": "size",
+                "partitions": [],
+            },
         }
 
 

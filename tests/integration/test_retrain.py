@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedtasks.data.blocks import TEST, TRAIN, Blocks
+from fedtasks.data.blocks import LABEL, TEST, TRAIN, UNIT, Blocks
 from fedtasks.data.held_out import is_held_out, units_of_keys
 from fedtasks.data.storage import RunStorage, read_json, write_json
 from fedtasks.errors import (
@@ -113,7 +113,7 @@ def test_days_go_on_from_the_version_in_use_and_are_measured_on_the_same_people(
     test = {role: opened.table(TEST) for role, opened in blocks.items()}
     before = {role: world.half(role, "credit.d1.1") for role in ROLES}
     scores = before["leader"].score(test["leader"], before["follower"].answer(test["follower"]))
-    expected = auc(test["leader"]["label"].to_numpy(), scores)
+    expected = auc(test["leader"][LABEL].to_numpy(), scores)
     assert world.scores("credit.d2.1")["champion_auc"] == pytest.approx(expected, abs=1e-9)
 
 
@@ -125,11 +125,11 @@ FRESH = TrainSettings(**{**vars(SETTINGS), "start_from": "fresh"})
 def honest(world: World, run_id: str, of: str) -> tuple[float, int]:
     """Return the AUC of a run's halves on test rows of another run that they were not trained on, and the others."""
     both = {role: Blocks.open(RunStorage(f"file://{world.root}/{role}", of)).table(TEST) for role in ROLES}
-    learnt = Blocks.open(RunStorage(f"file://{world.root}/leader", run_id)).table(TRAIN)["__unit__"].to_pylist()
-    fresh = ~np.isin(both["leader"]["__unit__"].to_numpy(), learnt)
+    learnt = Blocks.open(RunStorage(f"file://{world.root}/leader", run_id)).table(TRAIN)[UNIT].to_pylist()
+    fresh = ~np.isin(both["leader"][UNIT].to_numpy(), learnt)
     halves = {role: world.half(role, run_id) for role in ROLES}
     scores = halves["leader"].score(both["leader"], halves["follower"].answer(both["follower"]))
-    return auc(both["leader"]["label"].to_numpy()[fresh], scores[fresh]), int((~fresh).sum())
+    return auc(both["leader"][LABEL].to_numpy()[fresh], scores[fresh]), int((~fresh).sum())
 
 
 def test_after_a_rotation_both_are_measured_on_rows_that_neither_has_learnt_from(world: World) -> None:
@@ -155,7 +155,7 @@ def test_test_rows_that_a_model_has_learnt_from_do_not_count(world: World, start
 def test_version_that_has_learnt_from_all_test_rows_is_not_compared(world: World) -> None:
     world.day("credit.d1.1", 1, FRESH, units=UNITS)
     blocks = Blocks.open(RunStorage(f"file://{world.root}/leader", "credit.d1.1"))
-    options = {"units": UNITS, "key": 2, "people": np.isin(UNITS, blocks.table(TRAIN)["__unit__"].to_numpy())}
+    options = {"units": UNITS, "key": 2, "people": np.isin(UNITS, blocks.table(TRAIN)[UNIT].to_numpy())}
     outcome = world.day("credit.d2.1", 1, FRESH, split_seed=9, **options)
     assert outcome.values["published"]
     assert "champion_auc" not in world.scores("credit.d2.1")

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 
 from fedtasks.config import FeatureType, LabelKind
-from fedtasks.data.blocks import LABEL, TAG, TEST, TRAIN, Blocks
+from fedtasks.data.blocks import LABEL, SPLIT, TAG, TEST, TRAIN, Blocks
 from fedtasks.data.storage import local_path, read_json, write_json
 from fedtasks.dataclass_io import to_plain
 from fedtasks.encrypted.cipher import PaillierOwner, PaillierSums
@@ -252,8 +252,8 @@ def test_evaluate_scores_the_test_rows_and_tells_only_the_leader(trained: Traine
     outcome, (leader, follower) = succeeded("evaluate", trained.root, EvaluateSettings(batch_size=16))
     found, test = predictions(leader), Blocks.open(leader.storage).table(TEST)
     assert outcome.counts == {"rows_test": test.num_rows}
-    assert found[TAG].to_pylist() == test[TAG].to_pylist()
-    assert found[LABEL].to_pylist() == test[LABEL].to_pylist()
+    assert found["tag"].to_pylist() == test[TAG].to_pylist()
+    assert found["label"].to_pylist() == test[LABEL].to_pylist()
     expected = evaluation.evaluate(test[LABEL].to_numpy(), found["score"].to_numpy())
     assert read_json(leader.storage.published("evaluate").path("scores.json")) == expected
     assert leader.reports[-1][1] == expected
@@ -273,8 +273,8 @@ def test_predict_scores_all_rows_as_evaluate_does_and_tells_only_the_leader(trai
     assert outcome.counts == {"rows": N_ROWS}
     assert outcome.values == {"model": "", "version": 0}
     found = predictions(leader)
-    assert found.column_names == [TAG, "score"]
-    of_tag = dict(zip(found[TAG].to_pylist(), found["score"].to_pylist(), strict=True))
+    assert found.column_names == ["tag", "score"]
+    of_tag = dict(zip(found["tag"].to_pylist(), found["score"].to_pylist(), strict=True))
     test = predictions(evaluated)
     assert [of_tag[tag] for tag in test[TAG].to_pylist()] == test["score"].to_pylist()
     assert follower.storage.published("predict").files == ()
@@ -286,8 +286,8 @@ def test_scores_for_both_are_equal_and_bring_no_label(trained: Trained, task: st
     settings = {"evaluate": EvaluateSettings(scores="both"), "predict": PredictSettings(scores="both")}[task]
     _, (leader, follower) = succeeded(task, trained.root, settings, attempt=4)
     ours, theirs = predictions(leader), predictions(follower)
-    assert theirs.column_names == [TAG, "score"]
-    assert theirs.equals(ours.select([TAG, "score"]))
+    assert theirs.column_names == ["tag", "score"]
+    assert theirs.equals(ours.select(["tag", "score"]))
     assert not any(metrics for _, metrics in follower.reports)
 
 
@@ -461,7 +461,7 @@ def test_trees_under_noise_score_as_well_as_without(tmp_path: Path) -> None:
 
 def test_test_rows_of_one_class_are_refused(trained: Trained, copied: Path) -> None:
     split = Blocks.open(storage_of(trained.root, "leader")).table()
-    is_test = dict(zip(split[TAG].to_pylist(), (each == TEST for each in split["split"].to_pylist()), strict=True))
+    is_test = dict(zip(split[TAG].to_pylist(), (each == TEST for each in split[SPLIT].to_pylist()), strict=True))
     rng = np.random.default_rng(0)
     tags = [rng.bytes(16) for _ in range(N_ROWS)]
     labels = np.array([1 if is_test[tag] else place % 2 for place, tag in enumerate(tags)], np.int8)

@@ -173,8 +173,8 @@ def test_evaluate_scores_the_test_rows_and_tells_only_the_leader(trained: Any) -
     published = local_path(leader.storage.published("evaluate").uri)
     predictions = pq.read_table(published / "predictions.parquet")
     test = Blocks.open(leader.storage).table(TEST)
-    assert predictions[TAG].to_pylist() == test[TAG].to_pylist()
-    assert predictions[LABEL].to_pylist() == test[LABEL].to_pylist()
+    assert predictions["tag"].to_pylist() == test[TAG].to_pylist()
+    assert predictions["label"].to_pylist() == test[LABEL].to_pylist()
     expected = evaluate(test[LABEL].to_numpy(), predictions["score"].to_numpy())
     assert read_json(f"file://{published}/scores.json") == expected
     assert leader.reports[-1][1] == expected

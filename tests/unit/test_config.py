@@ -315,11 +315,6 @@ CLASSES = {"label": "y", "label_kind": LabelKind.CLASSES}
         ({"label": "y", "weight": "person"}, "weight", "`person` is the id"),
         ({"label": "y", "weight": "age"}, "weight", "`age` is a feature"),
         ({"label": "y", "weight": ""}, "weight", "is no column"),
-        (
-            {"label": "y", "weight": "w", "features": {"weight": FeatureType.NUMERIC}},
-            "features",
-            "cannot be called `weight`",
-        ),
     ],
 )
 def test_dataset_with_a_wrong_label_or_weight_names_field_and_remedy(
@@ -330,8 +325,11 @@ def test_dataset_with_a_wrong_label_or_weight_names_field_and_remedy(
     assert caught.value.fields["field"] == field
 
 
-def test_dataset_without_weights_may_call_a_feature_so() -> None:
-    assert replace(DATASET, label="y", features={"weight": FeatureType.NUMERIC}).weight is None
+@pytest.mark.parametrize(
+    "name", ["weight", "label", "split", "tag", "shard", "__file__", "__id__", "a.b", "`x`", "é 𝄞"]
+)
+def test_dataset_may_call_a_feature_anything_that_is_not_the_product_s(name: str) -> None:
+    assert name in replace(DATASET, label="y", weight="w", features={name: FeatureType.NUMERIC}).features
 
 
 def test_digest_is_sha256_of_canonical_json() -> None:

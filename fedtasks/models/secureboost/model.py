@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fedtasks.config import LabelKind
-from fedtasks.data.columns import texts_of
+from fedtasks.data.columns import spelled, texts_of
 from fedtasks.data.storage import Manifest, read_json, write_json
 from fedtasks.dataclass_io import build, to_plain
 from fedtasks.digests import digest
@@ -125,7 +125,7 @@ class Columns:
     def texts(self, name: str) -> pa.Array:
         """Return a categorical column; raises `ColumnMissing`, `ColumnType` or `CategoryUnknown`."""
         if name not in self._texts:
-            texts = texts_of(self._rows, name)
+            texts = spelled(texts_of(self._rows, name), self._values[name])
             known = pc.is_in(texts, value_set=pa.array([*self._values[name], None], pa.string()))
             if not pc.all(known).as_py() and len(texts):
                 if self._unknown == UNKNOWN_ERROR:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fedtasks.config import FeatureType
-from fedtasks.data.columns import numbers_of, texts_of
+from fedtasks.data.columns import numbers_of, spelled, texts_of
 from fedtasks.errors import IntersectionEmpty
 
 # A value further out than this says no more than "extreme"; unclipped, a single one can throw the training off.
@@ -42,7 +42,7 @@ class CategoricalColumn:
 
     def places(self, texts: pa.Array) -> np.ndarray:
         """Return the place of each text: its own, else the next for ``unknown``, or the last for ``missing``."""
-        own = pc.index_in(texts, value_set=pa.array(self.vocabulary, pa.string()))
+        own = pc.index_in(spelled(texts, self.vocabulary), value_set=pa.array(self.vocabulary, pa.string()))
         other = pc.if_else(pc.equal(pc.fill_null(texts, ""), ""), len(self.vocabulary) + 1, len(self.vocabulary))
         return np.asarray(pc.coalesce(own, other.cast(pa.int32())).to_numpy(zero_copy_only=False))
 

@@ -14,12 +14,13 @@ import pyarrow.compute as pc
 import tensorflow as tf
 
 from fedtasks.config import FeatureType
-from fedtasks.data.blocks import LABEL, SPLIT, TAG, TEST, TRAIN, UNIT, WEIGHT
+from fedtasks.data.blocks import LABEL, SPLIT, TEST, TRAIN
 from fedtasks.errors import LabelInvalid
 from fedtasks.models.split_nn.batches import batches
 from fedtasks.models.split_nn.encoder import Encoder
 from fedtasks.models.split_nn.network import FollowerHalf, LeaderHalf
 from fedtasks.models.split_nn.settings import TrainSettings
+from fedtasks.names import OWN
 
 
 @dataclass(frozen=True)
@@ -95,10 +96,7 @@ def _split(table: pa.Table) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarra
     """Return the matrices of the train and the test rows, and the labels of either."""
     if LABEL in table.column_names and table.schema.field(LABEL).type != pa.int8():
         raise LabelInvalid("the split network predicts a binary label")
-    # A feature may be called like the weight, which is not used here; but only a feature may be null.
-    weights = (field.name for field in table.schema if field.name == WEIGHT and not field.nullable)
-    others = {TAG, SPLIT, UNIT, LABEL, *weights}
-    names = [name for name in table.column_names if name not in others]
+    names = [name for name in table.column_names if not name.startswith(OWN)]
     features = {
         name: FeatureType.NUMERIC if pa.types.is_floating(table.schema.field(name).type) else FeatureType.CATEGORICAL
         for name in names

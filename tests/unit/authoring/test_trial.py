@@ -104,7 +104,7 @@ def test_settings_that_do_not_fit_are_refused_before_anything_runs(tmp_path: Pat
 
 def test_pair_as_declared_has_the_declared_columns(tmp_path: Path) -> None:
     from fedtasks.authoring.sample import pair_as_declared
-    from fedtasks.data.tables import list_parts, read_rows
+    from fedtasks.data.tables import ID, LABEL, list_parts, read_rows
 
     own = Dataset(
         name="accounts",
@@ -123,10 +123,10 @@ def test_pair_as_declared_has_the_declared_columns(tmp_path: Path) -> None:
         for name, party in pair.parties.items()
         for dataset in party.datasets
     }
-    ids = {name: {row["__id__"] for row in of_party} for name, of_party in rows.items()}
+    ids = {name: {row[ID] for row in of_party} for name, of_party in rows.items()}
     assert len(ids["acme"]) == len(ids["globex"]) == 110
     assert len(ids["acme"] & ids["globex"]) == 50
-    assert {row["label"] for row in rows["acme"]} == {0, 1}
+    assert {row[LABEL] for row in rows["acme"]} == {0, 1}
 
 
 @pytest.mark.parametrize(("kind", "classes"), [(LabelKind.CLASSES, ("a", "b", "c")), (LabelKind.NUMBER, ())])
@@ -134,13 +134,13 @@ def test_pair_as_declared_has_labels_of_the_declared_kind_and_weights(
     tmp_path: Path, kind: LabelKind, classes: tuple[str, ...]
 ) -> None:
     from fedtasks.authoring.sample import pair_as_declared
-    from fedtasks.data.tables import list_parts, read_rows
+    from fedtasks.data.tables import LABEL, WEIGHT, list_parts, read_rows
 
     features = {"balance": FeatureType.NUMERIC}
     declared: dict[str, Any] = {"label": "grade", "label_kind": kind, "label_classes": classes, "weight": "exposure"}
     own = Dataset(name="accounts", uri="hdfs://nowhere/data", id="number", features=features, **declared)
     (made,) = pair_as_declared(tmp_path, own, "acme", "globex", shared=50).parties["acme"].datasets
     rows = [row for part in list_parts(made) for batch in read_rows(made, part) for row in batch.to_pylist()]
-    found = {row["label"] for row in rows}
+    found = {row[LABEL] for row in rows}
     assert found == {0, 1, 2} if classes else len(found) > 50
-    assert len({row["weight"] for row in rows}) > 10
+    assert len({row[WEIGHT] for row in rows}) > 10

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import re
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,11 @@ import pytest
 from fedtasks.config import FeatureType, LabelKind
 from fedtasks.data.blocks import (
     BY_TAG,
+    LABEL,
+    SPLIT,
+    TAG,
     UNIT,
+    WEIGHT,
     Blocks,
     KeyType,
     OrderKey,
@@ -25,6 +28,7 @@ from fedtasks.data.blocks import (
 )
 from fedtasks.data.storage import RunStorage, local_path
 from fedtasks.errors import ConfigError, DataCorrupt, DataMissing
+from fedtasks.names import OWN
 
 FEATURES = {"Price": FeatureType.NUMERIC, "Age": FeatureType.NUMERIC, "Home": FeatureType.CATEGORICAL}
 N = 500
@@ -41,10 +45,10 @@ def rows() -> pa.Table:
     price = [None if index % 7 == 0 else float(index) for index in range(N)]
     return pa.table(
         {
-            "tag": pa.array([rng.bytes(16) for _ in range(N)]),
+            TAG: pa.array([rng.bytes(16) for _ in range(N)]),
             "Age": pa.array(rng.integers(18, 80, N)),
             "Home": pa.array([None if index % 5 == 0 else f"h{index % 3}" for index in range(N)]),
-            "label": pa.array(rng.integers(0, 2, N)),
+            LABEL: pa.array(rng.integers(0, 2, N)),
             "Price": pa.array(price),
         }
     )
@@ -56,23 +60,23 @@ def test_blocks_hold_the_rows_in_order_of_tags_with_declared_types(storage: RunS
     blocks = Blocks.open(storage)
     table = blocks.table()
 
-    assert table.schema.names == ["tag", "split", UNIT, "Price", "Age", "Home", "label"]
+    assert table.schema.names == [TAG, SPLIT, UNIT, "Price", "Age", "Home", LABEL]
     assert [str(kind) for kind in table.schema.types] == [
         "fixed_size_binary[16]", "string", "int64", "double", "double", "string", "int8"
     ]  # fmt: skip
     assert blocks.n_rows == N
     assert blocks.has_label
     assert list(blocks.features.items()) == list(FEATURES.items())
-    expected = rows.sort_by("tag").to_pylist()
-    assert [{**row} for row in table.drop_columns(["split", UNIT]).to_pylist()] == [
-        {name: row[name] for name in ("tag", "Price", "Age", "Home", "label")} for row in expected
+    expected = rows.sort_by(TAG).to_pylist()
+    assert [{**row} for row in table.drop_columns([SPLIT, UNIT]).to_pylist()] == [
+        {name: row[name] for name in (TAG, "Price", "Age", "Home", LABEL)} for row in expected
     ]
-    assert blocks.order_digest == hashlib.sha256(b"".join(row["tag"] for row in expected)).hexdigest()
+    assert blocks.order_digest == hashlib.sha256(b"".join(row[TAG] for row in expected)).hexdigest()
 
 
 def test_blocks_of_both_sides_have_the_same_files_and_order(tmp_path: Path, rows: pa.Table) -> None:
     sides = [RunStorage(f"file://{tmp_path}/{name}", "r") for name in ("bank", "shop")]
-    shuffled = rows.select(["tag", "Home"]).take(np.random.default_rng(1).permutation(N))
+    shuffled = rows.select([TAG, "Home"]).take(np.random.default_rng(1).permutation(N))
     bank = write_blocks(sides[0], 1, rows, FEATURES, rows_per_block=100)
     shop = write_blocks(sides[1], 1, shuffled, {"Home": FeatureType.CATEGORICAL}, rows_per_block=100)
 
@@ -84,7 +88,7 @@ def test_blocks_of_both_sides_have_the_same_files_and_order(tmp_path: Path, rows
     ]
     assert files[0] == files[1]
     assert [name for name, _ in files[0]] == [f"block-{number:05d}.parquet" for number in range(5)]
-    assert bank.table()["split"].equals(shop.table()["split"])
+    assert bank.table()[SPLIT].equals(shop.table()[SPLIT])
 
 
 @pytest.mark.parametrize("size", [1, 7, 64, 499, 500, 501])
@@ -99,8 +103,8 @@ def test_batches_of_any_size_are_full_and_equal_the_table(
     assert all(batch.num_rows == size for batch in batches[:-1])
     assert 0 < batches[-1].num_rows <= size
     assert pa.Table.from_batches(batches).equals(blocks.table(split))
-    some = list(blocks.batches(size, split, columns=["label", "tag"]))
-    assert pa.Table.from_batches(some).equals(blocks.table(split).select(["label", "tag"]))
+    some = list(blocks.batches(size, split, columns=[LABEL, TAG]))
+    assert pa.Table.from_batches(some).equals(blocks.table(split).select([LABEL, TAG]))
 
 
 def test_batches_of_an_unknown_split_are_refused(storage: RunStorage, rows: pa.Table) -> None:
@@ -129,17 +133,43 @@ def test_blocks_of_no_rows_can_be_read(storage: RunStorage, rows: pa.Table) -> N
     assert list(blocks.batches(5)) == []
 
 
-@pytest.mark.parametrize("name", ["tag", "split", UNIT, "label"])
-def test_block_schema_with_a_feature_of_a_reserved_name_is_refused(name: str) -> None:
-    with pytest.raises(ConfigError, match=re.escape(f"`{name}`")):
-        block_schema({name: FeatureType.NUMERIC})
+@pytest.mark.parametrize(
+    "name", ["tag", "split", "label", "weight", "shard", "a.b", "`x`", 'a"b', "Price", "price", "é" * 128]
+)
+def test_blocks_keep_a_feature_whatever_it_is_called(storage: RunStorage, rows: pa.Table, name: str) -> None:
+    weights = pa.array([1.0] * N)
+    given = rows.rename_columns([TAG, "Age", "Home", LABEL, name]).append_column(WEIGHT, weights)
+    features = {"Age": FeatureType.NUMERIC, name: FeatureType.NUMERIC}
+    blocks = write_blocks(storage, 1, given, features, rows_per_block=90)
+    expected = given.sort_by(TAG)
+    assert [batch.schema.names for batch in blocks.batches(N, columns=[name, LABEL])] == [[name, LABEL]]
+    for column in (name, LABEL, "Age"):
+        assert blocks.table("train")[column].null_count <= expected[column].null_count
+        assert blocks.table()[column].to_pylist() == expected[column].to_pylist()
 
 
-def test_block_schema_has_no_feature_called_weight_beside_weights() -> None:
-    features = {"weight": FeatureType.NUMERIC}
-    assert block_schema(features, label=LabelKind.BINARY).field("weight").nullable
-    with pytest.raises(ConfigError, match="`weight`; rename the column"):
-        block_schema(features, label=LabelKind.BINARY, has_weight=True)
+def test_block_schema_with_a_feature_called_like_the_key_is_refused() -> None:
+    with pytest.raises(ConfigError, match="`moment`, as the order of rows is"):
+        block_schema({"moment": FeatureType.NUMERIC}, key=OrderKey("moment", KeyType.INTEGER, 8))
+
+
+def test_blocks_of_an_earlier_release_are_read_by_today_s_names(storage: RunStorage, rows: pa.Table) -> None:
+    """Before the product's own columns stood apart, they were called ``tag``, ``split`` and ``label``."""
+    written = write_blocks(storage, 1, rows, FEATURES, rows_per_block=90)
+    manifest = storage.published("align")
+    expected, test_rows = (written.table(split).drop_columns(UNIT) for split in (None, "test"))
+    for entry in manifest.files:
+        path = local_path(manifest.path(entry.name))
+        table = pq.read_table(path).drop_columns(UNIT)
+        pq.write_table(table.rename_columns([name.removeprefix(OWN) for name in table.column_names]), path)
+    earlier = {"column": "tag", "type": "binary", "width": 16}
+    for key in ({"key": earlier}, {}):
+        facts = {name: fact for name, fact in manifest.facts.items() if name not in ("own", "key", "unit")} | key
+        blocks = Blocks(dataclasses.replace(manifest, facts=facts))
+        assert blocks.key == BY_TAG
+        assert blocks.table().equals(expected)
+        assert blocks.table("test").equals(test_rows)
+        assert next(blocks.batches(10, columns=[TAG])).schema.names == [TAG]
 
 
 @pytest.mark.parametrize(
@@ -154,30 +184,23 @@ def test_blocks_with_labels_of_any_kind_and_weights_keep_them_in_row_order(
     storage: RunStorage, rows: pa.Table, kind: LabelKind, classes: tuple[str, ...], values: list[float], type: str
 ) -> None:
     weights = [1.0 + number for number in range(N)]
-    given = rows.set_column(3, "label", pa.array(values)).append_column("weight", pa.array(weights))
+    given = rows.set_column(3, LABEL, pa.array(values)).append_column(WEIGHT, pa.array(weights))
     write_blocks(storage, 1, given, FEATURES, label=kind, classes=classes, rows_per_block=90)
 
     blocks = Blocks.open(storage)
 
     assert (blocks.label, blocks.classes, blocks.has_weight, blocks.has_label) == (kind, classes, True, True)
     table = blocks.table()
-    assert table.schema.names[-2:] == ["label", "weight"]
+    assert table.schema.names[-2:] == [LABEL, WEIGHT]
     assert [str(kind) for kind in table.schema.types[-2:]] == [type, "double"]
-    expected = given.sort_by("tag")
-    for name in ("label", "weight"):
+    expected = given.sort_by(TAG)
+    for name in (LABEL, WEIGHT):
         assert table[name].to_pylist() == expected[name].to_pylist()
-
-
-def test_blocks_with_a_feature_called_weight_have_no_weights(storage: RunStorage, rows: pa.Table) -> None:
-    given = rows.rename_columns(["tag", "weight", "Home", "label", "Price"])
-    blocks = write_blocks(storage, 1, given, {"weight": FeatureType.NUMERIC})
-    assert not blocks.has_weight
-    assert blocks.table()["weight"].to_pylist() == given.sort_by("tag")["weight"].to_pylist()
 
 
 @pytest.mark.parametrize("has_label", [True, False])
 def test_blocks_from_before_labels_had_kinds_are_binary(storage: RunStorage, rows: pa.Table, has_label: bool) -> None:
-    given = rows if has_label else rows.drop_columns("label")
+    given = rows if has_label else rows.drop_columns(LABEL)
     write_blocks(storage, 1, given, FEATURES)
     manifest = storage.published("align")
     facts = {name: fact for name, fact in manifest.facts.items() if name not in ("label", "classes", "has_weight")}
@@ -217,7 +240,7 @@ def test_blocks_of_another_task_and_key_are_cut_alike_and_read_in_its_order(
     tmp_path: Path, rows: pa.Table, key: OrderKey, values: list[object]
 ) -> None:
     sides = [RunStorage(f"file://{tmp_path}/{name}", "r") for name in ("bank", "shop")]
-    keyed = rows.drop_columns("tag").append_column("event", pa.array(values, key.arrow))
+    keyed = rows.drop_columns(TAG).append_column("event", pa.array(values, key.arrow))
     shuffled = keyed.select(["event", "Home"]).take(np.random.default_rng(1).permutation(N))
     options = {"task": "join", "key": key, "rows_per_block": 90}
     write_blocks(sides[0], 1, keyed, FEATURES, **options)
@@ -226,9 +249,9 @@ def test_blocks_of_another_task_and_key_are_cut_alike_and_read_in_its_order(
     bank, shop = (Blocks.open(side, "join") for side in sides)
 
     assert (bank.key, shop.key) == (key, key)
-    assert bank.table().column_names[:2] == ["event", "split"]
+    assert bank.table().column_names[:2] == ["event", SPLIT]
     assert bank.table()["event"].to_pylist() == sorted(values)  # type: ignore[type-var]
-    assert bank.table().select(["event", "split", UNIT, "Home"]).equals(shop.table())
+    assert bank.table().select(["event", SPLIT, UNIT, "Home"]).equals(shop.table())
     in_order = hashlib.sha256(key.rows(bank.table()["event"]).tobytes()).hexdigest()
     assert bank.order_digest == shop.order_digest == in_order
     assert 0.15 < bank.table("test").num_rows / N < 0.35

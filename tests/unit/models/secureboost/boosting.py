@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from fedtasks.config import FeatureType, LabelKind
+from fedtasks.data.blocks import SPLIT
 from fedtasks.encrypted.bins import Binner, NumericColumn
 from fedtasks.encrypted.cipher import OwnerCipher, PaillierOwner, PaillierSums, SumCipher
 from fedtasks.encrypted.histograms import BinnedRows, LocalHistograms, Scratch
@@ -104,7 +105,7 @@ class Rows:
         self, rows: int, split: str | None = None, *, columns: Sequence[str] | None = None
     ) -> Iterator[pa.RecordBatch]:
         column = pa.array(["train"] * self.n_rows, pa.string())
-        yield from self.table.append_column("split", column).to_batches(rows)
+        yield from self.table.append_column(SPLIT, column).to_batches(rows)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""party.yaml: everything that one party says about itself, checked on load.
+"""Parties, and how party.yaml is read.
 
 The only module that reads the environment: ``FEDTASKS_PARTY`` names the file when nothing else does.
 """
@@ -14,30 +14,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
+from fedtasks.config.dataset import Dataset
+from fedtasks.config.names import check_name
 from fedtasks.dataclass_io import build, read_yaml, shown, to_plain
-from fedtasks.digests import digest
 from fedtasks.errors import ConfigError, PeerUnknown
 
 PARTY_VARIABLE = "FEDTASKS_PARTY"
 """The variable of the environment that names party.yaml."""
 
-NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")
-"""What parties, datasets, pipelines and tasks may be called: short, lower case, safe in paths and pages."""
-
-PARTITION = "{partition}"
-"""Stands in a dataset's URI for the key of a partition."""
-
-MAX_PARTITION = 64
-"""How long the key of a partition may be."""
-
 _STALL_S = (60.0, 7 * 24 * 3600.0)
 _SCHEMES = ("file", "hdfs", "webhdfs")
-# ASCII alone: the metadata of a stream carries nothing else.
-_PARTITION = re.compile(rf"[A-Za-z0-9_-]{{1,{MAX_PARTITION}}}")
-
-MAX_CLASSES = 1000
-"""How many classes a label may have."""
-
 SOCKET = "unix://"
 """What the address of a worker side begins with that is a Unix socket."""
 
@@ -45,22 +31,6 @@ WORKERS = "run/workers.sock"
 """Where a gateway serves its workers by default."""
 
 _MAX_SOCKET_NAME = 80
-
-
-def check_name(value: str, field_name: str) -> None:
-    """Raise `ConfigError` unless `value` is a plain name."""
-    if not NAME.fullmatch(value):
-        raise ConfigError(
-            f"`{shown(value)}` is not a name: a lower-case letter, then at most 31 letters, digits, `_` or `-`",
-            field=field_name,
-        )
-
-
-def check_partition(partition: str) -> None:
-    """Raise `ConfigError` unless a partition's key is plain."""
-    if not _PARTITION.fullmatch(partition):
-        text = f"a partition is 1–{MAX_PARTITION} of the letters A–Z and a–z, digits, `-` or `_`, such as 2026-11-21"
-        raise ConfigError(text, field="partition")
 
 
 def split_address(address: str, field_name: str) -> tuple[str, int]:
@@ -84,184 +54,6 @@ def is_loopback(host: str) -> bool:
 def tunnel_socket(workers: Path) -> Path:
     """Return the socket for tunnels that stands beside the socket of a worker side."""
     return workers.with_name(workers.name + ".tunnels")
-
-
-class Format(enum.Enum):
-    """File formats of a dataset."""
-
-    PARQUET = "parquet"
-    CSV = "csv"
-
-
-class IdType(enum.Enum):
-    """What an id is; both sides must mean the same."""
-
-    STRING = "string"
-    INTEGER = "integer"
-
-
-class Normalisation(enum.Enum):
-    """One step that an id's text goes through before it is hashed, in the order declared."""
-
-    TRIM = "trim"
-    LOWER = "lower"
-    UPPER = "upper"
-    NFC = "nfc"
-    NFKC = "nfkc"
-
-
-class FeatureType(enum.Enum):
-    """How a column enters a model."""
-
-    NUMERIC = "numeric"
-    CATEGORICAL = "categorical"
-
-
-class LabelKind(enum.Enum):
-    """What a label says of a person."""
-
-    BINARY = "binary"
-    CLASSES = "classes"
-    NUMBER = "number"
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """A named table of one party.
-
-    Parameters
-    ----------
-    name
-        Its name in tickets and runs.
-    uri
-        A file or folder: ``file://``, ``hdfs://``, or a path relative to party.yaml. If it ends in ``/{partition}``,
-        the dataset grows by folders, each with the rows that are new or changed in it.
-    format
-        How it is stored.
-    id
-        Column that identifies a person, or several, separated by commas: people are then told apart by all of them
-        together, in this order.
-    id_type, normalise
-        What an id is and how its text is normalised; compared with the peer's before anything runs.
-    features
-        Column → type.
-    label, label_positive
-        Label column and the value that counts as 1; only the leader's dataset has them.
-    label_kind
-        What the label says: one of two things, one of several classes, or a number.
-    label_classes
-        The texts of a label's classes; a class is known by its place among them.
-    weight
-        Column of numbers above 0: how much each row counts in training.
-    held_out
-        Column of true or false, or of test or train: which rows a run may hold out for the test (``held_out_by:
-        column``).
-    """
-
-    name: str
-    uri: str
-    id: str
-    features: Mapping[str, FeatureType]
-    format: Format = Format.PARQUET
-    id_type: IdType = IdType.STRING
-    normalise: tuple[Normalisation, ...] = (Normalisation.TRIM, Normalisation.NFC)
-    label: str | None = None
-    label_positive: str | None = None
-    label_kind: LabelKind = LabelKind.BINARY
-    label_classes: tuple[str, ...] = ()
-    weight: str | None = None
-    held_out: str | None = None
-
-    def __post_init__(self) -> None:
-        check_name(self.name, "name")
-        if not self.features:
-            raise ConfigError("declare at least one feature", field="features")
-        if self.label is not None and self.label in self.features:
-            raise ConfigError(f"`{self.label}` is the label and cannot be a feature", field="features")
-        if PARTITION in self.uri and (not self.is_partitioned or self.uri.count(PARTITION) > 1):
-            raise ConfigError(f"`{self.uri}`: `{PARTITION}` must be its last part, as in data/{PARTITION}", field="uri")
-        for column in self.id_columns:
-            if not column or self.id_columns.count(column) > 1:
-                raise ConfigError(f"`{self.id}` names a column twice, or none", field="id")
-            if column in self.features:
-                raise ConfigError(f"`{column}` is the id and cannot be a feature", field="features")
-        self._check_label_kind()
-        self._check_weight()
-        if self.held_out is not None and self.held_out in (*self.features, *self.id_columns, self.label, self.weight):
-            raise ConfigError(f"`{self.held_out}` is used otherwise; name a column of its own", field="held_out")
-
-    def _check_label_kind(self) -> None:
-        kind, classes = self.label_kind, self.label_classes
-        if self.label is None and kind is not LabelKind.BINARY:
-            raise ConfigError("there is no label; name its column in `label`, or leave this out", field="label_kind")
-        if self.label_positive is not None and kind is not LabelKind.BINARY:
-            text = f"only a binary label has a value that counts as 1, this one is of kind `{kind.value}`; leave it out"
-            raise ConfigError(text, field="label_positive")
-        if kind is not LabelKind.CLASSES:
-            if classes:
-                raise ConfigError("only for a label with `label_kind: classes`; leave it out", field="label_classes")
-            return
-        if not 2 <= len(classes) <= MAX_CLASSES:
-            text = f"{len(classes)} classes are declared; list the 2–{MAX_CLASSES} values that the label may have"
-            raise ConfigError(text, field="label_classes")
-        known: set[str] = set()
-        for name in classes:
-            if not name or name != name.strip():
-                text = f"`{name}` is empty or has spaces around it; the label's values are compared without them"
-                raise ConfigError(text, field="label_classes")
-            if name in known:
-                raise ConfigError(f"`{name}` stands twice; list each class once", field="label_classes")
-            known.add(name)
-
-    def _check_weight(self) -> None:
-        if self.weight is None:
-            return
-        if self.label is None:
-            text = "only rows with a label have weights; name the label's column in `label`, or leave this out"
-            raise ConfigError(text, field="weight")
-        taken = dict.fromkeys(self.id_columns, "the id") | {self.label: "the label"}
-        taken |= dict.fromkeys(self.features, "a feature")
-        if not self.weight or self.weight in taken:
-            text = f"`{self.weight}` is {taken.get(self.weight, 'no column')}; name a column of its own"
-            raise ConfigError(text, field="weight")
-        if "weight" in self.features:  # what aligned rows call theirs
-            text = "a feature cannot be called `weight` where rows have weights; rename the column"
-            raise ConfigError(text, field="features")
-
-    @property
-    def is_partitioned(self) -> bool:
-        """Whether it grows by partitions."""
-        return self.uri.endswith(f"/{PARTITION}")
-
-    @property
-    def id_columns(self) -> tuple[str, ...]:
-        """The columns of the id."""
-        return tuple(column.strip() for column in self.id.split(","))
-
-    @property
-    def id_facts(self) -> dict[str, str]:
-        """What both parties' datasets must have alike, so that equal people have equal ids; not the columns' names."""
-        steps = ",".join(step.value for step in self.normalise)
-        return {"id_columns": str(len(self.id_columns)), "id_type": self.id_type.value, "normalise": steps}
-
-    @property
-    def declaration_digest(self) -> str:
-        """SHA-256 (hex) over all that is declared, the place too: what decides which rows and columns are read."""
-        return digest(to_plain(self))
-
-    @property
-    def schema_digest(self) -> str:
-        """SHA-256 (hex) over id, types, features, label and weight: what a ticket pins; not where the file is."""
-        plain = to_plain(self)
-        for location in ("uri", "format"):
-            plain.pop(location)
-        # What was added later counts where it is used only: tickets that were granted before must go on to fit.
-        later: dict[str, object] = {"label_kind": LabelKind.BINARY.value, "label_classes": []}
-        later |= {"weight": None, "held_out": None}
-        for name, default in later.items():
-            if plain[name] == default:
-                plain.pop(name)
-        return digest(plain)
 
 
 @dataclass(frozen=True)

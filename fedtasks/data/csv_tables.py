@@ -1,0 +1,168 @@
+"""CSV as Arrow reads it, with what Arrow passes over: bytes of another encoding, open quotes, headers in the middle."""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pa_csv
+
+from fedtasks.config import Dataset
+from fedtasks.data.source_files import COMPRESSIONS, Group, arrow_errors, opened
+from fedtasks.errors import FileInvalid
+
+_BOM = "\ufeff".encode()
+_TAIL_BYTES = 64
+_UNEVEN = re.compile(r"Row #(\d+): Expected (\d+) columns, got (\d+)")
+_CHUNK = 1 << 20
+
+
+class CsvTable:
+    """A CSV file with a header, compressed or not; it is opened anew for whatever is read.
+
+    Everything is read as bytes: only then do leading zeros stay, and a wrong value can be named by its row.
+    """
+
+    def __init__(self, dataset: Dataset, uri: str) -> None:
+        self._dataset, self._uri = dataset, uri
+        self._is_utf8 = codecs.lookup(dataset.encoding).name == "utf-8"
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        """The columns of the header, all of them texts."""
+        with self._reader(None) as (reader, _), arrow_errors(self._uri, "not CSV"):
+            try:
+                return pa.schema([(name, pa.string()) for name in reader.schema.names])
+            except UnicodeDecodeError:
+                problem = f"the first line is not a CSV header in {self._dataset.encoding}"
+                raise FileInvalid(problem, where=self._uri) from None
+
+    def groups(self, columns: Sequence[str]) -> list[Group]:
+        """Return the file as one group: where a row begins, only reading can tell."""
+        return [Group(None)]
+
+    def batches(self, group: int | None, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Yield the rows as bytes; raises `FileInvalid`."""
+        names = self.schema.names
+        row, last = 1, None
+        with self._reader(list(dict.fromkeys([*columns, names[-1]]))) as (reader, tail):
+            for batch in reader:
+                self._check_headers(batch, columns, row)
+                row += batch.num_rows
+                last = batch.column(names[-1])[-1].as_py() if batch.num_rows else last
+                yield batch.select(list(columns))
+            # An open quote takes all that follows into one value.
+            if last and b"\n" in last and self._dataset.quote and not tail.ends_with(self._dataset.quote):
+                problem = "a quote is opened here and never closed; correct the row, or the dataset's `quote`"
+                raise FileInvalid(f"column `{names[-1]}`: {problem}", where=f"row {row - 1} of {self._uri}")
+
+    def _check_headers(self, batch: pa.RecordBatch, columns: Sequence[str], first_row: int) -> None:
+        """Refuse a header that stands among the rows, as when files are put behind one another."""
+        is_header = pa.repeat(pa.scalar(True), batch.num_rows)
+        for name in columns:
+            text = name.encode()
+            words = pa.array([text, _BOM + text, _BOM + b'"' + text + b'"'], pa.binary())
+            is_header = pc.and_(is_header, pc.is_in(batch.column(name), value_set=words))
+            if not pc.any(is_header).as_py():
+                break
+        else:
+            self._refuse(is_header, first_row, "the header stands here once more; leave it out of all files but one")
+        if (first := self.schema.names[0]) in columns:
+            problem = f"column `{first}`: found the mark of a file's beginning (U+FEFF); leave it out"
+            self._refuse(pc.starts_with(batch.column(first), _BOM), first_row, problem)
+
+    def _refuse(self, is_wrong: pa.Array, first_row: int, problem: str) -> None:
+        found = pc.index(is_wrong, True).as_py()
+        if found >= 0:
+            raise FileInvalid(problem, where=f"row {first_row + found} of {self._uri}")
+
+    @contextmanager
+    def _reader(self, columns: list[str] | None) -> Iterator[tuple[Any, _Tail]]:
+        """Open the file for some columns, or all of them with whatever types they seem to have."""
+        dataset = self._dataset
+        convert = pa_csv.ConvertOptions(strings_can_be_null=False)
+        if columns is not None:
+            convert.column_types = dict.fromkeys(columns, pa.binary())
+            convert.include_columns = columns
+        try:
+            with opened(self._uri) as file, arrow_errors(self._uri, f"not CSV in {dataset.encoding}"):
+                tail = _Tail(self._plain(file))
+                try:
+                    yield (
+                        pa_csv.open_csv(
+                            pa.PythonFile(tail, mode="r"),
+                            read_options=pa_csv.ReadOptions(
+                                use_threads=False, encoding="utf8" if self._is_utf8 else dataset.encoding
+                            ),
+                            parse_options=pa_csv.ParseOptions(
+                                delimiter=dataset.delimiter,
+                                quote_char=dataset.quote or False,
+                                newlines_in_values=True,
+                            ),
+                            convert_options=convert,
+                        ),
+                        tail,
+                    )
+                except pa.ArrowInvalid as error:
+                    if found := _UNEVEN.search(str(error)):
+                        text = f"line {found[1]}: {found[3]} values instead of {found[2]}"
+                        raise FileInvalid(text, where=self._uri) from None
+                    if not tail.n_bytes:
+                        text = "the file is empty; write at least the header, or remove it"
+                        raise FileInvalid(text, where=self._uri) from None
+                    raise
+        except UnicodeDecodeError:
+            text = f"line {self._bad_line()}: not CSV in {dataset.encoding}; correct it, or the dataset's `encoding`"
+            raise FileInvalid(text, where=self._uri) from None
+
+    def _plain(self, file: IO[bytes]) -> Any:
+        for ending, codec in COMPRESSIONS.items():
+            if self._uri.lower().endswith(ending):
+                return pa.CompressedInputStream(pa.PythonFile(file, mode="r"), codec)
+        return file
+
+    def _bad_line(self) -> int:
+        """Return the number of the line in which the first byte stands that the encoding does not know."""
+        decoder = codecs.getincrementaldecoder(self._dataset.encoding)()
+        line = 1
+        with opened(self._uri) as file:
+            stream = self._plain(file)
+            while chunk := stream.read(_CHUNK):
+                try:
+                    line += decoder.decode(chunk).count("\n")
+                except UnicodeDecodeError as error:
+                    return line + bytes(error.object[: error.start]).decode(self._dataset.encoding, "replace").count(
+                        "\n"
+                    )
+        return line
+
+
+class _Tail:
+    """A stream that remembers how it ends."""
+
+    closed = False
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._tail = b""
+        self.n_bytes = 0
+
+    def read(self, size: int = -1) -> bytes:
+        chunk = bytes(self._stream.read(size))
+        self.n_bytes += len(chunk)
+        if chunk:
+            self._tail = (self._tail + chunk[-_TAIL_BYTES:])[-_TAIL_BYTES:]
+        return chunk
+
+    def ends_with(self, sign: str) -> bool:
+        """Whether the last sign is this one, in whatever encoding; line ends aside."""
+        return self._tail.rstrip(b"\r\n \0")[-1:] == sign.encode()
+
+    def close(self) -> None:
+        """Leave it to whoever has opened it."""
