@@ -16,6 +16,7 @@ from fedtasks.config import (
     Dataset,
     Event,
     FeatureType,
+    Format,
     IdType,
     LabelKind,
     Normalisation,
@@ -330,6 +331,104 @@ def test_dataset_with_a_wrong_label_or_weight_names_field_and_remedy(
 )
 def test_dataset_may_call_a_feature_anything_that_is_not_the_product_s(name: str) -> None:
     assert name in replace(DATASET, label="y", weight="w", features={name: FeatureType.NUMERIC}).features
+
+
+WIDE = replace(DATASET, label="y", label_kind=LabelKind.CLASSES, label_classes=("a", "b"), weight="w")
+
+
+@pytest.mark.parametrize(
+    ("dataset", "declaration", "schema"),
+    [
+        (
+            DATASET,
+            "59b71d4e1a30d74b43b56d904ff8c5994bb79165a88807add5e8cc6e5ec3f517",
+            "38cb8e683c22bada6b07a4485abe46b2e0308a23592fd13aa25fde5f3ef6d465",
+        ),
+        (
+            WIDE,
+            "0302177a6c30d877e2900e06a151be2988dffd6b101ea55702340ec766c71c10",
+            "d5a817827980dfafcbef8d9f012a891897206b3d8a21ebb501cfc810e7b2ceaa",
+        ),
+    ],
+    ids=["plain", "with label and weight"],
+)
+def test_digests_of_a_dataset_from_before_are_what_runs_and_tickets_have_kept(
+    dataset: Dataset, declaration: str, schema: str
+) -> None:
+    assert dataset.declaration_digest == declaration
+    assert dataset.schema_digest == schema
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"null": ("-999",)},
+        {"not_null": ("NA",)},
+        {"endings": ("",)},
+        {"format": Format.CSV, "encoding": "cp1252", "delimiter": ";", "quote": "'"},
+    ],
+)
+def test_schema_that_tickets_pin_ignores_how_files_are_read(fields: dict[str, Any]) -> None:
+    changed = replace(DATASET, **fields)
+    assert changed.schema_digest == DATASET.schema_digest
+    assert changed.declaration_digest != DATASET.declaration_digest
+
+
+def test_schema_that_tickets_pin_says_from_which_column_a_feature_is_read() -> None:
+    changed = replace(DATASET, columns={"age": "age of the other one"})
+    assert changed.schema_digest != DATASET.schema_digest
+    assert changed.column_of("age") == "age of the other one"
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "words"),
+    [
+        ({"features": {"__fedtasks_label": FeatureType.NUMERIC}}, "features", "begins with `__fedtasks_`"),
+        ({"features": {"__FedTasks_x": FeatureType.NUMERIC}}, "features", "only the product's own columns do; rename"),
+        ({"features": {"": FeatureType.NUMERIC}}, "features", "is empty"),
+        ({"features": {"a\nb": FeatureType.NUMERIC}}, "features", "U+000A"),
+        ({"features": {"x" * 129: FeatureType.NUMERIC}}, "features", "say in `columns` what the file calls it"),
+        ({"id": "__fedtasks_id"}, "id", "begins with"),
+        ({"label": "__fedtasks_label"}, "label", "begins with"),
+        ({"columns": {"agee": "x"}}, "columns", "`agee` is no feature; known are: age"),
+        ({"columns": {"age": "person"}}, "columns", "cannot be read from `person`, which is the id"),
+        ({"columns": {"age": "y"}, "label": "y"}, "columns", "which is the label"),
+        ({"null": (" x",)}, "null", "has spaces around it"),
+        ({"not_null": ("unknown",)}, "not_null", "means a value anyway; those that do not are: NULL"),
+        ({"label": "y", "label_positive": "NA"}, "label_positive", "no value here; name it in `not_null`"),
+        ({**CLASSES, "label_classes": ("a", "x"), "null": ("x",)}, "label_classes", "take it out of `null`"),
+        ({**CLASSES, "label_classes": ("1", "1.0")}, "label_classes", "`1` and `1.0` are one value"),
+        ({"delimiter": ";"}, "delimiter", "only for `format: csv`"),
+        ({"format": Format.CSV, "delimiter": ";;"}, "delimiter", "not one ASCII character"),
+        ({"format": Format.CSV, "delimiter": '"'}, "quote", "stands between values already"),
+        ({"format": Format.CSV, "encoding": "utf-99"}, "encoding", "no encoding that Python knows, such as utf-8"),
+        ({"format": Format.CSV, "encoding": "rot13"}, "encoding", "no encoding"),
+        ({"endings": ("dat",)}, "endings", "no ending such as `.dat`"),
+        ({"uri": "data/x={partition}/y"}, "uri", "must be its last part"),
+        ({"uri": "data/x{partition}"}, "uri", "must be its last part"),
+    ],
+)
+def test_dataset_with_a_field_that_cannot_be_names_it_and_the_remedy(
+    fields: dict[str, Any], field: str, words: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(words)) as caught:
+        replace(DATASET, **fields)
+    assert caught.value.fields["field"] == field
+
+
+def test_keys_of_yaml_are_names_as_they_stand(load: Load) -> None:
+    """A column may be called ``null``, ``yes``, ``1`` or ``2026-11-21``, which YAML takes for values of other kinds."""
+    features = "features: {yes: numeric, 1: numeric, 1.0: numeric, null: numeric, 2026-11-21: numeric, ~: numeric}"
+    dataset = load(
+        GOOD.replace("features: {age: numeric, region: categorical}", f"{features}\n    null: ['?']")
+    ).datasets[0]
+    assert list(dataset.features) == ["yes", "1", "1.0", "null", "2026-11-21", "~"]
+    assert dataset.null == ("?",)
+
+
+def test_partitions_in_the_manner_of_hive_have_a_folder_and_a_prefix() -> None:
+    assert replace(DATASET, uri="file:///w/day={partition}").partitions == ("file:///w", "day=")
+    assert replace(DATASET, uri="file:///w/{partition}").partitions == ("file:///w", "")
 
 
 def test_digest_is_sha256_of_canonical_json() -> None:

@@ -44,6 +44,21 @@ def test_partition_lands_once_its_rows_are_read(tmp_path: Path, dataset: Dataset
     assert not partitions.has_landed(dataset, "2026-11-20")
 
 
+def test_partitions_in_the_manner_of_hive_land_beside_other_folders(tmp_path: Path) -> None:
+    uri = f"file://{tmp_path}/loans/day={{partition}}"
+    dataset = Dataset("loans", uri, "customer", {"a": FeatureType.NUMERIC, "day": FeatureType.CATEGORICAL})
+    for folder in (f"day={DAY}", "day=2026-11-22", "week=47", DAY):
+        write(tmp_path, folder, [1.0])
+        (tmp_path / "loans" / folder / "_SUCCESS").touch()
+    (tmp_path / "loans" / "day=2026-11-22" / "_SUCCESS").unlink()
+    assert partitions.landed(dataset) == [DAY]
+    assert partitions.land(dataset, "2026-11-22") == 1
+    assert partitions.landed_until(dataset, "2026-11-22") == [DAY, "2026-11-22"]
+    parts = list_parts(dataset, partitions.landed(dataset))
+    days = [row["day"] for part in parts for batch in read_rows(dataset, part) for row in batch.to_pylist()]
+    assert days == ["2026-11-22", DAY]
+
+
 @pytest.mark.parametrize(
     ("partition", "error"), [("2026-11-20", DataMissing), ("broken", ColumnType), ("../loans", ConfigError)]
 )
