@@ -42,10 +42,15 @@ class Group:
     n_rows: int | None = None
 
 
-def files_of(dataset: Dataset) -> list[str]:
+def files_of(dataset: Dataset, *, may_be_empty: bool = False) -> list[str]:
     """Return the URIs of a dataset's files, in the order of their names; of a partition if `uri` is that of one.
 
     Files and folders whose names begin with ``.`` or ``_`` are hidden, as for Hadoop; linked folders are followed.
+
+    Parameters
+    ----------
+    may_be_empty
+        Whether the folder may hold no file.
 
     Raises
     ------
@@ -73,7 +78,7 @@ def files_of(dataset: Dataset) -> list[str]:
             raise FileUnexpected(
                 f"dataset `{dataset.name}`: the name does not end in {endings}", where=f"{root}/{name}"
             )
-    if not names:
+    if not names and not may_be_empty:
         endings = " or ".join(_endings(dataset))
         raise DataMissing(f"dataset `{dataset.name}`: the folder holds no {endings} file", where=dataset.uri)
     return [f"{root}/{name}" for name in names]

@@ -212,7 +212,8 @@ def _files_of(dataset: Dataset, partitions: Sequence[str]) -> list[tuple[str, st
     if not dataset.is_partitioned:
         return [("", uri) for uri in files_of(dataset)]
     newest_first = sorted(partitions, reverse=True)
-    return [(key, uri) for key in newest_first for uri in files_of(partition_of(dataset, key))]
+    # A day on which nothing happened is a folder without files.
+    return [(key, uri) for key in newest_first for uri in files_of(partition_of(dataset, key), may_be_empty=True)]
 
 
 _ACCEPTED = {

@@ -59,6 +59,17 @@ def test_partitions_in_the_manner_of_hive_land_beside_other_folders(tmp_path: Pa
     assert days == ["2026-11-22", DAY]
 
 
+def test_day_without_files_is_a_day_without_rows(tmp_path: Path, dataset: Dataset) -> None:
+    for day, values in (("2026-11-20", [1.0]), ("2026-11-22", [2.0])):
+        write(tmp_path, day, values)
+    (tmp_path / "loans" / DAY).mkdir()
+    (tmp_path / "loans" / DAY / "_SUCCESS").touch()
+    assert [part.partition for part in list_parts(dataset, ["2026-11-20", DAY, "2026-11-22"])] == [
+        *("2026-11-22", "2026-11-20")
+    ]
+    assert list_parts(dataset, [DAY]) == []
+
+
 @pytest.mark.parametrize(
     ("partition", "error"), [("2026-11-20", DataMissing), ("broken", ColumnType), ("../loans", ConfigError)]
 )
