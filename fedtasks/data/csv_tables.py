@@ -20,6 +20,12 @@ from fedtasks.errors import FileInvalid
 _BOM = "\ufeff".encode()
 _TAIL_BYTES = 64
 _UNEVEN = re.compile(r"Row #(\d+): Expected (\d+) columns, got (\d+)")
+_PROBLEMS = {
+    "Empty CSV file": "the file is empty; write at least the header, or remove it",
+    "straddling object": "a value is longer than a megabyte; a quote may be opened and never closed",
+}
+"""What Arrow says → what it means."""
+
 _CHUNK = 1 << 20
 
 
@@ -51,9 +57,10 @@ class CsvTable:
         """Yield the rows as bytes; raises `FileInvalid`."""
         names = self.schema.names
         row, last = 1, None
-        with self._reader(list(dict.fromkeys([*columns, names[-1]]))) as (reader, tail):
+        read = list(dict.fromkeys([*columns, names[-1]]))
+        with self._reader(read) as (reader, tail):
             for batch in reader:
-                self._check_headers(batch, columns, row)
+                self._check_headers(batch, read, row)
                 row += batch.num_rows
                 last = batch.column(names[-1])[-1].as_py() if batch.num_rows else last
                 yield batch.select(list(columns))
@@ -113,9 +120,9 @@ class CsvTable:
                     if found := _UNEVEN.search(str(error)):
                         text = f"line {found[1]}: {found[3]} values instead of {found[2]}"
                         raise FileInvalid(text, where=self._uri) from None
-                    if not tail.n_bytes:
-                        text = "the file is empty; write at least the header, or remove it"
-                        raise FileInvalid(text, where=self._uri) from None
+                    for words, text in _PROBLEMS.items():
+                        if words in str(error):
+                            raise FileInvalid(text, where=self._uri) from None
                     raise
         except UnicodeDecodeError:
             text = f"line {self._bad_line()}: not CSV in {dataset.encoding}; correct it, or the dataset's `encoding`"
@@ -151,11 +158,9 @@ class _Tail:
     def __init__(self, stream: Any) -> None:
         self._stream = stream
         self._tail = b""
-        self.n_bytes = 0
 
     def read(self, size: int = -1) -> bytes:
         chunk = bytes(self._stream.read(size))
-        self.n_bytes += len(chunk)
         if chunk:
             self._tail = (self._tail + chunk[-_TAIL_BYTES:])[-_TAIL_BYTES:]
         return chunk

@@ -441,6 +441,12 @@ def csv_files() -> Iterator[Case]:
     yield of_csv(
         "quote-never-closed", open_quote, Refused(BROKEN, "a quote is opened here and never closed", 2), **umlaut
     )
+    far = b"id,x\n" + b"".join(b"p%d,%d\n" % (row, row) for row in range(200_000)) + b"secret\n"
+    yield of_csv("value-too-few-far-down", far, Refused(BROKEN, "line 200002: 1 values instead of 2"))
+    long = b'id,x\na,1\nb,"' + far
+    yield of_csv("quote-never-closed-in-a-long-file", long, Refused(BROKEN, "a quote may be opened and never closed"))
+    yield of_csv("id-called-like-its-column", b"id,x\nid,1\n", Gives(["id"], {"x": [1.0]}))
+    yield of_csv("nothing-but-line-ends", b"\n\n", Refused(BROKEN, "the file is empty"))
     yield of_csv("binary", bytes(range(256)), Refused(BROKEN, ""))
 
 
