@@ -249,7 +249,9 @@ def _convert_scalar(kind: Any, value: object, lines: Lines, path: str) -> object
     if isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
         return value
     expected = _WORDS.get(kind, kind.__name__)
-    raise lines.error(path, f"expected {expected}, found `{shown(value)}`")
+    # YAML takes a number, a truth, a date or null for what they are unless they are quoted.
+    remedy = "; put it in quotes" if kind is str and not isinstance(value, Mapping | Sequence) else ""
+    raise lines.error(path, f"expected {expected}, found `{shown(value)}`{remedy}")
 
 
 def _is_encodable(text: str) -> bool:

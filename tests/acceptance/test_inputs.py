@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fedtasks.config import Dataset
+from fedtasks.config import MISSING_WORDS, Dataset
 from fedtasks.data.tables import ID, LABEL, WEIGHT, list_parts, read_ids, read_rows
+from fedtasks.dataclass_io import build, parse_yaml
 from fedtasks.errors import FedtasksError
 from tests.acceptance.matrix import Case, Gives, Refused, cases
 
 CASES = cases()
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "data.md"
 OWN = {"label": LABEL, "weight": WEIGHT}
 
 
@@ -69,6 +72,17 @@ def test_input_gives_its_rows_or_says_what_is_wrong_and_where(case: Case, tmp_pa
     assert not error.retryable
     assert error.__cause__ is None
     assert "secret" not in str(error)
+
+
+def test_page_tells_the_words_that_mean_no_value_and_its_example_is_one() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    (line,) = [line for line in page.splitlines() if line.startswith("`NULL` ")]
+    assert re.findall(r"`([^`]+)`", line) == list(MISSING_WORDS)
+    (example,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    plain, lines = parse_yaml(example, "docs/data.md")
+    dataset = build(Dataset, plain["datasets"][0], lines)
+    assert dataset.partitions == ("warehouse/customers", "day=")
+    assert dataset.column_of("weekday opened") == "opened"
 
 
 def test_matrix_is_large_and_names_each_case_once() -> None:
