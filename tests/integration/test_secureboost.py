@@ -276,7 +276,7 @@ def test_predict_scores_all_rows_as_evaluate_does_and_tells_only_the_leader(trai
     assert found.column_names == ["tag", "score"]
     of_tag = dict(zip(found["tag"].to_pylist(), found["score"].to_pylist(), strict=True))
     test = predictions(evaluated)
-    assert [of_tag[tag] for tag in test[TAG].to_pylist()] == test["score"].to_pylist()
+    assert [of_tag[tag] for tag in test["tag"].to_pylist()] == test["score"].to_pylist()
     assert follower.storage.published("predict").files == ()
     assert not any(metrics for _, metrics in follower.reports)
 
