@@ -13,7 +13,7 @@ from fedtasks.authoring import trial
 from fedtasks.authoring.plan import plan_of
 from fedtasks.authoring.sample import Pair, sample_pair
 from fedtasks.authoring.trial import Tried, try_out
-from fedtasks.config import Dataset, FeatureType, IdType, LabelKind
+from fedtasks.config import Dataset, FeatureType, Format, IdType, LabelKind
 from fedtasks.errors import ConfigError, DataMissing, DeadlinePassed, ProcessFailed, ReceiptsDiffer
 from fedtasks.pipeline.catalogue import train_split_nn
 from fedtasks.pipeline.step import Step
@@ -100,6 +100,31 @@ def test_halves_that_wait_for_each_other_are_ended(
 def test_settings_that_do_not_fit_are_refused_before_anything_runs(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="epochs"):
         tried([train_split_nn()], sample_pair(tmp_path), tmp_path, train={"epochs": 0})
+
+
+def test_pair_as_declared_in_another_format_has_dates_and_columns_of_other_names(tmp_path: Path) -> None:
+    from fedtasks.authoring.sample import pair_as_declared
+    from fedtasks.data.tables import list_parts, read_rows
+
+    own = Dataset(
+        name="accounts",
+        uri="hdfs://warehouse/day={partition}",
+        format=Format.CSV,
+        delimiter=";",
+        encoding="cp1252",
+        endings=("",),
+        id="account",
+        features={"opened": FeatureType.DAYS, "weekday": FeatureType.WEEKDAY, "a.b": FeatureType.NUMERIC},
+        columns={"weekday": "opened"},
+        null=("-999",),
+        label="label",
+    )
+    pair = pair_as_declared(tmp_path, own, "acme", "globex", shared=50)
+    dataset = pair.parties["acme"].datasets[0]
+    rows = [row for part in list_parts(dataset) for batch in read_rows(dataset, part) for row in batch.to_pylist()]
+    days = [row["opened"] for row in rows if row["opened"] is not None]
+    assert len(set(days)) > 10
+    assert {"Monday", "Sunday"} <= {row["weekday"] for row in rows} - {None}
 
 
 def test_pair_as_declared_has_the_declared_columns(tmp_path: Path) -> None:
