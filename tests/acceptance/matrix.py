@@ -381,6 +381,8 @@ def csv_files() -> Iterator[Case]:
     yield of_csv("plain", PLAIN, BOTH)
     yield of_csv("upper-case-ending", PLAIN, BOTH, "PEOPLE.CSV")
     yield of_csv("mark-at-the-beginning", b"\xef\xbb\xbf" + PLAIN, BOTH)
+    yield of_csv("mark-before-a-quoted-header", b'\xef\xbb\xbf"id","x"\n"a","1"\n"b","2"\n', BOTH)
+    yield of_csv("line-ends-of-old-macs", PLAIN.replace(b"\n", b"\r"), BOTH)
     yield of_csv("line-ends-of-windows", PLAIN.replace(b"\n", b"\r\n"), BOTH)
     yield of_csv("no-line-end-at-the-end", PLAIN[:-1], BOTH)
     yield of_csv("empty-lines", b"id,x\n\na,1\n\n\nb,2\n\n", BOTH)
