@@ -6,6 +6,7 @@ CSV would be taken with, and gives what those give. What cannot be read is named
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -17,12 +18,17 @@ import pyarrow.types as pt
 from fedtasks.config import TRUTHS, Dataset, FeatureType, canonical_word
 from fedtasks.errors import ColumnType, FileInvalid
 
+log = logging.getLogger(__name__)
+
 EXACT = 2**53
 """Whole numbers below this are doubles without loss."""
 
 _WEEKDAYS = pa.array(["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"])
 _ZONED = r":[0-9]{2}[0-9.]*\s?(?:Z|[+-][0-9]{2}:?[0-9]{2})$"
 _MICROSECONDS = 1_000_000
+_DIGITS = 17
+"""From so many digits on, whole numbers are not all doubles."""
+
 _NO_TEXT, _NO_NUMBER = pa.scalar(None, pa.string()), pa.scalar(None, pa.float64())
 
 
@@ -127,6 +133,8 @@ def texts(column: pa.Array, name: str, first: Place) -> pa.Array:
 def numbers(column: pa.Array, name: str, first: Place, missing: Missing) -> pa.Array:
     """Return a column as the nearest doubles (``float64``), null where there is no value; a truth is 1 or 0.
 
+    That numbers have more digits than doubles do is said in the log, once for a column of a file.
+
     Raises
     ------
     ColumnType
@@ -137,12 +145,18 @@ def numbers(column: pa.Array, name: str, first: Place, missing: Missing) -> pa.A
     if kind in ("text", "nothing"):
         text = pc.utf8_trim_whitespace(texts(column, name, first))
         found = _numbers_of_texts(missing.blanked(text, text), name, first)
+        is_exact = _are_short(text)
     elif kind == "truth":
-        found = column.cast(pa.int8()).cast(pa.float64())
+        found, is_exact = column.cast(pa.int8()).cast(pa.float64()), True
     elif pt.is_decimal(column.type):
-        found = column.cast(pa.string()).cast(pa.float64())  # by way of a text, it is the nearest there is
+        text = column.cast(pa.string())
+        found = text.cast(pa.float64())  # by way of a text, it is the nearest there is
+        is_exact = _are_short(pc.replace_substring(text, ".", ""))
     else:
         found = column.cast(pa.float64(), safe=False)
+        is_exact = pt.is_floating(column.type) or not pc.any(pc.greater_equal(pc.abs(found), float(EXACT))).as_py()
+    if not is_exact:
+        _tell_of_rounding(name, first.file)
     infinite = pc.index(pc.is_inf(found), True).as_py()
     if infinite >= 0:
         raise ColumnType(f"column `{name}`: found an infinite number", where=str(first.after(infinite)))
@@ -261,6 +275,20 @@ def _numbers_of_texts(text: pa.Array, name: str, first: Place) -> pa.Array:
     except pa.ArrowInvalid:
         row = first.after(_first_refused(text, lambda part: part.cast(pa.float64())))
         raise ColumnType(f"column `{name}`: found text that is not a number", where=str(row)) from None
+
+
+def _are_short(text: pa.Array) -> bool:
+    """Whether texts of whole numbers have no more digits than doubles do."""
+    longest = pc.max(pc.utf8_length(text)).as_py()
+    if longest is None or longest < _DIGITS:
+        return True  # most columns end here
+    return not pc.any(pc.match_substring_regex(text, rf"^[+-]?[0-9]{{{_DIGITS},}}$")).as_py()
+
+
+@lru_cache(maxsize=1024)
+def _tell_of_rounding(name: str, file: str) -> None:
+    text = "column `%s` of %s holds numbers of more digits than doubles have; each is read as the nearest one"
+    log.warning(text, name, file)
 
 
 def _number_of(word: str) -> float | None:

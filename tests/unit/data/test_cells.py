@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -39,6 +40,28 @@ def test_column_of_any_type_gives_what_its_texts_would(
     assert words(column, "x", FIRST, MISSING).to_pylist() == as_words
     found = numbers(column, "x", FIRST, MISSING)
     assert (found.type, found.to_pylist()) == (pa.float64(), as_numbers)
+
+
+@pytest.mark.parametrize(
+    ("column", "told"),
+    [
+        (pa.array([2**53 - 1, 1 - 2**53]), False),
+        (pa.array([2**53 + 1]), True),
+        (pa.array([Decimal("1234567890123456789012")], pa.decimal128(22, 0)), True),
+        (pa.array([Decimal("19.99")], pa.decimal128(22, 2)), False),
+        (pa.array(["9007199254740993111"]), True),
+        (pa.array(["0.30000000000000004", "1e300", None]), False),
+        (pa.array([0.1, 1e300]), False),
+        (pa.array([True]), False),
+    ],
+    ids=lambda value: str(value[0]) if isinstance(value, pa.Array) else "",
+)
+def test_numbers_of_too_many_digits_are_read_to_the_nearest_and_it_is_said_once(
+    column: pa.Array, told: bool, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    for row in (1, 2):
+        numbers(column, "x", Place(str(tmp_path), row), MISSING)
+    assert [record.args for record in caplog.records] == ([("x", str(tmp_path))] if told else [])
 
 
 def test_whole_numbers_are_exact_or_refused_with_their_row() -> None:
