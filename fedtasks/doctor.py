@@ -189,7 +189,7 @@ def _others(party: Party) -> Iterator[Finding]:
     if own and not is_open:
         yield Finding("other users", Verdict.OK, f"of this machine may read nothing of: {', '.join(own)}")
     for dataset in party.datasets:
-        place = (dataset.partitions[0] if dataset.is_partitioned else dataset.uri).removeprefix("file://")
+        place = (dataset.partition_place[0] if dataset.is_partitioned else dataset.uri).removeprefix("file://")
         who = readers(Path(place)) if dataset.uri.startswith("file://") else ""
         if who:
             text, remedy = f"{who} may read {place}", f"If they should not: chmod -R go= {place}"

@@ -291,7 +291,7 @@ class Dataset:
         return _PARTITIONED.search(self.uri) is not None
 
     @property
-    def partitions(self) -> tuple[str, str]:
+    def partition_place(self) -> tuple[str, str]:
         """The folder in which its partitions lie, and what their folders' names begin with before the key."""
         folder, _, name = self.uri.rpartition("/")
         return folder, name.removesuffix(PARTITION)

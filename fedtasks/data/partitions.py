@@ -15,7 +15,7 @@ def landed(dataset: Dataset) -> list[str]:
     """Return the keys of the partitions that are complete, in their order; none for a dataset without partitions."""
     if not dataset.is_partitioned:
         return []
-    folder, prefix = dataset.partitions
+    folder, prefix = dataset.partition_place
     fs, path = filesystem(folder)
     if not fs.isdir(path):
         return []

@@ -35,7 +35,7 @@ def place(case: Case, folder: Path) -> Dataset:
 def partitions_of(dataset: Dataset) -> list[str]:
     if not dataset.is_partitioned:
         return []
-    folder, prefix = dataset.partitions
+    folder, prefix = dataset.partition_place
     return sorted(path.name.removeprefix(prefix) for path in Path(folder.removeprefix("file://")).iterdir())
 
 
@@ -81,7 +81,7 @@ def test_page_tells_the_words_that_mean_no_value_and_its_example_is_one() -> Non
     (example,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
     plain, lines = parse_yaml(example, "docs/data.md")
     dataset = build(Dataset, plain["datasets"][0], lines)
-    assert dataset.partitions == ("warehouse/customers", "day=")
+    assert dataset.partition_place == ("warehouse/customers", "day=")
     assert dataset.column_of("weekday opened") == "opened"
 
 

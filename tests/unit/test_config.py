@@ -427,8 +427,8 @@ def test_keys_of_yaml_are_names_as_they_stand(load: Load) -> None:
 
 
 def test_partitions_in_the_manner_of_hive_have_a_folder_and_a_prefix() -> None:
-    assert replace(DATASET, uri="file:///w/day={partition}").partitions == ("file:///w", "day=")
-    assert replace(DATASET, uri="file:///w/{partition}").partitions == ("file:///w", "")
+    assert replace(DATASET, uri="file:///w/day={partition}").partition_place == ("file:///w", "day=")
+    assert replace(DATASET, uri="file:///w/{partition}").partition_place == ("file:///w", "")
 
 
 def test_digest_is_sha256_of_canonical_json() -> None:
