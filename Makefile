@@ -141,10 +141,11 @@ protos: setup ## Generate the wire stubs from protos/.
 	@$(BIN)/python protos/generate.py
 
 .PHONY: docs
-docs: setup ## Generate docs/errors.md and the tables of messages and clauses from what the code declares.
+docs: setup ## Generate docs/errors.md, the tables of messages and clauses, and the example of a data check.
 	@$(BIN)/python docs/generate_errors.py
 	@$(BIN)/python docs/generate_messages.py
 	@$(BIN)/python docs/generate_clauses.py
+	@$(BIN)/python docs/generate_data_check.py
 
 .PHONY: clean
 clean: ## Remove what the other targets made, but the environment.

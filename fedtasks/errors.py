@@ -656,7 +656,7 @@ class IntersectionEmpty(DataError):
     code = "DATA_INTERSECTION_EMPTY"
     who = "both"
     summary = "The two sides share too few ids"
-    remedy = "Check that both ids mean the same and are normalised alike"
+    remedy = "Check that both ids mean the same and are normalised alike (`fedtasks doctor --data`)"
 
 
 class LabelInvalid(DataError):

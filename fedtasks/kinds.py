@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from fedtasks import registry
@@ -24,6 +24,8 @@ class Kind:
         Whether the leader's dataset must declare a label, and the follower's none.
     forks
         Whether a process that forks halves may import its module beforehand: that module starts no thread.
+    max_categories
+        How many values of a categorical feature it takes at most; None is no limit.
     """
 
     name: str
@@ -31,6 +33,7 @@ class Kind:
     settings: type
     needs_label: bool = False
     forks: bool = False
+    max_categories: int | None = None
 
     @property
     def module(self) -> str:
@@ -41,6 +44,19 @@ class Kind:
 def kinds() -> Mapping[str, Kind]:
     """Return all kinds that are installed here, by name."""
     return registry.declared("KINDS")
+
+
+def category_limits(names: Iterable[str]) -> dict[str, int]:
+    """Return kind → how many values of a categorical feature it takes at most, of those that have such a limit.
+
+    Parameters
+    ----------
+    names
+        Of which kinds; those that are not installed have none.
+    """
+    known = kinds()
+    limits = {name: known[name].max_categories for name in names if name in known}
+    return {name: most for name, most in limits.items() if most is not None}
 
 
 def kind(name: str) -> Kind:

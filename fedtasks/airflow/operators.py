@@ -350,6 +350,7 @@ class FederatedTaskOperator(MeetingOperator):
             datasets=shared["datasets"],
             settings=shared["steps"][self.step.name],
             kind=self.step.kind,
+            kinds=tuple(step.kind for step in meeting.run.steps),
             bounds=json.loads(meeting.bounds_json),
             dataset_digest=meeting.dataset_digest,
             shared_digest=digest(shared),

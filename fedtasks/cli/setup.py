@@ -187,9 +187,28 @@ def peer_preflight(
     print_findings(findings, as_json=as_json)
 
 
-@app.command(epilog=examples("doctor", "doctor --party /etc/fedtasks/party.yaml --json"))
-def doctor(as_json: AsJson = False, party_file: PartyFile = PARTY) -> None:
-    """Check every key, file and connection, and say what is wrong and who can mend it."""
-    from fedtasks.doctor import examine
+@app.command(epilog=examples("doctor", "doctor --party /etc/fedtasks/party.yaml --json", "doctor --data customers"))
+def doctor(
+    dataset: Annotated[
+        str, typer.Argument(metavar="DATASET", help="With --data, which dataset; by default all.", show_default=False)
+    ] = "",
+    data: Annotated[bool, typer.Option("--data", help="Look through the rows of datasets instead.")] = False,
+    partition: Annotated[
+        str, typer.Option(help="With --data, which partition; by default all that have landed.", show_default=False)
+    ] = "",
+    as_json: AsJson = False,
+    party_file: PartyFile = PARTY,
+) -> None:
+    """Check every key, file and connection, and say what is wrong and who can mend it.
 
-    print_findings(list(examine(party_file)), as_json=as_json)
+    With --data, look through the rows of datasets: of each column rows, missing and different values, what may stand
+    for a missing value, too many categories; of the label its classes; of ids only how they are written, such as
+    "11 digits 99 %".
+    """
+    from fedtasks.doctor import examine, examine_data
+    from fedtasks.errors import ConfigError
+
+    if not data and (dataset or partition):
+        raise ConfigError("only `--data` looks at a dataset", field="dataset" if dataset else "partition")
+    found = examine_data(party_file, dataset, partition) if data else examine(party_file)
+    print_findings(list(found), as_json=as_json)

@@ -66,6 +66,10 @@ class Normalisation(enum.Enum):
     UPPER = "upper"
     NFC = "nfc"
     NFKC = "nfkc"
+    VISIBLE = "visible"
+    """Takes off signs that nobody sees: control characters, byte order marks, zero-width spaces."""
+    UNWRAP = "unwrap"
+    """Takes off what spreadsheets and exports add: ``="…"``, quotes around, ``.0`` behind digits."""
 
 
 class FeatureType(enum.Enum):

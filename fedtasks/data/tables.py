@@ -17,6 +17,7 @@ from fedtasks.config import PARTITION, Dataset, FeatureType, IdType, LabelKind
 from fedtasks.data.cells import Missing, Place, kind_of, numbers, times, words
 from fedtasks.data.source_files import files_of, values_of_path
 from fedtasks.data.source_tables import open_table
+from fedtasks.data.tag_files import PADDING
 from fedtasks.data.values import label_bits, label_indices, label_numbers, label_text, normalise, weights
 from fedtasks.errors import ColumnMissing, ColumnType, DataCorrupt, FileInvalid
 from fedtasks.names import own_column
@@ -189,18 +190,37 @@ def ids_of(dataset: Dataset, batch: pa.RecordBatch, first: Place) -> pa.Array:
         for name in dataset.id_columns
     ]
     if len(parts) == 1:
-        return parts[0]
+        return _unlike_padding(parts[0])
     for name, part in zip(dataset.id_columns, parts, strict=True):
         found = pc.index(pc.match_substring(part, _SEPARATOR), True).as_py()
         if found >= 0:
             place = Place(first.file, first.row + found)
             raise ColumnType(f"column `{name}`: found a control character (U+001F) in an id", where=str(place))
-    return pc.binary_join_element_wise(*parts, _SEPARATOR)  # null where a part is
+    return _unlike_padding(pc.binary_join_element_wise(*parts, _SEPARATOR))  # null where a part is
+
+
+def _unlike_padding(ids: pa.Array) -> pa.Array:
+    """Put one more NUL before ids that begin with one: so begins padding alone."""
+    is_alike = pc.starts_with(ids, PADDING[0])
+    if not pc.any(is_alike).as_py():
+        return ids
+    return pc.if_else(is_alike, pc.binary_join_element_wise(PADDING[0], ids, ""), ids)
 
 
 def parts_of_id(dataset: Dataset, text: str) -> dict[str, str]:
     """Return an id that `ids_of` made as column → text."""
-    return dict(zip(dataset.id_columns, text.split(_SEPARATOR), strict=True))
+    return dict(zip(dataset.id_columns, text.removeprefix(PADDING[0]).split(_SEPARATOR), strict=True))
+
+
+def columns_of_ids(dataset: Dataset, ids: pa.Array) -> dict[str, pa.Array]:
+    """Return ids that `ids_of` made as column → texts."""
+    is_alike = pc.starts_with(ids, PADDING[0])
+    if pc.any(is_alike).as_py():
+        ids = pc.if_else(is_alike, pc.utf8_slice_codeunits(ids, 1), ids)
+    if len(dataset.id_columns) == 1:
+        return {dataset.id_columns[0]: ids}
+    parts = pc.split_pattern(ids, _SEPARATOR)
+    return {name: pc.list_element(parts, place) for place, name in enumerate(dataset.id_columns)}
 
 
 def partition_of(dataset: Dataset, partition: str) -> Dataset:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -12,12 +12,34 @@ from fedtasks.config import Dataset, IdType, Normalisation, canonical_word
 from fedtasks.data.cells import Missing, Place, texts, whole_numbers, words
 from fedtasks.errors import ColumnType, IdNull, LabelInvalid
 
+_INVISIBLE = r"[\p{Cc}\p{Cf}]"
+# What spreadsheets and exports put around a text that they would otherwise take for a number, and behind one that they
+# did take for a number.
+_WRAPPED = r"""(?s)^(?:="(.*)"|"(.*)"|'(.*)'|'(.*))$"""
+_WHOLE = r"^([0-9]+)\.0+$"
+
+
+def _changed(text: pa.Array, change: Callable[[pa.Array], pa.Array]) -> pa.Array:
+    """Change the case of letters, and leave them composed."""
+    if pc.all(pc.string_is_ascii(text)).as_py() in (True, None):
+        return change(text)
+    # One sign becomes one sign here, which is right of letters and accents alone: `İ` is an I with a dot.
+    return pc.utf8_normalize(change(pc.utf8_normalize(text, form="NFD")), form="NFC")
+
+
+def _unwrapped(text: pa.Array) -> pa.Array:
+    bare = pc.replace_substring_regex(text, _WRAPPED, r"\1\2\3\4")
+    return pc.replace_substring_regex(bare, _WHOLE, r"\1")
+
+
 _STEPS = {
     Normalisation.TRIM: pc.utf8_trim_whitespace,
-    Normalisation.LOWER: pc.utf8_lower,
-    Normalisation.UPPER: pc.utf8_upper,
+    Normalisation.LOWER: lambda text: _changed(text, pc.utf8_lower),
+    Normalisation.UPPER: lambda text: _changed(text, pc.utf8_upper),
     Normalisation.NFC: lambda text: pc.utf8_normalize(text, form="NFC"),
     Normalisation.NFKC: lambda text: pc.utf8_normalize(text, form="NFKC"),
+    Normalisation.VISIBLE: lambda text: pc.replace_substring_regex(text, _INVISIBLE, ""),
+    Normalisation.UNWRAP: _unwrapped,
 }
 _INTEGER = r"^[+-]?[0-9]+(\.0*)?$"
 _NO_TEXT = pa.scalar(None, pa.string())
@@ -74,6 +96,8 @@ def normalise(
         text = missing.blanked(text)
     for step in steps:
         text = _STEPS[step](text)
+    if Normalisation.UNWRAP in steps or Normalisation.VISIBLE in steps:
+        text = missing.blanked(text)  # `="NULL"` is no id either
     return pc.if_else(pc.equal(text, ""), _NO_TEXT, text)
 
 

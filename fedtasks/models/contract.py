@@ -65,6 +65,8 @@ class Algorithm:
         What halves of this algorithm were called by earlier releases, which `load` reads too.
     forks
         Whether a process that forks halves may import its training beforehand: it starts no thread when imported.
+    max_categories
+        How many values of a categorical feature it takes at most; None is no limit.
     check_settings
         Raises `ConfigError` unless settings suit a label of this kind with these classes; by default all do.
     """
@@ -78,12 +80,20 @@ class Algorithm:
     parties: int = 2
     earlier_formats: tuple[str, ...] = ()
     forks: bool = False
+    max_categories: int | None = None
     check_settings: Callable[[Any, LabelKind, Sequence[str]], None] = lambda *_: None
 
     @property
     def kind(self) -> Kind:
         """The kind of step that trains it."""
-        return Kind(self.name, self.train, self.settings, needs_label=bool(self.labels), forks=self.forks)
+        return Kind(
+            self.name,
+            self.train,
+            self.settings,
+            needs_label=bool(self.labels),
+            forks=self.forks,
+            max_categories=self.max_categories,
+        )
 
     def load_half(self, manifest: Manifest, role: str) -> HalfModel:
         """Return the half that a task has published; raises `DataCorrupt` if its files are not such a half."""

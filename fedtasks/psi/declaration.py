@@ -33,6 +33,14 @@ CLAUSES = (
         default="person",
         choices=("person", "label", "partition", "column"),
     ),
+    Clause(
+        "outputs.id_shapes",
+        "What both may learn of how the other's ids are written, when few people are shared: none, or classes (forms "
+        "and lengths with their shares, never an id)",
+        default="none",
+        choices=("none", "classes"),
+        kept_by="both halves of an intersection: without it they say nothing of their ids",
+    ),
     Clause("limits.ids_blinded", "How many ids of the holder may be signed", per=Per.LIFE, counts="ids_blinded"),
     Clause("limits.ids_blinded_per_day", "How many ids of the holder may be signed", per=Per.DAY, counts="ids_blinded"),
 )

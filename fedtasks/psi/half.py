@@ -26,6 +26,7 @@ from fedtasks.errors import DataMissing, IntersectionEmpty, KeyWeak
 from fedtasks.exchange.message import refuse
 from fedtasks.link.link import Link
 from fedtasks.names import TAG_BYTES
+from fedtasks.psi import inspection
 from fedtasks.psi.ids import (
     IDS,
     Changes,
@@ -284,11 +285,15 @@ class Half:
 
     # ------------------------------------------------------------------------------------------------- how it ends
     def check_size(self, link: Link, n_people: int) -> None:
-        """Raise `IntersectionEmpty` on both sides, before any common tag crosses."""
+        """Raise `IntersectionEmpty` on both sides, before any common tag crosses; of few, say how ids are written."""
         needed = self.settings.min_intersection
+        written = inspection.explain(self.context, link, self.state, n_people, self.plan["own_ids"])
         if n_people < needed:
             text = f"{n_people} people in common, at least {needed} are needed"
+            text = f"{text}; {written}" if written else text
             refuse(link, IntersectionEmpty(text, needed=needed))
+        if written:
+            log.info("%d people in common; if more were expected: %s", n_people, written)
 
     def publish(self, people: Sequence[TaggedShard] | None, counts: Mapping[str, int], digest: str) -> Outcome:
         """Publish which tag belongs to which of this party's ids, if this half knows, and forget everything else."""

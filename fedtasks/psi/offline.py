@@ -21,6 +21,7 @@ from __future__ import annotations
 from fedtasks.dataclass_io import build
 from fedtasks.errors import ConfigError
 from fedtasks.link.link import Link
+from fedtasks.psi import inspection
 from fedtasks.psi.client import ClientHalf
 from fedtasks.psi.settings import Learns, PsiSettings
 from fedtasks.psi.signer import SignerHalf
@@ -45,8 +46,9 @@ def run(context: TaskContext) -> Outcome:
     Notes
     -----
     Reveals: as `learns` says, to the client and to the signer which of its ids the other has. To both, how many the
-    other has in all and how many are new or gone since the last time, rounded as `pad_rows` says. Only the client could
-    lie about what it has in common; with ``learns: size``, the signer too.
+    other has in all and how many are new or gone since the last time, rounded as `pad_rows` says; and if few are
+    shared and the ticket says so, how the other's ids are written (`fedtasks.psi.inspection.explain`). Only the client
+    could lie about what it has in common; with ``learns: size``, the signer too.
     Cost: one private operation per new id of either side, all at the signer; per new id of the client two rows of
     ``element_bytes`` cross, per new id of the signer 16 bytes.
     Source: RFC 9474; RFC 9497; De Cristofaro and Tsudik, "Practical private set intersection protocols", 2010; for
@@ -58,8 +60,11 @@ def run(context: TaskContext) -> Outcome:
     if config.stage == "sign":
         return half.sign()  # the client has nothing to say meanwhile
     # What is wrong here is said before the peer is kept waiting.
-    _ = half.parts if config.stage in ("", "prepare") else half.plan
-    facts = facts_of(settings, **context.dataset.id_facts)
+    if config.stage in ("", "prepare"):
+        inspection.inspect(context, half.parts, half.state)
+    else:
+        _ = half.plan
+    facts = facts_of(settings, **context.dataset.id_facts, **inspection.facts(context))
     with context.open_link(facts) as link:
         if config.stage:
             return _stage(half, config.stage, link, config.shard or 0)

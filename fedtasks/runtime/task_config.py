@@ -47,6 +47,8 @@ class TaskConfig:
         Digest of the run's whole shared configuration.
     partition
         Whose data the run uses: a day or another key.
+    kinds
+        The kinds of all steps of the run; empty if nobody has said.
     bounds
         Clause → what the run's ticket says there.
     dataset_digest
@@ -66,6 +68,7 @@ class TaskConfig:
     stage: str = ""
     shard: int | None = None
     kind: str = ""
+    kinds: tuple[str, ...] = ()
     bounds: Mapping[str, Any] = field(default_factory=dict)
     dataset_digest: str = ""
 

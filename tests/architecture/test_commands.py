@@ -159,4 +159,4 @@ def test_commands_that_do_not_exist_are_found() -> None:
     assert "No such option" in str(fault_of("ticket issue … --treees 4"))
     assert "Missing" in str(fault_of("ticket accept", whole=True))
     assert fault_of("ticket accept") is None
-    assert "unexpected extra argument" in str(fault_of("doctor now", whole=True))
+    assert "unexpected extra argument" in str(fault_of("peer list now", whole=True))

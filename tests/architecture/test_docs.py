@@ -88,6 +88,12 @@ def test_table_of_clauses_is_that_of_their_declarations() -> None:
     assert (ROOT / "docs" / "tickets.md").read_text(encoding="utf-8") == generated, "run `make docs`"
 
 
+def test_example_of_a_data_check_is_what_it_says() -> None:
+    run = [sys.executable, "docs/generate_data_check.py", "--print"]
+    generated = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert (ROOT / "docs" / "data-check.md").read_text(encoding="utf-8") == generated, "run `make docs`"
+
+
 @pytest.mark.parametrize("section", SECTIONS, ids=lambda section: section.__name__)
 def test_party_page_documents_every_field(section: type) -> None:
     text = (ROOT / "docs" / "party-yaml.md").read_text(encoding="utf-8")

@@ -11,7 +11,7 @@ UNIT = ROOT / "tests" / "unit"
 FILES = sorted((ROOT / "tests").rglob("*.py"))
 OF_MORE_THAN_A_MODULE = {
     "airflow/test_provider.py": "the package as Airflow finds it",
-    "cli/test_doctor.py": "the command together with fedtasks/doctor.py, in folders that commands have made",
+    "cli/test_doctor.py": "the command together with fedtasks/doctor, in folders that commands have made",
     "cli/test_help.py": "what all commands have in common",
     "models/secureboost/test_data.py": "both halves, on data of the world",
     "models/secureboost/test_protocol.py": "both halves, one of which lies",

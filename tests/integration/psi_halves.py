@@ -251,11 +251,14 @@ class Halves:
         shard: int | None = None,
         cut_after: Mapping[str, int] | None = None,
         kill_after: Mapping[str, int] | None = None,
+        bounds: Mapping[str, Mapping[str, Any]] | None = None,
+        kinds: tuple[str, ...] = (),
     ) -> dict[str, Ended]:
         """Run both halves of a task at the same time; each party's first dataset takes part.
 
         With `cut_after`, the connection breaks for good when a party has sent so many bytes; with `kill_after`, its
-        process is killed, which is code ``KILLED``.
+        process is killed, which is code ``KILLED``. `bounds` are those of the ticket as each party knows it, `kinds`
+        those of the run's steps.
         """
         # Here, since the processes that run this module cannot import it.
         from tests.support.declared import assert_declared
@@ -277,6 +280,8 @@ class Halves:
                 leader=LEADER,
                 datasets={each.name: each.datasets[0].name for each in parties.values()},
                 settings=settings,
+                bounds=(bounds or {}).get(name, {}),
+                kinds=kinds,
             )
             self._controls[name].send((config, party, ends[name], cuts.get(name)))
         for name in parties:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from fedtasks.config import FeatureType, IdType, LabelKind, Normalisation
 from fedtasks.data.blocks import LABEL, SPLIT, TAG, WEIGHT, Blocks
+from fedtasks.data.tag_files import PADDING
 from tests.integration.psi_case import Case, bank, codes, numbers, shop
 from tests.integration.psi_halves import FOLLOWER, LEADER, Ended
 
@@ -506,6 +507,20 @@ def test_psi_with_padding_rounds_what_the_peer_sees_and_finds_the_same(case: Cas
 
     assert ended[LEADER].outcome is not None, ended
     assert ended[LEADER].outcome.counts == {"people_shared": 16, "ids_blinded": 50}
+
+
+def test_psi_with_ids_that_begin_like_padding_finds_them_and_forgets_them_when_they_are_gone(case: Case) -> None:
+    alike = [f"{PADDING}{name}\x00people\x00{number}" for name in (LEADER, FOLLOWER) for number in range(3)]
+    ended = case.next_day(bank(["a", "b", *alike]), shop(["b", "c", *alike]), pad_rows=50)
+
+    assert ended[LEADER].outcome is not None, ended
+    assert ended[LEADER].outcome.counts["people_shared"] == 1 + len(alike)
+
+    ended = case.next_day(bank(["a", "b"]), shop(["b", "c", *alike]), pad_rows=50)
+
+    assert ended[LEADER].outcome is not None, ended
+    assert ended[LEADER].outcome.counts["people_shared"] == 1
+    assert list(case.people(LEADER).values()) == ["b"]
 
 
 def test_psi_for_the_client_alone_tells_the_signer_the_size_only(case: Case) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fedtasks.config import LabelKind
 from fedtasks.models.contract import Algorithm
-from fedtasks.models.secureboost.settings import TrainSettings
+from fedtasks.models.secureboost.settings import MAX_BINS, TrainSettings
 from fedtasks.tickets.clauses import Clause
 
 SECUREBOOST = Algorithm(
@@ -15,6 +15,7 @@ SECUREBOOST = Algorithm(
     labels=(LabelKind.BINARY, LabelKind.CLASSES, LabelKind.NUMBER),
     earlier_formats=("fedtasks-secureboost-1",),
     forks=True,
+    max_categories=MAX_BINS,
     check_settings=TrainSettings.check_label,
 )
 

@@ -13,6 +13,9 @@ from fedtasks.models.settings import BOTH, FRESH, LEADER_ALONE, check_start
 # The first is `EXACT_PRECISION` of `fedtasks.crypto.packing`, which would import numpy here.
 _PRECISION, _PRECISION_UNDER_NOISE = 24, 16
 
+MAX_BINS = 1024
+"""What `fedtasks.encrypted.bins` has room for, which would import numpy here: of a categorical feature, its values."""
+
 
 @dataclass(frozen=True)
 class TrainSettings:
@@ -64,7 +67,7 @@ class TrainSettings:
     trees: int = within(20, 1, 10_000, clause="limits.trees")
     trees_per_round: int = within(1, 1, 1024, privacy=True, clause="limits.trees_per_round")
     depth: int = within(4, 1, 10)
-    bins: int = within(32, 2, 1024)
+    bins: int = within(32, 2, MAX_BINS)
     learning_rate: float = 0.3
     reg_lambda: float = within(1.0, 0)
     gamma: float = within(0.0, 0)

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from fedtasks import doctor
 from fedtasks.clock import now_ms
+from fedtasks.doctor import party as doctor
 from fedtasks.gateway.tickets import MAX_OFFERS
 from fedtasks.store import Store
 from tests.support.command_line import invoke

@@ -11,7 +11,8 @@ from typing import Any
 import grpc
 import pytest
 
-from fedtasks import __version__, doctor
+from fedtasks import __version__
+from fedtasks.doctor import party as doctor
 from fedtasks.errors import VersionDiffers
 from fedtasks.gateway.control_stream import PROTOCOL
 from fedtasks.link.status import from_rpc_error

@@ -381,6 +381,8 @@ def test_half_that_is_ready_runs_and_reports_its_outcome(
 ) -> None:
     gateway.meeting = make_meeting(ready=True, own=make_half(4, run_pb2.STATE_RUNNING))
     gateway.meeting.dataset_digest = "d" * 64
+    for name, kind in (("psi", "psi"), ("train", "secureboost")):
+        gateway.meeting.run.steps.add(name=name, kind=kind)
     kept = tmp_path / "kept.json"
     program = f"import os, shutil, sys; shutil.copy2(sys.argv[1], {str(kept)!r}); {OUTCOME}"
     assert resume(programmed(program), context) == {"counts": {"rows": 3}, "digests": {}}
@@ -401,6 +403,7 @@ def test_half_that_is_ready_runs_and_reports_its_outcome(
         "stage": "",
         "shard": None,
         "kind": "",
+        "kinds": ["psi", "secureboost"],
         "bounds": BOUNDS,
         "dataset_digest": "d" * 64,
     }

@@ -12,9 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fedtasks import doctor, identity
+from fedtasks import identity
 from fedtasks.config import load_party
 from fedtasks.crypto import kernels
+from fedtasks.doctor import party as doctor
 from fedtasks.store import Store
 from tests.support.command_line import Run
 

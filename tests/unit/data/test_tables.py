@@ -9,7 +9,18 @@ import pyarrow.parquet as pq
 import pytest
 
 from fedtasks.config import Dataset, FeatureType, Format, IdType, LabelKind
-from fedtasks.data.tables import ID, LABEL, WEIGHT, list_parts, read_ids, read_rows, rows_schema
+from fedtasks.data.tables import (
+    ID,
+    LABEL,
+    WEIGHT,
+    columns_of_ids,
+    list_parts,
+    parts_of_id,
+    read_ids,
+    read_rows,
+    rows_schema,
+)
+from fedtasks.data.tag_files import PADDING
 from fedtasks.errors import ColumnMissing, ColumnType, DataMissing, FedtasksError, FileInvalid, LabelInvalid
 
 FEATURES = {"age": FeatureType.NUMERIC, "home": FeatureType.CATEGORICAL}
@@ -240,6 +251,19 @@ def test_id_of_several_columns_is_all_of_them_and_null_where_one_is(tmp_path: Pa
     found = ids(parquet(tmp_path / "a.parquet", table, id="a, b"))
     assert [each[2] for each in found] == ["007\x1f1", "x\x1fy", "ab\x1fc", None, "a\x1fbc"]
     assert len(rows(parquet(tmp_path / "a.parquet", table, id="a, b"))) == 5
+
+
+def test_ids_that_begin_like_padding_are_told_from_it_and_keep_their_columns(tmp_path: Path) -> None:
+    alike = f"{PADDING}bank\x00people\x000"
+    table = pa.table({"id": [alike, "\x00", "a\x00"], "place": ["p", "q", "r"], "age": [1, 2, 3], "home": ["x"] * 3})
+    dataset = parquet(tmp_path / "people.parquet", table, id="id, place")
+    found = [text for _, _, text in ids(dataset)]
+    assert not any(str(text).startswith(PADDING) for text in found)
+    assert [parts_of_id(dataset, str(text))["id"] for text in found] == [alike, "\x00", "a\x00"]
+    columns = columns_of_ids(dataset, pa.array(found))
+    assert {name: texts.to_pylist() for name, texts in columns.items()} == table.select(["id", "place"]).to_pydict()
+    alone = parquet(tmp_path / "people.parquet", table, id="id")
+    assert [parts_of_id(alone, str(text))["id"] for _, _, text in ids(alone)] == [alike, "\x00", "a\x00"]
 
 
 def test_id_of_several_columns_with_the_separator_in_one_names_the_row(tmp_path: Path) -> None:

@@ -49,6 +49,42 @@ def test_normalise_goes_through_the_steps_in_the_declared_order() -> None:
     )
 
 
+@pytest.mark.parametrize("steps", [("nfc", "lower"), ("lower", "nfc"), ("lower",), ("trim", "nfkc", "lower")])
+def test_case_of_a_letter_is_folded_alike_composed_or_not(steps: tuple[str, ...]) -> None:
+    declared = [Normalisation(step) for step in steps]
+    # Without its dot, İ would be the letter I.
+    assert normal(["\u0130", "I\u0307", "i\u0307"], *declared) == ["i\u0307"] * 3
+    assert normal(["I", "i"], *declared) == ["i"] * 2
+    assert normal(["\u00c9", "E\u0301", "\u00e9"], *declared) == ["\u00e9"] * 3
+
+
+@pytest.mark.parametrize("steps", [("nfc", "upper"), ("upper", "nfc"), ("upper",)])
+def test_case_of_a_letter_whose_capital_has_no_sign_of_its_own_is_raised_alike(steps: tuple[str, ...]) -> None:
+    declared = [Normalisation(step) for step in steps]
+    assert normal(["\u01f0", "j\u030c", "J\u030c"], *declared) == ["J\u030c"] * 3
+    assert normal(["i\u0307", "\u0130", "I\u0307"], *declared) == ["\u0130"] * 3
+
+
+@given(st.lists(TEXT, min_size=1))
+def test_case_is_folded_alike_for_all_spellings_of_a_text(texts: list[str]) -> None:
+    spelt = [[unicodedata.normalize(form, text) for text in texts] for form in ("NFC", "NFD")]
+    for case in (Normalisation.LOWER, Normalisation.UPPER):
+        once = normal(["a", *spelt[0]], case)
+        assert once == normal(["a", *spelt[1]], case)
+        assert once == normal(once, case)
+
+
+def test_unwrap_takes_off_what_exports_put_around_ids() -> None:
+    wrapped = ['="00123"', "'u1'", '"u1"', "'00123", "13800138000.0", "7.00", "u1", "1.5", "'", None]
+    bare = ["00123", "u1", "u1", "00123", "13800138000", "7", "u1", "1.5", None, None]
+    assert normal(wrapped, Normalisation.UNWRAP) == bare
+
+
+def test_visible_takes_off_signs_that_nobody_sees() -> None:
+    seen = normal(["\ufeff42", "4\u200b2", "42\u00ad", "4\x002", "4 2"], Normalisation.VISIBLE, Normalisation.TRIM)
+    assert seen == ["42", "42", "42", "42", "4 2"]
+
+
 @given(st.lists(TEXT, min_size=1))
 def test_normalise_of_unicode_forms_equals_the_standard_library(texts: list[str]) -> None:
     for step, form in ((Normalisation.NFC, "NFC"), (Normalisation.NFKC, "NFKC")):

@@ -457,6 +457,7 @@ def test_ticket_that_the_previous_release_signed_reads_as_it_was_meant() -> None
         "limits.trees_per_round": None,
         "limits.label_leak": None,
         "outputs.held_out": "person",
+        "outputs.id_shapes": "none",
         "floor.pad_rows": 1,
         "floor.noise_rows": 0,
         "floor.label_protection": "any",
@@ -477,7 +478,13 @@ def test_claims_of_a_ticket_keep_their_form_and_leave_out_what_demands_nothing()
     claims = claims_of(TOKEN)
     assert claims["limits"] == {"runs": 3, "concurrent_runs": 1, "attempts": 3, "epochs": 10, "trees": 20}
     assert {**claims["floor"], "noise_rows": 0} == GRANT.floor
-    assert claims["outputs"] == {"held_out": "person", "scores": "leader", "answers": "nothing", "answer_columns": []}
+    assert claims["outputs"] == {
+        "held_out": "person",
+        "scores": "leader",
+        "answers": "nothing",
+        "answer_columns": [],
+        "id_shapes": "none",
+    }
 
 
 def test_ticket_of_before_ids_were_counted_limits_none_of_them() -> None:

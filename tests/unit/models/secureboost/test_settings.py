@@ -11,11 +11,18 @@ import pytest
 from fedtasks.config import LabelKind
 from fedtasks.crypto.packing import EXACT_PRECISION
 from fedtasks.dataclass_io import build, to_plain
+from fedtasks.encrypted import bins
 from fedtasks.errors import ConfigError
-from fedtasks.models.secureboost.settings import TrainSettings
+from fedtasks.kinds import category_limits
+from fedtasks.models.secureboost.settings import MAX_BINS, TrainSettings
 from fedtasks.models.settings import EvaluateSettings, PredictSettings
 
 GOSS = {"goss_top": 0.2, "goss_other": 0.1}
+
+
+def test_bins_and_categories_are_as_many_as_there_is_room_for() -> None:
+    assert category_limits(["secureboost", "psi", "unknown"]) == {"secureboost": MAX_BINS}
+    assert MAX_BINS == bins.MAX_BINS
 
 
 def test_gradients_without_noise_are_exact_and_with_noise_coarser() -> None:

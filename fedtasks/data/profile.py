@@ -1,0 +1,193 @@
+"""What the columns of a dataset hold, told by one pass over its rows in memory that does not grow with them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.types as pt
+
+Numbers: TypeAlias = npt.NDArray[np.float64]
+
+MAX_DISTINCT = 10_000
+"""So many different values of a column are told apart; of a column with more, only that it has more is known."""
+
+_SAMPLE, _LEAST_SAMPLE, _SAMPLE_OF_ALL = 1 << 16, 1 << 12, 1 << 22
+_ENDS = 16
+
+
+@dataclass
+class ColumnProfile:
+    """What a column holds.
+
+    Parameters
+    ----------
+    rows, missing
+        How many there were, and of how many the value is missing.
+    distinct
+        How many different values there are; None if more than `MAX_DISTINCT`.
+    until_many
+        Different values and rows with a value up to where there were more.
+    """
+
+    rows: int = 0
+    missing: int = 0
+    distinct: int | None = 0
+    until_many: tuple[int, int] = (0, 0)
+
+    @property
+    def filled(self) -> int:
+        """Rows with a value."""
+        return self.rows - self.missing
+
+    @property
+    def is_nearly_unique(self) -> bool:
+        """Whether more than half of the rows have a value of their own."""
+        different, filled = self.until_many if self.distinct is None else (self.distinct, self.filled)
+        return different > 0.5 * filled
+
+    def _count(self, column: pa.Array) -> None:
+        self.rows += len(column)
+        self.missing += column.null_count
+
+    def _note_distinct(self, n: int) -> bool:
+        """Take note of how many different values there are; returns whether they are too many to go on."""
+        is_many = n > MAX_DISTINCT
+        self.distinct, self.until_many = (None, (n, self.filled)) if is_many else (n, (0, 0))
+        return is_many
+
+
+@dataclass
+class NumericProfile(ColumnProfile):
+    """What a column of numbers holds.
+
+    Parameters
+    ----------
+    lowest, highest
+        The outermost values with how many rows have each, ascending.
+    sample_size
+        Of so many rows at least the values are kept, if there are as many, and of no more than twice as many.
+    """
+
+    sample_size: int = _SAMPLE
+    lowest: dict[float, int] = field(default_factory=dict)
+    highest: dict[float, int] = field(default_factory=dict)
+    _known: Numbers = field(default_factory=lambda: np.empty(0))
+    _sample: list[Numbers] = field(default_factory=list)
+    _step: int = 1
+
+    def add(self, column: pa.Array) -> None:
+        """Take in a batch of numbers, null where there is none."""
+        self._count(column)
+        numbers = column.drop_null().to_numpy(zero_copy_only=False).astype(np.float64, copy=False)
+        if not len(numbers):
+            return
+        values, counts = np.unique(numbers, return_counts=True)
+        # What is among the outermost in the end was so at every step: what is dropped here never comes back.
+        for ends, part in ((self.lowest, slice(None, _ENDS)), (self.highest, slice(-_ENDS, None))):
+            merged = Counter(ends)
+            merged.update(dict(zip(values[part].tolist(), counts[part].tolist(), strict=True)))
+            ends.clear()
+            ends.update(sorted(merged.items())[part])
+        if self.distinct is not None:
+            self._known = np.union1d(self._known, values)
+            if self._note_distinct(len(self._known)):
+                self._known = np.empty(0)
+        self._take_sample(numbers)
+
+    def _take_sample(self, numbers: Numbers) -> None:
+        """Keep rows at equal distances, twice as far from each other whenever they become too many."""
+        self._sample.append(numbers[-(self.filled - len(numbers)) % self._step :: self._step])
+        if sum(map(len, self._sample)) > 2 * self.sample_size:
+            self._sample = [np.concatenate(self._sample)[::2]]
+            self._step *= 2
+
+    def sample(self) -> Numbers:
+        """Return values of rows at equal distances: all, or at least `sample_size`."""
+        return np.concatenate(self._sample) if self._sample else np.empty(0)
+
+
+@dataclass
+class CategoryProfile(ColumnProfile):
+    """What a column of categories holds.
+
+    Parameters
+    ----------
+    counts
+        Rows of each value, as long as there are no more than `MAX_DISTINCT`; empty from then on.
+    """
+
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def add(self, column: pa.Array) -> None:
+        """Take in a batch of texts, null where there is none."""
+        self._count(column)
+        if self.distinct is None:
+            return
+        found = pc.value_counts(column.drop_null())
+        self.counts.update(dict(zip(found.field("values").to_pylist(), found.field("counts").to_pylist(), strict=True)))
+        if self._note_distinct(len(self.counts)):
+            self.counts.clear()
+
+
+Profile: TypeAlias = NumericProfile | CategoryProfile
+
+
+def profiles_of(schema: pa.Schema) -> dict[str, Profile]:
+    """Return an empty profile for each column: of texts, or of numbers; of many columns each keeps fewer values."""
+    size = min(_SAMPLE, max(_LEAST_SAMPLE, _SAMPLE_OF_ALL // max(len(schema), 1)))
+    return {
+        each.name: CategoryProfile() if pt.is_string(each.type) else NumericProfile(sample_size=size) for each in schema
+    }
+
+
+def add_rows(profiles: Mapping[str, Profile], columns: Mapping[str, pa.Array]) -> None:
+    """Take in a batch of rows."""
+    for name, profile in profiles.items():
+        profile.add(columns[name])
+
+
+class Repeats:
+    """Tells how many rows repeat an id, from the ids whose hashes are lowest.
+
+    Notes
+    -----
+    Cost: memory for some 65,000 hashes.
+    """
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self._most = np.uint64(np.iinfo(np.uint64).max)
+        self._hashes = np.empty(0, dtype=np.uint64)
+        self._counts = np.empty(0, dtype=np.int64)
+        self._waiting: list[npt.NDArray[np.uint64]] = []
+
+    def add(self, hashes: npt.NDArray[np.uint64]) -> None:
+        """Take in the hashes of a batch of ids."""
+        self.rows += len(hashes)
+        self._waiting.append(hashes[hashes <= self._most])
+        if sum(map(len, self._waiting)) > _SAMPLE:
+            self._merge()
+
+    def _merge(self) -> None:
+        kept = np.concatenate([self._hashes, *self._waiting])
+        weights = np.concatenate([self._counts, np.ones(len(kept) - len(self._counts), dtype=np.int64)])
+        self._hashes, places = np.unique(kept, return_inverse=True)
+        self._counts = np.bincount(places, weights=weights).astype(np.int64)
+        self._waiting.clear()
+        if len(self._hashes) > 2 * _SAMPLE:
+            self._most = self._hashes[_SAMPLE]
+            self._hashes, self._counts = self._hashes[: _SAMPLE + 1], self._counts[: _SAMPLE + 1]
+
+    @property
+    def share(self) -> float:
+        """Share of the rows that repeat the id of another; an estimate where there are more than some 65,000 ids."""
+        self._merge()
+        rows = int(self._counts.sum())
+        return 1 - len(self._hashes) / rows if rows else 0.0
