@@ -31,6 +31,9 @@ TAG_BYTES = 16
 OWN = "__fedtasks_"
 """What the product's own columns begin with among columns of the data, and what no declared column may begin with."""
 
+UNITS = frozenset({"bits", "bytes", "rows", "epochs", "rounds", "trees", "days", "minutes", "seconds"})
+"""What a number may be of whose setting's name ends so."""
+
 _SHARD = re.compile(r"(.+)\[(\d+)\]")
 
 
@@ -48,6 +51,14 @@ def airflow_task(half: str) -> tuple[str, int | None]:
     """Return the task id in Airflow that a half has, and its map index (None for a task that is not mapped)."""
     found = _SHARD.fullmatch(half)
     return (found[1], int(found[2])) if found else (half, None)
+
+
+def title_of(setting: str) -> str:
+    """Write a setting's name as words, with its unit in parentheses behind it: ``key_bits`` as ``Key (bits)``."""
+    first, *words = setting.split("_")
+    unit = next((word for word in words if word in UNITS), "")
+    title = " ".join([first, *(word for word in words if word != unit)]).capitalize()
+    return f"{title} ({unit})" if unit else title
 
 
 def asset_uri(party: str, dataset: str = "") -> str:

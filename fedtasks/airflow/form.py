@@ -32,6 +32,7 @@ from fedtasks.errors import (
     ModelTaken,
     TicketMissing,
 )
+from fedtasks.names import title_of
 from fedtasks.pipeline.shared import WAIT
 from fedtasks.pipeline.step import Step
 from fedtasks.tickets.clauses import clauses
@@ -57,7 +58,6 @@ BOUNDED = "Bounded by the ticket: as it says, or stricter"
 _DATA = "Data"
 _MINUTE = timedelta(minutes=1)
 _WEEK = timedelta(weeks=1)
-_UNITS = frozenset({"bits", "bytes", "rows", "epochs", "rounds", "trees", "days", "minutes", "seconds"})
 _EXACT = 2**53
 """Up to here a browser knows whole numbers."""
 _TEXT: dict[str, Any] = {"type": ["null", "string"]}
@@ -213,7 +213,7 @@ def _field(step: Step, declared: Field[Any], section: str | None = None) -> tupl
     least, most = limits_of(declared)
     limits = {"minimum": least, "maximum": most}
     schema |= {name: limit for name, limit in limits.items() if limit is not None and abs(limit) <= _EXACT}
-    title = _title(declared.name)
+    title = title_of(declared.name)
     clause = clauses().get(clause_of(declared))
     refusal = clause.refusal if clause else REFUSALS.get(declared.name)
     described = _described(descriptions(step.declaration).get(declared.name, ""), refusal)
@@ -224,14 +224,6 @@ def _field(step: Step, declared: Field[Any], section: str | None = None) -> tupl
 def _described(text: str, refusal: type[FedtasksError] | None) -> str:
     """Add what to do if a run is refused because of the value here, in the registry's words."""
     return f"{text} If refused: {refusal.remedy}.".lstrip() if refusal else text
-
-
-def _title(name: str) -> str:
-    """Write a setting's name as words, with its unit in parentheses behind it: ``key_bits`` as ``Key (bits)``."""
-    first, *words = name.split("_")
-    unit = next((word for word in words if word in _UNITS), "")
-    title = " ".join([first, *(word for word in words if word != unit)]).capitalize()
-    return f"{title} ({unit})" if unit else title
 
 
 def _schema(hint: Any, value: Any) -> dict[str, Any]:

@@ -27,6 +27,6 @@ function kept() {
 }
 
 function keep(keys) {
-  const secure = location.protocol === "https:" ? "; Secure" : "";
+  const secure = location.protocol.startsWith("https") ? "; Secure" : "";
   document.cookie = `${NAME}=${keys.join(".")}; Path=${home}; Max-Age=${YEAR_S}; SameSite=Strict${secure}`;
 }
