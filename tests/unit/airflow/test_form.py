@@ -16,6 +16,7 @@ from fedtasks.errors import ConfigError, FedtasksError, FloorViolated, TicketSco
 from fedtasks.models.secureboost import settings as trees
 from fedtasks.models.settings import EvaluateSettings, PredictSettings
 from fedtasks.models.split_nn.settings import TrainSettings
+from fedtasks.names import title_of
 from fedtasks.pipeline.catalogue import (
     align,
     evaluate,
@@ -166,7 +167,7 @@ def test_field_says_type_limits_default_and_meaning() -> None:
     ],
 )
 def test_title_of_a_field_has_its_unit(name: str, title: str) -> None:
-    assert form._title(name) == title
+    assert title_of(name) == title
 
 
 def test_field_says_beforehand_what_to_do_if_its_value_is_refused_and_no_code() -> None:
