@@ -15,14 +15,14 @@ Generated from `fedtasks/errors.py` by `make docs`; do not edit.
 The same code and words appear in the log, on the command line, in the DAG run's note and on the wire. The peer sees the
 code, the summary and named facts that are safe to show; never files, columns, rows or secrets.
 
-*Who* must act: `own`, the side that reads the error; `peer`, the other one; `both`.
+*Who* must act: `own`, the party at which the error came up; `peer`, the other one; `both`; `grantor` or `holder` of the
+ticket; `nobody`. Where names are known, they stand in place of `{own}`, `{peer}`, `{grantor}` and `{holder}`.
 *Retry*: whether trying again can help.
 """
 
 
 def _family(leaf: type[FedtasksError]) -> type[FedtasksError]:
-    parent = leaf.__mro__[1]
-    return leaf if parent is FedtasksError else parent
+    return leaf.__mro__[leaf.__mro__.index(FedtasksError) - 1]
 
 
 def render() -> str:

@@ -48,4 +48,4 @@ class Finding:
 def wrong(subject: str, error: FedtasksError) -> Finding:
     """Make a finding of an error of the registry."""
     what = f"{error.code}: {error.detail or error.public}"
-    return Finding(subject, Verdict.WRONG, f"{what} [{error.where}]" if error.where else what, error.remedy)
+    return Finding(subject, Verdict.WRONG, f"{what} [{error.where}]" if error.where else what, error.advice())

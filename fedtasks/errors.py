@@ -16,12 +16,50 @@
 Each leaf carries a stable ``code``, whether a retry can help, who must act, and a remedy. The same words appear in the
 log, the CLI, the DAG run's note and on the wire. ``public`` is what the peer may see: by default the summary and the
 ``fields``, never ``detail``, which may name files, columns and rows of this party.
+
+Both parties read the same sentences, so none says "here", "there" or "the other side": a summary names roles, and who
+must act is data (`who`), which `Parties` turns into a name for whoever reads.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
-from typing import ClassVar
+from dataclasses import asdict, dataclass
+from typing import ClassVar, Literal
+
+Who = Literal["own", "peer", "both", "grantor", "holder", "nobody"]
+"""Who must act: the party at which an error came up, the other one, both, or a ticket's party; nobody if it mends."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parties:
+    """What the parties that an error concerns are called; by default by their roles.
+
+    Parameters
+    ----------
+    own, peer
+        The party at which the error came up, and the other one.
+    grantor, holder
+        Who has granted the ticket in question, and to whom.
+    """
+
+    own: str = "this party"
+    peer: str = "the other party"
+    grantor: str = "the granting party"
+    holder: str = "the ticket's holder"
+
+    def acting(self, who: Who) -> str:
+        """Return what whoever must act is called; empty for nobody."""
+        names = asdict(self) | {"both": f"{self.own} and {self.peer}", "nobody": ""}
+        return str(names[who])
+
+    def naming(self, text: str) -> str:
+        """Put the parties' names into a text that has ``{own}``, ``{peer}``, ``{grantor}`` or ``{holder}``."""
+        return _ROLE.sub(lambda found: str(getattr(self, found[1])), text)
+
+
+_ROLE = re.compile(r"\{(own|peer|grantor|holder)\}")
 
 
 class FedtasksError(Exception):
@@ -35,11 +73,18 @@ class FedtasksError(Exception):
         The place: ``party.yaml:12``, a task, a file.
     **fields
         Named facts that are safe to show to the peer, e.g. ``field="epochs", ours="8", theirs="10"``.
+
+    Notes
+    -----
+    ``summary`` and ``remedy`` are read on both sides. A remedy speaks to whoever must act, names other parties as
+    ``{own}``, ``{peer}``, ``{grantor}`` and ``{holder}``, and is shown as `advice` has it. ``of_peer`` tells errors
+    that name what is wrong at the peer, whoever noticed: what they say came up at one party is a matter of the other.
     """
 
     code: ClassVar[str] = ""
     retryable: ClassVar[bool] = False
-    who: ClassVar[str] = "own"
+    who: ClassVar[Who] = "own"
+    of_peer: ClassVar[bool] = False
     summary: ClassVar[str] = ""
     remedy: ClassVar[str] = ""
 
@@ -55,11 +100,27 @@ class FedtasksError(Exception):
         facts = ", ".join(f"{name}={value}" for name, value in self.fields.items())
         return f"{self.summary} ({facts})" if facts else self.summary
 
+    @classmethod
+    def among(cls, at: str, other: str, *, holder: str = "") -> Parties:
+        """Return who is who for an error that came up `at` one of two parties; `holder` has the ticket, if that counts.
+
+        What is wrong at the peer (`of_peer`) came up where it is, so that the other one is who reads of its peer.
+        """
+        own, peer = (other, at) if cls.of_peer else (at, other)
+        if not holder:
+            return Parties(own=own, peer=peer)
+        return Parties(own=own, peer=peer, grantor=peer if holder == own else own, holder=holder)
+
+    @classmethod
+    def advice(cls, parties: Parties = Parties()) -> str:
+        """Return the remedy with the parties' names in it."""
+        return parties.naming(cls.remedy)
+
     def __str__(self) -> str:
         head = f"{self.code}: {self.detail or self.public}"
         if self.where:
             head = f"{head} [{self.where}]"
-        return f"{head}. {self.remedy}" if self.remedy else head
+        return f"{head}. {self.advice()}" if self.remedy else head
 
 
 # --------------------------------------------------------------------------------------------------- configuration
@@ -75,23 +136,24 @@ class ConfigError(FedtasksError):
 class TicketError(FedtasksError):
     """Base of the refusals; ``clause`` names the part of the ticket that refused."""
 
-    who = "both"
+    who = "holder"
 
 
 class TicketMissing(TicketError):
     """Raised when no ticket covers the request."""
 
     code = "TICKET_MISSING"
-    summary = "No ticket covers this request"
-    remedy = "Ask the other party to issue a ticket (`fedtasks ticket issue`) and accept it"
+    summary = "No ticket covers the request"
+    remedy = "Name another ticket, or ask {grantor} for one (`fedtasks ticket request`) and accept what is offered"
 
 
 class TicketInvalid(TicketError):
     """Raised when a ticket's signature, type or claims cannot be trusted."""
 
     code = "TICKET_INVALID"
+    who = "both"
     summary = "The ticket cannot be trusted"
-    remedy = "Ask the granting party to issue it again; check that the pinned ticket key is theirs"
+    remedy = "{grantor} issues the ticket again; {holder} checks that the pinned ticket key is that of {grantor}"
 
 
 class TicketExpired(TicketError):
@@ -99,7 +161,7 @@ class TicketExpired(TicketError):
 
     code = "TICKET_EXPIRED"
     summary = "The ticket has expired"
-    remedy = "Ask the granting party for a new ticket"
+    remedy = "Ask {grantor} for a new ticket (`fedtasks ticket request`)"
 
 
 class TicketNotYetValid(TicketError):
@@ -107,7 +169,7 @@ class TicketNotYetValid(TicketError):
 
     code = "TICKET_NOT_YET_VALID"
     summary = "The ticket is not valid yet"
-    remedy = "Wait for its time window, or compare both clocks"
+    remedy = "Wait until the ticket is valid, or compare both clocks"
 
 
 class TicketRevoked(TicketError):
@@ -115,7 +177,7 @@ class TicketRevoked(TicketError):
 
     code = "TICKET_REVOKED"
     summary = "The ticket has been revoked"
-    remedy = "Ask the granting party for a new ticket"
+    remedy = "Ask {grantor} why, and for a new ticket (`fedtasks ticket request`)"
 
 
 class TicketNotAccepted(TicketError):
@@ -123,15 +185,16 @@ class TicketNotAccepted(TicketError):
 
     code = "TICKET_NOT_ACCEPTED"
     summary = "The ticket has not been accepted"
-    remedy = "Accept it with `fedtasks ticket accept`"
+    remedy = "Accept the ticket with `fedtasks ticket accept`"
 
 
 class TicketDeclined(TicketError):
     """Raised when the holder has said no to the ticket."""
 
     code = "TICKET_DECLINED"
+    who = "both"
     summary = "The ticket was declined by its holder"
-    remedy = "Agree on another one: the holder asks (`fedtasks ticket request`), the granting party issues it"
+    remedy = "Agree on another one: {holder} asks (`fedtasks ticket request`), {grantor} issues"
 
 
 class TicketOffersFull(TicketError):
@@ -139,15 +202,15 @@ class TicketOffersFull(TicketError):
 
     code = "TICKET_OFFERS_FULL"
     summary = "Too many offered tickets wait for an answer"
-    remedy = "The holder accepts or declines them (`fedtasks ticket accept`, `ticket decline`); then the next arrive"
+    remedy = "Accept or decline those that wait (`fedtasks ticket accept`, `ticket decline`); then the next arrive"
 
 
 class TicketScope(TicketError):
     """Raised when a request lies outside a ticket's scope."""
 
     code = "TICKET_SCOPE"
-    summary = "The ticket does not cover this"
-    remedy = "Ask for what the named clause allows, or for a wider ticket"
+    summary = "The ticket does not cover what was asked"
+    remedy = "Ask for what the named clause allows, or ask {grantor} for a wider ticket"
 
 
 class TicketExhausted(TicketError):
@@ -155,7 +218,7 @@ class TicketExhausted(TicketError):
 
     code = "TICKET_EXHAUSTED"
     summary = "A limit of the ticket is used up"
-    remedy = "Ask the granting party for a new ticket"
+    remedy = "Ask {grantor} for a new ticket (`fedtasks ticket request`)"
 
 
 class TicketBusy(TicketError):
@@ -164,7 +227,7 @@ class TicketBusy(TicketError):
     code = "TICKET_BUSY"
     retryable = True
     summary = "As many runs as the ticket allows at once are under way"
-    remedy = "Start it again once one of them has ended, or ask the granting party for a ticket that allows more"
+    remedy = "Start the run again once one of them has ended, or ask {grantor} for a ticket that allows more"
 
 
 class TicketRateLimited(TicketError):
@@ -173,15 +236,15 @@ class TicketRateLimited(TicketError):
     code = "TICKET_RATE_LIMITED"
     retryable = True
     summary = "A daily limit of the ticket is used up"
-    remedy = "Wait until the named time, or ask the granting party for a wider ticket"
+    remedy = "Wait until the named time, or ask {grantor} for a wider ticket"
 
 
 class AttemptsExhausted(TicketError):
     """Raised when the other side has had a task repeated as often as the ticket allows within one run."""
 
     code = "ATTEMPTS_EXHAUSTED"
-    summary = "The other side has had a task repeated as often as the ticket allows within one run"
-    remedy = "See why the task fails; the ticket's holder may then clear it, which costs one more run of the ticket"
+    summary = "One side has had a task repeated as often as the ticket allows within one run"
+    remedy = "See why the task fails; then clear the task, which costs one more run of the ticket"
 
 
 class FloorViolated(TicketError):
@@ -189,7 +252,7 @@ class FloorViolated(TicketError):
 
     code = "FLOOR_VIOLATED"
     summary = "The run would fall below the ticket's privacy floor"
-    remedy = "Raise the named setting to the floor, or ask for a ticket that allows it by name"
+    remedy = "Raise the named setting to the floor, or ask {grantor} for a ticket that allows the laxer value by name"
 
 
 # ------------------------------------------------------------------------------------------------------------- peers
@@ -204,16 +267,17 @@ class PeerUnknown(PeerError):
 
     code = "PEER_UNKNOWN"
     who = "own"
-    summary = "This party is not a known peer"
-    remedy = "Add it with `fedtasks peer add`"
+    summary = "The named party is not among the peers"
+    remedy = "Correct the name, or add the party with `fedtasks peer add`"
 
 
 class PeerIdentity(PeerError):
     """Raised when a certificate is not the one that belongs to the peer's name."""
 
     code = "PEER_IDENTITY"
+    who = "both"
     summary = "The certificate does not belong to the peer"
-    remedy = "Compare fingerprints with the peer by telephone, then add the peer again"
+    remedy = "Compare fingerprints by telephone, then add the peer again with `fedtasks peer add`"
 
 
 class PeerUnreachable(PeerError):
@@ -222,7 +286,7 @@ class PeerUnreachable(PeerError):
     code = "PEER_UNREACHABLE"
     retryable = True
     who = "both"
-    summary = "The peer's gateway does not answer"
+    summary = "A peer's gateway does not answer"
     remedy = "Check that both gateways run and that the address and port are open (`fedtasks doctor`)"
 
 
@@ -230,24 +294,27 @@ class PeerDagMissing(PeerError):
     """Raised when the peer's Airflow does not know the DAG."""
 
     code = "PEER_DAG_MISSING"
-    summary = "The DAG is not deployed on the other side"
-    remedy = "Deploy the same DAG file there"
+    of_peer = True
+    summary = "The DAG is not deployed in the Airflow of the party asked"
+    remedy = "Deploy the same DAG file in {peer}'s Airflow"
 
 
 class PeerDagBroken(PeerError):
     """Raised when the peer's Airflow cannot import the DAG."""
 
     code = "PEER_DAG_BROKEN"
-    summary = "The DAG has import errors on the other side"
-    remedy = "Mend the import errors shown in that Airflow"
+    of_peer = True
+    summary = "The DAG has import errors in the Airflow of the party asked"
+    remedy = "Mend the import errors that {peer}'s Airflow shows"
 
 
 class PeerPaused(PeerError):
     """Raised when the peer's DAG is paused."""
 
     code = "PEER_PAUSED"
-    summary = "The DAG is paused on the other side"
-    remedy = "Unpause it in that Airflow"
+    of_peer = True
+    summary = "The DAG is paused in the Airflow of the party asked"
+    remedy = "Unpause the DAG in {peer}'s Airflow"
 
 
 class PeerAirflowUnreachable(PeerError):
@@ -255,24 +322,28 @@ class PeerAirflowUnreachable(PeerError):
 
     code = "PEER_AIRFLOW_UNREACHABLE"
     retryable = True
-    summary = "The other side's gateway cannot reach its Airflow"
-    remedy = "Start that Airflow, or correct `airflow` in its party.yaml"
+    of_peer = True
+    summary = "The gateway of the party asked cannot reach its Airflow"
+    remedy = "Start {peer}'s Airflow, or correct `airflow` in {peer}'s party.yaml"
 
 
 class PeerFailed(PeerError):
     """Raised when the other side's half of the run failed."""
 
     code = "PEER_FAILED"
-    summary = "The other side's half failed"
-    remedy = "See the named reason; the other side must act"
+    of_peer = True
+    summary = "One party's half has failed"
+    remedy = "See the named reason, and the log of the failed task in {peer}'s Airflow"
 
 
 class PeerCancelled(PeerError):
     """Raised when a person ended the run on the other side."""
 
     code = "PEER_CANCELLED"
-    summary = "The run was cancelled on the other side"
-    remedy = "Ask the other side why; start the partition again when both agree"
+    of_peer = True
+    who = "own"
+    summary = "One party has cancelled the run"
+    remedy = "Ask {peer} why; start the partition again when both agree"
 
 
 class PeerRestarted(PeerError):
@@ -280,9 +351,9 @@ class PeerRestarted(PeerError):
 
     code = "PEER_RESTARTED"
     retryable = True
-    who = "both"
-    summary = "The other half started a new attempt"
-    remedy = "Nothing to do: this half meets it by a retry"
+    who = "nobody"
+    summary = "A half has started a new attempt"
+    remedy = "Nothing to do: both halves meet again by a retry"
 
 
 class PeerStalled(PeerError):
@@ -291,10 +362,10 @@ class PeerStalled(PeerError):
     code = "PEER_STALLED"
     retryable = True
     who = "both"
-    summary = "The other half has not moved for too long"
+    summary = "A half has not moved for too long"
     remedy = (
-        "This half is tried again; if the other one is only slow, raise `stall_s` in party.yaml, else ask the other "
-        "side why its half hangs"
+        "Nothing to do while Airflow tries again; if {peer}'s half is only slow, raise `stall_s` in {own}'s "
+        "party.yaml, else see why {peer}'s half hangs"
     )
 
 
@@ -303,8 +374,8 @@ class LookupsNotServed(PeerError):
 
     code = "LOOKUPS_NOT_SERVED"
     retryable = True
-    summary = "The other side does not answer lookups of this dataset now"
-    remedy = "Start `fedtasks psi serve` for it there"
+    summary = "Nobody answers lookups of the dataset now"
+    remedy = "Start `fedtasks psi serve` for the dataset at {peer}"
 
 
 class ClockSkew(PeerError):
@@ -322,7 +393,7 @@ class VersionDiffers(PeerError):
     code = "VERSION_DIFFERS"
     who = "both"
     summary = "The two sides speak no common protocol version"
-    remedy = "Upgrade the older side"
+    remedy = "Upgrade the party with the older release"
 
 
 class MessageTooLarge(PeerError):
@@ -339,8 +410,9 @@ class CallsExceeded(PeerError):
 
     code = "CALLS_EXCEEDED"
     retryable = True
+    who = "both"
     summary = "Too many calls are open at once"
-    remedy = "Wait until some have ended; run fewer tasks of these two parties at once"
+    remedy = "Wait until some have ended; run fewer tasks of both parties at once"
 
 
 class GatewayFailed(PeerError):
@@ -349,7 +421,7 @@ class GatewayFailed(PeerError):
     code = "GATEWAY_FAILED"
     who = "both"
     summary = "A gateway could not deal with the request"
-    remedy = "The reason is in the log of the gateway that was asked, and in its audit if a peer has asked"
+    remedy = "See the log of the gateway that was asked, and its audit if a peer has asked"
 
 
 # -------------------------------------------------------------------------------------------------------------- runs
@@ -363,8 +435,9 @@ class RunUnknown(RunError):
     """Raised when nobody opened the run."""
 
     code = "RUN_UNKNOWN"
-    summary = "This run is not known here"
-    remedy = "Start it through its DAG's `open_run`"
+    who = "own"
+    summary = "No such run is known"
+    remedy = "List the known runs with `fedtasks runs`; a run begins with its DAG's `open_run`"
 
 
 class RunExists(RunError):
@@ -372,15 +445,17 @@ class RunExists(RunError):
 
     code = "RUN_EXISTS"
     retryable = True
-    summary = "Another run has this name or this DAG run"
-    remedy = "Wait until the other run has ended, or cancel it"
+    who = "own"
+    summary = "Another run has the name or the DAG run"
+    remedy = "Wait until the other run has ended, or cancel the other one (`fedtasks run cancel`)"
 
 
 class RunEnded(RunError):
     """Raised when a run has already ended."""
 
     code = "RUN_ENDED"
-    summary = "This run has ended"
+    who = "own"
+    summary = "The run has ended"
     remedy = "Start the partition again"
 
 
@@ -397,24 +472,26 @@ class ApprovalPending(RunError):
     """Raised when a half would begin although the person whom the ticket asks for has not answered."""
 
     code = "APPROVAL_PENDING"
-    summary = "A person has yet to approve this run"
-    remedy = "Answer the question of the task `approve` in the granting side's Airflow; marking the task is no answer"
+    who = "grantor"
+    summary = "A person has yet to approve the run"
+    remedy = "Answer the question of the task `approve` in {grantor}'s Airflow; marking the task is no answer"
 
 
 class ApprovalRejected(RunError):
     """Raised when the person whom a ticket asks for has said no."""
 
     code = "APPROVAL_REJECTED"
-    summary = "A person of the granting side has rejected this run"
-    remedy = "Agree with the other side on what may run, then start the partition again"
+    summary = "A person of the granting party has rejected the run"
+    remedy = "Agree on what may run, then start the partition again"
 
 
 class ApprovalExpired(RunError):
     """Raised when nobody answered whether a run may begin."""
 
     code = "APPROVAL_EXPIRED"
-    summary = "Nobody of the granting side approved this run in time"
-    remedy = "Let them know, then start the partition again"
+    who = "holder"
+    summary = "Nobody of the granting party has approved the run in time"
+    remedy = "Let {grantor} know, then start the partition again"
 
 
 class RunFailed(RunError):
@@ -454,8 +531,8 @@ class DeadlinePassed(RunError):
     """Raised when the other half was not ready in time."""
 
     code = "DEADLINE"
-    summary = "The other half was not ready in time"
-    remedy = "See what the other side waits for; raise the deadline if it only needs longer"
+    summary = "A half was not ready in time"
+    remedy = "See what {peer}'s half waits for; raise the deadline if more time is all that is needed"
 
 
 class TrainingDiverged(RunError):
@@ -471,10 +548,10 @@ class LabelLeaks(RunError):
 
     code = "LABEL_LEAK"
     who = "own"
-    summary = "The labels leak more than this run allows"
+    summary = "The labels leak more than the run allows"
     remedy = (
-        "Look at the metrics `label_leak_…`; then train boosted trees, or allow more by `max_label_leak`, as far as "
-        "the ticket does"
+        "Look at the metrics `label_leak_…`; then train boosted trees, or allow more by `max_label_leak`, as far "
+        "as the ticket does"
     )
 
 
@@ -492,7 +569,7 @@ class ModelUnknown(RunError):
 
     code = "MODEL_UNKNOWN"
     who = "own"
-    summary = "There is no such version of the model here"
+    summary = "There is no such version of the model"
     remedy = "Choose one that `fedtasks models` lists"
 
 
@@ -509,7 +586,8 @@ class AttemptStale(RunError):
 
     code = "ATTEMPT_STALE"
     retryable = True
-    summary = "A newer attempt of this task has begun"
+    who = "nobody"
+    summary = "A newer attempt of the task has begun"
     remedy = "Nothing to do: the newer attempt goes on"
 
 
@@ -525,16 +603,17 @@ class LinkLost(LinkError):
 
     code = "LINK_LOST"
     retryable = True
+    who = "both"
     summary = "The connection of the two halves was lost"
-    remedy = "Check the network and both gateways; the task is tried again"
+    remedy = "Nothing to do while Airflow tries again; else check the network and both gateways"
 
 
 class ProtocolViolated(LinkError):
     """Raised when the other half sends what nobody asked for."""
 
     code = "PROTOCOL_VIOLATED"
-    summary = "The other half sent an unexpected message"
-    remedy = "Check that both sides run the same version"
+    summary = "A half or a gateway has sent an unexpected message"
+    remedy = "See that both sides run the same release"
 
 
 class SecretRejected(LinkError):
@@ -552,8 +631,8 @@ class GatewayUnreachable(LinkError):
     code = "GATEWAY_UNREACHABLE"
     retryable = True
     who = "own"
-    summary = "This party's gateway does not answer"
-    remedy = "Start it with `fedtasks gateway`, or correct `gateway.workers` in party.yaml"
+    summary = "A worker's own gateway does not answer"
+    remedy = "Start the gateway with `fedtasks gateway`, or correct `gateway.workers` in party.yaml"
 
 
 # -------------------------------------------------------------------------------------------------------------- data
@@ -575,7 +654,7 @@ class DataNotLanded(DataError):
     code = "DATA_NOT_LANDED"
     retryable = True
     summary = "The partition's data has not landed"
-    remedy = "Land it with `fedtasks data land`, or choose a partition that has"
+    remedy = "Land the partition with `fedtasks data land`, or choose one that has landed"
 
 
 class DatasetChanged(DataError):
@@ -583,7 +662,7 @@ class DatasetChanged(DataError):
 
     code = "DATA_DECLARED_ANEW"
     summary = "A dataset is declared otherwise than when the run opened"
-    remedy = "Restart the gateway, so that it reads party.yaml again, then clear `open_run`"
+    remedy = "Clear `open_run`, so that the run takes up what party.yaml declares now"
 
 
 class FileInvalid(DataError):
@@ -673,7 +752,7 @@ class DataCorrupt(DataError):
 
     code = "DATA_CORRUPT"
     summary = "A file does not match its manifest"
-    remedy = "Clear the task that wrote it"
+    remedy = "Clear the task that wrote the file"
 
 
 # ------------------------------------------------------------------------------------------------------------ crypto
@@ -724,7 +803,7 @@ class NotAllowed(PageError):
     """Raised when Airflow does not give the caller the right."""
 
     code = "NOT_ALLOWED"
-    summary = "Your role in Airflow does not allow this"
+    summary = "Airflow does not give the caller the right"
     remedy = "Ask whoever administers Airflow for the right"
 
 
@@ -745,8 +824,8 @@ class NotPrivate(MachineError):
     """Raised when other users of this machine could read, or have made, what must be this party's alone."""
 
     code = "NOT_PRIVATE"
-    summary = "What must be this party's alone is open to other users of its machine"
-    remedy = "Close it with the command that is named, then look who may have read it"
+    summary = "What must be one party's alone is open to other users of its machine"
+    remedy = "Run the command that is named, then see who may have read the files"
 
 
 class StoreUnavailable(MachineError):
@@ -763,8 +842,27 @@ class AirflowUnreachable(MachineError):
 
     code = "AIRFLOW_UNREACHABLE"
     retryable = True
-    summary = "This party's Airflow does not answer"
+    summary = "The gateway's own Airflow does not answer"
     remedy = "Start Airflow, or correct `airflow` in party.yaml"
+
+
+class AirflowRefused(AirflowUnreachable):
+    """Raised when Airflow answers, but does not let the gateway's user in or gives that user too few rights."""
+
+    code = "AIRFLOW_REFUSED"
+    summary = "The gateway's own Airflow refuses the gateway's user"
+    remedy = (
+        "Correct `airflow.user` in party.yaml or the password in `airflow.password_file`, or give the user its rights "
+        "in Airflow"
+    )
+
+
+class GatewayOutdated(MachineError):
+    """Raised when the gateway runs with another party.yaml than the one that is there, in parts that are read once."""
+
+    code = "GATEWAY_OUTDATED"
+    summary = "The gateway was started before its party.yaml was changed"
+    remedy = "Restart the gateway; then party.yaml counts as it stands"
 
 
 class NoticeFailed(MachineError):
@@ -807,7 +905,7 @@ class ProcessFailed(MachineError):
     code = "PROCESS_FAILED"
     retryable = True
     summary = "The algorithm's process died"
-    remedy = "See the task's log; a retry continues from the newest joint checkpoint"
+    remedy = "See the task's log; a retry goes on from the newest joint checkpoint"
 
 
 def leaves(root: type[FedtasksError] = FedtasksError) -> Iterator[type[FedtasksError]]:

@@ -52,7 +52,9 @@ class ApproveOperator(MeetingOperator, ApprovalOperator):
     overdue: ClassVar[type[FedtasksError]] = ApprovalExpired
 
     def __init__(self, *, wait: timedelta = APPROVAL_WAIT, **kwargs: Any) -> None:
-        reason = Param("", "The other party reads it if you reject.", type="string", title="Reason", maxLength=200)
+        # Airflow's form wants a value for whatever may not be null, and its buttons stay grey until there is one.
+        kinds, said = ["null", "string"], "The other party reads the reason if you reject."
+        reason = Param(None, said, type=kinds, title="Reason (optional)", maxLength=200)
         super().__init__(
             federated_task=APPROVE,
             wait=wait,
@@ -134,7 +136,8 @@ def question(run: run_pb2.Run) -> str:
         *(_said(line) for line in what_is_asked(shared, steps)),
         "",
         "Settings that are not named are as by default. A yes counts for every later run under this ticket with the"
-        " same steps and settings. A no ends the run on both sides; the reason below is then shown to the other party.",
+        " same steps and settings. A no ends the run on both sides; a reason, if you give one, is then shown to"
+        f" {peer}.",
     ]
     return "\n".join(lines)
 

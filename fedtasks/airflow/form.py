@@ -223,7 +223,7 @@ def _field(step: Step, declared: Field[Any], section: str | None = None) -> tupl
 
 def _described(text: str, refusal: type[FedtasksError] | None) -> str:
     """Add what to do if a run is refused because of the value here, in the registry's words."""
-    return f"{text} If refused: {refusal.remedy}.".lstrip() if refusal else text
+    return f"{text} If refused: {refusal.advice()}.".lstrip() if refusal else text
 
 
 def _schema(hint: Any, value: Any) -> dict[str, Any]:

@@ -95,7 +95,10 @@ def _change(name: str, version: int, reason: str, party: Path, as_json: bool, *,
     from fedtasks.link.client import GatewayClient
 
     with GatewayClient.of(load_party(party), patience_s=PATIENCE_S) as client:
-        in_use = client.get_model(name).version.version
+        known = client.get_model(name)
+        if not known.newest:
+            raise ModelUnknown(f"no version of `{name}` was published")
+        in_use = known.version.version
         if is_back and version > in_use:
             raise ConfigError(f"version {version} is not older than {in_use}, which is in use", field="VERSION")
         changed = client.change_champion(name, version, reason, getpass.getuser())

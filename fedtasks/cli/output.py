@@ -66,7 +66,7 @@ def error_line(error: FedtasksError) -> str:
     """Say an error as code · what · where · remedy."""
     facts = ", ".join(f"{name}={value}" for name, value in error.fields.items() if name != "field")
     what = error.detail or error.summary
-    parts = (error.code, f"{what} ({facts})" if facts else what, error.where, error.remedy)
+    parts = (error.code, f"{what} ({facts})" if facts else what, error.where, error.advice())
     return " · ".join(part for part in parts if part)
 
 

@@ -115,7 +115,7 @@ def _print_refusals(store: Store, party: str, pipeline: str, peer: str, limit: i
             "peer": row.peer,
             "at": moment(row.at_ms),
             "sentence": refusal_sentence(row, party),
-            **failure_report(row.failure, party),
+            **failure_report(row.failure, party, row.peer, holder=party),
         }
         for row in store.refusals.list(dag_ids=[pipeline] if pipeline else None, limit=limit)
         if peer in ("", row.peer)

@@ -173,15 +173,21 @@ def peer_preflight(
 ) -> None:
     """Ask a peer whether a run could start now, and start none; exit code 1 if it could not."""
     from fedtasks.checks import Finding, Verdict
-    from fedtasks.errors import from_code
     from fedtasks.link.client import GatewayClient
+    from fedtasks.reports.status import advice_of_check
 
-    with GatewayClient.of(load_party(party_file), patience_s=PATIENCE_S) as client:
+    party = load_party(party_file)
+    with GatewayClient.of(party, patience_s=PATIENCE_S) as client:
         checks = client.preflight(peer, pipeline)
     findings = [
         Finding(check.name, Verdict.OK, check.text)
         if check.ok
-        else Finding(check.name, Verdict.WRONG, f"{check.code}: {check.text}", from_code(check.code).remedy)
+        else Finding(
+            check.name,
+            Verdict.WRONG,
+            f"{check.code}: {check.text}",
+            advice_of_check(check.code, check.name, party.name, peer),
+        )
         for check in checks
     ]
     print_findings(findings, as_json=as_json)

@@ -18,7 +18,6 @@ from fedtasks.errors import (
     ConfigError,
     FedtasksError,
     PeerAirflowUnreachable,
-    PeerError,
     PeerUnknown,
     ProtocolViolated,
     RunCancelled,
@@ -119,10 +118,10 @@ class Admission:
 
     def _refusal(self, request: worker_pb2.OpenRunRequest, error: FedtasksError) -> RefusalRow:
         """Describe why nothing came of a request."""
-        # What is wrong with the peer is told as this side sees it, whoever noticed.
-        of_peer = error.where and error.where == request.peer and not isinstance(error, PeerError)
-        party, now = request.peer if of_peer else self._party.name, self._clock()
-        failure = failure_row(error, party, OPEN_RUN, now, private=True)
+        refuser, now = request.peer if error.where == request.peer else self._party.name, self._clock()
+        # A field that the peer refuses is one that this party has asked with.
+        party = self._party.name if isinstance(error, ConfigError) else refuser
+        failure = failure_row(error, party, OPEN_RUN, now, private=True) | {"refuser": refuser}
         return RefusalRow(request.dag_id, request.dag_run_id, request.partition, request.peer, failure, now)
 
     async def _open(self, request: worker_pb2.OpenRunRequest) -> worker_pb2.OpenRunResponse:

@@ -12,7 +12,7 @@ from urllib.parse import quote, urlsplit
 import httpx
 
 from fedtasks.config import Airflow, read_secret
-from fedtasks.errors import AirflowUnreachable, PeerDagBroken, PeerDagMissing, PeerPaused
+from fedtasks.errors import AirflowRefused, AirflowUnreachable, PeerDagBroken, PeerDagMissing, PeerPaused
 from fedtasks.names import airflow_task
 
 log = logging.getLogger(__name__)
@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 PAGES = "/fedtasks/api/peers"
 TERMINAL = ("success", "failed")
 _TASK_ENDED = (*TERMINAL, "skipped", "upstream_failed", "removed")
+_ENDS = {"patch_dag_run": '"state"', "delete_dag_run": ""}
+"""What Airflow's audit log calls the ends of a DAG run that somebody made → what their facts have in them."""
 PAGE = "federated"
 """Under which name Airflow shows our page of a DAG run."""
 TIMEOUT_S = 60.0
@@ -95,6 +97,19 @@ class AirflowApi:
         """Return the DAG run's state, None when there is no such DAG run."""
         answer = await self._call("GET", self._run(dag_id, dag_run_id))
         return None if answer.status_code == 404 else str(self._body(answer)["state"])
+
+    async def changed_by(self, dag_id: str, dag_run_id: str) -> str:
+        """Return who last changed or deleted a DAG run, by Airflow's audit log; empty if that does not say.
+
+        Raises
+        ------
+        AirflowUnreachable
+            It cannot be read, for instance since the gateway's user may not.
+        """
+        which = {"dag_id": dag_id, "run_id": dag_run_id, "order_by": "-event_log_id", "limit": "20"}
+        logs = self._body(await self._call("GET", "/eventLogs", params=which))["event_logs"]
+        ends = (entry for entry in logs if entry["event"] in _ENDS and _ENDS[entry["event"]] in (entry["extra"] or ""))
+        return next((str(entry["owner"] or "") for entry in ends), "")
 
     @property
     def origin(self) -> str:
@@ -187,7 +202,7 @@ class AirflowApi:
         except httpx.HTTPError as error:
             raise AirflowUnreachable(f"{self._config.url} does not answer: {type(error).__name__}") from error
         if answer.status_code in (401, 403):
-            raise AirflowUnreachable(f"{self._config.url} refuses {self._config.login} ({answer.status_code})")
+            raise AirflowRefused(f"{self._config.url} refuses {self._config.login} ({answer.status_code})")
         if answer.status_code >= 500:
             raise AirflowUnreachable(f"{self._config.url} answers {answer.status_code}")
         return answer
@@ -207,7 +222,8 @@ class AirflowApi:
             body = {"grant_type": "client_credentials", "client_id": config.client_id, "client_secret": secret}
         answer = await self._client.post("/auth/token", json=body)
         if answer.status_code not in (200, 201):
-            raise AirflowUnreachable(f"{config.url} refuses the login of {config.login} ({answer.status_code})")
+            kind = AirflowUnreachable if answer.status_code >= 500 else AirflowRefused
+            raise kind(f"{config.url} refuses the login of {config.login} ({answer.status_code})")
         return str(answer.json()["access_token"])
 
     @staticmethod

@@ -1,11 +1,14 @@
-"""What stands at the top of a DAG run's page: the words of the reports as Markdown, and the way to our page."""
+"""What stands at the top of a DAG run's page: the words of the reports as Markdown, and the way to our page.
+
+Airflow shows one line of it: the link comes first, then who must act and what is the matter; times and the run id last.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from fedtasks.reports.markdown import escape
-from fedtasks.reports.status import State, Status, counts_of, refusal_sentence, sentence
+from fedtasks.reports.status import ICONS, REFUSED, State, Status, counts_of, refusal_words, words_of
 from fedtasks.store import HalfRow, RefusalRow
 from fedtasks.text import printable, shortened
 
@@ -31,27 +34,27 @@ def run_note(run_id: str, status: Status, own: Sequence[HalfRow], link: str, lea
     """
     counts = _counts(own) if status.state == State.DONE else ""
     read = f" · ⚠ {leak}" if leak else ""
-    return _note(f"{sentence(status)}{read}{counts}", run_id, link)
+    return _note(ICONS[status.state], f"{words_of(status)}{read}{counts}", run_id, link)
 
 
 def refused(refusal: RefusalRow, party: str, link: str) -> str:
     """Say in one line of Markdown why a DAG run came to no run; `party` is this one."""
-    return _note(refusal_sentence(refusal, party), "", link)
+    return _note(REFUSED, refusal_words(refusal, party), "", link)
 
 
 def not_needed(run_id: str, peer: str, link: str, *, done: bool) -> str:
     """Say that a DAG run has nothing to do."""
     state = "was done before" if done else "is running in another DAG run"
-    return _note(f"✅ Nothing to do · the run with {peer} {state}", run_id, link)
+    return _note(ICONS[State.DONE], f"Nothing to do · the run with {peer} {state}", run_id, link)
 
 
-def _note(text: str, run_id: str, link: str) -> str:
-    ending = "".join((f" · `{run_id}`" if run_id else "", f" · [details]({link})"))
-    room, kept = MAX_NOTE - len(ending), MAX_NOTE
+def _note(icon: str, text: str, run_id: str, link: str) -> str:
+    beginning, ending = f"{icon} [details]({link}) · ", f" · `{run_id}`" if run_id else ""
+    room, kept = MAX_NOTE - len(beginning) - len(ending), MAX_NOTE
     # Escaped, a text has at most twice its length: it is cut before, so that no mark is parted from what it escapes.
     while len(escaped := escape(printable(shortened(text, kept, "details")))) > room:
         kept -= max(1, (len(escaped) - room) // 2)
-    return f"{escaped}{ending}"
+    return f"{beginning}{escaped}{ending}"
 
 
 def _counts(own: Sequence[HalfRow]) -> str:

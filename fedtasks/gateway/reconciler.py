@@ -218,13 +218,13 @@ class Reconciler:
             if await self._ask_again(run) or await self._repeat_with_peer(run, state):
                 return
             if state is None and self._clock() - run.opened_ms > GRACE_MS:
-                error: FedtasksError = RunCancelled(f"the DAG run was deleted in {self._party}'s Airflow")
-                await asyncio.to_thread(self._runs.cancel, run.run_id, error)
+                await self._end_by_airflow(run, "deleted")
+            elif state == "failed" and await self._was_alive(run):
+                await self._end_by_airflow(run, "marked failed")
             elif state == "failed":
-                await asyncio.to_thread(self._runs.cancel, run.run_id, await self._why_failed(run))
+                await asyncio.to_thread(self._runs.cancel, run.run_id, RunFailed())
             elif self._ended_too_soon(run, state):
-                error = RunCancelled(f"the DAG run was marked as done in {self._party}'s Airflow")
-                await asyncio.to_thread(self._runs.cancel, run.run_id, error)
+                await self._end_by_airflow(run, "marked as done")
         elif state is None or state in TERMINAL:
             self._settled.add(run.run_id)
             await asyncio.to_thread(self._runs.rest, run.run_id)
@@ -240,12 +240,20 @@ class Reconciler:
         # A run that goes on again is so for a moment, until its task is cleared.
         return self._clock() - self._done_ms.setdefault(run.run_id, self._clock()) > GRACE_MS
 
-    async def _why_failed(self, run: RunRow) -> FedtasksError:
+    async def _was_alive(self, run: RunRow) -> bool:
         """A federated task that fails says so first; if one was still alive, a person ended the run."""
         halves = await asyncio.to_thread(self._store.halves.list, run.run_id, True)
-        if any(half.state in LIVE for half in halves):
-            return RunCancelled(f"the DAG run was marked failed in {self._party}'s Airflow")
-        return RunFailed(f"the DAG run failed in {self._party}'s Airflow")
+        return any(half.state in LIVE for half in halves)
+
+    async def _end_by_airflow(self, run: RunRow, what: str) -> None:
+        """End a run whose DAG run somebody has ended; who that was stays with this party."""
+        try:
+            by = await self._airflow.changed_by(run.dag_id, run.dag_run_id)
+        except FedtasksError as error:
+            log.info("Airflow does not say who ended %s: %s", run.dag_run_id, error)
+            by = ""
+        error = RunCancelled(reason=f"the DAG run was {what} in {self._party}'s Airflow")
+        await asyncio.to_thread(lambda: self._runs.cancel(run.run_id, error, by=by or "somebody"))
 
     async def _ask_again(self, run: RunRow) -> bool:
         """Return whether a person of this party must say yes before an ended run goes on; have the question asked.

@@ -16,6 +16,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from fedtasks.clock import utc
 from fedtasks.errors import (
     ApprovalExpired,
     ApprovalPending,
@@ -328,13 +329,29 @@ class Runs:
         self._changed(row.run_id)
         return self.run(row.run_id)
 
-    def cancel(self, run_id: str, error: FedtasksError, task: str = "") -> RunRow:
-        """End this party's half of a run with `error`, unless it has ended already."""
+    def cancel(self, run_id: str, error: FedtasksError, *, by: str = "") -> RunRow:
+        """End this party's half of a run with `error`, unless it has ended already; `by` stays with this party."""
         with self._lock:
             row = self.run(run_id)
             if row.state == "running":
-                self._end(row, failure_row(error, self._party, task, self._clock()))
+                failure = failure_row(error, self._party, "", self._clock())
+                self._end(row, failure | ({"by": plain_text(by, 120)} if by else {}))
             return self.run(run_id)
+
+    def stop(self, run_id: str, reason: str) -> RunRow:
+        """Cancel a run as somebody of this party asks; one that was cancelled already stays so.
+
+        Raises
+        ------
+        RunEnded
+            It has ended otherwise: there is nothing left to cancel.
+        """
+        with self._lock:
+            row = self.run(run_id)
+            if row.state != "running" and (row.failure or {}).get("code") != RunCancelled.code:
+                ended = utc(row.closed_ms or 0)
+                raise RunEnded(f"nothing was cancelled: the run has {row.state} at {ended} UTC", where=run_id)
+            return self.cancel(run_id, RunCancelled(reason=plain_text(reason)) if reason else RunCancelled())
 
     def rest(self, run_id: str) -> None:
         """Remember that an ended run's DAG run here has ended too: from now on, nothing is tried again by itself."""
@@ -593,7 +610,7 @@ class Runs:
         if failure["code"] in _IN_COMMON:
             return dict(failure)
         kind = PeerCancelled if failure["code"] == RunCancelled.code else PeerFailed
-        return {**failure, "code": kind.code, "text": f"{failure['code']}: {failure['text']}"}
+        return {**failure, "code": kind.code, "cause": failure["code"], "text": f"{failure['code']}: {failure['text']}"}
 
 
 _IN_COMMON = {

@@ -161,11 +161,12 @@ class Tickets:
 
     @staticmethod
     def _require_standing(row: TicketRow) -> None:
-        """Raise `TicketRevoked` or `TicketDeclined` if one of its parties has said no to a ticket."""
-        if row.revocation is not None:
-            raise TicketRevoked(clause="revocation", ticket=row.ticket_id)
-        if row.declination is not None:
-            raise TicketDeclined(clause="declination", ticket=row.ticket_id)
+        """Raise `TicketRevoked` or `TicketDeclined`, with the reason, if a party has said no to a ticket."""
+        for kind, no in ((TicketRevoked, row.revocation), (TicketDeclined, row.declination)):
+            if no is not None:
+                said = tickets.peek_reason(no)
+                clause = "revocation" if kind is TicketRevoked else "declination"
+                raise kind(clause=clause, ticket=row.ticket_id, **({"reason": said} if said else {}))
 
     # ---------------------------------------------------------------------------------------------------- changes
     def issue(self, grant: tickets.Grant, actor: str = "") -> str:

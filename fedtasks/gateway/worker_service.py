@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from fedtasks import __version__
-from fedtasks.errors import FedtasksError, RunCancelled
+from fedtasks.errors import FedtasksError
 from fedtasks.gateway.interceptors import Context
 from fedtasks.gateway.messages import failure_message, failure_row, half_message, run_message
 from fedtasks.gateway.parts import Parts
@@ -155,8 +155,7 @@ class WorkerService(worker_pb2_grpc.WorkerGatewayServicer):
         return worker_pb2.DecideApprovalResponse()
 
     async def CancelRun(self, request: worker_pb2.CancelRunRequest, _: Context) -> worker_pb2.CancelRunResponse:
-        error = RunCancelled(reason=plain_text(request.reason)) if request.reason else RunCancelled()
-        run = await asyncio.to_thread(self._runs.cancel, request.run_id, error)
+        run = await asyncio.to_thread(self._runs.stop, request.run_id, request.reason)
         return worker_pb2.CancelRunResponse(run=run_message(run, self._party.name))
 
     async def ListPeers(self, request: worker_pb2.ListPeersRequest, _: Context) -> worker_pb2.ListPeersResponse:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fedtasks.errors import RunUnknown, from_code
+from fedtasks.errors import RunUnknown
 from fedtasks.reports.runs import CLOSE_RUN, half_report, run_report, run_status, series, sides, steps_of
+from fedtasks.reports.status import explained, holder_of
 from fedtasks.store import HalfRow, Store
 
 OVERLAP_MS = 5_000
@@ -31,7 +32,7 @@ def dag_run_report(store: Store, party: str, dag_id: str, dag_run_id: str) -> di
             "partition": refusal.partition,
             "party": party,
             "peer": refusal.peer,
-            "failure": failure_report(refusal.failure, party),
+            "failure": failure_report(refusal.failure, party, refusal.peer, holder=party),
             "at_ms": refusal.at_ms,
         }
     if run is None:
@@ -42,10 +43,11 @@ def dag_run_report(store: Store, party: str, dag_id: str, dag_run_id: str) -> di
     return run_report(store, party, run.run_id)
 
 
-def failure_report(failure: Mapping[str, Any], party: str) -> dict[str, Any]:
-    """Return a stored failure with who must act and the remedy, as the registry of errors has them."""
-    error, where = from_code(str(failure["code"])), str(failure.get("party") or party)
-    return {**failure, "party": where, "who": error.who, "remedy": error.remedy}
+def failure_report(failure: Mapping[str, Any], party: str, peer: str, *, holder: str = "") -> dict[str, Any]:
+    """Return a stored failure with who must act and the remedy, as `explained` has them."""
+    told = explained(failure, party, peer, holder=holder)
+    where = failure.get("refuser", told.failing)
+    return {**failure, "party": where, "text": told.why, "act": told.act, "remedy": told.remedy}
 
 
 def metrics_report(store: Store, run_id: str, task: str, after_ms: int) -> dict[str, Any]:
@@ -81,7 +83,9 @@ def task_report(store: Store, party: str, run_id: str, half: str, now_ms: int) -
         **_pace(ours, progress, now_ms),
         "checkpoint": progress.get("checkpoint"),
         "series": series(store.metrics.list(run_id, task)),
-        "failure": failure_report(ours.failure, party) if ours is not None and ours.failure else None,
+        "failure": failure_report(ours.failure, party, run.peer, holder=holder_of(run, party))
+        if ours is not None and ours.failure
+        else None,
         "status": run_status(store, run, own, peer, party),
     }
 

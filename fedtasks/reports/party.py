@@ -167,7 +167,7 @@ def peer_reports(store: Store, party: Party) -> list[dict[str, Any]]:
                 "connected": row is not None and row.connected,
                 "version": row.version if row else "",
                 "clock_skew_s": row.clock_skew_s if row else 0.0,
-                "failure": failure_report(row.failure, peer.name) if row and row.failure else None,
+                "failure": failure_report(row.failure, party.name, peer.name) if row and row.failure else None,
                 "since_ms": row.since_ms if row else 0,
                 "seen_ms": row.seen_ms if row else 0,
                 "certificate_until_ms": until_ms,

@@ -53,9 +53,9 @@ class Status:
     why
         The reason of a wait, a failure or a retry; plain text, part of which may be the peer's.
     act
-        The party that must act, if somebody must; ``both`` if either can.
+        Who must act, if somebody must: a party's name, or both parties'.
     code, remedy
-        Of a failure or an obstacle, as the registry of errors has them.
+        Of a failure or an obstacle, as the registry of errors has them; the remedy speaks to whoever must act.
     failing
         The party whose half failed.
     """
@@ -74,14 +74,23 @@ class Status:
 
 
 def sentence(status: Status) -> str:
-    """Say in one line of plain text how a run stands; part of it may be the peer's words."""
+    """Say in one line of plain text how a run stands; part of it may be the peer's words.
+
+    What a page cuts off is at the end: first who must act, then what is the matter, times last.
+    """
+    return f"{ICONS[status.state]} {words_of(status)}"
+
+
+def words_of(status: Status) -> str:
+    """Return the sentence without its icon."""
     since, until = clock_time(status.since_ms), clock_time(status.until_ms, beside_ms=status.since_ms)
+    act = must_act(status.act)
     match status.state:
         case State.OPENED:
             parts = [f"Opened with {status.peer}", f"at {since} UTC"]
         case State.WAITING:
-            wait = f"since {since}", f"gives up {until} UTC"
-            parts = [f"Waiting for {status.act}", status.task, status.why, status.code, *wait]
+            facts = [status.why, status.code, status.remedy]
+            parts = [f"Waiting for {status.act}", status.task, *facts, f"since {since}", f"gives up {until} UTC"]
         case State.RUNNING:
             parts = [f"Running with {status.peer}", status.task, f"attempt {status.attempt}", f"since {since} UTC"]
         case State.RETRYING:
@@ -89,18 +98,34 @@ def sentence(status: Status) -> str:
         case State.DONE:
             parts = [f"Done with {status.peer}", status.why, f"at {since} UTC"]
         case State.FAILED:
-            parts = [f"Failed at {status.failing}", status.task, status.code, status.why, status.remedy]
-    return f"{ICONS[status.state]} {_joined(*parts, act=status.act)}"
+            at = f"at {since} UTC" if status.since_ms else ""
+            parts = [act, f"Failed at {status.failing}", status.task, status.code, status.why, status.remedy, at]
+    return _joined(*parts)
+
+
+REFUSED = "⛔"
+"""The icon of a DAG run that came to no run."""
 
 
 def refusal_sentence(refusal: RefusalRow, party: str) -> str:
     """Say in one line of plain text why a DAG run came to no run; `party` is this one."""
-    told = _failed(refusal.peer, refusal.failure, party, State.FAILED)
-    return f"⛔ {_joined(f'Refused by {told.failing}', told.code, told.why, told.remedy, act=told.act)}"
+    return f"{REFUSED} {refusal_words(refusal, party)}"
 
 
-def _joined(*parts: str, act: str) -> str:
-    return " · ".join(part for part in (*parts, f"to act: {act}" if act else "") if part)
+def refusal_words(refusal: RefusalRow, party: str) -> str:
+    """Return that sentence without its icon."""
+    told = explained(refusal.failure, party, refusal.peer, holder=party)
+    refuser = refusal.failure.get("refuser", told.failing)
+    return _joined(must_act(told.act), f"Refused by {refuser}", told.code, told.why, told.remedy)
+
+
+def must_act(act: str) -> str:
+    """Say who must act; nothing where nobody must."""
+    return f"{act} must act" if act else ""
+
+
+def _joined(*parts: str) -> str:
+    return " · ".join(filter(None, parts))
 
 
 def clock_time(at_ms: int, *, beside_ms: int | None = None) -> str:
@@ -134,8 +159,9 @@ def status_of(
     obstacle
         What a preflight has found to keep the peer's half from beginning: ``code`` and ``text`` of a check.
     """
+    holder = holder_of(run, party)
     if run.state == "failed":
-        return _failed(run.peer, run.failure or {}, party, State.FAILED)
+        return explained(run.failure or {}, party, run.peer, holder=holder)
     if run.state == "succeeded":
         return Status(State.DONE, run.peer, since_ms=run.closed_ms or 0, why=_publication(own))
     current = max(own, key=lambda half: half.since_ms, default=None)
@@ -145,22 +171,29 @@ def status_of(
     theirs = next((half for half in peer if half.task == current.task), None)
     if _awaits_data(current, theirs):
         wait = dict(current.progress or {})
-        why = f"{run.partition} has not landed there"
+        why = f"{run.partition} has not landed at {wait['for']}"
         return Status(State.WAITING, run.peer, **facts, until_ms=wait["until_ms"], why=why, act=wait["for"])
     if current.state == "waiting":
         facts["until_ms"] = current.until_ms
         if current.task == APPROVE and not run.initiated:
-            return Status(State.WAITING, run.peer, **facts, why="a person here has yet to approve the run", act=party)
+            return Status(State.WAITING, run.peer, **facts, why=_unapproved(party), act=party)
         if theirs is None and unreachable_since_ms is None and obstacle is not None:
             why, code = str(obstacle["text"]), str(obstacle["code"])
-            remedy = from_code(code).remedy
-            return Status(State.WAITING, run.peer, **facts, why=why, act=run.peer, code=code, remedy=remedy)
+            error = from_code(code)
+            who = error.among(run.peer, party, holder=holder)
+            remedy, act = error.advice(who), who.acting(error.who) or run.peer
+            return Status(State.WAITING, run.peer, **facts, why=why, act=act, code=code, remedy=remedy)
         why = _wait(run, theirs, unreachable_since_ms)
         return Status(State.WAITING, run.peer, **facts, why=why, act=run.peer)
     if current.state == "failed":
-        failed = _failed(run.peer, current.failure or {}, party, State.RETRYING)
+        failed = explained(current.failure or {}, party, run.peer, holder=holder)
         return Status(State.RETRYING, run.peer, **facts, why=failed.why, code=failed.code)
     return Status(State.RUNNING, run.peer, **facts)
+
+
+def holder_of(run: RunRow, party: str) -> str:
+    """Return who holds the ticket of a run: whoever has asked for it; `party` is this one."""
+    return party if run.initiated else run.peer
 
 
 def _awaits_data(own: HalfRow, theirs: HalfRow | None) -> bool:
@@ -194,23 +227,48 @@ def _wait(run: RunRow, theirs: HalfRow | None, unreachable_since_ms: int | None)
     if theirs is None:
         return f"{run.peer}'s half has not begun"
     if theirs.task == APPROVE and theirs.state == "waiting":
-        return "a person there has yet to approve the run"
+        return _unapproved(run.peer)
     return f"{run.peer}'s half is {theirs.state} at attempt {theirs.attempt}"
 
 
-def _failed(peer: str, failure: Mapping[str, Any], party: str, state: State) -> Status:
-    code, failing = str(failure.get("code", "")), str(failure.get("party") or party)
+def advice_of_check(code: str, name: str, party: str, peer: str) -> str:
+    """Return who must act and the remedy for what a preflight has found; a check's name begins with whose it is."""
     error = from_code(code)
-    other = party if failing == peer else peer
-    act = {"own": failing, "peer": other, "both": "both"}.get(error.who, error.who)
+    at = peer if name.startswith(f"{peer}: ") else party
+    parties = error.among(at, party if at == peer else peer)
+    act = parties.acting(error.who)
+    return f"{act}: {error.advice(parties)}" if act else error.advice(parties)
+
+
+def _unapproved(grantor: str) -> str:
+    return f"a person of {grantor} has yet to approve the run"
+
+
+def explained(failure: Mapping[str, Any], party: str, peer: str, *, holder: str = "") -> Status:
+    """Return a stored failure as a status: where it came up, why, who must act, and what they can do.
+
+    Parameters
+    ----------
+    failure
+        As the store has it. What has made the peer's half fail (``cause``) says who must act; somebody of this party
+        who ended the run (``by``) is named to this party alone.
+    party, peer
+        This party and the other one.
+    holder
+        Who holds the ticket of the run in question.
+    """
+    code, failing = str(failure.get("code", "")), str(failure.get("party") or party)
+    error = from_code(str(failure.get("cause") or code))
+    parties = error.among(failing, party if failing == peer else peer, holder=holder)
+    by = f"by {failure['by']} in {party}'s Airflow" if failure.get("by") else ""
     return Status(
-        state,
+        State.FAILED,
         peer,
         task=str(failure.get("task", "")),
         since_ms=int(failure.get("at_ms") or 0),
-        why=str(failure.get("text", "")),
-        act=act,
+        why=_joined(str(failure.get("text", "")), by),
+        act=parties.acting(error.who),
         code=code,
-        remedy=error.remedy,
+        remedy=error.advice(parties),
         failing=failing,
     )

@@ -12,7 +12,7 @@ from fedtasks.config import Party
 from fedtasks.errors import TicketError
 from fedtasks.store import RunRow, Store, TicketRow
 from fedtasks.text import plain_text
-from fedtasks.tickets import Asked, Clause, Grant, Group, Per, peek, settings_of
+from fedtasks.tickets import Asked, Clause, Grant, Group, Per, peek, peek_reason, settings_of
 from fedtasks.tickets.clauses import clauses
 
 EXPIRES_SOON_MS = 7 * DAY_MS
@@ -81,6 +81,7 @@ def ticket_report(store: Store, row: TicketRow, now_ms: int) -> dict[str, Any]:
         "outputs": [_said(clause, grant) for clause in _of(Group.OUTPUT) if grant.bound(clause.name)],
         "warnings": list(grant.warnings),
         "approval": grant.approval,
+        "because": peek_reason(row.revocation or row.declination or ""),
         "synced": row.synced,
         "revocable": row.granted and state in ("accepted", "issued", "not yet valid"),
         "declinable": not row.granted and state == "issued",

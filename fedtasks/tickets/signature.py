@@ -105,6 +105,14 @@ def peek(token: str) -> Grant:
         raise TicketInvalid(f"not a ticket: {type(error).__name__}") from error
 
 
+def peek_reason(signed: str) -> str:
+    """Return why a stored ticket was revoked or declined, unverified: both are verified before they are stored."""
+    try:
+        return plain_text(str(_parsed(_decoded(signed.split(".")[1])).get("reason", "")))
+    except (IndexError, ValueError, AttributeError, RecursionError):
+        return ""
+
+
 def accept(token: str, key: Ed25519PrivateKey, holder: str, now_s: float) -> str:
     """Counter-sign a ticket as its holder, after `read`.
 

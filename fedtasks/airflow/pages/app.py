@@ -157,7 +157,7 @@ def _refuse(_: Request, error: Any) -> JSONResponse:
     # What a person has filled in is named, where the text alone does not.
     where = error.where or error.fields.get("field", "")
     told = f"{text} [{where}]" if where else text
-    return PlainJSON({"code": error.code, "text": told, "remedy": error.remedy}, status_code=status)
+    return PlainJSON({"code": error.code, "text": told, "remedy": error.advice()}, status_code=status)
 
 
 def _refuse_by_airflow(request: Request, error: Any) -> JSONResponse:

@@ -175,10 +175,10 @@ def test_refused_dag_run_says_why_and_an_unknown_one_that_there_is_none(house: H
     with house.pair.bank.store() as store:
         store.refusals.put(RefusalRow(PIPELINE, "refused-1", "2026-11-21", "shop", failure, now_ms()))
     refused = house.get("api/run", dag_id=PIPELINE, dag_run_id="refused-1").json()
-    assert (refused["state"], refused["failure"]["code"], refused["failure"]["who"]) == (
+    assert (refused["state"], refused["failure"]["code"], refused["failure"]["act"]) == (
         "refused",
         "PEER_PAUSED",
-        "peer",
+        "shop",
     )
     assert refused["failure"]["remedy"]
     assert house.get("api/run", dag_id=PIPELINE, dag_run_id="never").json()["state"] == "none"

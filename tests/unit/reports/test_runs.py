@@ -207,10 +207,10 @@ def test_dag_run_without_a_run_says_so(store: Store) -> None:
 def test_refusal_after_a_run_counts_and_one_before_it_does_not(store: Store) -> None:
     put_refusal(store, NOW_MS)
     refused = dag_run_report(store, "bank", "credit", "manual-1")
-    assert (refused["state"], refused["failure"]["code"], refused["failure"]["who"]) == (
+    assert (refused["state"], refused["failure"]["code"], refused["failure"]["act"]) == (
         "refused",
         "TICKET_EXPIRED",
-        "both",
+        "bank",
     )
     store.runs.add(make_run(opened_ms=NOW_MS + 10))
     assert dag_run_report(store, "bank", "credit", "manual-1")["run_id"] == RUN_ID

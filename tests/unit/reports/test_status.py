@@ -20,7 +20,7 @@ DAY_MS = 24 * HOUR_MS
         (Status(State.OPENED, "shop", since_ms=HOUR_MS), "▶ Opened with shop · at 01:00:00 UTC"),
         (
             Status(State.WAITING, "shop", "align", 1, 3 * HOUR_MS, 6 * HOUR_MS, why="it has not begun", act="shop"),
-            "⏳ Waiting for shop · align · it has not begun · since 03:00:00 · gives up 06:00:00 UTC · to act: shop",
+            "⏳ Waiting for shop · align · it has not begun · since 03:00:00 · gives up 06:00:00 UTC",
         ),
         (
             Status(State.RUNNING, "shop", "train", 2, 3 * HOUR_MS),
@@ -37,12 +37,12 @@ DAY_MS = 24 * HOUR_MS
                 "shop",
                 "train",
                 why="contract ended",
-                act="both",
+                act="bank",
                 code=TicketRevoked.code,
-                remedy=TicketRevoked.remedy,
+                remedy="Ask shop why",
                 failing="shop",
             ),
-            f"❌ Failed at shop · train · TICKET_REVOKED · contract ended · {TicketRevoked.remedy} · to act: both",
+            "❌ bank must act · Failed at shop · train · TICKET_REVOKED · contract ended · Ask shop why",
         ),
     ],
     ids=lambda value: value.state.value if isinstance(value, Status) else "",
@@ -80,7 +80,7 @@ def test_wait_for_data_names_whose_is_missing_on_either_side(own: str, theirs: s
     ours = HalfRow("r", "data", True, 1, own, since_ms=HOUR_MS, progress=progress)
     peers = [HalfRow("r", "data", False, 1, theirs)] if theirs else []
     said = sentence(status_of(RUN, [ours], peers, party="bank"))
-    assert said.startswith(f"⏳ Waiting for {act} · data · 2026-11-21 has not landed there · since 01:00:00")
+    assert said.startswith(f"⏳ Waiting for {act} · data · 2026-11-21 has not landed at {act} · since 01:00:00")
 
 
 def test_run_that_found_nobody_new_says_so() -> None:

@@ -221,7 +221,7 @@ function refused(found) {
     failing: failure.party,
     since_ms: found.at_ms,
     why: failure.text,
-    act: { own: found.party, peer: found.peer }[failure.who] ?? failure.who,
+    act: failure.act,
     code: failure.code,
     remedy: failure.remedy,
   });
