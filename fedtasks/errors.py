@@ -463,9 +463,9 @@ class RunCancelled(RunError):
     """Raised when a person ended the run on this side."""
 
     code = "RUN_CANCELLED"
-    who = "own"
+    who = "nobody"
     summary = "The run was cancelled"
-    remedy = "Start the partition again when both agree"
+    remedy = "Nothing to do; start the partition again when both agree"
 
 
 class ApprovalPending(RunError):

@@ -185,7 +185,7 @@ def test_field_says_beforehand_what_to_do_if_its_value_is_refused_and_no_code() 
     assert {"psi.pad_rows", "psi.learns", "train.trees", "train.model", "peer"} < refusals.keys()
     for name in refusals.keys() & made.keys():
         assert refusals[name].code not in made[name]["text"]
-        assert refusals[name].remedy in made[name]["text"]
+        assert refusals[name].advice() in made[name]["text"]
 
 
 def test_form_proposes_how_long_the_pipeline_waits() -> None:

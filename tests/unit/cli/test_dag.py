@@ -96,7 +96,7 @@ def test_check_without_a_ticket_says_what_to_ask_for(run: Run, asking: str, new:
     checked = found(run("dag", "check", DAG, "--json", "--party", asking, expect=1))
     assert checked["ticket"][0] == "wrong"
     assert checked["ticket"][1] == "TICKET_MISSING: shop has granted no ticket that names `my_pipeline`"
-    assert "fedtasks ticket issue" in checked["ticket"][2]
+    assert "fedtasks ticket request" in checked["ticket"][2]
 
 
 @pytest.mark.parametrize(

@@ -167,7 +167,7 @@ def test_runs_refused_tells_why_and_what_to_do(run: Run, store: Store, party_fil
     (row,) = run("runs", "--state", "refused", "--json", "--party", party_file).json()
     assert (row["dag_run_id"], row["code"], row["party"]) == ("manual__1", "FLOOR_VIOLATED", "shop")
     assert row["sentence"].startswith(
-        "⛔ Refused by shop · FLOOR_VIOLATED · asked=1, allowed=10 · Raise the named setting"
+        "⛔ bank must act · Refused by shop · FLOOR_VIOLATED · asked=1, allowed=10 · Raise the named setting"
     )
     assert row["sentence"] in run("runs", "--state", "refused", "--party", party_file).out
 

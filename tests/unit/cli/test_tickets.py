@@ -251,7 +251,7 @@ def test_ticket_revoke_by_the_holder_is_refused(run: Run, met: tuple[str, str], 
 def test_ticket_show_of_an_unknown_ticket_is_one_line_of_the_registry(run: Run, met: tuple[str, str]) -> None:
     refused = run("ticket", "show", "none", "--party", met[0], expect=1)
     code, what, remedy = refused.err.strip().split(" · ")
-    assert (code, "`none`" in what, remedy[:3]) == ("TICKET_MISSING", True, "Ask")
+    assert (code, "`none`" in what, remedy[:3]) == ("TICKET_MISSING", True, "Nam")
 
 
 def test_ticket_show_tells_scope_and_use(run: Run, met: tuple[str, str], ticket_id: str) -> None:
