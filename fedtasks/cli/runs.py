@@ -21,6 +21,7 @@ from fedtasks.cli.output import (
     open_store,
     print_json,
     print_listing,
+    say,
     tell,
 )
 from fedtasks.config import load_party
@@ -57,7 +58,7 @@ def gateway(party_file: PartyFile = PARTY) -> None:
     logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     # Every request to Airflow would be a line of its own.
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    serve(load_party(party_file))
+    serve(load_party(party_file), party_file.absolute())
 
 
 @app.command(epilog=examples("runs --limit 5", "runs --state waiting --peer shop", "runs --json"))
@@ -80,6 +81,7 @@ def runs(
 
     party = load_party(party_file)
     with open_store(party) as store:
+        _warn_of_file(store)
         if state == _REFUSED:
             _print_refusals(store, party.name, pipeline, peer, limit, as_json)
             return
@@ -89,6 +91,14 @@ def runs(
     chosen = any((state, pipeline, peer))
     empty = "No run is like that; see them all: `fedtasks runs`" if chosen else "No runs yet; trigger a federated DAG."
     print_listing(rows, columns, as_json=as_json, empty=empty)
+
+
+def _warn_of_file(store: Store) -> None:
+    """Say, beside what programs read, that the gateway does not run with all of party.yaml."""
+    from fedtasks.reports.party_file import outdated
+
+    if found := outdated(store):
+        say(f"{found.verdict.sign} {found.text}. {found.remedy}.", err=True)
 
 
 _REFUSED = "refused"

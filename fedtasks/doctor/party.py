@@ -24,6 +24,7 @@ from fedtasks.config import Dataset, Party, load_party, read_secret, split_addre
 from fedtasks.errors import (
     ConfigError,
     FedtasksError,
+    GatewayOutdated,
     KeyInvalid,
     NotPrivate,
     PeerDagBroken,
@@ -272,12 +273,16 @@ def _installed(package: str) -> str:
 
 # ---------------------------------------------------------------------------------------------------- own services
 def _store(party: Party) -> Iterator[Finding]:
+    from fedtasks.reports.party_file import outdated
     from fedtasks.store import Store
 
     with Store.open(party.store.url, party.store.password_file, migrate=False) as store:
         n_tickets = len(store.tickets.list())
         store.audit.verify()
+        old = outdated(store)
     yield Finding("store", Verdict.OK, f"{urlsplit(party.store.url).scheme}: {n_tickets} tickets, audit chain whole")
+    if old is not None:
+        yield old
 
 
 def _storage(party: Party) -> Iterator[Finding]:
@@ -405,8 +410,8 @@ def _gateway(party: Party) -> Iterator[Finding]:
         status = known.get(peer.name)
         subject = f"peer {peer.name}"
         if status is None:
-            text = "the gateway started before this peer was added"
-            yield Finding(subject, Verdict.WRONG, text, "Restart the gateway")
+            text = "the gateway was started before this peer was added"
+            yield Finding(subject, Verdict.WRONG, text, GatewayOutdated.advice())
         elif not status.connected:
             dials = f"we dial {peer.address}" if peer.address else f"{peer.name} must dial us"
             text = f"not connected ({dials}): {status.failure.code} {status.failure.text}".rstrip()

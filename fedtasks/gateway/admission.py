@@ -18,7 +18,6 @@ from fedtasks.errors import (
     ConfigError,
     FedtasksError,
     PeerAirflowUnreachable,
-    PeerUnknown,
     ProtocolViolated,
     RunCancelled,
     from_code,
@@ -154,9 +153,7 @@ class Admission:
     async def _ask(
         self, request: worker_pb2.OpenRunRequest, number: int, config_digest: str
     ) -> worker_pb2.OpenRunResponse:
-        connection = self._connections.get(request.peer)
-        if connection is None:
-            raise PeerUnknown(f"`{request.peer}` is not among the peers of {self._party.name}")
+        connection = self._base.connection(request.peer)
         ticket_id = request.ticket_id or await asyncio.to_thread(self._choose_ticket, request)
         start = peer_pb2.StartRun(
             ticket_id=ticket_id,
@@ -259,9 +256,10 @@ class Admission:
         if not isinstance(config.get("steps"), dict):
             raise ConfigError("expected a mapping", field="steps")
         config_digest = digest(config)
-        skew_s = self._connections[peer].clock_skew_s
-        if abs(skew_s) > self._party.max_clock_skew_s:
-            raise ClockSkew(skew_s=round(skew_s), allowed_s=round(self._party.max_clock_skew_s))
+        skew_s = self._base.connection(peer).clock_skew_s
+        allowed_s = self._base.party.max_clock_skew_s
+        if abs(skew_s) > allowed_s:
+            raise ClockSkew(skew_s=round(skew_s), allowed_s=round(allowed_s))
         kinds = {step.name: step.kind for step in request.steps}
         asked = request.ticket_id, request.pipeline, config, kinds
         grant = await asyncio.to_thread(require_covered, self._base, peer, *asked)

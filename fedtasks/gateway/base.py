@@ -11,6 +11,7 @@ from fedtasks.gateway.airflow_api import AirflowApi
 from fedtasks.gateway.changes import Changes
 from fedtasks.gateway.control_stream import PeerConnection
 from fedtasks.gateway.ledger import Ledger
+from fedtasks.gateway.party_file import PartyFile
 from fedtasks.gateway.tickets import Tickets
 from fedtasks.store import Store
 
@@ -21,8 +22,8 @@ class Base:
 
     Parameters
     ----------
-    party
-        Its configuration.
+    file
+        Its configuration, which is looked at again while the gateway runs.
     store, tickets
         Where everything is kept; the tickets in it as far as their signatures prove them.
     airflow
@@ -37,7 +38,7 @@ class Base:
         Audits what peers cause.
     """
 
-    party: Party
+    file: PartyFile
     store: Store
     tickets: Tickets
     airflow: AirflowApi
@@ -45,3 +46,21 @@ class Base:
     changes: Changes
     connections: Mapping[str, PeerConnection]
     ledger: Ledger
+
+    @property
+    def party(self) -> Party:
+        """This party's configuration as it counts now: ask each time, unless for what is `READ_ONCE`."""
+        return self.file.party
+
+    def connection(self, peer: str) -> PeerConnection:
+        """Return the connection with a peer.
+
+        Raises
+        ------
+        PeerUnknown
+            There is no such peer.
+        GatewayOutdated
+            It was added, changed or removed after the gateway had started.
+        """
+        self.file.require_current(peer)
+        return self.connections[peer]

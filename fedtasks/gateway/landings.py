@@ -31,6 +31,7 @@ class Landings:
     """
 
     def __init__(self, base: Base) -> None:
+        self._base = base
         self._party, self._store, self._tickets = base.party, base.store, base.tickets
         self._airflow, self._connections, self._clock = base.airflow, base.connections, base.clock
         # Spares asking again those that know, while another does not answer.
@@ -48,7 +49,7 @@ class Landings:
         -----
         Reveals: the names of dataset and partition, to the peers that hold a ticket which names the dataset.
         """
-        dataset = self._party.dataset(request.dataset)
+        dataset = self._base.party.dataset(request.dataset)
         check_partition(request.partition)
         if request.rows < 0:
             raise ConfigError("a number of rows cannot be negative", field="rows")

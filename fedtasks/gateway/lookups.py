@@ -21,7 +21,6 @@ from fedtasks.errors import (
     ConfigDiffers,
     ConfigError,
     LookupsNotServed,
-    PeerUnknown,
     ProtocolViolated,
     TicketMissing,
     TicketScope,
@@ -114,6 +113,7 @@ class Lookups:
     """
 
     def __init__(self, base: Base) -> None:
+        self._base = base
         self._party, self._store, self._tickets = base.party, base.store, base.tickets
         self._connections, self._clock = base.connections, base.clock
         self._servers: list[_Server] = []
@@ -136,9 +136,7 @@ class Lookups:
         -----
         Reveals: which of the peer's people are live here now, and how many others are, to the peer.
         """
-        connection = self._connections.get(peer)
-        if connection is None:
-            raise PeerUnknown(f"`{peer}` is not among the peers of {self._party.name}")
+        connection = self._base.connection(peer)
         if not lookup.ticket_id or not lookup.dataset:
             await asyncio.to_thread(self._choose, peer, lookup)
         if lookup.sequence == 1:
@@ -211,7 +209,7 @@ class Lookups:
         offers = [one for one in self._servers if (one.offer.peer, one.offer.dataset) == (peer, lookup.dataset)]
         # Without a worker it would answer nothing; whether the ticket covers the dataset is said first all the same.
         offer = offers[-1].offer if offers else worker_pb2.Offer(policy=ANSWERS[0])
-        declared = {dataset.name: dataset.schema_digest for dataset in self._party.datasets}
+        declared = {dataset.name: dataset.schema_digest for dataset in self._base.party.datasets}
         check_lookup(
             grant,
             pipeline=PIPELINE,
@@ -257,8 +255,8 @@ class Lookups:
         if first is grpc.aio.EOF or first.WhichOneof("body") != "offer":
             raise ProtocolViolated("a worker that serves lookups begins with its offer")
         offer = first.offer
-        self._party.peer(offer.peer)
-        self._party.dataset(offer.dataset)
+        self._base.connection(offer.peer)
+        self._base.party.dataset(offer.dataset)
         check_offer(offer.policy, tuple(offer.columns))
         server = _Server(offer, write)
         self._servers.append(server)

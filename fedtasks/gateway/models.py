@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from fedtasks.config import check_name, check_partition
-from fedtasks.errors import ChampionDiffers, ConfigDiffers, ConfigError, ModelUnknown, PeerUnknown
+from fedtasks.errors import ChampionDiffers, ConfigDiffers, ConfigError, ModelUnknown
 from fedtasks.gateway.base import Base
 from fedtasks.gateway.runs import Runs
 from fedtasks.store import ModelRow
@@ -32,8 +32,9 @@ class Models:
     """
 
     def __init__(self, base: Base, runs: Runs) -> None:
+        self._base = base
         self._party, self._store, self._tickets = base.party, base.store, base.tickets
-        self._connections, self._clock = base.connections, base.clock
+        self._clock = base.clock
         self._ledger = base.ledger
         self._runs = runs
         self._changing: set[str] = set()
@@ -102,9 +103,7 @@ class Models:
         row = await asyncio.to_thread(self._store.models.get, request.model, request.version)
         if row is None:
             raise ModelUnknown(model=plain_text(request.model, 64), version=request.version)
-        connection = self._connections.get(row.peer)
-        if connection is None:
-            raise PeerUnknown(f"`{row.peer}` is not among the peers of {self._party.name}")
+        connection = self._base.connection(row.peer)
         reason = plain_text(request.reason)
         with self._claimed(row.model):
             await connection.request(champion_change=model_pb2.ChampionChange(version=_message(row), reason=reason))
@@ -159,7 +158,7 @@ class Models:
         """Read which partitions of which of this party's datasets a version has learnt from."""
         consumed = _object(text, "consumed")
         for dataset, partitions in consumed.items():
-            self._party.dataset(dataset)
+            self._base.party.dataset(dataset)
             if not isinstance(partitions, list):
                 raise ConfigError(f"the partitions of `{dataset}` are no list", field="consumed")
             for partition in partitions:

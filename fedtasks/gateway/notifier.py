@@ -43,6 +43,7 @@ class Notifier:
     """
 
     def __init__(self, base: Base) -> None:
+        self._base = base
         self._party, self._store = base.party, base.store
         self._airflow, self._clock = base.airflow, base.clock
         self._sent: set[Key] | None = None
@@ -52,11 +53,11 @@ class Notifier:
 
     async def tell(self) -> None:
         """Post what has not been posted yet; after a failure, a pause that doubles."""
-        if self._party.notify is not None and self._clock() >= self._not_before_ms:
+        if self._base.party.notify is not None and self._clock() >= self._not_before_ms:
             await asyncio.to_thread(self._tell)
 
     def _tell(self) -> None:
-        notify = self._party.notify
+        notify = self._base.party.notify
         if notify is None:
             return
         if self._sent is None:

@@ -59,6 +59,7 @@ class Preflights:
     """
 
     def __init__(self, base: Base) -> None:
+        self._base = base
         self._party, self._store, self._tickets = base.party, base.store, base.tickets
         self._airflow, self._connections, self._clock = base.airflow, base.connections, base.clock
         self._ledger = base.ledger
@@ -103,7 +104,7 @@ class Preflights:
         -----
         Reveals: to the peer, that somebody looks, and at which pipeline.
         """
-        self._party.peer(request.peer)
+        self._base.connection(request.peer)
         checks = [check async for check in self._checks(request.peer, request.pipeline)]
         plain = [{"name": check.name, "ok": check.ok, "code": check.code, "text": check.text} for check in checks]
         row = self._seen(request.peer, self._connections[request.peer])
@@ -141,7 +142,7 @@ class Preflights:
             return
         yield _check("connection", f"the gateways are connected, {'dialled' if connection.dialled else 'accepted'}")
         yield _check("version", f"{self._party.name} {__version__}, {peer} {connection.version}")
-        skew_s, allowed_s = connection.clock_skew_s, self._party.max_clock_skew_s
+        skew_s, allowed_s = connection.clock_skew_s, self._base.party.max_clock_skew_s
         text = f"the clocks differ by {abs(skew_s):.1f} s, allowed are {allowed_s:.0f} s"
         yield _check("clock", text, ClockSkew() if abs(skew_s) > allowed_s else None)
 
@@ -191,7 +192,7 @@ class Preflights:
         PeerUnreachable
             The peer does not answer; nothing was asked.
         """
-        self._party.peer(request.peer)
+        self._base.connection(request.peer)
         asked = request.request
         row = self._row(request.peer, asked, own=True)
         await self._connections[request.peer].request(ticket_request=asked)

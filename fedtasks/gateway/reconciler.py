@@ -28,9 +28,11 @@ from fedtasks.gateway.changes import ANY
 from fedtasks.gateway.control_stream import PeerConnection
 from fedtasks.gateway.notes import run_note
 from fedtasks.gateway.parts import Parts
+from fedtasks.gateway.party_file import FileState
 from fedtasks.gateway.runs import LIVE, MEMORY_MS
 from fedtasks.names import APPROVE
 from fedtasks.reports.leaks import leak_sentence
+from fedtasks.reports.party_file import READ_AGAIN
 from fedtasks.reports.runs import sides, status_now
 from fedtasks.store import HalfRow, RunRow
 from fedtasks.wire.v1 import peer_pb2, worker_pb2
@@ -67,6 +69,8 @@ class Reconciler:
         self._party, self._store, self._airflow = base.party.name, base.store, base.airflow
         self._tickets = base.tickets
         self._connections, self._changes, self._clock = base.connections, base.changes, base.clock
+        self._file = base.file
+        self._file_told: FileState | None = None
         self._runs = parts.runs
         self._relay = parts.relay
         self._landings = parts.landings
@@ -90,6 +94,7 @@ class Reconciler:
             self._landings.spread,
             self._preflights.look,
             self._notifier.tell,
+            self._look_at_file,
         )
         await asyncio.gather(*(self._repeat(each) for each in work))
 
@@ -103,6 +108,17 @@ class Reconciler:
             except Exception:
                 log.exception("a pass failed; the next one tries again")
             await self._changes.wait(ANY, seen, PASS_S)
+
+    async def _look_at_file(self) -> None:
+        """Write down how party.yaml stands against what this gateway runs with, where that is news."""
+        state = await asyncio.to_thread(lambda: self._file.state)
+        if self._file_told is None:
+            row = next(iter(await asyncio.to_thread(self._store.audit.list, action=READ_AGAIN, limit=1)), None)
+            self._file_told = FileState(tuple(row.detail["restart_for"]), row.detail["problem"]) if row else FileState()
+        if state != self._file_told:
+            facts = {"restart_for": state.restart_for, "problem": state.problem}
+            await asyncio.to_thread(lambda: self._store.audit.add(self._party, READ_AGAIN, "noted", **facts))
+            self._file_told = state
 
     # ---------------------------------------------------------------------------------------------------- both sides
     async def _tell_peers(self) -> None:

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import signal
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import grpc
 
@@ -27,6 +28,7 @@ from fedtasks.gateway.lookups import Lookups
 from fedtasks.gateway.models import Models
 from fedtasks.gateway.notifier import Notifier
 from fedtasks.gateway.parts import Parts
+from fedtasks.gateway.party_file import PartyFile
 from fedtasks.gateway.peer_service import PeerService
 from fedtasks.gateway.preflight import Preflights
 from fedtasks.gateway.reconciler import Reconciler
@@ -62,11 +64,14 @@ class Gateway:
         Its configuration.
     clock
         Its clock; a test may set it wrong.
+    file
+        Where the configuration was read; what can change while the gateway runs is read there again.
     """
 
-    def __init__(self, party: Party, clock: Clock = now_ms) -> None:
+    def __init__(self, party: Party, clock: Clock = now_ms, file: Path | None = None) -> None:
         self._party = party
         self._clock = clock
+        self._file = file
 
     async def serve(self, started: asyncio.Event | None = None) -> None:
         """Serve until cancelled.
@@ -120,7 +125,7 @@ class Gateway:
         key = load_ticket_key(party.gateway.ticket_key)
         changes = Changes(asyncio.get_running_loop())
         base = Base(
-            party=party,
+            file=PartyFile(party, self._file),
             store=store,
             tickets=Tickets(party, store, key, clock),
             airflow=airflow,
@@ -181,10 +186,10 @@ class Gateway:
         )
 
 
-def serve(party: Party) -> None:
-    """Run the gateway until SIGTERM or SIGINT."""
+def serve(party: Party, file: Path | None = None) -> None:
+    """Run the gateway until SIGTERM or SIGINT; `file` is where its configuration was read."""
     raise_descriptor_limit()
-    asyncio.run(_serve_until_signal(Gateway(party)))
+    asyncio.run(_serve_until_signal(Gateway(party, file=file)))
 
 
 async def _serve_until_signal(gateway: Gateway) -> None:

@@ -9,9 +9,10 @@ from typing import Any
 from fedtasks.clock import DAY_MS
 from fedtasks.config import Dataset, Party
 from fedtasks.digests import digest
-from fedtasks.errors import ConfigError
+from fedtasks.errors import ConfigError, GatewayOutdated
 from fedtasks.identity import valid_until
 from fedtasks.reports.dag_runs import failure_report
+from fedtasks.reports.party_file import outdated
 from fedtasks.reports.runs import summaries
 from fedtasks.reports.tickets import EXPIRES_SOON_MS, readable, ticket_reports
 from fedtasks.store import Store
@@ -49,7 +50,7 @@ def overview(store: Store, party: Party, dag_ids: Collection[str], now_ms: int, 
     recent = summaries(store, party.name, [run for run in newest if run.state != "running"][:RECENT])
     peers = peer_reports(store, party)
     needs = [
-        *_gateway_needs(peers, now_ms),
+        *_gateway_needs(store, peers, now_ms),
         *_certificate_needs(party, peers, now_ms),
         *_ticket_needs(tickets, now_ms),
         *_run_needs(store, [*running, *recent], now_ms),
@@ -82,7 +83,9 @@ def _keyed(need: dict[str, Any], user: str) -> dict[str, Any]:
     return {**told, "key": digest([user, need["kind"], *need["state"]])[:KEY_DIGITS]}
 
 
-def _gateway_needs(peers: list[dict[str, Any]], now_ms: int) -> Iterator[dict[str, Any]]:
+def _gateway_needs(store: Store, peers: list[dict[str, Any]], now_ms: int) -> Iterator[dict[str, Any]]:
+    if old := outdated(store):
+        yield _need("gateway_outdated", old.text, now_ms, old.remedy, tab="peers")
     seen_ms = max((peer["seen_ms"] for peer in peers), default=0)
     if peers and now_ms - seen_ms > SILENT_MS:
         text = "This party's gateway does not run"
@@ -154,11 +157,14 @@ def _run_needs(store: Store, runs: list[dict[str, Any]], now_ms: int) -> Iterato
 
 # ------------------------------------------------------------------------------------------------------------- peers
 def peer_reports(store: Store, party: Party) -> list[dict[str, Any]]:
-    """Return the peers of party.yaml, as the gateway last saw them."""
+    """Return the peers of party.yaml, as the gateway last saw them; of one that it does not know yet, why."""
     seen = {row.name: row for row in store.peers.list()}
+    old = outdated(store)
+    unknown = {"code": GatewayOutdated.code, "text": old.text, "party": party.name} if old else None
     found = []
     for peer in party.peers:
         row = seen.get(peer.name)
+        failure = row.failure if row else unknown
         until_ms = _first_end(peer.authority)
         found.append(
             {
@@ -167,7 +173,7 @@ def peer_reports(store: Store, party: Party) -> list[dict[str, Any]]:
                 "connected": row is not None and row.connected,
                 "version": row.version if row else "",
                 "clock_skew_s": row.clock_skew_s if row else 0.0,
-                "failure": failure_report(row.failure, party.name, peer.name) if row and row.failure else None,
+                "failure": failure_report(failure, party.name, peer.name) if failure else None,
                 "since_ms": row.since_ms if row else 0,
                 "seen_ms": row.seen_ms if row else 0,
                 "certificate_until_ms": until_ms,

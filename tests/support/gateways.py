@@ -45,6 +45,7 @@ class FakeAirflow:
         self.has_pages = True
         self.assets: list[str] = []
         self.asset_events: list[tuple[str, str]] = []
+        self.event_logs: list[dict[str, Any]] = []
         airflow = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -81,6 +82,8 @@ class FakeAirflow:
             return (401 if self.has_pages else 200), {}
         if parts[0] == "importErrors":
             return 200, {"import_errors": self.import_errors}
+        if parts[0] == "eventLogs":
+            return 200, {"event_logs": [log for log in self.event_logs if log["run_id"] == body["run_id"]]}
         if parts[0] == "assets":
             return self._answer_asset(method, parts, body)
         dag_id = parts[1]
@@ -126,9 +129,10 @@ class FakeAirflow:
 class GatewayThread:
     """A real gateway on an event loop of its own; `stop` ends it, as a restart would."""
 
-    def __init__(self, party: Party, clock: Clock = now_ms) -> None:
+    def __init__(self, party: Party, clock: Clock = now_ms, file: Path | None = None) -> None:
         self._party = party
         self._clock = clock
+        self._file = file
         self._loop = asyncio.new_event_loop()
         self._started = threading.Event()
         self.error: BaseException | None = None
@@ -151,7 +155,7 @@ class GatewayThread:
 
     async def _serve(self) -> None:
         started = asyncio.Event()
-        gateway = Gateway(self._party, clock=self._clock)
+        gateway = Gateway(self._party, clock=self._clock, file=self._file)
         self._task = asyncio.ensure_future(gateway.serve(started))
         waiting = asyncio.ensure_future(started.wait())
         await asyncio.wait({self._task, waiting}, return_when=asyncio.FIRST_COMPLETED)
@@ -188,7 +192,7 @@ class Member:
         return GatewayClient.of(self.party)
 
     def start(self, clock: Clock = now_ms) -> None:
-        self.gateway = GatewayThread(self.party, clock)
+        self.gateway = GatewayThread(self.party, clock, self.folder / "party.yaml")
         if self.gateway.error is not None:
             raise self.gateway.error
 

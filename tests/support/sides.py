@@ -15,6 +15,7 @@ from fedtasks.gateway.airflow_api import AirflowApi
 from fedtasks.gateway.base import Base
 from fedtasks.gateway.changes import Changes
 from fedtasks.gateway.ledger import Ledger
+from fedtasks.gateway.party_file import PartyFile
 from fedtasks.gateway.runs import Runs
 from fedtasks.gateway.tickets import Tickets
 from fedtasks.store import Store
@@ -61,7 +62,7 @@ def side(member: Member, file: Path, clock: Clock = now_ms) -> Iterator[Side]:
         make_empty_store(file)
     with Store.open(f"sqlite:///{file}", migrate=False, clock=clock) as opened:
         base = Base(
-            party=party,
+            file=PartyFile(party),
             store=opened,
             tickets=Tickets(party, opened, key, clock),
             airflow=cast("AirflowApi", airflow),

@@ -17,6 +17,7 @@ from fedtasks.laptop.ports import free_ports
 from fedtasks.link import session
 from fedtasks.link.client import GatewayClient
 from fedtasks.link.grpc_link import GrpcLink
+from fedtasks.reports.tickets import ticket_reports
 from fedtasks.wire.v1 import run_pb2
 from tests.support.gateways import PIPELINE, Member, Pair, grant_ticket
 from tests.support.runs import meet, open_run, wait_for, wait_for_state
@@ -201,12 +202,36 @@ def test_dag_run_marked_failed_ends_both_sides(opened: tuple[Pair, str]) -> None
     pair, run_id = opened
     with pair.bank.client() as bank, pair.shop.client() as shop:
         meet([bank, shop], run_id)
+        # The note is changed by the gateway's own user; who has changed the state is another.
+        told = {"run_id": "manual-1", "event": "patch_dag_run"}
+        by_gateway = {**told, "owner": "admin", "extra": '{"note": "x"}'}
+        pair.bank.airflow.event_logs = [by_gateway, {**told, "owner": "eve", "extra": '{"state": "failed"}'}]
         pair.bank.airflow.runs[PIPELINE, "manual-1"]["state"] = "failed"
         run = wait_for_state(shop, run_id, run_pb2.STATE_FAILED)
         assert (run.failure.code, run.failure.party) == ("PEER_CANCELLED", "bank")
         wait_for(lambda: "PEER_CANCELLED" in _note(pair.shop, run_id))
+        what = "the DAG run was marked failed in bank's Airflow"
+        assert what in _note(pair.shop, run_id)
+        assert "eve" not in f"{run.failure} {_note(pair.shop, run_id)}"
+        wait_for(lambda: f"{what}\\) · by eve in bank's Airflow" in _note(pair.bank, "manual-1"))
         # Nobody on the shop's side reacts, so its gateway fails its DAG run.
         wait_for(lambda: pair.shop.airflow.runs[PIPELINE, run_id]["state"] == "failed", 30)
+
+
+def test_run_that_has_ended_cannot_be_cancelled_and_says_so(opened: tuple[Pair, str]) -> None:
+    pair, run_id = opened
+    with pair.bank.client() as bank:
+        attempt = bank.announce(run_id, "psi", "1", 600).own.attempt
+        bank.finish(run_id, "psi", attempt, failure=errors.ColumnMissing("Age"), final=True)
+        with pytest.raises(errors.RunEnded, match="nothing was cancelled: the run has failed at"):
+            bank.cancel_run(run_id, "wrong day")
+
+
+def test_run_that_was_cancelled_may_be_cancelled_again(opened: tuple[Pair, str]) -> None:
+    pair, run_id = opened
+    with pair.bank.client() as bank:
+        first = bank.cancel_run(run_id, "wrong day")
+        assert bank.cancel_run(run_id, "another") == first
 
 
 def test_dag_run_marked_as_done_before_the_run_is_ends_both_sides(
@@ -231,7 +256,9 @@ def test_ticket_revoked_in_mid_run_ends_both_sides(opened: tuple[Pair, str]) -> 
         store.tickets.put(row.__class__(**{**row.__dict__, "revocation": revocation, "synced": False}))
         for client in (bank, shop):
             assert wait_for_state(client, run_id, run_pb2.STATE_FAILED).failure.code == "TICKET_REVOKED"
+    wait_for(lambda: "reason=a test" in _note(pair.bank, "manual-1"))
     with pair.bank.store() as store:
+        assert [each["because"] for each in ticket_reports(store, "bank", now_ms())["held"]] == ["a test"]
         wait_for(lambda: store.tickets.list()[0].revocation == revocation)
 
 
