@@ -882,6 +882,14 @@ class PortInUse(MachineError):
     remedy = "Stop the other process or name another port or socket in party.yaml"
 
 
+class DemoRunning(MachineError):
+    """Raised when a demo is started while another one of this user runs on the same machine."""
+
+    code = "DEMO_RUNNING"
+    summary = "Another demo runs on the same machine"
+    remedy = "Wait until the other demo has ended, or end it where it was started (Ctrl-C), then start again"
+
+
 class MemoryShort(MachineError):
     """Raised when a process needs more memory than it may take."""
 

@@ -22,6 +22,7 @@ from fedtasks.errors import ConfigError, ProcessFailed
 from fedtasks.gateway.tickets import Tickets
 from fedtasks.identity import read_card
 from fedtasks.laptop import people
+from fedtasks.laptop.alone import alone
 from fedtasks.laptop.comparison import Comparison, federated, show, train_others
 from fedtasks.laptop.party import Cluster, LocalParty
 from fedtasks.laptop.ports import free_ports
@@ -81,7 +82,7 @@ def main(folder: Path, *, keep: bool = False, cluster: Cluster | None = None) ->
     folder
         Everything it makes goes here; what an earlier demo left is removed.
     keep
-        Leave both Airflows up at the end and print their addresses until interrupted.
+        Leave both Airflows up at the end, and say what to open, until interrupted.
     cluster
         Where both parties keep their data and run their jobs; by default on this machine.
 
@@ -116,23 +117,35 @@ def main(folder: Path, *, keep: bool = False, cluster: Cluster | None = None) ->
         }
         show(console, result, rows)
         print(json.dumps(result), flush=True)
+        aside = Console(stderr=True, highlight=False)
         if keep:
-            hold(parties, Console(stderr=True, highlight=False))
+            hold(parties, aside, first=f"dags/{PIPELINE}/runs/{DAG_RUN}/plugin/federated")
+        else:
+            aside.print(
+                "All of it was stopped. To look around: `make demo KEEP=1`, which says at its end what to open."
+            )
         if result["auc_federated"] <= result["auc_alone"]:
             raise SystemExit(1)
 
 
 @contextmanager
 def stage(folder: Path, console: Console, cluster: Cluster | None = None) -> Iterator[tuple[LocalParty, LocalParty]]:
-    """Lay out two parties and stop them in the end; if a process fails on the way, say so and exit with code 1."""
-    parties = prepare(folder, cluster=cluster)
-    try:
-        yield parties
-    except ProcessFailed as error:
-        console.print(f"[red]{error}[/]")
-        raise SystemExit(1) from error
-    finally:
-        stop(parties)
+    """Lay out two parties and stop them in the end; if a process fails on the way, say so and exit with code 1.
+
+    Raises
+    ------
+    DemoRunning
+        Another demo runs on this machine; nothing was touched.
+    """
+    with alone(folder):
+        parties = prepare(folder, cluster=cluster)
+        try:
+            yield parties
+        except ProcessFailed as error:
+            console.print(f"[red]{error}[/]")
+            raise SystemExit(1) from error
+        finally:
+            stop(parties)
 
 
 # ------------------------------------------------------------------------------------------------------- preparation
@@ -355,15 +368,24 @@ def summary(run: GetRunResponse, rows: tuple[Comparison, Comparison, Comparison]
     }
 
 
-def hold(parties: tuple[LocalParty, LocalParty], console: Console) -> None:
-    """Leave everything up until interrupted."""
-    for party in parties:
-        # Made for this demo, valid on this machine only, gone with its folder.
-        password = read_secret(party.airflow.password_file)
-        console.print(f"{party.name}: {party.airflow.url}  user {party.airflow.user}  password {password}")
-    console.print("Ctrl-C ends everything.")
+def hold(parties: tuple[LocalParty, LocalParty], console: Console, first: str = "plugin/federation") -> None:
+    """Say what to open, and leave everything up until interrupted; `first` is the page at the bank to begin with."""
+    for line in what_to_open(parties, first):
+        console.print(line, soft_wrap=True)
     try:
         while True:
             time.sleep(3600)
     except KeyboardInterrupt:
         console.print("stopping …")
+
+
+def what_to_open(parties: tuple[LocalParty, LocalParty], first: str) -> Iterator[str]:
+    """Yield what a person does next: which page of which Airflow, as whom, and how all of it ends."""
+    bank, shop = parties
+    yield f"Open first: {bank.airflow.url}/{first}"
+    for party in parties:
+        # Made for this demo, valid on this machine only, gone with its folder.
+        password = read_secret(party.airflow.password_file)
+        yield f"  {party.name}: {party.airflow.url}  user {party.airflow.user}  password {password}"
+    yield f"Then the same at {shop.name}; and *Federation* in the navigation of either."
+    yield "Ctrl-C here ends everything."

@@ -7,7 +7,7 @@ import pytest
 
 from fedtasks.errors import ConfigError
 from fedtasks.laptop import people
-from fedtasks.laptop.demo import acquaint, prepare, step_seconds, trains
+from fedtasks.laptop.demo import acquaint, prepare, step_seconds, trains, what_to_open
 from fedtasks.laptop.party import Cluster
 from fedtasks.wire.v1.run_pb2 import STATE_RUNNING, STATE_SUCCEEDED, Half
 from fedtasks.wire.v1.worker_pb2 import GetRunResponse
@@ -79,3 +79,15 @@ def test_steps_are_counted_from_their_start_once_they_have_ended() -> None:
 )
 def test_run_trains_once_its_training_has_told_of_progress(task: str, progress: str, does: bool) -> None:
     assert trains(GetRunResponse(own=[Half(task=task, state=STATE_RUNNING, progress_json=progress)])) is does
+
+
+def test_what_to_open_names_page_user_and_password_of_both(tmp_path: Path) -> None:
+    parties = prepare(tmp_path / "demo")
+    for party in parties:
+        party.airflow.configure()
+    lines = list(what_to_open(parties, "plugin/federation"))
+    assert lines[0] == f"Open first: {parties[0].airflow.url}/plugin/federation"
+    for party, line in zip(parties, lines[1:3], strict=True):
+        password = party.airflow.password_file.read_text().strip()
+        assert line.split() == [f"{party.name}:", party.airflow.url, "user", "admin", "password", password]
+        party.airflow.close()
