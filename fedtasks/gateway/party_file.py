@@ -57,7 +57,7 @@ class PartyFile:
         self._file = file
         self._state = FileState()
         # Read once more at first: it may have changed between its reading and now.
-        self._seen: tuple[int, ...] | None = None
+        self._seen: tuple[float, ...] | None = None
         self._lock = threading.Lock()
 
     @property
@@ -112,12 +112,12 @@ class PartyFile:
             log.warning("%s", GatewayOutdated(field=", ".join(self._state.restart_for)))
 
 
-def _signature(file: Path) -> tuple[int, ...]:
+def _signature(file: Path) -> tuple[float, ...]:
     try:
         found = file.stat()
     except OSError:
         return ()  # whoever reads it tells why
-    return found.st_mtime_ns, found.st_size, found.st_ino
+    return found.st_mtime, found.st_size, found.st_ino
 
 
 def _said(error: FedtasksError | OSError) -> str:

@@ -121,9 +121,7 @@ def main(folder: Path, *, keep: bool = False, cluster: Cluster | None = None) ->
         if keep:
             hold(parties, aside, first=f"dags/{PIPELINE}/runs/{DAG_RUN}/plugin/federated")
         else:
-            aside.print(
-                "All of it was stopped. To look around: `make demo KEEP=1`, which says at its end what to open."
-            )
+            aside.print("Nothing stays up. To look around: `make demo KEEP=1` (`fedtasks demo --keep`).")
         if result["auc_federated"] <= result["auc_alone"]:
             raise SystemExit(1)
 

@@ -15,6 +15,7 @@ OF_MORE_THAN_A_MODULE = {
     "cli/test_help.py": "what all commands have in common",
     "models/secureboost/test_data.py": "both halves, on data of the world",
     "models/secureboost/test_protocol.py": "both halves, one of which lies",
+    "reports/test_sentences.py": "every error of the registry, in the words of both sides",
 }
 
 

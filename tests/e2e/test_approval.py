@@ -64,7 +64,7 @@ def test_run_waits_for_a_person_of_the_granting_side_and_goes_on_with_a_yes(open
     wait_for(lambda: task_state(world.shop, run_id, "approve") == "awaiting_input", 120, "the question")
     wait_for(lambda: "Waiting for shop · approve" in note(world.bank, "asks"), 60, "the bank's note to say so")
     wait_for(lambda: "Waiting for shop · approve" in note(world.shop, run_id), 60, "the shop's note to say so")
-    assert "a person here has yet to approve" in note(world.shop, run_id)
+    assert "a person of shop has yet to approve" in note(world.shop, run_id)
     assert task_state(world.bank, "asks", "psi") is None
     question = hitl(world.shop, run_id)
     assert question["subject"] == f"May bank run {PIPELINE} up to 2027-01-01?"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import jsonschema
 import pytest
 from airflow.providers.standard.operators import hitl
 from airflow.sdk.exceptions import AirflowFailException, TaskAwaitingInput, TaskDeferred
@@ -100,6 +102,34 @@ def test_yes_is_recorded_with_its_author_and_lets_the_run_begin(
     approve.execute_complete(context, answered("Approve", "as agreed"))
     assert gateway.decided == [{"approved": True, "decided_by": "eve", "reason": "as agreed"}]
     assert gateway.finished == [{"task": "approve", "attempt": 1, "outcome": {}}]
+
+
+@pytest.mark.parametrize("given", [{}, {"reason": None}, {"reason": ""}, None], ids=repr)
+@pytest.mark.parametrize("option", ["Approve", "Reject"])
+def test_answer_needs_no_reason(
+    gateway: FakeGateway, context: dict[str, Any], approve: ApproveOperator, given: dict[str, Any] | None, option: str
+) -> None:
+    put(gateway, "asked")
+    with contextlib.suppress(AirflowFailException):  # which a no ends with
+        approve.execute_complete(context, {**answered(option), "params_input": given})
+    assert gateway.decided == [{"approved": option == "Approve", "decided_by": "eve", "reason": ""}]
+
+
+def test_form_of_the_question_is_whole_without_a_reason(
+    gateway: FakeGateway, context: dict[str, Any], approve: ApproveOperator, asked: list[dict[str, Any]]
+) -> None:
+    put(gateway, "asked")
+    with pytest.raises(TaskAwaitingInput):
+        execute(approve, context)
+    reason = asked[0]["params"]["reason"]
+    # Airflow's page asks for a value wherever the type does not include null, and disables its buttons until then.
+    assert "null" in reason["schema"]["type"]
+    assert reason["value"] is None
+    assert reason["schema"]["title"] == "Reason (optional)"
+    jsonschema.validate(None, reason["schema"])
+    jsonschema.validate("as agreed", reason["schema"])
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate("x" * 201, reason["schema"])
 
 
 def test_no_fails_the_run_with_its_reason(
