@@ -26,10 +26,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
-Who = Literal["own", "peer", "both", "grantor", "holder", "nobody"]
-"""Who must act: the party at which an error came up, the other one, both, or a ticket's party; nobody if it mends."""
+WHO = ("own", "peer", "both", "grantor", "holder", "nobody")
+"""Who may have to act: the party at which an error came up, the other one, both, or a ticket's party; nobody if it mends."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ class Parties:
     grantor: str = "the granting party"
     holder: str = "the ticket's holder"
 
-    def acting(self, who: Who) -> str:
+    def acting(self, who: str) -> str:
         """Return what whoever must act is called; empty for nobody."""
         names = asdict(self) | {"both": f"{self.own} and {self.peer}", "nobody": ""}
         return str(names[who])
@@ -83,7 +83,7 @@ class FedtasksError(Exception):
 
     code: ClassVar[str] = ""
     retryable: ClassVar[bool] = False
-    who: ClassVar[Who] = "own"
+    who: ClassVar[str] = "own"
     of_peer: ClassVar[bool] = False
     summary: ClassVar[str] = ""
     remedy: ClassVar[str] = ""

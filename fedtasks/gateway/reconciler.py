@@ -268,8 +268,8 @@ class Reconciler:
         except FedtasksError as error:
             log.info("Airflow does not say who ended %s: %s", run.dag_run_id, error)
             by = ""
-        error = RunCancelled(reason=f"the DAG run was {what} in {self._party}'s Airflow")
-        await asyncio.to_thread(lambda: self._runs.cancel(run.run_id, error, by=by or "somebody"))
+        cancelled = RunCancelled(reason=f"the DAG run was {what} in {self._party}'s Airflow")
+        await asyncio.to_thread(lambda: self._runs.cancel(run.run_id, cancelled, by=by or "somebody"))
 
     async def _ask_again(self, run: RunRow) -> bool:
         """Return whether a person of this party must say yes before an ended run goes on; have the question asked.

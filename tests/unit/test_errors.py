@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import get_args
-
 import pytest
 
-from fedtasks.errors import ConfigDiffers, FedtasksError, PeerFailed, Who, from_code, leaves
+from fedtasks.errors import WHO, ConfigDiffers, FedtasksError, PeerFailed, from_code, leaves
 
 LEAVES = list(leaves())
 
@@ -16,7 +14,7 @@ def test_leaf_tells_what_who_and_remedy(leaf: type[FedtasksError]) -> None:
     assert leaf.code == leaf.code.upper()
     assert leaf.summary
     assert leaf.remedy
-    assert leaf.who in get_args(Who)
+    assert leaf.who in WHO
     assert (leaf.__doc__ or "").startswith("Raised ")
     assert not leaf.summary.endswith(".")
     assert not leaf.remedy.endswith(".")
