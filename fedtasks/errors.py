@@ -29,7 +29,7 @@ from dataclasses import asdict, dataclass
 from typing import ClassVar
 
 WHO = ("own", "peer", "both", "grantor", "holder", "nobody")
-"""Who may have to act: the party at which an error came up, the other one, both, or a ticket's party; nobody if it mends."""
+"""Who may have to act: the party at which an error came up, the other one, both, one of a ticket, or nobody."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -278,6 +278,15 @@ class PeerIdentity(PeerError):
     who = "both"
     summary = "The certificate does not belong to the peer"
     remedy = "Compare fingerprints by telephone, then add the peer again with `fedtasks peer add`"
+
+
+class CertificateEnds(PeerError):
+    """Raised when a gateway's certificate has little time left."""
+
+    code = "CERTIFICATE_ENDS"
+    who = "own"
+    summary = "A gateway's certificate ends soon"
+    remedy = "Renew the certificate with `fedtasks identity renew`, then restart the gateway"
 
 
 class PeerUnreachable(PeerError):

@@ -13,11 +13,11 @@ from fedtasks.clock import DAY_MS
 from fedtasks.config import NAME
 from fedtasks.errors import (
     AirflowUnreachable,
+    CertificateEnds,
     ClockSkew,
     ConfigError,
     FedtasksError,
     PeerAirflowUnreachable,
-    PeerIdentity,
 )
 from fedtasks.gateway.base import Base
 from fedtasks.gateway.control_stream import PeerConnection
@@ -161,7 +161,7 @@ class Preflights:
     async def _local_checks(self, peer: str, pipeline: str) -> AsyncIterator[run_pb2.Check]:
         left_ms = valid_until(self._party.gateway.certificate) - self._clock()
         text = f"the gateway's certificate is valid for {max(0, left_ms) // DAY_MS} more days"
-        yield _check("certificate", text, PeerIdentity() if left_ms < RENEW_MS else None)
+        yield _check("certificate", text, CertificateEnds() if left_ms < RENEW_MS else None)
         if not pipeline:
             return
         try:

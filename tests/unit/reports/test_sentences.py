@@ -10,6 +10,7 @@ import pytest
 
 from fedtasks.cli.output import error_line
 from fedtasks.errors import (
+    CertificateEnds,
     ConfigError,
     FedtasksError,
     Parties,
@@ -113,6 +114,9 @@ def test_remedy_of_a_preflight_names_the_airflow_that_the_check_is_about() -> No
     )
     assert advice_of_check(PeerDagMissing.code, "bank: DAG", BANK, SHOP) == (
         "bank: Deploy the same DAG file in bank's Airflow"
+    )
+    assert advice_of_check(CertificateEnds.code, "shop: certificate", BANK, SHOP).startswith(
+        "shop: Renew the certificate"
     )
 
 
