@@ -11,7 +11,7 @@ import json
 import logging
 import re
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -39,6 +39,7 @@ from fedtasks.errors import (
     TicketError,
     leaves,
 )
+from fedtasks.gateway.accounts import account_of, first_difference
 from fedtasks.gateway.base import Base
 from fedtasks.gateway.messages import (
     MAX_HALVES,
@@ -50,8 +51,9 @@ from fedtasks.gateway.messages import (
     read_update,
     run_message,
 )
+from fedtasks.gateway.order import that_follow
 from fedtasks.gateway.scope import charge_of, declaration_of, require_covered
-from fedtasks.names import APPROVE, CLOSE_RUN, DATA
+from fedtasks.names import APPROVE
 from fedtasks.store import ApprovalRow, DisclosureRow, HalfRow, MetricRow, RunCharge, RunRow
 from fedtasks.text import plain_text
 from fedtasks.tickets import Grant, public_from_text, read_receipt, sign_receipt
@@ -71,9 +73,6 @@ ATTEMPTS = "limits.attempts"
 """The clause that says how often the other side may have a task repeated."""
 
 _RUN_ID = re.compile(r"[A-Za-z0-9_.-]{1,200}")
-
-_COUNTED_BY_NOBODY = (APPROVE, DATA, CLOSE_RUN)
-"""The tasks at which the halves only wait for each other: a receipt does not say how often they did."""
 
 
 class Runs:
@@ -423,16 +422,7 @@ class Runs:
             return self.run(run_id)
 
     def _account(self, row: RunRow) -> dict[str, Any]:
-        """What this side says of the run: equal on both sides but for `party`."""
-        halves = {half.task: half for half in self._store.halves.list(row.run_id, own=True)}
-        return {
-            "run_id": row.run_id,
-            "party": self._party,
-            "ticket_id": row.ticket_id,
-            "config_digest": row.config_digest,
-            "tasks": {task: half.outcome or {} for task, half in sorted(halves.items())},
-            "attempts": {task: half.attempt for task, half in sorted(halves.items()) if task not in _COUNTED_BY_NOBODY},
-        }
+        return account_of(row, self._party, self._store.halves.list(row.run_id, own=True))
 
     def _settle(self, run_id: str) -> None:
         row = self.run(run_id)
@@ -444,7 +434,7 @@ class Runs:
             self._end(row, failure_row(error, row.peer, "", self._clock()))
             return
         ours = self._account(row)
-        difference = _first_difference(ours, theirs)
+        difference = first_difference(ours, theirs)
         if theirs.get("party") != row.peer:
             difference = ("party", row.peer, str(theirs.get("party")))
         if difference is not None:
@@ -592,7 +582,7 @@ class Runs:
         if limit is None:
             return None
         for theirs in ahead:
-            for half in (own[theirs.task], *_that_follow(row, theirs.task, own.values())):
+            for half in (own[theirs.task], *that_follow(row, theirs.task, own.values())):
                 if half.attempt - half.paid > limit:
                     return AttemptsExhausted(clause=ATTEMPTS, task=half.task, limit=limit)
         return None
@@ -624,50 +614,3 @@ _IN_COMMON = {
         ReceiptsDiffer,
     )
 } | {kind.code for kind in leaves(TicketError)}
-
-
-def _that_follow(row: RunRow, task: str, halves: Iterable[HalfRow]) -> Iterator[HalfRow]:
-    """Yield the halves that run again when a task is cleared: those of later steps, and of other stages of its step."""
-    steps = [step["name"] for step in json.loads(row.steps_json)]
-    order = {name: place for place, name in enumerate([APPROVE, DATA, *steps, CLOSE_RUN])}
-
-    def place_of(name: str) -> int:
-        return order.get(_step_of(name), 0)
-
-    for half in halves:
-        is_later = place_of(half.task) > place_of(task)
-        is_another_stage = _step_of(half.task) == _step_of(task) and _stage_of(half.task) != _stage_of(task)
-        if is_later or is_another_stage:
-            yield half
-
-
-def _step_of(half: str) -> str:
-    return half.partition("[")[0].partition(".")[0]
-
-
-def _stage_of(half: str) -> str:
-    return half.partition("[")[0].partition(".")[2]
-
-
-def _first_difference(
-    ours: Mapping[str, Any], theirs: Mapping[str, Any], path: str = ""
-) -> tuple[str, str, str] | None:
-    """Name the first field in which two accounts differ; `party` and the signature's own claims may."""
-    ignored = {"party", "iat"} if not path else set()
-    for name in sorted((set(ours) | set(theirs)) - ignored):
-        mine, other = ours.get(name), theirs.get(name)
-        place = f"{path}.{name}" if path else name
-        if isinstance(mine, Mapping) and isinstance(other, Mapping):
-            inner = _first_difference(mine, other, place)
-            if inner is not None:
-                return inner
-        elif mine != other:
-            return place, _shown(mine), _shown(other)
-    return None
-
-
-def _shown(value: object) -> str:
-    try:
-        return json.dumps(value)[:80]
-    except RecursionError:  # the peer has signed it, so it is what the peer says
-        return "nested too deep to show"
