@@ -33,8 +33,8 @@ def run_note(run_id: str, status: Status, own: Sequence[HalfRow], link: str, lea
         What the peer can read of the labels, where that was measured.
     """
     counts = _counts(own) if status.state == State.DONE else ""
-    read = f" · ⚠ {leak}" if leak else ""
-    return _note(ICONS[status.state], f"{words_of(status)}{read}{counts}", run_id, link)
+    read = f"⚠ {leak}" if leak else ""
+    return _note(ICONS[status.state], words_of(status, read, counts), run_id, link)
 
 
 def refused(refusal: RefusalRow, party: str, link: str) -> str:
@@ -58,5 +58,4 @@ def _note(icon: str, text: str, run_id: str, link: str) -> str:
 
 
 def _counts(own: Sequence[HalfRow]) -> str:
-    text = ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in counts_of(own).items())
-    return f" · {text}" if text else ""
+    return ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in counts_of(own).items())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from fedtasks.identity import valid_until
 from fedtasks.reports.dag_runs import failure_report
 from fedtasks.reports.party_file import outdated
 from fedtasks.reports.runs import summaries
+from fedtasks.reports.status import must_act
 from fedtasks.reports.tickets import EXPIRES_SOON_MS, readable, ticket_reports
 from fedtasks.store import Store
 
@@ -83,6 +84,12 @@ def _keyed(need: dict[str, Any], user: str) -> dict[str, Any]:
     return {**told, "key": digest([user, need["kind"], *need["state"]])[:KEY_DIGITS]}
 
 
+def _advice(told: Mapping[str, Any], peer: str) -> str:
+    """Return a remedy, with who must act where that is the peer alone."""
+    remedy = str(told["remedy"])
+    return f"{must_act(peer)}: {remedy}" if told["act"] == peer else remedy
+
+
 def _gateway_needs(store: Store, peers: list[dict[str, Any]], now_ms: int) -> Iterator[dict[str, Any]]:
     if old := outdated(store):
         yield _need("gateway_outdated", old.text, now_ms, old.remedy, tab="peers")
@@ -93,10 +100,10 @@ def _gateway_needs(store: Store, peers: list[dict[str, Any]], now_ms: int) -> It
         return
     for peer in peers:
         if not peer["connected"]:
-            failure = peer["failure"] or {"text": "it has not been heard of yet", "remedy": ""}
+            failure = peer["failure"] or {"text": "it has not been heard of yet", "act": "", "remedy": ""}
             text = f"{peer['name']} is not connected: {failure['text']}"
             state = peer["name"], peer["since_ms"]
-            yield _need("peer_down", text, peer["since_ms"], failure["remedy"], state, tab="peers")
+            yield _need("peer_down", text, peer["since_ms"], _advice(failure, peer["name"]), state, tab="peers")
 
 
 def _certificate_needs(party: Party, peers: list[dict[str, Any]], now_ms: int) -> Iterator[dict[str, Any]]:
@@ -146,7 +153,7 @@ def _run_needs(store: Store, runs: list[dict[str, Any]], now_ms: int) -> Iterato
         if run["state"] == "failed" and day not in done_later and now_ms - (run["closed_ms"] or 0) < DAY_MS:
             text = f"{run['run_id']} has failed: {run['code']}"
             state = run["run_id"], run["closed_ms"]
-            yield _need("run_failed", text, run["closed_ms"] or 0, run["status"]["remedy"], state, **place)
+            yield _need("run_failed", text, run["closed_ms"] or 0, _advice(run["status"], run["peer"]), state, **place)
         if run["run_id"] in asked:
             text = f"{run['peer']} asks for {run['run_id']}: {run['reason'] or 'no reason given'}"
             asked_ms = asked[run["run_id"]].asked_ms

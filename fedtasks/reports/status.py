@@ -81,26 +81,27 @@ def sentence(status: Status) -> str:
     return f"{ICONS[status.state]} {words_of(status)}"
 
 
-def words_of(status: Status) -> str:
-    """Return the sentence without its icon."""
+def words_of(status: Status, *more: str) -> str:
+    """Return the sentence without its icon; `more` of it comes before the times."""
     since, until = clock_time(status.since_ms), clock_time(status.until_ms, beside_ms=status.since_ms)
-    act = must_act(status.act)
+    at = f"at {since} UTC" if status.since_ms else ""
     match status.state:
         case State.OPENED:
-            parts = [f"Opened with {status.peer}", f"at {since} UTC"]
+            parts, times = [f"Opened with {status.peer}"], [f"at {since} UTC"]
         case State.WAITING:
-            facts = [status.why, status.code, status.remedy]
-            parts = [f"Waiting for {status.act}", status.task, *facts, f"since {since}", f"gives up {until} UTC"]
+            parts = [f"Waiting for {status.act}", status.task, status.why, status.code, status.remedy]
+            times = [f"since {since}", f"gives up {until} UTC"]
         case State.RUNNING:
-            parts = [f"Running with {status.peer}", status.task, f"attempt {status.attempt}", f"since {since} UTC"]
+            parts = [f"Running with {status.peer}", status.task, f"attempt {status.attempt}"]
+            times = [f"since {since} UTC"]
         case State.RETRYING:
-            parts = [f"Tried again with {status.peer}", status.task, status.code, status.why]
+            parts, times = [f"Tried again with {status.peer}", status.task, status.code, status.why], []
         case State.DONE:
-            parts = [f"Done with {status.peer}", status.why, f"at {since} UTC"]
+            parts, times = [f"Done with {status.peer}", status.why], [at]
         case State.FAILED:
-            at = f"at {since} UTC" if status.since_ms else ""
-            parts = [act, f"Failed at {status.failing}", status.task, status.code, status.why, status.remedy, at]
-    return _joined(*parts)
+            parts = [must_act(status.act), f"Failed at {status.failing}", status.task, status.code]
+            parts, times = [*parts, status.why, status.remedy], [at]
+    return _joined(*parts, *more, *times)
 
 
 REFUSED = "⛔"

@@ -104,7 +104,8 @@ def test_note_of_a_failure_names_code_place_and_remedy() -> None:
 
 def test_note_of_a_success_counts_what_was_done() -> None:
     done = replace(WAITING, state="succeeded", outcome={"counts": {"people_shared": 3000}})
-    assert "3,000 people shared" in note(replace(RUN, state="succeeded"), [done])
+    text = note(replace(RUN, state="succeeded", closed_ms=3_600_000), [done])
+    assert text == f"✅ [details]({LINK}) · Done with shop · 3,000 people shared · at 01:00:00 UTC · `{RUN.run_id}`"
 
 
 def test_note_of_a_success_says_how_many_labels_the_peer_can_read() -> None:
