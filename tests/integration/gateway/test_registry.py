@@ -8,6 +8,7 @@ import pytest
 
 from fedtasks import errors
 from fedtasks.wire.v1 import model_pb2
+from tests.support.command_line import invoke
 from tests.support.commands import command, listed
 from tests.support.gateways import Member, Pair, grant_ticket
 from tests.support.runs import PUBLISHED, open_run
@@ -147,6 +148,10 @@ def test_commands_show_the_models_and_roll_back_on_both_sides(published: Pair) -
     ]
     assert PEER in command(published.shop, "models", "show", "credit")
     command(published.bank, "models", "rollback", "credit", "2", "--reason", "not older", expect=1)
+    party_file = str(published.bank.folder / "party.yaml")
+    unknown = invoke("models", "rollback", "debit", "1", "--reason", "a test", "--party", party_file)
+    assert (unknown.exit_code, unknown.stderr.partition(" · ")[0]) == (1, "MODEL_UNKNOWN")
+    assert "no version of `debit` was published" in unknown.stderr
     command(published.bank, "models", "promote", "credit", "2", "--reason", "a test")
     assert (champion(published.bank), champion(published.shop)) == (2, 2)
     command(published.bank, "models", "show", "unheard-of", expect=1)
