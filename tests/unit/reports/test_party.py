@@ -409,3 +409,10 @@ def test_halves_of_many_runs_come_at_once(store: Store) -> None:
     store.halves.put(HalfRow(RUN_ID, "psi", True, 1, "running"))
     found = store.halves.of_runs([RUN_ID, "credit.2026-11-21.2"])
     assert {run_id: len(halves) for run_id, halves in found.items()} == {RUN_ID: 1, "credit.2026-11-21.2": 0}
+
+
+def test_need_whose_remedy_is_the_peers_says_so(store: Store, party: Party) -> None:
+    failure = {"code": "PEER_FAILED", "cause": "DATA_CORRUPT", "text": "x", "party": "shop", "task": "psi", "at_ms": 1}
+    store.runs.add(make_run(state="failed", failure=failure, closed_ms=NOW_MS))
+    (need,) = [need for need in overview(store, party, {"credit"}, NOW_MS)["needs"] if need["kind"] == "run_failed"]
+    assert need["remedy"] == "shop must act: Clear the task that wrote the file"
