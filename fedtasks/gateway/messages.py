@@ -102,7 +102,7 @@ _FAILURE = ("code", "text", "party", "task", "at_ms")
 
 def failure_message(row: Mapping[str, Any] | None) -> failure_pb2.Failure | None:
     """Turn a stored failure into a message; what else is stored with it, such as who did it, stays with this party."""
-    return failure_pb2.Failure(**{name: row[name] for name in _FAILURE}) if row else None
+    return failure_pb2.Failure(**{name: row[name] for name in _FAILURE if name in row}) if row else None
 
 
 def failure_from_message(message: failure_pb2.Failure, party: str) -> dict[str, Any]:

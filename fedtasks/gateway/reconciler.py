@@ -341,7 +341,11 @@ class Reconciler:
                 continue
             if any(_waits_in_vain(half, peer, now) for half in own):
                 self._looked_ms[place] = now
-                await self._preflights.preflight(worker_pb2.PreflightRequest(peer=run.peer, pipeline=run.pipeline))
+                asked = worker_pb2.PreflightRequest(peer=run.peer, pipeline=run.pipeline)
+                try:
+                    await self._preflights.preflight(asked)
+                except FedtasksError as error:  # which must not keep the other runs from being looked at
+                    log.warning("%s cannot be asked what keeps %s waiting: %s", run.peer, run.run_id, error)
 
 
 def _waits_in_vain(half: HalfRow, peer: Sequence[HalfRow], now_ms: int) -> bool:
