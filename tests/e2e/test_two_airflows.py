@@ -133,7 +133,11 @@ def test_waiting_task_is_deferred_and_the_note_says_for_whom(opened: World) -> N
     wait_for(lambda: state(world.shop, run_id) == "failed", 60, "the shop's DAG run to fail")
     assert time.monotonic() - began < 30
     wait_for(lambda: "PEER_CANCELLED" in note(world.shop, run_id), 10, "the reason in the shop's note")
-    assert "bank" in note(world.shop, run_id)
+    what = "the DAG run was marked failed in bank's Airflow"
+    assert what in note(world.shop, run_id)
+    assert "by admin" not in note(world.shop, run_id)
+    # Who it was is known from Airflow's audit log, to the bank alone.
+    wait_for(lambda: f"{what}\\) · by admin in bank's Airflow" in note(world.bank, "waits"), 20, "the bank's note")
 
 
 def test_run_marked_failed_in_mid_work_ends_the_processes_of_both_sides(opened: World) -> None:
