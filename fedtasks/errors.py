@@ -859,10 +859,10 @@ class AirflowRefused(AirflowUnreachable):
     """Raised when Airflow answers, but does not let the gateway's user in or gives that user too few rights."""
 
     code = "AIRFLOW_REFUSED"
-    summary = "The gateway's own Airflow refuses the gateway's user"
+    summary = "The gateway's own Airflow refuses the gateway's login"
     remedy = (
-        "Correct `airflow.user` in party.yaml or the password in `airflow.password_file`, or give the user its rights "
-        "in Airflow"
+        "Correct the login in the section `airflow` of party.yaml, or what its file holds; or give that user its "
+        "rights in Airflow"
     )
 
 
