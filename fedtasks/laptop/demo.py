@@ -36,6 +36,8 @@ T = TypeVar("T")
 PIPELINE = "train_split_nn"
 PARTITION = "2026-11-21"
 DAG_RUN = f"demo-{PARTITION}"
+RUN_PAGE = f"dags/{PIPELINE}/runs/{DAG_RUN}/plugin/federated"
+"""The bank's page of the run."""
 MARK = ".fedtasks-demo"
 """Tells a folder that a demo made, and may remove, from any other."""
 DAGS = Path(__file__).resolve().parents[2] / "dags"
@@ -119,7 +121,7 @@ def main(folder: Path, *, keep: bool = False, cluster: Cluster | None = None) ->
         print(json.dumps(result), flush=True)
         aside = Console(stderr=True, highlight=False)
         if keep:
-            hold(parties, aside, first=f"dags/{PIPELINE}/runs/{DAG_RUN}/plugin/federated")
+            hold(parties, aside, first=RUN_PAGE)
         else:
             aside.print("Nothing stays up. To look around: `make demo KEEP=1` (`fedtasks demo --keep`).")
         if result["auc_federated"] <= result["auc_alone"]:
@@ -306,7 +308,8 @@ def follow(
     with bank.client() as client, Live(console=console, refresh_per_second=4, transient=True) as live:
         while True:
             dag_run = bank.dag_run(PIPELINE, DAG_RUN)
-            note = str(dag_run.get("note") or dag_run["state"])
+            # A terminal follows no link.
+            note = str(dag_run.get("note") or dag_run["state"]).replace(f"[details](/{RUN_PAGE}) · ", "")
             runs = client.list_runs(1).runs
             run = client.get_run(run_id=runs[0].run_id) if runs else None
             if run is not None and begun is None and trains(run):
