@@ -108,5 +108,5 @@ def test_bad_input_is_said_in_form_note_and_page_with_one_code(
     made = form_of([intersect(), align(rows="new", model="credit")], Sides(), timedelta(hours=1), None)
     # The form says beforehand what to do, and no code of what has not happened.
     told = made[field].schema["description_md"]
-    assert f"If refused: {errors.from_code(code).remedy}." in told
+    assert f"If refused: {errors.from_code(code).advice()}." in told
     assert code not in told
