@@ -695,7 +695,7 @@ class FileUnexpected(DataError):
 
     code = "DATA_FILE_UNEXPECTED"
     summary = "A dataset's folder holds a file of another format"
-    remedy = "Move it away, let its name begin with `_`, or name its ending in the dataset's `endings`"
+    remedy = "Move the file away, let its name begin with `_`, or name its ending in the dataset's `endings`"
 
 
 class ColumnMissing(DataError):
