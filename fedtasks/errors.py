@@ -722,6 +722,14 @@ class ColumnEmpty(DataError):
     remedy = "Take the named feature out of the dataset in party.yaml, or fill it"
 
 
+class ModelNewer(DataError):
+    """Raised when a half of a model was written by a newer release, in a way that this one cannot read."""
+
+    code = "MODEL_NEWER"
+    summary = "A model was written by a newer release of fedtasks"
+    remedy = "Upgrade fedtasks on this side, or use a version that was trained before"
+
+
 class CategoryUnknown(DataError):
     """Raised when a row to be scored has a category that no train row had."""
 

@@ -1,4 +1,4 @@
-"""Kinds of steps: what a step of a pipeline runs, and which settings it takes."""
+"""Kinds of steps: what a step of a pipeline runs, which settings it takes, and what it may remark of its result."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from fedtasks import registry
+from fedtasks.names import REMARK
 
 
 @dataclass(frozen=True)
@@ -63,3 +64,34 @@ def kind(name: str) -> Kind:
     """Return the kind of this name; raise `ConfigError` if it is not installed."""
     found: Kind = registry.named("KINDS", name, "kind")
     return found
+
+
+@dataclass(frozen=True)
+class Remark:
+    """What a half may have to say of its result that no figure says, such as that nothing was learnt.
+
+    Only the party that makes it sees it. On its way into note, page and shell it is a metric: see `remark_metric`.
+
+    Parameters
+    ----------
+    name
+        Lower case and underscores.
+    text
+        In words, with a remedy. It may hold ``{about}``, what it is about, such as a feature of this party's;
+        ``{count}``; and ``{peer}``, the other party.
+    """
+
+    name: str
+    text: str
+
+
+def remark_metric(name: str, about: str = "") -> str:
+    """Return the metric that stands for a remark; its value is the remark's count."""
+    return f"{REMARK}{name}.{about}" if about else f"{REMARK}{name}"
+
+
+def remark_text(metric: str, count: float, peer: str) -> str:
+    """Say in words what such a metric stands for; empty if no package that is installed declares it."""
+    name, _, about = metric.removeprefix(REMARK).partition(".")
+    remark: Remark | None = registry.declared("REMARKS").get(name)
+    return remark.text.format(about=about, count=f"{int(count):,}", peer=peer) if remark else ""

@@ -22,6 +22,9 @@ TRAIN, EVALUATE = "train", "evaluate"
 BIN, IMPORTANCE, CHAMPION = "bin.", "importance.", "champion_"
 """What metrics begin with that are parts of a curve, figures of a feature, or of the version in use."""
 
+REMARK = "remark."
+"""What metrics begin with that stand for a remark; their step is the attempt that makes it."""
+
 LABEL_LEAK = "label_leak_"
 """What metrics begin with that say how well attacks on what a training sends read the labels."""
 

@@ -1,8 +1,8 @@
-"""Which packages declare kinds of steps, algorithms, ticket clauses and messages: the one list of them.
+"""Which packages declare kinds of steps, algorithms, ticket clauses, remarks and messages: the one list of them.
 
 Each such package has a module ``declaration``, light enough to be imported while a DAG file is parsed or a help page is
-printed, with the constants ``KINDS``, ``CLAUSES`` and ``ALGORITHMS``, and a module ``messages`` with ``MESSAGES``; what
-it does not have is left out. Who wants to know something of all of them asks `declared`.
+printed, with the constants ``KINDS``, ``CLAUSES``, ``ALGORITHMS`` and ``REMARKS``, and a module ``messages`` with
+``MESSAGES``; what it does not have is left out. Who wants to know something of all of them asks `declared`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,13 @@ PACKAGES = (
 ENTRY_POINTS = "fedtasks.algorithms"
 """The group of entry points by which other distributions name packages of theirs; the value is the package."""
 
-_MODULES = {"KINDS": "declaration", "CLAUSES": "declaration", "ALGORITHMS": "declaration", "MESSAGES": "messages"}
+_MODULES = {
+    "KINDS": "declaration",
+    "CLAUSES": "declaration",
+    "ALGORITHMS": "declaration",
+    "REMARKS": "declaration",
+    "MESSAGES": "messages",
+}
 
 
 @functools.cache
@@ -48,7 +54,7 @@ def declared(what: str) -> Mapping[str, Any]:
     Parameters
     ----------
     what
-        ``KINDS``, ``CLAUSES``, ``ALGORITHMS`` or ``MESSAGES``.
+        ``KINDS``, ``CLAUSES``, ``ALGORITHMS``, ``REMARKS`` or ``MESSAGES``.
 
     Raises
     ------

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 
-def raw_scores(leader: dict, follower: dict, row: dict) -> list[float]:
-    """Return one score, or one for each class; `row` has both sides' features, None where there is no value."""
+def raw_scores(leader: dict, follower: dict, leader_row: dict, follower_row: dict) -> list[float]:
+    """Return one score, or one for each class; each side's row has that side's features, None where there is no value.
+
+    There are two rows, since both sides may have a column of one name.
+    """
     raw = list(leader["base"])
     for tree in leader["trees"]:
         nodes = {node["number"]: node for node in tree["nodes"]}
         node = nodes[1]
         while node["leaf"] is None:
-            rule = node["condition"] or follower["splits"][node["peer_split"]]["condition"]
+            if node["condition"]:
+                rule, row = node["condition"], leader_row
+            else:
+                rule, row = follower["splits"][node["peer_split"]]["condition"], follower_row
             node = nodes[2 * node["number"] + (0 if goes_left(rule, row[rule["feature"]]) else 1)]
         raw[tree["output"]] += node["leaf"]
     return raw

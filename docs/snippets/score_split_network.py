@@ -8,10 +8,15 @@ from pathlib import Path
 import tensorflow as tf
 
 
-def probabilities(leader: str, follower: str, rows: dict[str, list]) -> list[float]:
-    """Score rows with the columns of both sides; a folder holds what task `train` has published at one of them."""
-    embedding = run(follower, rows)["embedding"]
-    return run(leader, rows, embedding=embedding)["probability"].numpy().tolist()
+def probabilities(
+    leader: str, follower: str, leader_rows: dict[str, list], follower_rows: dict[str, list]
+) -> list[float]:
+    """Score people, each side's columns apart: both may have one of the same name.
+
+    A folder holds what task `train` has published at one side; row by row, the columns of both are of one person.
+    """
+    embedding = run(follower, follower_rows)["embedding"]
+    return run(leader, leader_rows, embedding=embedding)["probability"].numpy().tolist()
 
 
 def run(folder: str, rows: dict[str, list], **more: tf.Tensor) -> dict[str, tf.Tensor]:

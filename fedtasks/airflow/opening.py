@@ -161,7 +161,8 @@ class OpenRunOperator(BaseOperator):
         shared = json.loads(run.config_json)
         try:
             check_shared(party, run.responder if run.initiator == party.name else run.initiator, self.steps, shared)
-            check_models(client.get_model, run.run_id, self.steps, shared)
+            for warning in check_models(client.get_model, run.run_id, self.steps, shared, party):
+                self.log.warning(warning)
         except FedtasksError as error:
             client.finish(run.run_id, OPEN_RUN, 0, failure=error, final=True)
             raise

@@ -34,6 +34,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "store": ("runs", "Where this party's state lives."),
     "data": ("data", "Datasets by partition: which have landed, here and at peers."),
     "models": ("models", "Models that both sides have published, and which version is in use."),
+    "predictions": ("predictions", "What models have predicted, beside this party's own ids."),
     "dag": ("dag", "Pipelines of one's own: make one, check it, try it out."),
     "psi": ("psi", "Private set intersection: its keys, and live lookups."),
     "task": ("work", "One half of one task, as Airflow starts it."),

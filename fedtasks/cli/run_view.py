@@ -113,6 +113,8 @@ def _parts(report: Mapping[str, Any]) -> Iterator[RenderableType]:
         yield _table(["Metric", "Last value"], report["metrics"].items())
     if report["leak"]:
         yield cell(f"⚠ {report['leak']}")
+    for remark in report["remarks"]:
+        yield cell(f"⚠ {remark}")
     if report["importance"]:
         yield cell(_importance(report["importance"]))
     if report["rights"]:

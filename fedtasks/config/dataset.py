@@ -168,8 +168,8 @@ class Dataset:
 
     def __post_init__(self) -> None:
         check_name(self.name, "name")
-        if not self.features:
-            raise ConfigError("declare at least one feature", field="features")
+        if not self.features and self.label is None:
+            raise ConfigError("declare at least one feature; only a label may stand alone", field="features")
         if PARTITION in self.uri and (not self.is_partitioned or self.uri.count(PARTITION) > 1):
             text = f"`{self.uri}`: `{PARTITION}` must be its last part, as in data/{PARTITION} or data/day={PARTITION}"
             raise ConfigError(text, field="uri")

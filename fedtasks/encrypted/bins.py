@@ -124,12 +124,15 @@ class Binner:
         n_bins
             The most bins of a numeric column; a categorical one has as many as it has values.
         may_be_empty
-            Whether a column may have no value at all, as a day's new rows may; no split is on it then.
+            Whether a column without any value stays, as in a day's new rows, though no split is on it; else it is left
+            out.
 
         Raises
         ------
-        ColumnMissing, ColumnType, ColumnEmpty
+        ColumnMissing, ColumnType
             Names the column.
+        ColumnEmpty
+            No column has any value.
         IntersectionEmpty
             There are no rows.
 
@@ -161,11 +164,13 @@ class Binner:
         for name, kind in blocks.features.items():
             is_empty = not known[name] and all(np.isnan(each).all() for each in sampled[name])
             if is_empty and not may_be_empty:
-                raise ColumnEmpty(f"feature `{name}` has no value in any train row", where=name)
+                continue
             if kind is FeatureType.NUMERIC:
                 columns.append(_fit_numeric(name, np.concatenate(sampled[name]), n_bins, missing[name]))
             else:
                 columns.append(_fit_categorical(name, known[name], missing[name]))
+        if blocks.features and not columns:
+            raise ColumnEmpty(f"none of {len(blocks.features)} features has a value in any train row")
         return cls(tuple(columns))
 
     @property
@@ -234,7 +239,7 @@ def _fit_categorical(name: str, values: set[str], has_missing: bool) -> Categori
 
 
 def unknown_category(feature: str, row: int) -> CategoryUnknown:
-    """Return the error for a value that no train row had."""
+    """Return the error for a value that no train row had; rows count from 0."""
     return CategoryUnknown(f"feature `{feature}` has a value in row {row} that no train row had", where=feature)
 
 

@@ -16,7 +16,7 @@ MAX_NOTE = 1000
 """So many characters Airflow takes."""
 
 
-def run_note(run_id: str, status: Status, own: Sequence[HalfRow], link: str, leak: str = "") -> str:
+def run_note(run_id: str, status: Status, own: Sequence[HalfRow], link: str, warning: str = "") -> str:
     """Say in one line of Markdown how a run stands.
 
     Parameters
@@ -29,12 +29,12 @@ def run_note(run_id: str, status: Status, own: Sequence[HalfRow], link: str, lea
         This side's halves, whose counts are shown once the run is done.
     link
         Where our page of this DAG run is.
-    leak
-        What the peer can read of the labels, where that was measured.
+    warning
+        What whoever uses the result must know: what the peer can read of the labels, and what halves have remarked.
     """
     counts = _counts(own) if status.state == State.DONE else ""
-    read = f"⚠ {leak}" if leak else ""
-    return _note(ICONS[status.state], words_of(status, read, counts), run_id, link)
+    warned = f"⚠ {warning}" if warning else ""
+    return _note(ICONS[status.state], words_of(status, warned, counts), run_id, link)
 
 
 def refused(refusal: RefusalRow, party: str, link: str) -> str:

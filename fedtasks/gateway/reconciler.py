@@ -33,6 +33,7 @@ from fedtasks.gateway.runs import LIVE, MEMORY_MS
 from fedtasks.names import APPROVE
 from fedtasks.reports.leaks import leak_sentence
 from fedtasks.reports.party_file import READ_AGAIN
+from fedtasks.reports.remarks import in_a_line, remarks_of
 from fedtasks.reports.runs import sides, status_now
 from fedtasks.store import HalfRow, RunRow
 from fedtasks.wire.v1 import peer_pb2, worker_pb2
@@ -321,10 +322,12 @@ class Reconciler:
         run = await asyncio.to_thread(self._runs.run, run_id)
         own, peer = sides(await asyncio.to_thread(self._store.halves.list, run_id))
         status = await asyncio.to_thread(status_now, self._store, run, own, peer, self._party)
-        leak = ""
+        told = ""
         if run.state != "running":
-            leak = leak_sentence(await asyncio.to_thread(self._store.metrics.list, run_id), run.peer)
-        note = run_note(run_id, status, own, self._airflow.page(run.dag_id, run.dag_run_id), leak)
+            metrics = await asyncio.to_thread(self._store.metrics.list, run_id)
+            said = [leak_sentence(metrics, run.peer), in_a_line(remarks_of(metrics, own, run.peer))]
+            told = " · ".join(each for each in said if each)
+        note = run_note(run_id, status, own, self._airflow.page(run.dag_id, run.dag_run_id), told)
         if note != run.note:
             await self._airflow.set_note(run.dag_id, run.dag_run_id, note)
             await asyncio.to_thread(lambda: self._store.runs.change(run_id, note=note))

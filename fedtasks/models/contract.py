@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Self
 
 from fedtasks import registry
-from fedtasks.config import LabelKind
+from fedtasks.config import FeatureType, LabelKind
 from fedtasks.dataclass_io import to_plain
 from fedtasks.digests import digest
 from fedtasks.errors import LabelInvalid
@@ -190,6 +190,15 @@ class HalfModel(abc.ABC):
         """The texts of the label's classes, if it has such; asked of the leader's half."""
         return ()
 
+    @property
+    def needs(self) -> Mapping[str, FeatureType]:
+        """The columns of this party that it needs for an answer or a score; empty if the algorithm cannot say."""
+        return {}
+
+    def lacking(self, declared: Mapping[str, FeatureType]) -> list[str]:
+        """Return the features that it needs and that are not declared, or of another type."""
+        return [name for name, kind in self.needs.items() if declared.get(name) is not kind]
+
     @abc.abstractmethod
     def save(self, folder: str) -> None:
         """Write the half into a folder of any file system, with a file `CARD` that says ``format`` and ``role``."""
@@ -238,6 +247,18 @@ class HalfModel(abc.ABC):
         ColumnMissing, ColumnType, CategoryUnknown
             Names the column.
         """
+
+    takes_unknown = False
+    """Whether it has a place for categories that it does not know, so that they are no error."""
+
+    def unknown_rows(self, rows: pa.RecordBatch) -> dict[str, np.ndarray]:
+        """Return for each categorical feature that it needs which rows, from 0, have a value that it does not know."""
+        del rows
+        return {}
+
+    def remarks(self) -> dict[str, int]:
+        """Return what its training has come to that whoever uses it must know: metrics of remarks, and their counts."""
+        return {}
 
     def importance(self) -> dict[str, dict[str, float]]:
         """Return for each feature what it counts for, the most important first; empty if the algorithm cannot say.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fedtasks.kinds import Kind
+from fedtasks.kinds import Kind, Remark
 from fedtasks.models.settings import EvaluateSettings, PredictSettings, PublishSettings
 from fedtasks.tickets.clauses import Clause
 
@@ -25,5 +25,38 @@ CLAUSES = (
         "Who may learn the scores of rows: leader (who holds the label), or both",
         default="leader",
         choices=("leader", "both"),
+    ),
+)
+
+REMARKS = (
+    Remark(
+        "no_value",
+        "feature `{about}` has no value in any shared train row, so it was left out; fill it, or take it out of the "
+        "dataset",
+    ),
+    Remark(
+        "unseen",
+        "feature `{about}`: {count} rows have a value that the model does not know, since no train row had it; they "
+        "count as rows without a value. Many mean that the data has changed: train anew",
+    ),
+    Remark(
+        "alike",
+        "all {count} scores are alike: the model tells nobody apart. Look at what training remarks, whether features "
+        "say anything of the label, and whether enough people are shared",
+    ),
+    Remark(
+        "kept",
+        "what the training added made it worse on the rows that it holds out, so the model is version {count}, from "
+        "which it went on",
+    ),
+    Remark(
+        "not_compared",
+        "version {count}, which is in use, was not measured: {about} no longer has a feature that it needs. Whoever "
+        "publishes the new model does so without a comparison; to keep both, give the new one another `model`",
+    ),
+    Remark(
+        "learnt",
+        "version {count}, which is in use, has learnt from too many of the test rows to be measured on them. Whoever "
+        "publishes the new model does so without a comparison",
     ),
 )

@@ -12,6 +12,7 @@ from fedtasks.errors import LabelInvalid, TrainingDiverged
 
 THRESHOLD = 0.5
 MIN_BIN_ROWS = 10
+ALIKE = 1e-3
 
 
 def quality(kind: LabelKind, labels: npt.ArrayLike, scores: npt.ArrayLike) -> dict[str, float]:
@@ -38,6 +39,13 @@ def is_at_least_as_good(found: Mapping[str, float], champion: Mapping[str, float
         if name in champion:
             return found[name] >= champion[name] - tolerance
     return found["rmse"] <= champion["rmse"] * (1 + tolerance)
+
+
+def are_alike(kind: LabelKind, labels: npt.ArrayLike, scores: npt.ArrayLike) -> bool:
+    """Whether scores tell nobody apart: all lie within a thousandth, of numbers' deviation if they are such."""
+    values = _finite(scores)
+    unit = float(np.std(np.asarray(labels))) if kind is LabelKind.NUMBER else 1.0
+    return len(values) > 1 and bool(np.ptp(values, axis=0).max() <= ALIKE * unit)
 
 
 def evaluate(labels: npt.ArrayLike, scores: npt.ArrayLike) -> dict[str, float]:

@@ -46,4 +46,13 @@ PUBLICATION = JsonMessage(
     "from the leader; once more when it has been entered",
 )
 
-MESSAGES = (CHECKPOINTS, MODEL_DIGEST, SCORES, PUBLICATION)
+MEASURABLE = JsonMessage(
+    "measurable",
+    "whether the version in use can be measured",
+    "whether the other side still declares every feature that its half of the version in use needs; not which is gone",
+    fields={"measurable": bool},
+    tasks=("evaluate",),
+    holds="whether this side's dataset still has what its half of the version in use needs; only where there is one",
+)
+
+MESSAGES = (CHECKPOINTS, MODEL_DIGEST, SCORES, MEASURABLE, PUBLICATION)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -12,6 +13,7 @@ from fedtasks.config import LabelKind
 from fedtasks.data.blocks import LABEL
 from fedtasks.data.storage import write_atomically, write_json
 from fedtasks.dataclass_io import to_plain
+from fedtasks.kinds import remark_text
 from fedtasks.models import evaluation
 from fedtasks.models.measured import Measured
 from fedtasks.names import BIN, CHAMPION, IMPORTANCE, OWN
@@ -21,6 +23,8 @@ SCORES, PREDICTIONS = "scores.json", "predictions.parquet"
 SCORE = "score"
 
 _MOST_IMPORTANT = 50
+
+log = logging.getLogger(__name__)
 
 
 def progress(done: int, of: int, phase: str = "evaluate") -> dict[str, object]:
@@ -84,6 +88,24 @@ def write_predictions(context: TaskContext, table: pa.Table, scores: np.ndarray,
     sink = pa.BufferOutputStream()
     pq.write_table(pa.table(columns), sink, compression="zstd")
     write_atomically(f"{context.folder}/{PREDICTIONS}", sink.getvalue().to_pybytes())
+
+
+def report_remarks(context: TaskContext, remarks: Mapping[str, int]) -> None:
+    """Say in log, note, page and shell of this party what a user must know of a result.
+
+    Parameters
+    ----------
+    remarks
+        Metrics as `fedtasks.kinds.remark_metric` names them, and their counts.
+
+    Notes
+    -----
+    Reveals: nothing; the peer sees none of it.
+    """
+    for metric, count in remarks.items():
+        log.warning("%s", remark_text(metric, count, context.config.peer))
+    if remarks:
+        context.report(None, step=context.config.attempt, **{name: float(count) for name, count in remarks.items()})
 
 
 def report_importance(context: TaskContext, importance: Mapping[str, Mapping[str, float]]) -> None:

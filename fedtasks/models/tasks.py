@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -13,14 +14,22 @@ from fedtasks.config import LabelKind
 from fedtasks.data.blocks import LABEL, TEST, Blocks
 from fedtasks.data.storage import read_json
 from fedtasks.dataclass_io import build
-from fedtasks.errors import LabelInvalid, ModelUnknown, TrainingDiverged
+from fedtasks.errors import CategoryUnknown, DataMissing, LabelInvalid, ModelUnknown, TrainingDiverged
+from fedtasks.kinds import remark_metric
 from fedtasks.link.link import Link
 from fedtasks.models import evaluation, messages
 from fedtasks.models.contract import HalfModel
 from fedtasks.models.evaluation import is_at_least_as_good
 from fedtasks.models.measured import rows_to_measure
-from fedtasks.models.results import SCORES, progress, write_evaluation, write_predictions
-from fedtasks.models.settings import BOTH, EvaluateSettings, PredictSettings, PublishSettings
+from fedtasks.models.results import SCORES, progress, report_remarks, write_evaluation, write_predictions
+from fedtasks.models.settings import (
+    BOTH,
+    UNKNOWN_ERROR,
+    UNKNOWN_MISSING,
+    EvaluateSettings,
+    PredictSettings,
+    PublishSettings,
+)
 from fedtasks.models.training import open_labelled
 from fedtasks.models.versions import algorithm_of, load_half, role_of, version_of
 from fedtasks.names import CHAMPION
@@ -50,7 +59,8 @@ def evaluate(context: TaskContext) -> Outcome:
 
     Notes
     -----
-    Reveals: as `predict`, of the test rows; by the version in use too where `model` names one.
+    Reveals: as `predict`, of the test rows; by the version in use too where `model` names one and both sides still have
+    the features that it needs: each side says whether it has.
 
     The figures are of the test rows that neither model has learnt from: after a change of what is held out, others may
     be among them. If too few are left for both, the new model is measured alone.
@@ -60,34 +70,47 @@ def evaluate(context: TaskContext) -> Outcome:
     role = role_of(context)
     trained = context.storage.published(settings.model_task)
     half = load_half(trained, role)
-    _, in_use = version_of(context, settings.model, settings.model_task) if settings.model else (0, None)
+    version, in_use = version_of(context, settings.model, settings.model_task) if settings.model else (0, None)
     champion = load_half(in_use, role) if in_use else None
-    halves = [half, champion] if champion else [half]
     table = blocks.table(TEST)
     if not table.num_rows:
         raise LabelInvalid(f"there is no test row; raise `test_fraction` of the step `{settings.rows_task}`")
     if context.is_leader:
-        for each in halves:
+        for each in (half, champion) if champion else (half,):
             if (each.label_kind, each.classes) != (blocks.label, blocks.classes):
                 raise LabelInvalid("the model predicts another label than the dataset has")
         if blocks.label is LabelKind.BINARY:
             evaluation.check_labels(table[LABEL].to_numpy())
-        measured = rows_to_measure(blocks, table, trained, in_use)
     pairing = half.card.pairing
     facts = {"row_order": blocks.order_digest, "model": pairing, "champion": champion.card.pairing if champion else ""}
-    scores = []
     with context.open_link(facts_of(settings, **facts)) as link:
-        for each in halves:
+        compared = champion is not None and _can_both_measure(context, link, champion, blocks, version)
+        if context.is_leader:
+            measured = rows_to_measure(blocks, table, trained, in_use if compared else None)
+        batches = _reported(context, "evaluate", table.to_batches(settings.batch_size), table.num_rows)
+        scores = [_scores(context, link, half, _known(context, half, batches, settings.unknown), settings.unknown)]
+        if champion and compared:
             batches = _reported(context, "evaluate", table.to_batches(settings.batch_size), table.num_rows)
-            scores.append(_scores(context, link, each, batches, settings.unknown))
+            # What is new to the version in use is no reason not to measure the one that knows it.
+            scores.append(_scores(context, link, champion, batches, UNKNOWN_MISSING))
         if settings.scores == BOTH:
             scores[0] = _share_scores(context, link, scores[0], table.num_rows)
     if context.is_leader:
         write_evaluation(context, table, *scores, kind=half.label_kind, classes=half.classes, measured=measured)
+        alike = evaluation.are_alike(half.label_kind, table[LABEL].to_numpy(), scores[0])
+        has_learnt = compared and not measured.champion
+        report_remarks(
+            context,
+            ({remark_metric("alike"): table.num_rows} if alike else {})
+            | ({remark_metric("learnt"): version} if has_learnt else {}),
+        )
     elif settings.scores == BOTH:
         write_predictions(context, table, scores[0])
-    context.storage.publish(context.config.task, context.config.attempt, rows=table.num_rows, facts={"model": pairing})
-    return Outcome(counts={"rows_test": table.num_rows}, digests={"row_order": blocks.order_digest, "model": pairing})
+    found = {"compared": compared} if champion else {}
+    published = {"model": pairing, **found}
+    context.storage.publish(context.config.task, context.config.attempt, rows=table.num_rows, facts=published)
+    digests = {"row_order": blocks.order_digest, "model": pairing}
+    return Outcome(counts={"rows_test": table.num_rows}, digests=digests, values=found)
 
 
 def predict(context: TaskContext) -> Outcome:
@@ -122,7 +145,7 @@ def predict(context: TaskContext) -> Outcome:
     pairing, n_rows = half.card.pairing, blocks.n_rows
     with context.open_link(facts_of(settings, row_order=blocks.order_digest, model=pairing)) as link:
         batches = _reported(context, "predict", blocks.batches(settings.batch_size), n_rows)
-        scores = _scores(context, link, half, batches, settings.unknown)
+        scores = _scores(context, link, half, _known(context, half, batches, settings.unknown), settings.unknown)
         if settings.scores == BOTH:
             scores = _share_scores(context, link, scores, n_rows)
     if context.is_leader or settings.scores == BOTH:
@@ -158,8 +181,8 @@ def publish(context: TaskContext) -> Outcome:
     manifest = context.storage.published(settings.model_task)
     trained, metrics = manifest.facts, _metrics(context, settings)
     ours: dict[str, Any] = {
-        # Without a new row, the model is the one in use.
-        "is_better": manifest.rows > 0 and _is_better(metrics, settings.tolerance),
+        # Without a new row, or where all that was tried is worse, the model is the one in use.
+        "is_better": manifest.rows > 0 and not trained.get("kept") and _is_better(metrics, settings.tolerance),
         "version": _next_version(context, settings, trained),
     }
     with context.open_link(facts_of(settings, model=trained["pairing"])) as link:
@@ -187,7 +210,8 @@ def publish(context: TaskContext) -> Outcome:
         version = context.model(settings.model).version.version
         log.info("version %d stays in use: the new model is no better on the same people", version)
     context.report({"phase": "published" if is_better else "kept the version in use", "done": 1, "of": 1})
-    return Outcome(values={"published": is_better, "model": settings.model, "version": version})
+    found = {"published": is_better, "model": settings.model, "version": version}
+    return Outcome(values=found if _is_compared(context, settings) else {**found, "compared": False})
 
 
 def send_answers(link: Link, half: HalfModel, batches: Iterable[pa.RecordBatch], unknown: str) -> None:
@@ -210,6 +234,54 @@ def _scores(
         if not np.isfinite(found[-1]).all():
             raise TrainingDiverged(f"a score of batch {number} is not a finite number")
     return np.concatenate(found) if found else np.empty(0)
+
+
+def _known(
+    context: TaskContext, half: HalfModel, batches: Iterable[pa.RecordBatch], unknown: str
+) -> Iterator[pa.RecordBatch]:
+    """Yield batches, and at the end remark how many rows have categories that a half does not know.
+
+    Raises
+    ------
+    CategoryUnknown
+        A row has one, and that is an error; names dataset, column and row.
+    """
+    found: Counter[str] = Counter()
+    done = 0
+    for batch in batches:
+        for feature, rows in half.unknown_rows(batch).items():
+            if len(rows) and unknown == UNKNOWN_ERROR and not half.takes_unknown:
+                first, last = done + 1 + int(rows[0]), done + 1 + int(rows[-1])
+                which = f"row {first}" if len(rows) == 1 else f"{len(rows)} rows between {first} and {last}"
+                column = f"column `{feature}` of `{context.dataset.name}`"
+                text = f"{column}: {which} of those that are scored, as they are aligned, had no train row's value"
+                raise CategoryUnknown(text, where=context.dataset.uri)
+            found[feature] += len(rows)
+        yield batch
+        done += batch.num_rows
+    name = "rare" if half.takes_unknown else "unseen"
+    report_remarks(context, {remark_metric(name, feature): count for feature, count in found.items() if count})
+
+
+def _can_both_measure(context: TaskContext, link: Link, champion: HalfModel, blocks: Blocks, version: int) -> bool:
+    """Whether both sides still have what their halves of the version in use need; remark who has not."""
+    lacking = champion.lacking(blocks.features)
+    if lacking:
+        log.warning("version %d needs what the dataset no longer declares: %s", version, ", ".join(lacking))
+    messages.MEASURABLE.send(link, {"measurable": not lacking})
+    theirs = messages.MEASURABLE.receive(link)["measurable"]
+    without = [context.party.name] * bool(lacking) + [context.config.peer] * (not theirs)
+    if without:
+        report_remarks(context, {remark_metric("not_compared", " and ".join(without)): version})
+    return not without
+
+
+def _is_compared(context: TaskContext, settings: PublishSettings) -> bool:
+    """Whether the version in use was measured beside the new one, if there is one."""
+    try:
+        return bool(context.storage.published(settings.evaluate_task).facts.get("compared", True))
+    except DataMissing:
+        return True
 
 
 def _share_scores(context: TaskContext, link: Link, scores: np.ndarray, n_rows: int) -> np.ndarray:

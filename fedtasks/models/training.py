@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from fedtasks.config import LabelKind
 from fedtasks.data.blocks import Blocks
 from fedtasks.data.storage import Manifest, write_json
 from fedtasks.errors import LabelInvalid, ModelTaken
+from fedtasks.kinds import remark_metric
 from fedtasks.link.link import Link
 from fedtasks.models import messages, trained_on
 from fedtasks.models.contract import Algorithm, HalfModel
-from fedtasks.models.results import report_importance
+from fedtasks.models.results import report_importance, report_remarks
 from fedtasks.models.settings import FRESH
 from fedtasks.models.versions import algorithm_of, load_half, role_of, start_of
 from fedtasks.runtime.context import Outcome, TaskContext
@@ -88,19 +90,30 @@ def open_labelled(context: TaskContext, rows_task: str) -> Blocks:
     return blocks
 
 
+def report_left_out(context: TaskContext, start: Start, fitted: Collection[str]) -> None:
+    """Remark which features training leaves out, since no train row has a value of them."""
+    if start.before is None:
+        left_out = [name for name in start.blocks.features if name not in fitted]
+        report_remarks(context, {remark_metric("no_value", name): 1 for name in left_out})
+
+
 def exchange_digest(link: Link, local: str) -> str:
     """Tell the other half the digest of this one, and return its."""
     messages.MODEL_DIGEST.send(link, local)
     return messages.MODEL_DIGEST.receive(link)
 
 
-def conclude(context: TaskContext, half: HalfModel, start: Start, *, n_rows: int, **counts: int) -> Outcome:
+def conclude(
+    context: TaskContext, half: HalfModel, start: Start, *, n_rows: int, is_kept: bool = False, **counts: int
+) -> Outcome:
     """Publish a half that is trained, and return what both halves end with.
 
     Parameters
     ----------
     n_rows
         How many rows it was trained on.
+    is_kept
+        Whether the version that it went on from is the best of all that training has tried, so that nothing is new.
     counts
         What else both halves have counted alike, such as trees.
     """
@@ -108,6 +121,7 @@ def conclude(context: TaskContext, half: HalfModel, start: Start, *, n_rows: int
     half.save(context.folder)
     write_json(f"{context.folder}/{IMPORTANCE}", importance)
     report_importance(context, importance)
+    report_remarks(context, {**half.remarks(), **({remark_metric("kept"): start.parent} if is_kept else {})})
     facts = {
         "format": card.format,
         "role": card.role,
@@ -115,6 +129,7 @@ def conclude(context: TaskContext, half: HalfModel, start: Start, *, n_rows: int
         "digest": card.digest,
         "peer_digest": card.peer_digest,
         "parent": start.parent,
+        "kept": is_kept,
     }
     if context.is_leader:
         facts[trained_on.FACT] = trained_on.write(context.folder, start.blocks, start.trained)

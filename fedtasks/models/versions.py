@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
+from fedtasks import __version__
+from fedtasks.config import FeatureType
 from fedtasks.data.storage import Manifest, RunStorage, read_json, write_json
-from fedtasks.errors import DataCorrupt, DataMissing, ModelUnknown
+from fedtasks.errors import DataCorrupt, DataMissing, FedtasksError, ModelNewer, ModelUnknown
 from fedtasks.models.contract import CARD, Algorithm, HalfModel, algorithms
 from fedtasks.models.settings import FRESH, version_number
 from fedtasks.names import FOLLOWER, LEADER
 from fedtasks.runtime.context import TaskContext
+from fedtasks.wire.v1.model_pb2 import ModelVersion
 
 
 def role_of(context: TaskContext) -> str:
@@ -57,13 +63,35 @@ def load_half(manifest: Manifest, role: str) -> HalfModel:
     ------
     DataCorrupt
         A file differs from the manifest, or it is no model, or the other party's half.
+    ModelNewer
+        A newer release wrote it, and this one cannot read it.
     """
-    algorithm = algorithm_of(manifest)
     manifest.verify()
-    found = read_json(manifest.path(CARD)).get("role")
-    if found != role:
-        raise DataCorrupt(f"this is the {found}'s half, and this party is the {role}", where=manifest.path(CARD))
-    return algorithm.load_half(manifest, role)
+    place = manifest.path(CARD)
+    with _of_its_release(place):
+        algorithm = algorithm_of(manifest)
+        found = read_json(place).get("role")
+        if found != role:
+            raise DataCorrupt(f"this is the {found}'s half, and this party is the {role}", where=place)
+        return algorithm.load_half(manifest, role)
+
+
+@contextmanager
+def _of_its_release(place: str) -> Iterator[None]:
+    """Say of what cannot be read whether a newer release wrote it: then the file is whole."""
+    try:
+        yield
+    except DataCorrupt as error:
+        release = str(read_json(place).get("release", ""))
+        if _is_newer(release):
+            text = f"fedtasks {release} wrote it, this is {__version__}: {error.detail}"
+            raise ModelNewer(text, where=place) from error
+        raise
+
+
+def _is_newer(release: str) -> bool:
+    known, written = ([int(part) for part in re.findall(r"\d+", each)[:3]] for each in (__version__, release))
+    return written > known
 
 
 def start_of(context: TaskContext, start_from: str, model: str) -> tuple[int, Manifest | None]:
@@ -98,9 +126,35 @@ def version_of(
     found = context.model(model, number, of_another=of_another)
     if not found.HasField("version"):
         return 0, None
-    version = found.version
+    return found.version.version, _published(context.party.storage, found.version, task)
+
+
+def _published(storage: str, version: ModelVersion, task: str) -> Manifest:
     # A task that was cleared after it had been published may have trained another model since.
-    for trained in RunStorage(context.party.storage, version.run_id).publications(task):
+    for trained in RunStorage(storage, version.run_id).publications(task):
         if (trained.facts["digest"], trained.facts["peer_digest"]) == (version.own_digest, version.peer_digest):
-            return version.version, trained
-    raise DataCorrupt(f"no half that run {version.run_id} has trained is version {version.version} of `{model}`")
+            return trained
+    text = f"no half that run {version.run_id} has trained is version {version.version} of `{version.model}`"
+    raise DataCorrupt(text)
+
+
+def lacking(
+    storage: str, version: ModelVersion, task: str, role: str, declared: Mapping[str, FeatureType]
+) -> list[str]:
+    """Return the features that this party's half of a version needs and that are not declared; none if it is not found.
+
+    Parameters
+    ----------
+    storage
+        Root of everything that this party's runs write.
+    version, task
+        Which version, and the task of its run that has trained it.
+    role
+        Which half this party holds.
+    declared
+        The features of the dataset.
+    """
+    try:
+        return load_half(_published(storage, version, task), role).lacking(declared)
+    except FedtasksError:  # whoever needs it says what is wrong with it
+        return []

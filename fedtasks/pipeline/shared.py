@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 from fedtasks.config import Dataset, Party
 from fedtasks.dataclass_io import build
 from fedtasks.digests import canonical
-from fedtasks.errors import ConfigDiffers, ConfigError, LabelInvalid, ModelTaken, ModelUnknown
+from fedtasks.errors import (
+    ColumnEmpty,
+    ColumnMissing,
+    ConfigDiffers,
+    ConfigError,
+    LabelInvalid,
+    ModelTaken,
+    ModelUnknown,
+)
 from fedtasks.kinds import kinds
 from fedtasks.models.contract import algorithm, algorithms
 from fedtasks.models.settings import FRESH, version_number
@@ -20,6 +28,7 @@ from fedtasks.text import plain_text
 
 if TYPE_CHECKING:
     from fedtasks.wire.v1 import worker_pb2
+    from fedtasks.wire.v1.model_pb2 import ModelVersion
 
 
 WAIT = "wait_minutes"
@@ -144,6 +153,8 @@ def check_shared(party: Party, peer: str, steps: Sequence[Step], shared: Mapping
         not do, or a task that is not there or does not do what the setting asks of it.
     ConfigDiffers
         It has settings for other steps than this pipeline.
+    ColumnEmpty
+        A model is trained, measured or used, and this party follows without a feature.
     LabelInvalid
         A step needs a label, and the leader's dataset has none or one that it does not predict, or the follower's has
         one.
@@ -203,13 +214,19 @@ def check_steps(steps: Sequence[Step], settings: Mapping[str, Mapping[str, Any]]
 
 
 def _check_label(dataset: Dataset, role: str, steps: Sequence[Step], settings: Mapping[str, Mapping[str, Any]]) -> None:
-    """Refuse a dataset that has not the label which the steps ask of a party in this role, or settings for another."""
+    """Refuse a dataset that has not the label which the steps ask of a party in this role, or settings for another.
+
+    A leader may have its label alone; a follower brings features, which its gateway makes sure of on either side.
+    """
     if any(step.needs_label for step in steps):
         if role == LEADER and dataset.label is None:
             raise LabelInvalid(f"this party leads, but its dataset `{dataset.name}` declares no label")
         if role == FOLLOWER and dataset.label is not None:
             raise LabelInvalid(f"this party follows, but its dataset `{dataset.name}` declares a label too")
     known = algorithms()
+    if role == FOLLOWER and not dataset.features and any(step.kind in {*known, "predict"} for step in steps):
+        text = f"this party follows, but its dataset `{dataset.name}` has no feature: nothing can be learnt from it"
+        raise ColumnEmpty(text, where=dataset.name)
     for step in steps:
         if role == LEADER and step.kind in known:
             found = known[step.kind]
@@ -223,7 +240,8 @@ def check_models(
     run_id: str,
     steps: Sequence[Step],
     shared: Mapping[str, Any],
-) -> None:
+    party: Party,
+) -> list[str]:
     """Check the versions of models that steps name, before anything runs.
 
     Parameters
@@ -232,6 +250,13 @@ def check_models(
         Returns a version of a model as this party's registry has it; 0 is the one in use.
     run_id
         What the run itself has published does not count.
+    party
+        This party, whose dataset and whose halves of the versions they are.
+
+    Returns
+    -------
+    list of str
+        What will not be done, though the run goes on: which version in use cannot be measured.
 
     Raises
     ------
@@ -241,8 +266,11 @@ def check_models(
         The model belongs to another pipeline, or is one of another algorithm than goes on from it.
     ConfigError
         What is to predict was trained by an algorithm that is not installed here.
+    ColumnMissing
+        A version to go on from, or to predict with, needs a feature that the dataset does not declare.
     """
     known, installed = kinds(), algorithms()
+    warnings: list[str] = []
     for step in steps:
         if step.kind not in known:
             continue
@@ -265,3 +293,30 @@ def check_models(
             raise ModelTaken(text, model=model)
         if predicts and found.algorithm:
             algorithm(found.algorithm)
+        if found.version:
+            trained_by = step.name if trains else getattr(settings, "model_task", "")
+            warnings += _check_features(found, trained_by, step, shared, party)
+    return warnings
+
+
+def _check_features(
+    version: ModelVersion, trained_by: str, step: Step, shared: Mapping[str, Any], party: Party
+) -> list[str]:
+    """Refuse a version that needs what the dataset no longer declares, or say that it will not be measured."""
+    from fedtasks.models.versions import lacking  # reads models, which few runs need here
+
+    dataset = party.dataset(shared["datasets"][party.name])
+    role = LEADER if shared["leader"] == party.name else FOLLOWER
+    missing = lacking(party.storage, version, trained_by, role, dataset.features)
+    if not missing:
+        return []
+    names = ", ".join(f"`{name}`" for name in missing)
+    text = (
+        f"version {version.version} of `{version.model}` needs {names}, which dataset `{dataset.name}` does not declare"
+    )
+    if step.kind == "evaluate":
+        return [f"{text}: it is not measured, so the new model will be published without a comparison"]
+    remedy = "choose another version, or declare the column again"
+    if step.kind != "predict":
+        remedy = "set `start_from` to `fresh`, or give the new model another `model`"
+    raise ColumnMissing(f"{text}; {remedy}", where=step.name)

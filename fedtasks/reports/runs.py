@@ -9,9 +9,11 @@ from dataclasses import asdict
 from typing import Any
 
 from fedtasks.errors import FedtasksError, RunUnknown
+from fedtasks.names import REMARK
 from fedtasks.reports.asked import what_is_asked
 from fedtasks.reports.leaks import leak_sentence
 from fedtasks.reports.ledger import ledger
+from fedtasks.reports.remarks import remarks_of
 from fedtasks.reports.status import ICONS, State, Status, counts_of, sentence, status_of
 from fedtasks.reports.tickets import rights
 from fedtasks.store import HalfRow, MetricRow, RunRow, Store
@@ -60,6 +62,7 @@ def run_report(store: Store, party: str, run_id: str) -> dict[str, Any]:
         "ledger": [asdict(entry) for entry in ledger(store.disclosures.list(run_id), sent, counts)],
         "metrics": last_metrics(metrics),
         "leak": leak_sentence(metrics, run.peer),
+        "remarks": remarks_of(metrics, own, run.peer),
         "importance": importance_of(metrics, run, party),
         "rights": run_rights(store, run, party),
         "approval": _approval(store, run),
@@ -144,7 +147,7 @@ def sides(halves: Iterable[HalfRow]) -> tuple[list[HalfRow], list[HalfRow]]:
     return [half for half in rows if half.own], [half for half in rows if not half.own]
 
 
-_APART = (BIN, IMPORTANCE)
+_APART = (BIN, IMPORTANCE, REMARK)
 """What has a place of its own in reports, and would bury the other metrics."""
 
 _STORED = {State.DONE: "succeeded", State.FAILED: "failed"}

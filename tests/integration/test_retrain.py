@@ -31,7 +31,7 @@ from fedtasks.models.versions import load_half
 from fedtasks.runtime.context import Outcome, TaskContext, facts_of
 from fedtasks.runtime.memory import MemoryModels
 from tests.support.halves import ROLES, Context, run_both
-from tests.support.split_nn_case import write_party
+from tests.support.split_nn_case import FEATURES, write_party
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -76,6 +76,10 @@ class World:
             assert leaders == followers, task
             assert isinstance(leaders, Outcome), leaders
         return leaders
+
+    def known(self, role: str, run_id: str) -> dict[str, Any]:
+        """Return what a context of task `evaluate` takes."""
+        return {"settings": EvaluateSettings(model=MODEL), "run_id": run_id, "models": self.models[role]}
 
     def champions(self) -> list[int]:
         found = [self.models[role].champion(MODEL) for role in ROLES]
@@ -222,6 +226,29 @@ def test_worse_model_is_kept_from_use_on_both_sides(world: World) -> None:
     assert outcome.values == {"published": False, "model": MODEL, "version": 1}
     assert world.champions() == [1, 1]
     assert [row.version for row in world.models["follower"].versions(MODEL)] == [1]
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_dropped_feature_is_published_without_a_comparison_and_both_sides_say_so(
+    world: World, role: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.day("credit.d1.1", 1)
+    (kept, *_) = FEATURES[role].items()
+    monkeypatch.setitem(FEATURES, role, dict([kept]))
+    fresh = TrainSettings(**{**vars(SETTINGS), "start_from": "fresh"})
+    world.align("credit.d2.1", 2)
+    world.run("train", "credit.d2.1", fresh)
+    contexts = [Context(world.root, each, "evaluate", **world.known(each, "credit.d2.1")) for each in ROLES]
+    ends = run_both(tasks.evaluate, *contexts)
+    assert ends[0] == ends[1]
+    assert isinstance(ends[0], Outcome)
+    assert ends[0].values == {"compared": False}
+    assert "champion_auc" not in world.scores("credit.d2.1")
+    for context in contexts:
+        assert f"remark.not_compared.{role}" in {name for _, metrics in context.reports for name in metrics}
+    published, _ = world.run("publish", "credit.d2.1", PublishSettings(MODEL))
+    assert published.values == {"published": True, "model": MODEL, "version": 2, "compared": False}
+    assert world.champions() == [2, 2]
 
 
 @pytest.mark.slow

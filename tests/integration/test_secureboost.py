@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -39,7 +40,10 @@ from fedtasks.models.secureboost.model import LeaderHalf
 from fedtasks.models.secureboost.settings import TrainSettings
 from fedtasks.models.settings import EvaluateSettings, PredictSettings
 from fedtasks.models.versions import load_half
+from fedtasks.names import REMARK
+from fedtasks.reports.remarks import remarks_of
 from fedtasks.runtime.context import Outcome
+from fedtasks.store import HalfRow, MetricRow
 from tests.integration.secureboost_case import (
     CLASSES,
     FEATURES,
@@ -62,7 +66,7 @@ from tests.integration.secureboost_case import (
     write_both,
     write_party,
 )
-from tests.support.halves import ROLES, Context, run_both
+from tests.support.halves import ROLES, RUN, Context, run_both
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -485,15 +489,66 @@ def test_leader_without_a_label_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("role", "name"), [("leader", "age"), ("follower", "job")])
-def test_column_without_any_value_is_refused_naming_it(tmp_path: Path, role: str, name: str) -> None:
+def test_column_without_any_value_is_left_out_with_a_remark(tmp_path: Path, role: str, name: str) -> None:
     kind = pa.float64() if FEATURES[role][name] is FeatureType.NUMERIC else pa.string()
     for each in ROLES:
         write_party(tmp_path, each, columns={name: pa.nulls(N_ROWS, kind)} if each == role else None)
+    _, contexts = succeeded("train", tmp_path, SETTINGS)
+    assert [remarks(context) for context in contexts] == [
+        {f"no_value.{name}": 1} if each == role else {} for each in ROLES
+    ]
+    _, contexts = succeeded("evaluate", tmp_path, EvaluateSettings())
+    assert [remarks(context) for context in contexts] == [{}, {}]
+
+
+def test_party_without_any_value_in_its_columns_is_refused(tmp_path: Path) -> None:
+    kinds = {FeatureType.NUMERIC: pa.float64(), FeatureType.CATEGORICAL: pa.string()}
+    write_party(tmp_path, "leader")
+    nothing = {name: pa.nulls(N_ROWS, kinds[kind]) for name, kind in FEATURES["follower"].items()}
+    write_party(tmp_path, "follower", columns=nothing)
     ends, _ = run("train", tmp_path, SETTINGS)
-    failed = ends[ROLES.index(role)]
-    assert isinstance(failed, ColumnEmpty)
-    assert failed.where == name
-    assert isinstance(ends[1 - ROLES.index(role)], PeerFailed)
+    assert errors_of(ends) == [PeerFailed, ColumnEmpty]
+
+
+def remarks(context: Context) -> dict[str, float]:
+    """Return what a half has remarked."""
+    found: dict[str, float] = {}
+    for _, metrics in context.reports:
+        found |= {name.removeprefix(REMARK): value for name, value in metrics.items() if name.startswith(REMARK)}
+    return found
+
+
+def test_model_without_a_split_says_so_beside_its_figures(tmp_path: Path) -> None:
+    write_both(tmp_path)
+    _, contexts = succeeded("train", tmp_path, replace(SETTINGS, min_leaf_rows=200))
+    assert [remarks(context) for context in contexts] == [{"no_split": 4}, {}]
+    _, (leader, follower) = succeeded("evaluate", tmp_path, EvaluateSettings())
+    assert remarks(leader) == {"alike": Blocks.open(leader.storage).table(TEST).num_rows}
+    assert remarks(follower) == {}
+    rows = [MetricRow(RUN, "train", name, 1, 1.0, 0) for _, metrics in contexts[0].reports for name in metrics]
+    half = HalfRow(RUN, "train", True, state="succeeded", attempt=1)
+    (told,) = remarks_of(rows, [half], "shop")
+    assert told.startswith("train: no split was found")
+    assert remarks_of(rows, [replace(half, attempt=2)], "shop") == []
+
+
+def test_model_that_goes_by_no_feature_of_the_follower_says_so(tmp_path: Path) -> None:
+    write_both(tmp_path)
+    _, (leader, _) = succeeded("train", tmp_path, replace(SETTINGS, trees=1))  # the first tree is the leader's alone
+    assert remarks(leader) == {"peer_unused": 1}
+
+
+def test_trees_that_only_hurt_are_not_added_and_not_published(copied: Path) -> None:
+    write_both(copied, run_id="credit.d2.1", seed=3)
+    far_too_fast = {"validation_fraction": 0.5, "early_stopping_rounds": 2, "learning_rate": 100.0}
+    warm = replace(SETTINGS, model="credit", start_from="v1", **far_too_fast)
+    outcome, contexts = succeeded("train", copied, warm, run_id="credit.d2.1")
+    assert outcome.counts["trees"] == SETTINGS.trees
+    old, new = halves_of(copied), halves_of(copied, "credit.d2.1")
+    assert new[0].trees == old[0].trees
+    assert new[1].splits == old[1].splits
+    assert [remarks(context) for context in contexts] == [{"kept": 1}, {"kept": 1}]
+    assert all(context.storage.published("train").facts["kept"] for context in contexts)
 
 
 @pytest.mark.parametrize(("role", "name"), [("leader", "home"), ("follower", "job")])
@@ -503,12 +558,17 @@ def test_category_that_no_train_row_had(tmp_path: Path, role: str, name: str, ta
     write_both(tmp_path)
     succeeded("train", tmp_path, replace(SETTINGS, min_leaf_rows=2, trees=6))
     write_party(tmp_path, role, columns={name: pa.array(["new"] * N_ROWS)})
-    ends, _ = run(task, tmp_path, kinds[task]())
+    ends, contexts = run(task, tmp_path, kinds[task]())
     failed = ends[ROLES.index(role)]
     assert isinstance(failed, CategoryUnknown)
-    assert failed.where == name
+    n_rows = Blocks.open(storage_of(tmp_path, role)).table(TEST if task == "evaluate" else None).num_rows
+    assert re.match(rf"column `{name}` of `people`: \d+ rows between 1 and \d+ of those", failed.detail)
+    assert failed.where == contexts[ROLES.index(role)].dataset.uri
+    assert name not in failed.public
     assert isinstance(ends[1 - ROLES.index(role)], PeerFailed)
-    _, (unknown, _) = succeeded(task, tmp_path, kinds[task](unknown="missing"), attempt=2)
+    _, (unknown, other) = succeeded(task, tmp_path, kinds[task](unknown="missing"), attempt=2)
+    said = [remarks(context) for context in (unknown, other)]
+    assert said == [{f"unseen.{name}": n_rows} if each == role else {} for each in ROLES]
     write_party(tmp_path, role, columns={name: pa.nulls(N_ROWS, pa.string())})
     _, (missing, _) = succeeded(task, tmp_path, kinds[task](), attempt=3)
     assert predictions(unknown).equals(predictions(missing))

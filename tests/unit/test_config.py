@@ -200,7 +200,12 @@ def test_load_party_without_a_path_takes_the_environment(
         ("id: person", "id: age", 25, "`age` is the id and cannot be a feature"),
         ("id: person", "id: 'person,age'", 25, "`age` is the id and cannot be a feature"),
         ("id: person", "id: 'person,person'", 24, "names a column twice"),
-        ("{age: numeric, region: categorical}", "{}", 25, "declare at least one feature"),
+        (
+            '{age: numeric, region: categorical}\n    label: repaid\n    label_positive: "1"',
+            "{}",
+            25,
+            "only a label may stand alone",
+        ),
         ("age: numeric", "age: number", 25, "`number` is not one of: numeric, categorical"),
         ("label: repaid", "label_kind: binary\n    weight: w", 27, "name the label's column in `label`"),
         ('label_positive: "1"', "label_kind: classes", 22, "list the 2–1000 values"),

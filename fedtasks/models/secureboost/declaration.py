@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fedtasks.config import LabelKind
+from fedtasks.kinds import Remark
 from fedtasks.models.contract import Algorithm
 from fedtasks.models.secureboost.settings import MAX_BINS, TrainSettings
 from fedtasks.tickets.clauses import Clause
@@ -41,5 +42,22 @@ CLAUSES = (
         "Whose features the first tree may split by: leader (the label holder's alone), or both (no demand)",
         default="both",
         choices=("leader", "both"),
+    ),
+)
+
+REMARKS = (
+    Remark(
+        "no_split",
+        "no split was found in {count} trees, so all scores are the same. Share more people, or lower "
+        "`min_leaf_rows`, `min_child_weight` or `gamma`; if that does not help, no feature says anything of the label",
+    ),
+    Remark(
+        "peer_unused",
+        "none of the splits is on a feature of {peer}: the model goes by this party's features alone",
+    ),
+    Remark(
+        "label_alone",
+        "this party has the label alone, so no tree could hide from {peer} what the first ones tell: which people are "
+        "alike in their labels",
     ),
 )

@@ -111,7 +111,7 @@ class Follower:
             if grown >= self._settings.n_trees:
                 raise ProtocolViolated(f"the leader begins tree {grown + 1} of {self._settings.n_trees}")
             if start.federated:
-                if self._settings.is_alone(start.tree):
+                if self._settings.is_alone(start.tree) and not start.label_alone:
                     raise ProtocolViolated(f"tree {start.tree + 1} of the first round is the leader's alone")
                 bag = self._bag(start)
                 columns = sampling.columns(start.tree, len(self._feature_numbers), sampling.FOLLOWER, self._settings)

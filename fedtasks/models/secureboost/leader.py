@@ -71,6 +71,7 @@ class Leader:
     ) -> None:
         self._rows = rows
         self._columns = rows.binner.columns
+        self._has_label_alone = not self._columns
         self._labels, self._weights = labels, weights
         self._objective = objective
         self._settings = settings
@@ -78,6 +79,8 @@ class Leader:
         self._raw = raw
         self._first_tree = len(trees)
         self._n_peer_splits = sum(node.peer_split is not None for tree in trees for node in tree.nodes)
+        # On rows that are held out, by the model that training goes on from: it competes with what is added to it.
+        self._loss_before = np.inf
         self._is_held_out = sampling.validation_rows(rows.n_rows, settings)
         self.trees = list(trees)
 
@@ -104,7 +107,9 @@ class Leader:
     def _train(
         self, link: Link, make_cipher: Callable[[], OwnerCipher], checkpoints: Checkpoints, report: Report
     ) -> int:
-        self._losses(self._raw, 0)
+        before = self._losses(self._raw, 0)
+        if self.trees and self._is_held_out.any():
+            self._loss_before = self._mean(before, self._is_held_out)
         width = self._objective.width
         state = _State(self._raw.copy(), self._raw.copy(), [], [])
         grown = agree(link, checkpoints)
@@ -156,8 +161,8 @@ class Leader:
         return float(np.average(losses[rows], weights=self._weights[rows]))
 
     def _best(self, losses: Sequence[float]) -> int:
-        """Return the number of the best round, from 1."""
-        return int(np.argmin(losses)) + 1
+        """Return the number of the best round, from 1; 0 if the model that training goes on from is better."""
+        return int(np.argmin([self._loss_before, *losses]))
 
     def _is_enough(self, losses: Sequence[float]) -> bool:
         patience = self._settings.early_stopping_rounds
@@ -172,7 +177,8 @@ class Leader:
         gradients = Gradients.of(first, second, exact_precision(self._settings.rows_in_sums(len(counts))))
         columns = sampling.columns(number, len(self._columns), sampling.LEADER, self._settings)
         grower = LeaderTree(self._rows, self._candidates, columns, gradients, bag, self._settings, self._n_peer_splits)
-        alone = self._settings.is_alone(number)
+        # Without a feature of its own, the leader has nothing to grow the first trees from.
+        alone = self._settings.is_alone(number) and not self._has_label_alone
         encrypted = None if alone else Gradients.of(first, second, self._cipher.precision)
         grower.grow(self._begin(number, encrypted, bag, report))
         self._n_peer_splits = grower.n_peer_splits
@@ -181,7 +187,8 @@ class Leader:
     def _begin(self, number: int, gradients: Gradients | None, bag: Mask, report: Report) -> PeerCandidates | None:
         """Tell the follower of a tree, and send it the gradients unless it takes no part."""
         bits = b"" if gradients is None or bag.all() else to_bits(bag)
-        messages.START.send(self._link, TreeStart(tree=number, federated=gradients is not None, bag=bits))
+        found = TreeStart(tree=number, federated=gradients is not None, bag=bits, label_alone=self._has_label_alone)
+        messages.START.send(self._link, found)
         rows = np.flatnonzero(bag)
         if gradients is not None:
             for start in range(0, len(rows), messages.ROWS_AT_ONCE):

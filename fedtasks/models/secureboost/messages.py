@@ -35,14 +35,14 @@ OFFER = ProtobufMessage(
 START = ProtobufMessage(
     "next tree",
     "the next tree's number and which rows it is grown from",
-    "how many trees there are and in which it takes part; with row sampling, which rows each is grown from. "
-    "Gradient-based sampling prefers rows with large gradients: which rows they are then says something about their "
-    "labels",
+    "how many trees there are, in which it takes part, and whether the leader has features at all; with row sampling, "
+    "which rows each is grown from. Gradient-based sampling prefers rows with large gradients: which rows they are "
+    "then says something about their labels",
     of=TreeStart,
     way=TO_FOLLOWER,
     tasks=("train",),
-    holds="number; whether the follower takes part; a bit for each row where not all are used; or the end and how "
-    "many trees are kept",
+    holds="number; whether the follower takes part, and whether the leader has the label alone; a bit for each row "
+    "where not all are used; or the end and how many trees are kept",
 )
 GRADIENTS = ArrayMessage(
     "encrypted gradients",

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from fedtasks.config import LabelKind
+from fedtasks.config import FeatureType, LabelKind
 from fedtasks.data.columns import spelled, texts_of
 from fedtasks.data.storage import Manifest, read_json, write_json
 from fedtasks.dataclass_io import build, to_plain
@@ -30,6 +30,7 @@ from fedtasks.encrypted.bins import (
 )
 from fedtasks.errors import ConfigError, DataCorrupt, ProtocolViolated
 from fedtasks.exchange.message import ArrayMessage
+from fedtasks.kinds import remark_metric
 from fedtasks.models.contract import CARD, Card, HalfModel
 from fedtasks.models.secureboost import messages
 from fedtasks.models.secureboost.frontier import ROOT
@@ -215,6 +216,8 @@ class Half(HalfModel):
         The most splits above a leaf, over all trees.
     digest, peer_digest
         Of what decides this half's output, and of the half that it was trained with.
+    release
+        The release that wrote it; empty of one that did not say.
     """
 
     format: str
@@ -226,6 +229,7 @@ class Half(HalfModel):
     depth: int
     digest: str = ""
     peer_digest: str = ""
+    release: str = ""
 
     @property
     def answers(self) -> ArrayMessage:
@@ -249,6 +253,29 @@ class Half(HalfModel):
     def paired(self, peer_digest: str) -> Self:
         """Return this half with both digests."""
         return replace(self, digest=self.content_digest, peer_digest=peer_digest)
+
+    @property
+    def conditions(self) -> Iterator[Condition]:
+        """Those of this party's splits."""
+        raise NotImplementedError
+
+    @property
+    def needs(self) -> Mapping[str, FeatureType]:
+        """See `HalfModel.needs`: those that it has splits on."""
+        kinds = {True: FeatureType.CATEGORICAL, False: FeatureType.NUMERIC}
+        return {each.feature: kinds[each.threshold is None] for each in self.conditions}
+
+    def unknown_rows(self, rows: pa.Table | pa.RecordBatch) -> dict[str, np.ndarray]:
+        """See `HalfModel.unknown_rows`."""
+        found = {}
+        for name, kind in self.needs.items():
+            if kind is FeatureType.CATEGORICAL:
+                values = self.categories[name]
+                known = pc.is_in(
+                    spelled(texts_of(rows, name), values), value_set=pa.array([*values, None], pa.string())
+                )
+                found[name] = np.flatnonzero(~known.to_numpy(zero_copy_only=False))
+        return found
 
     def columns(self, rows: pa.Table | pa.RecordBatch, unknown: str = UNKNOWN_ERROR) -> Columns:
         """Return raw rows for this half."""
@@ -288,6 +315,17 @@ class LeaderHalf(Half):
     def n_trees(self) -> int:
         """Number of trees."""
         return len(self.trees)
+
+    @property
+    def conditions(self) -> Iterator[Condition]:
+        """Those of the leader's splits."""
+        return (node.condition for tree in self.trees for node in tree.nodes if node.condition)
+
+    def remarks(self) -> dict[str, int]:
+        """Say so if there is no split at all, or none of the follower's."""
+        if not any(node.leaf is None for tree in self.trees for node in tree.nodes):
+            return {remark_metric("no_split"): self.n_trees}
+        return {} if self.peer_trees else {remark_metric("peer_unused"): self.n_trees}
 
     @property
     def peer_trees(self) -> list[int]:
@@ -376,6 +414,11 @@ class FollowerHalf(Half):
     def content_digest(self) -> str:
         """SHA-256 (hex) over what decides its output."""
         return digest([self.splits, self.categories])
+
+    @property
+    def conditions(self) -> Iterator[Condition]:
+        """Those of the follower's splits."""
+        return (split.condition for split in self.splits)
 
     def answer(self, rows: pa.RecordBatch, unknown: str) -> np.ndarray:
         """Return which leaves this half's splits leave over; see `allowed`."""

@@ -44,7 +44,8 @@ class TrainSettings:
         It hides which single rows a sum is made of; 0 is none.
     first_tree
         Whose features the first round uses: ``leader``, the label holder's alone, or ``both``. Rows that the first
-        trees put together are much alike in their labels, and the follower sees which rows a split puts together.
+        trees put together are much alike in their labels, and the follower sees which rows a split puts together. A
+        leader that has the label alone grows no tree by itself: all are of the follower's features.
     key_bits
         Length of the Paillier key.
     subsample, colsample

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from fedtasks import __version__
 from fedtasks.config import LabelKind
 from fedtasks.data.blocks import LABEL, SPLIT, TRAIN, WEIGHT, Blocks
 from fedtasks.dataclass_io import build
@@ -18,9 +19,11 @@ from fedtasks.encrypted.bins import Binner, Candidates
 from fedtasks.encrypted.cipher import PaillierOwner, PaillierSums, SumCipher
 from fedtasks.encrypted.histograms import BinnedRows, EncryptedHistograms, LocalHistograms, Scratch
 from fedtasks.errors import LabelInvalid
+from fedtasks.kinds import remark_metric
 from fedtasks.link.link import Link
 from fedtasks.models import training
 from fedtasks.models.checkpoint import Checkpoints
+from fedtasks.models.results import report_remarks
 from fedtasks.models.secureboost.declaration import SECUREBOOST
 from fedtasks.models.secureboost.follower import Follower
 from fedtasks.models.secureboost.leader import Leader
@@ -45,7 +48,7 @@ def train(context: TaskContext) -> Outcome:
         The leader has no label, one of which nothing can be learnt, or another one than the version to go on from; or
         the follower has a label too.
     ColumnEmpty
-        A feature has no value in any train row.
+        No feature has a value in any train row; one alone is left out.
     RowOrderDiffers, ConfigDiffers
         The halves do not fit.
     ConfigError
@@ -67,7 +70,9 @@ def train(context: TaskContext) -> Outcome:
     if start.before:
         settings = replace(settings, trees=min(settings.trees, settings.warm_trees))
     half, n_rows = (_lead if context.is_leader else _follow)(context, settings, start)
-    return training.conclude(context, half, start, n_rows=n_rows, trees=half.n_trees)
+    before = start.before
+    is_kept = isinstance(before, LeaderHalf | FollowerHalf) and n_rows > 0 and half.n_trees == before.n_trees
+    return training.conclude(context, half, start, n_rows=n_rows, is_kept=is_kept, trees=half.n_trees)
 
 
 def _lead(context: TaskContext, settings: TrainSettings, start: Start) -> tuple[LeaderHalf, int]:
@@ -81,7 +86,9 @@ def _lead(context: TaskContext, settings: TrainSettings, start: Start) -> tuple[
     if before and (before.label_kind, before.classes) != (kind, classes):
         raise LabelInvalid(f"version {start.parent} of `{settings.model}` predicts another label; start from `{FRESH}`")
     with Scratch() as scratch:
-        rows = _binned(blocks, settings, scratch, before)
+        rows = _binned(context, settings, scratch, start)
+        if not blocks.features:
+            report_remarks(context, {remark_metric("label_alone"): 1})
         checkpoints = _checkpoints(context, settings, start, rows.binner)
         with context.open_link(_facts(settings, start)) as link:
             if before:
@@ -115,7 +122,7 @@ def _follow(context: TaskContext, settings: TrainSettings, start: Start) -> tupl
     blocks, before = start.blocks, start.before
     assert before is None or isinstance(before, FollowerHalf)  # noqa: S101 - the role of what was loaded is checked
     with Scratch() as scratch, ExitStack() as stack:
-        rows = _binned(blocks, settings, scratch, before)
+        rows = _binned(context, settings, scratch, start)
         checkpoints = _checkpoints(context, settings, start, rows.binner)
         features = _numbered(rows.binner, before, private_seed(context.storage, context.config.task))
         numbers = [features.index(column.name) for column in rows.binner.columns]
@@ -165,10 +172,12 @@ def _facts(settings: TrainSettings, start: Start) -> dict[str, str]:
     return facts_of(settings, row_order=start.blocks.order_digest, start_from=start.origin)
 
 
-def _binned(blocks: Blocks, settings: TrainSettings, scratch: Scratch, before: Half | None) -> BinnedRows:
+def _binned(context: TaskContext, settings: TrainSettings, scratch: Scratch, start: Start) -> BinnedRows:
+    blocks, before = start.blocks, start.before
     # A day without new people adds nothing to a model that there is.
     is_empty = before is not None and not any(True for _ in blocks.batches(_BATCH_ROWS, TRAIN, columns=[SPLIT]))
     binner = Binner(()) if is_empty else Binner.fit(blocks, TRAIN, settings.bins, may_be_empty=before is not None)
+    training.report_left_out(context, start, {column.name for column in binner.columns})
     return BinnedRows.of(blocks, TRAIN, binner, scratch)
 
 
@@ -195,6 +204,7 @@ def _head(context: TaskContext, settings: TrainSettings, start: Start, binner: B
         "row_order": start.blocks.order_digest,
         "categories": categories,
         "depth": max(settings.depth, before.depth if before else 0),
+        "release": __version__,
     }
 
 

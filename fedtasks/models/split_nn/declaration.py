@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fedtasks.config import LabelKind
+from fedtasks.kinds import Remark
 from fedtasks.models.contract import Algorithm
 from fedtasks.models.split_nn.settings import TrainSettings
 from fedtasks.tickets.clauses import Clause
@@ -35,5 +36,18 @@ CLAUSES = (
         choices=("any", "none"),
         warning="Where a split network trains, the follower can read the labels of all train rows from the gradients "
         "that it receives, since nothing protects them",
+    ),
+)
+
+REMARKS = (
+    Remark(
+        "collapsed",
+        "all weights of this party's half are close to 0, so it says the same of everybody. Lower `l2`, raise `epochs` "
+        "or `learning_rate`, or share more people",
+    ),
+    Remark(
+        "rare",
+        "feature `{about}`: {count} rows have a value without a place of its own in the model, since fewer than five "
+        "train rows had it; all such values count alike",
     ),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from fedtasks.exchange.message import TO_FOLLOWER, TO_LEADER, ArrayMessage
+from fedtasks.exchange.message import TO_FOLLOWER, TO_LEADER, ArrayMessage, JsonMessage
 
 MOST = 1e9
 """No sensible network sends a larger number, and none that is smaller overflows in the network that it enters."""
@@ -35,7 +35,7 @@ ACTIVATION = ArrayMessage(
     most=MOST,
     way=TO_LEADER,
     tasks=("train",),
-    holds="rows of the batch × `embedding`",
+    holds="rows of the batch × `embedding`; after each epoch those of rows that are held out, if there are any",
 )
 GRADIENT = GradientMessage(
     "gradient",
@@ -63,4 +63,15 @@ EMBEDDING = ArrayMessage(
     holds="for each batch, its rows × `embedding`; once more by the version in use, where there is one",
 )
 
-MESSAGES = (ACTIVATION, GRADIENT, EMBEDDING)
+VERDICT = JsonMessage(
+    "verdict",
+    "the best epoch so far, and whether training goes on",
+    "after which epoch the loss on rows that are held out was least, and when training ends",
+    fields={"best": int, "goes_on": bool},
+    way=TO_FOLLOWER,
+    tasks=("train",),
+    holds="number of the epoch, 0 for the version that training goes on from, and whether there is another one; only "
+    "with early stopping",
+)
+
+MESSAGES = (ACTIVATION, GRADIENT, EMBEDDING, VERDICT)

@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from fedtasks.config import FeatureType
+from fedtasks.data.columns import texts_of
 from fedtasks.data.storage import Manifest, read_bytes, read_json, write_atomically, write_json
 from fedtasks.dataclass_io import build, to_plain
 from fedtasks.digests import digest
 from fedtasks.errors import ConfigError, DataCorrupt, ProtocolViolated
 from fedtasks.exchange.message import ArrayMessage
+from fedtasks.kinds import remark_metric
 from fedtasks.models.contract import CARD, Card, HalfModel
 from fedtasks.models.split_nn import forward, messages
 from fedtasks.models.split_nn.encoder import Encoder
@@ -25,6 +28,9 @@ if TYPE_CHECKING:
     from fedtasks.models.split_nn.network import Half
 
 MODEL, WEIGHTS = "model", "weights.npz"
+
+_NOTHING = 0.01
+"""Weights begin at some tenths; where none is larger than this, what goes in does not matter."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,8 @@ class Document:
         The algorithm's name.
     label_leak
         At the leader: the worst that was measured of what its training, and those that it went on from, have sent.
+    release
+        The release that wrote it; empty of one that did not say.
     """
 
     run_id: str
@@ -57,6 +65,7 @@ class Document:
     peer_digest: str
     format: str = ""
     label_leak: Leak | None = None
+    release: str = ""
 
 
 def half_digest(encoder: Encoder, weights: Sequence[np.ndarray]) -> str:
@@ -88,6 +97,24 @@ class SplitNnHalf(HalfModel):
     def card(self) -> Card:
         """See `HalfModel.card`."""
         return Card.of(self.document)
+
+    @property
+    def needs(self) -> Mapping[str, FeatureType]:
+        """See `HalfModel.needs`."""
+        return self.document.encoder.features
+
+    def remarks(self) -> dict[str, int]:
+        """Say so if all weights have come to nothing."""
+        largest = max(float(np.abs(weight).max(initial=0)) for weight in self.weights if weight.ndim > 1)
+        return {remark_metric("collapsed"): 1} if largest < _NOTHING else {}
+
+    takes_unknown = True
+
+    def unknown_rows(self, rows: pa.Table | pa.RecordBatch) -> dict[str, np.ndarray]:
+        """See `HalfModel.unknown_rows`; rare values of train rows have no place of their own either."""
+        columns = self.document.encoder.categorical
+        places = {column.name: column.places(texts_of(rows, column.name)) for column in columns}
+        return {column.name: np.flatnonzero(places[column.name] == len(column.vocabulary)) for column in columns}
 
     def answer(self, rows: pa.Table | pa.RecordBatch, unknown: str = "") -> np.ndarray:
         """Return the follower's embedding, shape ``(n, embedding)``; the encoder has a place for unknown values."""

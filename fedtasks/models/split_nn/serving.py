@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from fedtasks.data.storage import filesystem
-from fedtasks.models.split_nn.encoder import CLIP, Encoder
+from fedtasks.models.split_nn.encoder import CLIP, LARGEST, Encoder, NumericColumn
 from fedtasks.models.split_nn.network import FollowerHalf, LeaderHalf
 from fedtasks.models.split_nn.settings import TrainSettings
 from fedtasks.names import LEADER
@@ -55,7 +56,10 @@ def _module(encoder: Encoder, half: LeaderHalf | FollowerHalf) -> tf.Module:
         signature[EMBEDDING] = tf.TensorSpec([None, half.peer_width], tf.float32, EMBEDDING)
 
         def serve(**columns: tf.Tensor) -> dict[str, tf.Tensor]:
-            return {PROBABILITY: tf.sigmoid(half.logits(_matrix(encoder, columns), columns[EMBEDDING]))}
+            embedding = columns[EMBEDDING]
+            # A leader may have the label alone.
+            features = _matrix(encoder, columns) if encoder.width else tf.zeros([tf.shape(embedding)[0], 0])
+            return {PROBABILITY: tf.sigmoid(half.logits(features, embedding))}
 
     module.serve = tf.function(serve)
     module.serve.get_concrete_function(**signature)
@@ -79,13 +83,28 @@ def _parts(encoder: Encoder, columns: Mapping[str, tf.Tensor]) -> Iterator[tf.Te
     for number in encoder.numeric:
         value = columns[names[number.name]]
         missing = tf.math.is_nan(value)
-        standard = tf.clip_by_value((value - number.mean) / number.scale, -CLIP, CLIP)
-        yield tf.where(missing, tf.zeros_like(value), standard)[:, tf.newaxis]
-        if number.has_missing:
-            yield tf.cast(missing, tf.float64)[:, tf.newaxis]
+        value = tf.where(missing, tf.zeros_like(value), value)
+        if number.mean is None:
+            value = tf.clip_by_value(value, tf.constant(-LARGEST, tf.float64), tf.constant(LARGEST, tf.float64))
+        indicators = [~missing & tf.equal(value, tf.constant(each, tf.float64)) for each in number.apart]
+        is_no_value = functools.reduce(tf.logical_or, indicators, missing)
+        yield tf.where(is_no_value, tf.zeros_like(value), _scaled(number, value))[:, tf.newaxis]
+        for indicator in (*indicators, *([missing] if number.has_missing else [])):
+            yield tf.cast(indicator, tf.float64)[:, tf.newaxis]
     for category in encoder.categorical:
         text = columns[names[category.name]][:, tf.newaxis]
         missing = tf.equal(text, "")
         known = tf.equal(text, tf.constant([category.vocabulary], tf.string, shape=[1, len(category.vocabulary)]))
         unknown = ~(missing | tf.reduce_any(known, axis=1, keepdims=True))
         yield tf.cast(tf.concat([known, unknown, missing], axis=1), tf.float64)
+
+
+def _scaled(number: NumericColumn, value: tf.Tensor) -> tf.Tensor:
+    if number.mean is not None:
+        return tf.clip_by_value((value - number.mean) / number.scale, -CLIP, CLIP)
+    if len(number.knots) < 2:
+        return tf.zeros_like(value)
+    knots, scores, slopes = (tf.constant(each, tf.float64) for each in (number.knots, number.scores, number.slopes))
+    inside = tf.clip_by_value(value, knots[0], knots[-1])
+    before = tf.clip_by_value(tf.searchsorted(knots, inside, side="right") - 1, 0, len(number.knots) - 2)
+    return tf.gather(scores, before) + tf.gather(slopes, before) * (inside - tf.gather(knots, before))

@@ -33,6 +33,10 @@ class TrainSettings:
         Decides the order of batches on both sides. Initial weights come from a seed that each half keeps to itself.
     rows_task
         The task that put the rows into one order.
+    validation_fraction, early_stopping_epochs
+        Share of the train rows that no weight is trained on, and after how many epochs without a lower loss on them
+        training ends; both halves keep the weights of the best epoch, or those of the version that training goes on
+        from. By default neither is done.
     checkpoint_every_epochs
         How often both halves write a checkpoint.
     model
@@ -61,6 +65,8 @@ class TrainSettings:
     l2: float = within(0.002, 0)
     seed: int = within(0, 0)
     rows_task: str = "align"
+    validation_fraction: float = within(0.0, 0, 0.9)
+    early_stopping_epochs: int = within(0, 0)
     checkpoint_every_epochs: int = within(1, 1)
     model: str = ""
     start_from: str = FRESH
@@ -75,6 +81,10 @@ class TrainSettings:
         for name in ("learning_rate", "warm_learning_rate"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"must be positive, found {getattr(self, name)}", field=name)
+        if (self.early_stopping_epochs > 0) != (self.validation_fraction > 0):
+            raise ConfigError(
+                "set both `validation_fraction` and `early_stopping_epochs`, or neither", field="early_stopping_epochs"
+            )
         for name in ("hidden", "top"):
             if any(width < 1 for width in getattr(self, name)):
                 raise ConfigError("every width must be positive", field=name)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from fedtasks.models.split_nn.leakage import LeakMeter, every
 from fedtasks.models.split_nn.messages import ACTIVATION, GRADIENT
 from fedtasks.models.split_nn.network import FollowerHalf, Half, LeaderHalf
 from fedtasks.models.split_nn.settings import TrainSettings
+from fedtasks.models.split_nn.stopping import Watch
 
 log = logging.getLogger(__name__)
 
@@ -72,8 +73,9 @@ def train_leader(
     checkpoints: Checkpoints,
     report: Report,
     meter: LeakMeter,
-) -> None:
-    """Train the leader's half.
+    watch: Watch | None = None,
+) -> int:
+    """Train the leader's half; return after how many epochs it is what it is at the end.
 
     Parameters
     ----------
@@ -90,6 +92,8 @@ def train_leader(
         `LeakMeter.measure` finds.
     meter
         Measures what the gradients tell of the labels.
+    watch
+        This half's part in finding the best epoch; without one it is the last.
 
     Raises
     ------
@@ -126,8 +130,9 @@ def train_leader(
             raise
         progress.epoch(epoch, **seen.metrics(), **meter.measure(epoch + 1, *seen.sent()))
 
-    _epochs(half, link, settings, checkpoints, one_epoch)
+    trained = _epochs(half, link, settings, checkpoints, one_epoch, watch)
     meter.check()
+    return trained
 
 
 def train_follower(
@@ -137,8 +142,9 @@ def train_follower(
     settings: TrainSettings,
     checkpoints: Checkpoints,
     report: Report,
-) -> None:
-    """Train the follower's half; parameters as `train_leader`.
+    watch: Watch | None = None,
+) -> int:
+    """Train the follower's half; parameters and what it returns as `train_leader`.
 
     Raises
     ------
@@ -162,25 +168,46 @@ def train_follower(
             progress.step(epoch, done)
         progress.epoch(epoch)
 
-    _epochs(half, link, settings, checkpoints, one_epoch)
+    return _epochs(half, link, settings, checkpoints, one_epoch, watch)
 
 
 def _epochs(
-    half: Half, link: Link, settings: TrainSettings, checkpoints: Checkpoints, one_epoch: Callable[[int], None]
-) -> None:
-    """Go on from the newest joint checkpoint and train to the end."""
-    start = agree(link, checkpoints)
-    if start:
-        log.info("going on after epoch %d of %d, of which both halves hold a checkpoint", start, settings.epochs)
-        for variable, value in zip(half.state, checkpoints.load(start), strict=True):
-            variable.assign(value)
-    for epoch in range(start, settings.epochs):
-        one_epoch(epoch)
-        finished = epoch + 1
+    half: Half,
+    link: Link,
+    settings: TrainSettings,
+    checkpoints: Checkpoints,
+    one_epoch: Callable[[int], None],
+    watch: Watch | None,
+) -> int:
+    """Go on from the newest joint checkpoint and train to the end; return the best epoch."""
+    finished = agree(link, checkpoints)
+    if finished:
+        log.info("going on after epoch %d of %d, of which both halves hold a checkpoint", finished, settings.epochs)
+        _load(half, watch, checkpoints.load(finished))
+    elif watch:
+        watch.begin()
+    while watch.goes_on(finished) if watch else finished < settings.epochs:
+        one_epoch(finished)
+        finished += 1
         if not all(np.isfinite(variable.numpy()).all() for variable in half.state):
             raise TrainingDiverged(f"a weight is not a finite number after epoch {finished}")
+        if watch:
+            watch.measure(finished)
         if finished % settings.checkpoint_every_epochs == 0 or finished == settings.epochs:
-            checkpoints.save(finished, [variable.numpy() for variable in half.state])
+            state = [variable.numpy() for variable in half.state]
+            checkpoints.save(finished, [*state, *(watch.state() if watch else ())])
+    if watch:
+        watch.end()
+        log.info("the best of %d epochs is %d", finished, watch.best)
+    return watch.best if watch else finished
+
+
+def _load(half: Half, watch: Watch | None, state: Sequence[np.ndarray]) -> None:
+    n_variables = len(half.state)
+    for variable, value in zip(half.state, state[:n_variables], strict=True):
+        variable.assign(value)
+    if watch:
+        watch.load(state[n_variables:])
 
 
 class _Seen:

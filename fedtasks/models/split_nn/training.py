@@ -6,11 +6,14 @@ import logging
 
 import numpy as np
 
+from fedtasks import __version__
 from fedtasks.data.blocks import LABEL, TRAIN
 from fedtasks.dataclass_io import build
 from fedtasks.digests import digest
+from fedtasks.link.link import Link
 from fedtasks.models import evaluation, training
 from fedtasks.models.checkpoint import Checkpoints
+from fedtasks.models.progress import Report
 from fedtasks.models.split_nn.batches import n_batches
 from fedtasks.models.split_nn.declaration import SPLIT_NN
 from fedtasks.models.split_nn.encoder import Encoder
@@ -19,6 +22,7 @@ from fedtasks.models.split_nn.model import Document, SplitNnHalf, half_digest
 from fedtasks.models.split_nn.network import FollowerHalf, LeaderHalf
 from fedtasks.models.split_nn.runtime import prepare_tensorflow
 from fedtasks.models.split_nn.settings import TrainSettings
+from fedtasks.models.split_nn.stopping import FollowerWatch, LeaderWatch, Watch, held_out
 from fedtasks.models.split_nn.trainer import train_follower, train_leader
 from fedtasks.models.training import exchange_digest
 from fedtasks.models.versions import private_seed, role_of
@@ -63,6 +67,7 @@ def train(context: TaskContext) -> Outcome:
     if before:
         settings = settings.warm()
     encoder = before.document.encoder if before else Encoder.fit(table, blocks.features)
+    training.report_left_out(context, start, encoder.features)
     features = encoder.matrix(table)
     if blocks.has_weight:
         log.warning("the rows have weights, which the split network does not use: all of them count alike")
@@ -83,11 +88,16 @@ def train(context: TaskContext) -> Outcome:
     meter = LeakMeter(f"{state}/{LEAK}", settings.max_label_leak, leak)
     meter.check()
     facts = facts_of(settings, row_order=blocks.order_digest, start_from=start.origin)
+    held = held_out(len(features), settings)
+    kept = ~held if held.any() else slice(None)
     with context.open_link(facts) as link:
         if isinstance(network, LeaderHalf):
-            train_leader(network, features, labels, link, settings, checkpoints, context.report, meter)
+            watch = _watch(network, features[held], link, settings, before, labels[held], context.report)
+            known = features[kept], labels[kept]
+            epochs = train_leader(network, *known, link, settings, checkpoints, context.report, meter, watch)
         else:
-            train_follower(network, features, link, settings, checkpoints, context.report)
+            watch = _watch(network, features[held], link, settings, before)
+            epochs = train_follower(network, features[kept], link, settings, checkpoints, context.report, watch)
         found = half_digest(encoder, network.arrays)
         peer = exchange_digest(link, found)
     document = Document(
@@ -100,8 +110,29 @@ def train(context: TaskContext) -> Outcome:
         digest=found,
         peer_digest=peer,
         format=SPLIT_NN.name,
+        release=__version__,
         label_leak=meter.worst,
     )
-    steps = settings.epochs * n_batches(len(features), settings)
+    steps = epochs * n_batches(int((~held).sum()), settings)
     half = SplitNnHalf(document, network.arrays)
-    return training.conclude(context, half, start, n_rows=len(features), epochs=settings.epochs, steps=steps)
+    # Without an epoch, the best is the version that it goes on from.
+    return training.conclude(
+        context, half, start, n_rows=len(features), is_kept=epochs == 0, epochs=epochs, steps=steps
+    )
+
+
+def _watch(
+    network: LeaderHalf | FollowerHalf,
+    features: np.ndarray,
+    link: Link,
+    settings: TrainSettings,
+    before: SplitNnHalf | None,
+    labels: np.ndarray | None = None,
+    report: Report | None = None,
+) -> Watch | None:
+    """Return this half's part in finding the best epoch; None if no row is held out for that."""
+    if not len(features):
+        return None
+    if isinstance(network, LeaderHalf) and labels is not None and report is not None:
+        return LeaderWatch(network, features, labels, link, settings, report, competes=before is not None)
+    return FollowerWatch(network, features, link, settings, competes=before is not None)

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x66\x65\x64tasks/v1/secureboost.proto\x12\x0b\x66\x65\x64tasks.v1\" \n\nSplitOffer\x12\x12\n\ncandidates\x18\x01 \x01(\r\"F\n\tTreeStart\x12\x0c\n\x04tree\x18\x01 \x01(\r\x12\x11\n\tfederated\x18\x02 \x01(\x08\x12\x0b\n\x03\x62\x61g\x18\x03 \x01(\x0c\x12\x0b\n\x03\x65nd\x18\x04 \x01(\x08\"4\n\x0bLevelSplits\x12%\n\x05nodes\x18\x01 \x03(\x0b\x32\x16.fedtasks.v1.NodeSplit\"\x7f\n\tNodeSplit\x12\x13\n\tleft_rows\x18\x01 \x01(\x0cH\x00\x12-\n\ncandidates\x18\x02 \x01(\x0b\x32\x17.fedtasks.v1.CandidatesH\x00\x12\x11\n\tgrow_left\x18\x03 \x01(\x08\x12\x12\n\ngrow_right\x18\x04 \x01(\x08\x42\x07\n\x05split\"\x1c\n\nCandidates\x12\x0e\n\x06places\x18\x01 \x03(\r\"v\n\tLevelSums\x12\'\n\x06splits\x18\x01 \x03(\x0b\x32\x17.fedtasks.v1.OwnedSplit\x12\x0f\n\x07\x61llowed\x18\x02 \x03(\x0c\x12\x0c\n\x04sums\x18\x03 \x03(\r\x12\x10\n\x08\x64istinct\x18\x04 \x03(\x0c\x12\x0f\n\x07repeats\x18\x05 \x03(\r\"0\n\nOwnedSplit\x12\x11\n\tleft_rows\x18\x01 \x01(\x0c\x12\x0f\n\x07\x66\x65\x61ture\x18\x02 \x01(\rb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x66\x65\x64tasks/v1/secureboost.proto\x12\x0b\x66\x65\x64tasks.v1\" \n\nSplitOffer\x12\x12\n\ncandidates\x18\x01 \x01(\r\"[\n\tTreeStart\x12\x0c\n\x04tree\x18\x01 \x01(\r\x12\x11\n\tfederated\x18\x02 \x01(\x08\x12\x0b\n\x03\x62\x61g\x18\x03 \x01(\x0c\x12\x0b\n\x03\x65nd\x18\x04 \x01(\x08\x12\x13\n\x0blabel_alone\x18\x05 \x01(\x08\"4\n\x0bLevelSplits\x12%\n\x05nodes\x18\x01 \x03(\x0b\x32\x16.fedtasks.v1.NodeSplit\"\x7f\n\tNodeSplit\x12\x13\n\tleft_rows\x18\x01 \x01(\x0cH\x00\x12-\n\ncandidates\x18\x02 \x01(\x0b\x32\x17.fedtasks.v1.CandidatesH\x00\x12\x11\n\tgrow_left\x18\x03 \x01(\x08\x12\x12\n\ngrow_right\x18\x04 \x01(\x08\x42\x07\n\x05split\"\x1c\n\nCandidates\x12\x0e\n\x06places\x18\x01 \x03(\r\"v\n\tLevelSums\x12\'\n\x06splits\x18\x01 \x03(\x0b\x32\x17.fedtasks.v1.OwnedSplit\x12\x0f\n\x07\x61llowed\x18\x02 \x03(\x0c\x12\x0c\n\x04sums\x18\x03 \x03(\r\x12\x10\n\x08\x64istinct\x18\x04 \x03(\x0c\x12\x0f\n\x07repeats\x18\x05 \x03(\r\"0\n\nOwnedSplit\x12\x11\n\tleft_rows\x18\x01 \x01(\x0c\x12\x0f\n\x07\x66\x65\x61ture\x18\x02 \x01(\rb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,15 +34,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SPLITOFFER']._serialized_start=46
   _globals['_SPLITOFFER']._serialized_end=78
   _globals['_TREESTART']._serialized_start=80
-  _globals['_TREESTART']._serialized_end=150
-  _globals['_LEVELSPLITS']._serialized_start=152
-  _globals['_LEVELSPLITS']._serialized_end=204
-  _globals['_NODESPLIT']._serialized_start=206
-  _globals['_NODESPLIT']._serialized_end=333
-  _globals['_CANDIDATES']._serialized_start=335
-  _globals['_CANDIDATES']._serialized_end=363
-  _globals['_LEVELSUMS']._serialized_start=365
-  _globals['_LEVELSUMS']._serialized_end=483
-  _globals['_OWNEDSPLIT']._serialized_start=485
-  _globals['_OWNEDSPLIT']._serialized_end=533
+  _globals['_TREESTART']._serialized_end=171
+  _globals['_LEVELSPLITS']._serialized_start=173
+  _globals['_LEVELSPLITS']._serialized_end=225
+  _globals['_NODESPLIT']._serialized_start=227
+  _globals['_NODESPLIT']._serialized_end=354
+  _globals['_CANDIDATES']._serialized_start=356
+  _globals['_CANDIDATES']._serialized_end=384
+  _globals['_LEVELSUMS']._serialized_start=386
+  _globals['_LEVELSUMS']._serialized_end=504
+  _globals['_OWNEDSPLIT']._serialized_start=506
+  _globals['_OWNEDSPLIT']._serialized_end=554
 # @@protoc_insertion_point(module_scope)

@@ -13,16 +13,18 @@ class SplitOffer(_message.Message):
     def __init__(self, candidates: _Optional[int] = ...) -> None: ...
 
 class TreeStart(_message.Message):
-    __slots__ = ("tree", "federated", "bag", "end")
+    __slots__ = ("tree", "federated", "bag", "end", "label_alone")
     TREE_FIELD_NUMBER: _ClassVar[int]
     FEDERATED_FIELD_NUMBER: _ClassVar[int]
     BAG_FIELD_NUMBER: _ClassVar[int]
     END_FIELD_NUMBER: _ClassVar[int]
+    LABEL_ALONE_FIELD_NUMBER: _ClassVar[int]
     tree: int
     federated: bool
     bag: bytes
     end: bool
-    def __init__(self, tree: _Optional[int] = ..., federated: _Optional[bool] = ..., bag: _Optional[bytes] = ..., end: _Optional[bool] = ...) -> None: ...
+    label_alone: bool
+    def __init__(self, tree: _Optional[int] = ..., federated: _Optional[bool] = ..., bag: _Optional[bytes] = ..., end: _Optional[bool] = ..., label_alone: _Optional[bool] = ...) -> None: ...
 
 class LevelSplits(_message.Message):
     __slots__ = ("nodes",)

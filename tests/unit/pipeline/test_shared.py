@@ -11,9 +11,12 @@ from typing import Any
 
 import pytest
 
-from fedtasks.config import LabelKind, Party, load_party
+from fedtasks.config import FeatureType, LabelKind, Party, load_party
+from fedtasks.data.storage import RunStorage
 from fedtasks.digests import digest
 from fedtasks.errors import (
+    ColumnEmpty,
+    ColumnMissing,
     ConfigDiffers,
     ConfigError,
     FedtasksError,
@@ -22,6 +25,8 @@ from fedtasks.errors import (
     ModelUnknown,
     PeerUnknown,
 )
+from fedtasks.models.secureboost.model import Condition, LeaderHalf, LeaderNode, Tree
+from fedtasks.models.secureboost.settings import TrainSettings
 from fedtasks.pipeline.catalogue import align, evaluate, intersect, intersect_by_shard, predict, publish, train
 from fedtasks.pipeline.shared import check_models, check_shared, initiate
 from fedtasks.pipeline.step import Step
@@ -223,10 +228,10 @@ NOBODYS = {"run_id": "other.2026-11-21.1", "algorithm": "forest"}
     ids=["algorithm", "version", "pipeline", "nothing to predict with", "no such version", "not installed", "champion"],
 )
 def test_model_that_will_not_do_is_refused_before_anything_runs(
-    step: Step, known: dict[str, dict[str, Any]], error: type[FedtasksError]
+    party: Party, step: Step, known: dict[str, dict[str, Any]], error: type[FedtasksError]
 ) -> None:
     with pytest.raises(error):
-        check_models(registry(**known), RUN_ID, [step], shared_of([step]))
+        check_models(registry(**known), RUN_ID, [step], shared_of([step]), party)
 
 
 @pytest.mark.parametrize(
@@ -242,5 +247,58 @@ def test_model_that_will_not_do_is_refused_before_anything_runs(
     ],
     ids=["goes on", "of an earlier release", "first", "fresh", "nothing to compare", "of another", "of this very run"],
 )
-def test_model_that_will_do_is_accepted(step: Step, known: dict[str, dict[str, Any]]) -> None:
-    check_models(registry(**known), RUN_ID, [step], shared_of([step]))
+def test_model_that_will_do_is_accepted(party: Party, step: Step, known: dict[str, dict[str, Any]]) -> None:
+    assert check_models(registry(**known), RUN_ID, [step], shared_of([step]), party) == []
+
+
+@pytest.fixture
+def of_town(party: Party) -> dict[str, Any]:
+    """A version whose half at this party has a split on `town`, which its dataset does not declare."""
+    split = LeaderNode(1, 9, condition=Condition("town", missing_left=False, category="Ulm"))
+    tree = Tree(0, (split, LeaderNode(2, 4, leaf=-1.0), LeaderNode(3, 5, leaf=1.0)))
+    head = ("secureboost", TREES["run_id"], "leader", TrainSettings(), "order", {"town": ["Ulm"]}, 1)
+    half = LeaderHalf(*head, base=(0.0,), trees=(tree,)).paired("b" * 64)
+    storage = RunStorage(party.storage, TREES["run_id"])
+    half.save(storage.attempt("train", 1))
+    digests = {"digest": half.digest, "peer_digest": half.peer_digest}
+    storage.publish("train", 1, rows=9, facts={"format": "secureboost", **digests})
+    return {**TREES, "own_digest": half.digest, "peer_digest": half.peer_digest}
+
+
+@pytest.mark.parametrize(
+    ("step", "remedy"),
+    [
+        (train("secureboost", model="m", start_from="champion"), "set `start_from` to `fresh`"),
+        (predict(model="m"), "choose another version"),
+    ],
+)
+def test_version_that_needs_a_dropped_feature_is_refused_before_anything_runs(
+    party: Party, of_town: dict[str, Any], step: Step, remedy: str
+) -> None:
+    with pytest.raises(ColumnMissing, match=f"version 1 of `m` needs `town`, which dataset `loans`.*{remedy}"):
+        check_models(registry(m=of_town), RUN_ID, [step], shared_of([step]), party)
+
+
+def test_version_in_use_that_needs_a_dropped_feature_is_said_not_to_be_measured(
+    party: Party, of_town: dict[str, Any]
+) -> None:
+    step = evaluate(model="m")
+    (said,) = check_models(registry(m=of_town), RUN_ID, [step], shared_of([step]), party)
+    assert "`town`" in said
+    assert "without a comparison" in said
+    (loans, *others) = party.datasets
+    whole = replace(loans, features={**loans.features, "town": FeatureType.CATEGORICAL})
+    party = replace(party, datasets=(whole, *others))
+    assert check_models(registry(m=of_town), RUN_ID, [step], shared_of([step]), party) == []
+
+
+def test_label_may_stand_alone_at_the_leader_and_at_no_follower(party: Party) -> None:
+    (loans, *others) = party.datasets
+    steps = [intersect(), align(), train("secureboost"), evaluate(), predict()]
+    alone = replace(party, datasets=(replace(loans, features={}), *others))
+    check_shared(alone, "shop", steps, shared_of(steps))
+    scoring = [intersect(), align(), predict(model="m")]  # needs no label, so a dataset with one may follow
+    with pytest.raises(ColumnEmpty, match="has no feature"):
+        check_shared(alone, "shop", scoring, {**shared_of(scoring), "leader": "shop"})
+    with pytest.raises(ConfigError, match="at least one feature"):
+        replace(others[0], features={})

@@ -154,6 +154,17 @@ def test_party_whose_columns_allow_no_split_takes_part(tmp_path: Path, kinds: tu
     assert as_plain(trained) == boost_plainly(case, SMALL)[0]
 
 
+@pytest.mark.parametrize("first_tree", ["leader", "both"])
+def test_leader_with_the_label_alone_grows_trees_of_the_followers_features_from_the_first(
+    tmp_path: Path, first_tree: str
+) -> None:
+    case = problem(3, (["normal"], ["normal", "text"]), 120, missing=0.1)
+    case = replace(case, leader=case.leader.select([]))
+    trained = train_both(case, replace(SMALL, first_tree=first_tree), tmp_path)
+    assert as_plain(trained) == boost_plainly(case, replace(SMALL, first_tree="both"))[0]
+    assert {split.tree for split in trained.follower.splits} == set(range(SMALL.trees))
+
+
 def test_rows_too_few_to_split_are_one_leaf(tmp_path: Path) -> None:
     case = problem(1, (["normal"], ["normal"]), 12)
     trained = train_both(case, replace(SMALL, min_leaf_rows=7), tmp_path)
