@@ -251,6 +251,11 @@ class HalfModel(abc.ABC):
     takes_unknown = False
     """Whether it has a place for categories that it does not know, so that they are no error."""
 
+    def usual_share(self, feature: str) -> float:
+        """Return of a categorical feature in which share of train rows it had a value that it does not know."""
+        del feature
+        return 0.0
+
     def unknown_rows(self, rows: pa.RecordBatch) -> dict[str, np.ndarray]:
         """Return for each categorical feature that it needs which rows, from 0, have a value that it does not know."""
         del rows

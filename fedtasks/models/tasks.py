@@ -41,6 +41,9 @@ log = logging.getLogger(__name__)
 _MAX_VERSION = 10**9 - 1
 """What a version can be called by: `v999999999`."""
 
+_MORE_THAN_USUAL = 0.01
+"""By which share of all rows there may be more rare values than in training, before that is worth a remark."""
+
 
 def evaluate(context: TaskContext) -> Outcome:
     """Score the test rows with both published halves; the leader learns and publishes how well.
@@ -211,7 +214,9 @@ def publish(context: TaskContext) -> Outcome:
         log.info("version %d stays in use: the new model is no better on the same people", version)
     context.report({"phase": "published" if is_better else "kept the version in use", "done": 1, "of": 1})
     found = {"published": is_better, "model": settings.model, "version": version}
-    return Outcome(values=found if _is_compared(context, settings) else {**found, "compared": False})
+    found |= {"kept": True} if trained.get("kept") else {}
+    found |= {} if _is_compared(context, settings) else {"compared": False}
+    return Outcome(values=found)
 
 
 def send_answers(link: Link, half: HalfModel, batches: Iterable[pa.RecordBatch], unknown: str) -> None:
@@ -259,8 +264,11 @@ def _known(
             found[feature] += len(rows)
         yield batch
         done += batch.num_rows
-    name = "rare" if half.takes_unknown else "unseen"
-    report_remarks(context, {remark_metric(name, feature): count for feature, count in found.items() if count})
+    for feature, count in found.items():
+        log.info("feature `%s`: %d of %d rows have a value that the model does not know", feature, count, done)
+    name, slack = ("rare", _MORE_THAN_USUAL * done) if half.takes_unknown else ("unseen", 0.0)
+    more = {each: count for each, count in found.items() if count > half.usual_share(each) * done + slack}
+    report_remarks(context, {remark_metric(name, feature): count for feature, count in more.items()})
 
 
 def _can_both_measure(context: TaskContext, link: Link, champion: HalfModel, blocks: Blocks, version: int) -> bool:

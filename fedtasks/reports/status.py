@@ -218,6 +218,7 @@ def _publication(own: Sequence[HalfRow]) -> str:
         if found.keys() >= {"published", "model", "version"}:
             version = f"version {found['version']} of {found['model']}"
             why = "nobody was new" if counts_of(own).get("rows_train") == 0 else "the new one is worse"
+            why = "all that training added was worse" if found.get("kept") else why
             unmeasured = "" if found.get("compared", True) else ", without a comparison: the one before lacks a feature"
             return f"{version} is in use{unmeasured}" if found["published"] else f"kept {version}: {why}"
     return ""

@@ -47,7 +47,7 @@ REMARKS = (
     ),
     Remark(
         "rare",
-        "feature `{about}`: {count} rows have a value without a place of its own in the model, since fewer than five "
-        "train rows had it; all such values count alike",
+        "feature `{about}`: {count} rows have a value without a place of its own in the model, clearly more than in "
+        "training; values of fewer than five train rows count alike. The data may have changed: train anew",
     ),
 )

@@ -158,10 +158,19 @@ def _apart(counts: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class CategoricalColumn:
-    """The values of one categorical column that have a place of their own, beside ``unknown`` and ``missing``."""
+    """The values of one categorical column that have a place of their own, beside ``unknown`` and ``missing``.
+
+    Parameters
+    ----------
+    name, vocabulary
+        The column, and these values.
+    rare_share
+        The share of train rows with another value; None in a half of an earlier release.
+    """
 
     name: str
     vocabulary: tuple[str, ...]
+    rare_share: float | None = None
 
     def places(self, texts: pa.Array) -> np.ndarray:
         """Return the place of each text: its own, else the next for ``unknown``, or the last for ``missing``."""
@@ -269,4 +278,5 @@ def _fit_categorical(name: str, texts: pa.Array) -> CategoricalColumn:
     values = np.array(pc.fill_null(texts, "").to_pylist(), dtype=object)
     found, counts = np.unique(values, return_counts=True)
     frequent = found[counts >= MIN_CATEGORY_ROWS]
-    return CategoricalColumn(name, tuple(str(value) for value in frequent if value))
+    rare = counts[(counts < MIN_CATEGORY_ROWS) & (found != "")].sum() / len(values)
+    return CategoricalColumn(name, tuple(str(value) for value in frequent if value), float(rare))

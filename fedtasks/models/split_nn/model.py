@@ -110,6 +110,11 @@ class SplitNnHalf(HalfModel):
 
     takes_unknown = True
 
+    def usual_share(self, feature: str) -> float:
+        """See `HalfModel.usual_share`: that of rare values."""
+        shares = {column.name: column.rare_share for column in self.document.encoder.categorical}
+        return shares[feature] or 0.0
+
     def unknown_rows(self, rows: pa.Table | pa.RecordBatch) -> dict[str, np.ndarray]:
         """See `HalfModel.unknown_rows`; rare values of train rows have no place of their own either."""
         columns = self.document.encoder.categorical

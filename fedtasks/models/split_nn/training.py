@@ -10,10 +10,8 @@ from fedtasks import __version__
 from fedtasks.data.blocks import LABEL, TRAIN
 from fedtasks.dataclass_io import build
 from fedtasks.digests import digest
-from fedtasks.link.link import Link
 from fedtasks.models import evaluation, training
 from fedtasks.models.checkpoint import Checkpoints
-from fedtasks.models.progress import Report
 from fedtasks.models.split_nn.batches import n_batches
 from fedtasks.models.split_nn.declaration import SPLIT_NN
 from fedtasks.models.split_nn.encoder import Encoder
@@ -91,12 +89,17 @@ def train(context: TaskContext) -> Outcome:
     held = held_out(len(features), settings)
     kept = ~held if held.any() else slice(None)
     with context.open_link(facts) as link:
+        watch: Watch | None = None
         if isinstance(network, LeaderHalf):
-            watch = _watch(network, features[held], link, settings, before, labels[held], context.report)
+            if held.any():
+                watch = LeaderWatch(
+                    network, features[held], labels[held], link, settings, context.report, competes=before is not None
+                )
             known = features[kept], labels[kept]
             epochs = train_leader(network, *known, link, settings, checkpoints, context.report, meter, watch)
         else:
-            watch = _watch(network, features[held], link, settings, before)
+            if held.any():
+                watch = FollowerWatch(network, features[held], link, settings, competes=before is not None)
             epochs = train_follower(network, features[kept], link, settings, checkpoints, context.report, watch)
         found = half_digest(encoder, network.arrays)
         peer = exchange_digest(link, found)
@@ -119,20 +122,3 @@ def train(context: TaskContext) -> Outcome:
     return training.conclude(
         context, half, start, n_rows=len(features), is_kept=epochs == 0, epochs=epochs, steps=steps
     )
-
-
-def _watch(
-    network: LeaderHalf | FollowerHalf,
-    features: np.ndarray,
-    link: Link,
-    settings: TrainSettings,
-    before: SplitNnHalf | None,
-    labels: np.ndarray | None = None,
-    report: Report | None = None,
-) -> Watch | None:
-    """Return this half's part in finding the best epoch; None if no row is held out for that."""
-    if not len(features):
-        return None
-    if isinstance(network, LeaderHalf) and labels is not None and report is not None:
-        return LeaderWatch(network, features, labels, link, settings, report, competes=before is not None)
-    return FollowerWatch(network, features, link, settings, competes=before is not None)

@@ -28,8 +28,10 @@ from fedtasks.errors import (
     IntersectionEmpty,
     ModelNewer,
 )
+from fedtasks.models import tasks
 from fedtasks.models.contract import CARD
 from fedtasks.models.evaluation import auc
+from fedtasks.models.settings import PredictSettings
 from fedtasks.models.split_nn import serving
 from fedtasks.models.split_nn.encoder import (
     APART_SHARE,
@@ -45,6 +47,7 @@ from fedtasks.models.split_nn.model import Document, SplitNnHalf, half_digest
 from fedtasks.models.split_nn.network import FollowerHalf, LeaderHalf
 from fedtasks.models.split_nn.settings import TrainSettings
 from fedtasks.models.versions import load_half
+from tests.support.halves import Context
 
 NUMERIC = FeatureType.NUMERIC
 FEATURES = {"age": FeatureType.NUMERIC, "debt": FeatureType.NUMERIC, "Größe der Stadt": FeatureType.CATEGORICAL}
@@ -89,7 +92,7 @@ def test_encoder_awkward_rows_equal_values_by_hand() -> None:
 def test_encoder_rare_category_is_counted_as_unknown() -> None:
     towns = ["big"] * MIN_CATEGORY_ROWS + ["tiny"] * (MIN_CATEGORY_ROWS - 1)
     encoder = Encoder.fit(pa.table({"town": towns}), {"town": FeatureType.CATEGORICAL})
-    assert encoder.categorical == (CategoricalColumn("town", ("big",)),)
+    assert encoder.categorical == (CategoricalColumn("town", ("big",), 4 / 9),)
     assert encoder.matrix(pa.table({"town": ["tiny"]})).tolist() == [[0, 1, 0]]
 
 
@@ -261,6 +264,21 @@ def test_half_of_the_previous_release_is_read(tmp_path: Path) -> None:
     again = RunStorage(f"file://{tmp_path}", "run").publish("train", 1, rows=10, facts={"role": "follower"})
     found = load_half(again, "follower").answer(AWKWARD, "error")
     assert_close(found, half.forward(encoder.matrix(AWKWARD)).numpy())
+
+
+def test_categories_beyond_the_usual_share_are_remarked(tmp_path: Path) -> None:
+    manifest, *_ = publish(tmp_path / "model", "follower")
+    half = load_half(manifest, "follower")
+    context = Context(tmp_path, "follower", "predict", settings=PredictSettings())
+
+    def remarked(rows: pa.Table) -> list[dict[str, float]]:
+        context.reports.clear()
+        assert len(list(tasks._known(context, half, rows.to_batches(), "error"))) == 1
+        return [metrics for _, metrics in context.reports]
+
+    strange = TRAIN.set_column(2, "Größe der Stadt", pa.array(["huge"] * 3 + ["big"] * 17))
+    assert remarked(strange) == [{"remark.rare.Größe der Stadt": 3.0}]
+    assert remarked(TRAIN) == []
 
 
 def test_saved_half_without_a_feature_names_it(tmp_path: Path) -> None:

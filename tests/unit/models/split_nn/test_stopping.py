@@ -26,7 +26,7 @@ from tests.support.split_nn_case import write_party
 
 SHAPES: dict[str, Any] = {"batch_size": 32, "embedding": 4, "hidden": (8,), "top": (6,)}
 # So fast that it soon goes past what is best.
-FAST = TrainSettings(epochs=12, learning_rate=0.1, validation_fraction=0.4, early_stopping_epochs=2, **SHAPES)
+FAST = TrainSettings(epochs=12, learning_rate=0.1, validation_fraction=0.4, early_stopping_epochs=1, **SHAPES)
 
 
 def write_both(root: Path, run_id: str = RUN, seed: int = 0) -> None:
