@@ -121,7 +121,8 @@ class Dataset:
     id_type, normalise
         What an id is and how its text is normalised; compared with the peer's before anything runs.
     features
-        Feature → type; a feature is the column of that name unless `columns` names another.
+        Feature → type; a feature is the column of that name unless `columns` names another. There may be none where
+        there is a label, for a party that leads with that alone.
     label, label_positive
         Label column and the value that counts as 1; only the leader's dataset has them.
     label_kind

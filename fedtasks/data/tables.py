@@ -223,14 +223,6 @@ def columns_of_ids(dataset: Dataset, ids: pa.Array) -> dict[str, pa.Array]:
     return {name: pc.list_element(parts, place) for place, name in enumerate(dataset.id_columns)}
 
 
-def columns_of_ids(dataset: Dataset, ids: pa.Array) -> dict[str, pa.Array]:
-    """Return ids that `ids_of` made as column → texts."""
-    if len(dataset.id_columns) == 1:
-        return {dataset.id_columns[0]: ids}
-    parts = pc.split_pattern(ids, _SEPARATOR)
-    return {name: pc.list_element(parts, place) for place, name in enumerate(dataset.id_columns)}
-
-
 def partition_of(dataset: Dataset, partition: str) -> Dataset:
     """Return one partition of a dataset, as a dataset of its own."""
     return dataclasses.replace(dataset, uri=dataset.uri.replace(PARTITION, partition))

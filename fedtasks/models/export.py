@@ -150,7 +150,7 @@ def write_file(batches: Iterable[pa.RecordBatch], path: Path) -> int:
     try:
         with _private(partial) as file:
             rows = _write(batches, file, path.suffix)
-        os.link(partial, path)  # unlike a rename, never in the place of another file
+        _move(partial, path)
     except FileExistsError:
         raise ConfigError(f"`{path}` is there already; remove it, or name another file", field="to") from None
     except OSError as error:
@@ -159,6 +159,17 @@ def write_file(batches: Iterable[pa.RecordBatch], path: Path) -> int:
         with suppress(OSError):
             partial.unlink()
     return rows
+
+
+def _move(partial: Path, path: Path) -> None:
+    try:
+        os.link(partial, path)  # unlike a rename, never in the place of another file
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links
+        if path.exists():
+            raise FileExistsError from None
+        partial.rename(path)
 
 
 @contextmanager

@@ -515,6 +515,20 @@ def test_note_names_what_keeps_the_peers_half_from_beginning(
         wait_for(lambda: "is paused" not in _note(pair.bank, "manual-1"))
 
 
+def test_note_says_what_a_half_has_remarked_to_its_own_party_alone(opened: tuple[Pair, str]) -> None:
+    pair, run_id = opened
+    with pair.bank.client() as bank, pair.shop.client() as shop:
+        attempt = meet([bank, shop], run_id)
+        bank.report(run_id, TASK, attempt, step=attempt, metrics={"remark.no_split": 4.0})
+        for client in (bank, shop):
+            client.finish(run_id, TASK, attempt, outcome={"counts": {"rows": 3}, "digests": {}})
+        for client in (bank, shop):
+            client.close_run(run_id)
+        wait_for(lambda: "no split was found in 4 trees" in _note(pair.bank, "manual-1"))
+        wait_for(lambda: "Done with bank" in _note(pair.shop, run_id))
+        assert "⚠" not in _note(pair.shop, run_id)
+
+
 def test_note_says_at_the_leader_alone_how_many_labels_the_follower_can_read(opened: tuple[Pair, str]) -> None:
     pair, run_id = opened
     leak = {"label_leak_spectral_auc": 1.0, "label_leak_auc": 1.0, "label_leak_accuracy": 1.0}

@@ -151,6 +151,15 @@ def test_run_show_says_how_many_labels_the_peer_can_read(run: Run, store: Store,
     assert run("run", "show", run_id, "--json", "--party", party_file).json()["leak"] == expected
 
 
+def test_run_show_says_what_this_partys_half_remarks(run: Run, store: Store, run_id: str, party_file: str) -> None:
+    store.metrics.put([MetricRow(run_id, "train", "remark.no_split", step, 4.0, 0) for step in (1, 2)])
+    shown = " ".join(run("run", "show", run_id, "--party", party_file).out.split())
+    assert shown.count("⚠ train: no split was found in 4 trees") == 1  # of the attempt that counts
+    report = run("run", "show", run_id, "--json", "--party", party_file).json()
+    assert len(report["remarks"]) == 1
+    assert "train.remark.no_split" not in report["metrics"]
+
+
 def test_run_show_tells_rights_and_approval(run: Run, store: Store, met: tuple[str, str], ticket_id: str) -> None:
     run("ticket", "accept", "t", "--party", met[0])
     config = json.dumps({"leader": "bank", "steps": {}})

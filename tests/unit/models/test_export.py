@@ -111,6 +111,20 @@ def test_export_that_breaks_off_leaves_no_part_of_a_file(tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == []
 
 
+def test_export_onto_a_file_system_without_links_is_whole_and_replaces_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("os.link", refuse)
+    batch = pa.RecordBatch.from_pydict({"id": ["a"], "score": [0.5]})
+    assert write_file([batch], tmp_path / "scores.csv") == 1
+    with pytest.raises(ConfigError, match="is there already"):
+        write_file([batch], tmp_path / "scores.csv")
+    assert [each.name for each in tmp_path.iterdir()] == ["scores.csv"]
+
+
 def test_task_that_scored_is_the_one_that_predicts() -> None:
     steps = [{"name": "measure", "kind": "evaluate"}, {"name": "score", "kind": "predict"}, {"name": "own"}]
     assert task_that_scored(steps) == "score"
