@@ -727,7 +727,7 @@ class ModelNewer(DataError):
 
     code = "MODEL_NEWER"
     summary = "A model was written by a newer release of fedtasks"
-    remedy = "Upgrade fedtasks on this side, or use a version that was trained before"
+    remedy = "Upgrade fedtasks, or use a version that was trained before"
 
 
 class CategoryUnknown(DataError):

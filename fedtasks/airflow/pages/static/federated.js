@@ -30,6 +30,7 @@ class RunPage {
       top: part(title, ({ state, reason }) => [state, reason]),
       approval: part(approvalOf, ({ approval }) => approval),
       leak: part(leakOf, ({ leak }) => leak),
+      remarks: part(remarksOf, ({ remarks }) => remarks),
       tasks: part(lanes, ({ tasks }) => tasks),
       sent: part(ledger, ({ ledger }) => ledger),
       rights: part(rights, ({ rights }) => rights),
@@ -44,7 +45,7 @@ class RunPage {
       this.tiles.element,
       section("Tasks", parts.tasks.element),
       section("Left the house", parts.sent.element),
-      section("Results", this.results.element),
+      section("Results", parts.remarks.element, this.results.element),
       section("Learning", parts.leak.element, this.noCurves, this.charts.element),
       section("Where the time went", this.timeline.element),
       section("Who may see what", parts.rights.element),
@@ -187,6 +188,10 @@ function approvalOf(run) {
 
 function leakOf(run) {
   return run.leak ? h("p", { role: "note" }, `⚠ ${run.leak}.`) : null;
+}
+
+function remarksOf(run) {
+  return run.remarks.map((text) => h("p", { role: "note" }, `⚠ ${text}.`));
 }
 
 function receipts(run) {
