@@ -13,9 +13,9 @@ import pytest
 from playwright.sync_api import FrameLocator, Locator, Page, expect
 
 from fedtasks.laptop.demo import PIPELINE
-from fedtasks.store import Store
+from fedtasks.store import MetricRow, Store
 from tests.support.browser import PATIENCE_MS, Visitor
-from tests.support.ui_seed import BINS, EPOCHS, MARKUP, add_epoch, see_peer
+from tests.support.ui_seed import BINS, EPOCHS, MARKUP, add_epoch, run_id_of, see_peer
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -273,6 +273,12 @@ def test_threshold_slider_counts_as_the_bins_do(peer_seen: Store, visitor: Visit
         expect(confusion.get_by_role("cell")).to_have_text(
             [f"{hits} right", f"{100 - hits} missed", f"{alarms} false alarms", f"{200 - alarms} right"]
         )
+
+
+def test_run_page_says_beside_results_what_its_half_remarks(peer_seen: Store, visitor: Visitor) -> None:
+    peer_seen.metrics.put([MetricRow(run_id_of("done"), "train", "remark.no_split", 1, 4.0, 0)])
+    said = run_page(visitor, "done").get_by_role("note").filter(has_text="train: no split was found in 4 trees")
+    expect(said).to_be_visible()
 
 
 @pytest.mark.parametrize(
