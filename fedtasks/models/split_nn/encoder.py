@@ -72,7 +72,7 @@ class NumericColumn:
         Values are scaled by their rank among the train rows to that of a normal distribution: a long tail does not take
         the room of the others. An outermost value that occurs far more often than its neighbours, such as a sentinel
         (-999) or the nothing of most people (0), stands apart from them.
-        Source: Gorishniy et al., Revisiting deep learning models for tabular data, 2021, section 4.2.
+        Source: the preprocessing of Gorishniy et al., Revisiting deep learning models for tabular data, 2021.
         """
         has_missing = bool(np.isnan(values).any())
         known = np.clip(values[~np.isnan(values)], -LARGEST, LARGEST)
@@ -94,8 +94,10 @@ class NumericColumn:
 
     @property
     def slopes(self) -> np.ndarray:
-        """By how much the scaled value grows between a knot and the next."""
-        return np.diff(self.scores) / np.diff(self.knots)
+        """By how much the scaled value grows between a knot and the next; 0 where no number is large enough to say."""
+        with np.errstate(over="ignore"):
+            found = np.diff(self.scores) / np.diff(self.knots)
+        return np.where(np.isfinite(found), found, 0.0)
 
     def matrix(self, values: np.ndarray) -> np.ndarray:
         """Return its columns, shape ``(n, width)``: scaled values, 0 where there is none; then the indicators."""

@@ -160,6 +160,16 @@ def test_encoder_whole_numbers_of_few_values_stay_apart() -> None:
     assert np.abs(found).max() < 3.5
 
 
+@pytest.mark.parametrize(
+    "values", [(0.0, 5e-324), (-1e308, 1e308), (float("-inf"), float("inf")), (1e15, 1e15 + 0.125)]
+)
+def test_encoder_numbers_as_close_or_as_far_as_can_be_stay_finite(values: tuple[float, float]) -> None:
+    column = NumericColumn.fit("income", np.repeat(values, 10))
+    found = column.matrix(np.array([*values, np.nan, 0.0, np.inf, -np.inf]))
+    assert np.isfinite(found).all()
+    assert np.abs(found).max() < 1
+
+
 def test_encoder_writes_down_no_value_of_a_single_person() -> None:
     values = np.random.default_rng(1).normal(size=333)
     column = NumericColumn.fit("income", values)
