@@ -46,7 +46,7 @@ REMARKS = (
     ),
     Remark(
         "kept",
-        "what the training added made it worse on the rows that it holds out, so the model is version {count}, from "
+        "what the training added made it worse on its validation rows, so the model is version {count}, from "
         "which it went on",
     ),
     Remark(

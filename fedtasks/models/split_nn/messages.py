@@ -35,7 +35,7 @@ ACTIVATION = ArrayMessage(
     most=MOST,
     way=TO_LEADER,
     tasks=("train",),
-    holds="rows of the batch × `embedding`; after each epoch those of rows that are held out, if there are any",
+    holds="rows of the batch × `embedding`; after each epoch those of the validation rows, if there are any",
 )
 GRADIENT = GradientMessage(
     "gradient",
@@ -66,7 +66,7 @@ EMBEDDING = ArrayMessage(
 VERDICT = JsonMessage(
     "verdict",
     "the best epoch so far, and whether training goes on",
-    "after which epoch the loss on rows that are held out was least, and when training ends",
+    "after which epoch the loss on validation rows was least, and when training ends",
     fields={"best": int, "goes_on": bool},
     way=TO_FOLLOWER,
     tasks=("train",),

@@ -21,7 +21,7 @@ from fedtasks.models.split_nn.settings import TrainSettings
 _ROWS_AT_ONCE = 8192
 
 
-def held_out(n_rows: int, settings: TrainSettings) -> np.ndarray:
+def validation_rows(n_rows: int, settings: TrainSettings) -> np.ndarray:
     """Return which train rows no weight is trained on, which both halves derive by themselves; shape ``(n,)``."""
     found = np.zeros(n_rows, dtype=bool)
     if settings.early_stopping_epochs:
@@ -39,7 +39,7 @@ class Watch(abc.ABC):
     half
         What is trained.
     features
-        Encoded rows that are held out, in the same order on both sides.
+        Encoded validation rows, in the same order on both sides.
     link, settings
         As for the training.
     competes
@@ -107,7 +107,7 @@ class LeaderWatch(Watch):
     Parameters
     ----------
     labels
-        Of the rows that are held out.
+        Of the validation rows.
     report
         Gets ``validation_loss`` of each epoch.
 
@@ -135,13 +135,13 @@ class LeaderWatch(Watch):
         total = 0.0
         for rows in self._parts():
             labels = self._labels[rows]
-            place = f"rows held out after epoch {epoch}"
+            place = f"validation rows after epoch {epoch}"
             embedding = ACTIVATION.receive(self._link, len(labels), self._settings.embedding, of=place)
             logits = self._leader.predict(self._features[rows], embedding)
             total += float(self._leader.loss(labels, logits)) * len(labels)
         loss = total / len(self._labels)
         if not np.isfinite(loss):
-            raise TrainingDiverged(f"the loss of rows that are held out is {loss} after epoch {epoch}")
+            raise TrainingDiverged(f"the loss of validation rows is {loss} after epoch {epoch}")
         self._losses.append(loss)
         self._report(None, step=epoch, validation_loss=loss)
 
@@ -157,7 +157,7 @@ class FollowerWatch(Watch):
 
     Notes
     -----
-    Reveals: to the leader, the embedding of each row that is held out, after each epoch.
+    Reveals: to the leader, the embedding of each validation row, after each epoch.
     """
 
     def __init__(
@@ -170,7 +170,7 @@ class FollowerWatch(Watch):
         """See `Watch.measure`."""
         for rows in self._parts():
             embedding = self._follower.forward(self._features[rows]).numpy()
-            ACTIVATION.send(self._link, embedding, of=f"rows held out after epoch {epoch}")
+            ACTIVATION.send(self._link, embedding, of=f"validation rows after epoch {epoch}")
 
     def _verdict(self, epoch: int) -> tuple[int, bool]:
         found = VERDICT.receive(self._link)

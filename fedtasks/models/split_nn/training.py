@@ -20,7 +20,7 @@ from fedtasks.models.split_nn.model import Document, SplitNnHalf, half_digest
 from fedtasks.models.split_nn.network import FollowerHalf, LeaderHalf
 from fedtasks.models.split_nn.runtime import prepare_tensorflow
 from fedtasks.models.split_nn.settings import TrainSettings
-from fedtasks.models.split_nn.stopping import FollowerWatch, LeaderWatch, Watch, held_out
+from fedtasks.models.split_nn.stopping import FollowerWatch, LeaderWatch, Watch, validation_rows
 from fedtasks.models.split_nn.trainer import train_follower, train_leader
 from fedtasks.models.training import exchange_digest
 from fedtasks.models.versions import private_seed, role_of
@@ -86,20 +86,20 @@ def train(context: TaskContext) -> Outcome:
     meter = LeakMeter(f"{state}/{LEAK}", settings.max_label_leak, leak)
     meter.check()
     facts = facts_of(settings, row_order=blocks.order_digest, start_from=start.origin)
-    held = held_out(len(features), settings)
-    kept = ~held if held.any() else slice(None)
+    validates = validation_rows(len(features), settings)
+    kept = ~validates if validates.any() else slice(None)
     with context.open_link(facts) as link:
         watch: Watch | None = None
+        competes = before is not None
         if isinstance(network, LeaderHalf):
-            if held.any():
-                watch = LeaderWatch(
-                    network, features[held], labels[held], link, settings, context.report, competes=before is not None
-                )
+            if validates.any():
+                watched = features[validates], labels[validates]
+                watch = LeaderWatch(network, *watched, link, settings, context.report, competes=competes)
             known = features[kept], labels[kept]
             epochs = train_leader(network, *known, link, settings, checkpoints, context.report, meter, watch)
         else:
-            if held.any():
-                watch = FollowerWatch(network, features[held], link, settings, competes=before is not None)
+            if validates.any():
+                watch = FollowerWatch(network, features[validates], link, settings, competes=competes)
             epochs = train_follower(network, features[kept], link, settings, checkpoints, context.report, watch)
         found = half_digest(encoder, network.arrays)
         peer = exchange_digest(link, found)
@@ -116,7 +116,7 @@ def train(context: TaskContext) -> Outcome:
         release=__version__,
         label_leak=meter.worst,
     )
-    steps = epochs * n_batches(int((~held).sum()), settings)
+    steps = epochs * n_batches(int((~validates).sum()), settings)
     half = SplitNnHalf(document, network.arrays)
     # Without an epoch, the best is the version that it goes on from.
     return training.conclude(

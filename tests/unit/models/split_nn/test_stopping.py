@@ -16,7 +16,7 @@ from fedtasks.models.split_nn import training
 from fedtasks.models.split_nn.messages import VERDICT
 from fedtasks.models.split_nn.network import FollowerHalf
 from fedtasks.models.split_nn.settings import TrainSettings
-from fedtasks.models.split_nn.stopping import FollowerWatch, held_out
+from fedtasks.models.split_nn.stopping import FollowerWatch, validation_rows
 from fedtasks.models.versions import load_half
 from fedtasks.runtime.context import Outcome
 from fedtasks.runtime.memory import MemoryModels
@@ -101,11 +101,11 @@ def test_version_that_training_only_hurts_is_kept(tmp_path: Path) -> None:
         assert context.storage.published("train").facts["kept"] is True
 
 
-def test_rows_are_held_out_alike_on_both_sides_and_only_where_asked_for() -> None:
-    assert held_out(200, FAST).sum() == 80
-    assert (held_out(200, FAST) == held_out(200, FAST)).all()
-    assert (held_out(200, FAST) != held_out(200, replace(FAST, seed=1))).any()
-    assert not held_out(200, TrainSettings()).any()
+def test_rows_for_validation_are_alike_on_both_sides_and_only_where_asked_for() -> None:
+    assert validation_rows(200, FAST).sum() == 80
+    assert (validation_rows(200, FAST) == validation_rows(200, FAST)).all()
+    assert (validation_rows(200, FAST) != validation_rows(200, replace(FAST, seed=1))).any()
+    assert not validation_rows(200, TrainSettings()).any()
     with pytest.raises(ConfigError, match="or neither"):
         TrainSettings(validation_fraction=0.1)
 
