@@ -256,10 +256,9 @@ def _known(
     for batch in batches:
         for feature, rows in half.unknown_rows(batch).items():
             if len(rows) and unknown == UNKNOWN_ERROR and not half.takes_unknown:
-                first, last = done + 1 + int(rows[0]), done + 1 + int(rows[-1])
-                which = f"row {first}" if len(rows) == 1 else f"{len(rows)} rows between {first} and {last}"
-                column = f"column `{feature}` of `{context.dataset.name}`"
-                text = f"{column}: {which} of those that are scored, as they are aligned, had no train row's value"
+                count = "1 row has" if len(rows) == 1 else f"{len(rows)} rows have"
+                text = f"column `{feature}` of dataset `{context.dataset.name}`: {count} a value that no train row had"
+                text = f"{text}; the first is row {done + 1 + int(rows[0])} of those that are scored"
                 raise CategoryUnknown(text, where=context.dataset.uri)
             found[feature] += len(rows)
         yield batch

@@ -562,7 +562,8 @@ def test_category_that_no_train_row_had(tmp_path: Path, role: str, name: str, ta
     failed = ends[ROLES.index(role)]
     assert isinstance(failed, CategoryUnknown)
     n_rows = Blocks.open(storage_of(tmp_path, role)).table(TEST if task == "evaluate" else None).num_rows
-    assert re.match(rf"column `{name}` of `people`: \d+ rows between 1 and \d+ of those", failed.detail)
+    told = rf"column `{name}` of dataset `people`: \d+ rows have a value that no train row had; the first is row 1 of"
+    assert re.match(told, failed.detail)
     assert failed.where == contexts[ROLES.index(role)].dataset.uri
     assert name not in failed.public
     assert isinstance(ends[1 - ROLES.index(role)], PeerFailed)
