@@ -307,7 +307,7 @@ def _check_features(
 
     dataset = party.dataset(shared["datasets"][party.name])
     role = LEADER if shared["leader"] == party.name else FOLLOWER
-    missing = lacking(party.storage, version, trained_by, role, dataset.features)
+    missing = lacking(party.storage, version, trained_by, role, dataset.model_features)
     if not missing:
         return []
     names = ", ".join(f"`{name}`" for name in missing)
