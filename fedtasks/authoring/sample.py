@@ -114,7 +114,7 @@ def _make(folder: Path, declared: Mapping[str, Dataset], shared: int) -> Pair:
 
 def _in_parquet(dataset: Dataset, file: Path) -> Dataset:
     """Return a dataset as declared, but kept in one Parquet file."""
-    plain = Dataset(name=dataset.name, uri="", id=dataset.id, features=dataset.features)
+    plain = Dataset(name=dataset.name, uri="", id=dataset.id, features=dataset.features, label=dataset.label)
     return replace(
         dataset,
         uri=f"file://{file}",

@@ -256,8 +256,8 @@ def _known(
     for batch in batches:
         for feature, rows in half.unknown_rows(batch).items():
             if len(rows) and unknown == UNKNOWN_ERROR and not half.takes_unknown:
-                count = "1 row has" if len(rows) == 1 else f"{len(rows)} rows have"
-                text = f"column `{feature}` of dataset `{context.dataset.name}`: {count} a value that no train row had"
+                who = "1 row has" if len(rows) == 1 else f"{len(rows)} rows have"
+                text = f"column `{feature}` of dataset `{context.dataset.name}`: {who} a value that no train row had"
                 text = f"{text}; the first is row {done + 1 + int(rows[0])} of those that are scored"
                 raise CategoryUnknown(text, where=context.dataset.uri)
             found[feature] += len(rows)
