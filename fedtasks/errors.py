@@ -746,6 +746,14 @@ class IdNull(DataError):
     remedy = "Name the column that identifies people in the dataset's `id`, or complete it"
 
 
+class IdLong(DataError):
+    """Raised when an id has more bytes than an intersection can take."""
+
+    code = "DATA_ID_LONG"
+    summary = "An id is longer than 65,535 bytes"
+    remedy = "Correct the row: what stands there is hardly an id, as when a quote is never closed"
+
+
 class IntersectionEmpty(DataError):
     """Raised when the parties share no one, or fewer people than the privacy floor asks for."""
 
@@ -852,6 +860,15 @@ class StoreUnavailable(MachineError):
     retryable = True
     summary = "The store is not available"
     remedy = "Check `store` in party.yaml; migrate with `fedtasks store migrate`"
+
+
+class StorageUnavailable(MachineError):
+    """Raised when a remote store of files did not serve, though it was asked again; ``where`` is the file's URI."""
+
+    code = "STORAGE_UNAVAILABLE"
+    retryable = True
+    summary = "The storage that holds this party's files does not serve"
+    remedy = "Look why HDFS, or whatever `storage` and the datasets' `uri` name, does not serve; then clear the task"
 
 
 class AirflowUnreachable(MachineError):

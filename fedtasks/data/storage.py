@@ -12,24 +12,20 @@ import json
 import os
 import re
 import shutil
-import sys
-import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractFileSystem
 
 from fedtasks import private
-from fedtasks.errors import AttemptStale, ConfigError, DataCorrupt, DataMissing
-
-if TYPE_CHECKING:
-    import requests
+from fedtasks.data.patience import Patience
+from fedtasks.errors import AttemptStale, ConfigError, DataCorrupt, DataMissing, StorageUnavailable
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -40,51 +36,40 @@ _CHUNK = 1 << 20
 _COPY_CHUNK = 16 << 20
 
 
-_PATIENCE_S = 60.0
-
-
 def _patient(work: Callable[P, T]) -> Callable[P, T]:
-    """Repeat a whole operation while HDFS does not serve, as when a DataNode restarts; it must be safe to repeat."""
+    """Repeat a whole operation while a remote store does not serve it; it must be safe to repeat."""
 
     @functools.wraps(work)
     def repeated(*args: P.args, **kwargs: P.kwargs) -> T:
-        deadline = time.monotonic() + _PATIENCE_S
+        left = Patience()
         while True:
             try:
                 return work(*args, **kwargs)
-            except OSError as error:
-                if not _is_away(error) or time.monotonic() > deadline:
+            except StorageUnavailable:
+                if not left.wait():
                     raise
-                time.sleep(1.0)
 
     return repeated
 
 
-def _is_away(error: OSError) -> bool:
-    """Whether HDFS did not serve; what has never been imported has raised no error."""
-    requests = sys.modules.get("requests")
-    if requests is None or not isinstance(error, requests.RequestException):
-        return False
-    return error.response is None or error.response.status_code >= 500
-
-
 def _is_webhdfs(fs: AbstractFileSystem) -> bool:
-    # Importing what speaks HTTP costs more than the work of many halves, of which few have HDFS.
     return "webhdfs" in fs.protocol
 
 
 def filesystem(uri: str) -> tuple[AbstractFileSystem, str]:
-    """Return the file system that serves `uri`, and the path that it knows it by."""
+    """Return the file system that serves `uri`, and the path that it knows it by.
+
+    Notes
+    -----
+    What is done with HDFS ends within `fedtasks.data.patience.LIMITS`, or raises `StorageUnavailable`.
+    """
+    if uri.startswith("webhdfs://"):
+        # Importing what speaks HTTP costs more than the work of many halves, of which few have HDFS.
+        from fedtasks.data.webhdfs import PatientWebHDFS
+
+        return PatientWebHDFS(**PatientWebHDFS._get_kwargs_from_urls(uri)), str(PatientWebHDFS._strip_protocol(uri))
     found, path = url_to_fs(uri)
-    if _is_webhdfs(found):
-        found.session.hooks["response"] = [_refuse_failed_answer]
     return found, str(path)
-
-
-def _refuse_failed_answer(response: requests.Response, **_: object) -> None:
-    # fsspec checks what a NameNode answers, but takes a DataNode's error message for the content of the file.
-    if "namenoderpcaddress=" in (response.request.url or ""):
-        response.raise_for_status()
 
 
 def is_local(uri: str) -> bool:
@@ -106,7 +91,6 @@ def local_path(uri: str) -> Path:
     return Path(path)
 
 
-@_patient
 def read_bytes(uri: str) -> bytes:
     """Read a small file.
 
@@ -181,7 +165,6 @@ def copy_in(local: Path, uri: str) -> None:
         shutil.copyfileobj(source, target, _COPY_CHUNK)
 
 
-@_patient
 def copy_out(uri: str, local: Path) -> None:
     """Copy the file at `uri` to this machine, where it appears whole or not at all.
 
@@ -253,11 +236,7 @@ def write_json(uri: str, value: object) -> None:
 
 def rename(fs: AbstractFileSystem, source: str, target: str) -> None:
     """Rename a file over another one: in one step on HDFS and on a local disk, in two on other file systems."""
-    if _is_webhdfs(fs):
-        # Without this option HDFS refuses to replace a file, and says so in an answer that fsspec does not read.
-        fs._call("RENAME", method="put", path=source, destination=target, renameoptions="OVERWRITE")
-        return
-    if not isinstance(fs, LocalFileSystem) and fs.exists(target):
+    if not _is_webhdfs(fs) and not isinstance(fs, LocalFileSystem) and fs.exists(target):
         fs.rm_file(target)
     fs.mv(source, target)
 

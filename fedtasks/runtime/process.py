@@ -20,7 +20,7 @@ from fedtasks import private
 from fedtasks.config import load_party
 from fedtasks.data.lean import lean_imports
 from fedtasks.dataclass_io import build, to_plain
-from fedtasks.errors import ConfigError, DiskFull, FedtasksError, MemoryShort, ProcessFailed
+from fedtasks.errors import ConfigError, DiskFull, FedtasksError, MemoryShort, ProcessFailed, StorageUnavailable
 from fedtasks.kinds import kinds
 from fedtasks.link.client import GatewayClient
 from fedtasks.runtime.context import Entry, Outcome, TaskContext
@@ -122,12 +122,18 @@ def _read(config_file: Path) -> TaskConfig:
     return build(TaskConfig, json.loads(config_file.read_text(encoding="utf-8")))
 
 
+_STORE_AWAY = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.ENOTCONN)
+"""What a mounted store says when it does not serve."""
+
+
 def _of_machine(error: Exception, config_file: Path) -> FedtasksError:
     """Return the error of the registry for one that is none of it."""
     if isinstance(error, MemoryError):
         return MemoryShort(str(error))
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DiskFull(str(error))
+    if isinstance(error, OSError) and error.errno in _STORE_AWAY:
+        return StorageUnavailable(str(error))
     return ProcessFailed(f"{type(error).__name__} in {config_file.name}; see the log")
 
 

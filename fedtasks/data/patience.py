@@ -1,0 +1,61 @@
+"""How long a remote store is waited for, and how often it is asked again."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What bounds every wait for a remote store.
+
+    Parameters
+    ----------
+    connect_s
+        How long a connection may take.
+    answer_s
+        How long a server that has been asked may say nothing.
+    patience_s
+        How long an operation is tried again since it last made progress.
+    pause_s
+        How long to wait between two tries.
+    refusals
+        How often a server that refuses, though it had been named by another to serve, is asked again.
+    """
+
+    connect_s: float = 10.0
+    answer_s: float = 30.0
+    patience_s: float = 120.0
+    pause_s: float = 1.0
+    refusals: int = 5
+
+
+LIMITS = Limits()
+"""Those of this process."""
+
+
+class Patience:
+    """The patience that is left for one operation."""
+
+    def __init__(self) -> None:
+        self._refused = 0
+        self.renew()
+
+    def renew(self) -> None:
+        """Begin anew: there has been progress."""
+        self._deadline = time.monotonic() + LIMITS.patience_s
+
+    def wait(self, *, refused: bool = False) -> bool:
+        """Wait for the next try, or return False if there shall be none.
+
+        Parameters
+        ----------
+        refused
+            Whether the store has answered that it will not: that passes soon or never.
+        """
+        self._refused += refused
+        if time.monotonic() > self._deadline or self._refused > LIMITS.refusals:
+            return False
+        time.sleep(LIMITS.pause_s)
+        return True
