@@ -117,9 +117,53 @@ def write_atomically(uri: str, content: bytes) -> None:
         fs.pipe_file(partial, content)
 
 
+@_patient
+def create_once(uri: str, content: bytes) -> bool:
+    """Write a small file unless there is one: of all who try at the same time one succeeds.
+
+    Parameters
+    ----------
+    content
+        Nobody else may write the same: by it a writer whose answer was lost knows its file again.
+
+    Returns
+    -------
+    bool
+        Whether this content is there now; if not, another's is, and has not been touched.
+    """
+    fs, path = filesystem(uri)
+    if not isinstance(fs, LocalFileSystem) and not _is_webhdfs(fs):
+        with suppress(FileExistsError):
+            fs.pipe_file(path, content, mode="create")
+        return read_bytes(uri) == content
+    with _beside(fs, path) as partial:
+        fs.pipe_file(partial, content)
+        if isinstance(fs, LocalFileSystem):
+            is_ours = _name_once(partial, path)
+        else:
+            is_ours = fs.mv_new(partial, path) or read_bytes(uri) == content
+        if not is_ours or isinstance(fs, LocalFileSystem):
+            fs.rm_file(partial)
+    return is_ours
+
+
+def _name_once(partial: str, path: str) -> bool:
+    """Give a local file a name, unless another has it."""
+    os.chmod(partial, 0o600)
+    try:
+        os.link(partial, path)
+    except FileExistsError:
+        return False
+    except OSError:  # a file system without links
+        with suppress(FileExistsError), open(path, "xb") as file:
+            file.write(Path(partial).read_bytes())
+        return Path(path).read_bytes() == Path(partial).read_bytes()
+    return True
+
+
 @contextmanager
-def _replacing(fs: AbstractFileSystem, path: str) -> Iterator[str]:
-    """Yield a name beside `path`; what is written there replaces `path` at the end, or vanishes if that fails."""
+def _beside(fs: AbstractFileSystem, path: str) -> Iterator[str]:
+    """Yield a name beside `path` that nobody else uses; if what is done with it fails, nothing stays there."""
     folder, _, name = path.rpartition("/")
     if isinstance(fs, LocalFileSystem):
         private.make_folders(Path(folder))
@@ -128,14 +172,23 @@ def _replacing(fs: AbstractFileSystem, path: str) -> Iterator[str]:
     partial = f"{folder}/.{name}.{uuid.uuid4().hex}"
     try:
         yield partial
-        if isinstance(fs, LocalFileSystem):
-            os.chmod(partial, 0o600)  # an Airflow worker has a umask of its own
-        rename(fs, partial, path)
+    except StorageUnavailable:
+        raise  # who does not serve does not remove either, however long that is tried
     except BaseException:
         # The first error is the one to tell.
         with suppress(Exception):
             fs.rm_file(partial)
         raise
+
+
+@contextmanager
+def _replacing(fs: AbstractFileSystem, path: str) -> Iterator[str]:
+    """Yield a name beside `path`; what is written there replaces `path` at the end, or vanishes if that fails."""
+    with _beside(fs, path) as partial:
+        yield partial
+        if isinstance(fs, LocalFileSystem):
+            os.chmod(partial, 0o600)  # an Airflow worker has a umask of its own
+        rename(fs, partial, path)
 
 
 @_patient

@@ -2,7 +2,7 @@
 
 ::
 
-    <storage>/tags/<dataset>/<key id>/manifest.json             which generation of the table counts
+    <storage>/tags/<dataset>/<key id>/manifest-<version>.json        which generation counts, and who reads which
     <storage>/tags/<dataset>/<key id>/<run>/keys-<bucket>.parquet    by the hashes of ids: which have a tag
     <storage>/tags/<dataset>/<key id>/<run>/tags-<bucket>.parquet    by tags: whose they are
 
@@ -14,7 +14,9 @@ merges.
 from __future__ import annotations
 
 import enum
+import uuid
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +25,8 @@ import pyarrow.compute as pc
 
 from fedtasks.data.ascending import KEY, are_last, clip, keys_of, walk
 from fedtasks.data.batch_files import read_batches
-from fedtasks.data.storage import MANIFEST, filesystem, read_json
+from fedtasks.data.shelf import Item, Shelf
+from fedtasks.data.storage import filesystem
 from fedtasks.dataclass_io import build
 from fedtasks.errors import ConfigError, DataCorrupt, DataMissing
 
@@ -110,6 +113,7 @@ class TagFiles:
 
     def __init__(self, root_uri: str, dataset: str, key_id: str) -> None:
         self.uri = f"{_folder(root_uri, dataset)}/{key_id}"
+        self._shelf = Shelf(self.uri, _folders_of, lambda before: [{**each} for each in before["generations"]])
 
     def generation(self, name: str | None = None) -> Generation:
         """Return the generation that counts, or one of those kept.
@@ -132,16 +136,29 @@ class TagFiles:
 
     def kept(self) -> list[Generation]:
         """Return the generations that are still there, the one that counts last."""
-        place = f"{self.uri}/{MANIFEST}"
+        return [self._generation(item) for item in self._shelf.items()]
+
+    def hold(self, reader: str) -> Generation:
+        """Return the generation that counts; it stays for this reader until `release`, or for a day."""
+        held = self._shelf.hold(reader)
+        return self._generation(held[-1]) if held else Generation()
+
+    def release(self, reader: str) -> None:
+        """Let go of the generations that stay for this reader."""
+        self._shelf.release(reader)
+
+    @contextmanager
+    def held(self) -> Iterator[Generation]:
+        """Hold the generation that counts in a block."""
+        with self._shelf.held(uuid.uuid4().hex) as item:
+            yield self._generation(item) if item else Generation()
+
+    def _generation(self, item: Item) -> Generation:
         try:
-            found = read_json(place)["generations"]
-            return [build(Generation, {"name": each["name"], "rows": each["rows"], **each}) for each in found]
-        except DataMissing:
-            return []
+            return build(Generation, {"name": item["name"], "rows": item["rows"], **item})
         except (ConfigError, KeyError, TypeError):
-            raise DataCorrupt(
-                "not the manifest of a tag table; move its folder away to begin anew", where=place
-            ) from None
+            text = "not the manifest of a tag table; move its folder away to begin anew"
+            raise DataCorrupt(text, where=self.uri) from None
 
     def read(self, generation: Generation) -> Iterator[pa.RecordBatch]:
         """Yield a generation's ``tag`` (binary) and ``id`` (text), part by part."""
@@ -188,6 +205,10 @@ class TagFiles:
             yield from read_batches(uri, columns)
         except FileNotFoundError:
             raise DataMissing("the tags are gone, newer runs have replaced them; try again", where=uri) from None
+
+
+def _folders_of(generation: Item) -> list[str]:
+    return [generation["name"]] if generation.get("files") else [run["name"] for run in generation["runs"]]
 
 
 def bucket_file(kind: str, bucket: int) -> str:

@@ -47,20 +47,20 @@ def load_tags(
     """
     key_id = find_key(party.storage, dataset.name, key_id)
     files = TagFiles(party.storage, dataset.name, key_id)
-    generation = files.generation()
-    name = generation.name
-    parts: list[Part] = []
-    if columns:
-        parts = list_parts(dataset, landed(dataset))
-        name = f"{name}/{_fingerprint(parts)}"
-    return store.tags.load(
-        dataset.name,
-        key_id,
-        name,
-        _people(files, generation),
-        columns=columns,
-        answers=_answers(dataset, parts, columns),
-    )
+    with files.held() as generation:
+        name = generation.name
+        parts: list[Part] = []
+        if columns:
+            parts = list_parts(dataset, landed(dataset))
+            name = f"{name}/{_fingerprint(parts)}"
+        return store.tags.load(
+            dataset.name,
+            key_id,
+            name,
+            _people(files, generation),
+            columns=columns,
+            answers=_answers(dataset, parts, columns),
+        )
 
 
 def _people(files: TagFiles, generation: Generation) -> Iterator[pa.RecordBatch]:

@@ -14,7 +14,7 @@ from fedtasks.errors import DataMissing, ProtocolViolated
 from fedtasks.exchange.files import announce, announced, receive_files, total
 from fedtasks.link.link import Link
 from fedtasks.psi import messages, stages, tag_sets
-from fedtasks.psi.half import DividedIds, Half, check_key_bits, tag_bytes
+from fedtasks.psi.half import SETS, DividedIds, Half, check_key_bits, tag_bytes
 from fedtasks.psi.settings import Learns
 from fedtasks.psi.stages import BlindedShard
 from fedtasks.psi.tag_sets import set_digest
@@ -37,7 +37,7 @@ class ClientHalf(Half):
                 lambda: stages.blind_ids(engine, ids.new, client, self.settings.shards, self.work),
             )
         sent = [shard.sent for shard in blinded]
-        held = {kind: self.crossed(client.key_id, kind).digests() for kind in ("tags", "common")}
+        held = {kind: self.crossed(client.key_id, kind).hold(self.reader) for kind in SETS}
         messages.OFFER.send(link, {"blinded": announce(sent), **held})
         accepted = messages.ACCEPTED.receive(link)
         self.save_plan(
@@ -114,10 +114,10 @@ class ClientHalf(Half):
                 messages.COMMON.send(link, {"n": total(common)})
                 self.check_size(link, total(common))
         digest = self.plan["now"]
-        self.crossed(client.key_id, "tags").add(tags)
+        self.keep_crossed("tags", tags)
         if settings.learns is Learns.BOTH:
             digest = set_digest(common)
-            self.crossed(client.key_id, "common").add(common)
+            self.keep_crossed("common", common)
         return self.publish(people, counts, digest)
 
     def _open(self, public: bytes, proof: bytes) -> Client:
@@ -164,7 +164,7 @@ class ClientHalf(Half):
     def _accepted(self, message: dict[str, Any], held: dict[str, list[str]]) -> dict[str, Any]:
         """Check what the signer says of its tags, and on what the differences build."""
         plan: dict[str, Any] = {}
-        for kind in ("tags", "common"):
+        for kind in SETS:
             plan[f"{kind}_base"] = base = message.get(f"{kind}_base")
             if base is not None and base not in held[kind]:
                 raise ProtocolViolated(f"`{kind}_base` is a set that was not offered")
@@ -199,11 +199,13 @@ class ClientHalf(Half):
     def _signer_tags(self, engine: Engine) -> list[RowFile]:
         """Return the signer's tags as they are now: as they crossed before, or from what has changed."""
         plan, crossed = self.plan, self.crossed(self.plan["key_id"], "tags")
-        if plan["now"] in crossed.digests():
+        if plan["now"] in crossed.hold(self.reader):
             return crossed.get(plan["now"])
         arrived = {}
         for kind, message in messages.CHANGED_TAGS.items():
-            arrived[kind] = [message.numbered(file.shard).arrived(file, self.state) for file in self._tags(kind)]
+            files = [message.numbered(file.shard).arrived(file, self.state) for file in self._tags(kind)]
+            # Without a set to build on, what has arrived is the set, which an earlier try may have moved.
+            arrived[kind] = files if plan["tags_base"] else crossed.found(files, plan["folders"]["tags"])
         base = self.base("tags", plan["key_id"], plan)
         tags = tag_sets.renewed(engine, base, **arrived, n_shards=self.settings.shards, folder=self.work)
         if set_digest(tags) != plan["now"]:

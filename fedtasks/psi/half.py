@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from fedtasks.config import LabelKind
 from fedtasks.crypto.scheme import Client, RsaClient
+from fedtasks.data.dated import new_name
 from fedtasks.data.row_files import RowFile
 from fedtasks.data.storage import FileEntry, filesystem, make_private, read_json, remove, write_json
 from fedtasks.data.tables import Part, list_parts
@@ -49,7 +50,10 @@ REPORT_S = 2.0
 
 _PADDING_ROWS = 100_000
 
-_PLAN_FORMAT = 2
+SETS = ("tags", "common")
+"""Kinds of sets of tags that cross: the signer's, and those that both have."""
+
+_PLAN_FORMAT = 3
 """Form of what stages leave for those that follow: another release cannot use it if that has changed."""
 
 
@@ -144,8 +148,9 @@ class Half:
         return found
 
     def save_plan(self, plan: Mapping[str, Any]) -> None:
-        """Keep what the later stages need."""
-        self.plan = {**plan, "format": _PLAN_FORMAT}
+        """Keep what the later stages need, and where sets that have crossed will be."""
+        folders = plan.get("folders") or {kind: new_name() for kind in SETS}
+        self.plan = {**plan, "folders": folders, "format": _PLAN_FORMAT}
         write_json(f"{self.state}/plan.json", self.plan)
 
     @property
@@ -162,6 +167,22 @@ class Half:
         config = self.context.config
         return CrossedSets(f"{self.table(key_id).uri}/{config.peer}.{config.datasets[config.peer]}/{kind}")
 
+    @property
+    def reader(self) -> str:
+        """The name by which this half, in all its stages and tries, holds what it reads of the tags."""
+        return f"{self.context.config.run_id}/{self.context.config.task}"
+
+    def keep_crossed(self, kind: str, files: Sequence[RowFile]) -> None:
+        """Keep a set of tags that has crossed, for the next run to build on."""
+        self.crossed(self.plan["key_id"], kind).add(files, self.plan["folders"][kind], self.reader)
+
+    def _release(self) -> None:
+        key_id = self.plan.get("key_id")
+        if key_id:
+            self.table(key_id).release(self.reader)
+            for kind in SETS:
+                self.crossed(key_id, kind).release(self.reader)
+
     def base(self, kind: str, key_id: str, agreed: Mapping[str, Any]) -> list[RowFile]:
         """Return the set on which a difference builds: what both sides hold, or nothing."""
         digest = agreed[f"{kind}_base"]
@@ -175,7 +196,7 @@ class Half:
         dataset, shards = self.context.dataset, self.settings.shards
         generation, known = Generation(), None
         if table:
-            generation = table.in_runs(engine, table.generation(), shards, self.work)
+            generation = table.in_runs(engine, table.hold(self.reader), shards, self.work, self.reader)
             known = table, generation.runs
         rows = dataset_ids(engine, dataset, self.parts, shards)
         found = find_changes(engine, rows, self.parts, shards, self.work, known)
@@ -187,7 +208,7 @@ class Half:
             check_label_varies(dataset, found.least, found.most)
         if table and found.n_gone:
             gone = gone_pairs(engine, found, shards)
-            generation = table.extend(engine, generation, gone, shards, self.work)
+            generation = table.extend(engine, generation, gone, shards, self.work, self.reader)
         new, missing = new_ids(engine, found, shards), -found.n_new % self.settings.pad_rows
         if missing:
             new = engine.concat(new, self._padding(engine, missing, generation.padding))
@@ -217,7 +238,7 @@ class Half:
     def extend_table(self, engine: Engine, table: TagTable, generation: Generation, new: Frame) -> Generation:
         """Add the tags of new ids, none of which `generation` has."""
         with engine.keep(new) as pairs:
-            return table.extend(engine, generation, pairs, self.settings.shards, self.work)
+            return table.extend(engine, generation, pairs, self.settings.shards, self.work, self.reader)
 
     def has_answers(self, question: str) -> bool:
         """Whether the answers to what is known by a digest are here."""
@@ -310,6 +331,7 @@ class Half:
         shared = {"tags": digest, "signer": self.settings.signer, "learns": self.settings.learns.value}
         facts["partitions"] = self.partitions
         storage.publish(config.task, config.attempt, rows=rows, facts={**counts, **facts, **shared}, written=written)
+        self._release()
         remove(self.state)
         return Outcome(counts=counts, digests={"tags": digest})
 

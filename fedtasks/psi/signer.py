@@ -16,9 +16,9 @@ from fedtasks.errors import ConfigError, KeyInvalid, ProtocolViolated
 from fedtasks.exchange.files import announce, announced, receive_files, total
 from fedtasks.link.link import Link
 from fedtasks.psi import messages, stages, tag_sets
-from fedtasks.psi.half import Half, check_key_bits, tag_bytes
+from fedtasks.psi.half import SETS, Half, check_key_bits, tag_bytes
 from fedtasks.psi.settings import Learns
-from fedtasks.psi.tag_sets import CrossedSets, TaggedShard, set_digest
+from fedtasks.psi.tag_sets import TaggedShard, set_digest
 from fedtasks.runtime.context import Outcome
 
 
@@ -46,7 +46,7 @@ class SignerHalf(Half):
             blinded = announced(offer.get("blinded"), settings.shards)
             charged = self._charge(blinded)
             bases = {
-                f"{kind}_base": _newest(self.crossed(key_id, kind), offer.get(kind)) for kind in ("tags", "common")
+                f"{kind}_base": _newest(self.crossed(key_id, kind).hold(self.reader), offer.get(kind)) for kind in SETS
             }
             before = self.crossed(key_id, "tags").get(bases["tags_base"]) if bases["tags_base"] else []
             added, gone = tag_sets.difference(engine, before, tags, settings.shards, self.work)
@@ -123,7 +123,6 @@ class SignerHalf(Half):
 
     def match(self, link: Link) -> Outcome:
         """Learn which tags are common, if that was agreed, and whose they are."""
-        key_id = self.plan["key_id"]
         message = messages.COMMON.receive(link)
         n_people = size_of(message)
         counts = {"people_shared": n_people, **self._counted}
@@ -143,10 +142,10 @@ class SignerHalf(Half):
             digest = set_digest(common)
             if digest != message.get("now") or total(common) != n_people:
                 raise ProtocolViolated("the client returned tags that were never sent to it, or not those it announced")
-            self.crossed(key_id, "common").add(common)
+            self.keep_crossed("common", common)
         else:
             self.check_size(link, n_people)
-        self.crossed(key_id, "tags").add(self._files("tags"))
+        self.keep_crossed("tags", self._files("tags"))
         return self.publish(people, counts, digest)
 
     def _match(self, engine: Engine, changes: dict[str, list[RowFile]]) -> list[TaggedShard]:
@@ -207,9 +206,9 @@ def size_of(message: Mapping[str, Any]) -> int:
     return size
 
 
-def _newest(own: CrossedSets, offered: object) -> str | None:
+def _newest(held: Sequence[str], offered: object) -> str | None:
     """Return the newest set that both sides hold."""
     if not isinstance(offered, list):
         raise ProtocolViolated("an offer is not a list of sets")
-    both = [digest for digest in own.digests() if digest in offered]
+    both = [digest for digest in held if digest in offered]
     return both[-1] if both else None

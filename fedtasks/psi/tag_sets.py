@@ -12,8 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -30,18 +29,15 @@ from fedtasks.data.row_files import (
     shards_of,
     to_column,
 )
-from fedtasks.data.storage import MANIFEST, filesystem, make_private, read_json, remove, write_json
+from fedtasks.data.shelf import NEWEST, Shelf
+from fedtasks.data.storage import filesystem, make_private
 from fedtasks.data.tag_files import Generation
 from fedtasks.engines.engine import Batches, Engine, Frame, new_file
 from fedtasks.errors import DataMissing, ProtocolViolated
 from fedtasks.names import TAG_BYTES
-from fedtasks.psi.dated import abandoned, new_name
 from fedtasks.psi.ids import move
 from fedtasks.psi.stages import described, file_schema
 from fedtasks.psi.tag_table import TagTable
-
-_KEPT = 2
-"""Sets that stay: one may be what the peer holds while the next is made."""
 
 _TAGS = pa.schema([("tag", KEY)])
 _PEOPLE = pa.schema([("tag", KEY), ("id", pa.string())])
@@ -70,50 +66,77 @@ class TaggedShard:
 class CrossedSets:
     """Sets of tags that both sides hold alike, so that next time only the difference need cross.
 
-    Either side keeps the last few, since one may have published what the other could not.
+    Either side keeps the last few, since one may have published what the other could not, and all that a run reads.
+
+    Parameters
+    ----------
+    uri
+        Where they are.
     """
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
+        self._shelf = Shelf(
+            uri,
+            lambda item: [str(item["folder"]).rpartition("/")[2]],
+            lambda before: [{"name": each["digest"], **each} for each in before],
+        )
 
     def digests(self) -> list[str]:
         """Return the digests of the sets that are kept, the newest last."""
-        return [each["digest"] for each in self._kept()]
+        return [item["name"] for item in self._shelf.items()]
+
+    def hold(self, reader: str) -> list[str]:
+        """Return `digests` of sets that stay for this reader until `release`, or for a day."""
+        return [item["name"] for item in self._shelf.hold(reader, NEWEST)]
+
+    def release(self, reader: str) -> None:
+        """Let go of the sets that stay for this reader."""
+        self._shelf.release(reader)
 
     def get(self, digest: str) -> list[RowFile]:
         """Return the files of the set with this digest; raise `DataMissing` if it is not kept."""
-        for found in self._kept():
-            if found["digest"] == digest:
+        for found in self._shelf.items():
+            if found["name"] == digest:
                 return [RowFile(each["shard"], each["rows"], each["sha256"], each["uri"]) for each in found["files"]]
-        raise DataMissing("a set of tags that both sides held is gone; clear the task", where=self.uri)
+        raise DataMissing("a set of tags that both sides held is gone; clear the whole task", where=self.uri)
 
-    def add(self, files: Sequence[RowFile]) -> None:
-        """Take over the files of a set that has crossed; one that is kept already stays."""
+    def add(self, files: Sequence[RowFile], folder: str, reader: str) -> None:
+        """Take over the files of a set that has crossed; one that is kept already stays.
+
+        Parameters
+        ----------
+        folder
+            The name of a new folder for them; by it a second try finds what the first has moved.
+        reader
+            For whom it stays.
+        """
         digest = set_digest(files)
-        kept = self._kept()
-        if any(each["digest"] == digest for each in kept):
+        if digest in self.digests():
             return
         make_private(self.uri)
-        folder = f"{self.uri}/{new_name()}"
-        make_private(folder)
-        entries = []
-        for file in files:
-            uri = f"{folder}/tags-{file.shard:05d}"
-            move(file.uri, uri)
-            entries.append({"shard": file.shard, "rows": file.rows, "sha256": file.sha256, "uri": uri})
-        kept.append({"digest": digest, "folder": folder, "files": entries})
-        write_json(f"{self.uri}/{MANIFEST}", kept[-_KEPT:])
-        for old in kept[:-_KEPT]:
-            remove(old["folder"])
-        for name in abandoned(self.uri, {each["folder"].rpartition("/")[2] for each in kept}):
-            remove(f"{self.uri}/{name}")
+        make_private(f"{self.uri}/{folder}")
+        moved = self.moved(files, folder)
+        for file, target in zip(self.found(files, folder), moved, strict=True):
+            if file != target:
+                move(file.uri, target.uri)
+        item = {"name": digest, "folder": f"{self.uri}/{folder}", "files": [vars(file) for file in moved]}
+        self._shelf.add(reader, lambda _: [item])
 
-    def _kept(self) -> list[dict[str, Any]]:
-        try:
-            found: list[dict[str, Any]] = read_json(f"{self.uri}/{MANIFEST}")
-        except DataMissing:
-            return []
-        return found
+    def found(self, files: Sequence[RowFile], folder: str) -> list[RowFile]:
+        """Return files where they are: where they were, or where a try that was killed has moved them."""
+        fs, path = filesystem(f"{self.uri}/{folder}")
+        there = {str(each).rpartition("/")[2] for each in fs.ls(path, detail=False)} if fs.exists(path) else set()
+        moved = self.moved(files, folder)
+        return [target if _name(file) in there else file for file, target in zip(files, moved, strict=True)]
+
+    def moved(self, files: Sequence[RowFile], folder: str) -> list[RowFile]:
+        """Return files where they will be."""
+        return [replace(file, uri=f"{self.uri}/{folder}/{_name(file)}") for file in files]
+
+
+def _name(file: RowFile) -> str:
+    return f"tags-{file.shard:05d}"
 
 
 def set_digest(files: Sequence[RowFile]) -> str:

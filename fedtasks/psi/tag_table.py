@@ -5,14 +5,17 @@ A new key is a new folder, so rotation begins anew and leaves the old tables as 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
 
+from fedtasks.data.ascending import are_in, keys_of, walk
 from fedtasks.data.batch_files import BatchFile
+from fedtasks.data.dated import new_name
 from fedtasks.data.row_files import from_column
-from fedtasks.data.storage import MANIFEST, make_private, remove, write_json
+from fedtasks.data.shelf import Item
+from fedtasks.data.storage import make_private, remove
 from fedtasks.data.tag_files import (
     KEYS,
     TAGS,
@@ -28,11 +31,7 @@ from fedtasks.data.tag_files import (
 from fedtasks.dataclass_io import to_plain
 from fedtasks.engines.engine import Batches, Engine, Frame, new_file
 from fedtasks.names import TAG_BYTES
-from fedtasks.psi.dated import abandoned, new_name
 from fedtasks.psi.ids import ID_SHARD, PAIRS, SHARD, keys_of_ids, move, pairs_batch
-
-_KEPT = 2
-"""Generations that stay: one may be read while the next is made."""
 
 _COMPACT = 4
 """A run is merged into the one before unless that has more than so many times its rows."""
@@ -40,14 +39,8 @@ _COMPACT = 4
 _WHOLE_AFTER = 30
 """After so many generations all runs become one, so that no file holds ids any longer that have left the dataset."""
 
-_WRITTEN = pa.schema(
-    [
-        ("kind", pa.string()),
-        ("bucket", pa.int32()),
-        *((state.name, pa.int64()) for state in State),
-        ("uri", pa.string()),
-    ]
-)
+_COUNTS = pa.schema([(state.name, pa.int64()) for state in State])
+_WRITTEN = pa.schema([("kind", pa.string()), ("bucket", pa.int32()), *_COUNTS, ("uri", pa.string())])
 _SCHEMAS = {"keys": KEYS, "tags": TAGS}
 
 
@@ -60,8 +53,21 @@ class TagTable(TagFiles):
     times its size: about as often as the logarithm of the table's size says; and there are no more runs than that.
     """
 
-    def extend(self, engine: Engine, generation: Generation, changes: Frame, n_buckets: int, folder: str) -> Generation:
+    def extend(
+        self,
+        engine: Engine,
+        generation: Generation,
+        changes: Frame,
+        n_buckets: int,
+        folder: str,
+        reader: str,
+        *,
+        before: str | None = None,
+    ) -> Generation:
         """Make a generation with what has changed, and let it count.
+
+        If another run's has come to count meanwhile, one counts that has the changes of both; this run goes on with
+        its own, which knows the ids of its own dataset alone.
 
         Parameters
         ----------
@@ -71,28 +77,63 @@ class TagTable(TagFiles):
             Into how many parts it is cut.
         folder
             What is not done yet is written here.
+        reader
+            For whom it stays.
+        before
+            The name of the generation that it replaces, by default that of `generation`.
+
+        Notes
+        -----
+        Cost: if another run's has come meanwhile, one more pass over the hashes of ids.
         """
         rows = [
             *self._sorted(engine, changes, "keys", ID_SHARD, n_buckets, folder),
             *self._sorted(engine, changes, "tags", SHARD, n_buckets, folder),
         ]
         run, counts = self._take(rows, n_buckets)
-        here = counts[State.HERE] + counts[State.PADDING] - counts[State.GONE]
         is_due = generation.age + 1 >= _WHOLE_AFTER
         runs = self._compacted(engine, [*generation.runs, run], n_buckets, folder, whole=is_due)
-        extended = Generation(
-            name=new_name(),
-            rows=generation.rows + here,
-            padding=generation.padding + counts[State.PADDING],
-            runs=tuple(runs),
-            age=generation.age + 1 if len(runs) > 1 else 0,
-        )
-        self._commit(extended)
-        if run not in runs:
-            remove(f"{self.uri}/{run.name}")
+        extended = _counting(generation, counts, runs)
+        self._commit(engine, generation.name if before is None else before, extended, run, reader)
         return extended
 
-    def in_runs(self, engine: Engine, generation: Generation, n_buckets: int, folder: str) -> Generation:
+    def _commit(self, engine: Engine, before: str, extended: Generation, run: Run, reader: str) -> None:
+        """Let a generation count; if that is not what it was made from, one that has its newest run on top."""
+        is_used = run in extended.runs
+
+        def add(items: Sequence[Item]) -> list[Item]:
+            nonlocal is_used
+            if any(item["name"] == extended.name for item in items):
+                return []
+            now = self._generation(items[-1]) if items else Generation()
+            new = [extended]
+            if now.name != before:
+                new.append(self._joined(engine, now, run))
+            is_used = any(run in each.runs for each in new)
+            return [to_plain(each) for each in new]
+
+        self._shelf.add(reader, add)
+        if not is_used:
+            remove(f"{self.uri}/{run.name}")
+
+    def _joined(self, engine: Engine, generation: Generation, run: Run) -> Generation:
+        """Put a run on top of a generation that it was not made for, some of which rows may say nothing new."""
+        n_shards = run.n_buckets
+
+        def count(shard: int) -> Batches:
+            counts = np.zeros(len(State), dtype=np.int64)
+            sources = self.by_key(generation.runs, shard, n_shards), self.run_by_key(run, shard, n_shards)
+            for known, changes in walk(*((KEYS, source) for source in sources)):
+                state = changes.column("state").to_numpy()
+                is_news = are_in(keys_of(changes), keys_of(known)) == (state == State.GONE)
+                counts += np.bincount(state[is_news], minlength=len(State))
+            yield pa.RecordBatch.from_pylist([{s.name: int(counts[s]) for s in State}], schema=_COUNTS)
+
+        told = engine.collect(engine.each(range(n_shards), count, _COUNTS))
+        counts = {state: sum(row[state.name] for row in told) for state in State}
+        return _counting(generation, counts, [*generation.runs, run])
+
+    def in_runs(self, engine: Engine, generation: Generation, n_buckets: int, folder: str, reader: str) -> Generation:
         """Return a generation as it is, or what a release before 0.4 has left in the form of today."""
         if not generation.files:
             return generation
@@ -102,7 +143,8 @@ class TagTable(TagFiles):
                 tags, ids = from_column(batch.column("tag"), TAG_BYTES), batch.column("id")
                 yield pairs_batch(tags, ids, keys_of_ids(ids), states_of(ids), n_buckets)
 
-        return self.extend(engine, Generation(), engine.each(generation.files, read, PAIRS), n_buckets, folder)
+        changes = engine.each(generation.files, read, PAIRS)
+        return self.extend(engine, Generation(), changes, n_buckets, folder, reader, before=generation.name)
 
     def _sorted(
         self, engine: Engine, changes: Frame, kind: str, shard: str, n_buckets: int, folder: str
@@ -156,18 +198,16 @@ class TagTable(TagFiles):
         ordered = {kind: tuple(sorted(found)) for kind, found in buckets.items()}
         return Run(name, sum(counts.values()), n_buckets, **ordered), counts
 
-    def _commit(self, generation: Generation) -> None:
-        before = self.kept()
-        kept = [*before, generation][-_KEPT:]
-        write_json(f"{self.uri}/{MANIFEST}", {"generations": [to_plain(each) for each in kept]})
-        for folder in _folders(before) - _folders(kept) | abandoned(self.uri, _folders(kept)):
-            remove(f"{self.uri}/{folder}")
 
-
-def _folders(generations: Iterable[Generation]) -> set[str]:
-    return {
-        folder for each in generations for folder in ([each.name] if each.files else [run.name for run in each.runs])
-    }
+def _counting(before: Generation, counts: Mapping[State, int], runs: Sequence[Run]) -> Generation:
+    """Return a generation of these runs, by what has changed since the one before."""
+    return Generation(
+        name=new_name(),
+        rows=before.rows + counts[State.HERE] + counts[State.PADDING] - counts[State.GONE],
+        padding=before.padding + counts[State.PADDING],
+        runs=tuple(runs),
+        age=before.age + 1 if len(runs) > 1 else 0,
+    )
 
 
 def _written(kind: str, bucket: int, batches: Batches, folder: str) -> pa.RecordBatch:

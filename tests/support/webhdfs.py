@@ -92,6 +92,7 @@ def fake_hdfs() -> Iterator[FakeHdfs]:
 def _handler(hdfs: FakeHdfs, side: str) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
 
         def log_message(self, format: str, *args: Any) -> None:
             pass

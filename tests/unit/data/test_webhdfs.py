@@ -42,11 +42,11 @@ CONTENT = random.Random(1).randbytes(300_000)
 
 
 @pytest.fixture(autouse=True)
-def patient(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+def patient(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """What is tried again is tried soon; a test may say for how long, else it is as long as a loaded machine needs."""
 
-    def limit(patience_s: float) -> None:
-        monkeypatch.setattr(patience, "LIMITS", Limits(5, answer_s=0.3, patience_s=patience_s, pause_s=0.01))
+    def limit(patience_s: float, answer_s: float = 0.15) -> None:
+        monkeypatch.setattr(patience, "LIMITS", Limits(5, answer_s=answer_s, patience_s=patience_s, pause_s=0.01))
 
     limit(30)
     return limit
@@ -88,7 +88,7 @@ def test_fault_that_passes_changes_no_row(hdfs: FakeHdfs, form: Format, side: st
 @pytest.mark.parametrize("fault", PASSING.values(), ids=PASSING)
 @pytest.mark.parametrize("form", Format)
 def test_fault_that_stays_is_the_stores_and_not_the_files(
-    hdfs: FakeHdfs, form: Format, fault: Fault, patient: Callable[[float], None]
+    hdfs: FakeHdfs, form: Format, fault: Fault, patient: Callable[..., None]
 ) -> None:
     patient(0.05)
     dataset = people(hdfs, form)
@@ -100,7 +100,8 @@ def test_fault_that_stays_is_the_stores_and_not_the_files(
     assert "part-0" not in caught.value.public
 
 
-def test_read_goes_on_at_the_byte_where_it_broke_off(hdfs: FakeHdfs) -> None:
+def test_read_goes_on_at_the_byte_where_it_broke_off(hdfs: FakeHdfs, patient: Callable[..., None]) -> None:
+    patient(30, answer_s=30)
     hdfs.put("/file", CONTENT)
     hdfs.fail("data", "OPEN", *[HALF] * 12)
     fs, path = filesystem(f"{hdfs.uri}/file")
@@ -111,7 +112,7 @@ def test_read_goes_on_at_the_byte_where_it_broke_off(hdfs: FakeHdfs) -> None:
 
 @pytest.mark.parametrize("fault", PASSING.values(), ids=PASSING)
 def test_small_files_copies_and_manifests_outlast_a_fault(
-    hdfs: FakeHdfs, tmp_path: Path, fault: Fault, patient: Callable[[float], None]
+    hdfs: FakeHdfs, tmp_path: Path, fault: Fault, patient: Callable[..., None]
 ) -> None:
     storage = RunStorage(hdfs.uri, "credit.1")
     write_atomically(f"{storage.attempt('psi', 1)}/people", CONTENT)
@@ -161,7 +162,7 @@ def test_rename_whose_answer_is_lost_has_been_done_and_a_missing_source_is_said(
         rename(fs, "/a", "/b")
 
 
-def test_store_that_is_away_is_not_a_file_that_is_missing(hdfs: FakeHdfs, patient: Callable[[float], None]) -> None:
+def test_store_that_is_away_is_not_a_file_that_is_missing(hdfs: FakeHdfs, patient: Callable[..., None]) -> None:
     dataset = Dataset(
         "people", f"{hdfs.uri}/people/{{partition}}", "who", {"age": FeatureType.NUMERIC}, format=Format.CSV
     )
@@ -186,7 +187,7 @@ def test_store_that_is_away_is_not_a_file_that_is_missing(hdfs: FakeHdfs, patien
 
 
 def test_server_that_is_not_there_and_one_that_is_no_hdfs_are_named_without_secrets(
-    hdfs: FakeHdfs, patient: Callable[[float], None]
+    hdfs: FakeHdfs, patient: Callable[..., None]
 ) -> None:
     patient(0.05)
     with pytest.raises(StorageUnavailable, match=r"127\.0\.0\.1:1 could not be reached") as caught:

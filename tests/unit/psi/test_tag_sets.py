@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fedtasks.data.dated import new_name
 from fedtasks.data.row_files import RowFile, RowWriter
 from fedtasks.errors import DataMissing
 from fedtasks.psi.tag_sets import CrossedSets, read_set, set_digest
@@ -33,25 +34,26 @@ def test_the_last_two_sets_stay(folder: Path) -> None:
     for first in (0, 40, 80, 80):
         files = files_of(folder, first)
         digests.append(set_digest(files))
-        sets.add(files)
+        sets.add(files, new_name(), "run")
+        sets.release("run")
     assert sets.digests() == digests[1:3]
     (file,) = sets.get(digests[2])
     assert [bytes(row) for batch in read_set([file], 0, 1) for row in batch.column("tag").to_pylist()] == [
         bytes(range(80, 96)),
         bytes(range(96, 112)),
     ]
-    with pytest.raises(DataMissing, match="clear the task"):
+    with pytest.raises(DataMissing, match="clear the whole task"):
         sets.get(digests[0])
     assert len([path for path in (folder / "tags").iterdir() if path.is_dir()]) == 2
 
 
 def test_a_set_of_a_process_that_died_before_it_was_named_goes_after_a_day(folder: Path) -> None:
     sets = CrossedSets(f"file://{folder}/tags")
-    sets.add(files_of(folder, 0))
+    sets.add(files_of(folder, 0), new_name(), "run")
     old, young = (f"{int(time.time()) - age:08x}{'a' * 24}" for age in (2 * 86_400, 60))
     for name in (old, young):
         (folder / "tags" / name).mkdir()
-    sets.add(files_of(folder, 40))
+    sets.add(files_of(folder, 40), new_name(), "run")
     left = {path.name for path in (folder / "tags").iterdir() if path.is_dir()}
     assert young in left
     assert old not in left

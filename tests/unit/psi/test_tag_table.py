@@ -40,7 +40,8 @@ class Case:
     def change(self, new: set[str] = frozenset(), gone: set[str] = frozenset()) -> None:  # type: ignore[assignment]
         frame = self.engine.concat(self.pairs(new), self.pairs(gone, gone=True))
         work = f"file://{self.folder}/work"
-        self.generation = self.table.extend(self.engine, self.generation, frame, N_BUCKETS, work)
+        self.generation = self.table.extend(self.engine, self.generation, frame, N_BUCKETS, work, "reader")
+        self.table.release("reader")
         self.ids = (self.ids - gone) | new
 
     def pairs(self, ids: set[str], *, gone: bool = False) -> Frame:
@@ -166,11 +167,11 @@ def test_table_of_a_release_before_runs_is_taken_over(case: Case) -> None:
         pq.write_table(pa.table(columns), folder / f"bucket-{number}")
     old = Generation("old", 51, files=("bucket-0", "bucket-1"))
 
-    case.generation = case.table.in_runs(case.engine, old, N_BUCKETS, f"file://{case.folder}/work")
+    case.generation = case.table.in_runs(case.engine, old, N_BUCKETS, f"file://{case.folder}/work", "reader")
 
     assert {text for _, text in case.found()} == set(ids)
     assert (case.generation.rows, case.generation.padding) == (51, 1)
-    assert case.table.in_runs(case.engine, case.generation, N_BUCKETS, "") is case.generation
+    assert case.table.in_runs(case.engine, case.generation, N_BUCKETS, "", "reader") is case.generation
 
 
 def test_run_that_is_gone_says_what_to_do(case: Case) -> None:

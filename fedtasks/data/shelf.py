@@ -1,0 +1,151 @@
+"""Named things in folders of their own, of which the newest count: whoever reads one holds it, and so it stays.
+
+Runs that overlap use one shelf. Each holds what it has found until it has ended, whatever the others put there
+meanwhile; what nobody holds any more, and is not among the newest, goes with its folders.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from fedtasks.data.dated import abandoned
+from fedtasks.data.storage import remove
+from fedtasks.data.versioned import Versioned
+from fedtasks.errors import DataCorrupt
+
+Item = Mapping[str, Any]
+"""One of these things: its ``name`` and whatever else is JSON."""
+
+NEWEST = 2
+"""So many stay, whoever holds them: one may be what the peer has while the next is made."""
+
+_HELD_S = 86_400.0
+"""A reader that has not ended after a day has died, or takes so long that it must begin anew."""
+
+
+class Shelf:
+    """What stands on one shelf.
+
+    Parameters
+    ----------
+    uri
+        The folder of the shelf.
+    folders
+        The folders in it that belong to an item.
+    items_before
+        The items in what a release before 0.4 has left instead of a shelf.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        folders: Callable[[Item], Iterable[str]],
+        items_before: Callable[[Any], Sequence[Item]],
+    ) -> None:
+        self.uri = uri
+        self._versions = Versioned(uri)
+        self._folders, self._items_before = folders, items_before
+
+    def items(self) -> list[Item]:
+        """Return what is there, the newest last."""
+        return self._opened(self._versions.read())[0]
+
+    def hold(self, reader: str, most: int = 1) -> list[Item]:
+        """Return the newest items, which stay until `release`, or for a day since the reader last came.
+
+        Parameters
+        ----------
+        reader
+            Who reads; nobody else has this name.
+        most
+            How many of the newest.
+        """
+        found: list[Item] = []
+
+        def make(content: Any) -> Any:
+            nonlocal found
+            items, readers = self._opened(content)
+            found = items[-most:]
+            return _closed(items, _holding(readers, reader, found)) if found else content
+
+        self._change(make)
+        return found
+
+    def add(self, reader: str, make: Callable[[Sequence[Item]], Sequence[Item]]) -> None:
+        """Put items there, the last of which counts from now on; the reader holds them.
+
+        Parameters
+        ----------
+        make
+            Says from what is there what is new. It may be asked again, with what another has put there meanwhile.
+        """
+
+        def extend(content: Any) -> Any:
+            items, readers = self._opened(content)
+            there = {item["name"] for item in items}
+            new = [item for item in make(items) if item["name"] not in there]
+            if not new:
+                return content
+            return _closed([*items, *new], _holding(readers, reader, new))
+
+        self._change(extend)
+
+    def release(self, reader: str) -> None:
+        """Let go what a reader holds."""
+
+        def make(content: Any) -> Any:
+            items, readers = self._opened(content)
+            if reader not in readers:
+                return content
+            return _closed(items, {name: held for name, held in readers.items() if name != reader})
+
+        self._change(make)
+
+    @contextmanager
+    def held(self, reader: str) -> Iterator[Item | None]:
+        """Hold the newest item in a block; None if there is none."""
+        found = self.hold(reader)
+        try:
+            yield found[-1] if found else None
+        finally:
+            self.release(reader)
+
+    def _change(self, make: Callable[[Any], Any]) -> None:
+        before, after = self._versions.change(make)
+        if before is after:
+            return
+        now = self._named(after)
+        for folder in self._named(before) - now | abandoned(self.uri, now):
+            remove(f"{self.uri}/{folder}")
+
+    def _named(self, content: Any) -> set[str]:
+        return {folder for item in self._opened(content)[0] for folder in self._folders(item)}
+
+    def _opened(self, content: Any) -> tuple[list[Item], dict[str, Any]]:
+        """Return items, and what readers hold."""
+        if content is None:
+            return [], {}
+        try:
+            if isinstance(content, dict) and "readers" in content:
+                return list(content["items"]), dict(content["readers"])
+            return list(self._items_before(content)), {}
+        except (KeyError, TypeError):
+            raise DataCorrupt("not a manifest; move its folder away to begin anew", where=self.uri) from None
+
+
+def _holding(readers: Mapping[str, Any], reader: str, items: Sequence[Item]) -> dict[str, Any]:
+    """Let a reader hold these items beside what it holds."""
+    held = dict.fromkeys([*readers.get(reader, {}).get("items", []), *(item["name"] for item in items)])
+    return {**readers, reader: {"since": int(time.time()), "items": list(held)}}
+
+
+def _closed(items: Sequence[Item], readers: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out readers that have died, and what nobody needs."""
+    alive = {name: held for name, held in readers.items() if abs(time.time() - held["since"]) < _HELD_S}
+    held = {name for each in alive.values() for name in each["items"]}
+    newest = len(items) - NEWEST
+    kept = [item for place, item in enumerate(items) if place >= newest or item["name"] in held]
+    return {"items": kept, "readers": alive}
