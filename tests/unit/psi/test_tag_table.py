@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ from fedtasks.data.row_files import Bytes
 from fedtasks.data.tag_files import PADDING, Generation, State, states_of
 from fedtasks.engines.duck import DuckEngine
 from fedtasks.engines.engine import Batches, Frame
+from fedtasks.errors import DataMissing
 from fedtasks.psi import tag_table
 from fedtasks.psi.ids import PAIRS, keys_of_ids, pairs_batch
 from fedtasks.psi.tag_table import TagTable
@@ -179,3 +182,84 @@ def test_run_that_is_gone_says_what_to_do(case: Case) -> None:
     shutil.rmtree(case.folder / "tags" / "people" / "key" / case.generation.runs[0].name)
     with pytest.raises(Exception, match="newer runs have replaced them"):
         case.found()
+
+
+def found_in(table: TagTable, generation: Generation) -> set[str]:
+    return {row["id"] for batch in table.read(generation) for row in batch.to_pylist()}
+
+
+def test_run_that_holds_reads_its_generation_after_any_number_of_commits(case: Case) -> None:
+    case.change(texts(range(500)))
+    held = case.table.hold("another run")
+    for day in range(1, 8):
+        case.change(texts(range(500 * day, 500 * day + 500)), texts(range(100 * day, 100 * day + 100)))
+    assert case.table.generation(held.name) == held
+    assert found_in(case.table, held) == texts(range(500))
+    case.table.release("another run")
+    with pytest.raises(DataMissing, match="clear the whole task"):
+        case.table.generation(held.name)
+    assert len(case.table.kept()) == 2
+
+
+def test_commits_on_one_generation_lose_nothing_and_each_run_keeps_its_own(case: Case) -> None:
+    case.change(texts(range(300)))
+    base, work = case.table.hold("runs"), f"file://{case.folder}/work"
+    new = {0: texts(range(300, 360)), 1: texts(range(330, 420)), 2: texts(range(400, 401)) | {f"{PADDING}0"}}
+    gone = {0: texts(range(50)), 1: texts(range(20, 80)), 2: set()}
+
+    def commit(number: int) -> Generation:
+        frame = case.engine.concat(case.pairs(new[number]), case.pairs(gone[number], gone=True))
+        return case.table.extend(case.engine, base, frame, N_BUCKETS, work, f"run {number}")
+
+    own = [commit(number) for number in new]
+
+    for number, generation in enumerate(own):
+        assert case.table.generation(generation.name) == generation
+        assert found_in(case.table, generation) == texts(range(300)) - gone[number] | new[number]
+    now = case.table.generation()
+    everything = texts(range(80, 420)) | {f"{PADDING}0"}
+    assert found_in(case.table, now) == everything
+    assert (now.rows, now.padding) == (len(everything), 1)
+    for number in new:
+        case.table.release(f"run {number}")
+    case.generation = now
+    case.ids = everything
+    case.change(texts(range(500, 1500)))
+    assert found_in(case.table, case.generation) == case.ids
+    assert case.generation.rows == len(case.ids)
+
+
+def test_commits_at_the_same_time_lose_nothing(case: Case) -> None:
+    case.change(texts(range(100)))
+    base, meeting = case.table.hold("runs"), threading.Barrier(5)
+
+    def commit(number: int) -> Generation:
+        folder = case.folder / f"spill-{number}"
+        folder.mkdir(mode=0o700)
+        engine = DuckEngine(folder, 64 * 10**6, 1)
+        table = TagTable(f"file://{case.folder}", "people", "key")
+        frame = case.pairs(texts(range(100 * number, 100 * number + 100)))
+        try:
+            meeting.wait(60)
+            return table.extend(engine, base, frame, N_BUCKETS, f"file://{case.folder}/work", f"run {number}")
+        finally:
+            engine.close()
+
+    with ThreadPoolExecutor(5) as pool:
+        own = list(pool.map(commit, range(1, 6)))
+
+    now = case.table.generation()
+    assert found_in(case.table, now) == texts(range(600))
+    assert now.rows == 600
+    for number, generation in enumerate(own, 1):
+        assert found_in(case.table, generation) == texts(range(100), range(100 * number, 100 * number + 100))
+
+
+def test_commit_that_is_repeated_since_its_process_died_adds_nothing_twice(case: Case) -> None:
+    case.change(texts(range(100)))
+    base, work = case.table.hold("run"), f"file://{case.folder}/work"
+    for _ in range(2):
+        own = case.table.extend(case.engine, base, case.pairs({"id-new"}), N_BUCKETS, work, "run")
+    now = case.table.generation()
+    assert (own.rows, now.rows) == (101, 101)
+    assert found_in(case.table, own) == found_in(case.table, now) == texts(range(100)) | {"id-new"}
