@@ -45,7 +45,10 @@ def land(
     party: PartyFile = PARTY,
     as_json: AsJson = False,
 ) -> None:
-    """Say that a partition is complete: check its rows, mark it, and let the gateway tell whoever waits for it."""
+    """Say that a partition is complete: check its rows, mark it, and let the gateway tell whoever waits for it.
+
+    Without the gateway nothing is written; landing a partition again is harmless.
+    """
     from fedtasks.data.lean import lean_imports
 
     with lean_imports():
@@ -53,9 +56,11 @@ def land(
     from fedtasks.link.client import GatewayClient
 
     config = load_party(party)
-    rows = partitions.land(config.dataset(dataset), partition)
+    declared = config.dataset(dataset)
     with GatewayClient.of(config, patience_s=PATIENCE_S) as client:
-        is_new = client.land_partition(dataset, partition, rows)
-    said = f"{partition} of {dataset} has landed with {rows:,} rows" if is_new else f"{partition} had landed before"
+        client.peers()  # one that does not answer is found before a pass over the rows
+        with partitions.landing(declared, partition) as rows:
+            is_new = client.land_partition(dataset, partition, rows)
+    said = "has landed with" if is_new else "had landed before; it now has"
     facts = {"dataset": dataset, "partition": partition, "rows": rows, "is_new": is_new}
-    tell(facts, said, as_json=as_json)
+    tell(facts, f"{partition} of {dataset} {said} {rows:,} rows", as_json=as_json)

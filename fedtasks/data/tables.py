@@ -18,7 +18,7 @@ from fedtasks.data.cells import Missing, Place, kind_of, numbers, times, words
 from fedtasks.data.source_files import files_of, values_of_path
 from fedtasks.data.source_tables import open_table
 from fedtasks.data.tag_files import PADDING
-from fedtasks.data.values import label_bits, label_indices, label_numbers, label_text, normalise, weights
+from fedtasks.data.values import check_length, label_bits, label_indices, label_numbers, label_text, normalise, weights
 from fedtasks.errors import ColumnMissing, ColumnType, DataCorrupt, FileInvalid
 from fedtasks.names import own_column
 
@@ -177,6 +177,8 @@ def ids_of(dataset: Dataset, batch: pa.RecordBatch, first: Place) -> pa.Array:
     ------
     ColumnType
         A value is not what the dataset declares; names the first such row.
+    IdLong
+        An id is longer than an intersection can take; names the first such row.
     """
     parts = [
         normalise(
@@ -190,13 +192,14 @@ def ids_of(dataset: Dataset, batch: pa.RecordBatch, first: Place) -> pa.Array:
         for name in dataset.id_columns
     ]
     if len(parts) == 1:
-        return _unlike_padding(parts[0])
+        return check_length(_unlike_padding(parts[0]), dataset, first)
     for name, part in zip(dataset.id_columns, parts, strict=True):
         found = pc.index(pc.match_substring(part, _SEPARATOR), True).as_py()
         if found >= 0:
             place = Place(first.file, first.row + found)
             raise ColumnType(f"column `{name}`: found a control character (U+001F) in an id", where=str(place))
-    return _unlike_padding(pc.binary_join_element_wise(*parts, _SEPARATOR))  # null where a part is
+    ids = pc.binary_join_element_wise(*parts, _SEPARATOR)  # null where a part is
+    return check_length(_unlike_padding(ids), dataset, first)
 
 
 def _unlike_padding(ids: pa.Array) -> pa.Array:

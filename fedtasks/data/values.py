@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from fedtasks.config import Dataset, IdType, Normalisation, canonical_word
 from fedtasks.data.cells import Missing, Place, texts, whole_numbers, words
-from fedtasks.errors import ColumnType, IdNull, LabelInvalid
+from fedtasks.errors import ColumnType, IdLong, IdNull, LabelInvalid
 
 _INVISIBLE = r"[\p{Cc}\p{Cf}]"
 # What spreadsheets and exports put around a text that they would otherwise take for a number, and behind one that they
@@ -41,6 +41,11 @@ _STEPS = {
     Normalisation.VISIBLE: lambda text: pc.replace_substring_regex(text, _INVISIBLE, ""),
     Normalisation.UNWRAP: _unwrapped,
 }
+MAX_ID_BYTES = 2**16 - 1
+"""How long an id may be, in UTF-8: the OPRF writes its length in two bytes. Other schemes could take more, and whether
+an id can be used shall not depend on the scheme.
+"""
+
 _INTEGER = r"^[+-]?[0-9]+(\.0*)?$"
 _NO_TEXT = pa.scalar(None, pa.string())
 
@@ -136,6 +141,22 @@ def check_ids(dataset: Dataset, counts: IdCounts) -> None:
     if counts.n_null and counts.n_null == counts.n_rows:
         text = f"none of {counts.n_rows} rows has a `{dataset.id}`, the first is {counts.null_example}"
         raise IdNull(text, where=dataset.uri)
+
+
+def check_length(ids: pa.Array, dataset: Dataset, first: Place) -> pa.Array:
+    """Return ids, none of which has more than `MAX_ID_BYTES` bytes.
+
+    Raises
+    ------
+    IdLong
+        One has; names the first such row.
+    """
+    found = pc.index(pc.greater(pc.binary_length(ids), MAX_ID_BYTES), True).as_py()
+    if found >= 0:
+        columns = " and ".join(f"`{name}`" for name in dataset.id_columns)
+        n_bytes = pc.binary_length(ids)[found].as_py()
+        raise IdLong(f"column {columns}: found an id of {n_bytes:,} bytes", where=str(first.after(found)))
+    return ids
 
 
 def label_text(column: pa.Array, dataset: Dataset, first: Place) -> pa.Array:

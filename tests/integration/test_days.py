@@ -165,3 +165,34 @@ def test_run_of_a_day_that_has_not_landed_is_refused_with_its_name(days: Days, t
     ended = days.run("psi", "2026-11-22")
     assert ended[FOLLOWER].code == "DATA_NOT_LANDED"
     assert "2026-11-22" in ended[FOLLOWER].public
+
+
+def test_empty_days_block_no_later_day_and_a_run_of_nothing_is_refused(days: Days) -> None:
+    d1, d2, d3 = "2026-11-21", "2026-11-22", "2026-11-23"
+    ids = {f"p{number:04d}": None for number in range(40)}
+    days.land(LEADER, d1, values(LEADER, d1, ids))
+    for name, day in ((FOLLOWER, d1), (FOLLOWER, d2), (LEADER, d2), (LEADER, d3)):
+        folder = days.case.root / name / "days" / day
+        private.make_folders(folder)
+        (folder / "_SUCCESS").touch()
+        days.written[name][day] = {}
+    days.begin(d1)
+    assert codes(days.run("psi", d1)) == dict.fromkeys((LEADER, FOLLOWER), "DATA_INTERSECTION_EMPTY")
+    days.land(FOLLOWER, d3, values(FOLLOWER, d3, dict(list(ids.items())[10:])))
+    days.begin(d3)
+    assert codes(days.run("psi", d3)) == {LEADER: "", FOLLOWER: ""}
+    aligned = days.run("align", d3, rows="new", model=MODEL, rows_per_block=40)
+    assert check(days, d3, aligned, {d1, d2, d3}, {LEADER: set(), FOLLOWER: set()}) == 30
+    assert Blocks.open(days.case.storage(FOLLOWER)).learnt == (d1, d2, d3)
+
+
+def test_day_of_which_the_leader_has_never_had_a_row_is_refused_with_its_dataset(days: Days) -> None:
+    day = "2026-11-21"
+    folder = days.case.root / LEADER / "days" / day
+    private.make_folders(folder)
+    partitions.land(days.case.parties[LEADER].datasets[0], day)
+    days.land(FOLLOWER, day, values(FOLLOWER, day, {"p0001": None}))
+    days.begin(day)
+    ended = days.run("psi", day)
+    assert codes(ended) == {LEADER: "DATA_LABEL_INVALID", FOLLOWER: "PEER_FAILED"}
+    assert "no rows found" in ended[LEADER].detail

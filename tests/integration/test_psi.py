@@ -599,3 +599,21 @@ def test_psi_stage_after_an_upgrade_says_what_to_clear(case: Case) -> None:
 
     assert codes(ended) == {LEADER: "DATA_MISSING", FOLLOWER: "DATA_MISSING"}
     assert "another release" in ended[LEADER].detail
+
+
+@pytest.mark.parametrize("name", [LEADER, FOLLOWER])
+@pytest.mark.parametrize("scheme", ["blind_rsa", "oprf"])
+def test_longest_id_is_shared_and_a_longer_one_is_refused_before_anything_is_charged(
+    case: Case, scheme: str, name: str
+) -> None:
+    longest = "x" * 65_535
+    case.give(LEADER, bank(["a", longest, "b"]))
+    case.give(FOLLOWER, shop([longest, "b"]))
+    assert codes(case.run("psi", shards=1, scheme=scheme)) == {LEADER: "", FOLLOWER: ""}
+    assert set(case.people(LEADER).values()) == {longest, "b"}
+    case.run_id = f"credit.2026-11-22.{next(numbers)}"
+    case.give(name, {LEADER: bank, FOLLOWER: shop}[name](["a", "b", longest + "x"]))
+    ended = case.run("psi", shards=1, scheme=scheme)
+    assert ended[name].code == "DATA_ID_LONG"
+    assert "row 3 of" in ended[name].where
+    assert all(not account.uses for account in case.halves.accounts.values())

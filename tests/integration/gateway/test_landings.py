@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from fedtasks import errors
+from tests.support.command_line import invoke
 from tests.support.commands import command, listed
 from tests.support.gateways import Member, Pair, grant_ticket
 from tests.support.runs import wait_for
@@ -91,8 +92,8 @@ def test_command_lands_a_partition_and_lists_what_has_landed_on_both_sides(liste
     file = shop.folder / "party.yaml"
     file.write_text(file.read_text().replace("uri: data.parquet", "uri: 'data/{partition}'"))
     folder = shop.folder / "data" / DAY
-    folder.mkdir(parents=True)
     command(shop, "data", "land", "customers", DAY, expect=1)
+    folder.mkdir(parents=True)
     pd.DataFrame({"customer": ["c1", "c2"], "a": [1.0, 2.0]}).to_parquet(folder / "part.parquet")
     assert command(shop, "data", "land", "customers", DAY) == f"{DAY} of customers has landed with 2 rows\n"
     assert not listed(shop, "data", "land", "customers", DAY)["is_new"]
@@ -100,3 +101,33 @@ def test_command_lands_a_partition_and_lists_what_has_landed_on_both_sides(liste
     for member, rows in ((shop, 2), (listening.bank, None)):
         (row,) = listed(member, "data", "list")
         assert (row["party"], row["dataset"], row["partition"], row["rows"]) == ("shop", "customers", DAY, rows)
+
+
+def refusal(member: Member, dataset: str, partition: str) -> str:
+    """Return what the command says that lands nothing."""
+    done = invoke("data", "land", dataset, partition, "--party", str(member.folder / "party.yaml"))
+    assert done.exit_code == 1
+    return " ".join(done.output.split())
+
+
+def test_command_without_a_gateway_writes_nothing_and_lands_all_once_it_is_there(
+    listening: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = listening.shop
+    file = shop.folder / "party.yaml"
+    file.write_text(file.read_text().replace("uri: data.parquet", "uri: 'data/{partition}'"))
+    folder = shop.folder / "data" / DAY
+    folder.mkdir(parents=True)
+    shop.stop()
+    monkeypatch.setattr("fedtasks.cli.data.PATIENCE_S", 0.2)
+    assert "GATEWAY_UNREACHABLE" in refusal(shop, "customers", DAY)
+    assert list(folder.iterdir()) == []
+    with shop.store() as store:
+        assert not store.landings.list()
+    shop.start()
+    assert command(shop, "data", "land", "customers", DAY) == f"{DAY} of customers has landed with 0 rows\n"
+    again = command(shop, "data", "land", "customers", DAY)
+    assert again == f"{DAY} of customers had landed before; it now has 0 rows\n"
+    assert [path.name for path in folder.iterdir()] == ["_SUCCESS"]
+    assert "known are: customers" in refusal(shop, "clients", DAY)
+    assert "there are 2026-11-21" in refusal(shop, "customers", "2026-11-22")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -10,16 +11,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedtasks.config import Dataset, FeatureType
+from fedtasks.config import Dataset, FeatureType, Format
 from fedtasks.data import partitions
 from fedtasks.data.tables import ID, list_parts, read_rows
-from fedtasks.errors import ColumnType, ConfigError, DataMissing, DataNotLanded, FedtasksError
+from fedtasks.errors import ColumnType, ConfigError, DataMissing, DataNotLanded, FedtasksError, GatewayUnreachable
 
 DAY = "2026-11-21"
 
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> Dataset:
+    return dataset_of(tmp_path)
+
+
+def dataset_of(tmp_path: Path) -> Dataset:
     return Dataset("loans", f"file://{tmp_path}/loans/{{partition}}", "customer", {"a": FeatureType.NUMERIC})
 
 
@@ -124,3 +129,48 @@ def test_first_row_of_each_id_is_that_of_the_newest_partition(days: list[dict[st
     for rows in days:
         expected |= rows
     assert newest == expected
+
+
+@pytest.mark.parametrize("form", Format)
+def test_empty_day_lands_with_no_rows_and_later_days_go_on(tmp_path: Path, form: Format) -> None:
+    dataset = replace(dataset_of(tmp_path), format=form)
+    nothing = pd.DataFrame({"customer": pd.Series([], dtype=str), "a": pd.Series([], dtype=float)})
+    for day in ("d1", "d2", "d3", "d4"):
+        (tmp_path / "loans" / day).mkdir(parents=True)
+    (tmp_path / "loans" / "d1" / "_SUCCESS").touch()
+    (tmp_path / "loans" / "d2" / "._part.crc").touch()
+    for day, frame in (("d3", nothing), ("d4", pd.DataFrame({"customer": ["c1"], "a": [1.0]}))):
+        file = tmp_path / "loans" / day / f"part.{form.value}"
+        frame.to_csv(file, index=False) if form is Format.CSV else frame.to_parquet(file)
+    assert [partitions.land(dataset, day) for day in ("d1", "d2", "d3", "d4")] == [0, 0, 0, 1]
+    assert partitions.landed_until(dataset, "d4") == ["d1", "d2", "d3", "d4"]
+    for last, rows in (("d1", 0), ("d3", 0), ("d4", 1)):
+        parts = list_parts(dataset, partitions.landed_until(dataset, last))
+        assert sum(batch.num_rows for part in parts for batch in read_rows(dataset, part)) == rows
+
+
+def test_partition_that_is_not_there_is_named_beside_those_that_are(tmp_path: Path) -> None:
+    dataset = dataset_of(tmp_path)
+    with pytest.raises(DataMissing, match="has no folder of partition `d9`: there is none yet"):
+        partitions.land(dataset, "d9")
+    for day in range(1, 8):
+        write(tmp_path, f"d{day}", [1.0])
+    with pytest.raises(DataMissing, match="there are d3, d4, d5, d6, d7 and 2 before"):
+        partitions.land(dataset, "d9")
+
+
+def test_landing_that_nobody_was_told_of_leaves_no_mark_but_one_that_was_there(tmp_path: Path) -> None:
+    dataset, folder = dataset_of(tmp_path), write(tmp_path, DAY, [1.0, 2.0])
+    for was_there in (False, True):
+        with pytest.raises(GatewayUnreachable), partitions.landing(dataset, DAY):
+            raise GatewayUnreachable
+        assert (folder / "_SUCCESS").exists() == was_there
+        (folder / "_SUCCESS").touch()
+
+
+def test_partition_behind_a_link_is_one(tmp_path: Path, dataset: Dataset) -> None:
+    write(tmp_path / "elsewhere", DAY, [1.0])
+    (tmp_path / "loans").mkdir()
+    (tmp_path / "loans" / DAY).symlink_to(tmp_path / "elsewhere" / "loans" / DAY)
+    assert partitions.land(dataset, DAY) == 1
+    assert partitions.landed(dataset) == [DAY]
