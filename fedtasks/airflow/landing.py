@@ -12,12 +12,13 @@ from fedtasks.airflow.hook import FedtasksHook
 from fedtasks.airflow.operators import MeetingOperator, airflow_errors, peer_name, run_id_of
 from fedtasks.airflow.triggers import MeetingTrigger
 from fedtasks.config import load_party
-from fedtasks.errors import DataNotLanded, DeadlinePassed, FedtasksError
+from fedtasks.errors import DataNotLanded, DeadlinePassed, FedtasksError, StorageUnavailable
 from fedtasks.names import DATA
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from fedtasks.config import Dataset
     from fedtasks.link.client import GatewayClient
     from fedtasks.wire.v1 import run_pb2
 
@@ -58,23 +59,34 @@ class AwaitDataOperator(MeetingOperator):
 
     def perform(self, context: Context, hook: FedtasksHook, meeting: run_pb2.Meeting) -> dict[str, Any]:
         """Wait deferred until this party's partition has landed; both halves end with the same empty outcome."""
-        from fedtasks.data.partitions import has_landed
-
         run, own = meeting.run, meeting.own
         dataset = hook.party.dataset(json.loads(run.config_json)["datasets"][hook.party.name])
-        is_here = not dataset.is_partitioned or has_landed(dataset, run.partition)
+        problem = self._missing(dataset, str(run.partition))
+        is_here = problem is None
         until_ms = own.announced_ms + int(self.wait.total_seconds() * 1000)
         waits_for = peer_name(run, hook.party) if is_here else hook.party.name
         progress = {"phase": "waiting for data", "for": waits_for, "until_ms": until_ms}
         with hook.client() as client:
             client.report(run.run_id, DATA, own.attempt, progress=progress)
-        if not is_here:
+        if problem is not None:
             if until_ms <= time.time() * 1000:
-                raise DataNotLanded(dataset=dataset.name, partition=run.partition)
+                raise problem
             self.log.info("Waiting until %s has landed %s of `%s`", hook.party.name, run.partition, dataset.name)
             partition = str(run.partition)
             self._defer(hook, run.run_id, until_ms, None, LandingTrigger, dataset=dataset.name, partition=partition)
         return {}
+
+    def _missing(self, dataset: Dataset, partition: str) -> FedtasksError | None:
+        """Return why a partition cannot be used now; None if it has landed."""
+        from fedtasks.data.partitions import has_landed
+
+        try:
+            if not dataset.is_partitioned or has_landed(dataset, partition):
+                return None
+        except StorageUnavailable as error:
+            self.log.warning("Whether %s has landed cannot be seen now: %s", partition, error)
+            return error
+        return DataNotLanded(dataset=dataset.name, partition=partition)
 
     def _await_other(self, hook: FedtasksHook, client: GatewayClient, run_id: str, until_ms: int) -> None:
         """Wait deferred until the other half has its partition too."""
@@ -148,4 +160,8 @@ class LandingTrigger(MeetingTrigger):
     def _has_landed(self) -> bool:
         from fedtasks.data.partitions import has_landed
 
-        return bool(self.dataset) and has_landed(load_party(self.party_file).dataset(self.dataset), self.partition)
+        try:
+            return bool(self.dataset) and has_landed(load_party(self.party_file).dataset(self.dataset), self.partition)
+        except StorageUnavailable as error:
+            self.log.warning("Whether %s has landed cannot be seen now: %s", self.partition, error)
+            return False

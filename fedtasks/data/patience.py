@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,18 @@ class Limits:
 
 LIMITS = Limits()
 """Those of this process."""
+
+
+@contextmanager
+def at_most(patience_s: float) -> Iterator[None]:
+    """Be less patient in a block, in the whole process: somebody sits and waits."""
+    global LIMITS
+    before = LIMITS
+    LIMITS = replace(before, patience_s=patience_s, answer_s=min(before.answer_s, patience_s))
+    try:
+        yield
+    finally:
+        LIMITS = before
 
 
 class Patience:

@@ -7,8 +7,7 @@ meanwhile; what nobody holds any more, and is not among the newest, goes with it
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from fedtasks.data.dated import abandoned
@@ -22,8 +21,16 @@ Item = Mapping[str, Any]
 NEWEST = 2
 """So many stay, whoever holds them: one may be what the peer has while the next is made."""
 
+Choice = Callable[[Sequence[Item]], Sequence[Item]]
+"""Chooses among items, the newest last."""
+
 _HELD_S = 86_400.0
 """A reader that has not ended after a day has died, or takes so long that it must begin anew."""
+
+
+def newest(items: Sequence[Item]) -> Sequence[Item]:
+    """Choose the one that counts."""
+    return items[-1:]
 
 
 class Shelf:
@@ -53,22 +60,22 @@ class Shelf:
         """Return what is there, the newest last."""
         return self._opened(self._versions.read())[0]
 
-    def hold(self, reader: str, most: int = 1) -> list[Item]:
-        """Return the newest items, which stay until `release`, or for a day since the reader last came.
+    def hold(self, reader: str, choose: Choice = newest) -> list[Item]:
+        """Return some items, which stay until `release`, or for a day since the reader last came.
 
         Parameters
         ----------
         reader
             Who reads; nobody else has this name.
-        most
-            How many of the newest.
+        choose
+            Which of all; by default the one that counts.
         """
         found: list[Item] = []
 
         def make(content: Any) -> Any:
             nonlocal found
             items, readers = self._opened(content)
-            found = items[-most:]
+            found = list(choose(items))
             return _closed(items, _holding(readers, reader, found)) if found else content
 
         self._change(make)
@@ -103,15 +110,6 @@ class Shelf:
             return _closed(items, {name: held for name, held in readers.items() if name != reader})
 
         self._change(make)
-
-    @contextmanager
-    def held(self, reader: str) -> Iterator[Item | None]:
-        """Hold the newest item in a block; None if there is none."""
-        found = self.hold(reader)
-        try:
-            yield found[-1] if found else None
-        finally:
-            self.release(reader)
 
     def _change(self, make: Callable[[Any], Any]) -> None:
         before, after = self._versions.change(make)

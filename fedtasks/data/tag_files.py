@@ -148,10 +148,22 @@ class TagFiles:
         self._shelf.release(reader)
 
     @contextmanager
-    def held(self) -> Iterator[Generation]:
-        """Hold the generation that counts in a block."""
-        with self._shelf.held(uuid.uuid4().hex) as item:
-            yield self._generation(item) if item else Generation()
+    def held(self, generation: Generation) -> Iterator[None]:
+        """Let a generation stay in a block.
+
+        Raises
+        ------
+        DataMissing
+            It is gone already.
+        """
+        reader = uuid.uuid4().hex
+        found = self._shelf.hold(reader, lambda items: [item for item in items if item["name"] == generation.name])
+        if generation.name and not found:
+            raise DataMissing("the tags are gone, newer runs have replaced them; try again", where=self.uri)
+        try:
+            yield
+        finally:
+            self._shelf.release(reader)
 
     def _generation(self, item: Item) -> Generation:
         try:

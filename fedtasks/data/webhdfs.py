@@ -8,7 +8,7 @@ the NameNode; when its patience ends, the fault is said to be the store's.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -114,6 +114,10 @@ class PatientWebHDFS(WebHDFS):  # type: ignore[misc]
         except FileNotFoundError:
             return None
 
+    def walk(self, path: str, maxdepth: int | None = None, topdown: bool = True, **kwargs: Any) -> Iterator[Any]:
+        """Walk through folders; one that cannot be listed raises, so that no file is left out silently."""
+        yield from super().walk(path, maxdepth, topdown, **{"on_error": _unless_missing, **kwargs})
+
     def mv(self, path1: str, path2: str, **kwargs: Any) -> None:
         """Rename a file, also over another one, in one step."""
         # Without this option HDFS refuses to replace a file, and says so in an answer that fsspec does not read.
@@ -177,6 +181,11 @@ class _PatientFile(WebHDFile):  # type: ignore[misc]
             return bool(self.fs.once(functools.partial(super()._upload_chunk, final)))
         except _Fault as fault:
             raise self.fs.error_of(fault, self.path) from None
+
+
+def _unless_missing(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 class _Limited(HTTPAdapter):

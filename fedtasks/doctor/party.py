@@ -45,6 +45,9 @@ _EVERY_INTERFACE = ("0.0.0.0", "::", "")  # noqa: S104
 
 Check = Callable[[Party], Iterable[Finding]]
 
+_PATIENCE_S = 10.0
+"""How long a remote store is waited for: a task has more time than whoever sits before a screen."""
+
 
 def examine(party_file: Path) -> Iterator[Finding]:
     """Check a party; yields findings as they come.
@@ -65,8 +68,11 @@ def examine(party_file: Path) -> Iterator[Finding]:
 
 
 def _guarded(subject: str, check: Check, party: Party) -> Iterator[Finding]:
+    from fedtasks.data.patience import at_most
+
     try:
-        yield from check(party)
+        with at_most(_PATIENCE_S):
+            yield from check(party)
     except FedtasksError as error:
         yield wrong(subject, error)
     except ImportError as error:

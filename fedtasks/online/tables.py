@@ -47,25 +47,26 @@ def load_tags(
     """
     key_id = find_key(party.storage, dataset.name, key_id)
     files = TagFiles(party.storage, dataset.name, key_id)
-    with files.held() as generation:
-        name = generation.name
-        parts: list[Part] = []
-        if columns:
-            parts = list_parts(dataset, landed(dataset))
-            name = f"{name}/{_fingerprint(parts)}"
-        return store.tags.load(
-            dataset.name,
-            key_id,
-            name,
-            _people(files, generation),
-            columns=columns,
-            answers=_answers(dataset, parts, columns),
-        )
+    generation = files.generation()
+    name = generation.name
+    parts: list[Part] = []
+    if columns:
+        parts = list_parts(dataset, landed(dataset))
+        name = f"{name}/{_fingerprint(parts)}"
+    return store.tags.load(
+        dataset.name,
+        key_id,
+        name,
+        _people(files, generation),
+        columns=columns,
+        answers=_answers(dataset, parts, columns),
+    )
 
 
 def _people(files: TagFiles, generation: Generation) -> Iterator[pa.RecordBatch]:
-    for batch in files.read(generation):
-        yield batch.filter(_is_storable(batch.column("id")))
+    with files.held(generation):
+        for batch in files.read(generation):
+            yield batch.filter(_is_storable(batch.column("id")))
 
 
 def _is_storable(ids: pa.Array) -> pa.Array:

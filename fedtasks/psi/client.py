@@ -205,7 +205,7 @@ class ClientHalf(Half):
         for kind, message in messages.CHANGED_TAGS.items():
             files = [message.numbered(file.shard).arrived(file, self.state) for file in self._tags(kind)]
             # Without a set to build on, what has arrived is the set, which an earlier try may have moved.
-            arrived[kind] = files if plan["tags_base"] else crossed.found(files, plan["folders"]["tags"])
+            arrived[kind] = files if plan["tags_base"] else crossed.found(files, self.folder_of("tags"))
         base = self.base("tags", plan["key_id"], plan)
         tags = tag_sets.renewed(engine, base, **arrived, n_shards=self.settings.shards, folder=self.work)
         if set_digest(tags) != plan["now"]:

@@ -53,7 +53,7 @@ _PADDING_ROWS = 100_000
 SETS = ("tags", "common")
 """Kinds of sets of tags that cross: the signer's, and those that both have."""
 
-_PLAN_FORMAT = 3
+_PLAN_FORMAT = 2
 """Form of what stages leave for those that follow: another release cannot use it if that has changed."""
 
 
@@ -148,9 +148,8 @@ class Half:
         return found
 
     def save_plan(self, plan: Mapping[str, Any]) -> None:
-        """Keep what the later stages need, and where sets that have crossed will be."""
-        folders = plan.get("folders") or {kind: new_name() for kind in SETS}
-        self.plan = {**plan, "folders": folders, "format": _PLAN_FORMAT}
+        """Keep what the later stages need."""
+        self.plan = {**plan, "format": _PLAN_FORMAT}
         write_json(f"{self.state}/plan.json", self.plan)
 
     @property
@@ -174,7 +173,14 @@ class Half:
 
     def keep_crossed(self, kind: str, files: Sequence[RowFile]) -> None:
         """Keep a set of tags that has crossed, for the next run to build on."""
-        self.crossed(self.plan["key_id"], kind).add(files, self.plan["folders"][kind], self.reader)
+        self.crossed(self.plan["key_id"], kind).add(files, self.folder_of(kind), self.reader)
+
+    def folder_of(self, kind: str) -> str:
+        """Return the name of the folder for a set of this run, by which a second try finds what the first has moved."""
+        folders = self.plan.get("folders", {})
+        if kind not in folders:
+            self.save_plan({**self.plan, "folders": {**folders, kind: new_name()}})
+        return str(self.plan["folders"][kind])
 
     def _release(self) -> None:
         key_id = self.plan.get("key_id")

@@ -88,7 +88,7 @@ class CrossedSets:
 
     def hold(self, reader: str) -> list[str]:
         """Return `digests` of sets that stay for this reader until `release`, or for a day."""
-        return [item["name"] for item in self._shelf.hold(reader, NEWEST)]
+        return [item["name"] for item in self._shelf.hold(reader, lambda items: items[-NEWEST:])]
 
     def release(self, reader: str) -> None:
         """Let go of the sets that stay for this reader."""

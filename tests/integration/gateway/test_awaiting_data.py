@@ -10,12 +10,13 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskDeferred
 
 from fedtasks.airflow import landing, operators
 from fedtasks.airflow.hook import FedtasksHook
 from fedtasks.airflow.landing import AwaitDataOperator
 from fedtasks.data import partitions
+from fedtasks.errors import StorageUnavailable
 from fedtasks.names import DATA
 from fedtasks.reports.status import sentence, status_of
 from tests.support.gateways import Member, Pair, grant_ticket
@@ -133,3 +134,39 @@ def test_run_whose_data_never_comes_fails_on_both_sides_with_that_reason(opened:
             bank.result(60)
     for member in (pair.bank, pair.shop):
         wait_for(lambda member=member: "DATA_NOT_LANDED" in said(member, run_id))
+
+
+def test_store_that_is_away_while_a_run_waits_is_waited_for_too(
+    opened: tuple[Pair, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair, run_id = opened
+    assert (land(pair.bank), land(pair.shop)) == (2, 2)
+    away, has_landed = [3], partitions.has_landed
+
+    def sometimes(dataset: Any, partition: str) -> bool:
+        if away[0]:
+            away[0] -= 1
+            raise StorageUnavailable("127.0.0.1:9870 answered 503", where="webhdfs://127.0.0.1:9870/loans")
+        return has_landed(dataset, partition)
+
+    monkeypatch.setattr(partitions, "has_landed", sometimes)
+    with ThreadPoolExecutor(2) as pool:
+        for future in start(pair, run_id, pool):
+            future.result(60)
+    assert away == [0]
+
+
+def test_store_that_stays_away_is_the_reason_and_not_the_data(
+    opened: tuple[Pair, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair, run_id = opened
+
+    def never(dataset: Any, partition: str) -> bool:
+        raise StorageUnavailable("127.0.0.1:9870 answered 503", where="webhdfs://127.0.0.1:9870/loans")
+
+    monkeypatch.setattr(partitions, "has_landed", never)
+    with ThreadPoolExecutor(2) as pool:
+        bank, shop = start(pair, run_id, pool, wait_s=1.0)
+        for future in (bank, shop):
+            with pytest.raises(AirflowException, match="STORAGE_UNAVAILABLE"):
+                future.result(60)

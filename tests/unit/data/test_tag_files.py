@@ -174,3 +174,20 @@ def test_tag_files_and_online_tables_are_imported_without_an_engine() -> None:
         "sys.exit(any(name.partition('.')[0] in ('pyspark', 'duckdb') for name in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+def test_generation_that_is_read_in_a_block_stays_until_its_end(tmp_path: Path) -> None:
+    for name in ("g1", "g2"):
+        write_generation(tmp_path, "k", name, ["a"])
+    files, other = (TagFiles(f"file://{tmp_path}", "people", "k") for _ in range(2))
+    first = files.generation("g1")
+    with files.held(first):
+        for name in ("g3", "g4", "g5"):
+            (tmp_path / "tags" / "people" / "k" / name).mkdir()
+            item = {"name": name, "rows": 1, "padding": 0, "runs": [], "age": 0, "files": ["none"]}
+            other._shelf.add(name, lambda _, item=item: [item])
+            other.release(name)
+        assert len(list(files.read(first))) == 1
+    assert [each.name for each in files.kept()] == ["g4", "g5"]
+    with pytest.raises(DataMissing, match="try again"), files.held(first):
+        pass

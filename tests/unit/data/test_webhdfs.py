@@ -213,3 +213,19 @@ def test_file_of_another_format_is_still_the_files(hdfs: FakeHdfs, form: Format)
     with pytest.raises(FedtasksError) as caught:
         ids(dataset)
     assert isinstance(caught.value, FileInvalid)
+
+
+def test_folder_that_may_not_be_listed_is_no_empty_one(hdfs: FakeHdfs) -> None:
+    dataset = people(hdfs, Format.CSV)
+    hdfs.put("/people/more/part-2.csv", b"who,age\n1,1\n")
+    assert len(list_parts(dataset)) == 3
+    hdfs.fail("name", "LISTSTATUS", Fault("status", 403, "AccessControlException"))
+    with pytest.raises(PermissionError):
+        list_parts(dataset)
+
+
+def test_whoever_sits_and_waits_is_answered_sooner(hdfs: FakeHdfs) -> None:
+    hdfs.fail("name", "GETFILESTATUS", *[RESET] * 1000)
+    with patience.at_most(0.05), pytest.raises(StorageUnavailable):
+        filesystem(f"{hdfs.uri}/x")[0].exists("/x")
+    assert patience.LIMITS.patience_s == 30
