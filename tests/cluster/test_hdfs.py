@@ -15,6 +15,7 @@ from fedtasks.data.storage import (
     RunStorage,
     copy_in,
     copy_out,
+    create_once,
     filesystem,
     is_local,
     make_private,
@@ -24,6 +25,7 @@ from fedtasks.data.storage import (
     write_atomically,
 )
 from fedtasks.data.tables import list_parts, read_ids
+from fedtasks.data.versioned import Versioned
 from fedtasks.errors import DataMissing
 from tests.support.hdfs import HdfsCluster
 
@@ -82,6 +84,33 @@ def test_rename_replaces_a_file_and_refuses_a_source_that_is_gone(home: str) -> 
     with pytest.raises(FileNotFoundError):
         rename(fs, filesystem(f"{home}/new")[1], old)
     assert read_bytes(f"{home}/old") == b"new"
+
+
+def test_of_many_who_create_a_file_one_succeeds_and_no_change_of_a_manifest_is_lost(home: str) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        won = list(pool.map(lambda number: create_once(f"{home}/once", str(number).encode()), range(8)))
+    assert sum(won) == 1
+    assert read_bytes(f"{home}/once") == str(won.index(True)).encode()
+
+    def add(number: int) -> None:
+        Versioned(f"{home}/shelf").change(lambda content: [*(content or []), number])
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(add, range(20)))
+    assert sorted(Versioned(f"{home}/shelf").read()) == list(range(20))
+
+
+def test_read_of_a_file_goes_on_after_its_datanode_was_restarted(hdfs: HdfsCluster, home: str) -> None:
+    content = bytes(range(256)) * 80_000
+    write_atomically(f"{home}/large", content)
+    fs, path = filesystem(f"{home}/large")
+    with fs.open(path, "rb", block_size=1 << 20) as file:
+        assert file.read(1 << 20) == content[: 1 << 20]
+        hdfs.stop_datanode()
+        with ThreadPoolExecutor(1) as pool:
+            rest = pool.submit(file.read)
+            hdfs.start_datanode()
+            assert rest.result(100) == content[1 << 20 :]
 
 
 @pytest.mark.parametrize("size", [0, 1, 40_000_001])

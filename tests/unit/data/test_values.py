@@ -1,15 +1,19 @@
 from __future__ import annotations
 
 import unicodedata
+from pathlib import Path
 
+import pandas as pd
 import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedtasks.config import Dataset, FeatureType, IdType, LabelKind, Normalisation
+from fedtasks.config import Dataset, FeatureType, Format, IdType, LabelKind, Normalisation
 from fedtasks.data.cells import Place
+from fedtasks.data.tables import list_parts, read_ids, read_rows
 from fedtasks.data.values import (
+    MAX_ID_BYTES,
     IdCounts,
     check_ids,
     check_label,
@@ -21,7 +25,7 @@ from fedtasks.data.values import (
     normalise,
     weights,
 )
-from fedtasks.errors import ColumnType, IdNull, LabelInvalid
+from fedtasks.errors import ColumnType, IdLong, IdNull, LabelInvalid
 
 FIRST = Place("file:///people.csv", 1)
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
@@ -243,3 +247,36 @@ def test_check_label_varies_refuses_what_is_the_same_everywhere() -> None:
     for value, said in (("1.0", "only one value"), (None, "no rows")):
         with pytest.raises(LabelInvalid, match=f"`y`: {said} found, at least two"):
             check_label_varies(dataset(label="y"), value, value)
+
+
+def people_of(folder: Path, form: Format, ids: list[str], **columns: list[str]) -> Dataset:
+    frame, path = pd.DataFrame({"who": ids, **columns, "a": 1.0}), folder / f"people.{form.value}"
+    write = {Format.CSV: frame.to_csv, Format.PARQUET: frame.to_parquet, Format.ORC: frame.to_orc}[form]
+    write(path, index=False)
+    who = ",".join(["who", *columns])
+    return Dataset("people", f"file://{path}", who, {"a": FeatureType.NUMERIC}, format=form)
+
+
+@pytest.mark.parametrize("form", Format)
+@pytest.mark.parametrize("read", [read_ids, read_rows])
+def test_longest_id_is_read_and_a_longer_one_is_refused_by_row_and_column(
+    tmp_path: Path, form: Format, read: type
+) -> None:
+    fits, wide = "ä" * (MAX_ID_BYTES // 2) + "x", "ä" * (MAX_ID_BYTES // 2 + 1)
+    dataset = people_of(tmp_path, form, ["1", fits])
+    assert [batch.num_rows for part in list_parts(dataset) for batch in read(dataset, part)] == [2]
+    dataset = people_of(tmp_path, form, ["1", fits, wide])
+    with pytest.raises(IdLong, match=r"column `who`: found an id of 65,536 bytes") as caught:
+        list(read(dataset, list_parts(dataset)[0]))
+    assert caught.value.where == f"row 3 of {dataset.uri}"
+    assert not caught.value.retryable
+    assert "ä" not in str(caught.value)
+
+
+def test_id_of_two_columns_counts_as_a_whole(tmp_path: Path) -> None:
+    dataset = people_of(tmp_path, Format.PARQUET, ["x" * 40_000, "1"], since=["1", "y" * 40_000])
+    assert sum(batch.num_rows for batch in read_ids(dataset, list_parts(dataset)[0])) == 2
+    dataset = people_of(tmp_path, Format.PARQUET, ["1", "x" * 40_000], since=["1", "y" * 40_000])
+    with pytest.raises(IdLong, match="`who` and `since`") as caught:
+        list(read_ids(dataset, list_parts(dataset)[0]))
+    assert "row 2 of" in caught.value.where
