@@ -81,24 +81,32 @@ class Shelf:
         self._change(make)
         return found
 
-    def add(self, reader: str, make: Callable[[Sequence[Item]], Sequence[Item]]) -> None:
+    def add(self, reader: str, new: Sequence[Item], on: str | None = None) -> bool:
         """Put items there, the last of which counts from now on; the reader holds them.
 
         Parameters
         ----------
-        make
-            Says from what is there what is new. It may be asked again, with what another has put there meanwhile.
+        on
+            The name of the item that must count until now, empty for none; by default any may.
+
+        Returns
+        -------
+        bool
+            Whether they are there; if not, another counts than `on`.
         """
+        is_done = False
 
         def extend(content: Any) -> Any:
+            nonlocal is_done
             items, readers = self._opened(content)
-            there = {item["name"] for item in items}
-            new = [item for item in make(items) if item["name"] not in there]
-            if not new:
+            is_there = any(item["name"] == new[0]["name"] for item in items)
+            is_done = is_there or on in (None, items[-1]["name"] if items else "")
+            if is_there or not is_done:
                 return content
             return _closed([*items, *new], _holding(readers, reader, new))
 
         self._change(extend)
+        return is_done
 
     def release(self, reader: str) -> None:
         """Let go what a reader holds."""

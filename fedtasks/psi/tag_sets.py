@@ -121,7 +121,7 @@ class CrossedSets:
             if file != target:
                 move(file.uri, target.uri)
         item = {"name": digest, "folder": f"{self.uri}/{folder}", "files": [vars(file) for file in moved]}
-        self._shelf.add(reader, lambda _: [item])
+        self._shelf.add(reader, [item])
 
     def found(self, files: Sequence[RowFile], folder: str) -> list[RowFile]:
         """Return files where they are: where they were, or where a try that was killed has moved them."""

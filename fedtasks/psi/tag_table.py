@@ -14,7 +14,6 @@ from fedtasks.data.ascending import are_in, keys_of, walk
 from fedtasks.data.batch_files import BatchFile
 from fedtasks.data.dated import new_name
 from fedtasks.data.row_files import from_column
-from fedtasks.data.shelf import Item
 from fedtasks.data.storage import make_private, remove
 from fedtasks.data.tag_files import (
     KEYS,
@@ -99,21 +98,12 @@ class TagTable(TagFiles):
 
     def _commit(self, engine: Engine, before: str, extended: Generation, run: Run, reader: str) -> None:
         """Let a generation count; if that is not what it was made from, one that has its newest run on top."""
-        is_used = run in extended.runs
-
-        def add(items: Sequence[Item]) -> list[Item]:
-            nonlocal is_used
-            if any(item["name"] == extended.name for item in items):
-                return []
-            now = self._generation(items[-1]) if items else Generation()
-            new = [extended]
-            if now.name != before:
-                new.append(self._joined(engine, now, run))
-            is_used = any(run in each.runs for each in new)
-            return [to_plain(each) for each in new]
-
-        self._shelf.add(reader, add)
-        if not is_used:
+        new, now = [extended], before
+        while not self._shelf.add(reader, [to_plain(each) for each in new], on=now):
+            current = self.hold(reader)
+            new = [extended] if current.name == before else [extended, self._joined(engine, current, run)]
+            now = current.name
+        if not any(run in each.runs for each in new):
             remove(f"{self.uri}/{run.name}")
 
     def _joined(self, engine: Engine, generation: Generation, run: Run) -> Generation:

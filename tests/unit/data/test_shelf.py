@@ -19,7 +19,7 @@ def shelf(tmp_path: Path) -> Shelf:
 def put(shelf: Shelf, tmp_path: Path, reader: str = "") -> str:
     name = new_name()
     (tmp_path / name).mkdir()
-    shelf.add(reader or name, lambda _: [{"name": name}])
+    shelf.add(reader or name, [{"name": name}])
     if not reader:
         shelf.release(name)
     return name
@@ -98,3 +98,11 @@ def test_process_that_dies_before_it_has_removed_what_went_leaves_it_to_others(
 def test_empty_shelf_has_nothing_to_hold_and_writes_nothing(shelf: Shelf, tmp_path: Path) -> None:
     assert shelf.hold("run") == []
     assert list(tmp_path.iterdir()) == []
+
+
+def test_thing_that_was_made_for_another_newest_is_not_added(shelf: Shelf, tmp_path: Path) -> None:
+    assert shelf.add("run", [{"name": "a"}], on="")
+    assert not shelf.add("run", [{"name": "b"}], on="")
+    assert shelf.add("run", [{"name": "b"}], on="a")
+    assert shelf.add("run", [{"name": "a"}], on="none")  # it is there
+    assert names(shelf) == ["a", "b"]

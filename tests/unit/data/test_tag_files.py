@@ -185,7 +185,7 @@ def test_generation_that_is_read_in_a_block_stays_until_its_end(tmp_path: Path) 
         for name in ("g3", "g4", "g5"):
             (tmp_path / "tags" / "people" / "k" / name).mkdir()
             item = {"name": name, "rows": 1, "padding": 0, "runs": [], "age": 0, "files": ["none"]}
-            other._shelf.add(name, lambda _, item=item: [item])
+            other._shelf.add(name, [item])
             other.release(name)
         assert len(list(files.read(first))) == 1
     assert [each.name for each in files.kept()] == ["g4", "g5"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -114,16 +115,25 @@ def take_all_memory() -> None:
     bytearray(1 << 62)
 
 
+def lose_the_mount() -> None:
+    raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+
 def divide() -> None:
     print(1 / 0)
 
 
 @pytest.mark.parametrize(
     ("work", "code"),
-    [(fill_the_disk, "DISK_FULL"), (take_all_memory, "MEMORY_SHORT"), (divide, "PROCESS_FAILED")],
+    [
+        (fill_the_disk, "DISK_FULL"),
+        (take_all_memory, "MEMORY_SHORT"),
+        (lose_the_mount, "STORAGE_UNAVAILABLE"),
+        (divide, "PROCESS_FAILED"),
+    ],
     ids=lambda given: getattr(given, "__name__", given),
 )
-def test_half_that_its_machine_has_no_room_for_says_so(tmp_path: Path, work: Callable[[], None], code: str) -> None:
+def test_half_that_its_machine_lets_down_says_so(tmp_path: Path, work: Callable[[], None], code: str) -> None:
     (tmp_path / "party.yaml").write_text(PARTY)
     (tmp_path / "keys").mkdir(mode=0o700)
     (tmp_path / "keys" / "worker.secret").write_text("0" * 64)
