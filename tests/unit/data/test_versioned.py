@@ -99,6 +99,21 @@ def test_manifest_of_an_earlier_release_is_version_zero(tmp_path: Path) -> None:
     assert document.read() == ["old", "new"]
 
 
+def test_process_that_is_killed_while_it_changes_leaves_a_whole_document(tmp_path: Path) -> None:
+    uri = f"file://{tmp_path}/folder"
+    for _ in range(3):
+        process = FORKS.Process(target=add_some, args=(uri, "killed", 100_000))
+        process.start()
+        begun = len(Versioned(uri).read() or [])
+        while len(Versioned(uri).read() or []) < begun + 3:
+            assert process.is_alive()
+        process.kill()
+        process.join()
+        before = Versioned(uri).read()
+        add_some(uri, f"after-{begun}", 1)
+        assert Versioned(uri).read() == [*before, f"after-{begun}-0"]
+
+
 def test_process_that_dies_before_its_version_has_a_name_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
