@@ -31,9 +31,11 @@ _COLUMNS = {"party": "party", "dataset": "dataset", "partition": "partition", "r
 @data_app.command("list", epilog=examples("data list", "data list --json"))
 def list_landed(party: PartyFile = PARTY, as_json: AsJson = False) -> None:
     """List what has landed; of a peer's partitions the rows are not known."""
-    with open_store(load_party(party)) as store:
+    config = load_party(party)
+    with open_store(config) as store:
         rows = [
-            {**vars(row), "rows": row.rows or None, "landed": moment(row.landed_ms)} for row in store.landings.list()
+            {**vars(row), "rows": row.rows if row.party == config.name else None, "landed": moment(row.landed_ms)}
+            for row in store.landings.list()
         ]
     print_listing(rows, _COLUMNS, as_json=as_json, empty="Nothing has landed yet: `fedtasks data land` says what has")
 

@@ -212,7 +212,8 @@ def data_report(store: Store, party: Party) -> dict[str, Any]:
     """
     landed: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in store.landings.list():
-        at = {"party": row.party, "partition": row.partition, "at_ms": row.landed_ms, "rows": row.rows or None}
+        n_rows = row.rows if row.party == party.name else None  # a peer does not say how many
+        at = {"party": row.party, "partition": row.partition, "at_ms": row.landed_ms, "rows": n_rows}
         landed.setdefault((row.party, row.dataset), []).append(at)
     known = {key: {each["partition"] for each in rows} for key, rows in landed.items()}
     found = [_own_dataset(party.name, dataset) for dataset in party.datasets]

@@ -129,5 +129,6 @@ def test_command_without_a_gateway_writes_nothing_and_lands_all_once_it_is_there
     again = command(shop, "data", "land", "customers", DAY)
     assert again == f"{DAY} of customers had landed before; it now has 0 rows\n"
     assert [path.name for path in folder.iterdir()] == ["_SUCCESS"]
+    assert [row["rows"] for row in listed(shop, "data", "list")] == [0]
     assert "known are: customers" in refusal(shop, "clients", DAY)
     assert "there are 2026-11-21" in refusal(shop, "customers", "2026-11-22")

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from fedtasks.config import Dataset, FeatureType, Format, IdType
+from fedtasks.data.versioned import Versioned
 from fedtasks.errors import ColumnType, ConfigError, DataMissing
 from fedtasks.online.tables import load_tags
 from fedtasks.store import Store
@@ -34,7 +35,7 @@ def write_generation(root: Path, name: str, ids: list[str], key_id: str = "k") -
     tags = pa.array([tag_of(text) for text in ids], pa.binary(16))
     pq.write_table(pa.table({"id": pa.array(ids, pa.string()), "tag": tags}), folder / name / "bucket.parquet")
     plain = {"name": name, "rows": len(ids), "files": ["bucket.parquet"]}
-    (folder / "manifest.json").write_text(json.dumps({"generations": [plain]}))
+    Versioned(f"file://{folder}").change(lambda _: {"generations": [plain]})
 
 
 @pytest.fixture
