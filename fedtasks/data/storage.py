@@ -6,18 +6,17 @@ either nothing or everything. Only calls that every fsspec file system has are u
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import os
 import re
 import shutil
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
@@ -27,29 +26,10 @@ from fedtasks import private
 from fedtasks.data.patience import Patience
 from fedtasks.errors import AttemptStale, ConfigError, DataCorrupt, DataMissing, StorageUnavailable
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
 MANIFEST = "manifest.json"
 _CHUNK = 1 << 20
 # What one request of a copy carries: HDFS opens a file anew for each, so small ones would cost more than the bytes.
 _COPY_CHUNK = 16 << 20
-
-
-def _patient(work: Callable[P, T]) -> Callable[P, T]:
-    """Repeat a whole operation while a remote store does not serve it; it must be safe to repeat."""
-
-    @functools.wraps(work)
-    def repeated(*args: P.args, **kwargs: P.kwargs) -> T:
-        left = Patience()
-        while True:
-            try:
-                return work(*args, **kwargs)
-            except StorageUnavailable:
-                if not left.wait():
-                    raise
-
-    return repeated
 
 
 def _is_webhdfs(fs: AbstractFileSystem) -> bool:
@@ -109,15 +89,13 @@ def read_bytes(uri: str) -> bytes:
         raise DataMissing("the file does not exist", where=uri) from None
 
 
-@_patient
 def write_atomically(uri: str, content: bytes) -> None:
     """Write a small file so that a reader finds the old content or the new, never a part."""
     fs, path = filesystem(uri)
     with _replacing(fs, path) as partial:
-        fs.pipe_file(partial, content)
+        _upload(fs, partial, content)
 
 
-@_patient
 def create_once(uri: str, content: bytes) -> bool:
     """Write a small file unless there is one: of all who try at the same time one succeeds.
 
@@ -137,7 +115,7 @@ def create_once(uri: str, content: bytes) -> bool:
             fs.pipe_file(path, content, mode="create")
         return read_bytes(uri) == content
     with _beside(fs, path) as partial:
-        fs.pipe_file(partial, content)
+        _upload(fs, partial, content)
         if isinstance(fs, LocalFileSystem):
             is_ours = _name_once(partial, path)
         else:
@@ -161,6 +139,22 @@ def _name_once(partial: str, path: str) -> bool:
     return True
 
 
+def _upload(fs: AbstractFileSystem, path: str, content: bytes | Path) -> None:
+    """Write bytes, or a file of this machine, under a name that nobody else uses; anew while a store does not serve."""
+    left = Patience()
+    while True:
+        try:
+            if isinstance(content, bytes):
+                fs.pipe_file(path, content)
+                return
+            with content.open("rb") as source, fs.open(path, "wb", block_size=_COPY_CHUNK) as target:
+                shutil.copyfileobj(source, target, _COPY_CHUNK)
+            return
+        except StorageUnavailable:
+            if not left.wait():
+                raise
+
+
 @contextmanager
 def _beside(fs: AbstractFileSystem, path: str) -> Iterator[str]:
     """Yield a name beside `path` that nobody else uses; if what is done with it fails, nothing stays there."""
@@ -172,12 +166,12 @@ def _beside(fs: AbstractFileSystem, path: str) -> Iterator[str]:
     partial = f"{folder}/.{name}.{uuid.uuid4().hex}"
     try:
         yield partial
-    except StorageUnavailable:
-        raise  # who does not serve does not remove either, however long that is tried
-    except BaseException:
-        # The first error is the one to tell.
-        with suppress(Exception):
-            fs.rm_file(partial)
+    except BaseException as error:
+        # A store that does not serve does not remove either, however long that is tried.
+        if isinstance(fs, LocalFileSystem) or not isinstance(error, StorageUnavailable):
+            # The first error is the one to tell.
+            with suppress(Exception):
+                fs.rm_file(partial)
         raise
 
 
@@ -191,7 +185,6 @@ def _replacing(fs: AbstractFileSystem, path: str) -> Iterator[str]:
         rename(fs, partial, path)
 
 
-@_patient
 def copy_in(local: Path, uri: str) -> None:
     """Copy a file of this machine to `uri`, where a reader finds nothing (or the file before) or all of it.
 
@@ -210,12 +203,8 @@ def copy_in(local: Path, uri: str) -> None:
     if isinstance(fs, LocalFileSystem):
         _copy_local(local, Path(path))
         return
-    with (
-        _replacing(fs, path) as partial,
-        local.open("rb") as source,
-        fs.open(partial, "wb", block_size=_COPY_CHUNK) as target,
-    ):
-        shutil.copyfileobj(source, target, _COPY_CHUNK)
+    with _replacing(fs, path) as partial:
+        _upload(fs, partial, local)
 
 
 def copy_out(uri: str, local: Path) -> None:

@@ -147,8 +147,7 @@ def test_write_whose_answer_is_lost_is_whole_and_leaves_nothing_else(
         hdfs.fail(side, op, fault)
     copy_in(tmp_path / "file", f"{hdfs.uri}/folder/copied")
     write_atomically(f"{hdfs.uri}/folder/small", b"small")
-    assert hdfs.files["/folder/copied"] == CONTENT
-    assert hdfs.files["/folder/small"] == b"small"
+    assert hdfs.files == {"/folder/copied": CONTENT, "/folder/small": b"small"}
 
 
 def test_rename_whose_answer_is_lost_has_been_done_and_a_missing_source_is_said(hdfs: FakeHdfs) -> None:
