@@ -24,6 +24,9 @@ from fedtasks.text import plain_text
 
 T = TypeVar("T")
 
+_TOLD = ("GETFILESTATUS", "LISTSTATUS")
+"""What is answered in JSON; a proxy on the way may answer with a page of its own."""
+
 _BUSY = (408, 429)
 _REFUSED = (401, 403)
 _PASSING = ("StandbyException", "RetriableException", "SafeModeException", "InvalidToken", "ExpiredTokenException")
@@ -58,7 +61,15 @@ class PatientWebHDFS(WebHDFS):  # type: ignore[misc]
         self.session.hooks["response"] = [_refuse_failed_answer]
 
     def _call(self, op: str, method: str = "get", path: str | None = None, *args: Any, **kwargs: Any) -> Any:
-        return self.repeated(functools.partial(super()._call, op, method, path, *args, **kwargs), path)
+        ask = functools.partial(super()._call, op, method, path, *args, **kwargs)
+
+        def understood() -> requests.Response:
+            answer: requests.Response = ask()
+            if op in _TOLD and not isinstance(answer.json(), dict):
+                raise requests.exceptions.InvalidJSONError
+            return answer
+
+        return self.repeated(understood, path)
 
     def repeated(self, work: Callable[[], T], path: str | None, done: Callable[[], int] = lambda: 0) -> T:
         """Do something that may be done again, until it is done or patience ends.
@@ -230,6 +241,8 @@ def _fault_of(error: requests.RequestException) -> _Fault:
     who = urlsplit(url).netloc if url else "the store"
     if error.response is not None:
         return _Fault(f"{who} answered {error.response.status_code}: {error.response.reason}", refused=True)
+    if isinstance(error, requests.exceptions.InvalidJSONError):
+        return _Fault(f"{who} did not answer as WebHDFS does", refused=True)
     if isinstance(error, requests.ConnectTimeout):
         return _Fault(f"{who} could not be reached within {patience.LIMITS.connect_s:g} s")
     # What is silent in the middle of its content is told by urllib3's error within one of another name.

@@ -195,6 +195,10 @@ def test_server_that_is_not_there_and_one_that_is_no_hdfs_are_named_without_secr
     hdfs.fail("name", "GETFILESTATUS", *[Fault("status", 404)] * 1000)
     with pytest.raises(StorageUnavailable, match="answered 404"):
         filesystem(f"{hdfs.uri}/x")[0].info("/x")
+    hdfs.faults.clear()
+    hdfs.fail("name", "GETFILESTATUS", *[Fault("status", 200)] * 1000)
+    with pytest.raises(StorageUnavailable, match="did not answer as WebHDFS does"):
+        filesystem(f"{hdfs.uri}/x")[0].info("/x")
 
 
 def test_refusal_that_is_meant_is_told_at_once(hdfs: FakeHdfs) -> None:
