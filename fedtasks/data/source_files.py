@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import IO, cast
+from typing import IO, Any, cast
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -102,12 +102,41 @@ def opened(uri: str) -> Iterator[IO[bytes]]:
     ------
     FileForbidden, DataMissing
         It may not be read, or is not there any more.
+
+    Notes
+    -----
+    What goes wrong as its bytes are read is raised as it is: some readers take it for a fault of the content.
     """
     fs, path = filesystem(uri)
     with _allowed(uri):
         file = cast(IO[bytes], fs.open(path, "rb"))
     with file:
-        yield file
+        noting = _Noting(file)
+        with _allowed(uri):
+            try:
+                yield cast(IO[bytes], noting)
+            except FileInvalid:
+                if noting.failure is not None:
+                    raise noting.failure from None
+                raise
+
+
+class _Noting:
+    """A file that keeps what went wrong as it was read."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.failure: Exception | None = None
+
+    def read(self, n_bytes: int = -1) -> bytes:
+        try:
+            return self._file.read(n_bytes)
+        except Exception as error:
+            self.failure = error
+            raise
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
 
 
 @contextmanager

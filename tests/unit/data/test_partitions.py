@@ -7,9 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyarrow import orc
 
 from fedtasks.config import Dataset, FeatureType, Format
 from fedtasks.data import partitions
@@ -141,7 +143,14 @@ def test_empty_day_lands_with_no_rows_and_later_days_go_on(tmp_path: Path, form:
     (tmp_path / "loans" / "d2" / "._part.crc").touch()
     for day, frame in (("d3", nothing), ("d4", pd.DataFrame({"customer": ["c1"], "a": [1.0]}))):
         file = tmp_path / "loans" / day / f"part.{form.value}"
-        frame.to_csv(file, index=False) if form is Format.CSV else frame.to_parquet(file)
+        match form:
+            case Format.CSV:
+                frame.to_csv(file, index=False)
+            case Format.PARQUET:
+                frame.to_parquet(file)
+            case Format.ORC:
+                schema = pa.schema([("customer", pa.string()), ("a", pa.float64())])
+                orc.write_table(pa.Table.from_pandas(frame, schema), file)
     assert [partitions.land(dataset, day) for day in ("d1", "d2", "d3", "d4")] == [0, 0, 0, 1]
     assert partitions.landed_until(dataset, "d4") == ["d1", "d2", "d3", "d4"]
     for last, rows in (("d1", 0), ("d3", 0), ("d4", 1)):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,7 +23,7 @@ from fedtasks.data.storage import (
     write_atomically,
 )
 from fedtasks.data.tables import list_parts, read_ids
-from fedtasks.errors import DataMissing, FedtasksError, FileInvalid, StorageUnavailable
+from fedtasks.errors import DataMissing, FedtasksError, FileForbidden, FileInvalid, StorageUnavailable
 from tests.support.webhdfs import FakeHdfs, Fault, fake_hdfs
 
 SILENT, RESET, HALF, STALL, LOST = (Fault(what) for what in ("silent", "reset", "half", "stall", "lost"))
@@ -62,9 +61,12 @@ def people(hdfs: FakeHdfs, form: Format) -> Dataset:
     """Two files of a dataset, larger than what is read at once."""
     for number in range(2):
         frame = pd.DataFrame({"who": [f"{number}-{row}" for row in range(4000)], "age": 1.5})
-        raw = io.BytesIO()
-        frame.to_csv(raw, index=False) if form is Format.CSV else frame.to_parquet(raw, row_group_size=2000)
-        hdfs.put(f"/people/part-{number}.{form.value}", raw.getvalue())
+        write = {
+            Format.CSV: lambda frame: frame.to_csv(index=False).encode(),
+            Format.PARQUET: lambda frame: frame.to_parquet(row_group_size=2000),
+            Format.ORC: lambda frame: frame.to_orc(index=False),
+        }[form]
+        hdfs.put(f"/people/part-{number}.{form.value}", write(frame))
     return Dataset("people", f"{hdfs.uri}/people", "who", {"age": FeatureType.NUMERIC}, format=form)
 
 
@@ -223,7 +225,7 @@ def test_folder_that_may_not_be_listed_is_no_empty_one(hdfs: FakeHdfs) -> None:
     hdfs.put("/people/more/part-2.csv", b"who,age\n1,1\n")
     assert len(list_parts(dataset)) == 3
     hdfs.fail("name", "LISTSTATUS", Fault("status", 403, "AccessControlException"))
-    with pytest.raises(PermissionError):
+    with pytest.raises(FileForbidden):
         list_parts(dataset)
 
 
@@ -232,3 +234,12 @@ def test_whoever_sits_and_waits_is_answered_sooner(hdfs: FakeHdfs) -> None:
     with patience.at_most(0.05), pytest.raises(StorageUnavailable):
         filesystem(f"{hdfs.uri}/x")[0].exists("/x")
     assert patience.LIMITS.patience_s == 30
+
+
+@pytest.mark.parametrize("form", Format)
+def test_file_that_may_not_be_read_is_said_so(hdfs: FakeHdfs, form: Format) -> None:
+    dataset = people(hdfs, form)
+    hdfs.fail("name", "OPEN", *[Fault("status", 403, "AccessControlException")] * 10)
+    with pytest.raises(FileForbidden) as caught:
+        ids(dataset)
+    assert f"/people/part-0.{form.value}" in caught.value.where
