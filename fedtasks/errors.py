@@ -867,7 +867,7 @@ class StorageUnavailable(MachineError):
 
     code = "STORAGE_UNAVAILABLE"
     retryable = True
-    summary = "The storage that holds this party's files does not serve"
+    summary = "The storage of files does not serve"
     remedy = "Look why HDFS, or whatever `storage` and the datasets' `uri` name, does not serve; then clear the task"
 
 
