@@ -27,6 +27,7 @@ from fedtasks.data.held_out import Units, is_held_out, units_of
 from fedtasks.data.storage import RunStorage
 from fedtasks.dataclass_io import build
 from fedtasks.errors import ProcessFailed
+from fedtasks.kinds import remark_metric
 from fedtasks.laptop import demo, people
 from fedtasks.laptop.party import LocalParty
 from fedtasks.psi.settings import AlignSettings
@@ -238,7 +239,7 @@ def account(bank: Side, shop: Side, ticket: str) -> dict[str, Any]:
         versions = {row.version: row for row in store.models.list(PIPELINE)}
         champion = store.models.champion(PIPELINE)
         metrics = [row for run in runs for row in store.metrics.list(run.run_id, "evaluate")]
-    learnt_before = sum(int(row.value) for row in metrics if row.name == "rows_learnt_before")
+    learnt_before = sum(int(row.value) for row in metrics if row.name == remark_metric("rows_learnt_before"))
     with shop.party.store() as store:
         blinded = store.uses.total(ticket)["ids_blinded"]
     if champion is None:

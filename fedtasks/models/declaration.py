@@ -55,6 +55,16 @@ REMARKS = (
         "publishes the new model does so without a comparison; to keep both, give the new one another `model`",
     ),
     Remark(
+        "rows_learnt_before",
+        "{count} test rows do not count, since a model that is measured has learnt from them: what is held out has "
+        "changed",
+    ),
+    Remark(
+        "rows_unchecked",
+        "of a model that is measured on {count} test rows it is not known which rows it has learnt from, since an "
+        "earlier release trained it; its figures may be too good",
+    ),
+    Remark(
         "learnt",
         "version {count}, which is in use, has learnt from too many of the test rows to be measured on them. Whoever "
         "publishes the new model does so without a comparison",

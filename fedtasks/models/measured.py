@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,9 +12,8 @@ from fedtasks.config import LabelKind
 from fedtasks.data.blocks import LABEL, UNIT, Blocks
 from fedtasks.data.storage import Manifest
 from fedtasks.errors import LabelInvalid
+from fedtasks.kinds import remark_metric
 from fedtasks.models import trained_on
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -38,11 +36,16 @@ class Measured:
 
     @property
     def figures(self) -> dict[str, float]:
-        """What is to be said of the rows, as metrics; nothing where all count and all is known."""
+        """How many rows do not count or are not known of; nothing where all count and all is known."""
         found = {"rows_learnt_before": float((~self.rows).sum())}
         if not self.is_checked:
             found["rows_unchecked"] = float(self.rows.sum())
         return {name: value for name, value in found.items() if value}
+
+    @property
+    def remarks(self) -> dict[str, int]:
+        """The same as metrics of remarks."""
+        return {remark_metric(name): int(count) for name, count in self.figures.items()}
 
 
 def rows_to_measure(blocks: Blocks, table: pa.Table, trained: Manifest, in_use: Manifest | None) -> Measured:
@@ -63,21 +66,16 @@ def rows_to_measure(blocks: Blocks, table: pa.Table, trained: Manifest, in_use: 
     both = [trained, in_use] if in_use else [trained]
     known = [manifest for manifest in both if trained_on.is_known(manifest, blocks.unit)]
     is_checked = len(known) == len(both)
-    if not is_checked:
-        log.warning("it is not known which rows an earlier model has learnt from; all test rows count for it")
     if not known:
         return Measured(np.ones(table.num_rows, dtype=bool), in_use is not None, is_checked)
     units = table[UNIT].to_numpy()
     rows = ~trained_on.have_learnt(known, units)
     if _suffice(rows, table, blocks.label):
-        if not rows.all():
-            log.warning("%d of %d test rows do not count: a model has learnt from them", (~rows).sum(), len(rows))
         return Measured(rows, in_use is not None, is_checked)
     rows = ~trained_on.have_learnt([manifest for manifest in known if manifest is trained], units)
     if in_use is None or not _suffice(rows, table, blocks.label):
         text = f"{(~rows).sum()} of {len(rows)} test rows have been learnt from, and the others do not suffice"
         raise LabelInvalid(f"{text}; train afresh (`start_from: fresh`), or hold out the same people as before")
-    log.warning("the version in use has learnt from too many of the test rows; the new model is measured alone")
     return Measured(rows, False, is_checked)
 
 

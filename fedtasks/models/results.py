@@ -58,7 +58,7 @@ def write_evaluation(
         Which of the rows count.
     """
     labels, counting = table[LABEL].to_numpy()[measured.rows], scores[measured.rows]
-    quality = evaluation.quality(kind, labels, counting) | measured.figures
+    quality = evaluation.quality(kind, labels, counting)
     if champion is not None and measured.champion:
         found = evaluation.quality(kind, labels, champion[measured.rows])
         quality |= {f"{CHAMPION}{name}": value for name, value in found.items()}
@@ -67,7 +67,7 @@ def write_evaluation(
             context.report(None, step=number, **{f"{BIN}{name}": value for name, value in counts.items()})
     context.report(progress(table.num_rows, table.num_rows), step=0, **quality)
     write_predictions(context, table, scores, classes)
-    write_json(f"{context.folder}/{SCORES}", to_plain(quality))
+    write_json(f"{context.folder}/{SCORES}", to_plain(quality | measured.figures))
 
 
 def write_predictions(context: TaskContext, table: pa.Table, scores: np.ndarray, classes: Sequence[str] = ()) -> None:

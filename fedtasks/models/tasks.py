@@ -104,7 +104,8 @@ def evaluate(context: TaskContext) -> Outcome:
         has_learnt = compared and not measured.champion
         report_remarks(
             context,
-            ({remark_metric("alike"): table.num_rows} if alike else {})
+            measured.remarks
+            | ({remark_metric("alike"): table.num_rows} if alike else {})
             | ({remark_metric("learnt"): version} if has_learnt else {}),
         )
     elif settings.scores == BOTH:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fedtasks.kinds import Kind
+from fedtasks.kinds import Kind, Remark
 from fedtasks.psi.settings import AlignSettings, PsiSettings
 from fedtasks.tickets.clauses import Clause, Per
 
@@ -43,4 +43,17 @@ CLAUSES = (
     ),
     Clause("limits.ids_blinded", "How many ids of the holder may be signed", per=Per.LIFE, counts="ids_blinded"),
     Clause("limits.ids_blinded_per_day", "How many ids of the holder may be signed", per=Per.DAY, counts="ids_blinded"),
+)
+
+REMARKS = (
+    Remark(
+        "suspicious",
+        "feature `{about}`: in a sample of its rows {count} things may harm a model, such as numbers that stand for a "
+        "missing value; the log of this task and `fedtasks doctor --data` name them",
+    ),
+    Remark(
+        "few_shared",
+        "{count} people are shared, few for both sides; if more were expected, the log of this task says how the ids "
+        "here and those of {peer} are written",
+    ),
 )

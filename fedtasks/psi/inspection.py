@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from itertools import chain
 
 import pyarrow as pa
 
@@ -14,7 +15,7 @@ from fedtasks.data.profile import Profile, add_rows, profiles_of
 from fedtasks.data.storage import read_json, write_json
 from fedtasks.data.tables import Part, columns_of_ids, read_rows, rows_schema
 from fedtasks.errors import ColumnType, DataError, DataMissing
-from fedtasks.kinds import category_limits
+from fedtasks.kinds import category_limits, remark_metric
 from fedtasks.link.link import Link
 from fedtasks.psi import messages
 from fedtasks.runtime.context import TaskContext
@@ -65,11 +66,10 @@ def inspect(context: TaskContext, parts: Sequence[Part], folder: str) -> None:
         if "align" in context.config.kinds:
             raise
         log.warning("%s: no model can be trained with these rows", error)
-    warnings = list(_warnings(context, profiles))
-    for each in warnings:
+    warnings = {name: list(found) for name, found in _warnings(context, profiles)}
+    for each in chain.from_iterable(warnings.values()):
         log.warning("%s: %s. %s", each.subject, each.text, each.remedy)
-    if warnings:
-        context.report({"phase": f"{len(warnings)} warnings of this party's rows are in the log", "done": 0, "of": 1})
+    _remark(context, {remark_metric("suspicious", name): len(found) for name, found in warnings.items() if found})
     write_json(f"{folder}/{_SHAPES}", to_plain([tally.shares() for tally in shapes.values()]))
 
 
@@ -90,14 +90,20 @@ def _sample(context: TaskContext, parts: Sequence[Part]) -> Iterator[pa.RecordBa
             return
 
 
-def _warnings(context: TaskContext, profiles: dict[str, Profile]) -> Iterator[Finding]:
+def _warnings(context: TaskContext, profiles: dict[str, Profile]) -> Iterator[tuple[str, Iterator[Finding]]]:
     limits = category_limits(context.config.kinds)
     for name, profile in profiles.items():
         for algorithm, most in limits.items():
             if findings.has_too_many(profile, most):
                 text = f"column `{name}`: {findings.too_many(profile, algorithm, most)}. {findings.GROUPED}"
                 raise ColumnType(text, where=context.dataset.uri)
-        yield from findings.examine_column(f"column `{name}`", profile, limits)
+        yield name, findings.examine_column(f"column `{name}`", profile, limits)
+
+
+def _remark(context: TaskContext, remarks: dict[str, int]) -> None:
+    """Say in note, page and shell of this party what its user must know."""
+    if remarks:
+        context.report(None, step=context.config.attempt, **{name: float(count) for name, count in remarks.items()})
 
 
 # ----------------------------------------------------------------------------------------------------------- afterwards
@@ -142,6 +148,7 @@ def explain(context: TaskContext, link: Link, folder: str, n_people: int, n_ids:
         both = bool(messages.FEW_SHARED.receive(link)["few"]) and is_few
         if both:
             theirs = _exchange(link, own)
+            _remark(context, {remark_metric("few_shared"): n_people})
     if not is_few:
         return ""
     columns, name, peer = context.dataset.id_columns, context.party.name, context.config.peer

@@ -31,11 +31,11 @@ class Context:
         self.dataset = dataset
         self.party = SimpleNamespace(name="bank")
         bounds = {"outputs.id_shapes": clause} if clause else {}
-        self.config = SimpleNamespace(peer="shop", bounds=bounds, kinds=kinds)
+        self.config = SimpleNamespace(peer="shop", bounds=bounds, kinds=kinds, attempt=3)
         self.reports: list[Any] = []
 
     def report(self, progress: Any = None, **metrics: float) -> None:
-        self.reports.append(progress)
+        self.reports.append(metrics)
 
 
 def dataset(folder: Path, **features: FeatureType) -> Dataset:
@@ -151,16 +151,16 @@ def test_sample_is_of_places_at_equal_distances_and_bounded(
         assert firsts == list(range(0, 30, 3))
 
 
-def test_what_harms_a_model_is_logged_once_for_each_column(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_harms_a_model_is_logged_and_remarked_once_for_each_column(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     write(tmp_path / "people", 1, 100, 100, empty=pa.nulls(100, pa.float64()), same=[1.0] * 100)
     numeric = dict.fromkeys(("x", "empty", "same"), FeatureType.NUMERIC)
     context: Any = Context(dataset(tmp_path / "people", **numeric))
     with caplog.at_level(logging.WARNING):
         inspection.inspect(context, list_parts(context.dataset), f"file://{tmp_path}")
     assert [record.getMessage().partition(":")[0] for record in caplog.records] == ["column `empty`", "column `same`"]
-    assert context.reports == [
-        {"phase": "2 warnings of this party's rows are in the log", "done": 0, "of": 1},
-    ]
+    assert context.reports == [{"step": 3, "remark.suspicious.empty": 1.0, "remark.suspicious.same": 1.0}]
 
 
 @pytest.mark.parametrize(
