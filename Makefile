@@ -67,7 +67,7 @@ demo-cluster: $(FAST_SPARK) ## The demo on a real HDFS and Spark cluster, starte
 	@$(BIN)/python -m tests.support.demo_cluster $(if $(KEEP),--keep)
 
 .PHONY: demo-daily
-demo-daily: setup ## Let a model retrain over five simulated days; takes about ten minutes.
+demo-daily: setup ## Let a model retrain over five simulated days; takes about four minutes.
 	@$(BIN)/fedtasks demo --daily
 
 .PHONY: test
