@@ -194,8 +194,8 @@ def test_night_with_bad_data_fails_both_sides_and_goes_on_once_mended(nightly: W
         world.bank.trigger(NIGHTLY, name, {"partition": "2026-11-27", "psi": {"shards": 2}})
         wait_for(lambda: states(world, name, run_id, NIGHTLY) == ["failed", "failed"], 180, "both DAG runs to fail")
     wait_for(lambda: "PEER_FAILED" in note(world.bank, name, NIGHTLY).replace("\\", ""), 20, "the reason at the bank")
-    assert "DATA_ID_NULL" in note(world.bank, name, NIGHTLY).replace("\\", "")
-    assert "DATA_ID_NULL" in note(world.shop, run_id, NIGHTLY).replace("\\", "")
+    assert "DATA_ID_LONG" in note(world.bank, name, NIGHTLY).replace("\\", "")
+    assert "DATA_ID_LONG" in note(world.shop, run_id, NIGHTLY).replace("\\", "")
     logs = "".join(path.read_text() for path in world.shop.folder.rglob("*.log"))
     assert "customers.parquet" in logs
     assert ids[0] not in logs  # no id in any log
@@ -232,12 +232,12 @@ def test_shard_that_is_lost_is_repeated_alone(nightly: World) -> None:
 
 @contextmanager
 def spoiled(party: LocalParty) -> Iterator[list[str]]:
-    """Give a row of the shop's data no id; yields the ids of the others."""
+    """Give a row of the shop's data an id that is too long; yields the ids of the others."""
     file = party.folder / "data" / "customers.parquet"
     good = file.read_bytes()
     table = pq.read_table(file)
     ids = table.column(people.ID).to_pylist()[1:]
-    pq.write_table(table.set_column(0, people.ID, pa.array([None, *ids])), file)
+    pq.write_table(table.set_column(0, people.ID, pa.array(["9" * 70_000, *ids])), file)
     try:
         yield ids
     finally:

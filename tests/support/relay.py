@@ -116,8 +116,12 @@ class Relay:
         loop = asyncio.get_running_loop()
         while True:
             connection, _ = await loop.sock_accept(listener)
-            proof = await read_proof(connection)
-            wanting = [(each, side) for each in self._tunnels for side in Side if each.wants(side, proof)]
+            try:
+                proof = await read_proof(connection)
+                wanting = [(each, side) for each in self._tunnels for side in Side if each.wants(side, proof)]
+            except BaseException:  # stopped before it had shown its proof
+                connection.close()
+                raise
             if not wanting:
                 connection.close()  # its session has ended
             for tunnel, side in wanting:
