@@ -66,7 +66,6 @@ function card(ticket, granted, page) {
       ["Allows", ticket.warnings.length ? ticket.warnings.map((text) => h("div", {}, `⚠ ${text}.`)) : null],
       ["Approval", ticket.approval === "person" ? "a person of the granting side is asked" : null],
       ["Because", ticket.because || null],
-      ["Because", ticket.because || null],
       ["Peer knows", ticket.synced ? "yes" : "not yet"],
     ]),
     acts([
