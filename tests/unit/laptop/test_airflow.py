@@ -8,6 +8,7 @@ import socket
 import stat
 from pathlib import Path
 
+import httpx
 import pytest
 
 from fedtasks.errors import AirflowUnreachable, PortInUse
@@ -84,3 +85,28 @@ def test_local_airflow_that_does_not_run_is_unreachable(tmp_path: Path) -> None:
     airflow.configure()
     with pytest.raises(AirflowUnreachable, match="ConnectError"):
         airflow.rest("GET", "/api/v2/dags")
+
+
+@pytest.mark.parametrize(("method", "n_asked"), [("GET", 3), ("PATCH", 3), ("POST", 1)])
+def test_local_airflow_whose_database_is_taken_is_asked_again_for_what_may_be_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, n_asked: int
+) -> None:
+    monkeypatch.setattr("fedtasks.laptop.airflow._POLL_S", 0.0)
+    airflow, asked = make(tmp_path), 0
+    airflow.configure()
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        nonlocal asked
+        if request.url.path == "/auth/token":
+            return httpx.Response(201, json={"access_token": "t"})
+        asked += 1
+        return httpx.Response(200, json={"asked": asked}) if asked == 3 else httpx.Response(500, text="taken")
+
+    monkeypatch.setattr(airflow, "_client", httpx.Client(base_url=airflow.url, transport=httpx.MockTransport(answer)))
+    if method == "POST":
+        with pytest.raises(AirflowUnreachable, match="500: taken"):
+            airflow.rest(method, "/api/v2/dags/d/dagRuns", {})
+    else:
+        assert airflow.rest(method, "/api/v2/dags") == {"asked": 3}
+    assert asked == n_asked
+    airflow.close()
