@@ -466,7 +466,7 @@ def test_file_is_continued_where_an_earlier_attempt_stopped(open_pair: OpenPair,
     source.write_bytes(content)
     partial.write_bytes(content[: 5 * MIB])
 
-    n_bytes = pass_file(open_pair, source, target)
+    n_bytes = pass_file(open_pair, source, target, window=MIB)
 
     assert target.read_bytes() == content
     # A link that goes on in a tunnel sends again what flew just then.
@@ -516,7 +516,7 @@ def test_file_is_continued_after_a_half_died_in_the_middle(open_pair: OpenPair, 
     assert not target.exists()
     assert (tmp_path / "target.partial").stat().st_size == 6 * MIB
 
-    n_bytes = pass_file(open_pair, source, target)
+    n_bytes = pass_file(open_pair, source, target, window=MIB)
 
     assert target.read_bytes() == content
     # A link that goes on in a tunnel sends again what flew just then.

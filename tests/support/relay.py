@@ -42,6 +42,7 @@ class Relay:
         self.tunnels = 0
         self.tunnel_bytes = 0
         self._tunnels: set[Tunnel] = set()
+        self._admitting: dict[asyncio.Task[None], socket.socket] = {}
         self.refusal: FedtasksError | None = None
         self.rewrite: Callable[[bytes], bytes | None] = lambda frame: frame
         self.frames = 0
@@ -102,31 +103,39 @@ class Relay:
         self._listener.bind(str(path))
         self._listener.listen()
         self._listener.setblocking(False)
-        self._accepting = asyncio.create_task(self._accept(self._listener))
+        asyncio.get_running_loop().add_reader(self._listener, self._accept)
 
     async def _stop(self) -> None:
-        self._accepting.cancel()
+        if self._listener.fileno() >= 0:  # it may have been stopped before
+            asyncio.get_running_loop().remove_reader(self._listener)
         self._listener.close()
+        waiting = dict(self._admitting)
+        for admission in waiting:
+            admission.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        for connection in waiting.values():
+            connection.close()
         for tunnel in list(self._tunnels):
             tunnel.end()
             await tunnel.wait_cleared()
         await self._server.stop(None)
 
-    async def _accept(self, listener: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            connection, _ = await loop.sock_accept(listener)
-            try:
-                proof = await read_proof(connection)
-                wanting = [(each, side) for each in self._tunnels for side in Side if each.wants(side, proof)]
-            except BaseException:  # stopped before it had shown its proof
-                connection.close()
-                raise
-            if not wanting:
-                connection.close()  # its session has ended
-            for tunnel, side in wanting:
-                tunnel.spend(side)
-                await tunnel.attach(side, connection)
+    def _accept(self) -> None:
+        # Not `sock_accept`: what it has accepted when it is cancelled, nobody closes.
+        with contextlib.suppress(BlockingIOError):
+            connection, _ = self._listener.accept()
+            admission = asyncio.create_task(self._admit(connection))
+            self._admitting[admission] = connection
+            admission.add_done_callback(self._admitting.pop)
+
+    async def _admit(self, connection: socket.socket) -> None:
+        proof = await read_proof(connection)
+        wanting = [(each, side) for each in self._tunnels for side in Side if each.wants(side, proof)]
+        if not wanting:
+            connection.close()  # its session has ended
+        for tunnel, side in wanting:
+            tunnel.spend(side)
+            await tunnel.attach(side, connection)
 
     async def _make_tunnel(self, contexts: dict[Side, Any]) -> Tunnel:
         tunnel = Tunnel(self._count, None, self._tunnels.discard)
