@@ -14,7 +14,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from fedtasks.crypto.hashing import Texts, hash_rows
+from fedtasks.crypto.hashing import hash_rows
+from fedtasks.data.hashable import texts_of
 from fedtasks.data.storage import read_bytes, write_atomically
 from fedtasks.errors import DataMissing
 
@@ -47,9 +48,7 @@ def units_of(ids: pa.Array, partition: str = "") -> pa.Array:
     -----
     Cost: one hash a row. Two of n units are equal with probability n²/2⁶⁵.
     """
-    column = pc.fill_null(ids, "").cast(pa.binary())
-    _, offsets, data = column.buffers()
-    texts = Texts.from_buffers(offsets, data, len(column), column.offset)
+    texts = texts_of(pc.fill_null(ids, ""))
     return _numbers(hash_rows("sha256", b"fedtasks-unit\x00" + partition.encode() + b"\x00", texts))
 
 

@@ -17,7 +17,7 @@ from fedtasks.kinds import remark_text
 from fedtasks.models import evaluation
 from fedtasks.models.measured import Measured
 from fedtasks.names import BIN, CHAMPION, IMPORTANCE, OWN
-from fedtasks.runtime.context import TaskContext
+from fedtasks.runtime.context import TaskContext, report_remarks
 
 SCORES, PREDICTIONS = "scores.json", "predictions.parquet"
 SCORE = "score"
@@ -90,22 +90,11 @@ def write_predictions(context: TaskContext, table: pa.Table, scores: np.ndarray,
     write_atomically(f"{context.folder}/{PREDICTIONS}", sink.getvalue().to_pybytes())
 
 
-def report_remarks(context: TaskContext, remarks: Mapping[str, int]) -> None:
-    """Say in log, note, page and shell of this party what a user must know of a result.
-
-    Parameters
-    ----------
-    remarks
-        Metrics as `fedtasks.kinds.remark_metric` names them, and their counts.
-
-    Notes
-    -----
-    Reveals: nothing; the peer sees none of it.
-    """
+def tell_remarks(context: TaskContext, remarks: Mapping[str, int]) -> None:
+    """Say remarks in the log too; see `fedtasks.runtime.context.report_remarks`."""
     for metric, count in remarks.items():
         log.warning("%s", remark_text(metric, count, context.config.peer))
-    if remarks:
-        context.report(None, step=context.config.attempt, **{name: float(count) for name, count in remarks.items()})
+    report_remarks(context, remarks)
 
 
 def report_importance(context: TaskContext, importance: Mapping[str, Mapping[str, float]]) -> None:

@@ -21,7 +21,7 @@ from fedtasks.models import evaluation, messages
 from fedtasks.models.contract import HalfModel
 from fedtasks.models.evaluation import is_at_least_as_good
 from fedtasks.models.measured import rows_to_measure
-from fedtasks.models.results import SCORES, progress, report_remarks, write_evaluation, write_predictions
+from fedtasks.models.results import SCORES, progress, tell_remarks, write_evaluation, write_predictions
 from fedtasks.models.settings import (
     BOTH,
     UNKNOWN_ERROR,
@@ -102,7 +102,7 @@ def evaluate(context: TaskContext) -> Outcome:
         write_evaluation(context, table, *scores, kind=half.label_kind, classes=half.classes, measured=measured)
         alike = evaluation.are_alike(half.label_kind, table[LABEL].to_numpy(), scores[0])
         has_learnt = compared and not measured.champion
-        report_remarks(
+        tell_remarks(
             context,
             measured.remarks
             | ({remark_metric("alike"): table.num_rows} if alike else {})
@@ -268,7 +268,7 @@ def _known(
         log.info("feature `%s`: %d of %d rows have a value that the model does not know", feature, count, done)
     name, slack = ("rare", _MORE_THAN_USUAL * done) if half.takes_unknown else ("unseen", 0.0)
     more = {each: count for each, count in found.items() if count > half.usual_share(each) * done + slack}
-    report_remarks(context, {remark_metric(name, feature): count for feature, count in more.items()})
+    tell_remarks(context, {remark_metric(name, feature): count for feature, count in more.items()})
 
 
 def _can_both_measure(context: TaskContext, link: Link, champion: HalfModel, blocks: Blocks, version: int) -> bool:
@@ -280,7 +280,7 @@ def _can_both_measure(context: TaskContext, link: Link, champion: HalfModel, blo
     theirs = messages.MEASURABLE.receive(link)["measurable"]
     without = [context.party.name] * bool(lacking) + [context.config.peer] * (not theirs)
     if without:
-        report_remarks(context, {remark_metric("not_compared", " and ".join(without)): version})
+        tell_remarks(context, {remark_metric("not_compared", " and ".join(without)): version})
     return not without
 
 

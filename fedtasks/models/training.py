@@ -13,7 +13,7 @@ from fedtasks.kinds import remark_metric
 from fedtasks.link.link import Link
 from fedtasks.models import messages, trained_on
 from fedtasks.models.contract import Algorithm, HalfModel
-from fedtasks.models.results import report_importance, report_remarks
+from fedtasks.models.results import report_importance, tell_remarks
 from fedtasks.models.settings import FRESH
 from fedtasks.models.versions import algorithm_of, load_half, role_of, start_of
 from fedtasks.runtime.context import Outcome, TaskContext
@@ -94,7 +94,7 @@ def report_left_out(context: TaskContext, start: Start, fitted: Collection[str])
     """Remark which features training leaves out, since no train row has a value of them."""
     if start.before is None:
         left_out = [name for name in start.blocks.features if name not in fitted]
-        report_remarks(context, {remark_metric("no_value", name): 1 for name in left_out})
+        tell_remarks(context, {remark_metric("no_value", name): 1 for name in left_out})
 
 
 def exchange_digest(link: Link, local: str) -> str:
@@ -121,7 +121,7 @@ def conclude(
     half.save(context.folder)
     write_json(f"{context.folder}/{IMPORTANCE}", importance)
     report_importance(context, importance)
-    report_remarks(context, {**half.remarks(), **({remark_metric("kept"): start.parent} if is_kept else {})})
+    tell_remarks(context, {**half.remarks(), **({remark_metric("kept"): start.parent} if is_kept else {})})
     facts = {
         "format": card.format,
         "role": card.role,

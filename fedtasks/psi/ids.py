@@ -14,10 +14,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fedtasks.config import Dataset
-from fedtasks.crypto.hashing import Texts, hash_rows
+from fedtasks.crypto.hashing import hash_rows
 from fedtasks.data.ascending import KEY, KEY_BYTES, are_in, keys_of, walk
 from fedtasks.data.batch_files import BatchFile, read_batches
 from fedtasks.data.cells import Place
+from fedtasks.data.hashable import texts_of
 from fedtasks.data.row_files import Bytes, from_column, shards_of, to_column
 from fedtasks.data.storage import filesystem, rename
 from fedtasks.data.tables import LABEL, Part, read_ids
@@ -316,15 +317,6 @@ def keys_of_ids(ids: pa.Array) -> Bytes:
     """Return the keys of ids, of shape ``(n, 16)``: SHA-256, so that nobody can choose ids that share one."""
     digests = hash_rows("sha256", b"fedtasks-id\x00", texts_of(pc.fill_null(ids, "")))
     return np.ascontiguousarray(digests[:, :KEY_BYTES])
-
-
-def texts_of(ids: pa.Array) -> Texts:
-    """Return ids as hashes take them; raise `ValueError` if one is null."""
-    column = ids.cast(pa.binary())
-    if column.null_count:
-        raise ValueError("an id is null")
-    _, offsets, data = column.buffers()
-    return Texts.from_buffers(offsets, data, len(column), column.offset)
 
 
 def move(source: str, target: str) -> None:

@@ -18,7 +18,7 @@ from fedtasks.errors import ColumnType, DataError, DataMissing
 from fedtasks.kinds import category_limits, remark_metric
 from fedtasks.link.link import Link
 from fedtasks.psi import messages
-from fedtasks.runtime.context import TaskContext
+from fedtasks.runtime.context import TaskContext, report_remarks
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,9 @@ def inspect(context: TaskContext, parts: Sequence[Part], folder: str) -> None:
     warnings = {name: list(found) for name, found in _warnings(context, profiles)}
     for each in chain.from_iterable(warnings.values()):
         log.warning("%s: %s. %s", each.subject, each.text, each.remedy)
-    _remark(context, {remark_metric("suspicious", name): len(found) for name, found in warnings.items() if found})
+    report_remarks(
+        context, {remark_metric("suspicious", name): len(found) for name, found in warnings.items() if found}
+    )
     write_json(f"{folder}/{_SHAPES}", to_plain([tally.shares() for tally in shapes.values()]))
 
 
@@ -98,12 +100,6 @@ def _warnings(context: TaskContext, profiles: dict[str, Profile]) -> Iterator[tu
                 text = f"column `{name}`: {findings.too_many(profile, algorithm, most)}. {findings.GROUPED}"
                 raise ColumnType(text, where=context.dataset.uri)
         yield name, findings.examine_column(f"column `{name}`", profile, limits)
-
-
-def _remark(context: TaskContext, remarks: dict[str, int]) -> None:
-    """Say in note, page and shell of this party what its user must know."""
-    if remarks:
-        context.report(None, step=context.config.attempt, **{name: float(count) for name, count in remarks.items()})
 
 
 # ----------------------------------------------------------------------------------------------------------- afterwards
@@ -148,7 +144,7 @@ def explain(context: TaskContext, link: Link, folder: str, n_people: int, n_ids:
         both = bool(messages.FEW_SHARED.receive(link)["few"]) and is_few
         if both:
             theirs = _exchange(link, own)
-            _remark(context, {remark_metric("few_shared"): n_people})
+            report_remarks(context, {remark_metric("few_shared"): n_people})
     if not is_few:
         return ""
     columns, name, peer = context.dataset.id_columns, context.party.name, context.config.peer

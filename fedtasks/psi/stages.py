@@ -21,6 +21,7 @@ from fedtasks.crypto.scheme import Client, Signer, load_signer
 from fedtasks.crypto.schemes import Scheme
 from fedtasks.data.ascending import KEY, KEY_BYTES
 from fedtasks.data.batch_files import BatchFile, read_batches
+from fedtasks.data.hashable import texts_of
 from fedtasks.data.row_files import (
     BATCH_ROWS,
     Bytes,
@@ -38,7 +39,7 @@ from fedtasks.data.storage import read_bytes, write_atomically
 from fedtasks.data.tag_files import states_of
 from fedtasks.engines.engine import Batches, Engine, Frame, How, new_file
 from fedtasks.names import TAG_BYTES
-from fedtasks.psi.ids import ID_SHARD, ORDER, PAIRS, SHARD, pairs_batch, texts_of
+from fedtasks.psi.ids import ID_SHARD, ORDER, PAIRS, SHARD, pairs_batch
 
 ROWS = pa.schema([("row", pa.binary()), (SHARD, pa.int32())])
 """Rows that cross, whatever they are."""

@@ -226,3 +226,19 @@ def facts_of(settings: object, **more: str) -> dict[str, str]:
     """Return a settings dataclass as facts for `open_link`, defaults too: neighbouring versions may differ in them."""
     plain = to_plain(settings)
     return {**{f"settings.{name}": json.dumps(value, sort_keys=True) for name, value in plain.items()}, **more}
+
+
+def report_remarks(context: TaskContext, remarks: Mapping[str, int]) -> None:
+    """Say in note, page and shell of this party what a user must know of a result.
+
+    Parameters
+    ----------
+    remarks
+        Metrics as `fedtasks.kinds.remark_metric` names them, and their counts.
+
+    Notes
+    -----
+    Reveals: nothing; the peer sees none of it.
+    """
+    if remarks:
+        context.report(None, step=context.config.attempt, **{name: float(count) for name, count in remarks.items()})

@@ -23,7 +23,7 @@ from fedtasks.kinds import remark_metric
 from fedtasks.link.link import Link
 from fedtasks.models import training
 from fedtasks.models.checkpoint import Checkpoints
-from fedtasks.models.results import report_remarks
+from fedtasks.models.results import tell_remarks
 from fedtasks.models.secureboost.declaration import SECUREBOOST
 from fedtasks.models.secureboost.follower import Follower
 from fedtasks.models.secureboost.leader import Leader
@@ -88,7 +88,7 @@ def _lead(context: TaskContext, settings: TrainSettings, start: Start) -> tuple[
     with Scratch() as scratch:
         rows = _binned(context, settings, scratch, start)
         if not blocks.features:
-            report_remarks(context, {remark_metric("label_alone"): 1})
+            tell_remarks(context, {remark_metric("label_alone"): 1})
         checkpoints = _checkpoints(context, settings, start, rows.binner)
         with context.open_link(_facts(settings, start)) as link:
             if before:
