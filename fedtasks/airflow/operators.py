@@ -31,10 +31,9 @@ from fedtasks.dataclass_io import to_plain
 from fedtasks.digests import digest
 from fedtasks.errors import DeadlinePassed, FedtasksError, RunUnknown
 from fedtasks.models.settings import BOTH
-from fedtasks.names import APPROVE, CLOSE_RUN, OPEN_RUN, half_name
+from fedtasks.names import APPROVE, BIN, CLOSE_RUN, IMPORTANCE, OPEN_RUN, half_name
 from fedtasks.pipeline.shared import WAIT
 from fedtasks.pipeline.step import Step
-from fedtasks.reports.runs import BIN, IMPORTANCE
 from fedtasks.runtime.task_config import TaskConfig
 
 if TYPE_CHECKING:

@@ -194,7 +194,7 @@ def _settings(conf: str) -> Mapping[str, Any]:
 
 def _told(step: Mapping[str, Any]) -> str:
     """Say what a step ended with, on one line."""
-    from fedtasks.reports.runs import BIN, IMPORTANCE
+    from fedtasks.names import BIN, IMPORTANCE
 
     if step["left_out"]:
         return str(step["left_out"])

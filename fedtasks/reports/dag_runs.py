@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from fedtasks.errors import RunUnknown
-from fedtasks.reports.runs import CLOSE_RUN, half_report, run_report, run_status, series, sides, steps_of
+from fedtasks.names import CLOSE_RUN
+from fedtasks.reports.runs import half_report, run_report, run_status, series, sides, steps_of
 from fedtasks.reports.status import explained, holder_of
 from fedtasks.store import HalfRow, Store
 

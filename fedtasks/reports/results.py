@@ -8,13 +8,9 @@ from itertools import accumulate, pairwise
 from typing import Any
 
 from fedtasks.errors import RunUnknown
-from fedtasks.reports.runs import BIN, TRAIN, importance_of, last_metrics, run_rights
+from fedtasks.names import BIN, CHAMPION, EVALUATE, TRAIN
+from fedtasks.reports.runs import importance_of, last_metrics, run_rights
 from fedtasks.store import MetricRow, Store
-
-EVALUATE = "evaluate"
-"""The task that reports the bins."""
-
-_CHAMPION = "champion_"
 
 
 @dataclass(frozen=True)
@@ -62,8 +58,8 @@ def results_report(store: Store, party: str, run_id: str) -> dict[str, Any]:
         ended = run.state != "running"
         why = "this run has reported no evaluation" if ended else "results come when the task `evaluate` is done"
         return {"reason": why, "importance": importance}
-    champion = {name.removeprefix(_CHAMPION): scalars[name] for name in scalars if name.startswith(_CHAMPION)}
-    own = {name: value for name, value in scalars.items() if not name.startswith(_CHAMPION)}
+    champion = {name.removeprefix(CHAMPION): scalars[name] for name in scalars if name.startswith(CHAMPION)}
+    own = {name: value for name, value in scalars.items() if not name.startswith(CHAMPION)}
     return {**(curves(bins) if bins else {}), **own, "champion": champion or None, "importance": importance}
 
 

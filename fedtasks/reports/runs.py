@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from fedtasks.errors import FedtasksError, RunUnknown
-from fedtasks.names import REMARK
+from fedtasks.names import BIN, CLOSE_RUN, IMPORTANCE, REMARK, TRAIN
 from fedtasks.reports.asked import what_is_asked
 from fedtasks.reports.leaks import leak_sentence
 from fedtasks.reports.ledger import ledger
@@ -19,16 +19,8 @@ from fedtasks.reports.tickets import rights
 from fedtasks.store import HalfRow, MetricRow, RunRow, Store
 from fedtasks.tickets import peek
 
-CLOSE_RUN = "close_run"
-
 FEW = 10
 """So many people hide each other."""
-
-BIN = "bin."
-"""How the metrics begin that hold the bins of a model's scores."""
-
-TRAIN, IMPORTANCE = "train", "importance."
-"""The task that reports how important features are, and how those metrics begin."""
 
 
 def status_report(status: Status) -> dict[str, Any]:
