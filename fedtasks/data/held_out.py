@@ -92,7 +92,7 @@ def bound(counts: npt.NDArray[np.int64], test_fraction: float) -> int:
     if test_fraction > 0 and n_rows > 1:
         wanted = min(max(wanted, 1), n_rows - 1)
     below = np.concatenate([[0], np.cumsum(counts)])
-    return int(np.argmin(np.abs(below - wanted))) << 48
+    return min(int(np.argmin(np.abs(below - wanted))) << 48, 2**64 - 1)
 
 
 def own_secret(storage: str) -> bytes:

@@ -66,6 +66,11 @@ def test_bound_of_one_row_follows_its_share() -> None:
     assert bound(np.zeros_like(one), 0.9) == 0
 
 
+def test_bound_above_the_last_draws_is_a_draw_too() -> None:
+    last = count_draws(np.array([2**64 - 2], dtype=np.uint64))
+    assert np.uint64(bound(last, 0.9)) == np.uint64(2**64 - 1)
+
+
 def test_secret_of_draws_is_made_once_and_for_nobody_else(tmp_path: Path) -> None:
     storage = f"file://{tmp_path}/storage"
     first = own_secret(storage)
