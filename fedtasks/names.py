@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 
 LEADER, FOLLOWER = "leader", "follower"
 """The roles: who holds the label, and who does not."""
@@ -50,10 +51,34 @@ def half_name(task: str, stage: str = "", shard: int | None = None) -> str:
     return f"{task}{f'.{stage}' if stage else ''}{'' if shard is None else f'[{shard}]'}"
 
 
-def airflow_task(half: str) -> tuple[str, int | None]:
+def pipeline_name(dag_id: str, run: str = "") -> str:
+    """Return the name of a DAG's pipeline, or, of a DAG that holds several runs, of one: ``dag.run``."""
+    return f"{dag_id}.{run}" if run else dag_id
+
+
+def parts_of(pipeline: str) -> tuple[str, str]:
+    """Return the DAG that holds a pipeline, and which of its runs it is; empty in a DAG that holds one."""
+    dag_id, _, run = pipeline.partition(".")
+    return dag_id, run
+
+
+def pipeline_of(run_id: str) -> str:
+    """Return the pipeline of a run, whose id is ``pipeline.partition.initiator.number``."""
+    return run_id.rsplit(".", 3)[0]
+
+
+def airflow_task(pipeline: str, half: str) -> tuple[str, int | None]:
     """Return the task id in Airflow that a half has, and its map index (None for a task that is not mapped)."""
+    _, run = parts_of(pipeline)
     found = _SHARD.fullmatch(half)
-    return (found[1], int(found[2])) if found else (half, None)
+    task, index = (found[1], int(found[2])) if found else (half, None)
+    return (f"{run}.{task}" if run else task), index
+
+
+def half_of(task_id: str, runs: Collection[str]) -> tuple[str, str]:
+    """Return which of a DAG's named runs a task in Airflow is of, empty if of none, and which half it is there."""
+    run, _, half = task_id.partition(".")
+    return (run, half) if run and run in runs else ("", task_id)
 
 
 def title_of(setting: str) -> str:

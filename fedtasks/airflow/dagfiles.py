@@ -16,14 +16,20 @@ from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from fedtasks.config import PARTY_VARIABLE
 from fedtasks.dataclass_io import build, read_yaml, to_plain
 from fedtasks.errors import ConfigError, FedtasksError, ProcessFailed
+from fedtasks.names import parts_of, pipeline_name
 from fedtasks.pipeline.step import Step
+
+if TYPE_CHECKING:
+    from airflow.sdk import DAG
+
+    from fedtasks.airflow.opening import OpenRunOperator
 
 HEAVY = ("tensorflow", "keras", "pyspark", "duckdb", "grpc", "pyarrow", "numpy", "pandas", "fsspec", "gmpy2")
 """What a DAG file should import inside functions only: Airflow parses it every few seconds."""
@@ -70,7 +76,7 @@ class Declared:
         return shared
 
 
-def declared_in(file: Path, party_file: Path | None = None) -> Declared:
+def declared_in(file: Path, party_file: Path | None = None, pipeline: str = "") -> Declared:
     """Parse a DAG file as Airflow does, and return what it declares.
 
     Parameters
@@ -79,17 +85,19 @@ def declared_in(file: Path, party_file: Path | None = None) -> Declared:
         The DAG file.
     party_file
         As whom to parse it: as this party, and as either side of a schedule. None stands for a party without a file.
+    pipeline
+        Which of its federated pipelines is meant, where it holds several.
 
     Raises
     ------
     ConfigError
-        It does not parse in one of these ways, or does not hold one federated pipeline.
+        It does not parse in one of these ways, or does not hold the pipeline that is meant.
     ProcessFailed
         Parsing did not end within `PARSE_S`, or ended its process.
     """
     if not file.is_file():
         raise ConfigError("there is no such file", where=str(file))
-    argv = [sys.executable, "-m", __name__, str(file.absolute()), *([str(party_file)] if party_file else [])]
+    argv = [sys.executable, "-m", __name__, str(file.absolute()), pipeline, *([str(party_file)] if party_file else [])]
     with tempfile.TemporaryDirectory(prefix="fedtasks-dag-") as home:
         environment = {**os.environ, "AIRFLOW_HOME": home, PARTY_VARIABLE: f"{home}/no-party.yaml"}
         try:
@@ -106,34 +114,38 @@ def declared_in(file: Path, party_file: Path | None = None) -> Declared:
     return build(Declared, answer)
 
 
-def main(file: str, party_file: str = "") -> None:
+def main(file: str, pipeline: str, party_file: str = "") -> None:
     """Print as one line of JSON what a DAG file declares, or what is wrong with it."""
     with redirect_stdout(sys.stderr):
         try:
-            answer = to_plain(_parse_as_each(Path(file), Path(party_file)) if party_file else _parse(Path(file)))
+            found = (
+                _parse_as_each(Path(file), pipeline, Path(party_file)) if party_file else _parse(Path(file), pipeline)
+            )
+            answer = to_plain(found)
         except ConfigError as error:
             answer = {"problem": error.detail, "where": error.where or file}
     print(json.dumps(answer))
 
 
-def _parse_as_each(file: Path, party_file: Path) -> Declared:
+def _parse_as_each(file: Path, pipeline: str, party_file: Path) -> Declared:
     """Parse a file as a party, and as either side of a schedule."""
     os.environ[PARTY_VARIABLE] = str(party_file)
-    here = _parse(file)
+    here = _parse(file, pipeline)
+    dag_id, _ = parts_of(here.pipeline)
     plain, _ = read_yaml(party_file)
-    others = [name for name in plain.get("schedules") or () if name != here.pipeline]
+    others = [name for name in plain.get("schedules") or () if name != dag_id]
     with tempfile.NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as variant:
         os.environ[PARTY_VARIABLE] = variant.name
-        for schedules in (others, [*others, here.pipeline]):
+        for schedules in (others, [*others, dag_id]):
             variant.seek(0)
             variant.truncate()
             yaml.safe_dump({**plain, "schedules": schedules}, variant)
             variant.flush()
-            as_side = _parse(file)
+            as_side = _parse(file, pipeline)
     return replace(here, has_schedule=as_side.starts_itself)
 
 
-def _parse(file: Path) -> Declared:
+def _parse(file: Path, pipeline: str) -> Declared:
     # What a process that parses DAG files has imported already.
     import airflow.dag_processing.processor  # noqa: F401
     from airflow.dag_processing.dagbag import DagBag
@@ -145,33 +157,35 @@ def _parse(file: Path) -> Declared:
     if bag.import_errors:
         trace = next(iter(bag.import_errors.values())).strip().splitlines()
         raise ConfigError(trace[-1], where=_place(trace, file))
-    found = [each for each in map(_declared, bag.dags.values()) if each is not None]
-    if len(found) != 1:
-        names = ", ".join(each.pipeline for each in found) or "none"
-        raise ConfigError(f"one federated pipeline is expected in a file, found: {names}")
-    return replace(found[0], took_s=round(took_s, 3), heavy=heavy)
+    from fedtasks.airflow.opening import openings
+
+    found = {
+        pipeline_name(dag.dag_id, opening.run): (dag, opening) for dag in bag.dags.values() for opening in openings(dag)
+    }
+    if pipeline not in found and (pipeline or len(found) != 1):
+        names = ", ".join(found) or "none"
+        which = f"there is no pipeline `{pipeline}` in the file" if pipeline else "say by --pipeline which one is meant"
+        raise ConfigError(f"{which}; its federated pipelines: {names}", field="pipeline")
+    dag, opening = found[pipeline] if pipeline else next(iter(found.values()))
+    return replace(_declared(dag, opening), took_s=round(took_s, 3), heavy=heavy)
 
 
-def _declared(dag: Any) -> Declared | None:
-    """Return what a DAG declares; None if no federated run is in it."""
+def _declared(dag: DAG, opening: OpenRunOperator) -> Declared:
+    """Return what one run of a DAG declares."""
     from airflow.sdk import PartitionedAtRuntime
     from airflow.sdk.exceptions import ParamValidationError
 
     from fedtasks.airflow.hook import party_here
-    from fedtasks.airflow.opening import OpenRunOperator
-    from fedtasks.names import OPEN_RUN
     from fedtasks.pipeline.shared import initiate
 
-    opening = dag.task_dict.get(OPEN_RUN)
-    if not isinstance(opening, OpenRunOperator):
-        return None
     starts_itself = not isinstance(dag.timetable, PartitionedAtRuntime)
-    declared = Declared(dag.dag_id, opening.steps, starts_itself, starts_itself)
+    declared = Declared(pipeline_name(dag.dag_id, opening.run), opening.steps, starts_itself, starts_itself)
     party = party_here(opening.fedtasks_conn_id)
     if party is None:
         return replace(declared, open_fields="there is no party.yaml, so peers and datasets are unknown")
     try:
-        return replace(declared, asks=initiate(party, opening.steps, dag.params.validate(), "check"))
+        params = opening.own_params(dag.params.validate())
+        return replace(declared, asks=initiate(party, opening.steps, params, "check"))
     except ParamValidationError as error:
         raise ConfigError(f"the trigger form's defaults are not valid: {error}") from None
     except FedtasksError as error:

@@ -33,7 +33,7 @@ from fedtasks.errors import (
     TicketMissing,
 )
 from fedtasks.names import title_of
-from fedtasks.pipeline.shared import WAIT
+from fedtasks.pipeline.shared import PARTITION, WAIT
 from fedtasks.pipeline.step import Step
 from fedtasks.tickets.clauses import clauses
 
@@ -108,6 +108,26 @@ def form_of(steps: Sequence[Step], sides: Sides, wait: timedelta, party: Party |
         form |= _section(step, [*bounded, *started[:1]])
     form |= dict(_field(step, declared, BOUNDED) for step, declared in bounded)
     return {name: _in_markdown(param) for name, param in (form | _run(wait)).items()}
+
+
+def of_run(run: str, fields: Mapping[str, Param]) -> dict[str, Param]:
+    """Return the fields of one run of a DAG that holds several: named and in sections after it, but the partition.
+
+    Parameters
+    ----------
+    run
+        Its name.
+    fields
+        The form, as `form_of` makes it.
+    """
+    named: dict[str, Param] = {}
+    for name, param in fields.items():
+        if name == PARTITION:
+            named[name] = param
+            continue
+        section = " · ".join(part for part in (run, param.schema.get("section", "")) if part)
+        named[f"{run}.{name}"] = Param(param.value, **{**param.schema, "section": section})
+    return named
 
 
 def _in_markdown(param: Param) -> Param:

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import BaseOperator
+from airflow.sdk import BaseOperator, TriggerRule
 from airflow.sdk.bases.xcom import BaseXCom
 from airflow.sdk.exceptions import AirflowSkipException, DownstreamTasksSkipped
 
 from fedtasks.airflow.hook import FedtasksHook
 from fedtasks.airflow.links import FederatedLink
-from fedtasks.airflow.operators import airflow_errors, run_id_of, skip_with_others
+from fedtasks.airflow.operators import airflow_errors, run_id_of, skip_after, skip_with_others
 from fedtasks.airflow.schedules import partition_of, zone_of
 from fedtasks.config import Party
 from fedtasks.errors import ConfigError, FedtasksError, RunUnknown
-from fedtasks.names import APPROVE, OPEN_RUN
-from fedtasks.pipeline.shared import check_models, check_names, check_shared, initiate
+from fedtasks.names import APPROVE, OPEN_RUN, pipeline_name
+from fedtasks.pipeline.shared import PARTITION, check_models, check_names, check_shared, initiate
 from fedtasks.pipeline.step import Step, shards_of
 
 if TYPE_CHECKING:
-    from airflow.sdk import Context
+    from airflow.sdk import DAG, Context
 
     from fedtasks.link.client import GatewayClient
     from fedtasks.wire.v1 import run_pb2
@@ -35,8 +35,10 @@ class OpenRunOperator(BaseOperator):
     ----------
     steps
         What the run does; the peer's DAG must declare the same.
+    run
+        Which run of its DAG, where that holds several; the names of its tasks and fields begin so.
     fields
-        The names of the trigger form; what else is passed to a run is refused.
+        The names of the run's fields in the trigger form; what else is passed to a DAG run is refused.
     reason
         Why, where the form gives no reason.
     timezone
@@ -56,14 +58,17 @@ class OpenRunOperator(BaseOperator):
         self,
         *,
         steps: Sequence[Step],
+        run: str = "",
         fields: Collection[str] = (),
         reason: str = "",
         timezone: str = "UTC",
         fedtasks_conn_id: str = FedtasksHook.default_conn_name,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**{"doc_md": "Asks the peer for the run, or takes up the one that it asked for.", **kwargs})
+        doc = "Asks the peer for the run, or takes up the one that it asked for."
+        super().__init__(**{"doc_md": doc, "trigger_rule": TriggerRule.NONE_FAILED, **kwargs})
         self.steps = tuple(steps)
+        self.run = run
         self.fields = tuple(fields)
         self.reason = reason
         zone_of(timezone)
@@ -76,7 +81,8 @@ class OpenRunOperator(BaseOperator):
         Raises
         ------
         AirflowSkipException
-            The partition is done, or another DAG run is at it: what follows is skipped, and that is no failure.
+            The partition is done, or another DAG run is at it; a task before it was skipped; or the peer has begun this
+            DAG run for another run of the DAG. What follows is skipped, and that is no failure.
         AirflowFailException
             The run was refused; the text names the reason and who must act.
         DownstreamTasksSkipped
@@ -86,12 +92,17 @@ class OpenRunOperator(BaseOperator):
         from fedtasks.wire.v1 import worker_pb2
 
         ti, dag_run = context["ti"], context["dag_run"]
-        started_for = ((dag_run.conf or {}).get("fedtasks") or {}).get("run_id", "")
+        began = (dag_run.conf or {}).get("fedtasks") or {}
+        started_for, pipeline = began.get("run_id", ""), pipeline_name(dag_run.dag_id, self.run)
+        if started_for and began.get("pipeline", dag_run.dag_id) != pipeline:
+            raise AirflowSkipException(f"This DAG run was begun for {began['pipeline']}")
+        # The other runs of the DAG are skipped in a DAG run that was begun for this one.
+        skip_after(self._others() if started_for else self.upstream_task_ids, ti)
         with airflow_errors(ti), ExitStack() as stack:
             hook = FedtasksHook(self.fedtasks_conn_id)
             if any(step.kind for step in self.steps):
                 stack.enter_context(warming(hook.party_file))
-            this = {"dag_id": dag_run.dag_id, "dag_run_id": dag_run.run_id, "pipeline": dag_run.dag_id}
+            this = {"dag_id": dag_run.dag_id, "dag_run_id": dag_run.run_id, "pipeline": pipeline}
             if started_for:
                 if started_for != dag_run.run_id:
                     raise RunUnknown(f"this DAG run is not the one that was started for `{started_for}`")
@@ -110,11 +121,28 @@ class OpenRunOperator(BaseOperator):
                 if response.opening == worker_pb2.OPENING_ALREADY_RUNNING:
                     raise AirflowSkipException(f"Run {run.run_id} is at this partition in DAG run {run.dag_run_id}")
                 opened = self._take_up(client, hook.party, run)
-                if not run.HasField("approval") and APPROVE in self.downstream_task_ids:
+                approve = f"{self.prefix}{APPROVE}"
+                if not run.HasField("approval") and approve in self.downstream_task_ids:
                     # A task that has nothing to do would cost as much time as any other.
                     ti.xcom_push(key=BaseXCom.XCOM_RETURN_KEY, value=opened)
-                    raise DownstreamTasksSkipped(tasks=[APPROVE])  # type: ignore[no-untyped-call]
+                    raise DownstreamTasksSkipped(tasks=[approve])  # type: ignore[no-untyped-call]
                 return opened
+
+    @property
+    def prefix(self) -> str:
+        """What the names of the run's tasks and fields begin with."""
+        return f"{self.run}." if self.run else ""
+
+    def _others(self) -> set[str]:
+        """Return the tasks right before this one that do not come after another run of the DAG."""
+        before = {name: self.dag.get_task(name) for name in self.upstream_task_ids}
+        return {name for name, task in before.items() if not _comes_after_a_run(task)}
+
+    def own_params(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the values of the run's fields, by the names that they have in a form of this run alone."""
+        prefix = self.prefix
+        own = {name.removeprefix(prefix): value for name, value in params.items() if name.startswith(prefix)}
+        return {PARTITION: params.get(PARTITION), **own}
 
     def _ask_for(self, party: Party, context: Context) -> dict[str, Any]:
         """Return what the form and the DAG run ask for; nothing has been asked of the peer yet.
@@ -127,9 +155,12 @@ class OpenRunOperator(BaseOperator):
             What else is wrong with the form.
         """
         if self.fields:
-            author = self.dag.params if self.has_dag() else ()  # type: ignore[no-untyped-call]
-            check_names(context["dag_run"].conf or {}, self.fields, (*author, *(step.name for step in self.steps)))
-        params = {**context["params"], "reason": context["params"].get("reason") or self.reason}
+            others = self.dag.params if self.has_dag() else ()  # type: ignore[no-untyped-call]
+            runs = openings(self.dag) if self.has_dag() else [self]  # type: ignore[no-untyped-call]
+            steps = (f"{run.prefix}{step.name}" for run in runs for step in run.steps)
+            check_names(context["dag_run"].conf or {}, self.fields, (*others, *steps))
+        params = self.own_params(context["params"])
+        params["reason"] = params.get("reason") or self.reason
         return initiate(party, self.steps, params, partition_of(context, self.timezone))
 
     def _asked_for(self, context: Context) -> dict[str, str]:
@@ -138,7 +169,7 @@ class OpenRunOperator(BaseOperator):
             partition = partition_of(context, self.timezone)
         except ConfigError:
             partition = ""
-        return {"partition": partition, "peer": str(context["params"].get("peer") or "")}
+        return {"partition": partition, "peer": str(self.own_params(context["params"]).get("peer") or "")}
 
     def _tell(self, hook: FedtasksHook, error: FedtasksError, **asked: str) -> None:
         """Let this party's gateway keep and show why nothing is asked for."""
@@ -175,6 +206,17 @@ class OpenRunOperator(BaseOperator):
             "partition": run.partition,
             "datasets": shared["datasets"],
         }
+
+
+def openings(dag: DAG) -> list[OpenRunOperator]:
+    """Return the tasks that open the runs of a DAG, in the order of the file."""
+    return [task for task in dag.tasks if isinstance(task, OpenRunOperator)]
+
+
+def _comes_after_a_run(task: Any) -> bool:
+    """Whether a task stands in a run, or behind one."""
+    before = [task.dag.get_task(name) for name in task.get_flat_relative_ids(upstream=True)]
+    return any(isinstance(each, OpenRunOperator) for each in (task, *before))
 
 
 def _step_message(step: Step) -> run_pb2.Step:

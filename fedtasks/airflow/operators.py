@@ -6,7 +6,7 @@ import asyncio
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
@@ -39,6 +39,7 @@ from fedtasks.runtime.task_config import TaskConfig
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from fedtasks.airflow.opening import ShardsOperator
     from fedtasks.link.client import GatewayClient
     from fedtasks.wire.v1 import run_pb2
 
@@ -72,21 +73,38 @@ def run_id_of(ti: Any, open_run_task_id: str) -> str:
     return str(opened["run_id"])
 
 
-def skip_with_others(task: BaseOperator, ti: Any) -> None:
+def skip_with_others(task: MeetingOperator | ShardsOperator, ti: Any) -> None:
     """Skip a task with every one before it but `approve`: the rule by which it runs without that overlooks the others.
 
     Raises
     ------
     AirflowSkipException
-        A task of the user's before it was skipped.
+        The run was not opened, or a task of the user's before this one was skipped.
     """
-    others = sorted(task.upstream_task_ids - {OPEN_RUN, APPROVE})
-    if task.trigger_rule != TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS or not others:
+    opened, approve = task.open_run_task_id, f"{_prefix(task.open_run_task_id)}{APPROVE}"
+    if task.trigger_rule == TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS and task.upstream_task_ids - {opened, approve}:
+        skip_after(task.upstream_task_ids - {approve}, ti)
+
+
+def skip_after(others: Collection[str], ti: Any) -> None:
+    """Skip a task if one of these before it was skipped.
+
+    Raises
+    ------
+    AirflowSkipException
+        One was.
+    """
+    if not others:
         return
-    states = ti.get_task_states(dag_id=ti.dag_id, task_ids=others, run_ids=[ti.run_id])[ti.run_id]
-    skipped = [name for name in others if states.get(name) == "skipped"]
+    states = ti.get_task_states(dag_id=ti.dag_id, task_ids=sorted(others), run_ids=[ti.run_id])[ti.run_id]
+    skipped = [name for name in sorted(others) if states.get(name) == "skipped"]
     if skipped:
         raise AirflowSkipException(f"{', '.join(skipped)} before it was skipped")
+
+
+def _prefix(open_run_task_id: str) -> str:
+    """Return what the names of a run's tasks and of its fields begin with: nothing, where a DAG holds one run."""
+    return open_run_task_id.removesuffix(OPEN_RUN)
 
 
 class MeetingOperator(BaseOperator):
@@ -166,7 +184,7 @@ class MeetingOperator(BaseOperator):
 
     def _wait_s(self, context: Context) -> float:
         """Return how long to wait for the other half: as the trigger form says, else as the pipeline does."""
-        minutes = context["params"].get(self.wait_field)
+        minutes = context["params"].get(f"{_prefix(self.open_run_task_id)}{self.wait_field}")
         return 60.0 * minutes if minutes else self.wait.total_seconds()
 
     def _await_peer(self, hook: FedtasksHook, meeting: run_pb2.Meeting) -> run_pb2.Meeting:

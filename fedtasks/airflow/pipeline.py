@@ -12,15 +12,16 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self
 
-from airflow.sdk import DAG, PartitionedAtRuntime, TaskGroup, TriggerRule, chain
+from airflow.sdk import DAG, Param, PartitionedAtRuntime, TaskGroup, TriggerRule, chain
 from airflow.sdk.definitions._internal.contextmanager import DagContext
+from airflow.sdk.definitions.param import ParamsDict
 from airflow.sdk.definitions.timetables.simple import NullTimetable
 
 from fedtasks.airflow import form
 from fedtasks.airflow.approval import APPROVAL_WAIT, ApproveOperator
 from fedtasks.airflow.hook import FedtasksHook, party_here
 from fedtasks.airflow.landing import AwaitDataOperator
-from fedtasks.airflow.opening import OpenRunOperator, ShardsOperator
+from fedtasks.airflow.opening import OpenRunOperator, ShardsOperator, openings
 from fedtasks.airflow.operators import CloseRunOperator, FederatedTaskOperator, doc_of
 from fedtasks.airflow.schedules import Periodic, Schedule, WhenLanded
 from fedtasks.airflow.sides import Sides
@@ -72,6 +73,10 @@ class federated:  # noqa: N801 - reads as a verb where it is used
 
     Parameters
     ----------
+    name
+        Which run, in a DAG that holds several: its pipeline is ``dag_id.name``, which tickets, pages and models name;
+        its tasks stand in a group of that name, and the names of its fields in the trigger form begin with it. At most
+        one run of a DAG has none, and its pipeline is named as the DAG.
     peer
         Whom the trigger form proposes; by default the only peer of party.yaml.
     leader
@@ -93,7 +98,7 @@ class federated:  # noqa: N801 - reads as a verb where it is used
     timezone
         By whose clock days begin, where a run is named by a day.
     group
-        Name of the task group around the run; None puts its tasks into the DAG as they are.
+        Name of the task group around a run without a name; None puts its tasks into the DAG as they are.
     fedtasks_conn_id
         Connection of type ``fedtasks``, which names this party.
 
@@ -101,7 +106,8 @@ class federated:  # noqa: N801 - reads as a verb where it is used
     ------
     ConfigError
         Two steps have one name, or one that the trigger form needs; a parameter of the DAG has such a name or no
-        default; there is no such dataset here; or the DAG has a federated run already.
+        default; there is no such dataset here; the DAG has a run of that name already; or the run stands in a task
+        group of the author's.
 
     Notes
     -----
@@ -109,10 +115,15 @@ class federated:  # noqa: N801 - reads as a verb where it is used
     operators. The DAG must be deployed on both sides with the same steps; the ordinary operators may differ. Without a
     schedule it takes the partition that a person or the gateway names; a schedule is given as
     ``schedule=timetable("my_dag", "@daily")``, which counts at one side only.
+
+    Each run of a DAG that holds several has a DAG run of its own at the peer: there the others are skipped, with what
+    follows them. So each is asked for, charged, repeated and ended alone, and may be with another peer, whose file then
+    holds this run only. Tasks before all of them run in each.
     """
 
     def __init__(
         self,
+        name: str = "",
         *,
         peer: str | None = None,
         leader: str = "own",
@@ -127,6 +138,9 @@ class federated:  # noqa: N801 - reads as a verb where it is used
         group: str | None = "federated",
         fedtasks_conn_id: str = _CONNECTION,
     ) -> None:
+        if name:
+            check_name(name, "name")
+        self._name = name
         self._sides = Sides(peer, leader, dataset, peer_dataset)
         self._reason = reason
         self._wait = wait
@@ -140,17 +154,21 @@ class federated:  # noqa: N801 - reads as a verb where it is used
 
     def __enter__(self) -> Self:
         dag = DagContext.get_current_dag()
-        _refuse_second_run(dag)
+        _check_name(dag, self._name)
         defaults = {**DEFAULT_ARGS, **(dag.default_args if dag is not None else {})}
         # The author's own tasks beside them keep Airflow's defaults.
-        self._common: dict[str, Any] = {"default_args": defaults, "fedtasks_conn_id": self._connection}
+        common: dict[str, Any] = {"default_args": defaults, "fedtasks_conn_id": self._connection}
         with ExitStack() as stack:
-            if self._group is not None:
+            if self._name:
+                stack.enter_context(TaskGroup(self._name))
+            elif self._group is not None:
                 # The ids stay plain: both sides' tasks are named by their steps, wherever these stand.
                 stack.enter_context(TaskGroup(self._group, prefix_group_id=False))
             self._opened = OpenRunOperator(
-                task_id=OPEN_RUN, steps=(), reason=self._reason, timezone=self._timezone, **self._common
+                task_id=OPEN_RUN, steps=(), run=self._name, reason=self._reason, timezone=self._timezone, **common
             )
+            _require_place(self._opened)
+            self._common = {**common, "open_run_task_id": self._opened.task_id}
             self._approve = ApproveOperator(
                 task_id=APPROVE, wait=self._approval_wait, doc_md=_APPROVE_DOC, **self._common
             )
@@ -182,6 +200,16 @@ class federated:  # noqa: N801 - reads as a verb where it is used
         self._append(added)
         return added
 
+    @property
+    def opened(self) -> OpenRunOperator:
+        """The task with which the run begins; what stands before it, the run waits for."""
+        return self._opened
+
+    @property
+    def closed(self) -> CloseRunOperator:
+        """The task with which the run ends, once the block has been left; what stands behind it waits for the run."""
+        return self._closed
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
@@ -189,7 +217,8 @@ class federated:  # noqa: N801 - reads as a verb where it is used
             if kind is not None:
                 return
             self._opened.steps = tuple(self._steps)
-            self._append(CloseRunOperator(task_id=CLOSE_RUN, wait=self._wait, **self._common))
+            self._closed = CloseRunOperator(task_id=CLOSE_RUN, wait=self._wait, **self._common)
+            self._append(self._closed)
             dag = self._opened.dag
             if isinstance(dag.timetable, NullTimetable):
                 dag.timetable = PartitionedAtRuntime()
@@ -197,8 +226,16 @@ class federated:  # noqa: N801 - reads as a verb where it is used
             if party is not None:
                 sides = sides.seen_by(party, self._steps, by_partition=self._by_partition)
             fields = form.form_of(self._steps, sides, self._wait, party)
-            dag.params = form.beside(fields, dag.params, ("fedtasks", *(step.name for step in self._steps)))
-            self._opened.fields = tuple(fields)
+            self._add_fields(dag, form.of_run(self._name, fields) if self._name else fields)
+
+    def _add_fields(self, dag: DAG, fields: dict[str, Param]) -> None:
+        """Put the run's fields into the trigger form, behind those of the runs before it."""
+        runs = openings(dag)
+        earlier = {name: dag.params.get_param(name) for run in runs for name in run.fields}
+        authors = ParamsDict({name: dag.params.get_param(name) for name in dag.params if name not in earlier})
+        steps = (f"{self._opened.prefix}{step.name}" for step in self._steps)
+        dag.params = form.beside({**earlier, **fields}, authors, ("fedtasks", *steps))
+        self._opened.fields = tuple(fields)
 
 
 class FederatedDag(DAG):
@@ -276,11 +313,22 @@ def _doc(steps: Sequence[Step]) -> str:
     return "\n".join(["A federated pipeline; the same DAG lies on both sides, and either may begin it.", "", *lines])
 
 
-def _refuse_second_run(dag: DAG | None) -> None:
-    """Raise `ConfigError` if the DAG has a federated run already: each is a DAG run of its own at the peer's."""
-    if dag is not None and OPEN_RUN in dag.task_dict:
-        text = "one DAG holds one federated run; give the other a DAG of its own, scheduled on what the first publishes"
+def _check_name(dag: DAG | None, run: str) -> None:
+    """Raise `ConfigError` unless a run of a DAG can be called so."""
+    if dag is None:
+        return
+    check_name(dag.dag_id, "dag_id")
+    if run in {opening.run for opening in openings(dag)}:
+        text = f'the DAG has a federated run{f" `{run}`" if run else ""} already; name this one: `federated("second")`'
         raise ConfigError(text, field=dag.dag_id, where="federated")
+
+
+def _require_place(opening: OpenRunOperator) -> None:
+    """Raise `ConfigError` if a task group of the author's changes the names by which both sides know the tasks."""
+    if opening.task_id != f"{opening.prefix}{OPEN_RUN}":
+        group = opening.task_id.removesuffix(f".{opening.prefix}{OPEN_RUN}")
+        text = f"both sides name the run's tasks alike: make the task group `{group}` with prefix_group_id=False"
+        raise ConfigError(text, field=opening.dag_id, where="federated")
 
 
 def _tasks(step: Step, wait: timedelta, common: Mapping[str, Any]) -> FederatedTaskOperator | TaskGroup:

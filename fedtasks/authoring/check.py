@@ -30,7 +30,7 @@ PARSE_S = 1.0
 _IN_FUNCTIONS = "Import inside the function that uses it"
 
 
-def check(file: Path, party_file: Path) -> Iterator[Finding]:
+def check(file: Path, party_file: Path, pipeline: str = "") -> Iterator[Finding]:
     """Check a DAG file; yields findings as they come.
 
     Parameters
@@ -39,10 +39,12 @@ def check(file: Path, party_file: Path) -> Iterator[Finding]:
         The DAG file.
     party_file
         As whom; if that file is not there, what needs it is left out.
+    pipeline
+        Which of the file's pipelines, where it holds several.
     """
     party = None
     try:
-        declared = declared_in(file, party_file if party_file.is_file() else None)
+        declared = declared_in(file, party_file if party_file.is_file() else None, pipeline)
         party = load_party(party_file) if party_file.is_file() else None
     except FedtasksError as error:
         yield wrong("parses", error)

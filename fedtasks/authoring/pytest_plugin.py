@@ -30,18 +30,19 @@ def two_parties(tmp_path: Path) -> Pair:
 
 @pytest.fixture
 def run_both(two_parties: Pair, tmp_path: Path) -> RunBoth:
-    """A function ``run_both(dag_file, conf=None, partition="2026-01-01")`` that runs both halves of every step.
+    """A function ``run_both(dag_file, conf=None, partition="2026-01-01", pipeline="")`` that runs both halves of steps.
 
-    It returns party → step → outcome. `conf` changes settings as a trigger form would: ``{"train.epochs": 2}``. What
-    went wrong in a half is raised, and names it; a step that cannot run here skips the test.
+    It returns party → step → outcome. `conf` changes settings as a trigger form would: ``{"train.epochs": 2}``;
+    `pipeline` says which one is meant, where the file holds several. What went wrong in a half is raised, and names it;
+    a step that cannot run here skips the test.
     """
     from fedtasks.airflow.dagfiles import declared_in
     from fedtasks.authoring.trial import try_out
 
     def run(
-        dag_file: Path, conf: Mapping[str, Any] | None = None, partition: str = "2026-01-01"
+        dag_file: Path, conf: Mapping[str, Any] | None = None, partition: str = "2026-01-01", pipeline: str = ""
     ) -> dict[str, dict[str, Any]]:
-        steps = declared_in(dag_file).steps
+        steps = declared_in(dag_file, pipeline=pipeline).steps
         outcomes: dict[str, dict[str, Any]] = {name: {} for name in two_parties.parties}
         for tried in try_out(steps, two_parties, tmp_path, params=conf, partition=partition):
             if tried.left_out:

@@ -40,6 +40,9 @@ DagFile = Annotated[Path, typer.Argument(metavar="FILE", help="The DAG file.")]
 Conf = Annotated[
     str, typer.Option(help="Settings to change, as the trigger form would: '{\"train.epochs\": 2}'.", metavar="JSON")
 ]
+Pipeline = Annotated[
+    str, typer.Option(help="Which one, where the file holds several: a DAG's name, or `dag.run` for one of its runs.")
+]
 CopyTo = Annotated[
     Path | None, typer.Argument(metavar="[FOLDER]", help="Copy them there; without it, they are listed.")
 ]
@@ -77,11 +80,11 @@ def dag_examples(folder: CopyTo = None, as_json: AsJson = False) -> None:
 
 
 @dag_app.command("check", epilog=examples("dag check dags/my_pipeline.py", "dag check dags/my_pipeline.py --json"))
-def dag_check(file: DagFile, as_json: AsJson = False, party_file: PartyFile = PARTY) -> None:
+def dag_check(file: DagFile, pipeline: Pipeline = "", as_json: AsJson = False, party_file: PartyFile = PARTY) -> None:
     """Say whether a DAG file parses, on either side, whether its steps can run here, and which ticket covers it."""
     from fedtasks.authoring.check import check
 
-    print_findings(list(check(file, party_file)), as_json=as_json)
+    print_findings(list(check(file, party_file, pipeline)), as_json=as_json)
 
 
 @dag_app.command(
@@ -92,6 +95,7 @@ def dag_test(
     file: DagFile,
     conf: Conf = "{}",
     partition: Partition = DAY,
+    pipeline: Pipeline = "",
     as_json: AsJson = False,
     party_file: PartyFile = PARTY,
 ) -> None:
@@ -99,7 +103,7 @@ def dag_test(
 
     The people have the columns that party.yaml declares; without that file, a bank and a shop are made up too.
     """
-    with _trial(file, conf, partition, party_file) as (pair, tried):
+    with _trial(file, conf, partition, party_file, pipeline) as (pair, tried):
         steps = []
         for step in tried:
             outcome = next((side.outcome for side in step.sides.values()), {})
@@ -122,6 +126,7 @@ def dag_plan(
     file: DagFile,
     conf: Conf = "{}",
     partition: Partition = DAY,
+    pipeline: Pipeline = "",
     as_json: AsJson = False,
     party_file: PartyFile = PARTY,
 ) -> None:
@@ -132,7 +137,7 @@ def dag_plan(
     """
     from fedtasks.authoring.plan import plan_of
 
-    with _trial(file, conf, partition, party_file) as (pair, tried):
+    with _trial(file, conf, partition, party_file, pipeline) as (pair, tried):
         steps = list(tried)
     plan = plan_of(steps)
     left_out = {step.step: step.left_out for step in steps if step.left_out}
@@ -168,14 +173,16 @@ def list_or_copy(sort: str, folder: Path | None, *, as_json: bool) -> None:
 
 
 @contextmanager
-def _trial(file: Path, conf: str, partition: str, party_file: Path) -> Iterator[tuple[Pair, Iterator[Tried]]]:
+def _trial(
+    file: Path, conf: str, partition: str, party_file: Path, pipeline: str
+) -> Iterator[tuple[Pair, Iterator[Tried]]]:
     """Yield two parties, and what becomes of a pipeline's steps between them, as they end."""
     from fedtasks.airflow.dagfiles import declared_in
     from fedtasks.authoring.trial import pair_for, try_out
 
     params = _settings(conf)
     has_party = party_file.is_file()
-    declared = declared_in(file, party_file if has_party else None)
+    declared = declared_in(file, party_file if has_party else None, pipeline)
     with tempfile.TemporaryDirectory(prefix="fedtasks-trial-") as name:
         folder = Path(name)
         pair = pair_for(declared, folder, party_file if has_party else None)

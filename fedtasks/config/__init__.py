@@ -12,7 +12,16 @@ from fedtasks.config.dataset import (
     Normalisation,
     canonical_word,
 )
-from fedtasks.config.names import MAX_FEATURE, MAX_PARTITION, NAME, PARTITION, check_name, check_partition
+from fedtasks.config.names import (
+    MAX_FEATURE,
+    MAX_PARTITION,
+    NAME,
+    PARTITION,
+    PIPELINE,
+    check_name,
+    check_partition,
+    check_pipeline,
+)
 from fedtasks.config.party import (
     PARTY_VARIABLE,
     SOCKET,
@@ -42,6 +51,7 @@ __all__ = [
     "NAME",
     "PARTITION",
     "PARTY_VARIABLE",
+    "PIPELINE",
     "SOCKET",
     "TRUTHS",
     "WORKERS",
@@ -64,6 +74,7 @@ __all__ = [
     "canonical_word",
     "check_name",
     "check_partition",
+    "check_pipeline",
     "is_loopback",
     "load_party",
     "read_secret",

@@ -9,7 +9,10 @@ from fedtasks.errors import ConfigError
 from fedtasks.names import OWN
 
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")
-"""What parties, datasets, pipelines and tasks may be called: short, lower case, safe in paths and pages."""
+"""What parties, datasets, DAGs and tasks may be called: short, lower case, safe in paths and pages."""
+
+PIPELINE = re.compile(rf"{NAME.pattern}(\.{NAME.pattern})?")
+"""What a pipeline is called: as its DAG is, and after a dot which run of it, where the DAG holds several."""
 
 PARTITION = "{partition}"
 """Stands in a dataset's URI for the key of a partition."""
@@ -31,6 +34,13 @@ def check_name(value: str, field_name: str) -> None:
             f"`{shown(value)}` is not a name: a lower-case letter, then at most 31 letters, digits, `_` or `-`",
             field=field_name,
         )
+
+
+def check_pipeline(value: str, field_name: str) -> None:
+    """Raise `ConfigError` unless `value` names a pipeline."""
+    if not PIPELINE.fullmatch(value):
+        text = f"`{shown(value)}` names no pipeline: write `dag`, or `dag.run` for one run of a DAG that holds several"
+        raise ConfigError(text, field=field_name)
 
 
 def check_column(name: str, field_name: str, most: int = MAX_COLUMN) -> None:

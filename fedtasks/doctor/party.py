@@ -33,6 +33,7 @@ from fedtasks.errors import (
     VersionDiffers,
 )
 from fedtasks.exposure import plain_traffic, readers
+from fedtasks.names import parts_of
 from fedtasks.private import make_folders, require_private
 
 EXPIRES_SOON_DAYS = 30
@@ -361,7 +362,7 @@ async def _ask_airflow(party: Party) -> list[Finding]:
             findings.append(Finding("Airflow", Verdict.OK, f"{party.airflow.url}: version {version}, login accepted"))
         else:
             findings.append(Finding("Airflow", Verdict.WRONG, f"version {version} is not 3.x", "Install Airflow 3"))
-        for dag_id in _pipelines(party):
+        for dag_id in _dags(party):
             try:
                 await airflow.require_ready(dag_id)
             except (PeerDagMissing, PeerDagBroken, PeerPaused) as error:
@@ -385,8 +386,8 @@ _DAG_PROBLEMS: dict[type[FedtasksError], tuple[str, str]] = {
 }
 
 
-def _pipelines(party: Party) -> list[str]:
-    """Return the pipelines that valid tickets name, granted or held; a pipeline is the DAG of its name."""
+def _dags(party: Party) -> list[str]:
+    """Return the DAGs of the pipelines that valid tickets name, granted or held."""
     from fedtasks.gateway.tickets import Tickets
     from fedtasks.store import Store
 
@@ -397,7 +398,7 @@ def _pipelines(party: Party) -> list[str]:
             if row.revocation is None and row.acceptance is not None:
                 grant = known.read(row)
                 if grant.expires_s > datetime.now(UTC).timestamp():
-                    found.update(grant.pipelines)
+                    found.update(parts_of(pipeline)[0] for pipeline in grant.pipelines)
     return sorted(found)
 
 

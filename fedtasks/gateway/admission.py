@@ -88,7 +88,7 @@ class Admission:
             log.warning("run of %s %s is refused: %s", request.pipeline, request.partition, error)
             await self._keep_refusal(request, self._refusal(request, error))
             raise
-        await asyncio.to_thread(self._store.refusals.remove, request.dag_id, request.dag_run_id)
+        await asyncio.to_thread(self._store.refusals.remove, *_place(request))
         await self._note_if_not_needed(request, response)
         return response
 
@@ -108,7 +108,7 @@ class Admission:
 
     async def _note(self, request: worker_pb2.OpenRunRequest, text: str) -> None:
         try:
-            await self._airflow.set_note(request.dag_id, request.dag_run_id, text)
+            await self._base.show_note(*_place(request), text)
         except FedtasksError as error:
             log.warning("the note could not be shown: %s", error)
 
@@ -121,11 +121,11 @@ class Admission:
         # A field that the peer refuses is one that this party has asked with.
         party = self._party.name if isinstance(error, ConfigError) else refuser
         failure = failure_row(error, party, OPEN_RUN, now, private=True) | {"refuser": refuser}
-        return RefusalRow(request.dag_id, request.dag_run_id, request.partition, request.peer, failure, now)
+        return RefusalRow(*_place(request), request.partition, request.peer, failure, now)
 
     async def _open(self, request: worker_pb2.OpenRunRequest) -> worker_pb2.OpenRunResponse:
         async with self._locks.hold(self._party.name, request.pipeline, request.partition):
-            known = await asyncio.to_thread(self._store.runs.of_dag_run, request.dag_id, request.dag_run_id)
+            known = await asyncio.to_thread(self._store.runs.of_dag_run, *_place(request))
             if known is not None and not known.initiated:
                 await asyncio.to_thread(self._compare_steps, known, request)
                 return self._opened(await self._declared(known), worker_pb2.OPENING_RESUMED)
@@ -291,7 +291,11 @@ class Admission:
         note = f"Started by {row.peer} under ticket {row.ticket_id}"
         try:
             await self._airflow.trigger(
-                row.dag_id, row.dag_run_id, {"fedtasks": {"run_id": row.run_id}}, row.partition, note
+                row.dag_id,
+                row.dag_run_id,
+                {"fedtasks": {"run_id": row.run_id, "pipeline": row.pipeline}},
+                row.partition,
+                note,
             )
         except FedtasksError as error:
             # Nothing has left the house: the use is given back.
@@ -389,6 +393,11 @@ class Admission:
 
     def _opened(self, run: RunRow, opening: worker_pb2.Opening) -> worker_pb2.OpenRunResponse:
         return worker_pb2.OpenRunResponse(run=self._runs.message(run), opening=opening)
+
+
+def _place(request: worker_pb2.OpenRunRequest) -> tuple[str, str, str]:
+    """Return which DAG run asks, and for a run of which pipeline."""
+    return request.dag_id, request.dag_run_id, request.pipeline
 
 
 def _question(row: RunRow, grant: Grant) -> ApprovalRow | None:

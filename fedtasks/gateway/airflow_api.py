@@ -14,6 +14,7 @@ import httpx
 from fedtasks.config import Airflow, read_secret
 from fedtasks.errors import AirflowRefused, AirflowUnreachable, PeerDagBroken, PeerDagMissing, PeerPaused
 from fedtasks.names import airflow_task
+from fedtasks.store import RunRow
 
 log = logging.getLogger(__name__)
 
@@ -121,9 +122,10 @@ class AirflowApi:
         """Return where our page of a DAG run is, as a link within Airflow's own pages."""
         return f"{self._pages_of(dag_id, dag_run_id)}/plugin/{PAGE}"
 
-    def question(self, dag_id: str, dag_run_id: str, task_id: str) -> str:
-        """Return where a person answers what a task asks, as a link within Airflow's own pages."""
-        return f"{self._pages_of(dag_id, dag_run_id)}/tasks/{quote(task_id, safe='')}/required_actions"
+    def question(self, run: RunRow, half: str) -> str:
+        """Return where a person answers what the task of one half asks, as a link within Airflow's own pages."""
+        task_id, _ = airflow_task(run.pipeline, half)
+        return f"{self._pages_of(run.dag_id, run.dag_run_id)}/tasks/{quote(task_id, safe='')}/required_actions"
 
     def _pages_of(self, dag_id: str, dag_run_id: str) -> str:
         base = urlsplit(self._config.url).path.rstrip("/")
@@ -143,23 +145,23 @@ class AirflowApi:
         if answer.status_code != 404:
             self._body(answer)
 
-    async def clear_task(self, dag_id: str, dag_run_id: str, half: str, *, alone: bool = False) -> None:
+    async def clear_task(self, run: RunRow, half: str, *, alone: bool = False) -> None:
         """Let the task of one half, a single shard's if it is mapped, run again, and what follows it unless `alone`."""
-        task_id, map_index = airflow_task(half)
+        task_id, map_index = airflow_task(run.pipeline, half)
         body = {
             "dry_run": False,
-            "dag_run_id": dag_run_id,
+            "dag_run_id": run.dag_run_id,
             "task_ids": [task_id if map_index is None else [task_id, map_index]],
             "only_failed": False,
             "include_downstream": not alone,
             "reset_dag_runs": True,
         }
-        self._body(await self._call("POST", f"/dags/{quote(dag_id)}/clearTaskInstances", json=body))
+        self._body(await self._call("POST", f"/dags/{quote(run.dag_id)}/clearTaskInstances", json=body))
 
-    async def is_to_end(self, dag_id: str, dag_run_id: str, half: str) -> bool:
+    async def is_to_end(self, run: RunRow, half: str) -> bool:
         """Whether the task of one half has yet to end: it runs, waits, is tried again or has been cleared already."""
-        task_id, map_index = airflow_task(half)
-        path = f"{self._run(dag_id, dag_run_id)}/taskInstances/{quote(task_id, safe='')}"
+        task_id, map_index = airflow_task(run.pipeline, half)
+        path = f"{self._run(run.dag_id, run.dag_run_id)}/taskInstances/{quote(task_id, safe='')}"
         answer = await self._call("GET", path if map_index is None else f"{path}/{map_index}")
         return answer.status_code != 404 and self._body(answer)["state"] not in _TASK_ENDED
 

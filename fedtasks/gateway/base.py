@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from fedtasks.gateway.airflow_api import AirflowApi
 from fedtasks.gateway.changes import Changes
 from fedtasks.gateway.control_stream import PeerConnection
 from fedtasks.gateway.ledger import Ledger
+from fedtasks.gateway.notes import refused, together
 from fedtasks.gateway.party_file import PartyFile
 from fedtasks.gateway.tickets import Tickets
 from fedtasks.store import Store
@@ -64,3 +66,23 @@ class Base:
         """
         self.file.require_current(peer)
         return self.connections[peer]
+
+    async def show_note(self, dag_id: str, dag_run_id: str, pipeline: str, note: str) -> None:
+        """Show at the top of a DAG run's page how its run of a pipeline stands, beside those of its other pipelines.
+
+        Raises
+        ------
+        AirflowUnreachable
+            It could not be shown.
+        """
+        notes = await asyncio.to_thread(self._notes, dag_id, dag_run_id)
+        notes[pipeline] = note
+        await self.airflow.set_note(dag_id, dag_run_id, together(notes.values()))
+
+    def _notes(self, dag_id: str, dag_run_id: str) -> dict[str, str]:
+        """Return what was last said of a DAG run's pipelines, those first whose runs were opened first."""
+        notes = {run.pipeline: run.note for run in self.store.runs.list_of_dag_run(dag_id, dag_run_id)}
+        link = self.airflow.page(dag_id, dag_run_id)
+        for refusal in self.store.refusals.of_dag_run(dag_id, dag_run_id):
+            notes[refusal.pipeline] = refused(refusal, self.party.name, link)
+        return notes

@@ -8,9 +8,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fedtasks.config import NAME, check_partition
+from fedtasks.config import NAME, PIPELINE, check_partition
 from fedtasks.errors import ConfigError, FedtasksError, ProtocolViolated, TicketMissing, from_code
-from fedtasks.names import APPROVE, CLOSE_RUN, DATA
+from fedtasks.names import APPROVE, CLOSE_RUN, DATA, parts_of
 from fedtasks.store import ApprovalRow, HalfRow, RunRow
 from fedtasks.text import MAX_TEXT, plain_text
 from fedtasks.untrusted import MAX_INTEGER, parse_object
@@ -188,8 +188,10 @@ def check_start(request: peer_pb2.StartRun) -> None:
     TicketMissing
         No ticket can have such an id.
     """
-    if not NAME.fullmatch(request.pipeline) or request.dag_id != request.pipeline:
+    if not PIPELINE.fullmatch(request.pipeline):
         raise ConfigError("the pipeline's name is not a plain name", field="pipeline")
+    if request.dag_id != parts_of(request.pipeline)[0]:
+        raise ConfigError("the pipeline is none of this DAG's", field="dag_id")
     check_partition(request.partition)
     if not _TICKET_ID.fullmatch(request.ticket_id):
         raise TicketMissing(clause="ticket")

@@ -5,8 +5,9 @@ Airflow shows one line of it: the link comes first, then who must act and what i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+from fedtasks.names import parts_of, pipeline_of
 from fedtasks.reports.markdown import escape
 from fedtasks.reports.status import ICONS, REFUSED, State, Status, counts_of, refusal_words, words_of
 from fedtasks.store import HalfRow, RefusalRow
@@ -34,22 +35,32 @@ def run_note(run_id: str, status: Status, own: Sequence[HalfRow], link: str, war
     """
     counts = _counts(own) if status.state == State.DONE else ""
     warned = f"⚠ {warning}" if warning else ""
-    return _note(ICONS[status.state], words_of(status, warned, counts), run_id, link)
+    return _note(ICONS[status.state], words_of(status, warned, counts), pipeline_of(run_id), run_id, link)
 
 
 def refused(refusal: RefusalRow, party: str, link: str) -> str:
     """Say in one line of Markdown why a DAG run came to no run; `party` is this one."""
-    return _note(REFUSED, refusal_words(refusal, party), "", link)
+    return _note(REFUSED, refusal_words(refusal, party), refusal.pipeline, "", link)
 
 
 def not_needed(run_id: str, peer: str, link: str, *, done: bool) -> str:
     """Say that a DAG run has nothing to do."""
     state = "was done before" if done else "is running in another DAG run"
-    return _note(ICONS[State.DONE], f"Nothing to do · the run with {peer} {state}", run_id, link)
+    return _note(ICONS[State.DONE], f"Nothing to do · the run with {peer} {state}", pipeline_of(run_id), run_id, link)
 
 
-def _note(icon: str, text: str, run_id: str, link: str) -> str:
-    beginning, ending = f"{icon} [details]({link}) · ", f" · `{run_id}`" if run_id else ""
+def together(notes: Iterable[str]) -> str:
+    """Return the note of a DAG run that holds several runs: a line of each, the last ones where all have no room."""
+    kept: list[str] = []
+    for note in reversed(list(filter(None, notes))):
+        if sum(map(len, kept)) + len(note) + 2 * len(kept) <= MAX_NOTE:
+            kept.insert(0, note)
+    return "\n\n".join(kept)
+
+
+def _note(icon: str, text: str, pipeline: str, run_id: str, link: str) -> str:
+    _, run = parts_of(pipeline)
+    beginning, ending = f"{icon} [details]({link}) · {f'{run}: ' if run else ''}", f" · `{run_id}`" if run_id else ""
     room, kept = MAX_NOTE - len(beginning) - len(ending), MAX_NOTE
     # Escaped, a text has at most twice its length: it is cut before, so that no mark is parted from what it escapes.
     while len(escaped := escape(printable(shortened(text, kept, "details")))) > room:

@@ -96,7 +96,7 @@ class Notifier:
                 f"{run.peer} asks to run {run.pipeline} up to {run.partition}: answer until {_moment(asked.until_ms)}"
             )
             about = {"peer": run.peer, "pipeline": run.pipeline, "partition": run.partition}
-            link = self._link(self._airflow.question(run.dag_id, run.dag_run_id, APPROVE))
+            link = self._link(self._airflow.question(run, APPROVE))
             yield run.run_id, asked.asked_ms, self._notice(Event.APPROVAL_NEEDED, text, asked.asked_ms, link, **about)
 
     def _failures(self) -> Iterator[tuple[str, int, Notice]]:
@@ -115,9 +115,9 @@ class Notifier:
             if self._is_old(refusal.at_ms) or self._clock() - refusal.at_ms < REFUSED_FOR_MS:
                 continue
             text = refusal_sentence(refusal, self._party.name)
-            about = {"peer": refusal.peer, "pipeline": refusal.dag_id, "partition": refusal.partition}
+            about = {"peer": refusal.peer, "pipeline": refusal.pipeline, "partition": refusal.partition}
             link = self._link(self._airflow.page(refusal.dag_id, refusal.dag_run_id))
-            name = f"{refusal.dag_id}/{refusal.dag_run_id}"
+            name = f"{refusal.pipeline}/{refusal.dag_run_id}"
             yield name, refusal.at_ms, self._notice(Event.RUN_FAILED, text, refusal.at_ms, link, **about)
 
     def _tickets_that_expire(self) -> Iterator[tuple[str, int, Notice]]:

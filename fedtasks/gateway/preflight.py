@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from fedtasks import __version__
 from fedtasks.clock import DAY_MS
-from fedtasks.config import NAME
+from fedtasks.config import NAME, PIPELINE
 from fedtasks.errors import (
     AirflowUnreachable,
     CertificateEnds,
@@ -24,6 +24,7 @@ from fedtasks.gateway.control_stream import PeerConnection
 from fedtasks.gateway.locks import Locks
 from fedtasks.gateway.messages import failure_row
 from fedtasks.identity import valid_until
+from fedtasks.names import parts_of
 from fedtasks.reports.tickets import readable
 from fedtasks.store import PeerRow, TicketRequestRow
 from fedtasks.text import MAX_TEXT, plain_text
@@ -170,16 +171,17 @@ class Preflights:
             yield _check("ticket", error.public, error)
             return
         yield _check("ticket", "a ticket in force covers this pipeline")
+        dag_id, _ = parts_of(pipeline)
         try:
-            await self._airflow.require_ready(pipeline)
+            await self._airflow.require_ready(dag_id)
         except AirflowUnreachable:
             unreachable = PeerAirflowUnreachable()
             yield _check("DAG", f"the gateway of {self._party.name} cannot reach its Airflow", unreachable)
         except FedtasksError as error:
             state = _DAG_STATES.get(error.code, "is not ready in")
-            yield _check("DAG", f"{pipeline} {state} {self._party.name}'s Airflow", error)
+            yield _check("DAG", f"{dag_id} {state} {self._party.name}'s Airflow", error)
         else:
-            yield _check("DAG", f"{pipeline} would start at once in {self._party.name}'s Airflow")
+            yield _check("DAG", f"{dag_id} would start at once in {self._party.name}'s Airflow")
 
     # ------------------------------------------------------------------------------------------------ ticket requests
     async def request_ticket(self, request: worker_pb2.RequestTicketRequest) -> str:
@@ -206,7 +208,7 @@ class Preflights:
 
     def _row(self, peer: str, asked: ticket_pb2.TicketRequest, *, own: bool) -> TicketRequestRow:
         """Check a request, whoever makes it."""
-        if not 0 < len(asked.pipelines) <= MAX_PIPELINES or not all(map(NAME.fullmatch, asked.pipelines)):
+        if not 0 < len(asked.pipelines) <= MAX_PIPELINES or not all(map(PIPELINE.fullmatch, asked.pipelines)):
             raise ConfigError(f"name 1 to {MAX_PIPELINES} pipelines", field="pipelines")
         if asked.dataset and not NAME.fullmatch(asked.dataset):
             raise ConfigError("the dataset's name is not a plain name", field="dataset")

@@ -66,7 +66,7 @@ class Reconciler:
     """
 
     def __init__(self, parts: Parts) -> None:
-        base = parts.base
+        base = self._base = parts.base
         self._party, self._store, self._airflow = base.party.name, base.store, base.airflow
         self._tickets = base.tickets
         self._connections, self._changes, self._clock = base.connections, base.changes, base.clock
@@ -245,9 +245,14 @@ class Reconciler:
         elif state is None or state in TERMINAL:
             self._settled.add(run.run_id)
             await asyncio.to_thread(self._runs.rest, run.run_id)
-        elif run.state == "failed" and self._clock() - (run.closed_ms or 0) > GRACE_MS:
+        elif run.state == "failed" and self._clock() - (run.closed_ms or 0) > GRACE_MS and await self._is_alone(run):
             log.warning("failing DAG run %s of %s: its run has failed", run.dag_run_id, run.dag_id)
             await self._airflow.fail(run.dag_id, run.dag_run_id)
+
+    async def _is_alone(self, run: RunRow) -> bool:
+        """Return whether no other run of this one's DAG run goes on: that one's tasks would be ended too."""
+        beside = await asyncio.to_thread(self._store.runs.list_of_dag_run, run.dag_id, run.dag_run_id)
+        return all(other.state != "running" for other in beside)
 
     def _ended_too_soon(self, run: RunRow, state: str | None) -> bool:
         """Return whether a DAG run is called done, and stays so, although this side has not closed its run."""
@@ -284,12 +289,12 @@ class Reconciler:
         if half is None or half.state in LIVE:
             return False  # it is asked, or comes to that by itself
         key = (run.run_id, APPROVE, approval.asked_ms)
-        if await self._airflow.is_to_end(run.dag_id, run.dag_run_id, APPROVE):
+        if await self._airflow.is_to_end(run, APPROVE):
             return True
         if key in self._cleared:
             return False  # it has ended without a question: what Airflow says of the DAG run counts
         log.info("asking again whether %s may go on", run.run_id)
-        await self._airflow.clear_task(run.dag_id, run.dag_run_id, APPROVE, alone=True)
+        await self._airflow.clear_task(run, APPROVE, alone=True)
         self._cleared.add(key)
         return True
 
@@ -307,12 +312,12 @@ class Reconciler:
                 continue
             if theirs.task == APPROVE and run.initiated:
                 continue  # the granting side asks its person again: nothing has to be repeated here
-            if state not in TERMINAL and await self._airflow.is_to_end(run.dag_id, run.dag_run_id, theirs.task):
+            if state not in TERMINAL and await self._airflow.is_to_end(run, theirs.task):
                 continue  # it runs again by itself
             key = (run.run_id, theirs.task, theirs.attempt)
             if key not in self._cleared:
                 log.info("clearing %s of %s: %s began attempt %d", theirs.task, run.run_id, run.peer, theirs.attempt)
-                await self._airflow.clear_task(run.dag_id, run.dag_run_id, theirs.task)
+                await self._airflow.clear_task(run, theirs.task)
                 self._cleared.add(key)
                 cleared = True
         return cleared
@@ -329,7 +334,7 @@ class Reconciler:
             told = " · ".join(each for each in said if each)
         note = run_note(run_id, status, own, self._airflow.page(run.dag_id, run.dag_run_id), told)
         if note != run.note:
-            await self._airflow.set_note(run.dag_id, run.dag_run_id, note)
+            await self._base.show_note(run.dag_id, run.dag_run_id, run.pipeline, note)
             await asyncio.to_thread(lambda: self._store.runs.change(run_id, note=note))
 
     async def _look_for_obstacles(self) -> None:

@@ -49,9 +49,6 @@ class WorkerService(worker_pb2_grpc.WorkerGatewayServicer):
     async def GetRun(self, request: worker_pb2.GetRunRequest, _: Context) -> worker_pb2.GetRunResponse:
         def get() -> worker_pb2.GetRunResponse:
             run_id = request.run_id
-            if not run_id:
-                row = self._store.runs.of_dag_run(request.dag_id, request.dag_run_id)
-                run_id = row.run_id if row else f"{request.dag_id}/{request.dag_run_id}"
             run = self._runs.run(run_id)
             sent, received = self._store.traffic.total(run_id)
             return worker_pb2.GetRunResponse(

@@ -113,10 +113,9 @@ class GatewayClient:
         """
         return self._call("OpenRun", worker_pb2.OpenRunRequest(**fields), worker_pb2.OpenRunResponse)
 
-    def get_run(self, run_id: str = "", *, dag_id: str = "", dag_run_id: str = "") -> worker_pb2.GetRunResponse:
-        """Return a run by its id or by its DAG run; raise `RunUnknown` when there is none."""
-        request = worker_pb2.GetRunRequest(run_id=run_id, dag_id=dag_id, dag_run_id=dag_run_id)
-        return self._call("GetRun", request, worker_pb2.GetRunResponse)
+    def get_run(self, run_id: str) -> worker_pb2.GetRunResponse:
+        """Return a run; raise `RunUnknown` when there is none."""
+        return self._call("GetRun", worker_pb2.GetRunRequest(run_id=run_id), worker_pb2.GetRunResponse)
 
     def list_runs(self, limit: int = 100) -> worker_pb2.ListRunsResponse:
         """Return the newest runs."""

@@ -21,7 +21,7 @@ from fedtasks.errors import (
 from fedtasks.kinds import kinds
 from fedtasks.models.contract import algorithm, algorithms
 from fedtasks.models.settings import FRESH, version_number
-from fedtasks.names import FOLLOWER, LEADER
+from fedtasks.names import FOLLOWER, LEADER, pipeline_of
 from fedtasks.pipeline.step import Step
 from fedtasks.psi.settings import AlignSettings
 from fedtasks.text import plain_text
@@ -34,7 +34,10 @@ if TYPE_CHECKING:
 WAIT = "wait_minutes"
 """The field that says how long a half waits for the other."""
 
-RUN = ("peer", "ticket", "partition", "reason", "own_dataset", "peer_dataset", "leader", "force", WAIT)
+PARTITION = "partition"
+"""The field that says which partition a run is about, and all runs of a DAG run."""
+
+RUN = ("peer", "ticket", PARTITION, "reason", "own_dataset", "peer_dataset", "leader", "force", WAIT)
 """The fields of a trigger form that are not a step's."""
 
 _MAX_NAME = 80
@@ -285,8 +288,8 @@ def check_models(
             continue
         if not found.version and (number or predicts):
             raise ModelUnknown(model=model, version=number or "in use")
-        pipeline = found.run_id.partition(".")[0]
-        if pipeline and pipeline != run_id.partition(".")[0] and not predicts:
+        pipeline = pipeline_of(found.run_id)
+        if pipeline and pipeline != pipeline_of(run_id) and not predicts:
             raise ModelTaken(f"`{model}` belongs to pipeline {pipeline}", model=model)
         if trains and found.algorithm not in ("", step.kind):
             text = f"`{model}` is one of `{found.algorithm}`, from which `{step.kind}` cannot go on"

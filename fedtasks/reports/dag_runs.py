@@ -9,22 +9,41 @@ from fedtasks.errors import RunUnknown
 from fedtasks.names import CLOSE_RUN
 from fedtasks.reports.runs import half_report, run_report, run_status, series, sides, steps_of
 from fedtasks.reports.status import explained, holder_of
-from fedtasks.store import HalfRow, Store
+from fedtasks.store import HalfRow, RefusalRow, RunRow, Store
 
 OVERLAP_MS = 5_000
 """Metrics of several workers arrive out of order: so much of what was told already is told again."""
 
 
-def dag_run_report(store: Store, party: str, dag_id: str, dag_run_id: str) -> dict[str, Any]:
+def dag_run_report(store: Store, party: str, dag_id: str, dag_run_id: str, pipeline: str = "") -> dict[str, Any]:
     """Return the run that a DAG run is at, or why there is none.
+
+    Parameters
+    ----------
+    dag_id, dag_run_id
+        The DAG run.
+    pipeline
+        Of which pipeline, where the DAG run holds several; by default the one of which something was heard last.
 
     Returns
     -------
     dict
         A run as `run_report` has it; with state ``refused`` and the ``failure``; or with state ``none`` and ``why``.
+        Also ``pipelines``, all that there are in the DAG run.
     """
-    run = store.runs.of_dag_run(dag_id, dag_run_id)
-    refusal = store.refusals.get(dag_id, dag_run_id)
+    runs = {run.pipeline: run for run in store.runs.list_of_dag_run(dag_id, dag_run_id)}
+    refusals = {refusal.pipeline: refusal for refusal in store.refusals.of_dag_run(dag_id, dag_run_id)}
+    heard_ms = {name: run.opened_ms for name, run in runs.items()}
+    for name, refusal in refusals.items():
+        heard_ms[name] = max(refusal.at_ms, heard_ms.get(name, 0))
+    chosen = pipeline or max(heard_ms, key=lambda name: heard_ms[name], default=dag_id)
+    report = _opened_or_not(store, party, dag_id, dag_run_id, runs.get(chosen), refusals.get(chosen))
+    return {"pipeline": chosen, **report, "pipelines": sorted(heard_ms)}
+
+
+def _opened_or_not(
+    store: Store, party: str, dag_id: str, dag_run_id: str, run: RunRow | None, refusal: RefusalRow | None
+) -> dict[str, Any]:
     if refusal is not None and (run is None or refusal.at_ms > run.opened_ms):
         return {
             "state": "refused",

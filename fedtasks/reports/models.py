@@ -39,9 +39,19 @@ def _version(row: ModelRow, run: RunRow) -> dict[str, Any]:
     }
 
 
-def compare_report(store: Store, dag_id: str, limit: int) -> dict[str, Any]:
-    """Return the last runs of a DAG, oldest first, each with its metrics and what it was configured otherwise."""
-    runs = store.runs.list(dag_ids=[dag_id], limit=limit)[::-1]
+def compare_report(store: Store, dag_id: str, limit: int, pipeline: str = "") -> dict[str, Any]:
+    """Return the last runs of a DAG, oldest first, each with its metrics and what it was configured otherwise.
+
+    Parameters
+    ----------
+    dag_id, limit
+        Of which DAG, and how many.
+    pipeline
+        Of which of its pipelines; by default the first.
+    """
+    pipelines = store.runs.pipelines(dag_id)
+    chosen = pipeline or next(iter(pipelines), dag_id)
+    runs = store.runs.list(dag_ids=[dag_id], pipeline=chosen, limit=limit)[::-1]
     metrics = store.metrics.last_of_runs([run.run_id for run in runs])
     published = {row.run_id: row for row in store.models.list()}
     partitions, before = [], None
@@ -64,7 +74,7 @@ def compare_report(store: Store, dag_id: str, limit: int) -> dict[str, Any]:
             }
         )
         before = settings
-    return {"dag_id": dag_id, "partitions": partitions}
+    return {"dag_id": dag_id, "pipeline": chosen, "pipelines": pipelines, "partitions": partitions}
 
 
 def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -19,6 +19,7 @@ from fedtasks.data.storage import RunStorage
 from fedtasks.dataclass_io import to_plain
 from fedtasks.errors import ModelTaken
 from fedtasks.link.link import Link
+from fedtasks.names import pipeline_of
 from fedtasks.runtime.task_config import TaskConfig
 from fedtasks.wire.v1 import worker_pb2
 
@@ -205,8 +206,8 @@ class LocalContext(abc.ABC):
     def model(self, name: str, version: int = 0, *, of_another: bool = False) -> worker_pb2.GetModelResponse:
         """See `TaskContext.model`."""
         found = self._registered(name, version)
-        pipeline, _, _ = found.version.run_id.partition(".")
-        if pipeline and pipeline != self.config.run_id.partition(".")[0] and not of_another:
+        pipeline = pipeline_of(found.version.run_id)
+        if pipeline and pipeline != pipeline_of(self.config.run_id) and not of_another:
             raise ModelTaken(f"`{name}` belongs to pipeline {pipeline}", model=name)
         if version or found.version.run_id != self.config.run_id:
             return found

@@ -17,6 +17,7 @@ from fedtasks.errors import DeadlinePassed, FedtasksError, ModelTaken, ModelUnkn
 from fedtasks.link.endpoint import Sent, sent_over
 from fedtasks.link.link import Link
 from fedtasks.link.memory import MemoryLink, memory_pair
+from fedtasks.names import pipeline_of
 from fedtasks.runtime.context import Entry, LocalContext, Outcome
 from fedtasks.runtime.task_config import TaskConfig
 from fedtasks.wire.v1 import model_pb2, worker_pb2
@@ -97,7 +98,7 @@ class MemoryModels:
 
 
 def _pipeline(version: model_pb2.ModelVersion) -> str:
-    return str(version.run_id).partition(".")[0]
+    return pipeline_of(str(version.run_id))
 
 
 def _identity(version: model_pb2.ModelVersion) -> tuple[Any, ...]:

@@ -16,9 +16,14 @@ class RefusalBook(Repository):
 
     _table = schema.refusals
 
-    def get(self, dag_id: str, dag_run_id: str) -> RefusalRow | None:
-        """Return why a DAG run was refused, None if it was not."""
-        return self._first(RefusalRow, self._where(dag_id=dag_id, dag_run_id=dag_run_id))
+    def get(self, dag_id: str, dag_run_id: str, pipeline: str) -> RefusalRow | None:
+        """Return why a DAG run came to no run of a pipeline, None if it was not refused."""
+        return self._first(RefusalRow, self._where(dag_id=dag_id, dag_run_id=dag_run_id, pipeline=pipeline))
+
+    def of_dag_run(self, dag_id: str, dag_run_id: str) -> Rows[RefusalRow]:
+        """Return why a DAG run came to no run, for each pipeline that was refused."""
+        query = self._where(dag_id=dag_id, dag_run_id=dag_run_id)
+        return self._list(RefusalRow, query.order_by(self._table.c.pipeline))
 
     def list(self, *, dag_ids: Collection[str] | None = None, limit: int = 100) -> Rows[RefusalRow]:
         """Return refusals, newest first: all, or those of some DAGs only."""
@@ -31,8 +36,9 @@ class RefusalBook(Repository):
         with self._write() as connection:
             connection.execute(self._upsert(), to_columns(row))
 
-    def remove(self, dag_id: str, dag_run_id: str) -> None:
-        """Forget a refusal, because the DAG run has come to a run."""
+    def remove(self, dag_id: str, dag_run_id: str, pipeline: str) -> None:
+        """Forget a refusal, because the DAG run has come to a run of the pipeline."""
         table = self._table
+        one = table.c.dag_id == dag_id, table.c.dag_run_id == dag_run_id, table.c.pipeline == pipeline
         with self._write() as connection:
-            connection.execute(delete(table).where(table.c.dag_id == dag_id, table.c.dag_run_id == dag_run_id))
+            connection.execute(delete(table).where(*one))

@@ -192,6 +192,8 @@ class RefusalRow:
     ----------
     dag_id, dag_run_id
         The DAG run.
+    pipeline
+        Which of its runs it is, where the DAG holds several: ``dag.run``; else named as the DAG.
     partition, peer
         What it asked for, as far as that was known.
     failure
@@ -202,6 +204,7 @@ class RefusalRow:
 
     dag_id: str
     dag_run_id: str
+    pipeline: str
     partition: str
     peer: str
     failure: Mapping[str, Any]

@@ -68,11 +68,25 @@ class RunBook(Repository):
         """Return a run, or None."""
         return self._first(RunRow, self._where(run_id=run_id))
 
-    def of_dag_run(self, dag_id: str, dag_run_id: str) -> RunRow | None:
-        """Return the run that a DAG run is at, else the last one it was at, or None."""
-        running_first = (self._table.c.state != "running").asc()
-        query = self._where(dag_id=dag_id, dag_run_id=dag_run_id)
-        return self._first(RunRow, query.order_by(running_first, *_NEWEST_FIRST).limit(1))
+    def of_dag_run(self, dag_id: str, dag_run_id: str, pipeline: str) -> RunRow | None:
+        """Return the run of a pipeline that a DAG run is at, else the last one it was at, or None."""
+        return next(iter(self.list_of_dag_run(dag_id, dag_run_id, pipeline)), None)
+
+    def list_of_dag_run(self, dag_id: str, dag_run_id: str, pipeline: str | None = None) -> Rows[RunRow]:
+        """Return the run of each pipeline that a DAG run is at, else the last one, by when they were opened.
+
+        Parameters
+        ----------
+        dag_id, dag_run_id
+            The DAG run.
+        pipeline
+            Only that of this pipeline.
+        """
+        running_last = (self._table.c.state == "running").asc()
+        query = self._where(dag_id=dag_id, dag_run_id=dag_run_id, pipeline=pipeline)
+        by_age = self._table.c.opened_ms, self._table.c.number, self._table.c.run_id
+        found = self._list(RunRow, query.order_by(running_last, *by_age))
+        return sorted({run.pipeline: run for run in found}.values(), key=lambda run: (run.opened_ms, run.pipeline))
 
     def list(
         self,
@@ -93,6 +107,12 @@ class RunBook(Repository):
             order = table.c.opened_ms, table.c.number, table.c.run_id
             query = query.where(tuple_(*order) < tuple_(before.opened_ms, before.number, before.run_id))
         return self._list(RunRow, query.order_by(*_NEWEST_FIRST).limit(limit))
+
+    def pipelines(self, dag_id: str) -> Rows[str]:
+        """Return the pipelines of a DAG of which there were runs."""
+        query = select(self._table.c.pipeline).where(self._table.c.dag_id == dag_id).distinct()
+        with self._read() as connection:
+            return sorted(connection.execute(query).scalars())
 
     def of_partition(self, pipeline: str, partition: str) -> Rows[RunRow]:
         """Return every run of a partition, by number."""

@@ -21,7 +21,7 @@ from sqlalchemy import (
     false,
 )
 
-REVISION = "0008"
+REVISION = "0009"
 """The newest of `migrations`: a store of another one is migrated, or refused."""
 
 metadata = MetaData(
@@ -177,6 +177,7 @@ refusals = Table(
     metadata,
     Column("dag_id", Text, primary_key=True),
     Column("dag_run_id", Text, primary_key=True),
+    Column("pipeline", Text, primary_key=True),
     _text("partition"),
     _text("peer"),
     Column("failure", JSON, nullable=False),
@@ -296,9 +297,10 @@ Index(None, tags.c.table_id, tags.c.id)
 @cache
 def with_partial_indexes() -> MetaData:
     """Return all tables, also with the indexes over some rows only; naming these imports both databases' dialects."""
-    # A DAG run works on one run at a time; when it is cleared after its run has ended, it may open the next.
+    # A DAG run works on one run of each pipeline at a time; when it is cleared after its run has ended, it may open the
+    # next.
     running = runs.c.state == "running"
-    columns = runs.c.dag_id, runs.c.dag_run_id
+    columns = runs.c.dag_id, runs.c.dag_run_id, runs.c.pipeline
     Index("uq_runs_running_dag_run", *columns, unique=True, sqlite_where=running, postgresql_where=running)
     # One version of a model is in use.
     champion = models.c.champion

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from fedtasks.config import check_name
+from fedtasks.config import check_name, check_pipeline
 from fedtasks.dataclass_io import shown
 from fedtasks.errors import ConfigError
 from fedtasks.tickets.clauses import Group, Per, check_column_names, check_set, clauses, complete, counting
@@ -109,7 +109,7 @@ class Grant:
         check_set(tuple(scope.name for scope in self.datasets), "datasets", MAX_NAMED)
         check_set(self.pipelines, "pipelines", MAX_NAMED)
         for pipeline in self.pipelines:
-            check_name(pipeline, "pipelines")
+            check_pipeline(pipeline, "pipelines")
         check_set(self.roles, "roles")
         unknown = [role for role in self.roles if role not in ROLES]
         if unknown:

@@ -88,15 +88,6 @@ def test_param_without_a_valid_default_is_refused_since_the_peer_fills_in_no_for
         FederatedDag("credit", steps=[intersect()], params={"region": param})
 
 
-def test_second_federated_run_in_a_dag_is_refused_with_what_to_do(party_file: Path) -> None:
-    write_party(party_file, ["shop"], ["loans"])
-    with DAG("credit"):
-        with federated() as run:
-            run.add(intersect())
-        with pytest.raises(ConfigError, match="give the other a DAG of its own"), federated(group="second"):
-            pass
-
-
 # --------------------------------------------------------------------------------------------------------- the graph
 def test_tasks_of_a_federated_dag_stand_in_no_group_and_those_of_a_run_between_others_do(party_file: Path) -> None:
     write_party(party_file, ["shop"], ["loans"])

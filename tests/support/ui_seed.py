@@ -50,6 +50,7 @@ def seed(store: Store, ticket_id: str) -> None:
         RefusalRow(
             dag_id=PIPELINE,
             dag_run_id="refused",
+            pipeline=PIPELINE,
             partition="2026-11-24",
             peer="shop",
             failure={

@@ -10,7 +10,7 @@ from fedtasks.airflow.pages.answers import PlainRoute
 from fedtasks.airflow.pages.own_party import OwnParty
 from fedtasks.airflow.pages.rights import READ_AUDIT, READ_PARTY, READ_RUN, READ_TASK, Readable, User
 from fedtasks.errors import RunUnknown
-from fedtasks.names import half_name
+from fedtasks.names import half_name, half_of, parts_of, pipeline_name
 from fedtasks.reports.audit import audit_csv, audit_report, chain_report
 from fedtasks.reports.dag_runs import dag_run_report, metrics_report, task_report
 from fedtasks.reports.models import compare_report, model_reports
@@ -59,27 +59,28 @@ def read_routes(own: OwnParty) -> APIRouter:
         return {"runs": found[:limit], "more": len(found) > limit}
 
     @routes.get("/run", dependencies=[READ_RUN])
-    def get_run(dag_id: str, dag_run_id: str) -> Report:
-        return dag_run_report(own.store, own.name, dag_id, dag_run_id)
+    def get_run(dag_id: str, dag_run_id: str, pipeline: Word = "") -> Report:
+        return dag_run_report(own.store, own.name, dag_id, dag_run_id, pipeline)
 
     @routes.get("/run/metrics", dependencies=[READ_RUN])
-    def get_metrics(dag_id: str, dag_run_id: str, task: str = "", after_ms: int = -1) -> Report:
-        return metrics_report(own.store, _run_id(own, dag_id, dag_run_id), task, after_ms)
+    def get_metrics(dag_id: str, dag_run_id: str, pipeline: Word = "", task: str = "", after_ms: int = -1) -> Report:
+        return metrics_report(own.store, _run_id(own, dag_id, dag_run_id, pipeline), task, after_ms)
 
     @routes.get("/task", dependencies=[READ_TASK])
     def get_task(dag_id: str, dag_run_id: str, task_id: str, map_index: str = "-1") -> Report:
         # Airflow leaves {MAP_INDEX} as it is for a task that is not mapped.
         shard = int(map_index) if map_index.isascii() and map_index.isdigit() else None
-        run_id = _run_id(own, dag_id, dag_run_id)
-        return task_report(own.store, own.name, run_id, half_name(task_id, shard=shard), own.now_ms())
+        run, half = half_of(task_id, [parts_of(pipeline)[1] for pipeline in own.store.runs.pipelines(dag_id)])
+        run_id = _run_id(own, dag_id, dag_run_id, pipeline_name(dag_id, run))
+        return task_report(own.store, own.name, run_id, half_name(half, shard=shard), own.now_ms())
 
     @routes.get("/results", dependencies=[READ_RUN])
-    def get_results(dag_id: str, dag_run_id: str) -> Report:
-        return results_report(own.store, own.name, _run_id(own, dag_id, dag_run_id))
+    def get_results(dag_id: str, dag_run_id: str, pipeline: Word = "") -> Report:
+        return results_report(own.store, own.name, _run_id(own, dag_id, dag_run_id, pipeline))
 
     @routes.get("/compare", dependencies=[READ_RUN])
-    def get_compare(dag_id: str, limit: Limit = 60) -> Report:
-        return compare_report(own.store, dag_id, limit)
+    def get_compare(dag_id: str, limit: Limit = 60, pipeline: Word = "") -> Report:
+        return compare_report(own.store, dag_id, limit, pipeline)
 
     @routes.get("/tickets", dependencies=[READ_PARTY])
     def get_tickets() -> Report:
@@ -117,8 +118,8 @@ def read_routes(own: OwnParty) -> APIRouter:
     return routes
 
 
-def _run_id(own: OwnParty, dag_id: str, dag_run_id: str) -> str:
-    run = own.store.runs.of_dag_run(dag_id, dag_run_id)
+def _run_id(own: OwnParty, dag_id: str, dag_run_id: str, pipeline: str) -> str:
+    run = own.store.runs.of_dag_run(dag_id, dag_run_id, pipeline or dag_id)
     if run is None:
         raise RunUnknown("this DAG run has opened no run yet")
     return run.run_id

@@ -60,14 +60,10 @@ class OpenRunResponse(_message.Message):
     def __init__(self, run: _Optional[_Union[_run_pb2.Run, _Mapping]] = ..., opening: _Optional[_Union[Opening, str]] = ...) -> None: ...
 
 class GetRunRequest(_message.Message):
-    __slots__ = ("run_id", "dag_id", "dag_run_id")
+    __slots__ = ("run_id",)
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
-    DAG_ID_FIELD_NUMBER: _ClassVar[int]
-    DAG_RUN_ID_FIELD_NUMBER: _ClassVar[int]
     run_id: str
-    dag_id: str
-    dag_run_id: str
-    def __init__(self, run_id: _Optional[str] = ..., dag_id: _Optional[str] = ..., dag_run_id: _Optional[str] = ...) -> None: ...
+    def __init__(self, run_id: _Optional[str] = ...) -> None: ...
 
 class GetRunResponse(_message.Message):
     __slots__ = ("run", "own", "peer", "bytes_sent", "bytes_received", "metrics")

@@ -79,7 +79,7 @@ def test_runs_of_the_previous_release_are_found_with_receipts_that_agree(store: 
     assert accounts["bank"]["tasks"] == {half.task: half.outcome for half in store.halves.list(SUCCEEDED, own=True)}
     assert accounts["bank"]["ticket_id"] == run.ticket_id == "t-held"
 
-    failed = store.runs.of_dag_run("train_split_nn", FAILED)
+    failed = store.runs.of_dag_run("train_split_nn", FAILED, "train_split_nn")
     assert failed is not None
     assert (failed.run_id, failed.state, failed.initiated, failed.receipt) == (FAILED, "failed", False, "")
     assert failed.failure is not None
@@ -151,7 +151,7 @@ def test_what_surrounds_the_runs_of_the_previous_release_is_read(store: Store) -
     approval = store.approvals.get(SUCCEEDED)
     assert approval is not None
     assert approval.state == "approved"
-    refusal = store.refusals.get("train_split_nn", "manual-3")
+    refusal = store.refusals.get("train_split_nn", "manual-3", "train_split_nn")
     assert refusal is not None
     assert (refusal.peer, refusal.failure["code"]) == ("shop", "FLOOR_VIOLATED")
     champion = store.models.champion("credit")

@@ -21,9 +21,9 @@ def test_run_created_is_found_by_id_and_by_dag_run(store: Store) -> None:
     row = run_row(reason="because", failure={"code": "X"}, peer_failure={"code": "Y", "at_ms": 2**40}, closed_ms=NOW)
     assert store.runs.add(row)
     assert store.runs.get(row.run_id) == row
-    assert store.runs.of_dag_run("credit", "manual__1") == row
+    assert store.runs.of_dag_run("credit", "manual__1", "credit") == row
     assert store.runs.get("other") is None
-    assert store.runs.of_dag_run("credit", "manual__2") is None
+    assert store.runs.of_dag_run("credit", "manual__2", "credit") is None
 
 
 def test_run_whose_id_is_taken_is_not_created(store: Store) -> None:
@@ -38,14 +38,14 @@ def test_run_of_a_dag_run_that_is_busy_is_not_created(store: Store) -> None:
     store.runs.change(run_row(1).run_id, state="failed")
     again = run_row(2, dag_run_id="manual__1")
     assert store.runs.add(again)
-    assert store.runs.of_dag_run("credit", "manual__1") == again
+    assert store.runs.of_dag_run("credit", "manual__1", "credit") == again
     assert [row.number for row in store.runs.of_partition("credit", "2026-11-21")] == [1, 2]
 
 
 def test_run_by_dag_prefers_the_run_that_goes_on(store: Store) -> None:
     store.runs.add(run_row(1, opened_ms=NOW))
     store.runs.add(run_row(2, dag_run_id="manual__1", state="failed", opened_ms=NOW + 5))
-    found = store.runs.of_dag_run("credit", "manual__1")
+    found = store.runs.of_dag_run("credit", "manual__1", "credit")
     assert found is not None
     assert found.number == 1
 

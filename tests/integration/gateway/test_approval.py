@@ -161,7 +161,7 @@ def test_refusal_is_kept_until_the_dag_run_comes_to_a_run(running: Pair) -> None
         with pytest.raises(errors.TicketMissing):
             open_run(bank)
         with running.bank.store() as store:
-            refusal = store.refusals.get(PIPELINE, "manual-1")
+            refusal = store.refusals.get(PIPELINE, "manual-1", PIPELINE)
             assert refusal is not None
             assert [refusal] == store.refusals.list(dag_ids=[PIPELINE])
             assert store.refusals.list(dag_ids=["another"]) == []
@@ -170,7 +170,7 @@ def test_refusal_is_kept_until_the_dag_run_comes_to_a_run(running: Pair) -> None
         grant_ticket(running.shop, running.bank)
         assert open_run(bank).opening == worker_pb2.OPENING_STARTED
         with running.bank.store() as store:
-            assert store.refusals.get(PIPELINE, "manual-1") is None
+            assert store.refusals.get(PIPELINE, "manual-1", PIPELINE) is None
 
 
 def test_what_the_form_alone_shows_to_be_wrong_is_kept_and_said_alike(running: Pair) -> None:
@@ -181,7 +181,7 @@ def test_what_the_form_alone_shows_to_be_wrong_is_kept_and_said_alike(running: P
     with running.bank.client() as bank, pytest.raises(errors.ConfigError, match="name the party"):
         open_run(bank, config_json="", peer="", steps=[], failure=failure)
     with running.bank.store() as store:
-        refusal = store.refusals.get(PIPELINE, "manual-1")
+        refusal = store.refusals.get(PIPELINE, "manual-1", PIPELINE)
     assert refusal is not None
     assert (refusal.failure["code"], refusal.failure["party"]) == ("CONFIG_INVALID", "bank")
     assert refusal.failure["text"] == "name the party to run with"
@@ -196,7 +196,7 @@ def test_floor_that_is_violated_is_said_with_one_code_everywhere(running: Pair) 
     with running.bank.client() as bank, pytest.raises(errors.FloorViolated, match=r"floor\.key_bits"):
         open_run(bank, config_json=shared_config(key_bits_min=2048))
     with running.bank.store() as store:
-        refusal = store.refusals.get(PIPELINE, "manual-1")
+        refusal = store.refusals.get(PIPELINE, "manual-1", PIPELINE)
     assert refusal is not None
     assert refusal.failure["code"] == "FLOOR_VIOLATED"
     assert "FLOOR_VIOLATED" in running.bank.airflow.runs[PIPELINE, "manual-1"]["note"]
@@ -216,4 +216,4 @@ def test_another_pipeline_on_the_peer_is_said_with_one_code_on_both_sides(runnin
             assert "steps.train" in failure.text
         wait_for(lambda: "CONFIG_DIFFERS" in (running.bank.airflow.runs[PIPELINE, "manual-1"].get("note") or ""))
         with running.shop.store() as store:
-            assert store.refusals.get(PIPELINE, run_id) is None  # the run itself tells
+            assert store.refusals.get(PIPELINE, run_id, PIPELINE) is None  # the run itself tells

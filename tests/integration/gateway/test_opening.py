@@ -362,7 +362,7 @@ def test_refusal_is_noted_as_it_is_kept_by_a_clock_that_never_stands_still(
     with pair.bank.client() as client, pytest.raises(errors.PeerUnknown):
         open_run(client, peer="bakery")
     with pair.bank.store() as store:
-        assert noted == [store.refusals.get(PIPELINE, "manual-1")]
+        assert noted == [store.refusals.get(PIPELINE, "manual-1", PIPELINE)]
     assert noted[0].failure["at_ms"] == noted[0].at_ms
     assert "PEER_UNKNOWN" in pair.bank.airflow.runs[PIPELINE, "manual-1"]["note"]
 

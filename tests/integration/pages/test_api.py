@@ -173,7 +173,7 @@ def test_metrics_after_a_time_are_those_that_came_later(house: House) -> None:
 def test_refused_dag_run_says_why_and_an_unknown_one_that_there_is_none(house: House) -> None:
     failure = {"code": "PEER_PAUSED", "text": "paused <b>", "party": "shop", "task": "open_run", "at_ms": now_ms()}
     with house.pair.bank.store() as store:
-        store.refusals.put(RefusalRow(PIPELINE, "refused-1", "2026-11-21", "shop", failure, now_ms()))
+        store.refusals.put(RefusalRow(PIPELINE, "refused-1", PIPELINE, "2026-11-21", "shop", failure, now_ms()))
     refused = house.get("api/run", dag_id=PIPELINE, dag_run_id="refused-1").json()
     assert (refused["state"], refused["failure"]["code"], refused["failure"]["act"]) == (
         "refused",

@@ -293,9 +293,9 @@ def test_open_run_of_a_choice_of_datasets_names_them(
 
 
 # --------------------------------------------------------------------------------------------------------- a half
-@pytest.mark.parametrize("state", ["success", "skipped"])
-def test_first_step_is_skipped_with_a_task_of_the_users_before_it(
-    gateway: FakeGateway, context: dict[str, Any], state: str
+@pytest.mark.parametrize("skipped", ["", "gate", "open_run"])
+def test_first_step_is_skipped_with_a_task_of_the_users_before_it_or_where_no_run_was_opened(
+    gateway: FakeGateway, context: dict[str, Any], skipped: str
 ) -> None:
     with FederatedDag("credit", steps=[replace(STEP, name="first"), STEP]) as dag:
         gate = BaseOperator(task_id="gate")
@@ -304,13 +304,14 @@ def test_first_step_is_skipped_with_a_task_of_the_users_before_it(
 
     def get_task_states(**of: Any) -> dict[str, dict[str, str]]:
         asked.append(of)
-        return {"manual-1": {"gate": state}}
+        states = {"gate": "success", "open_run": "success"}
+        return {"manual-1": {**states, **({skipped: "skipped"} if skipped else {})}}
 
     context["ti"].dag_id, context["ti"].run_id, context["ti"].get_task_states = "credit", "manual-1", get_task_states
     gateway.refusal = RunUnknown("the half has gone on")
-    with pytest.raises(AirflowSkipException if state == "skipped" else AirflowException, match=r"gate|gone on"):
+    with pytest.raises(AirflowSkipException if skipped else AirflowException, match=skipped or "gone on"):
         execute(dag.get_task("first"), context)
-    assert asked == [{"dag_id": "credit", "task_ids": ["gate"], "run_ids": ["manual-1"]}]
+    assert asked == [{"dag_id": "credit", "task_ids": ["gate", "open_run"], "run_ids": ["manual-1"]}]
     with pytest.raises(AirflowException, match="gone on"):
         execute(dag.get_task("train"), context)  # its rule is Airflow's usual one
     assert len(asked) == 1

@@ -172,7 +172,7 @@ def test_run_show_tells_rights_and_approval(run: Run, store: Store, met: tuple[s
 
 def test_runs_refused_tells_why_and_what_to_do(run: Run, store: Store, party_file: str) -> None:
     failure = {"code": "FLOOR_VIOLATED", "text": "asked=1, allowed=10", "party": "shop", "task": "", "at_ms": 1}
-    store.refusals.put(RefusalRow("retrain", "manual__1", "2026-11-21", "shop", failure, 1000))
+    store.refusals.put(RefusalRow("retrain", "manual__1", "retrain", "2026-11-21", "shop", failure, 1000))
     (row,) = run("runs", "--state", "refused", "--json", "--party", party_file).json()
     assert (row["dag_run_id"], row["code"], row["party"]) == ("manual__1", "FLOOR_VIOLATED", "shop")
     assert row["sentence"].startswith(

@@ -12,6 +12,7 @@ import pytest
 from fedtasks.config import Airflow
 from fedtasks.errors import AirflowUnreachable
 from fedtasks.gateway.airflow_api import AirflowApi
+from tests.support.stores import run_row
 
 
 @pytest.mark.parametrize(("url", "base"), [("http://a.example", ""), ("https://a.example:8443/flow/", "/flow")])
@@ -20,7 +21,10 @@ def test_pages_lie_below_airflows_base_url(url: str, base: str) -> None:
     run = f"{base}/dags/credit/runs/manual__2026-11-21T03%3A00%3A00%2B00%3A00"
     dag_run_id = "manual__2026-11-21T03:00:00+00:00"
     assert api.page("credit", dag_run_id) == f"{run}/plugin/federated"
-    assert api.question("credit", dag_run_id, "approve") == f"{run}/tasks/approve/required_actions"
+    asked = run_row(dag_run_id=dag_run_id)
+    assert api.question(asked, "approve") == f"{run}/tasks/approve/required_actions"
+    beside = run_row(dag_run_id=dag_run_id, pipeline="credit.trees")
+    assert api.question(beside, "approve") == f"{run}/tasks/trees.approve/required_actions"
     assert api.origin == url.removesuffix("/flow/")
 
 

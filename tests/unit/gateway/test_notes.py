@@ -160,7 +160,7 @@ def test_plain_text_of_a_huge_text_costs_no_more_than_what_is_kept() -> None:
 def test_note_of_a_refusal_names_the_clause_who_refused_and_who_acts() -> None:
     error = errors.TicketExpired(clause="expires_s")
     failure = {"code": error.code, "text": error.public, "party": "shop", "task": "open_run", "at_ms": 0}
-    text = refused(RefusalRow("train", "manual", "2026-11-21", "shop", failure, 0), "bank", LINK)
+    text = refused(RefusalRow("train", "manual", "train", "2026-11-21", "shop", failure, 0), "bank", LINK)
     assert text.startswith(f"⛔ [details]({LINK}) · bank must act · Refused by shop · TICKET_EXPIRED")
     for part in ("expires", "Ask shop for a new ticket"):
         assert part in text

@@ -197,7 +197,7 @@ def test_list_keeps_to_state_and_dags(store: Store) -> None:
 # ----------------------------------------------------------------------------------------------------------- DAG runs
 def put_refusal(store: Store, at_ms: int) -> None:
     failure = {"code": "TICKET_EXPIRED", "text": "over", "party": "shop", "task": "open_run", "at_ms": at_ms}
-    store.refusals.put(RefusalRow("credit", "manual-1", "2026-11-21", "shop", failure, at_ms))
+    store.refusals.put(RefusalRow("credit", "manual-1", "credit", "2026-11-21", "shop", failure, at_ms))
 
 
 def test_dag_run_without_a_run_says_so(store: Store) -> None:

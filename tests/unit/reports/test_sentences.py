@@ -81,7 +81,7 @@ def test_error_without_names_calls_the_parties_by_their_roles(leaf: type[Fedtask
 @every_leaf
 def test_refusal_says_who_refused_and_who_must_act(leaf: type[FedtasksError]) -> None:
     for at in (BANK, SHOP):
-        refusal = RefusalRow("train", "manual", "2026-11-21", SHOP, row(leaf, at, refuser=SHOP), 0)
+        refusal = RefusalRow("train", "manual", "train", "2026-11-21", SHOP, row(leaf, at, refuser=SHOP), 0)
         said = refusal_words(refusal, BANK)
         assert "Refused by shop" in said
         assert not _WHERE.search(said), said
@@ -96,7 +96,7 @@ def test_failure_of_the_peer_asks_of_it_what_its_own_side_reads(leaf: type[Fedta
 
 
 def test_refusal_for_a_dag_that_the_peer_has_paused_is_the_peers_and_so_is_the_remedy() -> None:
-    refusal = RefusalRow("train", "manual", "2026-11-21", SHOP, row(PeerPaused, SHOP, refuser=SHOP), 0)
+    refusal = RefusalRow("train", "manual", "train", "2026-11-21", SHOP, row(PeerPaused, SHOP, refuser=SHOP), 0)
     said = refusal_words(refusal, BANK)
     assert said.startswith("shop must act · Refused by shop · PEER_PAUSED · ")
     assert said.endswith("Unpause the DAG in shop's Airflow")
@@ -104,7 +104,7 @@ def test_refusal_for_a_dag_that_the_peer_has_paused_is_the_peers_and_so_is_the_r
 
 @pytest.mark.parametrize("leaf", [ConfigError, TicketScope])
 def test_refusal_for_what_was_typed_asks_of_nobody_but_who_typed_it(leaf: type[FedtasksError]) -> None:
-    refusal = RefusalRow("train", "manual", "2026-11-21", SHOP, row(leaf, BANK, refuser=SHOP), 0)
+    refusal = RefusalRow("train", "manual", "train", "2026-11-21", SHOP, row(leaf, BANK, refuser=SHOP), 0)
     assert refusal_words(refusal, BANK).startswith("bank must act · Refused by shop · ")
 
 

@@ -6,6 +6,7 @@ import { empty, fill, h, part, section, table } from "./dom.js";
 import { query, runLink } from "./frame.js";
 import { icon } from "./icons.js";
 import { openPage } from "./page.js";
+import { Pipelines } from "./pipelines.js";
 import { scaleOf, SHARE } from "./scales.js";
 import { figure, state } from "./words.js";
 
@@ -40,7 +41,8 @@ class Trends {
 
 /** The ROC of the champion over those of the newest runs that were evaluated; made anew when these are others. */
 class Overlay {
-  constructor() {
+  constructor(pipeline) {
+    this.pipeline = pipeline;
     this.element = h("div", { className: "charts" });
   }
 
@@ -53,7 +55,9 @@ class Overlay {
     if (key === this.key) return;
     this.key = key;
     const found = await Promise.all(
-      chosen.map(({ dag_run_id }) => get("results", { dag_id: query.dag_id, dag_run_id })),
+      chosen.map(({ dag_run_id }) =>
+        get("results", { dag_id: query.dag_id, dag_run_id, pipeline: this.pipeline }),
+      ),
     );
     const drawn = chosen.map((each, index) => ({ ...each, roc: found[index].roc })).filter(({ roc }) => roc);
     fill(this.element, drawn.length ? overlaid(drawn) : null);
@@ -135,45 +139,61 @@ function plain(value) {
   return typeof value === "string" ? value : JSON.stringify(value);
 }
 
+/** The runs of one pipeline; made once and then kept, so that zooms stay. */
+class ComparePage {
+  constructor(pipeline) {
+    this.pipeline = pipeline;
+    this.trends = new Trends();
+    this.overlay = new Overlay(pipeline);
+    this.difference = part(changes);
+    this.list = part(runs);
+    this.noTrend = h("div");
+    this.element = [
+      section("What was set otherwise", this.difference.element),
+      section("How good each run was", this.noTrend, this.overlay.element, this.trends.element),
+      section("Runs", this.list.element),
+    ];
+  }
+
+  async show(partitions) {
+    const byPartition = [...partitions].sort(inOrder);
+    this.difference.show(partitions);
+    this.trends.show(byPartition);
+    await this.overlay.show(partitions);
+    fill(
+      this.noTrend,
+      this.trends.charts.size
+        ? null
+        : empty("This side sees no evaluation of these runs: the ticket's outputs say who may."),
+    );
+    this.list.show(byPartition);
+  }
+}
+
 function main() {
   const { body, guarded } = openPage();
-  const trends = new Trends();
-  const overlay = new Overlay();
-  const difference = part(changes);
-  const list = part(runs);
-  const noTrend = h("div");
-  const parts = [
-    h("header", {}, h("h1", {}, `${query.dag_id} over time`)),
-    section("What was set otherwise", difference.element),
-    section("How good each run was", noTrend, overlay.element, trends.element),
-    section("Runs", list.element),
-  ];
-  poll(
-    COMPARE_MS,
-    guarded(async () => {
-      const { partitions } = await get("compare", { dag_id: query.dag_id });
-      if (!partitions.length) {
-        fill(
-          body,
-          parts[0],
-          empty("No run of this DAG has been opened with a peer yet; trigger it, and its runs are compared here."),
-        );
-        return;
-      }
-      if (!body.contains(parts[1])) fill(body, ...parts);
-      const byPartition = [...partitions].sort(inOrder);
-      difference.show(partitions);
-      trends.show(byPartition);
-      await overlay.show(partitions);
+  const heading = h("header", {}, h("h1", {}, `${query.dag_id} over time`));
+  let open = null;
+  const load = guarded(async () => {
+    const found = await get("compare", { dag_id: query.dag_id, pipeline: pipelines.chosen });
+    if (pipelines.chosen && found.pipeline !== pipelines.chosen) return; // somebody has chosen another since
+    if (!found.partitions.length) {
       fill(
-        noTrend,
-        trends.charts.size
-          ? null
-          : empty("This side sees no evaluation of these runs: the ticket's outputs say who may."),
+        body,
+        heading,
+        empty("No run of this DAG has been opened with a peer yet; trigger it, and its runs are compared here."),
       );
-      list.show(byPartition);
-    }),
-  );
+      return;
+    }
+    pipelines.show(found);
+    if (open?.pipeline !== found.pipeline) {
+      open = new ComparePage(found.pipeline);
+      fill(body, heading, pipelines.element, ...open.element);
+    }
+    await open.show(found.partitions);
+  });
+  const pipelines = new Pipelines(load);
+  poll(COMPARE_MS, load);
 }
 
 main();

@@ -6,6 +6,7 @@ import { ask, button, reason } from "./dialog.js";
 import { empty, facts, fill, h, part, section, table, worded } from "./dom.js";
 import { airflowLink, query } from "./frame.js";
 import { openPage } from "./page.js";
+import { Pipelines } from "./pipelines.js";
 import { quality, results } from "./results.js";
 import { banner, lanes, ledger, runName, Timeline } from "./run_parts.js";
 import { time } from "./times.js";
@@ -14,11 +15,12 @@ import { bytes, count, duration, state, verdict } from "./words.js";
 const RUN_MS = 2_000;
 const CURVES_MS = 1_000;
 const TILES_MS = 5_000;
-const run_of = { dag_id: query.dag_id, dag_run_id: query.run_id };
+const dag_run = { dag_id: query.dag_id, dag_run_id: query.run_id };
 
 /** The page of a run that was opened; made once and then kept, so that zooms and open tables stay. */
 class RunPage {
-  constructor() {
+  constructor(pipeline) {
+    this.of = { ...dag_run, pipeline };
     this.status = banner();
     this.charts = new MetricCharts();
     this.timeline = new Timeline();
@@ -61,7 +63,7 @@ class RunPage {
     this.timeline.update(run);
     const evaluated = JSON.stringify([run.state, run.metrics, run.importance]);
     if (evaluated !== this.evaluated) {
-      this.found = await get("results", run_of);
+      this.found = await get("results", this.of);
       this.evaluated = evaluated;
       this.results.show(this.found);
     }
@@ -71,7 +73,7 @@ class RunPage {
   async showCurves() {
     const ended = this.run.state !== "running";
     if (this.drawn && ended) return;
-    const found = await get("run/metrics", { ...run_of, after_ms: this.curvesUntil });
+    const found = await get("run/metrics", { ...this.of, after_ms: this.curvesUntil });
     this.charts.add(found.series);
     this.curvesUntil = found.at_ms;
     this.drawn = ended;
@@ -230,7 +232,7 @@ function refused(found) {
     code: failure.code,
     remedy: failure.remedy,
   });
-  const name = [found.dag_id, found.partition].filter(Boolean).join(" · ");
+  const name = [found.pipeline, found.partition].filter(Boolean).join(" · ");
   return [
     h("header", {}, h("h1", {}, name)),
     status.element,
@@ -240,7 +242,7 @@ function refused(found) {
 
 function nothing(found) {
   return [
-    h("header", {}, h("h1", {}, run_of.dag_id)),
+    h("header", {}, h("h1", {}, dag_run.dag_id)),
     empty(`${found.why}. Look at the task open_run in this DAG run's list of tasks; this page fills once it has run.`),
   ];
 }
@@ -250,19 +252,22 @@ async function main() {
   const noRun = part((found) => (found.state === "refused" ? refused(found) : nothing(found)));
   let open = null;
   const load = guarded(async () => {
-    const found = await get("run", run_of);
+    const found = await get("run", { ...dag_run, pipeline: pipelines.chosen });
+    if (pipelines.chosen && found.pipeline !== pipelines.chosen) return; // somebody has chosen another since
+    pipelines.show(found);
     if (!found.run_id) {
       open = null;
       noRun.show(found);
-      fill(body, noRun.element);
+      fill(body, pipelines.element, noRun.element);
       return;
     }
-    if (open === null) {
-      open = new RunPage();
-      fill(body, ...open.element);
+    if (open?.of.pipeline !== found.pipeline) {
+      open = new RunPage(found.pipeline);
+      fill(body, pipelines.element, ...open.element);
     }
     await open.show(found);
   });
+  const pipelines = new Pipelines(load);
   await poll(RUN_MS, load);
   poll(
     CURVES_MS,
