@@ -121,16 +121,17 @@ def _print_refusals(store: Store, party: str, pipeline: str, peer: str, limit: i
         {
             "dag_id": row.dag_id,
             "dag_run_id": row.dag_run_id,
+            "pipeline": row.pipeline,
             "partition": row.partition,
             "peer": row.peer,
             "at": moment(row.at_ms),
             "sentence": refusal_sentence(row, party),
             **failure_report(row.failure, party, row.peer, holder=party),
         }
-        for row in store.refusals.list(dag_ids=[pipeline] if pipeline else None, limit=limit)
+        for row in store.refusals.list(pipeline=pipeline or None, limit=limit)
         if peer in ("", row.peer)
     ]
-    columns = {"DAG run": "dag_run_id", "DAG": "dag_id", "At (UTC)": "at", "Status": "sentence"}
+    columns = {"DAG run": "dag_run_id", "Pipeline": "pipeline", "At (UTC)": "at", "Status": "sentence"}
     print_listing(rows, columns, as_json=as_json, empty="Nothing was refused.")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete
 
 from fedtasks.store import schema
 from fedtasks.store.repository import Repository, Rows, to_columns
@@ -25,10 +25,13 @@ class RefusalBook(Repository):
         query = self._where(dag_id=dag_id, dag_run_id=dag_run_id)
         return self._list(RefusalRow, query.order_by(self._table.c.pipeline))
 
-    def list(self, *, dag_ids: Collection[str] | None = None, limit: int = 100) -> Rows[RefusalRow]:
-        """Return refusals, newest first: all, or those of some DAGs only."""
+    def list(
+        self, *, dag_ids: Collection[str] | None = None, pipeline: str | None = None, limit: int = 100
+    ) -> Rows[RefusalRow]:
+        """Return refusals, newest first: all, or those of some DAGs or of one pipeline only."""
         table = self._table
-        query = select(table).order_by(table.c.at_ms.desc(), table.c.dag_run_id.desc()).limit(limit)
+        query = self._where(pipeline=pipeline)
+        query = query.order_by(table.c.at_ms.desc(), table.c.dag_run_id.desc(), table.c.pipeline).limit(limit)
         return self._list(RefusalRow, query if dag_ids is None else query.where(table.c.dag_id.in_(dag_ids)))
 
     def put(self, row: RefusalRow) -> None:

@@ -16,7 +16,7 @@ from fedtasks.airflow.pages.changes import change_routes
 from fedtasks.airflow.pages.own_party import OwnParty
 from fedtasks.airflow.pages.reads import read_routes
 from fedtasks.clock import now_ms
-from fedtasks.store import ModelRow, RefusalRow, TicketRequestRow
+from fedtasks.store import MetricRow, ModelRow, RefusalRow, TicketRequestRow
 from fedtasks.tickets.clauses import clauses
 from fedtasks.wire.v1 import ticket_pb2
 from tests.support.gateways import PIPELINE, grant_ticket
@@ -183,6 +183,29 @@ def test_refused_dag_run_says_why_and_an_unknown_one_that_there_is_none(house: H
     assert refused["failure"]["remedy"]
     assert house.get("api/run", dag_id=PIPELINE, dag_run_id="never").json()["state"] == "none"
     assert house.get("api/results", dag_id=PIPELINE, dag_run_id="never").status_code == 404
+
+
+def test_runs_of_a_dag_run_that_holds_several_are_shown_one_by_one(house: House) -> None:
+    place = {"dag_id": PIPELINE, "dag_run_id": "several-1"}
+    pipelines = [f"{PIPELINE}.{name}" for name in ("network", "trees")]
+    with house.pair.bank.store() as store:
+        for number, pipeline in enumerate(pipelines):
+            run_id = f"{pipeline}.2026-11-21.bank.1"
+            row = make_run(1, run_id=run_id, pipeline=pipeline, dag_run_id="several-1", opened_ms=number + 1)
+            store.runs.add(replace(row, state="succeeded", closed_ms=9))
+            store.metrics.put([MetricRow(run_id, "train", "loss", 1, number, 5)])
+    last = house.get("api/run", **place).json()
+    assert (last["pipeline"], last["pipelines"]) == (pipelines[1], pipelines)
+    for number, pipeline in enumerate(pipelines):
+        of = {**place, "pipeline": pipeline}
+        assert house.get("api/run", **of).json()["run_id"] == f"{pipeline}.2026-11-21.bank.1"
+        assert house.get("api/run/metrics", **of).json()["series"]["train.loss"] == [[1, number, 5]]
+        task = house.get("api/task", **place, task_id=f"{pipeline.partition('.')[2]}.train", map_index="-1").json()
+        assert (task["run_id"], task["task"]) == (f"{pipeline}.2026-11-21.bank.1", "train")
+        compared = house.get("api/compare", dag_id=PIPELINE, pipeline=pipeline).json()
+        assert [row["dag_run_id"] for row in compared["partitions"]] == ["several-1"]
+        assert compared["pipelines"] == [PIPELINE, *pipelines]
+    assert house.get("api/task", **place, task_id="other.train", map_index="-1").status_code == 404
 
 
 def test_runs_come_page_by_page(house: House) -> None:

@@ -179,6 +179,9 @@ def test_runs_refused_tells_why_and_what_to_do(run: Run, store: Store, party_fil
         "⛔ bank must act · Refused by shop · FLOOR_VIOLATED · asked=1, allowed=10 · Raise the named setting"
     )
     assert row["sentence"] in run("runs", "--state", "refused", "--party", party_file).out
+    for pipeline, found in (("retrain", 1), ("retrain.trees", 0)):
+        listed = run("runs", "--state", "refused", "--pipeline", pipeline, "--json", "--party", party_file).json()
+        assert len(listed) == found
 
 
 def test_run_show_prints_words_of_the_peer_as_they_are(run: Run, store: Store, party_file: str) -> None:
