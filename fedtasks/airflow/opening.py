@@ -16,7 +16,7 @@ from fedtasks.airflow.links import FederatedLink
 from fedtasks.airflow.operators import airflow_errors, run_id_of, skip_after, skip_with_others
 from fedtasks.airflow.schedules import partition_of, zone_of
 from fedtasks.config import Party
-from fedtasks.errors import ConfigError, FedtasksError, RunUnknown
+from fedtasks.errors import ConfigDiffers, ConfigError, FedtasksError, RunUnknown
 from fedtasks.names import APPROVE, OPEN_RUN, pipeline_name
 from fedtasks.pipeline.shared import PARTITION, check_models, check_names, check_shared, initiate
 from fedtasks.pipeline.step import Step, shards_of
@@ -94,12 +94,14 @@ class OpenRunOperator(BaseOperator):
         ti, dag_run = context["ti"], context["dag_run"]
         began = (dag_run.conf or {}).get("fedtasks") or {}
         started_for, pipeline = began.get("run_id", ""), pipeline_name(dag_run.dag_id, self.run)
-        if started_for and began.get("pipeline", dag_run.dag_id) != pipeline:
-            raise AirflowSkipException(f"This DAG run was begun for {began['pipeline']}")
+        hook = FedtasksHook(self.fedtasks_conn_id)
+        if started_for and (asked_for := began.get("pipeline", dag_run.dag_id)) != pipeline:
+            with airflow_errors(ti):
+                self._require_run(hook, started_for, asked_for)
+            raise AirflowSkipException(f"This DAG run was begun for {asked_for}")
         # The other runs of the DAG are skipped in a DAG run that was begun for this one.
         skip_after(self._others() if started_for else self.upstream_task_ids, ti)
         with airflow_errors(ti), ExitStack() as stack:
-            hook = FedtasksHook(self.fedtasks_conn_id)
             if any(step.kind for step in self.steps):
                 stack.enter_context(warming(hook.party_file))
             this = {"dag_id": dag_run.dag_id, "dag_run_id": dag_run.run_id, "pipeline": pipeline}
@@ -132,6 +134,19 @@ class OpenRunOperator(BaseOperator):
     def prefix(self) -> str:
         """What the names of the run's tasks and fields begin with."""
         return f"{self.run}." if self.run else ""
+
+    def _require_run(self, hook: FedtasksHook, run_id: str, pipeline: str) -> None:
+        """End a run that the peer has asked for if this side's DAG does not hold it, as one whose steps differ."""
+        ours = [pipeline_name(self.dag.dag_id, opening.run) for opening in openings(self.dag)]
+        if pipeline in ours:
+            return
+        differs = ConfigDiffers(field="pipeline", ours=" ".join(ours), theirs=pipeline)
+        try:
+            with hook.client() as client:
+                client.finish(run_id, OPEN_RUN, 0, failure=differs, final=True)
+        except FedtasksError as error:
+            self.log.warning("The failure could not be reported: %s", error)
+        raise differs
 
     def _others(self) -> set[str]:
         """Return the tasks right before this one that do not come after another run of the DAG."""

@@ -96,6 +96,16 @@ def test_dag_run_that_the_peer_began_for_another_run_skips_this_one(
     assert gateway.opened == {}
 
 
+def test_dag_run_that_the_peer_began_for_a_run_that_this_side_does_not_have_ends_it(
+    gateway: FakeGateway, context: dict[str, Any], second: OpenRunOperator
+) -> None:
+    begun_for(context, "credit.forest")
+    with pytest.raises(AirflowFailException, match=r"CONFIG_DIFFERS.*credit\.trees credit\.network.*credit\.forest"):
+        second.execute(context)
+    (told,) = gateway.finished
+    assert (told["failure"].code, told["final"]) == ("CONFIG_DIFFERS", True)
+
+
 def test_dag_run_that_the_peer_began_for_this_run_takes_it_up_though_the_one_before_is_skipped(
     gateway: FakeGateway, context: dict[str, Any], second: OpenRunOperator
 ) -> None:
