@@ -10,7 +10,7 @@ from fedtasks.errors import FedtasksError, leaves
 HEAD = """\
 # Errors
 
-Generated from `fedtasks/errors.py` by `make docs`; do not edit.
+Generated from `fedtasks/errors/` by `make docs`; do not edit.
 
 The same code and words appear in the log, on the command line, in the DAG run's note and on the wire. The peer sees the
 code, the summary and named facts that are safe to show; never files, columns, rows or secrets.

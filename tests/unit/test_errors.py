@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from fedtasks import errors
 from fedtasks.errors import WHO, ConfigDiffers, FedtasksError, PeerFailed, from_code, leaves
 
 LEAVES = list(leaves())
+OF_REGISTRY = [leaf for leaf in LEAVES if leaf.__module__.startswith("fedtasks.errors.")]
 
 
 @pytest.mark.parametrize("leaf", LEAVES, ids=lambda leaf: leaf.code)
@@ -20,6 +22,13 @@ def test_leaf_tells_what_who_and_remedy(leaf: type[FedtasksError]) -> None:
     assert not leaf.remedy.endswith(".")
 
 
+def test_every_error_of_the_registry_is_imported_from_its_front() -> None:
+    assert OF_REGISTRY
+    assert [leaf.__name__ for leaf in OF_REGISTRY if getattr(errors, leaf.__name__, None) is not leaf] == []
+    assert [leaf.__name__ for leaf in OF_REGISTRY if leaf.__name__ not in errors.__all__] == []
+    assert len(errors.__all__) == len(set(errors.__all__))
+
+
 def test_codes_are_unique() -> None:
     codes = [leaf.code for leaf in LEAVES]
     assert sorted(codes) == sorted(set(codes))
@@ -30,7 +39,7 @@ def test_every_subclass_without_children_has_a_code_of_its_own() -> None:
         children = root.__subclasses__()
         return [leaf for child in children for leaf in childless(child)] if children else [root]
 
-    of_registry = [leaf for leaf in childless(FedtasksError) if leaf.__module__ == "fedtasks.errors"]
+    of_registry = [leaf for leaf in childless(FedtasksError) if leaf.__module__.startswith("fedtasks.errors.")]
     assert [leaf.__name__ for leaf in of_registry if "code" not in vars(leaf)] == []
 
 

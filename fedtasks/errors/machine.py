@@ -1,0 +1,110 @@
+"""A machine of one party: its store, its ports, its processes."""
+
+from __future__ import annotations
+
+from fedtasks.errors.base import MachineError
+
+
+class NotPrivate(MachineError):
+    """Raised when other users of this machine could read, or have made, what must be this party's alone."""
+
+    code = "NOT_PRIVATE"
+    summary = "What must be one party's alone is open to other users of its machine"
+    remedy = "Run the command that is named, then see who may have read the files"
+
+
+class StoreUnavailable(MachineError):
+    """Raised when the store cannot be reached or is of another version."""
+
+    code = "STORE_UNAVAILABLE"
+    retryable = True
+    summary = "The store is not available"
+    remedy = "Check `store` in party.yaml; migrate with `fedtasks store migrate`"
+
+
+class StorageUnavailable(MachineError):
+    """Raised when a remote store of files did not serve, though it was asked again; ``where`` is the file's URI."""
+
+    code = "STORAGE_UNAVAILABLE"
+    retryable = True
+    summary = "The storage of files does not serve"
+    remedy = "Look why HDFS, or whatever `storage` and the datasets' `uri` name, does not serve; then clear the task"
+
+
+class AirflowUnreachable(MachineError):
+    """Raised when this party's own Airflow does not answer."""
+
+    code = "AIRFLOW_UNREACHABLE"
+    retryable = True
+    summary = "The gateway's own Airflow does not answer"
+    remedy = "Start Airflow, or correct `airflow` in party.yaml"
+
+
+class AirflowRefused(AirflowUnreachable):
+    """Raised when Airflow answers, but does not let the gateway's user in or gives that user too few rights."""
+
+    code = "AIRFLOW_REFUSED"
+    summary = "The gateway's own Airflow refuses the gateway's login"
+    remedy = (
+        "Correct the login in the section `airflow` of party.yaml, or what its file holds; or give that user its "
+        "rights in Airflow"
+    )
+
+
+class GatewayOutdated(MachineError):
+    """Raised when the gateway runs with another party.yaml than the one that is there, in parts that are read once."""
+
+    code = "GATEWAY_OUTDATED"
+    summary = "The gateway was started before its party.yaml was changed"
+    remedy = "Restart the gateway; then party.yaml counts as it stands"
+
+
+class NoticeFailed(MachineError):
+    """Raised when a notice could not be posted."""
+
+    code = "NOTICE_FAILED"
+    retryable = True
+    summary = "A notice could not be posted"
+    remedy = "Check the URL in `notify.webhook_url_file` of party.yaml, and that this machine may reach it"
+
+
+class PortInUse(MachineError):
+    """Raised when a listener's port is taken."""
+
+    code = "PORT_IN_USE"
+    summary = "A port or socket is in use"
+    remedy = "Stop the other process or name another port or socket in party.yaml"
+
+
+class DemoRunning(MachineError):
+    """Raised when a demo is started while another one of this user runs on the same machine."""
+
+    code = "DEMO_RUNNING"
+    summary = "Another demo runs on the same machine"
+    remedy = "Wait until the other demo has ended, or end it where it was started (Ctrl-C), then start again"
+
+
+class MemoryShort(MachineError):
+    """Raised when a process needs more memory than it may take."""
+
+    code = "MEMORY_SHORT"
+    summary = "A task needs more memory than it may take"
+    remedy = "Raise `duckdb.memory` in party.yaml, or lower `duckdb.threads`; then clear the task"
+
+
+class DiskFull(MachineError):
+    """Raised when what a process keeps in files finds no room."""
+
+    code = "DISK_FULL"
+    retryable = True
+    summary = "A disk is full"
+    remedy = "Free the disk that `storage` of party.yaml, or the folder for temporary files, is on"
+
+
+class ProcessFailed(MachineError):
+    """Raised when an algorithm's process ended without saying why."""
+
+    code = "PROCESS_FAILED"
+    retryable = True
+    summary = "The algorithm's process died"
+    remedy = "See the task's log; a retry goes on from the newest joint checkpoint"
