@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
+from itertools import groupby
+
+from generated import keep, table
 
 from fedtasks.errors import FedtasksError, leaves
 
@@ -28,19 +29,15 @@ def _family(leaf: type[FedtasksError]) -> type[FedtasksError]:
 def render() -> str:
     """Return the page."""
     parts = [HEAD]
-    family: type[FedtasksError] | None = None
-    for leaf in leaves():
-        if _family(leaf) is not family:
-            family = _family(leaf)
-            parts.append(f"\n## {family.__name__}\n\n{(family.__doc__ or '').splitlines()[0]}\n\n")
-            parts.append("| Code | What | Who | Retry | Remedy |\n|---|---|---|---|---|\n")
-        retry = "yes" if leaf.retryable else "no"
-        parts.append(f"| `{leaf.code}` | {leaf.summary} | {leaf.who} | {retry} | {leaf.remedy} |\n")
+    for family, members in groupby(leaves(), _family):
+        parts.append(f"\n## {family.__name__}\n\n{(family.__doc__ or '').splitlines()[0]}\n\n")
+        parts.append(table(("Code", "What", "Who", "Retry", "Remedy"), map(_row, members)))
     return "".join(parts)
 
 
+def _row(leaf: type[FedtasksError]) -> tuple[str, ...]:
+    return f"`{leaf.code}`", leaf.summary, leaf.who, "yes" if leaf.retryable else "no", leaf.remedy
+
+
 if __name__ == "__main__":
-    if "--print" in sys.argv:
-        sys.stdout.write(render())
-    else:
-        Path(__file__).with_name("errors.md").write_text(render(), encoding="utf-8")
+    keep({"errors.md": render()})

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import importlib
 import re
-import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
+
+from generated import FOLDER, keep, table
 
 from fedtasks.exchange.message import BOTH_WAYS, Message
 
@@ -21,42 +21,36 @@ def _name(message: Message) -> str:
     return f"`{message.name}-NNNNN`" if message.per else f"`{message.name}`"
 
 
-def _protocol(messages: list[Message]) -> Iterator[str]:
-    yield "| Task | Name | From → to | Payload | What it holds |"
-    yield "|---|---|---|---|---|"
-    for each in messages:
+def _protocol(messages: list[Message]) -> str:
+    def row(each: Message) -> tuple[str, ...]:
         form = f"{each.form}, for each {each.per}" if each.per else each.form
-        yield f"| {', '.join(each.tasks)} | {_name(each)} | {each.way} | {form} | {each.holds or each.what} |"
+        return ", ".join(each.tasks), _name(each), each.way, form, each.holds or each.what
+
+    return table(("Task", "Name", "From → to", "Payload", "What it holds"), map(row, messages))
 
 
-def _threats(messages: list[Message]) -> Iterator[str]:
-    yield "| Message | The receiver learns |"
-    yield "|---|---|"
-    for each in messages:
+def _threats(messages: list[Message]) -> str:
+    def row(each: Message) -> tuple[str, ...]:
         way = "" if each.way == BOTH_WAYS else f" ({each.way})"
-        yield f"| {_name(each)}{way} | {each.learns} |"
+        return f"{_name(each)}{way}", each.learns
+
+    return table(("Message", "The receiver learns"), map(row, messages))
 
 
-PAGES: dict[str, Callable[[list[Message]], Iterator[str]]] = {"protocol.md": _protocol, "threat-model.md": _threats}
+PAGES: dict[str, Callable[[list[Message]], str]] = {"protocol.md": _protocol, "threat-model.md": _threats}
 
 
-def render(page: str, text: str) -> str:
-    """Return the text of a page with its tables as they are declared."""
+def render(page: str) -> str:
+    """Return a page with its tables as they are declared."""
 
-    def table(found: re.Match[str]) -> str:
+    def declared(found: re.Match[str]) -> str:
         package, task, rest = found.groups()
-        declared = importlib.import_module(f"fedtasks.{package}.messages").MESSAGES
-        messages = [each for each in declared if not task or task in each.tasks]
-        return f"{package}{task and '/'}{task}{rest}" + "".join(f"{line}\n" for line in PAGES[page](messages))
+        messages = importlib.import_module(f"fedtasks.{package}.messages").MESSAGES
+        shown = [each for each in messages if not task or task in each.tasks]
+        return f"{package}{task and '/'}{task}{rest}{PAGES[page](shown)}"
 
-    return _TABLE.sub(table, text)
+    return _TABLE.sub(declared, (FOLDER / page).read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":
-    for page in PAGES:
-        place = Path(__file__).with_name(page)
-        text = place.read_text(encoding="utf-8")
-        if "--check" not in sys.argv:
-            place.write_text(render(page, text), encoding="utf-8")
-        elif render(page, text) != text:
-            sys.exit(f"docs/{page} is not what is declared; run `make docs`")
+    keep({page: render(page) for page in PAGES})
