@@ -10,6 +10,8 @@ from fedtasks.gateway.landings import Landings
 from fedtasks.gateway.lookups import Lookups
 from fedtasks.gateway.models import Models
 from fedtasks.gateway.notifier import Notifier
+from fedtasks.gateway.own_halves import OwnHalves
+from fedtasks.gateway.peer_halves import PeerHalves
 from fedtasks.gateway.preflight import Preflights
 from fedtasks.gateway.relay import Relay
 from fedtasks.gateway.requests import RequestAnswers
@@ -24,8 +26,10 @@ class Parts:
     ----------
     base
         What they stand on.
-    runs, relay
-        Both halves of every run; the sessions of their workers.
+    runs, own_halves, peer_halves
+        Every run, and both halves of its tasks.
+    relay
+        The sessions of their workers.
     admission
         Decides whether a run may begin.
     lookups, models, landings, preflights
@@ -38,6 +42,8 @@ class Parts:
 
     base: Base
     runs: Runs
+    own_halves: OwnHalves
+    peer_halves: PeerHalves
     relay: Relay
     admission: Admission
     lookups: Lookups

@@ -29,7 +29,7 @@ class PeerService:
     def __init__(self, parts: Parts) -> None:
         base = parts.base
         self._party, self._tickets, self._connections = base.party, base.tickets, base.connections
-        self._runs = parts.runs
+        self._runs, self._halves = parts.runs, parts.peer_halves
         self._relay = parts.relay
         self._admission = parts.admission
         self._lookups = parts.lookups
@@ -71,7 +71,7 @@ class PeerService:
             case "champion_change":
                 return await self._models.answer(peer, envelope.champion_change)
             case "run_update":
-                await asyncio.to_thread(self._runs.learn, peer, envelope.run_update)
+                await asyncio.to_thread(self._halves.learn, peer, envelope.run_update)
             case "ticket_update":
                 await asyncio.to_thread(self._tickets.learn, peer, envelope.ticket_update)
             case "ticket_request":

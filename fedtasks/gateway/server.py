@@ -27,8 +27,10 @@ from fedtasks.gateway.ledger import Ledger
 from fedtasks.gateway.lookups import Lookups
 from fedtasks.gateway.models import Models
 from fedtasks.gateway.notifier import Notifier
+from fedtasks.gateway.own_halves import OwnHalves
 from fedtasks.gateway.parts import Parts
 from fedtasks.gateway.party_file import PartyFile
+from fedtasks.gateway.peer_halves import PeerHalves
 from fedtasks.gateway.peer_service import PeerService
 from fedtasks.gateway.preflight import Preflights
 from fedtasks.gateway.reconciler import Reconciler
@@ -138,6 +140,8 @@ class Gateway:
         return Parts(
             base=base,
             runs=runs,
+            own_halves=OwnHalves(base, runs),
+            peer_halves=PeerHalves(base, runs),
             relay=Relay(base),
             admission=Admission(base, runs),
             lookups=Lookups(base),

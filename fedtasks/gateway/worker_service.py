@@ -34,7 +34,7 @@ class WorkerService(worker_pb2_grpc.WorkerGatewayServicer):
         base = parts.base
         self._party, self._store, self._tickets = base.party, base.store, base.tickets
         self._connections, self._changes, self._clock = base.connections, base.changes, base.clock
-        self._runs = parts.runs
+        self._runs, self._halves = parts.runs, parts.own_halves
         self._relay = parts.relay
         self._admission = parts.admission
         self._lookups = parts.lookups
@@ -77,7 +77,7 @@ class WorkerService(worker_pb2_grpc.WorkerGatewayServicer):
         self, request: worker_pb2.AnnounceTaskRequest, _: Context
     ) -> worker_pb2.AnnounceTaskResponse:
         meeting = await asyncio.to_thread(
-            self._runs.announce, request.run_id, request.task, request.token, request.wait_s
+            self._halves.announce, request.run_id, request.task, request.token, request.wait_s
         )
         return worker_pb2.AnnounceTaskResponse(meeting=meeting)
 
@@ -95,7 +95,7 @@ class WorkerService(worker_pb2_grpc.WorkerGatewayServicer):
 
     async def StartTask(self, request: worker_pb2.StartTaskRequest, _: Context) -> worker_pb2.StartTaskResponse:
         def start() -> run_pb2.Meeting:
-            meeting = self._runs.start(request.run_id, request.task, request.attempt)
+            meeting = self._halves.start(request.run_id, request.task, request.attempt)
             bounds = self._tickets.of_run(meeting.run.ticket_id).bounds
             meeting.bounds_json = json.dumps(bounds, sort_keys=True)
             meeting.dataset_digest = self._runs.run(request.run_id).dataset_digest
@@ -117,7 +117,7 @@ class WorkerService(worker_pb2_grpc.WorkerGatewayServicer):
             for sent in request.disclosures
         ]
         await asyncio.to_thread(
-            self._runs.report, request.run_id, request.task, request.attempt, progress, metrics, disclosures
+            self._halves.report, request.run_id, request.task, request.attempt, progress, metrics, disclosures
         )
         return worker_pb2.ReportTaskResponse()
 
@@ -129,9 +129,9 @@ class WorkerService(worker_pb2_grpc.WorkerGatewayServicer):
         def finish() -> Any:
             if request.HasField("failure"):
                 error = _Reported(request.failure.code, request.failure.text)
-                return self._runs.fail(request.run_id, request.task, request.attempt, error, final=request.final)
+                return self._halves.fail(request.run_id, request.task, request.attempt, error, final=request.final)
             outcome = json.loads(request.outcome_json or "{}")
-            return self._runs.succeed(request.run_id, request.task, request.attempt, outcome)
+            return self._halves.succeed(request.run_id, request.task, request.attempt, outcome)
 
         return worker_pb2.FinishTaskResponse(meeting=await asyncio.to_thread(finish))
 
@@ -143,7 +143,7 @@ class WorkerService(worker_pb2_grpc.WorkerGatewayServicer):
         self, request: worker_pb2.DecideApprovalRequest, _: Context
     ) -> worker_pb2.DecideApprovalResponse:
         await asyncio.to_thread(
-            self._runs.decide,
+            self._halves.decide,
             request.run_id,
             approved=request.approved,
             decided_by=request.decided_by,

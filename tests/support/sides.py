@@ -15,7 +15,9 @@ from fedtasks.gateway.airflow_api import AirflowApi
 from fedtasks.gateway.base import Base
 from fedtasks.gateway.changes import Changes
 from fedtasks.gateway.ledger import Ledger
+from fedtasks.gateway.own_halves import OwnHalves
 from fedtasks.gateway.party_file import PartyFile
+from fedtasks.gateway.peer_halves import PeerHalves
 from fedtasks.gateway.runs import Runs
 from fedtasks.gateway.tickets import Tickets
 from fedtasks.store import Store
@@ -44,6 +46,8 @@ class Side:
 
     store: Store
     runs: Runs
+    own_halves: OwnHalves
+    peer_halves: PeerHalves
     admission: Admission
     airflow: MemoryAirflow
 
@@ -72,7 +76,7 @@ def side(member: Member, file: Path, clock: Clock = now_ms) -> Iterator[Side]:
             connections={peer.name: cast("Any", SimpleNamespace(clock_skew_s=0.0)) for peer in party.peers},
         )
         runs = Runs(base, key)
-        yield Side(opened, runs, Admission(base, runs), airflow)
+        yield Side(opened, runs, OwnHalves(base, runs), PeerHalves(base, runs), Admission(base, runs), airflow)
 
 
 def start_run(**changes: Any) -> peer_pb2.StartRun:

@@ -83,8 +83,8 @@ def charged(shop: Side) -> int:
 
 def run_own(shop: Side, task: str, token: str) -> int:
     """Announce and end this side's half; return its attempt."""
-    attempt = shop.runs.announce(RUN, task, token, 60).own.attempt
-    shop.runs.succeed(RUN, task, attempt, {"counts": {"rows": 3}})
+    attempt = shop.own_halves.announce(RUN, task, token, 60).own.attempt
+    shop.own_halves.succeed(RUN, task, attempt, {"counts": {"rows": 3}})
     return attempt
 
 
@@ -97,7 +97,7 @@ class Peer:
 
     def say(self, *halves: run_pb2.Half, state: int = RUNNING, **more: Any) -> None:
         self.version += 1
-        self.shop.runs.learn("bank", update(RUN, self.version, *halves, state=state, **more))
+        self.shop.peer_halves.learn("bank", update(RUN, self.version, *halves, state=state, **more))
 
 
 def end_well(house: House, shop: Side, peer: Peer, attempt: int = 1) -> None:
@@ -107,7 +107,7 @@ def end_well(house: House, shop: Side, peer: Peer, attempt: int = 1) -> None:
     assert run_own(shop, "train", token) == attempt
     shop.runs.close(RUN)
     key = load_ticket_key(house.bank.party.gateway.ticket_key)
-    account = {**shop.runs._account(shop.runs.run(RUN)), "party": "bank"}
+    account = {**shop.runs.account(shop.runs.run(RUN)), "party": "bank"}
     peer.say(half(attempt=attempt, state=SUCCEEDED), state=SUCCEEDED, receipt=sign_receipt(account, key))
     assert state(shop) == ("succeeded", "")
 
@@ -151,7 +151,7 @@ def test_what_no_gateway_says_of_a_run_ends_it(house: House, shop: Side, case: s
     said = dict(BAD[case])
     message = update(RUN, said.pop("version", 1), *said.pop("halves", []), **said)  # type: ignore[call-overload]
     with pytest.raises(errors.ProtocolViolated):
-        shop.runs.learn("bank", message)
+        shop.peer_halves.learn("bank", message)
     assert state(shop) == ("failed", "PROTOCOL_VIOLATED")
     assert shop.store.halves.list(RUN) == []
     assert [run.run_id for run in shop.store.runs.unacked("bank")] == [RUN]  # the peer is told
@@ -161,7 +161,7 @@ def test_the_same_violation_again_is_refused_again(house: House, shop: Side) -> 
     house.open(shop)
     for _ in range(3):
         with pytest.raises(errors.ProtocolViolated):
-            shop.runs.learn("bank", update(RUN, 5, half(attempt=9)))
+            shop.peer_halves.learn("bank", update(RUN, 5, half(attempt=9)))
     assert shop.store.halves.list(RUN) == []
 
 
@@ -192,7 +192,7 @@ def test_run_of_another_peer_and_no_run_are_answered_alike(house: House, shop: S
     answers = []
     for ask in (
         lambda: shop.runs.run_with("cafe", run_id),
-        lambda: shop.runs.learn("cafe", update(run_id, 1)),
+        lambda: shop.peer_halves.learn("cafe", update(run_id, 1)),
     ):
         with pytest.raises(errors.RunUnknown) as caught:
             ask()
@@ -256,15 +256,15 @@ def test_a_night_of_cut_links_and_killed_workers_stays_within_the_default(house:
     house.open(shop)
     peer = Peer(shop)
     peer.say(half())
-    shop.runs.announce(RUN, "train", "s1", 60)
-    shop.runs.start(RUN, "train", 1)
+    shop.own_halves.announce(RUN, "train", "s1", 60)
+    shop.own_halves.start(RUN, "train", 1)
     peer.say(half(state=FAILED))  # killed, and tried again
     peer.say(half(attempt=2))
-    shop.runs.fail(RUN, "train", 1, errors.PeerRestarted(), final=False)
-    shop.runs.announce(RUN, "train", "s2", 60)
-    shop.runs.start(RUN, "train", 2)
-    shop.runs.fail(RUN, "train", 2, errors.LinkLost(), final=False)  # the link, on both sides
-    assert shop.runs.announce(RUN, "train", "s3", 60).own.attempt == 3
+    shop.own_halves.fail(RUN, "train", 1, errors.PeerRestarted(), final=False)
+    shop.own_halves.announce(RUN, "train", "s2", 60)
+    shop.own_halves.start(RUN, "train", 2)
+    shop.own_halves.fail(RUN, "train", 2, errors.LinkLost(), final=False)  # the link, on both sides
+    assert shop.own_halves.announce(RUN, "train", "s3", 60).own.attempt == 3
     peer.say(half(attempt=3))
     assert shop.runs.meeting(RUN, "train").ready
     assert state(shop) == ("running", "")
@@ -273,7 +273,7 @@ def test_a_night_of_cut_links_and_killed_workers_stays_within_the_default(house:
 def test_half_whose_worker_dies_before_anybody_came_keeps_its_attempt(house: House, shop: Side) -> None:
     house.open(shop)
     for token in ("1", "2", "3"):
-        assert shop.runs.announce(RUN, "train", token, 60).own.attempt == 1
+        assert shop.own_halves.announce(RUN, "train", token, 60).own.attempt == 1
     Peer(shop).say(half())
     assert shop.runs.meeting(RUN, "train").ready
 
@@ -290,7 +290,7 @@ def test_run_that_the_peer_lets_go_on_is_charged_once_more(house: House, shop: S
     assert (row.actor, row.decision, row.detail["charged"]) == ("bank", "allowed", 1)
     assert row.detail["receipts"] == {"own": signed.receipt, "peer": signed.peer_receipt}
 
-    shop.runs.learn("bank", update(RUN, peer.version, half(attempt=2)))  # once more, as after a lost answer
+    shop.peer_halves.learn("bank", update(RUN, peer.version, half(attempt=2)))  # once more, as after a lost answer
     peer.say(half(attempt=2))
     assert charged(shop) == 2
 
@@ -314,10 +314,10 @@ def test_charge_outlives_a_gateway_that_dies_before_it_has_answered(house: House
 
     shop.store.halves.learn = die  # type: ignore[assignment]
     with pytest.raises(KeyboardInterrupt):
-        shop.runs.learn("bank", message)
+        shop.peer_halves.learn("bank", message)
     shop.store.halves.learn = learn  # type: ignore[method-assign]
     with side(house.shop, tmp_path / "store.db") as restarted:
-        restarted.runs.learn("bank", message)
+        restarted.peer_halves.learn("bank", message)
         assert (state(restarted), charged(restarted)) == (("running", ""), 2)
         theirs = restarted.store.halves.get(RUN, "train", False)
         assert theirs is not None
@@ -402,17 +402,17 @@ def test_run_that_the_peer_lets_go_on_asks_the_person_again_first(house: House, 
     assert approval is not None
     assert (approval.state, approval.decided_by) == ("asked", "")
     with pytest.raises(errors.ApprovalPending):
-        shop.runs.announce(RUN, "train", "t2", 60)
-    shop.runs.announce(RUN, "approve", "a2", 60)
-    shop.runs.decide(RUN, approved=True, decided_by="eve", reason="")
-    assert shop.runs.announce(RUN, "train", "t2", 60).own.attempt == 2
+        shop.own_halves.announce(RUN, "train", "t2", 60)
+    shop.own_halves.announce(RUN, "approve", "a2", 60)
+    shop.own_halves.decide(RUN, approved=True, decided_by="eve", reason="")
+    assert shop.own_halves.announce(RUN, "train", "t2", 60).own.attempt == 2
 
 
 def test_task_cleared_by_own_people_of_the_granting_side_is_audited_and_free(house: House, shop: Side) -> None:
     house.open(shop, limits={"runs": 1})
     peer = Peer(shop)
     end_well(house, shop, peer)
-    assert shop.runs.announce(RUN, "train", "cleared", 60).own.attempt == 2
+    assert shop.own_halves.announce(RUN, "train", "cleared", 60).own.attempt == 2
     assert (state(shop), charged(shop)) == (("running", ""), 1)
     (row,) = shop.store.audit.list(action="run.reopen")
     assert (row.actor, row.decision, row.detail["charged"]) == ("shop", "noted", 0)
@@ -447,7 +447,7 @@ def test_receipt_says_how_many_attempts_each_task_took(house: House, shop: Side)
     run_own(shop, "close_run", "1")
     peer.say(half(attempt=2), half("close_run"))
     run_own(shop, "train", "2")
-    assert shop.runs._account(shop.runs.run(RUN))["attempts"] == {"train": 2}
+    assert shop.runs.account(shop.runs.run(RUN))["attempts"] == {"train": 2}
 
 
 # -------------------------------------------------------------------------------------------------------- declarations

@@ -1,0 +1,177 @@
+"""This party's halves, as its workers and its people move them on."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fedtasks.errors import (
+    ApprovalExpired,
+    ApprovalPending,
+    ApprovalRejected,
+    ConfigError,
+    FedtasksError,
+    RunEnded,
+)
+from fedtasks.gateway.base import Base
+from fedtasks.gateway.messages import error_from_row, failure_row
+from fedtasks.gateway.runs import LIVE, Runs
+from fedtasks.names import APPROVE
+from fedtasks.store import DisclosureRow, MetricRow
+from fedtasks.text import plain_text
+from fedtasks.wire.v1 import run_pb2
+
+
+class OwnHalves:
+    """All changes of this party's halves of tasks.
+
+    Parameters
+    ----------
+    base
+        This party; its store, where halves live.
+    runs
+        The runs that they belong to.
+    """
+
+    def __init__(self, base: Base, runs: Runs) -> None:
+        self._runs = runs
+        self._party = base.party.name
+        self._store, self._tickets, self._clock = base.store, base.tickets, base.clock
+        self._changed = base.changes.notify
+
+    def announce(self, run_id: str, task: str, token: str, wait_s: float) -> run_pb2.Meeting:
+        """Say that this side's half of a task is here; the same token is the same attempt.
+
+        In a run that has ended, only a task that somebody has cleared still announces itself: the run goes on with it.
+        If it has failed, that holds only once its DAG run has ended too; until then Airflow tries tasks by itself.
+
+        Raises
+        ------
+        ApprovalPending, ApprovalRejected, ApprovalExpired
+            The run's ticket asks for a person who has not said yes.
+        """
+        with self._runs.lock:
+            row = self._runs.run(run_id)
+            if row.state == "failed" and not self._runs.is_at_rest(row):
+                raise error_from_row(row.failure) if row.failure else RunEnded(where=run_id)
+            if row.state != "running":
+                self._tickets.in_force(row.ticket_id)
+            if task != APPROVE:
+                self._require_approval(run_id)
+            half = self._store.halves.announce(run_id, task, token, self._clock() + int(wait_s * 1000))
+            if task == APPROVE:
+                self._ask(run_id, half.until_ms)
+            if row.state != "running":
+                # After the half, so that the peer never sees the run go on without its reason.
+                self._runs.reopen(row, self._party)
+            self._changed(run_id)
+            return self._runs.meeting(run_id, task)
+
+    def start(self, run_id: str, task: str, attempt: int) -> run_pb2.Meeting:
+        """Mark this party's half as running."""
+        with self._runs.lock:
+            _, half = self._runs.require_attempt(run_id, task, attempt)
+            now = self._clock()
+            started = dataclasses.replace(half, state="running", since_ms=now, until_ms=0, started_ms=now)
+            self._store.halves.put(started, bump=True)
+            self._changed(run_id)
+            return self._runs.meeting(run_id, task)
+
+    def report(
+        self,
+        run_id: str,
+        task: str,
+        attempt: int,
+        progress: Mapping[str, Any] | None,
+        metrics: Sequence[MetricRow],
+        disclosures: Sequence[DisclosureRow] = (),
+    ) -> None:
+        """Store progress (display only) and metrics of the attempt that may speak, and what any attempt has sent."""
+        with self._runs.lock:
+            self._store.disclosures.put(disclosures)
+            _, half = self._runs.require_attempt(run_id, task, attempt)
+            if progress is not None:
+                self._store.halves.put(dataclasses.replace(half, progress=dict(progress)))
+            if metrics:
+                self._store.metrics.put(metrics)
+        self._changed(run_id)
+
+    def succeed(self, run_id: str, task: str, attempt: int, outcome: Mapping[str, Any]) -> run_pb2.Meeting:
+        """End this party's half well; repeating it is harmless."""
+        with self._runs.lock:
+            half = self._store.halves.get(run_id, task, True)
+            if half is None or half.attempt != attempt or half.state != "succeeded":
+                row, half = self._runs.require_attempt(run_id, task, attempt)
+                if task == APPROVE and row.initiated:
+                    self._store.approvals.change(run_id, state="approved", decided_ms=self._clock())
+                elif task == APPROVE:
+                    self._require_approval(run_id)
+                ended = dataclasses.replace(
+                    half, state="succeeded", since_ms=self._clock(), until_ms=0, outcome=dict(outcome)
+                )
+                self._store.halves.put(ended, bump=True)
+                self._changed(run_id)
+            return self._runs.meeting(run_id, task)
+
+    def fail(self, run_id: str, task: str, attempt: int, error: FedtasksError, *, final: bool) -> run_pb2.Meeting:
+        """End this party's half badly; `final` ends the run with it."""
+        with self._runs.lock:
+            row = self._runs.run(run_id)
+            half = self._store.halves.get(run_id, task, True)
+            failure = failure_row(error, self._party, task, self._clock())
+            if half is not None and half.attempt == attempt and half.state in LIVE:
+                ended = dataclasses.replace(half, state="failed", since_ms=self._clock(), until_ms=0, failure=failure)
+                self._store.halves.put(ended, bump=True)
+                self._changed(run_id)
+            if final and row.state == "running":
+                self._runs.end(row, failure)
+            return self._runs.meeting(run_id, task)
+
+    # ---------------------------------------------------------------------------------------------------- approvals
+    def decide(self, run_id: str, *, approved: bool, decided_by: str, reason: str) -> None:
+        """Record what a person of this party has said to a run; the same answer again changes nothing.
+
+        Raises
+        ------
+        ConfigError
+            Nobody of this party is asked about this run.
+        RunEnded, ApprovalExpired, …
+            It is too late; the error is the run's own failure.
+
+        Notes
+        -----
+        Reveals: that the run may begin, or that it may not and the reason, to the peer; never who said so.
+        """
+        with self._runs.lock:
+            row, approval = self._runs.run(run_id), self._store.approvals.get(run_id)
+            answer = "approved" if approved else "rejected"
+            if approval is None or row.initiated:
+                raise ConfigError("nobody of this party is asked about this run", field="run_id", where=run_id)
+            if approval.state == answer:
+                return
+            if row.state != "running" or approval.state != "asked":
+                raise error_from_row(row.failure) if row.failure else RunEnded(where=run_id)
+            now, actor, reason = self._clock(), plain_text(decided_by, 120), plain_text(reason)
+            self._store.approvals.change(run_id, state=answer, decided_ms=now, decided_by=actor, reason=reason)
+            decision = "allowed" if approved else "refused"
+            facts = {"run_id": run_id, "ticket": row.ticket_id, "reason": reason}
+            self._store.audit.add(actor or self._party, "run.approve", decision, **facts)
+            if not approved:
+                error = ApprovalRejected(reason=reason) if reason else ApprovalRejected()
+                self._runs.end(row, failure_row(error, self._party, APPROVE, now))
+            self._changed(run_id)
+
+    def _ask(self, run_id: str, until_ms: int) -> None:
+        approval = self._store.approvals.get(run_id)
+        if approval is None or approval.state == "approved":
+            return
+        asked_ms = approval.asked_ms if approval.state == "asked" else self._clock()
+        again = {"decided_ms": None, "decided_by": "", "reason": ""}
+        self._store.approvals.change(run_id, state="asked", asked_ms=asked_ms, until_ms=until_ms, **again)
+
+    def _require_approval(self, run_id: str) -> None:
+        approval = self._store.approvals.get(run_id)
+        if approval is not None and approval.state != "approved":
+            kinds = {"rejected": ApprovalRejected, "expired": ApprovalExpired}
+            raise kinds.get(approval.state, ApprovalPending)(where=run_id)
