@@ -8,7 +8,8 @@ import { airflowLink, query } from "./frame.js";
 import { openPage } from "./page.js";
 import { Pipelines } from "./pipelines.js";
 import { quality, results } from "./results.js";
-import { banner, lanes, ledger, runName, Timeline } from "./run_parts.js";
+import { banner, lanes, ledger, runName } from "./run_parts.js";
+import { Timeline } from "./timeline.js";
 import { time } from "./times.js";
 import { bytes, count, duration, state, verdict } from "./words.js";
 
