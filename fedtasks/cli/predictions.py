@@ -43,7 +43,7 @@ def export(
     Ids are as they were compared, after `normalise`. A follower has predictions if the run said `scores: both`.
     """
     from fedtasks.data.lean import lean_imports
-    from fedtasks.data.storage import RunStorage
+    from fedtasks.data.run_storage import RunStorage
 
     with lean_imports():
         from fedtasks.models.export import predictions_by_id, task_that_scored, write_file

@@ -23,7 +23,8 @@ import pyarrow.parquet as pq
 from fedtasks.config import FeatureType, LabelKind
 from fedtasks.data.held_out import UNIT_TYPE, Unit, is_held_out, units_of_keys
 from fedtasks.data.row_files import shards_of
-from fedtasks.data.storage import FileEntry, Manifest, RunStorage, filesystem, write_atomically
+from fedtasks.data.run_storage import FileEntry, Manifest, RunStorage
+from fedtasks.data.storage import filesystem, write_atomically
 from fedtasks.data.tables import LABEL as LABEL
 from fedtasks.data.tables import LABEL_TYPES
 from fedtasks.data.tables import WEIGHT as WEIGHT

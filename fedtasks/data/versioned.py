@@ -17,7 +17,8 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
-from fedtasks.data.storage import MANIFEST, create_once, filesystem, read_json
+from fedtasks.data.run_storage import MANIFEST
+from fedtasks.data.storage import create_once, filesystem, read_json
 from fedtasks.errors import DataCorrupt, DataMissing
 
 _NAME = re.compile(r"manifest-([0-9]{8,})\.json")

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fedtasks.data.blocks import Blocks
-from fedtasks.data.storage import RunStorage
+from fedtasks.data.run_storage import RunStorage
 from fedtasks.dataclass_io import build
 from fedtasks.laptop.party import LocalParty
 from fedtasks.wire.v1.worker_pb2 import GetRunResponse

@@ -24,7 +24,7 @@ from fedtasks.crypto.schemes import Scheme
 from fedtasks.data import partitions
 from fedtasks.data.blocks import TRAIN, UNIT, Blocks
 from fedtasks.data.held_out import Units, is_held_out, units_of
-from fedtasks.data.storage import RunStorage
+from fedtasks.data.run_storage import RunStorage
 from fedtasks.dataclass_io import build
 from fedtasks.errors import ProcessFailed
 from fedtasks.kinds import remark_metric

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-    from fedtasks.data.storage import Manifest
+    from fedtasks.data.run_storage import Manifest
     from fedtasks.exchange.message import ArrayMessage
 
 CARD = "model.json"

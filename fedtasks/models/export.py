@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from fedtasks.config import Dataset
 from fedtasks.data.ascending import KEY, are_in, keys_of, walk
 from fedtasks.data.batch_files import read_batches
-from fedtasks.data.storage import Manifest, RunStorage
+from fedtasks.data.run_storage import Manifest, RunStorage
 from fedtasks.data.tables import columns_of_ids
 from fedtasks.errors import ConfigError, DataCorrupt, DataMissing, DiskFull
 from fedtasks.models.results import PREDICTIONS, SCORE

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from fedtasks.config import LabelKind
 from fedtasks.data.blocks import LABEL, UNIT, Blocks
-from fedtasks.data.storage import Manifest
+from fedtasks.data.run_storage import Manifest
 from fedtasks.errors import LabelInvalid
 from fedtasks.kinds import remark_metric
 from fedtasks.models import trained_on

@@ -12,7 +12,8 @@ import numpy as np
 
 from fedtasks.data.blocks import TRAIN, UNIT, Blocks
 from fedtasks.data.held_out import Unit, Units
-from fedtasks.data.storage import Manifest, read_bytes, write_atomically
+from fedtasks.data.run_storage import Manifest
+from fedtasks.data.storage import read_bytes, write_atomically
 
 FILE = "trained-on.bin"
 """Units in ascending order, eight bytes each, little-endian."""

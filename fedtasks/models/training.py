@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from fedtasks.config import LabelKind
 from fedtasks.data.blocks import Blocks
-from fedtasks.data.storage import Manifest, write_json
+from fedtasks.data.run_storage import Manifest
+from fedtasks.data.storage import write_json
 from fedtasks.errors import LabelInvalid, ModelTaken
 from fedtasks.kinds import remark_metric
 from fedtasks.link.link import Link

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 
 from fedtasks import __version__
 from fedtasks.config import FeatureType
-from fedtasks.data.storage import Manifest, RunStorage, read_json, write_json
+from fedtasks.data.run_storage import Manifest, RunStorage
+from fedtasks.data.storage import read_json, write_json
 from fedtasks.errors import DataCorrupt, DataMissing, FedtasksError, ModelNewer, ModelUnknown
 from fedtasks.models.contract import CARD, Algorithm, HalfModel, algorithms
 from fedtasks.models.settings import FRESH, version_number

@@ -18,7 +18,8 @@ from fedtasks.data.ascending import KEY
 from fedtasks.data.blocks import LABEL, SPLIT, TAG, TEST, TRAIN, UNIT, block_schema, n_blocks, split_of
 from fedtasks.data.held_out import UNIT_TYPE, Unit, units_of
 from fedtasks.data.row_files import RowFile, read_sorted_rows, to_column
-from fedtasks.data.storage import FileEntry, Manifest, make_private, read_bytes, remove, write_atomically
+from fedtasks.data.run_storage import FileEntry, Manifest
+from fedtasks.data.storage import make_private, read_bytes, remove, write_atomically
 from fedtasks.data.tables import HELD_OUT, ID, Part, list_parts, read_rows, rows_schema
 from fedtasks.dataclass_io import build
 from fedtasks.engines import open_engine

@@ -17,7 +17,8 @@ from fedtasks.config import LabelKind
 from fedtasks.crypto.scheme import Client, RsaClient
 from fedtasks.data.dated import new_name
 from fedtasks.data.row_files import RowFile
-from fedtasks.data.storage import FileEntry, filesystem, make_private, read_json, remove, write_json
+from fedtasks.data.run_storage import FileEntry
+from fedtasks.data.storage import filesystem, make_private, read_json, remove, write_json
 from fedtasks.data.tables import Part, list_parts
 from fedtasks.data.tag_files import PADDING, Generation
 from fedtasks.data.values import IdCounts, check_ids, check_label, check_label_varies

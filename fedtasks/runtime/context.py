@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from fedtasks.config import Dataset, Party
 from fedtasks.data.partitions import landed_until
-from fedtasks.data.storage import RunStorage
+from fedtasks.data.run_storage import RunStorage
 from fedtasks.dataclass_io import to_plain
 from fedtasks.errors import ModelTaken
 from fedtasks.link.link import Link

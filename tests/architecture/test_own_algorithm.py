@@ -27,7 +27,8 @@ import pyarrow as pa
 
 from fedtasks.config import FeatureType, LabelKind
 from fedtasks.data.blocks import LABEL, TAG, write_blocks
-from fedtasks.data.storage import RunStorage, read_json
+from fedtasks.data.run_storage import RunStorage
+from fedtasks.data.storage import read_json
 from fedtasks.dataclass_io import to_plain
 from fedtasks.pipeline.catalogue import evaluate, predict, publish, train
 from fedtasks.reports.ledger import ledger

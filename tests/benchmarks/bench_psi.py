@@ -33,7 +33,8 @@ sys.path.insert(0, str(ROOT))
 from fedtasks.crypto.kernels import get_kernel
 from fedtasks.crypto.scheme import generate_key
 from fedtasks.crypto.schemes import Scheme
-from fedtasks.data.storage import RunStorage, filesystem
+from fedtasks.data.run_storage import RunStorage
+from fedtasks.data.storage import filesystem
 from fedtasks.wire.v1 import run_pb2
 from tests.support.gateways import PIPELINE, Member, grant_ticket, make_members, set_address
 

@@ -60,7 +60,8 @@ from fedtasks.data.blocks import (
     write_block,
 )
 from fedtasks.data.held_out import is_held_out, units_of_keys
-from fedtasks.data.storage import RunStorage, read_json
+from fedtasks.data.run_storage import RunStorage
+from fedtasks.data.storage import read_json
 from fedtasks.dataclass_io import build, to_plain
 from fedtasks.encrypted.bins import MAX_BINS, Binner, NumericColumn
 from fedtasks.errors import ConfigError

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from fedtasks.config import Dataset, FeatureType
+from fedtasks.data.run_storage import RunStorage
 from fedtasks.data.storage import (
-    RunStorage,
     copy_in,
     copy_out,
     create_once,

@@ -21,7 +21,8 @@ from fedtasks.config import Dataset, FeatureType, Normalisation, Party, Spark
 from fedtasks.crypto.scheme import generate_key
 from fedtasks.crypto.schemes import Scheme
 from fedtasks.data.blocks import SPLIT, TAG, Blocks
-from fedtasks.data.storage import RunStorage, filesystem
+from fedtasks.data.run_storage import RunStorage
+from fedtasks.data.storage import filesystem
 from tests.integration.psi_halves import FOLLOWER, LEADER, Ended, Halves, make_party, two_halves
 from tests.support.hdfs import HdfsCluster
 from tests.support.spark_cluster import SparkCluster

@@ -10,7 +10,8 @@ import pytest
 
 from fedtasks.config import Spark
 from fedtasks.data.blocks import SPLIT, write_blocks
-from fedtasks.data.storage import RunStorage, filesystem, write_atomically, write_json
+from fedtasks.data.run_storage import RunStorage
+from fedtasks.data.storage import filesystem, write_atomically, write_json
 from fedtasks.encrypted import spark as sums_by_spark
 from fedtasks.engines.spark_session import running_session
 from fedtasks.models.secureboost import training

@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from fedtasks.data.storage import RunStorage, local_path, read_json
+from fedtasks.data.run_storage import RunStorage
+from fedtasks.data.storage import local_path, read_json
 from fedtasks.laptop.demo import conf, wait_for
 from fedtasks.laptop.party import LocalParty
 from tests.support.two_airflows import PREDICT, TREES, World

@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 from fedtasks.config import Dataset, FeatureType, Format, Party
 from fedtasks.crypto.scheme import generate_key
 from fedtasks.crypto.schemes import Scheme
-from fedtasks.data.storage import RunStorage, local_path
+from fedtasks.data.run_storage import RunStorage
+from fedtasks.data.storage import local_path
 from tests.integration.psi_halves import FOLLOWER, LEADER, Ended, Halves, make_party
 
 FEATURES = {LEADER: {"Amount": FeatureType.NUMERIC}, FOLLOWER: {"Job": FeatureType.CATEGORICAL}}

@@ -15,7 +15,8 @@ import pytest
 from fedtasks.config import FeatureType, LabelKind
 from fedtasks.crypto.packing import Slots
 from fedtasks.data.blocks import LABEL, TAG, TRAIN, WEIGHT, Blocks, write_blocks
-from fedtasks.data.storage import RunStorage, local_path, write_json
+from fedtasks.data.run_storage import RunStorage
+from fedtasks.data.storage import local_path, write_json
 from fedtasks.errors import DataMissing, FedtasksError
 from fedtasks.models import tasks
 from fedtasks.models.secureboost import training

@@ -13,7 +13,8 @@ from tests.support.other_user import found_by_another_user, needs_root
 PARTIES = """
 import os, sys
 from pathlib import Path
-from fedtasks.data.storage import RunStorage, make_private, write_json
+from fedtasks.data.run_storage import RunStorage
+from fedtasks.data.storage import make_private, write_json
 from fedtasks.laptop import demo
 
 bank, shop = demo.prepare(Path(sys.argv[1]))

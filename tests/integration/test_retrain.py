@@ -10,7 +10,8 @@ import pytest
 
 from fedtasks.data.blocks import LABEL, TEST, TRAIN, UNIT, Blocks
 from fedtasks.data.held_out import is_held_out, units_of_keys
-from fedtasks.data.storage import RunStorage, read_json, write_json
+from fedtasks.data.run_storage import RunStorage
+from fedtasks.data.storage import read_json, write_json
 from fedtasks.errors import (
     ConfigDiffers,
     ConfigError,

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from fedtasks.data.storage import RunStorage, local_path, write_json
+from fedtasks.data.run_storage import RunStorage
+from fedtasks.data.storage import local_path, write_json
 from fedtasks.dataclass_io import to_plain
 from fedtasks.errors import PeerFailed, ProcessFailed
 from fedtasks.link.client import GatewayClient

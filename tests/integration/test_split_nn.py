@@ -15,7 +15,8 @@ import pytest
 
 from fedtasks.config import LabelKind
 from fedtasks.data.blocks import LABEL, TAG, TEST, TRAIN, WEIGHT, Blocks
-from fedtasks.data.storage import RunStorage, local_path, read_json
+from fedtasks.data.run_storage import RunStorage
+from fedtasks.data.storage import local_path, read_json
 from fedtasks.errors import (
     ConfigDiffers,
     DataMissing,

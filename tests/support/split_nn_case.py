@@ -10,7 +10,8 @@ import pyarrow as pa
 
 from fedtasks.config import FeatureType, LabelKind
 from fedtasks.data.blocks import LABEL, TAG, UNIT, WEIGHT, Blocks, write_blocks
-from fedtasks.data.storage import RunStorage, write_json
+from fedtasks.data.run_storage import RunStorage
+from fedtasks.data.storage import write_json
 from tests.support.halves import RUN
 
 SEEDS = {"leader": 11, "follower": 12}

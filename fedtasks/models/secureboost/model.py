@@ -17,7 +17,8 @@ import pyarrow.compute as pc
 
 from fedtasks.config import FeatureType, LabelKind
 from fedtasks.data.columns import spelled, texts_of
-from fedtasks.data.storage import Manifest, read_json, write_json
+from fedtasks.data.run_storage import Manifest
+from fedtasks.data.storage import read_json, write_json
 from fedtasks.dataclass_io import build, to_plain
 from fedtasks.digests import digest
 from fedtasks.encrypted.bins import (

@@ -12,7 +12,8 @@ import pyarrow as pa
 
 from fedtasks.config import FeatureType
 from fedtasks.data.columns import texts_of
-from fedtasks.data.storage import Manifest, read_bytes, read_json, write_atomically, write_json
+from fedtasks.data.run_storage import Manifest
+from fedtasks.data.storage import read_bytes, read_json, write_atomically, write_json
 from fedtasks.dataclass_io import build, to_plain
 from fedtasks.digests import digest
 from fedtasks.errors import ConfigError, DataCorrupt, ProtocolViolated

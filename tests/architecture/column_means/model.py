@@ -11,7 +11,8 @@ import pyarrow as pa
 
 from column_means import messages
 from fedtasks.data.columns import numbers_of
-from fedtasks.data.storage import Manifest, read_json, write_json
+from fedtasks.data.run_storage import Manifest
+from fedtasks.data.storage import read_json, write_json
 from fedtasks.dataclass_io import build
 from fedtasks.digests import digest
 from fedtasks.models.contract import CARD, Card, HalfModel

@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from fedtasks.config import load_party
-from fedtasks.data.storage import RunStorage, local_path
+from fedtasks.data.run_storage import RunStorage
+from fedtasks.data.storage import local_path
 from fedtasks.store import Store
 from tests.support.command_line import Run
 from tests.support.report_rows import make_run

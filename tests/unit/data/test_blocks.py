@@ -26,7 +26,8 @@ from fedtasks.data.blocks import (
     tag_array,
     write_blocks,
 )
-from fedtasks.data.storage import RunStorage, local_path
+from fedtasks.data.run_storage import RunStorage
+from fedtasks.data.storage import local_path
 from fedtasks.errors import ConfigError, DataCorrupt, DataMissing
 from fedtasks.names import OWN
 

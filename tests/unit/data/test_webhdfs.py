@@ -12,16 +12,8 @@ import pytest
 from fedtasks.config import Dataset, FeatureType, Format
 from fedtasks.data import partitions, patience
 from fedtasks.data.patience import Limits
-from fedtasks.data.storage import (
-    RunStorage,
-    copy_in,
-    copy_out,
-    filesystem,
-    read_bytes,
-    remove,
-    rename,
-    write_atomically,
-)
+from fedtasks.data.run_storage import RunStorage
+from fedtasks.data.storage import copy_in, copy_out, filesystem, read_bytes, remove, rename, write_atomically
 from fedtasks.data.tables import list_parts, read_ids
 from fedtasks.errors import DataMissing, FedtasksError, FileForbidden, FileInvalid, StorageUnavailable
 from tests.support.webhdfs import FakeHdfs, Fault, fake_hdfs

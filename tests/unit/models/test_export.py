@@ -13,7 +13,8 @@ import pytest
 from fedtasks.authoring.sample import Pair, pair_as_declared
 from fedtasks.authoring.trial import Tried, try_out
 from fedtasks.config import Dataset
-from fedtasks.data.storage import RunStorage, local_path
+from fedtasks.data.run_storage import RunStorage
+from fedtasks.data.storage import local_path
 from fedtasks.errors import ConfigError, DataMissing, DiskFull
 from fedtasks.models.export import predictions_by_id, task_that_scored, write_file
 from fedtasks.pipeline.catalogue import align, evaluate, intersect, predict, train

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from fedtasks.config import FeatureType, LabelKind, Party, load_party
-from fedtasks.data.storage import RunStorage
+from fedtasks.data.run_storage import RunStorage
 from fedtasks.digests import digest
 from fedtasks.errors import (
     ColumnEmpty,

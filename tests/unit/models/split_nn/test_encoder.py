@@ -17,7 +17,7 @@ import tensorflow as tf
 from fedtasks import __version__
 from fedtasks.config import FeatureType
 from fedtasks.data.blocks import LABEL, SPLIT, TAG
-from fedtasks.data.storage import Manifest, RunStorage
+from fedtasks.data.run_storage import Manifest, RunStorage
 from fedtasks.dataclass_io import build, to_plain
 from fedtasks.errors import (
     ColumnEmpty,

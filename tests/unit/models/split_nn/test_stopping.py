@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedtasks.data.storage import RunStorage
+from fedtasks.data.run_storage import RunStorage
 from fedtasks.errors import ConfigError, LinkLost, ProtocolViolated
 from fedtasks.link.memory import memory_pair
 from fedtasks.models.split_nn import training
