@@ -23,7 +23,7 @@ from tests.support.command_line import Run
 @pytest.fixture
 def findings(met: tuple[str, str], shop: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], dict[str, Any]]:
     """A party with everything in place but its gateway and its Airflow; returns subject → finding."""
-    monkeypatch.setattr(doctor, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(doctor.services, "PATIENCE_S", 0.1)
     (shop / "data").mkdir()
     table = pa.table({"person": ["a", "b"], "age": [1.0, 2.0], "region": ["n", "s"]})
     pq.write_table(table, shop / "data" / "customers.parquet")
@@ -133,7 +133,7 @@ def test_doctor_says_who_may_read_what_is_this_party_s_alone(
 def test_doctor_warns_of_a_dataset_that_others_may_read(
     findings: Callable[[], dict[str, Any]], shop: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor, "readers", lambda path: "every user of this machine" if path.is_file() else "")
+    monkeypatch.setattr(doctor.machine, "readers", lambda path: "every user of this machine" if path.is_file() else "")
     found = findings()["other users"]
     place = shop / "data" / "customers.parquet"
     assert (verdict(found), found.text) == ("warning", f"every user of this machine may read {place}")
@@ -177,7 +177,7 @@ def test_doctor_warns_of_a_listener_on_every_interface(run: Run, findings: Any, 
 def test_doctor_warns_of_few_descriptors_for_whoever_reaches_the_port(
     met: tuple[str, str], shop: Path, monkeypatch: pytest.MonkeyPatch, limit: int, expected: str, outside: int
 ) -> None:
-    check, file = doctor._CHECKS["open files"], shop / "party.yaml"
+    check, file = doctor.machine.CHECKS["open files"], shop / "party.yaml"
     assert not list(check(load_party(file)))  # it does not listen
     file.write_text(file.read_text(encoding="utf-8").replace("# listen:", "listen:"), encoding="utf-8")
     monkeypatch.setattr("resource.getrlimit", lambda _: (256, limit))
@@ -192,7 +192,7 @@ def test_doctor_with_a_check_that_trips_reports_it_and_goes_on(
     def trip(_: Any) -> Any:
         raise RuntimeError("boom")
 
-    monkeypatch.setitem(doctor._CHECKS, "store", trip)
+    monkeypatch.setitem(doctor.services.CHECKS, "store", trip)
     found = findings()
     assert verdict(found["store"]) == "wrong"
     assert "boom" in found["store"].text
