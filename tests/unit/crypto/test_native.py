@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedtasks.crypto import native, ristretto
+from fedtasks.crypto import native, ristretto, ristretto_backends
 from fedtasks.crypto.native.compiler import compile_library, find_compiler
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -102,7 +102,7 @@ def test_group_of_the_ifma_kernel_computes_as_libsodium_where_its_instructions_a
     source = ROOT / "tests" / "support" / "emulated_ifma.c"
     options = ["-O0", "-mavx2", "-mbmi2", "-Wno-psabi", "-shared", "-fPIC", f"-I{Path(native.__file__).parent}"]
     subprocess.run([compiler, *options, "-o", str(library), str(source)], check=True, capture_output=True)
-    emulated, sodium = ristretto._Native(ctypes.CDLL(str(library)), "ifma"), ristretto._Sodium()
+    emulated, sodium = ristretto_backends._Native(ctypes.CDLL(str(library)), "ifma"), ristretto_backends._Sodium()
     n = 37  # a block of 32, and a vector with lanes left over
     by, halves = ristretto.random_scalars(n), np.random.default_rng(1).integers(0, 256, (n, 64), dtype=np.uint8)
     points, base = ristretto.map_to_group(halves), ristretto.multiply_base(by[:1])
