@@ -65,7 +65,7 @@ async def watch(party_file: Path, run_id: str, task: str) -> AsyncGenerator[run_
     FedtasksError
         What asking again does not cure, such as `RunUnknown`, or a gateway that stays away for long.
     """
-    from fedtasks.link.client import AsyncGatewayClient  # grpc: never when a DAG file is parsed
+    from fedtasks.link.async_client import AsyncGatewayClient  # grpc: never when a DAG file is parsed
 
     party = await asyncio.to_thread(load_party, party_file)
     async with AsyncGatewayClient.of(party) as client:

@@ -11,6 +11,7 @@ MODULES = (
     "fedtasks.airflow.pipeline",
     "fedtasks.airflow.execution",
     "fedtasks.airflow.triggers",
+    "fedtasks.link.async_client",
     "fedtasks.link.client",
 )
 """What DAG files and operators need. None of it starts a thread when it is imported, so that forking stays safe."""

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import queue
-import random
 import secrets
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Self, TypeVar
 
 import grpc
@@ -19,6 +17,7 @@ import grpc
 from fedtasks.config import Party
 from fedtasks.errors import ConfigError, FedtasksError, GatewayUnreachable
 from fedtasks.link.doorway import Doorway, WorkerSide
+from fedtasks.link.patience import Patience, with_address
 from fedtasks.link.status import SECRET, from_rpc_error, proof_of
 from fedtasks.wire.v1 import failure_pb2, lookup_pb2, model_pb2, run_pb2, ticket_pb2, worker_pb2, worker_pb2_grpc
 
@@ -30,17 +29,6 @@ PATIENCE_S = 30.0
 CALL_TIMEOUT_S = 120.0
 TUNNEL_CONNECT_S = 2.0
 SESSION = "/fedtasks.v1.WorkerGateway/Session"
-
-_NOT_CERTIFIED = ("CERTIFICATE_VERIFY_FAILED", "Hostname Verification Check failed", "WRONG_VERSION_NUMBER")
-"""What gRPC says of a server that is certified by nobody or under another name, or that speaks no TLS."""
-
-
-def backoff(first_s: float = 0.1, most_s: float = 2.0) -> Iterator[float]:
-    """Yield how long to wait before each new try: doubling, with jitter, for ever."""
-    delay = first_s
-    while True:
-        yield delay * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, guards nothing
-        delay = min(2 * delay, most_s)
 
 
 class GatewayClient:
@@ -321,7 +309,7 @@ class GatewayClient:
     def watch(self, run_id: str, task: str) -> Iterator[run_pb2.Meeting]:
         """Yield the meeting now and at every change, for ever; goes on over a restart of the gateway."""
         request = worker_pb2.WatchTaskRequest(run_id=run_id, task=task)
-        patience = _Patience(self._patience_s)
+        patience = Patience(self._patience_s)
         while True:
             stub = worker_pb2_grpc.WorkerGatewayStub(self._open(patience))
             call = stub.WatchTask(request, metadata=self._metadata)
@@ -433,7 +421,7 @@ class GatewayClient:
         GatewayUnreachable
             The gateway did not answer within `patience_s`.
         """
-        patience = _Patience(self._patience_s)
+        patience = Patience(self._patience_s)
         while not self._closed.is_set():
             outgoing: queue.SimpleQueue[worker_pb2.ServeLookupsRequest | None] = queue.SimpleQueue()
             outgoing.put(worker_pb2.ServeLookupsRequest(offer=offer))
@@ -458,7 +446,7 @@ class GatewayClient:
     # ---------------------------------------------------------------------------------------------------- sessions
     def open_session(self, metadata: Mapping[str, str], outgoing: Iterator[bytes]) -> Any:
         """Open the stream of a link, frames as bytes both ways; iterate over the call, and cancel it to hang up."""
-        method = self._open(_Patience(self._patience_s)).stream_stream(
+        method = self._open(Patience(self._patience_s)).stream_stream(
             SESSION, request_serializer=None, response_deserializer=None
         )
         return method(outgoing, metadata=(*self._metadata, *metadata.items()))
@@ -475,7 +463,7 @@ class GatewayClient:
         return connection
 
     # ------------------------------------------------------------------------------------------------------- inner
-    def _open(self, patience: _Patience) -> grpc.Channel:
+    def _open(self, patience: Patience) -> grpc.Channel:
         """Return a channel; one whose socket is not there yet is waited for."""
         while True:
             try:
@@ -488,7 +476,7 @@ class GatewayClient:
                 raise GatewayUnreachable("the client was closed", where=self.address)
 
     def _call(self, method: str, request: Any, _response: Callable[..., T]) -> T:
-        patience = _Patience(self._patience_s)
+        patience = Patience(self._patience_s)
         while True:
             call = getattr(worker_pb2_grpc.WorkerGatewayStub(self._open(patience)), method)
             try:
@@ -498,89 +486,7 @@ class GatewayClient:
                 self._closed.wait(patience.next_delay(self._translate(error)))
 
     def _translate(self, error: grpc.RpcError) -> FedtasksError:
-        return _with_address(from_rpc_error(error), self.address)
-
-
-class AsyncGatewayClient:
-    """Watches tasks without a thread, for a trigger; one for each event loop.
-
-    Parameters
-    ----------
-    side
-        As for `GatewayClient`.
-    patience_s
-        How long a watch tries to reach a gateway that does not answer.
-    """
-
-    def __init__(self, side: WorkerSide, *, patience_s: float = 600.0) -> None:
-        self.address = side.address
-        self._metadata = ((SECRET, side.secret),)
-        self._patience_s = patience_s
-        self._doorway = Doorway(side, grpc.aio)
-
-    @classmethod
-    def of(cls, party: Party, *, patience_s: float = 600.0) -> Self:
-        """Make the client of a party's own gateway; raise `ConfigError` when the secret cannot be read."""
-        return cls(WorkerSide.of(party), patience_s=patience_s)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
-
-    async def close(self) -> None:
-        """Hang up."""
-        await self._doorway.aclose()
-
-    async def watch(self, run_id: str, task: str) -> AsyncIterator[run_pb2.Meeting]:
-        """Yield the meeting now and at every change, for ever; goes on over a restart of the gateway.
-
-        Raises
-        ------
-        RunUnknown, SecretRejected
-            The gateway refuses the watch.
-        GatewayUnreachable
-            The gateway did not answer within `patience_s`.
-        """
-        request = worker_pb2.WatchTaskRequest(run_id=run_id, task=task)
-        patience = _Patience(self._patience_s)
-        while True:
-            try:
-                channel = self._doorway.channel()
-            except GatewayUnreachable as unreachable:
-                await asyncio.sleep(patience.next_delay(unreachable))
-                continue
-            call = worker_pb2_grpc.WorkerGatewayStub(channel).WatchTask(request, metadata=self._metadata)
-            try:
-                async for response in call:
-                    patience.renew()
-                    yield response.meeting
-                failure: FedtasksError = GatewayUnreachable("the gateway ended the watch", where=self.address)
-            except grpc.aio.AioRpcError as error:
-                failure = _with_address(from_rpc_error(error), self.address)
-            finally:
-                call.cancel()
-            await asyncio.sleep(patience.next_delay(failure))
-
-
-class _Patience:
-    """Decides whether a failure is waited out."""
-
-    def __init__(self, patience_s: float) -> None:
-        self._patience_s = patience_s
-        self.renew()
-
-    def renew(self) -> None:
-        self._until = time.monotonic() + self._patience_s
-        self._delays = backoff()
-
-    def next_delay(self, failure: FedtasksError) -> float:
-        """Return how long to wait before the next try; raise `failure` when there is none."""
-        delay = next(self._delays)
-        if not isinstance(failure, GatewayUnreachable) or time.monotonic() + delay > self._until:
-            raise failure
-        return delay
+        return with_address(from_rpc_error(error), self.address)
 
 
 def _answered(
@@ -591,17 +497,6 @@ def _answered(
     except FedtasksError as error:
         log.warning("%s", error)
         return worker_pb2.Answered(id=request.id, failure=failure_pb2.Failure(code=error.code, text=error.public))
-
-
-def _with_address(error: FedtasksError, address: str) -> FedtasksError:
-    if not isinstance(error, GatewayUnreachable):
-        return error
-    if any(words in error.detail for words in _NOT_CERTIFIED):
-        text = "what listens there has no certificate of this party; it was told nothing"
-        return GatewayUnreachable(text, where=address)
-    if not error.where:
-        error.where = address
-    return error
 
 
 def _json(value: Mapping[str, Any] | None) -> str:

@@ -17,10 +17,11 @@ from fedtasks.errors import (
     VersionDiffers,
 )
 from fedtasks.link import status
-from fedtasks.link.client import GatewayClient, backoff
+from fedtasks.link.client import GatewayClient
 from fedtasks.link.conversation import CROWDED_S, STALL_S, WINDOW, Conversation
 from fedtasks.link.endpoint import Endpoint
 from fedtasks.link.link import Facts
+from fedtasks.link.patience import backoff
 from fedtasks.link.session import LINGER_S, Session
 
 log = logging.getLogger(__name__)

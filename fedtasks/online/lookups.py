@@ -34,7 +34,8 @@ from fedtasks.errors import (
     PeerUnreachable,
     ProtocolViolated,
 )
-from fedtasks.link.client import GatewayClient, backoff
+from fedtasks.link.client import GatewayClient
+from fedtasks.link.patience import backoff
 from fedtasks.names import TAG_BYTES
 from fedtasks.online.declaration import ANSWERS
 from fedtasks.store import TagBook

@@ -26,8 +26,10 @@ from fedtasks.errors import (
     TicketExpired,
 )
 from fedtasks.link import status
-from fedtasks.link.client import AsyncGatewayClient, GatewayClient, backoff
+from fedtasks.link.async_client import AsyncGatewayClient
+from fedtasks.link.client import GatewayClient
 from fedtasks.link.doorway import WorkerSide
+from fedtasks.link.patience import backoff
 from fedtasks.wire.v1 import run_pb2, worker_pb2, worker_pb2_grpc
 
 SECRET = "a secret for tests"
