@@ -19,8 +19,8 @@ from fedtasks.models.progress import Report
 from fedtasks.models.secureboost import messages, sampling
 from fedtasks.models.secureboost.follower_tree import FollowerTree
 from fedtasks.models.secureboost.frontier import Mask, from_bits
-from fedtasks.models.secureboost.model import FollowerSplit
 from fedtasks.models.secureboost.settings import TrainSettings
+from fedtasks.models.secureboost.trees import FollowerSplit
 from fedtasks.wire.v1.encrypted_pb2 import EncryptionKey
 from fedtasks.wire.v1.secureboost_pb2 import SplitOffer, TreeStart
 

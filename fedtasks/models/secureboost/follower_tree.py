@@ -27,9 +27,9 @@ from fedtasks.models.secureboost.frontier import (
     slots_of,
     to_bits,
 )
-from fedtasks.models.secureboost.model import Condition, FollowerSplit
 from fedtasks.models.secureboost.noise import SumNoise, most_noise
 from fedtasks.models.secureboost.settings import TrainSettings
+from fedtasks.models.secureboost.trees import Condition, FollowerSplit
 from fedtasks.wire.v1.secureboost_pb2 import LevelSums, NodeSplit, OwnedSplit
 
 

@@ -22,9 +22,9 @@ from fedtasks.models.secureboost.candidates import PeerCandidates
 from fedtasks.models.secureboost.frontier import Mask, to_bits
 from fedtasks.models.secureboost.gain import Floats, Gradients
 from fedtasks.models.secureboost.leader_tree import LeaderTree
-from fedtasks.models.secureboost.model import Tree
 from fedtasks.models.secureboost.objective import Objective
 from fedtasks.models.secureboost.settings import TrainSettings
+from fedtasks.models.secureboost.trees import Tree
 from fedtasks.wire.v1.secureboost_pb2 import TreeStart
 
 log = logging.getLogger(__name__)

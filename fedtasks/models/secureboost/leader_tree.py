@@ -13,8 +13,8 @@ from fedtasks.errors import ProtocolViolated
 from fedtasks.models.secureboost.candidates import Choice, LocalCandidates, PeerCandidates, choose
 from fedtasks.models.secureboost.frontier import ROOT, Mask, Node, Pair, from_bits, pairs_of, to_bits
 from fedtasks.models.secureboost.gain import Floats, Gradients, gains, weight
-from fedtasks.models.secureboost.model import Condition, LeaderNode
 from fedtasks.models.secureboost.settings import TrainSettings
+from fedtasks.models.secureboost.trees import Condition, LeaderNode
 from fedtasks.wire.v1 import secureboost_pb2
 from fedtasks.wire.v1.secureboost_pb2 import NodeSplit, OwnedSplit
 

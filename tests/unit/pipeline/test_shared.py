@@ -25,8 +25,9 @@ from fedtasks.errors import (
     ModelUnknown,
     PeerUnknown,
 )
-from fedtasks.models.secureboost.model import Condition, LeaderHalf, LeaderNode, Tree
+from fedtasks.models.secureboost.model import LeaderHalf
 from fedtasks.models.secureboost.settings import TrainSettings
+from fedtasks.models.secureboost.trees import Condition, LeaderNode, Tree
 from fedtasks.pipeline.catalogue import align, evaluate, intersect, intersect_by_shard, predict, publish, train
 from fedtasks.pipeline.shared import check_models, check_shared, initiate
 from fedtasks.pipeline.step import Step
