@@ -78,7 +78,7 @@ def airflow_task(pipeline: str, half: str) -> tuple[str, int | None]:
 def half_of(task_id: str, runs: Collection[str]) -> tuple[str, str]:
     """Return which of a DAG's named runs a task in Airflow is of, empty if of none, and which half it is there."""
     run, _, half = task_id.partition(".")
-    return (run, half) if run and run in runs else ("", task_id)
+    return (run, half) if half and run in runs else ("", task_id)
 
 
 def title_of(setting: str) -> str:
