@@ -6,6 +6,7 @@ import csv
 import io
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -321,6 +322,27 @@ def test_run_page_of_a_follower_shows_the_splits_of_its_own_features(peer_seen: 
     expect(row.get_by_role("rowheader")).to_have_text("visits")
     expect(row.get_by_role("cell").first).to_have_text("12")
     visitor.require_accessible()
+
+
+def test_pages_of_a_dag_that_holds_several_runs_have_a_choice_among_them(peer_seen: Store, visitor: Visitor) -> None:
+    done = peer_seen.runs.get(run_id_of("done"))
+    assert done is not None
+    for number, name in enumerate(("network", "trees")):
+        place = {"dag_id": "nightly", "dag_run_id": "several", "pipeline": f"nightly.{name}"}
+        run_id = f"nightly.{name}.{done.partition}.bank.1"
+        peer_seen.runs.add(replace(done, **place, run_id=run_id, opened_ms=done.opened_ms + number))
+        peer_seen.metrics.put([MetricRow(run_id, "evaluate", "auc", 1, 0.7 + number / 10, done.opened_ms)])
+    for tab, heading in (("federated", "nightly.{} · "), ("compare", "nightly over time")):
+        page = visitor.open(tab, dag_id="nightly", run_id="several")
+        choice = page.get_by_label("Run of this DAG")
+        expect(choice.get_by_role("option")).to_have_text(["network", "trees"])
+        for name, auc in (("network", "0.7"), ("trees", "0.8")):
+            choice.select_option(name)
+            expect(page.get_by_role("heading", level=1)).to_contain_text(heading.format(name))
+            expect(page.get_by_text(re.compile(rf"{auc}\b")).first).to_be_visible()
+        visitor.require_accessible()
+        page.evaluate("scrollTo(0, 0)")
+        visitor.picture(f"{tab}-several")
 
 
 # ------------------------------------------------------------------------------------------------- tasks and partitions
