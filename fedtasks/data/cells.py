@@ -7,6 +7,7 @@ CSV would be taken with, and gives what those give. What cannot be read is named
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -28,6 +29,9 @@ _ZONED = r":[0-9]{2}[0-9.]*\s?(?:Z|[+-][0-9]{2}:?[0-9]{2})$"
 _MICROSECONDS = 1_000_000
 _DIGITS = 17
 """From so many digits on, whole numbers are not all doubles."""
+
+_TRUTH_WORDS = pa.array([word for words_of in TRUTHS.values() for word in words_of])
+_TRUTH_TEXTS = pa.array([truth for truth, words_of in TRUTHS.items() for _ in words_of])
 
 _NO_TEXT, _NO_NUMBER = pa.scalar(None, pa.string()), pa.scalar(None, pa.float64())
 
@@ -82,8 +86,15 @@ class Missing:
 
     def blanked(self, text: pa.Array, trimmed: pa.Array | None = None) -> pa.Array:
         """Return texts, null where they mean that there is no value; `trimmed` are they without spaces around."""
-        known = pc.is_in(pc.utf8_trim_whitespace(text) if trimmed is None else trimmed, value_set=self.texts)
-        return pc.if_else(known, _NO_TEXT, text)
+        trimmed = pc.utf8_trim_whitespace(text) if trimmed is None else trimmed
+        shortest = pc.min(pc.binary_length(trimmed)).as_py()
+        if shortest is None or shortest > self._longest:
+            return text  # as most columns of ids are: lengths are cheaper to compare than words
+        return pc.if_else(pc.is_in(trimmed, value_set=self.texts), _NO_TEXT, text)
+
+    @cached_property
+    def _longest(self) -> int:
+        return max((len(word.encode()) for word in self.words), default=0)
 
 
 @lru_cache(maxsize=64)
@@ -143,9 +154,7 @@ def numbers(column: pa.Array, name: str, first: Place, missing: Missing) -> pa.A
     column = _decoded(column)
     kind = kind_of(column.type)
     if kind in ("text", "nothing"):
-        text = pc.utf8_trim_whitespace(texts(column, name, first))
-        found = _numbers_of_texts(missing.blanked(text, text), name, first)
-        is_exact = _are_short(text)
+        found, is_exact = _numbers_of_texts(column, name, first, missing)
     elif kind == "truth":
         found, is_exact = column.cast(pa.int8()).cast(pa.float64()), True
     elif pt.is_decimal(column.type):
@@ -154,22 +163,28 @@ def numbers(column: pa.Array, name: str, first: Place, missing: Missing) -> pa.A
         is_exact = _are_short(pc.replace_substring(text, ".", ""))
     else:
         found = column.cast(pa.float64(), safe=False)
-        is_exact = pt.is_floating(column.type) or not pc.any(pc.greater_equal(pc.abs(found), float(EXACT))).as_py()
+        is_exact = pt.is_floating(column.type) or not _are_beyond(found, EXACT)
     if not is_exact:
         _tell_of_rounding(name, first.file)
-    infinite = pc.index(pc.is_inf(found), True).as_py()
-    if infinite >= 0:
-        raise ColumnType(f"column `{name}`: found an infinite number", where=str(first.after(infinite)))
-    is_missing = pc.is_nan(found)
+    if not _are_finite(found):
+        infinite = pc.index(pc.is_inf(found), True).as_py()
+        if infinite >= 0:
+            raise ColumnType(f"column `{name}`: found an infinite number", where=str(first.after(infinite)))
+        found = pc.if_else(pc.is_nan(found), _NO_NUMBER, found)
     if len(missing.numbers):
-        is_missing = pc.or_(is_missing, pc.is_in(found, value_set=missing.numbers))
-    return pc.if_else(is_missing, _NO_NUMBER, found)
+        found = pc.if_else(pc.is_in(found, value_set=missing.numbers), _NO_NUMBER, found)
+    return found
 
 
-def words(column: pa.Array, name: str, first: Place, missing: Missing) -> pa.Array:
+def words(column: pa.Array, name: str, first: Place, missing: Missing, *, trimmed: bool = False) -> pa.Array:
     """Return a column as texts of few values, null where there is none.
 
     A truth is ``1`` or ``0``, a whole number has no decimal point, whatever type or text it had.
+
+    Parameters
+    ----------
+    trimmed
+        Whether spaces around a text are no part of it.
 
     Raises
     ------
@@ -183,11 +198,14 @@ def words(column: pa.Array, name: str, first: Place, missing: Missing) -> pa.Arr
     elif pt.is_floating(column.type):
         text = _texts_of_doubles(column.cast(pa.float64()))
     else:
-        text = texts(column, name, first) if kind == "text" else column.cast(pa.string())
+        text = _unchecked(column, name, first) if kind == "text" else column.cast(pa.string())
     coded = text.dictionary_encode()  # each of few values is looked at once
-    known = _canonical(coded.dictionary)
-    is_missing = pc.is_in(pc.utf8_trim_whitespace(known), value_set=missing.canonical)
-    return pc.if_else(is_missing, _NO_TEXT, known).take(coded.indices)
+    if kind == "text" and not _are_texts(coded.dictionary):
+        texts(column, name, first)  # raises, and names the row
+    known = _canonical(pc.utf8_trim_whitespace(coded.dictionary) if trimmed else coded.dictionary)
+    is_missing = pc.is_in(known if trimmed else pc.utf8_trim_whitespace(known), value_set=missing.canonical)
+    known = pc.if_else(is_missing, _NO_TEXT, known)
+    return text if known.equals(coded.dictionary) else known.take(coded.indices)
 
 
 def times(column: pa.Array, name: str, first: Place, missing: Missing, what: FeatureType) -> pa.Array:
@@ -265,7 +283,36 @@ def _first_refused(column: pa.Array, convert: Callable[[pa.Array], object]) -> i
     return low
 
 
-def _numbers_of_texts(text: pa.Array, name: str, first: Place) -> pa.Array:
+def _unchecked(column: pa.Array, name: str, first: Place) -> pa.Array:
+    """Return `texts`, but bytes as they are: whoever goes on with them must find out whether they are UTF-8."""
+    if pt.is_string(column.type):
+        return column
+    return column.view(pa.string()) if pt.is_binary(column.type) else texts(column, name, first)
+
+
+def _are_texts(column: pa.Array) -> bool:
+    try:
+        column.cast(pa.binary()).cast(pa.string())
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
+def _numbers_of_texts(column: pa.Array, name: str, first: Place, missing: Missing) -> tuple[pa.Array, bool]:
+    """Return the numbers, and whether none has more digits than doubles do."""
+    plain = _unchecked(column, name, first)
+    try:
+        # As most columns are: numbers, and empty texts. What is UTF-8 or no word is found below.
+        found = pc.if_else(pc.equal(pc.binary_length(plain), 0), _NO_TEXT, plain).cast(pa.float64())
+        if _are_finite(found):
+            return found, not _are_beyond(found, 10 ** (_DIGITS - 1)) or _are_short(plain)
+    except pa.ArrowInvalid:
+        pass
+    text = pc.utf8_trim_whitespace(texts(column, name, first))
+    return _numbers_of_words(missing.blanked(text, text), name, first), _are_short(text)
+
+
+def _numbers_of_words(text: pa.Array, name: str, first: Place) -> pa.Array:
     try:
         return text.cast(pa.float64())
     except pa.ArrowInvalid:
@@ -277,9 +324,19 @@ def _numbers_of_texts(text: pa.Array, name: str, first: Place) -> pa.Array:
         raise ColumnType(f"column `{name}`: found text that is not a number", where=str(row)) from None
 
 
+def _are_finite(found: pa.Array) -> bool:
+    """Whether there is no infinite number and none that is not a number; a sum tells fastest, and may err to no."""
+    total = pc.sum(found).as_py()
+    return total is None or math.isfinite(total)
+
+
+def _are_beyond(found: pa.Array, limit: int) -> bool:
+    return bool(pc.any(pc.greater_equal(pc.abs(found), float(limit))).as_py())
+
+
 def _are_short(text: pa.Array) -> bool:
     """Whether texts of whole numbers have no more digits than doubles do."""
-    longest = pc.max(pc.utf8_length(text)).as_py()
+    longest = pc.max(pc.binary_length(text)).as_py()
     if longest is None or longest < _DIGITS:
         return True  # most columns end here
     return not pc.any(pc.match_substring_regex(text, rf"^[+-]?[0-9]{{{_DIGITS},}}$")).as_py()
@@ -300,8 +357,9 @@ def _number_of(word: str) -> float | None:
 
 def _canonical(text: pa.Array) -> pa.Array:
     """Return `canonical_word` of each text."""
-    for truth, written in TRUTHS.items():
-        text = pc.if_else(pc.is_in(text, value_set=pa.array(written)), truth, text)
+    places = pc.index_in(text, value_set=_TRUTH_WORDS)
+    if places.null_count < len(places):
+        text = pc.coalesce(_TRUTH_TEXTS.take(places), text)
     if not pc.any(pc.match_substring(text, ".0")).as_py():
         return text
     text = pc.replace_substring_regex(text, r"^(-?(?:0|[1-9][0-9]*))\.0+$", r"\1")

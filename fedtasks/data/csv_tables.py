@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import IO, Any
@@ -27,6 +27,7 @@ _PROBLEMS = {
 """What Arrow says → what it means."""
 
 _CHUNK = 1 << 20
+_JOINED_ROWS, _JOINED_BYTES = 8192, 1 << 24
 
 
 class CsvTable:
@@ -59,7 +60,7 @@ class CsvTable:
         row, last = 1, None
         read = list(dict.fromkeys([*columns, names[-1]]))
         with self._reader(read) as (reader, tail):
-            for batch in reader:
+            for batch in _joined(reader):
                 self._check_headers(batch, read, row)
                 row += batch.num_rows
                 last = batch.column(names[-1])[-1].as_py() if batch.num_rows else last
@@ -71,16 +72,22 @@ class CsvTable:
 
     def _check_headers(self, batch: pa.RecordBatch, columns: Sequence[str], first_row: int) -> None:
         """Refuse a header that stands among the rows, as when files are put behind one another."""
+        first = self.schema.names[0]
         is_header = pa.repeat(pa.scalar(True), batch.num_rows)
-        for name in columns:
+        # Most batches are done after one column; in the first, marks of a file's beginning make it dearer.
+        for name in sorted(columns, key=first.__eq__):
             text = name.encode()
-            words = pa.array([text, _BOM + text, _BOM + b'"' + text + b'"'], pa.binary())
-            is_header = pc.and_(is_header, pc.is_in(batch.column(name), value_set=words))
+            if name == first:
+                words = pa.array([text, _BOM + text, _BOM + b'"' + text + b'"'], pa.binary())
+                is_name = pc.is_in(batch.column(name), value_set=words)
+            else:
+                is_name = pc.equal(batch.column(name), text)
+            is_header = pc.and_(is_header, is_name)
             if not pc.any(is_header).as_py():
                 break
         else:
             self._refuse(is_header, first_row, "the header stands here once more; leave it out of all files but one")
-        if (first := self.schema.names[0]) in columns:
+        if first in columns:
             problem = f"column `{first}`: found the mark of a file's beginning (U+FEFF); leave it out"
             self._refuse(pc.starts_with(batch.column(first), _BOM), first_row, problem)
 
@@ -148,6 +155,20 @@ class CsvTable:
                         "\n"
                     )
         return line
+
+
+def _joined(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Join batches until they have some thousand rows: of a wide file, Arrow reads some hundred at a time."""
+    waiting: list[pa.RecordBatch] = []
+    rows = n_bytes = 0
+    for batch in batches:
+        waiting.append(batch)
+        rows, n_bytes = rows + batch.num_rows, n_bytes + batch.nbytes
+        if rows >= _JOINED_ROWS or n_bytes >= _JOINED_BYTES:
+            yield pa.concat_batches(waiting)
+            waiting, rows, n_bytes = [], 0, 0
+    if waiting:
+        yield pa.concat_batches(waiting)
 
 
 class _Tail:

@@ -99,6 +99,8 @@ def normalise(
         text = missing.blanked(text, text)
     else:
         text = missing.blanked(text)
+    if not steps:
+        return text
     for step in steps:
         text = _STEPS[step](text)
     if Normalisation.UNWRAP in steps or Normalisation.VISIBLE in steps:
@@ -151,11 +153,13 @@ def check_length(ids: pa.Array, dataset: Dataset, first: Place) -> pa.Array:
     IdLong
         One has; names the first such row.
     """
-    found = pc.index(pc.greater(pc.binary_length(ids), MAX_ID_BYTES), True).as_py()
-    if found >= 0:
+    lengths = pc.binary_length(ids)
+    if (pc.max(lengths).as_py() or 0) > MAX_ID_BYTES:
+        found = pc.index(pc.greater(lengths, MAX_ID_BYTES), True).as_py()
         columns = " and ".join(f"`{name}`" for name in dataset.id_columns)
-        n_bytes = pc.binary_length(ids)[found].as_py()
-        raise IdLong(f"column {columns}: found an id of {n_bytes:,} bytes", where=str(first.after(found)))
+        raise IdLong(
+            f"column {columns}: found an id of {lengths[found].as_py():,} bytes", where=str(first.after(found))
+        )
     return ids
 
 
@@ -167,9 +171,7 @@ def label_text(column: pa.Array, dataset: Dataset, first: Place) -> pa.Array:
     FileInvalid
         A text is not UTF-8; names the first such row.
     """
-    if pa.types.is_string(column.type) or pa.types.is_binary(column.type):
-        column = pc.utf8_trim_whitespace(texts(column, str(dataset.label), first))
-    return words(column, str(dataset.label), first, Missing.of(dataset))
+    return words(column, str(dataset.label), first, Missing.of(dataset), trimmed=True)
 
 
 def label_bits(text: pa.Array, dataset: Dataset) -> pa.Array:
