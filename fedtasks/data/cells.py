@@ -102,6 +102,7 @@ def _missing(words: tuple[str, ...]) -> Missing:
     return Missing(words)
 
 
+@lru_cache(maxsize=256)
 def kind_of(found: pa.DataType) -> str:
     """Return what a type holds: text, whole, number, truth, date, time or nothing; an empty word for any other."""
     kind = found.value_type if pt.is_dictionary(found) else found

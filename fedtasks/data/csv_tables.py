@@ -27,6 +27,9 @@ _PROBLEMS = {
 """What Arrow says → what it means."""
 
 _CHUNK = 1 << 20
+_HEADER_BYTES, _BLOCK_BYTES = 1 << 15, 1 << 20
+"""What Arrow reads at a time to find the columns, and then the rows."""
+
 _JOINED_ROWS, _JOINED_BYTES = 8192, 1 << 24
 
 
@@ -43,7 +46,13 @@ class CsvTable:
     @cached_property
     def schema(self) -> pa.Schema:
         """The columns of the header, all of them texts."""
-        with self._reader(None) as (reader, _), arrow_errors(self._uri, "not CSV"):
+        try:
+            return self._header(_HEADER_BYTES)  # each opening reads a block, and here guesses types
+        except FileInvalid:
+            return self._header(_BLOCK_BYTES)
+
+    def _header(self, block_bytes: int) -> pa.Schema:
+        with self._reader(None, block_bytes) as (reader, _), arrow_errors(self._uri, "not CSV"):
             try:
                 return pa.schema([(name, pa.string()) for name in reader.schema.names])
             except UnicodeDecodeError:
@@ -97,7 +106,7 @@ class CsvTable:
             raise FileInvalid(problem, where=f"row {first_row + found} of {self._uri}")
 
     @contextmanager
-    def _reader(self, columns: list[str] | None) -> Iterator[tuple[Any, _Tail]]:
+    def _reader(self, columns: list[str] | None, block_bytes: int = _BLOCK_BYTES) -> Iterator[tuple[Any, _Tail]]:
         """Open the file for some columns, or all of them with whatever types they seem to have."""
         dataset = self._dataset
         convert = pa_csv.ConvertOptions(strings_can_be_null=False)
@@ -112,7 +121,9 @@ class CsvTable:
                         pa_csv.open_csv(
                             pa.PythonFile(tail, mode="r"),
                             read_options=pa_csv.ReadOptions(
-                                use_threads=False, encoding="utf8" if self._is_utf8 else dataset.encoding
+                                use_threads=False,
+                                block_size=block_bytes,
+                                encoding="utf8" if self._is_utf8 else dataset.encoding,
                             ),
                             parse_options=pa_csv.ParseOptions(
                                 delimiter=dataset.delimiter,
@@ -165,7 +176,7 @@ def _joined(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         waiting.append(batch)
         rows, n_bytes = rows + batch.num_rows, n_bytes + batch.nbytes
         if rows >= _JOINED_ROWS or n_bytes >= _JOINED_BYTES:
-            yield pa.concat_batches(waiting)
+            yield pa.concat_batches(waiting) if len(waiting) > 1 else batch
             waiting, rows, n_bytes = [], 0, 0
     if waiting:
         yield pa.concat_batches(waiting)
