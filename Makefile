@@ -4,10 +4,12 @@ SHELL := bash
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
 
-BIN := .venv/bin
-INSTALLED := .venv/.installed
+# PYTHON=3.13 works in an environment of its own, with that interpreter and the same locked versions.
+VENV := .venv$(addprefix -,$(PYTHON))
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
 # Pays when Spark starts often on one machine.
-FAST_SPARK := .venv/.fast-spark
+FAST_SPARK := $(VENV)/.fast-spark
 comma := ,
 QUICK := "not slow and not cluster and not ui and not security"
 # Tests that other targets run, and what they import.
@@ -24,6 +26,7 @@ UV := $(shell [ "$$(uv --version 2>/dev/null | cut -d' ' -f2)" = "$(UV_VERSION)"
 # Compiled at once: importing TensorFlow for the first time takes 20 s otherwise.
 export UV_COMPILE_BYTECODE := 1
 export UV_PYTHON_DOWNLOADS := never
+export UV_PROJECT_ENVIRONMENT := $(VENV)
 export PIP_ROOT_USER_ACTION := ignore
 # Tests and demo start many processes, which would compile this package each if the environment forbids to keep it.
 export PYTHONDONTWRITEBYTECODE :=
@@ -33,12 +36,12 @@ help: ## Show what can be made.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: setup
-setup: $(INSTALLED) ## Install everything into .venv, with the locked versions.
+setup: $(INSTALLED) ## Install everything into .venv, with the locked versions; PYTHON=3.13 for another interpreter.
 	@:
 
 $(INSTALLED): pyproject.toml uv.lock $(wildcard fedtasks/crypto/native/*.[ch]) | $(filter .tools/%,$(UV))
-	@echo "Installing into .venv, which takes about a minute …"
-	@$(UV) sync --frozen --all-extras --quiet
+	@echo "Installing into $(VENV), which takes about a minute …"
+	@$(UV) sync --frozen --all-extras --quiet $(addprefix --python ,$(PYTHON))
 	@touch $@
 
 $(CHROMIUM):
@@ -150,8 +153,8 @@ docs: setup ## Generate docs/errors.md, the tables of messages and clauses, and 
 .PHONY: clean
 clean: ## Remove what the other targets made, but the environment.
 	@rm -rf .demo .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist build spark-warehouse
-	@find . -name __pycache__ -not -path './.venv/*' -not -path './.tools/*' -prune -exec rm -rf {} +
+	@find . -name __pycache__ -not -path './.venv*/*' -not -path './.tools/*' -prune -exec rm -rf {} +
 
 .PHONY: clean-all
 clean-all: clean ## Remove the environment too.
-	@rm -rf .venv .tools
+	@rm -rf .venv .venv-* .tools

@@ -86,3 +86,16 @@ def test_time_that_no_calendar_has_is_refused_with_its_row(what: FeatureType) ->
     with pytest.raises(ColumnType, match="too far away") as caught:
         times(pa.array([0, None, 2**62], pa.timestamp("s")), "x", FIRST, MISSING, what)
     assert caught.value.where == "row 13 of f.parquet"
+
+
+def test_numbers_among_which_one_has_no_value_or_spaces_are_those_of_their_texts() -> None:
+    plain, first = [" 1", "", "NULL", "nan", "-9", "2.5 "], Place("people.csv", 1)
+    expected = [1.0, None, None, None, None, 2.5]
+    missing = Missing(("NULL", "nan", "-9.0", "inf"))
+
+    assert numbers(pa.array(plain, pa.binary()), "age", first, missing).to_pylist() == expected
+    for text, number in zip(plain, expected, strict=True):  # alone, some need no look for words
+        assert numbers(pa.array([text], pa.string()), "age", first, missing).to_pylist() == [number]
+    assert numbers(pa.array(["inf", "1"]), "age", first, missing).to_pylist() == [None, 1.0]
+    with pytest.raises(ColumnType, match="infinite"):
+        numbers(pa.array(["1", "1e999"]), "age", first, missing)

@@ -306,3 +306,18 @@ def test_parquet_that_is_none_is_refused(tmp_path: Path) -> None:
     error = refusal(declare(tmp_path / "a.parquet", Format.PARQUET))
     assert isinstance(error, FileInvalid)
     assert error.where.endswith("a.parquet")
+
+
+def test_wide_csv_is_read_by_thousands_of_rows_and_still_names_the_row(tmp_path: Path) -> None:
+    names = [f"a feature with a long name {number}" for number in range(1200)]  # a header of more than 32 KB
+    path = tmp_path / "people.csv"
+    rows = [f"u{row}{',7' * len(names)}" for row in range(1500)]
+    path.write_text("\n".join([",".join(["id", *names]), *rows]) + "\n")
+    dataset = declare(path, Format.CSV, features=dict.fromkeys(names[:2], FeatureType.NUMERIC))
+
+    [part] = list_parts(dataset)
+
+    assert [batch.num_rows for batch in read_rows(dataset, part)] == [1500]
+    path.write_text(path.read_text().replace("u1400,7", "u1400,x"))
+    with pytest.raises(ColumnType, match=r"row 1401 of"):
+        list(read_rows(dataset, part))
