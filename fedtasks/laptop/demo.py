@@ -7,7 +7,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -76,7 +76,7 @@ class Phases:
         self._console.print(f"    took {self.seconds[name]} s")
 
 
-def main(folder: Path, *, keep: bool = False, cluster: Cluster | None = None) -> None:
+def main(folder: Path, *, keep: bool = False, cluster: AbstractContextManager[Cluster] | None = None) -> None:
     """Run the demo.
 
     Parameters
@@ -86,10 +86,14 @@ def main(folder: Path, *, keep: bool = False, cluster: Cluster | None = None) ->
     keep
         Leave both Airflows up at the end, and say what to open, until interrupted.
     cluster
-        Where both parties keep their data and run their jobs; by default on this machine.
+        Starts and ends where both parties keep their data and run their jobs; by default they do so on this machine.
 
     Raises
     ------
+    ConfigError
+        The folder holds something that no earlier demo has made; nothing was touched or started.
+    DemoRunning
+        Another demo runs on this machine; nothing was touched or started.
     SystemExit
         1 when the run failed or the federated model is not better than the bank's own.
     """
@@ -129,23 +133,31 @@ def main(folder: Path, *, keep: bool = False, cluster: Cluster | None = None) ->
 
 
 @contextmanager
-def stage(folder: Path, console: Console, cluster: Cluster | None = None) -> Iterator[tuple[LocalParty, LocalParty]]:
+def stage(
+    folder: Path, console: Console, cluster: AbstractContextManager[Cluster] | None = None
+) -> Iterator[tuple[LocalParty, LocalParty]]:
     """Lay out two parties and stop them in the end; if a process fails on the way, say so and exit with code 1.
+
+    A cluster takes long to start: it does so once nothing speaks against the demo.
 
     Raises
     ------
+    ConfigError
+        The folder holds something that no earlier demo has made; nothing was touched or started.
     DemoRunning
-        Another demo runs on this machine; nothing was touched.
+        Another demo runs on this machine; nothing was touched or started.
     """
     with alone(folder):
-        parties = prepare(folder, cluster=cluster)
-        try:
-            yield parties
-        except ProcessFailed as error:
-            console.print(f"[red]{error}[/]")
-            raise SystemExit(1) from error
-        finally:
-            stop(parties)
+        _require_removable(folder)
+        with nullcontext() if cluster is None else cluster as started:
+            parties = prepare(folder, cluster=started)
+            try:
+                yield parties
+            except ProcessFailed as error:
+                console.print(f"[red]{error}[/]")
+                raise SystemExit(1) from error
+            finally:
+                stop(parties)
 
 
 # ------------------------------------------------------------------------------------------------------- preparation
@@ -159,9 +171,8 @@ def prepare(
     ConfigError
         The folder holds something that no earlier demo has made.
     """
-    if folder.exists() and any(folder.iterdir()):
-        if not (folder / MARK).exists():
-            raise ConfigError("this folder is not an earlier demo's; name another with --folder", where=str(folder))
+    _require_removable(folder)
+    if (folder / MARK).exists():
         shutil.rmtree(folder)
     private.keep_private()
     private.make_folders(folder)
@@ -172,6 +183,12 @@ def prepare(
     # The shop has no inbound port: it dials, and everything flows both ways.
     shop = LocalParty(folder / "shop", "shop", "127.0.0.2", ports[2], None, dags[1], cluster=cluster)
     return bank, shop
+
+
+def _require_removable(folder: Path) -> None:
+    """Refuse a folder that holds something which no demo has made."""
+    if folder.exists() and any(folder.iterdir()) and not (folder / MARK).exists():
+        raise ConfigError("this folder is not an earlier demo's; name another with --folder", where=str(folder))
 
 
 def introduce(bank: LocalParty, shop: LocalParty) -> None:

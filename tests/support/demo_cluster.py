@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from fedtasks.cli.output import error_line
+from fedtasks.errors import FedtasksError
 from fedtasks.laptop import demo
 from fedtasks.laptop.party import Cluster
 from tests.support.hdfs import HdfsCluster
@@ -19,11 +23,20 @@ PARTIES = ("bank", "shop")
 
 
 def main(folder: Path, *, keep: bool) -> None:
-    """Start the clusters, give each party a home there, and run the demo."""
+    """Run the demo on clusters that start once nothing speaks against it."""
     try:
         java()
     except RuntimeError as error:
         raise SystemExit(str(error)) from error
+    try:
+        demo.main(folder, keep=keep, cluster=clusters())
+    except FedtasksError as error:
+        raise SystemExit(error_line(error)) from error
+
+
+@contextmanager
+def clusters() -> Iterator[Cluster]:
+    """Start HDFS and Spark, and give each party a home there; both end with the context."""
     print("HDFS and Spark start …", flush=True)
     with (
         tempfile.TemporaryDirectory(prefix="fedtasks-cluster-") as place,
@@ -32,8 +45,7 @@ def main(folder: Path, *, keep: bool) -> None:
     ):
         for name in PARTIES:
             hdfs.home(name)
-        cluster = Cluster(f"127.0.0.1:{hdfs.port}", hdfs.web, spark.master, spark.conf)
-        demo.main(folder, keep=keep, cluster=cluster)
+        yield Cluster(f"127.0.0.1:{hdfs.port}", hdfs.web, spark.master, spark.conf)
 
 
 if __name__ == "__main__":

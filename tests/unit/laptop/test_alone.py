@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from fedtasks.errors import DemoRunning
 from fedtasks.laptop import alone as one
 from fedtasks.laptop.alone import alone
 from fedtasks.laptop.demo import MARK, stage
+from tests.support import demo_cluster
 
 HOLDER = """
 import sys, time
@@ -48,13 +50,39 @@ def test_killed_demo_keeps_nobody_out(tmp_path: Path) -> None:
         pass
 
 
-def test_stage_leaves_the_running_demos_folder_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def own_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look for other demos where only this test's are, wherever demos look by default."""
     monkeypatch.setattr(one.tempfile, "gettempdir", lambda: str(tmp_path / "tmp"))
+
+
+@pytest.mark.usefixtures("own_room")
+def test_stage_leaves_the_running_demos_folder_alone(tmp_path: Path) -> None:
     (tmp_path / "demo").mkdir()
     (tmp_path / "demo" / MARK).touch()
     with alone(tmp_path / "demo"), pytest.raises(DemoRunning), stage(tmp_path / "demo", Console()):
         pytest.fail("two demos run")
     assert (tmp_path / "demo" / MARK).exists()
+
+
+@pytest.mark.usefixtures("own_room")
+@pytest.mark.parametrize(("running", "code"), [(True, "DEMO_RUNNING"), (False, "CONFIG_INVALID")])
+def test_demo_on_a_cluster_refuses_before_the_cluster_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, running: bool, code: str
+) -> None:
+    started: list[str] = []
+    monkeypatch.setattr(demo_cluster, "java", lambda: "java")
+    for cluster in ("HdfsCluster", "SparkCluster"):
+        monkeypatch.setattr(demo_cluster, cluster, lambda *_, cluster=cluster: started.append(cluster))
+    (tmp_path / "letters").write_text("dear")
+    with (
+        alone(tmp_path / "one") if running else nullcontext(),
+        pytest.raises(SystemExit, match=rf"^{code} · .* · .*") as caught,
+    ):
+        demo_cluster.main(tmp_path, keep=False)
+    assert started == []
+    assert caught.value.code not in (None, 0)
+    assert (tmp_path / "letters").read_text() == "dear"
 
 
 @pytest.mark.parametrize("left", ["", "{}", '{"pid": "x"}', "[]"])
