@@ -16,7 +16,6 @@ export const word = "Overview";
 const NEEDS = {
   gateway_down: ["plug", "Gateway"],
   gateway_outdated: ["plug", "Gateway"],
-  gateway_outdated: ["plug", "Gateway"],
   peer_down: ["plug", "Peer"],
   certificate_expiring: ["wait", "Certificate"],
   ticket_expiring: ["wait", "Ticket"],
