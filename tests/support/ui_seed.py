@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -25,6 +25,8 @@ from fedtasks.store import (
 
 MARKUP = '<img src=x onerror="document.title=`broken in`">'
 """What a peer may write, and no page may ever read as markup."""
+EXHAUSTED = "limits.runs: 20 of 20 are used"
+MISSING = "customers has no partition 2026-11-20"
 
 TASKS = ("psi", "align", "train", "evaluate")
 EPOCHS = 8
@@ -55,7 +57,7 @@ def seed(store: Store, ticket_id: str) -> None:
             peer="shop",
             failure={
                 "code": "TICKET_EXHAUSTED",
-                "text": f"limits.runs: 20 of 20 are used {MARKUP}",
+                "text": EXHAUSTED,
                 "party": "shop",
                 "task": "",
                 "at_ms": now - 2 * MINUTE_MS,
@@ -66,17 +68,37 @@ def seed(store: Store, ticket_id: str) -> None:
     _seed_party(store, now)
 
 
+def spoil(store: Store) -> None:
+    """Let the peer have written markup wherever it may write."""
+    run = store.runs.get(run_id_of("failed"))
+    refusal = store.refusals.get(PIPELINE, "refused", PIPELINE)
+    assert run is not None
+    assert refusal is not None
+    store.runs.change(run.run_id, failure=_spoilt(run.failure), reason=f"{run.reason} {MARKUP}")
+    for half in store.halves.list(run.run_id):
+        if half.failure is not None:
+            store.halves.put(replace(half, failure=_spoilt(half.failure)))
+    store.refusals.put(replace(refusal, failure=_spoilt(refusal.failure)))
+    store.ticket_requests.add(_request("q-2", f"new season {MARKUP}", now_ms()))
+    store.audit.add("shop", "run.open", "refused", code="TICKET_EXHAUSTED", text=f"{EXHAUSTED} {MARKUP}")
+
+
+def _spoilt(failure: Mapping[str, Any] | None) -> dict[str, Any]:
+    assert failure is not None
+    return {**failure, "text": f"{failure['text']} {MARKUP}"}
+
+
 def add_epoch(store: Store, epoch: int) -> None:
     """Store what the run that goes on learns in one more epoch."""
     store.metrics.put(list(_epoch(run_id_of("running"), epoch, now_ms())))
 
 
-def see_peer(store: Store, *, connected: bool = True) -> None:
-    """Write how the gateway sees the shop."""
+def see_peer(store: Store, *, connected: bool = True, why: str = "connection refused") -> None:
+    """Write how the gateway sees the shop, and why it is away if it is."""
     now = now_ms()
     failure = {
         "code": "PEER_UNREACHABLE",
-        "text": f"connection refused {MARKUP}",
+        "text": why,
         "party": "shop",
         "task": "",
         "at_ms": now,
@@ -88,7 +110,7 @@ def see_peer(store: Store, *, connected: bool = True) -> None:
 
 def run_id_of(state: str) -> str:
     """Return the run of a state."""
-    return f"{PIPELINE}.{_DAYS[state]}.1"
+    return f"{PIPELINE}.{_DAYS[state]}.bank.1"
 
 
 _DAYS = {
@@ -135,7 +157,7 @@ def _running(ticket_id: str, now: int) -> RunRow:
 def _failed(ticket_id: str, now: int) -> RunRow:
     failure = {
         "code": "DATA_MISSING",
-        "text": f"customers has no partition 2026-11-20 {MARKUP}",
+        "text": MISSING,
         "party": "shop",
         "task": "align",
         "at_ms": now - HOUR_MS,
@@ -148,7 +170,7 @@ def _failed(ticket_id: str, now: int) -> RunRow:
         peer_state="failed",
         failure=failure,
         closed_ms=now - HOUR_MS,
-        reason=f"monthly review {MARKUP}",
+        reason="monthly review",
     )
 
 
@@ -168,7 +190,7 @@ def _done(ticket_id: str, now: int, which: str = "done") -> RunRow:
 def _seed_halves(store: Store, now: int) -> None:
     waits = HalfRow(run_id_of("waiting"), "align", True, 2, "waiting", "t", now - 19 * MINUTE_MS, now + 3 * HOUR_MS)
     works = {"phase": "epoch", "done": EPOCHS // 2, "of": EPOCHS, "checkpoint": "epoch 4"}
-    failure = {"code": "DATA_MISSING", "text": MARKUP, "party": "shop", "task": "align", "at_ms": now - HOUR_MS}
+    failure = {"code": "DATA_MISSING", "text": MISSING, "party": "shop", "task": "align", "at_ms": now - HOUR_MS}
     rows = [
         *_both("waiting", "psi", now - 20 * MINUTE_MS),
         replace(waits, announced_ms=waits.since_ms),
@@ -233,14 +255,7 @@ def _seed_evaluation(store: Store, state: str, at_ms: int, **figures: float) -> 
 
 def _seed_party(store: Store, now: int) -> None:
     see_peer(store)
-    asked = {
-        "pipelines": [PIPELINE],
-        "dataset": "loans",
-        "role": "follower",
-        "days": 30,
-        "reason": f"new season {MARKUP}",
-    }
-    store.ticket_requests.add(TicketRequestRow("q-1", "shop", False, asked, "open", now - HOUR_MS))
+    store.ticket_requests.add(_request("q-1", "new season", now - HOUR_MS))
     for day in ("2026-11-22", "2026-11-23"):
         store.landings.add(LandingRow("bank", "loans", day, 5_000, now - HOUR_MS))
     store.landings.add(LandingRow("shop", "customers", "2026-11-22", 0, now - HOUR_MS))
@@ -261,4 +276,9 @@ def _seed_party(store: Store, now: int) -> None:
     store.models.publish(version, PIPELINE)
     store.models.publish(replace(version, version=2, parent=1, run_id=run_id_of("waiting")), PIPELINE)
     store.audit.add("admin", "run.open", "allowed", run_id=run_id_of("done"), peer="shop")
-    store.audit.add("shop", "run.open", "refused", code="TICKET_EXHAUSTED", text=MARKUP)
+    store.audit.add("shop", "run.open", "refused", code="TICKET_EXHAUSTED", text=EXHAUSTED)
+
+
+def _request(request_id: str, reason: str, at_ms: int) -> TicketRequestRow:
+    asked = {"pipelines": [PIPELINE], "dataset": "loans", "role": "follower", "days": 30, "reason": reason}
+    return TicketRequestRow(request_id, "shop", False, asked, "open", at_ms)
