@@ -10,7 +10,7 @@ import pytest
 from fedtasks.laptop.demo import PIPELINE, wait_for
 from fedtasks.laptop.party import LocalParty
 from fedtasks.store import ApprovalRow, Store
-from tests.support.two_airflows import World, ended, note, state, task_state, trigger
+from tests.support.two_airflows import World, await_question, ended, note, state, task_state, trigger
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -44,10 +44,8 @@ def approval_of(party: LocalParty, run_id: str) -> ApprovalRow:
 
 
 def answer(party: LocalParty, run_id: str, option: str, reason: str = "") -> None:
-    """Answer, and again if asked again: Airflow loses an answer that comes before it knows that the asker has ended."""
-    scheduler = party.folder / "airflow" / "logs" / "scheduler.log"
-    ended = re.compile(rf"TaskInstance Finished: .*\btask_id=approve, run_id={re.escape(run_id)},")
-    wait_for(lambda: ended.search(scheduler.read_text()), 60, "the scheduler to know that the question is asked")
+    """Answer, and again if asked again."""
+    await_question(party, run_id)
 
     def is_taken() -> bool:
         waits = task_state(party, run_id, "approve") == "awaiting_input"

@@ -1,4 +1,4 @@
-"""Somebody before a browser, at the pages of a bank; and both parties behind them."""
+"""Somebody before a browser, at the pages of a party; and both parties behind them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def open_store(party: LocalParty) -> Iterator[Store]:
 
 
 class Visitor:
-    """Somebody at the bank's pages, who notes whatever a page must not do."""
+    """Somebody at a party's pages, who notes whatever a page must not do."""
 
     def __init__(self, page: Page, root: str, pictures: Path) -> None:
         self.page = page

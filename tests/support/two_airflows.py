@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
-from fedtasks.laptop.demo import PIPELINE, conf
+from fedtasks.laptop.demo import PIPELINE, conf, wait_for
 from fedtasks.laptop.party import LocalParty
+from fedtasks.names import APPROVE
 from tests.support.proxy import Proxy
 
 NIGHTLY = "offline_psi"
@@ -53,6 +55,14 @@ def task_state(party: LocalParty, dag_run_id: str, task: str) -> str | None:
         return None
     answer = party.airflow.rest("GET", f"/api/v2/dags/{PIPELINE}/dagRuns/{dag_run_id}/taskInstances")
     return next((one["state"] for one in answer["task_instances"] if one["task_id"] == task), None)
+
+
+def await_question(party: LocalParty, run_id: str) -> None:
+    """Wait until a person may answer: Airflow loses an answer that comes before it knows that the asker has ended."""
+    wait_for(lambda: task_state(party, run_id, APPROVE) == "awaiting_input", 120, "the question")
+    scheduler = party.folder / "airflow" / "logs" / "scheduler.log"
+    ended = re.compile(rf"TaskInstance Finished: .*\btask_id={APPROVE}, run_id={re.escape(run_id)},")
+    wait_for(lambda: ended.search(scheduler.read_text()), 60, "the scheduler to know that the question is asked")
 
 
 def states(world: World, dag_run_id: str, run_id: str, dag_id: str = PIPELINE) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from playwright.sync_api import Browser, sync_playwright
 
 from fedtasks.config import read_secret
 from fedtasks.laptop.demo import introduce, prepare, start, stop
+from fedtasks.laptop.party import LocalParty
 from fedtasks.store import Store
 from tests.support.browser import Visitor, World, open_store
 from tests.support.ui_seed import see_peer, seed
@@ -70,7 +72,17 @@ def pictures(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 @pytest.fixture(scope="session")
 def cookie(world: World) -> dict[str, Any]:
     """What the browser of somebody who is signed in at the bank holds."""
-    airflow = world.bank.airflow
+    return signed_in(world.bank)
+
+
+@pytest.fixture(scope="session")
+def shop_cookie(world: World) -> dict[str, Any]:
+    """What the browser of somebody who is signed in at the shop holds."""
+    return signed_in(world.shop)
+
+
+def signed_in(party: LocalParty) -> dict[str, Any]:
+    airflow = party.airflow
     login = {"username": airflow.user, "password": read_secret(airflow.password_file)}
     answer = httpx.post(f"{airflow.url}/auth/token", json=login, trust_env=False).raise_for_status()
     return {"name": "_token", "value": answer.json()["access_token"], "url": airflow.url}
@@ -78,10 +90,24 @@ def cookie(world: World) -> dict[str, Any]:
 
 @pytest.fixture
 def visitor(world: World, browser: Browser, cookie: dict[str, Any], pictures: Path) -> Iterator[Visitor]:
-    """Somebody signed in; no page may have logged an error, broken the policy or asked another origin."""
+    """Somebody signed in at the bank."""
+    with visiting(browser, world.bank, cookie, pictures) as visitor:
+        yield visitor
+
+
+@pytest.fixture
+def shop_visitor(world: World, browser: Browser, shop_cookie: dict[str, Any], pictures: Path) -> Iterator[Visitor]:
+    """Somebody signed in at the shop."""
+    with visiting(browser, world.shop, shop_cookie, pictures) as visitor:
+        yield visitor
+
+
+@contextmanager
+def visiting(browser: Browser, party: LocalParty, cookie: dict[str, Any], pictures: Path) -> Iterator[Visitor]:
+    """Open a browser at a party; no page may have logged an error, broken the policy or asked another origin."""
     with browser.new_context(viewport=SIZE, accept_downloads=True) as context:
         context.add_cookies([cookie])
-        visitor = Visitor(context.new_page(), world.bank.airflow.url, pictures)
+        visitor = Visitor(context.new_page(), party.airflow.url, pictures)
         yield visitor
         assert visitor.faults == []
 
