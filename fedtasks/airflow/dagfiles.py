@@ -162,12 +162,20 @@ def _parse(file: Path, pipeline: str) -> Declared:
     found = {
         pipeline_name(dag.dag_id, opening.run): (dag, opening) for dag in bag.dags.values() for opening in openings(dag)
     }
-    if pipeline not in found and (pipeline or len(found) != 1):
-        names = ", ".join(found) or "none"
-        which = f"there is no pipeline `{pipeline}` in the file" if pipeline else "say by --pipeline which one is meant"
-        raise ConfigError(f"{which}; its federated pipelines: {names}", field="pipeline")
-    dag, opening = found[pipeline] if pipeline else next(iter(found.values()))
+    dag, opening = found[_chosen(pipeline, tuple(found))]
     return replace(_declared(dag, opening), took_s=round(took_s, 3), heavy=heavy)
+
+
+def _chosen(pipeline: str, found: Sequence[str]) -> str:
+    """Return which of a file's pipelines is meant."""
+    if not found:
+        raise ConfigError("there is no federated pipeline in the file")
+    if pipeline and pipeline not in found:
+        raise ConfigError(f"`{pipeline}` is none of the file's pipelines: {', '.join(found)}", field="pipeline")
+    if not pipeline and len(found) > 1:
+        text = f"the file holds several pipelines; say by --pipeline which one is meant: {', '.join(found)}"
+        raise ConfigError(text, field="pipeline")
+    return pipeline or found[0]
 
 
 def _declared(dag: DAG, opening: OpenRunOperator) -> Declared:

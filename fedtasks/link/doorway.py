@@ -129,7 +129,10 @@ class Doorway:
         if known is not None and known.identity == folder.identity:
             folder.close()
         else:
-            channel = self._library.insecure_channel(f"unix:{folder.place(socket.name)}", options=OPTIONS)
+            # The place is named by the number of an open folder, which in time is that of another gateway's: a
+            # connection that another client has made to the same text must not be taken over.
+            options = (*OPTIONS, ("grpc.use_local_subchannel_pool", 1))
+            channel = self._library.insecure_channel(f"unix:{folder.place(socket.name)}", options=options)
             self._ways.append((folder, channel))
 
     def connect_tunnel(self, port: int, timeout_s: float) -> socket.socket:

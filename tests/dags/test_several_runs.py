@@ -153,9 +153,11 @@ def test_pipeline_of_a_file_with_several_is_chosen_by_its_name(tmp_path: Path) -
     party = tmp_path / "party.yaml"
     write_party(party, ["shop"], ["loans"])
     party.write_text(party.read_text().replace("x: numeric}}", 'x: numeric}, label: y, label_positive: "1"}'))
-    with pytest.raises(ConfigError, match=r"say by --pipeline.*: nightly\.trees, nightly\.network"):
+    with pytest.raises(ConfigError, match=r"say by --pipeline which one is meant: nightly\.trees, nightly\.network"):
         declared_in(file)
-    with pytest.raises(ConfigError, match=r"no pipeline `nightly` in the file; .*: nightly\.trees, nightly\.network"):
+    with pytest.raises(
+        ConfigError, match=r"`nightly` is none of the file's pipelines: nightly\.trees, nightly\.network"
+    ):
         declared_in(file, pipeline="nightly")
     found = declared_in(file, party, "nightly.network")
     assert (found.pipeline, [step.kind for step in found.steps]) == ("nightly.network", ["psi", "align", "split_nn"])

@@ -56,7 +56,7 @@ def test_run_survives_a_cut_both_gateways_restarting_and_a_killed_half_and_ends_
     assert state(world.bank, "whole") == state(world.shop, run_id) == "success", note(world.bank, "whole")
     assert run_id in note(world.bank, "whole")
     assert run_id in note(world.shop, run_id)
-    assert world.shop.dag_run(PIPELINE, run_id)["conf"] == {"fedtasks": {"run_id": run_id}}
+    assert world.shop.dag_run(PIPELINE, run_id)["conf"] == {"fedtasks": {"run_id": run_id, "pipeline": PIPELINE}}
     assert_went_on(world, "whole", run_id)
     by_name = {metric.name: metric.value for metric in metrics(world.bank, run_id) if metric.task == "evaluate"}
     assert by_name["auc"] > 0.75

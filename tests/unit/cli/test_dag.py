@@ -104,7 +104,7 @@ def test_check_without_a_ticket_says_what_to_ask_for(run: Run, asking: str, new:
     [
         ("# airflow dag\nb = 1 / 0", "ZeroDivisionError: division by zero"),
         ("# airflow dag\nimport os\nos._exit(3)", "PROCESS_FAILED"),
-        ("# no DAG", "one federated pipeline is expected in a file, found: none"),
+        ("# no DAG", "there is no federated pipeline in the file"),
         (PIPELINE.format(settings="key_bits_min=1"), "not between 2048 and 8192"),
     ],
 )

@@ -20,6 +20,7 @@ from fedtasks.laptop.ports import free_ports
 from fedtasks.link import status
 from fedtasks.link.client import GatewayClient
 from fedtasks.link.doorway import WorkerSide
+from fedtasks.private import PrivateFolder
 from fedtasks.wire.v1 import worker_pb2, worker_pb2_grpc
 from tests.support.other_user import NOBODY, needs_root
 
@@ -150,6 +151,23 @@ def test_client_goes_on_when_the_folder_is_made_anew(listen: Any, folder: Path, 
         timer.start()
         assert client.peers().party == "bank"
         timer.join()
+
+
+def test_place_that_has_come_to_mean_another_gateway_s_folder_is_connected_to_anew(
+    listen: Any, folder: Path, side: WorkerSide, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other_folder, place = tmp_path / "other", tmp_path / "place"
+    other_folder.mkdir(mode=0o700)
+    gateway, other = (listen(at_socket(each / "workers.sock")) for each in (folder, other_folder))
+    # As the number of a folder that was closed is soon that of the next one's.
+    monkeypatch.setattr(PrivateFolder, "place", lambda _, name: f"{place}/{name}")
+    place.symlink_to(folder)
+    with GatewayClient(side, patience_s=0.3) as client:
+        client.peers()
+        place.unlink()
+        place.symlink_to(other_folder)
+        assert ask(WorkerSide(f"unix://{other_folder}/workers.sock", "another secret")) is None
+    assert (gateway.told, other.told) == ([SECRET], ["another secret"])
 
 
 def test_deep_folder_is_no_obstacle(listen: Any, tmp_path: Path) -> None:
