@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hmac
 import inspect
@@ -28,6 +29,52 @@ _KINDS: dict[tuple[bool, bool], tuple[str, Callable[..., grpc.RpcMethodHandler]]
 """(request streams, response streams) → the name of a handler's method, and what makes such a handler."""
 
 
+class WholeCall:
+    """A call whose first answer goes out whole, also where whoever gives it is cancelled.
+
+    Parameters
+    ----------
+    context
+        The call.
+
+    Notes
+    -----
+    With the first answer gRPC sends the call's metadata, and notes that it has once that is done. Where it is not
+    awaited to its end, a status that follows would bring the metadata a second time: gRPC refuses that, the caller is
+    told nothing, and waits for ever.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._first: asyncio.Future[None] | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
+
+    async def send_initial_metadata(self, metadata: Any) -> None:
+        """Tell something ahead of the first message."""
+        await self._answer(self._context.send_initial_metadata, metadata)
+
+    async def write(self, message: Any) -> None:
+        """Send a message."""
+        await self._answer(self._context.write, message)
+
+    async def _answer(self, give: Callable[[Any], Awaitable[None]], answer: Any) -> None:
+        if self._first is None:
+            self._first = asyncio.ensure_future(give(answer))
+            # Who was cancelled does not ask how it went; the call itself tells everybody else.
+            self._first.add_done_callback(lambda first: first.cancelled() or first.exception())
+            await asyncio.shield(self._first)
+        else:
+            await self.wait_begun()
+            await give(answer)
+
+    async def wait_begun(self) -> None:
+        """Wait until the first answer is out, if one was given: no status may be sent before that."""
+        if self._first is not None and not self._first.done():
+            await asyncio.wait({self._first})
+
+
 class StatusInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     """Ends a call whose method raises with the gRPC status that stands for the error.
 
@@ -51,8 +98,12 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
 
     def _guarded(self, method: Method) -> Method:
         async def answer(request: Any, context: Context) -> Any:
+            call = WholeCall(context)
             async with self._translating(context):
-                return await method(request, context)
+                try:
+                    return await method(request, call)
+                finally:
+                    await call.wait_begun()
 
         async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
             async with self._translating(context):

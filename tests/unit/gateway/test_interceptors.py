@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import grpc
@@ -31,6 +32,33 @@ async def conversation(_: Any, context: Any) -> None:
     raise WRONG
 
 
+async def _given_up(answer: Callable[[], Awaitable[None]]) -> None:
+    """End a conversation while the first thing that it says is under way, as a relay does whose run has ended."""
+    saying = asyncio.ensure_future(answer())
+    await asyncio.sleep(0)
+    saying.cancel()
+    await asyncio.wait({saying})
+    raise WRONG
+
+
+async def written(_: Any, context: Any) -> None:
+    await _given_up(lambda: context.write(b"first"))
+
+
+async def written_again(_: Any, context: Any) -> None:
+    await context.write(b"first")
+    await _given_up(lambda: context.write(b"first"))
+
+
+async def ended(_: Any, context: Any) -> None:
+    with contextlib.suppress(ConfigError):
+        await _given_up(lambda: context.write(b"first"))
+
+
+async def announced(_: Any, context: Any) -> None:
+    await _given_up(lambda: context.send_initial_metadata((("said", "first"),)))
+
+
 async def broken(_: bytes, __: Any) -> bytes:
     raise KeyError("row 3 of loans.csv")
 
@@ -45,6 +73,8 @@ HANDLERS = {
     "broken": grpc.unary_unary_rpc_method_handler(broken),
     "well": grpc.unary_unary_rpc_method_handler(well),
 }
+
+BEGUN = {"Written": written, "Again": written_again, "Announced": announced, "Ended": ended}
 
 Call = Callable[[grpc.aio.Channel, Any], Any]
 
@@ -82,7 +112,7 @@ def called(call: Call, *interceptors: grpc.aio.ServerInterceptor, secret: str = 
     async def serve() -> grpc.aio.AioRpcError | None:
         server = grpc.aio.server(interceptors=interceptors)
         handlers = grpc.method_handlers_generic_handler("s", HANDLERS)
-        server.add_generic_rpc_handlers((handlers, raw_handler("t", Session=conversation)))
+        server.add_generic_rpc_handlers((handlers, raw_handler("t", Session=conversation, **BEGUN)))
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         try:
@@ -108,6 +138,21 @@ def test_error_reaches_a_worker_with_its_detail(call: Call) -> None:
     error = raised(call, StatusInterceptor(shows_detail=True))
     assert isinstance(error, ConfigError)
     assert (error.detail, error.fields) == (WRONG.detail, WRONG.fields)
+
+
+@pytest.mark.parametrize("name", BEGUN)
+def test_end_reaches_the_caller_of_a_conversation_that_has_just_begun_to_speak(name: str) -> None:
+    async def begin(channel: grpc.aio.Channel, metadata: Any) -> None:
+        async with asyncio.timeout(20):
+            async for frame in channel.stream_stream(f"/t/{name}")(metadata=metadata):
+                assert frame == b"first"
+
+    status = called(begin, StatusInterceptor(shows_detail=True))
+    if name == "Ended":
+        assert status is None
+    else:
+        assert status is not None
+        assert isinstance(from_rpc_error(status), ConfigError)
 
 
 @pytest.mark.parametrize("call", CALLS)
