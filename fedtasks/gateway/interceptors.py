@@ -17,6 +17,9 @@ from fedtasks.link.status import SECRET, to_abort
 
 log = logging.getLogger(__name__)
 
+BEGIN_S = 20.0
+"""How long the end of a call waits for a caller to take the first answer."""
+
 Context: TypeAlias = grpc.aio.ServicerContext
 Method = Callable[[Any, Context], Any]
 
@@ -70,9 +73,12 @@ class WholeCall:
             await give(answer)
 
     async def wait_begun(self) -> None:
-        """Wait until the first answer is out, if one was given: no status may be sent before that."""
+        """Wait until the first answer is out, if one was given: no status may be sent before that.
+
+        A caller that takes nothing for `BEGIN_S` is told nothing.
+        """
         if self._first is not None and not self._first.done():
-            await asyncio.wait({self._first})
+            await asyncio.wait({self._first}, timeout=BEGIN_S)
 
 
 class StatusInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]

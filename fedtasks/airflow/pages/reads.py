@@ -10,7 +10,7 @@ from fedtasks.airflow.pages.answers import PlainRoute
 from fedtasks.airflow.pages.own_party import OwnParty
 from fedtasks.airflow.pages.rights import READ_AUDIT, READ_PARTY, READ_RUN, READ_TASK, Readable, User
 from fedtasks.errors import RunUnknown
-from fedtasks.names import half_name, half_of, parts_of, pipeline_name
+from fedtasks.names import half_name, half_of, parts_of
 from fedtasks.reports.audit import audit_csv, audit_report, chain_report
 from fedtasks.reports.dag_runs import dag_run_report, metrics_report, task_report
 from fedtasks.reports.models import compare_report, model_reports
@@ -22,6 +22,8 @@ from fedtasks.store import AuditFilter
 
 MAX_ROWS = 200
 LAST_MS = 2**53
+
+_NONE_OPENED = "this DAG run has opened no run yet"
 
 Limit = Annotated[int, Query(ge=1, le=MAX_ROWS)]
 Report = dict[str, Any]
@@ -70,9 +72,11 @@ def read_routes(own: OwnParty) -> APIRouter:
     def get_task(dag_id: str, dag_run_id: str, task_id: str, map_index: str = "-1") -> Report:
         # Airflow leaves {MAP_INDEX} as it is for a task that is not mapped.
         shard = int(map_index) if map_index.isascii() and map_index.isdigit() else None
-        run, half = half_of(task_id, [parts_of(pipeline)[1] for pipeline in own.store.runs.pipelines(dag_id)])
-        run_id = _run_id(own, dag_id, dag_run_id, pipeline_name(dag_id, run))
-        return task_report(own.store, own.name, run_id, half_name(half, shard=shard), own.now_ms())
+        runs = {parts_of(run.pipeline)[1]: run.run_id for run in own.store.runs.list_of_dag_run(dag_id, dag_run_id)}
+        name, half = half_of(task_id, runs)
+        if name not in runs:
+            raise RunUnknown(_NONE_OPENED)
+        return task_report(own.store, own.name, runs[name], half_name(half, shard=shard), own.now_ms())
 
     @routes.get("/results", dependencies=[READ_RUN])
     def get_results(dag_id: str, dag_run_id: str, pipeline: Word = "") -> Report:
@@ -121,5 +125,5 @@ def read_routes(own: OwnParty) -> APIRouter:
 def _run_id(own: OwnParty, dag_id: str, dag_run_id: str, pipeline: str) -> str:
     run = own.store.runs.of_dag_run(dag_id, dag_run_id, pipeline or dag_id)
     if run is None:
-        raise RunUnknown("this DAG run has opened no run yet")
+        raise RunUnknown(_NONE_OPENED)
     return run.run_id

@@ -11,6 +11,7 @@ import grpc
 import pytest
 
 from fedtasks.errors import ConfigError, FedtasksError, SecretRejected
+from fedtasks.gateway import interceptors
 from fedtasks.gateway.interceptors import SecretInterceptor, StatusInterceptor, raw_handler
 from fedtasks.link.status import SECRET, from_rpc_error
 
@@ -153,6 +154,32 @@ def test_end_reaches_the_caller_of_a_conversation_that_has_just_begun_to_speak(n
     else:
         assert status is not None
         assert isinstance(from_rpc_error(status), ConfigError)
+
+
+def test_call_whose_caller_takes_nothing_ends_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interceptors, "BEGIN_S", 0.2)
+
+    class Silent:
+        """A call of which nothing is ever read."""
+
+        async def write(self, _: bytes) -> None:
+            await asyncio.Event().wait()
+
+        async def abort(self, *status: Any) -> None:
+            raise grpc.aio.AbortError(status)
+
+    async def end() -> None:
+        handler = grpc.stream_stream_rpc_method_handler(written)
+
+        async def found(_: Any) -> Any:
+            return handler
+
+        guarded = await StatusInterceptor(shows_detail=True).intercept_service(found, None)
+        async with asyncio.timeout(10):
+            await guarded.stream_stream(None, Silent())
+
+    with pytest.raises(grpc.aio.AbortError):
+        asyncio.run(end())
 
 
 @pytest.mark.parametrize("call", CALLS)
