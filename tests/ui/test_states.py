@@ -333,6 +333,16 @@ def test_pages_of_a_dag_that_holds_several_runs_have_a_choice_among_them(peer_se
         visitor.picture(f"{tab}-several")
 
 
+def test_page_that_was_open_before_the_run_shows_it_when_it_comes(peer_seen: Store, visitor: Visitor) -> None:
+    page = visitor.open("federated", dag_id="nightly", run_id="awaited")
+    expect(page.get_by_text("Look at the task open_run")).to_be_visible()
+    done = peer_seen.runs.get(run_id_of("done"))
+    assert done is not None
+    place = {"dag_id": "nightly", "dag_run_id": "awaited", "pipeline": "nightly.trees"}
+    peer_seen.runs.add(replace(done, **place, run_id=f"nightly.trees.{done.partition}.bank.2", number=2))
+    expect(page.get_by_role("heading", level=1)).to_contain_text("nightly.trees · ")
+
+
 # ------------------------------------------------------------------------------------------------- tasks and partitions
 def test_task_page_tells_progress_pace_and_both_halves(peer_seen: Store, visitor: Visitor) -> None:
     page = visitor.open("progress", dag_id=PIPELINE, run_id="running", task_id="train", map_index="{MAP_INDEX}")

@@ -26,7 +26,7 @@ export class Pipelines {
   }
 
   show({ pipelines, pipeline }) {
-    this.chosen ||= pipeline;
+    if (pipelines.includes(pipeline)) this.chosen ||= pipeline; // before the first run, it is a guess
     this.place.show({ pipelines, pipeline });
   }
 }
