@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fedtasks.clock import Clock
 from fedtasks.config import Party
@@ -12,6 +12,7 @@ from fedtasks.gateway.airflow_api import AirflowApi
 from fedtasks.gateway.changes import Changes
 from fedtasks.gateway.control_stream import PeerConnection
 from fedtasks.gateway.ledger import Ledger
+from fedtasks.gateway.locks import Locks
 from fedtasks.gateway.notes import refused, together
 from fedtasks.gateway.party_file import PartyFile
 from fedtasks.gateway.tickets import Tickets
@@ -48,6 +49,7 @@ class Base:
     changes: Changes
     connections: Mapping[str, PeerConnection]
     ledger: Ledger
+    _noting: Locks = field(default_factory=Locks, init=False)
 
     @property
     def party(self) -> Party:
@@ -67,17 +69,30 @@ class Base:
         self.file.require_current(peer)
         return self.connections[peer]
 
-    async def show_note(self, dag_id: str, dag_run_id: str, pipeline: str, note: str) -> None:
+    async def show_note(self, dag_id: str, dag_run_id: str, pipeline: str, note: str, run_id: str = "") -> None:
         """Show at the top of a DAG run's page how its run of a pipeline stands, beside those of its other pipelines.
+
+        Parameters
+        ----------
+        dag_id, dag_run_id, pipeline
+            Where it is shown, and of which pipeline that is said.
+        note
+            A line of Markdown.
+        run_id
+            The run with which it is kept once it is shown.
 
         Raises
         ------
         AirflowUnreachable
             It could not be shown.
         """
-        notes = await asyncio.to_thread(self._notes, dag_id, dag_run_id)
-        notes[pipeline] = note
-        await self.airflow.set_note(dag_id, dag_run_id, together(notes.values()))
+        # One at a time: what is said of another pipeline meanwhile would be overwritten by what was known before.
+        async with self._noting.hold(dag_id, dag_run_id):
+            notes = await asyncio.to_thread(self._notes, dag_id, dag_run_id)
+            notes[pipeline] = note
+            await self.airflow.set_note(dag_id, dag_run_id, together(notes.values()))
+            if run_id:
+                await asyncio.to_thread(lambda: self.store.runs.change(run_id, note=note))
 
     def _notes(self, dag_id: str, dag_run_id: str) -> dict[str, str]:
         """Return what was last said of a DAG run's pipelines, those first whose runs were opened first."""

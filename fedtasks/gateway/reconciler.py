@@ -334,8 +334,7 @@ class Reconciler:
             told = " · ".join(each for each in said if each)
         note = run_note(run_id, status, own, self._airflow.page(run.dag_id, run.dag_run_id), told)
         if note != run.note:
-            await self._base.show_note(run.dag_id, run.dag_run_id, run.pipeline, note)
-            await asyncio.to_thread(lambda: self._store.runs.change(run_id, note=note))
+            await self._base.show_note(run.dag_id, run.dag_run_id, run.pipeline, note, run_id)
 
     async def _look_for_obstacles(self) -> None:
         """Ask the peer of a half that waits in vain whether its DAG could run at all; the status says what is found."""
