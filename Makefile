@@ -90,6 +90,10 @@ test-ui: $(INSTALLED) $(CHROMIUM) ## Run the tests of the pages in a headless br
 test-security: $(INSTALLED) ## Attack the product: hostile peers, files and requests, and a fuzz; FUZZ_SECONDS= for each parser.
 	@$(BIN)/pytest -m security tests/security
 
+.PHONY: simulate
+simulate: setup ## Play schedules of faults between two parties in one process and audit each; SEEDS= sets how many, FIRST= from which.
+	@$(BIN)/python -m fedtasks.testing.simulation --seeds $(or $(SEEDS),2000) --first $(or $(FIRST),0)
+
 .PHONY: test-slow
 test-slow: $(INSTALLED) ## Run the slow tests.
 	@$(BIN)/pytest -m "slow and not cluster and not ui and not security"

@@ -23,7 +23,7 @@ class Changes:
         self._loop.call_soon_threadsafe(self._notify, run_id)
 
     def _notify(self, run_id: str) -> None:
-        for each in {run_id, ANY}:
+        for each in dict.fromkeys((run_id, ANY)):
             self._counts[each] += 1
             self._events.pop(each, asyncio.Event()).set()
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import grpc
 
 from fedtasks.clock import Clock, now_ms
-from fedtasks.config import Party
+from fedtasks.config import Party, Peer
 from fedtasks.exposure import plain_traffic
 from fedtasks.gateway.admission import Admission
 from fedtasks.gateway.airflow_api import AirflowApi
@@ -122,6 +122,9 @@ class Gateway:
             if started is not None:
                 started.set()
 
+    def _connection(self, peer: Peer, changes: Changes) -> PeerConnection:
+        return PeerConnection(self._party, peer, self._clock, changes.notify)
+
     def _assemble(self, store: Store, airflow: AirflowApi) -> Parts:
         party, clock = self._party, self._clock
         key = load_ticket_key(party.gateway.ticket_key)
@@ -133,7 +136,7 @@ class Gateway:
             airflow=airflow,
             clock=clock,
             changes=changes,
-            connections={peer.name: PeerConnection(party, peer, clock, changes.notify) for peer in party.peers},
+            connections={peer.name: self._connection(peer, changes) for peer in party.peers},
             ledger=Ledger(store, clock),
         )
         runs = Runs(base, key)

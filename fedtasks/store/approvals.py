@@ -18,7 +18,7 @@ class ApprovalBook(Repository):
 
     def get(self, run_id: str) -> ApprovalRow | None:
         """Return how it stands with a run, None if its ticket asks nobody."""
-        return self._first(ApprovalRow, self._where(run_id=run_id))
+        return self._row(ApprovalRow, run_id=run_id)
 
     def asked(self) -> Rows[ApprovalRow]:
         """Return what waits for a person of this party, oldest first."""

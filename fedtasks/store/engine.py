@@ -60,6 +60,13 @@ def _connect_sqlite(url: URL) -> Engine:
         private.make_file(file)
         private.require_private(file, *(file.with_name(file.name + suffix) for suffix in ("-wal", "-shm")))
 
+    prepare_sqlite(engine)
+    return engine
+
+
+def prepare_sqlite(engine: Engine) -> None:
+    """Let an engine for SQLite work as the books rely on: transactions of their own making, keys that hold."""
+
     @event.listens_for(engine, "connect")
     def prepare(connection: sqlite3.Connection, _record: object) -> None:
         connection.isolation_level = None  # the driver must not open transactions of its own
@@ -71,9 +78,8 @@ def _connect_sqlite(url: URL) -> Engine:
     def begin(connection: Connection) -> None:
         # A transaction that reads first and then writes would fail, not wait, when another one wrote in between.
         mode = "IMMEDIATE" if connection.get_execution_options().get("writes") else "DEFERRED"
-        connection.exec_driver_sql(f"BEGIN {mode}")
-
-    return engine
+        # Right at the driver: a statement of SQLAlchemy's costs many times what it does.
+        connection.connection.dbapi_connection.cursor().execute(f"BEGIN {mode}")  # type: ignore[union-attr]
 
 
 def _use_wal(connection: sqlite3.Connection) -> None:

@@ -33,12 +33,11 @@ class HalfBook(Repository):
 
     def get(self, run_id: str, task: str, own: bool) -> HalfRow | None:
         """Return one half of a task, or None."""
-        return self._first(HalfRow, self._where(run_id=run_id, task=task, own=own))
+        return self._row(HalfRow, run_id=run_id, task=task, own=own)
 
     def list(self, run_id: str, own: bool | None = None) -> Rows[HalfRow]:
         """Return the halves of a run's tasks by the tasks' names: both sides', the local ones (True), the peer's."""
-        query = self._where(run_id=run_id, own=own)
-        return self._list(HalfRow, query.order_by(self._table.c.task, self._table.c.own))
+        return self._rows(HalfRow, self._table.c.task, self._table.c.own, run_id=run_id, own=own)
 
     def of_runs(self, run_ids: Sequence[str]) -> dict[str, Rows[HalfRow]]:
         """Return the halves of several runs, both sides', by run."""

@@ -36,4 +36,4 @@ class LandingBook(Repository):
             connection.execute(update(table).where(*key).values(synced=True))
 
     def _sorted(self, **equal: object) -> Rows[LandingRow]:
-        return self._list(LandingRow, self._where(**equal).order_by(*self._table.primary_key))
+        return self._rows(LandingRow, *self._table.primary_key, **equal)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from sqlalchemy import select
-
 from fedtasks.store import schema
 from fedtasks.store.repository import Repository, Rows, to_columns
 from fedtasks.store.rows import PeerRow
@@ -19,11 +17,11 @@ class PeerBook(Repository):
 
     def get(self, name: str) -> PeerRow | None:
         """Return how a peer was last seen, or None."""
-        return self._first(PeerRow, self._where(name=name))
+        return self._row(PeerRow, name=name)
 
     def list(self) -> Rows[PeerRow]:
         """Return all peers, by name."""
-        return self._list(PeerRow, select(self._table).order_by(self._table.c.name))
+        return self._rows(PeerRow, self._table.c.name)
 
     def put_state(self, row: PeerRow) -> None:
         """Keep how a peer is seen now; its checks stay."""

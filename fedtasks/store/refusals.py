@@ -18,12 +18,11 @@ class RefusalBook(Repository):
 
     def get(self, dag_id: str, dag_run_id: str, pipeline: str) -> RefusalRow | None:
         """Return why a DAG run came to no run of a pipeline, None if it was not refused."""
-        return self._first(RefusalRow, self._where(dag_id=dag_id, dag_run_id=dag_run_id, pipeline=pipeline))
+        return self._row(RefusalRow, dag_id=dag_id, dag_run_id=dag_run_id, pipeline=pipeline)
 
     def of_dag_run(self, dag_id: str, dag_run_id: str) -> Rows[RefusalRow]:
         """Return why a DAG run came to no run, for each pipeline that was refused."""
-        query = self._where(dag_id=dag_id, dag_run_id=dag_run_id)
-        return self._list(RefusalRow, query.order_by(self._table.c.pipeline))
+        return self._rows(RefusalRow, self._table.c.pipeline, dag_id=dag_id, dag_run_id=dag_run_id)
 
     def list(
         self, *, dag_ids: Collection[str] | None = None, pipeline: str | None = None, limit: int = 100

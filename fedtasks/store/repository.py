@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import cache
 from typing import Any, ClassVar, TypeAlias, TypeVar
 
-from sqlalchemy import Connection, Engine, Row, Select, Table, select
+from sqlalchemy import Column, Connection, Engine, Row, Select, Table, UnaryExpression, bindparam, select
 from sqlalchemy.dialects import sqlite
 
 from fedtasks.clock import Clock
@@ -72,9 +73,18 @@ class Repository:
         table = self._table
         return select(table).where(*(table.c[name] == value for name, value in equal.items() if value is not None))
 
-    def _list(self, kind: type[T], query: Select[Any]) -> Rows[T]:
+    def _row(self, kind: type[T], **equal: object) -> T | None:
+        """Return the first row whose columns have these values, or None."""
+        return self._first(kind, _selected(self._table, tuple(equal), ()), **equal)
+
+    def _rows(self, kind: type[T], *order: Column[Any] | UnaryExpression[Any], **equal: object) -> Rows[T]:
+        """Return the rows whose columns have these values, in an order; None leaves a column open."""
+        given = {name: value for name, value in equal.items() if value is not None}
+        return self._list(kind, _selected(self._table, tuple(given), order), **given)
+
+    def _list(self, kind: type[T], query: Select[Any], **parameters: object) -> Rows[T]:
         with self._read() as connection:
-            return [to_row(kind, found) for found in connection.execute(query)]
+            return [to_row(kind, found) for found in connection.execute(query, parameters)]
 
     def _first(self, kind: type[T], query: Select[Any], **parameters: object) -> T | None:
         with self._read() as connection:
@@ -106,6 +116,12 @@ class Repository:
         for name, change in changes.items():
             replaced[name] = change(self._table.c, statement.excluded)
         return statement.on_conflict_do_update(index_elements=key, set_=replaced)
+
+
+@cache
+def _selected(table: Table, names: tuple[str, ...], order: tuple[Any, ...]) -> Select[Any]:
+    """Select rows by the values of some columns; made once, since making a statement costs more than running it."""
+    return select(table).where(*(table.c[name] == bindparam(name) for name in names)).order_by(*order)
 
 
 def to_row(kind: type[T], found: Row[Any]) -> T:

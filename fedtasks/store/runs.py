@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from sqlalchemy import Connection, Engine, func, select, tuple_, update
+from sqlalchemy import Connection, Engine, bindparam, func, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 
 from fedtasks.clock import Clock
@@ -32,6 +32,15 @@ _ASKED = {"state": "asked", "until_ms": 0, "decided_ms": None, "decided_by": "",
 """A question that nobody has answered yet."""
 
 _NEWEST_FIRST = (schema.runs.c.opened_ms.desc(), schema.runs.c.number.desc(), schema.runs.c.run_id.desc())
+
+_RUN = schema.runs.c.run_id == bindparam("run_id")
+_LOCK_RUN = select(schema.runs).where(_RUN).with_for_update()
+_UNACKED = (
+    select(schema.runs)
+    .where(schema.runs.c.peer == bindparam("peer"), schema.runs.c.version > schema.runs.c.acked_version)
+    .order_by(*_OLDEST_FIRST)
+)
+# Made once: making a statement costs more than running it.
 
 
 RUNS = "runs"
@@ -66,7 +75,7 @@ class RunBook(Repository):
 
     def get(self, run_id: str) -> RunRow | None:
         """Return a run, or None."""
-        return self._first(RunRow, self._where(run_id=run_id))
+        return self._row(RunRow, run_id=run_id)
 
     def of_dag_run(self, dag_id: str, dag_run_id: str, pipeline: str) -> RunRow | None:
         """Return the run of a pipeline that a DAG run is at, else the last one it was at, or None."""
@@ -116,17 +125,15 @@ class RunBook(Repository):
 
     def of_partition(self, pipeline: str, partition: str) -> Rows[RunRow]:
         """Return every run of a partition, by number."""
-        query = self._where(pipeline=pipeline, partition=partition)
-        return self._list(RunRow, query.order_by(self._table.c.number, self._table.c.run_id))
+        return self._rows(RunRow, self._table.c.number, self._table.c.run_id, pipeline=pipeline, partition=partition)
 
     def active(self, ticket_id: str | None = None) -> Rows[RunRow]:
         """Return the runs that go on, oldest first: all, or those under one ticket."""
-        return self._list(RunRow, self._where(state="running", ticket_id=ticket_id).order_by(*_OLDEST_FIRST))
+        return self._rows(RunRow, *_OLDEST_FIRST, state="running", ticket_id=ticket_id)
 
     def unacked(self, peer: str) -> Rows[RunRow]:
         """Return the runs of whose local half `peer` has not confirmed the latest version, oldest first."""
-        query = self._where(peer=peer).where(self._table.c.version > self._table.c.acked_version)
-        return self._list(RunRow, query.order_by(*_OLDEST_FIRST))
+        return self._list(RunRow, _UNACKED, peer=peer)
 
     def total(self, ticket_id: str) -> int:
         """Return how many runs there were under a ticket."""
@@ -265,7 +272,7 @@ def locked_run(connection: Connection, run_id: str) -> RunRow:
     RunUnknown
         There is no such run.
     """
-    found = connection.execute(select(schema.runs).where(schema.runs.c.run_id == run_id).with_for_update()).first()
+    found = connection.execute(_LOCK_RUN, {"run_id": run_id}).first()
     if found is None:
         raise RunUnknown(f"run `{run_id}` is not in the store")
     return to_row(RunRow, found)

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from sqlalchemy import and_, bindparam, delete, func, or_, select, update
+from sqlalchemy import and_, delete, func, or_, update
 
 from fedtasks.store import schema
 from fedtasks.store.repository import Repository, Rows, to_columns
 from fedtasks.store.rows import TicketRequestRow, TicketRow
 
 _OLDEST_FIRST = schema.tickets.c.issued_ms, schema.tickets.c.ticket_id
-
-# Live lookups ask this so often that building it again would show.
-_TICKET = select(schema.tickets).where(schema.tickets.c.ticket_id == bindparam("ticket_id"))
+_NEWEST_FIRST = schema.ticket_requests.c.at_ms.desc(), schema.ticket_requests.c.request_id
 
 
 class TicketBook(Repository):
@@ -23,11 +21,11 @@ class TicketBook(Repository):
 
     def get(self, ticket_id: str) -> TicketRow | None:
         """Return a ticket, or None."""
-        return self._first(TicketRow, _TICKET, ticket_id=ticket_id)
+        return self._row(TicketRow, ticket_id=ticket_id)
 
     def list(self, *, peer: str | None = None, granted: bool | None = None) -> Rows[TicketRow]:
         """Return tickets, oldest first: those with `peer`, those that this party granted (True) or holds (False)."""
-        return self._list(TicketRow, self._where(peer=peer, granted=granted).order_by(*_OLDEST_FIRST))
+        return self._rows(TicketRow, *_OLDEST_FIRST, peer=peer, granted=granted)
 
     def put(self, row: TicketRow) -> None:
         """Insert or replace a ticket.
@@ -58,7 +56,7 @@ class TicketBook(Repository):
 
     def unsynced(self, peer: str) -> Rows[TicketRow]:
         """Return the tickets of which `peer` lacks the latest version, oldest first."""
-        return self._list(TicketRow, self._where(peer=peer, synced=False).order_by(*_OLDEST_FIRST))
+        return self._rows(TicketRow, *_OLDEST_FIRST, peer=peer, synced=False)
 
     def mark_synced(self, ticket_id: str, sent: TicketRow | None = None) -> None:
         """Remember that the peer has the latest version.
@@ -90,8 +88,7 @@ class TicketRequestBook(Repository):
 
     def list(self) -> Rows[TicketRequestRow]:
         """Return the requests, newest first."""
-        table = self._table
-        return self._list(TicketRequestRow, select(table).order_by(table.c.at_ms.desc(), table.c.request_id))
+        return self._rows(TicketRequestRow, *_NEWEST_FIRST)
 
     def add(self, row: TicketRequestRow) -> None:
         """Keep a request; the same again changes nothing."""

@@ -1,0 +1,141 @@
+"""What is to happen in a schedule: what people do, and what breaks, both from the seed."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+DAYS = ("2026-11-19", "2026-11-20")
+
+FAULTS = (
+    "kill gateway",
+    "kill gateway before a commit",
+    "kill gateway after a commit",
+    "cut",
+    "hold",
+    "slow",
+    "lose worker",
+    "airflow away",
+    "store away",
+    "disk full",
+    "clock",
+)
+"""What breaks and heals again without anybody's doing."""
+
+DEEDS = ("clear", "cancel", "revoke", "fail")
+"""What people do to runs that go on."""
+
+
+@dataclass(frozen=True, order=True)
+class Event:
+    """One thing that happens from outside.
+
+    Parameters
+    ----------
+    at_s
+        When it begins.
+    kind
+        What it is.
+    party
+        Whom it befalls, or who does it.
+    lasts_s
+        How long it stays so.
+    day
+        The partition that it is about.
+    peer
+        With whom: by default the only other one.
+    number
+        Which commit, how many seconds, which task: what the kind makes of it.
+    """
+
+    at_s: float
+    kind: str
+    party: str
+    lasts_s: float = 0.0
+    day: str = ""
+    number: int = 0
+    peer: str = ""
+
+    def __str__(self) -> str:
+        parts = [
+            self.kind,
+            self.day,
+            self.peer,
+            f"for {self.lasts_s:.1f} s" if self.lasts_s else "",
+            str(self.number or ""),
+        ]
+        return " ".join(filter(None, parts))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A schedule's events.
+
+    Parameters
+    ----------
+    parties
+        Who takes part.
+    events
+        What happens, in the order in which it begins.
+    runs, at_once
+        What the tickets allow.
+    person
+        Whether they ask for a person.
+    frames
+        How many frames each half sends, four a second.
+    """
+
+    parties: tuple[str, ...] = ("bank", "shop")
+    events: tuple[Event, ...] = ()
+    runs: int = 12
+    at_once: int = 4
+    person: bool = False
+    frames: int = 6
+
+    @property
+    def over_s(self) -> float:
+        """When the last thing that happens from outside is over."""
+        return max((event.at_s + event.lasts_s for event in self.events), default=0.0)
+
+    def of(self, *kinds: str) -> Iterator[Event]:
+        """Yield the events of some kinds."""
+        return (event for event in self.events if event.kind in kinds)
+
+
+def draw(seed: int) -> Plan:
+    """Return the plan of a seed."""
+    chances = random.Random(f"{seed}/plan")  # noqa: S311 - the whole point is that it can be drawn again
+    events = [*_triggers(chances), *_faults(chances), *_deeds(chances)]
+    return Plan(events=tuple(sorted(events)), person=chances.random() < 0.15, at_once=chances.choice((1, 2, 4)))
+
+
+def _triggers(chances: random.Random) -> Iterator[Event]:
+    days = DAYS[: chances.choice((1, 1, 1, 2))]
+    for day in days:
+        at_s = chances.uniform(1.0, 3.0)
+        who = chances.choice((("bank",), ("shop",), ("bank", "shop"), ("bank", "bank")))
+        for party in who:
+            yield Event(at_s, "trigger", party, day=day)
+            at_s += chances.choice((0.0, chances.uniform(0.0, 0.1), chances.uniform(0.0, 5.0)))
+
+
+def _faults(chances: random.Random) -> Iterator[Event]:
+    for _ in range(chances.choice((0, 1, 1, 2, 2, 3))):
+        kind, party = chances.choice(FAULTS), chances.choice(("bank", "shop"))
+        at_s = chances.choice((chances.uniform(0.0, 4.0), chances.uniform(0.0, 20.0)))
+        lasts_s = chances.choice((chances.uniform(0.1, 5.0), chances.uniform(1.0, 25.0)))
+        number = 0
+        if "commit" in kind:
+            number = chances.randint(1, 60)
+        elif kind == "clock":
+            number = chances.choice((-40, -5, 5, 40))
+        elif kind == "lose worker":
+            lasts_s = 0.0
+        yield Event(at_s, kind, party, lasts_s=lasts_s, number=number)
+
+
+def _deeds(chances: random.Random) -> Iterator[Event]:
+    if chances.random() < 0.3:
+        kind, party = chances.choice(DEEDS), chances.choice(("bank", "shop"))
+        yield Event(chances.uniform(3.0, 20.0), kind, party, day=DAYS[0], number=chances.randint(0, 3))
