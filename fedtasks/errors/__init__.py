@@ -111,6 +111,7 @@ from fedtasks.errors.runs import (
     RunEnded,
     RunExists,
     RunFailed,
+    RunUnclaimed,
     RunUnknown,
     TrainingDiverged,
 )
@@ -213,6 +214,7 @@ __all__ = [
     "RunError",
     "RunExists",
     "RunFailed",
+    "RunUnclaimed",
     "RunUnknown",
     "SecretRejected",
     "SignatureWrong",

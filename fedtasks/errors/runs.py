@@ -14,6 +14,15 @@ class RunUnknown(RunError):
     remedy = "List the known runs with `fedtasks runs`; a run begins with its DAG's `open_run`"
 
 
+class RunUnclaimed(RunError):
+    """Raised when the party that has asked for a run does not know it."""
+
+    code = "RUN_UNCLAIMED"
+    who = "nobody"
+    summary = "The party that asked for the run knows nothing of it"
+    remedy = "Nothing to do: its gateway stopped while it asked; a retry of its `open_run` asks again"
+
+
 class RunExists(RunError):
     """Raised when a run's id, or its DAG run, is taken by another run."""
 

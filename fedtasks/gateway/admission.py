@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -20,27 +20,33 @@ from fedtasks.errors import (
     PeerAirflowUnreachable,
     ProtocolViolated,
     RunCancelled,
+    RunExists,
     from_code,
 )
 from fedtasks.gateway.airflow_api import TIMEOUT_S
+from fedtasks.gateway.asked import check_roles, difference_of, plain_steps, readable_config
+from fedtasks.gateway.asker import require_asker
 from fedtasks.gateway.base import Base
+from fedtasks.gateway.dag_runs import DagRuns
 from fedtasks.gateway.locks import Locks
 from fedtasks.gateway.messages import check_start, failure_row
 from fedtasks.gateway.notes import not_needed, refused
 from fedtasks.gateway.runs import Runs
 from fedtasks.gateway.scope import charge_of, declaration_of, require_covered
+from fedtasks.gateway.wishes import Subject, Wish, Wishes
 from fedtasks.names import OPEN_RUN
-from fedtasks.store import ApprovalRow, Charged, RefusalRow, RunRow
+from fedtasks.store import ApprovalRow, RefusalRow, RunRow
 from fedtasks.text import plain_text
-from fedtasks.tickets import Grant, check_readable
-from fedtasks.tickets.clauses import clauses
-from fedtasks.untrusted import parse_object
-from fedtasks.wire.v1 import peer_pb2, run_pb2, worker_pb2
+from fedtasks.tickets import Grant
+from fedtasks.wire.v1 import peer_pb2, worker_pb2
 
 log = logging.getLogger(__name__)
 
 START_TIMEOUT_S = 2 * TIMEOUT_S
 """How long the peer may take to start its DAG run."""
+
+CROSSED_S = 5.0
+"""How long to wait for the peer's own request, once it has said that both have crossed, before asking it again."""
 
 MAX_GAP = 1_000
 """How far a run's number may lie above the last one of its initiator that is known here.
@@ -50,7 +56,7 @@ An initiator numbers its runs of a partition over all its peers, and some are re
 
 
 class Admission:
-    """Decides whether a run may begin, once per (pipeline, partition, configuration).
+    """Decides whether a run may begin, once per (pipeline, partition, configuration) of two parties.
 
     Parameters
     ----------
@@ -58,15 +64,24 @@ class Admission:
         This party and its connections.
     runs
         Where a run that may begin is entered.
+    dag_runs
+        Begin what is granted.
+
+    Notes
+    -----
+    What both sides ask for at once becomes one run: see `wishes`. What is looked at and decided about a partition
+    is so under its lock, which nobody holds while a peer is asked.
     """
 
-    def __init__(self, base: Base, runs: Runs) -> None:
+    def __init__(self, base: Base, runs: Runs, dag_runs: DagRuns) -> None:
         self._base = base
         self._party, self._store, self._tickets = base.party, base.store, base.tickets
         self._airflow, self._connections, self._clock = base.airflow, base.connections, base.clock
-        self._runs = runs
+        self._runs, self._dag_runs = runs, dag_runs
         self._ledger = base.ledger
         self._locks = Locks()
+        self._wishes = Wishes()
+        self._opening: dict[bytes, asyncio.Task[worker_pb2.OpenRunResponse]] = {}
 
     # ---------------------------------------------------------------------------------------------- as the initiator
     async def open(self, request: worker_pb2.OpenRunRequest) -> worker_pb2.OpenRunResponse:
@@ -75,11 +90,27 @@ class Admission:
         Why it was refused, here or by the peer, stands in the DAG run's note, and is kept until the DAG run comes to a
         run after all; a run that is there already tells itself what is wrong.
 
+        What was asked of the peer is brought to its end, whether the caller waits for that or not: else the peer would
+        be left with a run that nobody here knows. The same request again waits for the first one.
+
         Raises
         ------
         FedtasksError
             The refusal.
         """
+        key = request.SerializeToString(deterministic=True)
+        task = self._opening.get(key)
+        if task is None:
+            task = self._opening[key] = asyncio.create_task(self._open_and_note(request))
+            task.add_done_callback(lambda task: self._opened_one(key, task))
+        return await asyncio.shield(task)
+
+    def _opened_one(self, key: bytes, task: asyncio.Task[worker_pb2.OpenRunResponse]) -> None:
+        del self._opening[key]
+        if not task.cancelled():
+            task.exception()  # kept and shown already, where the caller has not waited for it
+
+    async def _open_and_note(self, request: worker_pb2.OpenRunRequest) -> worker_pb2.OpenRunResponse:
         try:
             if request.HasField("failure"):
                 raise from_code(request.failure.code, plain_text(request.failure.text))
@@ -124,35 +155,93 @@ class Admission:
         return RefusalRow(*_place(request), request.partition, request.peer, failure, now)
 
     async def _open(self, request: worker_pb2.OpenRunRequest) -> worker_pb2.OpenRunResponse:
-        async with self._locks.hold(self._party.name, request.pipeline, request.partition):
-            known = await asyncio.to_thread(self._store.runs.of_dag_run, *_place(request))
-            if known is not None and not known.initiated:
-                await asyncio.to_thread(self._compare_steps, known, request)
-                return self._opened(await self._declared(known), worker_pb2.OPENING_RESUMED)
-            if known is not None and known.state == "running":
-                return self._opened(await self._declared(known), worker_pb2.OPENING_RESUMED)
-            check_partition(request.partition)
-            config = await asyncio.to_thread(self._complete, _readable_config(request), request)
-            request.config_json = canonical(config)
-            config_digest = digest(config)
-            history = await asyncio.to_thread(self._store.runs.of_partition, request.pipeline, request.partition)
-            for run in history:
-                if not run.initiated or run.config_digest != config_digest or run.peer != request.peer:
-                    continue
-                if run.state == "running":
-                    return self._opened(run, worker_pb2.OPENING_ALREADY_RUNNING)
-                if run.state == "succeeded" and not request.force:
-                    return self._opened(run, worker_pb2.OPENING_ALREADY_DONE)
-            number = 1 + max((run.number for run in history if run.initiated), default=0)
-            return await self._ask(request, number, config_digest)
+        known = await asyncio.to_thread(self._store.runs.of_dag_run, *_place(request))
+        if known is not None and (known.state == "running" or not request.config_json):
+            return await self._take_up(known, request)
+        check_partition(request.partition)
+        config = await asyncio.to_thread(self._complete, readable_config(request), request)
+        request.config_json = canonical(config)
+        subject = Subject(request.peer, request.pipeline, request.partition, digest(config))
+        with self._wishes.made(subject, request.dag_id, request.dag_run_id) as wish:
+            return await self._fulfil(wish, request)
+
+    async def _take_up(self, run: RunRow, request: worker_pb2.OpenRunRequest) -> worker_pb2.OpenRunResponse:
+        """Go on with the run that this DAG run is at, or was started for."""
+        if not run.initiated:
+            await asyncio.to_thread(self._compare_steps, run, request)
+            if not run.triggered:
+                await asyncio.to_thread(self._runs.triggered, run.run_id)
+        return self._opened(await self._declared(run), worker_pb2.OPENING_RESUMED)
+
+    async def _fulfil(self, wish: Wish, request: worker_pb2.OpenRunRequest) -> worker_pb2.OpenRunResponse:
+        """Find the run that a DAG run asks for, or ask the peer for it."""
+        until_s = asyncio.get_running_loop().time() + START_TIMEOUT_S
+        while True:
+            async with self._locks.hold(request.pipeline, request.partition):
+                found = await self._found(wish, request)
+                rival = self._wishes.asked(wish.subject)
+                if found is None and rival is None:
+                    wish.begin(await asyncio.to_thread(self._next_number, request))
+            if found is not None:
+                return found
+            if rival is not None:  # another DAG run of this party has asked for the same
+                await rival.wait_answered()
+                continue
+            with wish.asking():
+                response = await self._ask_or_take_up(wish, request)
+            if response is not None:
+                return response
+            if asyncio.get_running_loop().time() > until_s:
+                raise RunExists(f"{request.peer} says that it has asked for the same run, and has not")
+            await wish.wait_heard(CROSSED_S)
+
+    async def _found(self, wish: Wish, request: worker_pb2.OpenRunRequest) -> worker_pb2.OpenRunResponse | None:
+        """Return the run that a DAG run is at meanwhile, or that does or has done the same, whoever has asked."""
+        known = await asyncio.to_thread(self._store.runs.of_dag_run, *_place(request))
+        if known is not None and known.state == "running":
+            return await self._take_up(known, request)
+        for run in await self._same(wish.subject):
+            if run.state == "running":
+                return self._opened(run, worker_pb2.OPENING_ALREADY_RUNNING)
+            if run.state == "succeeded" and not request.force:
+                return self._opened(run, worker_pb2.OPENING_ALREADY_DONE)
+        return None
+
+    async def _same(self, subject: Subject) -> list[RunRow]:
+        """Return the runs for one thing, whichever side has initiated them, by number."""
+        peer, pipeline, partition, config_digest = subject
+        history = await asyncio.to_thread(self._store.runs.of_partition, pipeline, partition)
+        return [run for run in history if run.peer == peer and run.config_digest == config_digest]
+
+    def _next_number(self, request: worker_pb2.OpenRunRequest) -> int:
+        """Return the lowest number of a partition that this party has neither used nor asks for now."""
+        history = self._store.runs.of_partition(request.pipeline, request.partition)
+        used = max((run.number for run in history if run.initiated), default=0)
+        return 1 + max(used, self._wishes.last_number(request.pipeline, request.partition))
+
+    async def _ask_or_take_up(
+        self, wish: Wish, request: worker_pb2.OpenRunRequest
+    ) -> worker_pb2.OpenRunResponse | None:
+        """Ask the peer; None if it asks for the same itself and its request counts.
+
+        If it refuses, but asks for the same, its own request is what is left: it was told to wait, and asks again.
+        """
+        try:
+            return await self._ask(wish, request)
+        except FedtasksError:
+            wish.is_asked = False
+            if wish.is_crossed:
+                await wish.wait_heard(CROSSED_S)
+                found = await self._found(wish, request)
+                if found is not None:
+                    return found
+            raise
 
     async def _declared(self, run: RunRow) -> RunRow:
         """Return a run that is taken up again, with this party's dataset as the gateway knows it now."""
         return await asyncio.to_thread(self._runs.declare, run.run_id) if run.state == "running" else run
 
-    async def _ask(
-        self, request: worker_pb2.OpenRunRequest, number: int, config_digest: str
-    ) -> worker_pb2.OpenRunResponse:
+    async def _ask(self, wish: Wish, request: worker_pb2.OpenRunRequest) -> worker_pb2.OpenRunResponse | None:
         connection = self._base.connection(request.peer)
         ticket_id = request.ticket_id or await asyncio.to_thread(self._choose_ticket, request)
         start = peer_pb2.StartRun(
@@ -164,21 +253,13 @@ class Admission:
             config_json=request.config_json,
             force=request.force,
             reason=plain_text(request.reason),
-            number=number,
+            number=wish.number,
+            within_ms=int(1000 * START_TIMEOUT_S),
         )
         started = (await connection.request(START_TIMEOUT_S, start_run=start)).run_started
-        if not 1 <= started.number <= number + MAX_GAP:
-            raise ProtocolViolated(field="number", asked=started.number, allowed=number + MAX_GAP)
-        row = self._row(
-            start,
-            request.peer,
-            config_digest,
-            started.number,
-            initiator=self._party.name,
-            dag_run_id=request.dag_run_id,
-        )
-        if started.run_id != row.run_id:
-            raise ConfigDiffers(field="run_id", ours=row.run_id, theirs=plain_text(started.run_id, 120))
+        if started.crossed:
+            return None
+        row = self._started_row(start, started, wish)
         if started.already_done:
             return self._opened(row, worker_pb2.OPENING_ALREADY_DONE)
         await asyncio.to_thread(
@@ -188,6 +269,25 @@ class Admission:
         approval = _question(row, grant) if grant else None
         row = await asyncio.to_thread(self._runs.create, row, approval)
         return self._opened(row, worker_pb2.OPENING_STARTED)
+
+    def _started_row(self, start: peer_pb2.StartRun, started: peer_pb2.RunStarted, wish: Wish) -> RunRow:
+        """Return the run that the peer has started, or has done before, as it is entered here.
+
+        Raises
+        ------
+        ProtocolViolated, ConfigDiffers
+            It is none that this party can have asked for.
+        """
+        if not 1 <= started.number <= wish.number + MAX_GAP:
+            raise ProtocolViolated(field="number", asked=started.number, allowed=wish.number + MAX_GAP)
+        # What is done may be a run of the peer that this store has lost.
+        initiators = (self._party.name, wish.subject.peer) if started.already_done else (self._party.name,)
+        named = (wish.subject.peer, wish.subject.config_digest, started.number)
+        rows = [self._row(start, *named, initiator=each, dag_run_id=wish.dag_run_id) for each in initiators]
+        found = next((row for row in rows if row.run_id == started.run_id), None)
+        if found is None:
+            raise ConfigDiffers(field="run_id", ours=rows[0].run_id, theirs=plain_text(started.run_id, 120))
+        return found
 
     def _complete(self, config: dict[str, Any], request: worker_pb2.OpenRunRequest) -> dict[str, Any]:
         """Fill in the peer's dataset where the held tickets leave no choice.
@@ -219,21 +319,30 @@ class Admission:
 
     def _compare_steps(self, run: RunRow, request: worker_pb2.OpenRunRequest) -> None:
         """The responder's DAG must have the very steps that the initiator's has."""
-        theirs = {step["name"]: step for step in json.loads(run.steps_json)}
-        ours = {step["name"]: step for step in _plain_steps(request.steps)}
-        error = _difference(ours, theirs)
+        error = difference_of(plain_steps(request.steps), json.loads(run.steps_json))
         if error is not None:
             self._runs.cancel(run.run_id, error)
             raise error
 
     # ---------------------------------------------------------------------------------------------- as the responder
     async def start(self, peer: str, request: peer_pb2.StartRun) -> peer_pb2.RunStarted:
-        """Grant or refuse what `peer` asks for; that it is granted is an audit row, as is every refusal by `Intake`."""
+        """Grant or refuse what `peer` asks for; that it is granted is an audit row, as is every refusal by `Intake`.
+
+        Where a DAG run of this party asks for the same, that one becomes its half of the run, and none is triggered.
+        """
         check_start(request)
+        config = readable_config(request)
+        check_roles(config, peer, self._party.name)
+        subject = Subject(peer, request.pipeline, request.partition, digest(config))
         try:
-            # Apart for each initiator: two gateways that ask each other at once do not wait for each other.
-            async with self._locks.hold(peer, request.pipeline, request.partition):
-                started, new = await self._decide(peer, request)
+            async with self._locks.hold(request.pipeline, request.partition):
+                crossed = await self._crossed(subject, request)
+                if crossed is not None:
+                    return crossed
+                try:
+                    started, new = await self._decide(subject, config, request)
+                finally:
+                    self._wishes.hear(subject)
         except AirflowUnreachable as error:
             raise PeerAirflowUnreachable(error.detail) from error
         facts = {
@@ -249,13 +358,26 @@ class Admission:
         await asyncio.to_thread(lambda: audit(peer, "run.start", "allowed", **facts))
         return started
 
-    async def _decide(self, peer: str, request: peer_pb2.StartRun) -> tuple[peer_pb2.RunStarted, bool]:
-        config = _readable_config(request)
-        if config.get("leader") not in (peer, self._party.name):
-            raise ConfigError("the label is held by one of both parties", field="leader")
-        if not isinstance(config.get("steps"), dict):
-            raise ConfigError("expected a mapping", field="steps")
-        config_digest = digest(config)
+    async def _crossed(self, subject: Subject, request: peer_pb2.StartRun) -> peer_pb2.RunStarted | None:
+        """Return what a peer is told whose request has crossed this party's own, which counts; None if none does.
+
+        A request counts that has come to a run; of two that are under way, that of the party whose name sorts first.
+        """
+        if not request.within_ms:  # a release that would not know what it is told
+            return None
+        for run in await self._same(subject):
+            if run.initiated and run.state == "running":
+                return peer_pb2.RunStarted(run_id=run.run_id, number=run.number, crossed=True)
+        asked = self._wishes.asked(subject)
+        if asked is None or subject.peer < self._party.name:
+            return None
+        asked.is_crossed = True
+        return peer_pb2.RunStarted(crossed=True)
+
+    async def _decide(
+        self, subject: Subject, config: dict[str, Any], request: peer_pb2.StartRun
+    ) -> tuple[peer_pb2.RunStarted, bool]:
+        peer = subject.peer
         skew_s = self._base.connection(peer).clock_skew_s
         allowed_s = self._base.party.max_clock_skew_s
         if abs(skew_s) > allowed_s:
@@ -264,91 +386,51 @@ class Admission:
         asked = request.ticket_id, request.pipeline, config, kinds
         grant = await asyncio.to_thread(require_covered, self._base, peer, *asked)
         found = await asyncio.to_thread(self._store.runs.of_partition, request.pipeline, request.partition)
-        history = [run for run in found if not run.initiated and run.peer == peer]
-        last = max((run.number for run in history), default=0)
+        history = [run for run in found if run.peer == peer]
+        last = max((run.number for run in history if not run.initiated), default=0)
         if not 1 <= request.number <= last + MAX_GAP:
             raise ProtocolViolated(field="number", asked=request.number, allowed=last + MAX_GAP)
-        for run in history:
-            if run.config_digest != config_digest:
-                continue
-            if run.state == "running" and run.number >= request.number:
-                return peer_pb2.RunStarted(run_id=run.run_id, number=run.number), False
-            if run.state == "running":
-                # The initiator has given this one up already; its news has not arrived yet.
-                await asyncio.to_thread(self._runs.cancel, run.run_id, RunCancelled("the initiator began again"))
-            if run.state == "succeeded" and not request.force:
-                return peer_pb2.RunStarted(run_id=run.run_id, number=run.number, already_done=True), False
+        known = await self._known(history, subject, request)
+        if known is not None:
+            return known, False
         # An initiator that has lost its store begins to count anew; the numbers are its own.
         number = max(request.number, last + 1)
         await self._airflow.require_ready(request.dag_id)
-        row = self._row(request, peer, config_digest, number, initiator=peer)
+        waiting = await self._dag_runs.waiting(self._wishes.of(subject)) if request.within_ms else ""
+        row = self._row(request, peer, subject.config_digest, number, initiator=peer, dag_run_id=waiting)
+        row = replace(row, triggered=bool(waiting))
         approval = await asyncio.to_thread(self._approval, row, grant)
+        require_asker(request.within_ms)
         row = await asyncio.to_thread(self._runs.create, row, approval, charge_of(grant))
-        await self._trigger(row)
+        if not row.triggered:
+            await self._dag_runs.begin(row)
         return peer_pb2.RunStarted(run_id=row.run_id, number=number), True
 
-    async def _trigger(self, row: RunRow) -> None:
-        note = f"Started by {row.peer} under ticket {row.ticket_id}"
-        try:
-            await self._airflow.trigger(
-                row.dag_id,
-                row.dag_run_id,
-                {"fedtasks": {"run_id": row.run_id, "pipeline": row.pipeline}},
-                row.partition,
-                note,
-            )
-        except FedtasksError as error:
-            # Nothing has left the house: the use is given back.
-            await asyncio.to_thread(self._runs.cancel, row.run_id, error)
-            await asyncio.to_thread(self._store.uses.release, row.ticket_id, row.run_id)
-            raise
+    async def _known(
+        self, history: Iterable[RunRow], subject: Subject, request: peer_pb2.StartRun
+    ) -> peer_pb2.RunStarted | None:
+        """Return the run that a peer attaches to, or that has done what it asks for, if there is one."""
+        for run in history:
+            if run.config_digest != subject.config_digest:
+                continue
+            # A release that does not know of crossed requests knows no answer but a run of its own.
+            if run.state == "succeeded" and not request.force and (request.within_ms or not run.initiated):
+                return peer_pb2.RunStarted(run_id=run.run_id, number=run.number, already_done=True)
+            if run.state != "running" or run.initiated:
+                continue
+            if run.number >= request.number:
+                if not run.triggered:
+                    await self._dag_runs.begin(run)
+                return peer_pb2.RunStarted(run_id=run.run_id, number=run.number)
+            # The initiator has given this one up already; its news has not arrived yet.
+            await asyncio.to_thread(self._runs.cancel, run.run_id, RunCancelled("the initiator began again"))
+        return None
 
     def _approval(self, row: RunRow, grant: Grant) -> ApprovalRow | None:
         """Return what a run needs of a person; a yes to a run of the same kind counts for this one too."""
         asked = _question(row, grant)
         earlier = self._store.approvals.earlier(row) if asked else None
         return replace(earlier, run_id=row.run_id, asked_ms=row.opened_ms) if earlier else asked
-
-    def count_use(self, request: worker_pb2.CountUseRequest) -> Charged:
-        """Charge what a task is about to do to its run's ticket; every decision is an audit row.
-
-        Either party may have granted the ticket: whoever does the work counts it in its own store.
-
-        Returns
-        -------
-        Charged
-            What this run and all runs under the ticket have been charged.
-
-        Raises
-        ------
-        AttemptStale, RunEnded, …
-            The attempt may not speak.
-        TicketRevoked, TicketExpired, TicketExhausted, TicketRateLimited
-            With the clause; nothing was charged.
-        ConfigError
-            Nobody counts such a use.
-        """
-        amounts = dict(request.amounts)
-        facts = {"run_id": request.run_id, "task": request.task, "attempt": request.attempt, "kind": request.kind}
-        facts |= {"items": len(amounts), "amount": sum(amounts.values())}
-        try:
-            # The gateway charges the others itself.
-            counted = sorted({clause.counts for clause in clauses().values() if not clause.by_gateway} - {""})
-            if request.kind not in counted:
-                raise ConfigError(f"`{plain_text(request.kind, 64)}` is not one of: {', '.join(counted)}", field="kind")
-            if any(amount < 0 for amount in amounts.values()):
-                raise ConfigError("a use cannot be negative", field="amount")
-            run, _half = self._runs.require_attempt(request.run_id, request.task, request.attempt)
-            facts["ticket"] = run.ticket_id
-            budget = self._tickets.in_force(run.ticket_id).budget(request.kind)
-            charged = self._store.uses.count_items(run.ticket_id, run.run_id, request.kind, amounts, *budget)
-        except FedtasksError as error:
-            refusal = {"code": error.code, "clause": error.fields.get("clause", "")}
-            self._store.audit.add(self._party.name, "use.count", "refused", **facts, **refusal)
-            raise
-        more = {"charged": charged.run, "used": charged.ticket}
-        self._store.audit.add(self._party.name, "use.count", "allowed", **facts, **more)
-        return charged
 
     # ------------------------------------------------------------------------------------------------------- helpers
     def _row(
@@ -372,7 +454,7 @@ class Admission:
             ticket_id=start.ticket_id,
             config_digest=config_digest,
             config_json=start.config_json,
-            steps_json=json.dumps(_plain_steps(start.steps)),
+            steps_json=json.dumps(plain_steps(start.steps)),
             dag_id=start.dag_id,
             dag_run_id=dag_run_id or run_id,
             state="running",
@@ -403,37 +485,3 @@ def _place(request: worker_pb2.OpenRunRequest) -> tuple[str, str, str]:
 def _question(row: RunRow, grant: Grant) -> ApprovalRow | None:
     """Return the question that a new run begins with, None if its ticket asks nobody."""
     return ApprovalRow(row.run_id, "asked", "approval", row.opened_ms, 0) if grant.asks_for_a_person else None
-
-
-def _plain_steps(steps: Iterable[run_pb2.Step]) -> list[dict[str, str]]:
-    return [{"name": step.name, "kind": step.kind, "digest": step.digest} for step in steps]
-
-
-def _difference(ours: Mapping[str, Mapping[str, str]], theirs: Mapping[str, Mapping[str, str]]) -> ConfigDiffers | None:
-    """Return the first difference between the steps of both sides: in kind, since tickets bound by it, or in digest."""
-    for name in dict.fromkeys((*ours, *theirs)):
-        mine, other = ours.get(name, {}), theirs.get(name, {})
-        place = f"steps.{plain_text(name, 64)}"
-        if mine and other and mine["kind"] != other.get("kind"):
-            theirs_is = plain_text(other.get("kind", ""), 64) or "none"
-            return ConfigDiffers(field=f"{place}.kind", ours=mine["kind"] or "none", theirs=theirs_is)
-        if mine.get("digest") != other.get("digest"):
-            shown = [plain_text(step.get("digest", "absent"), 12) for step in (mine, other)]
-            return ConfigDiffers(field=place, ours=shown[0], theirs=shown[1])
-    if list(ours) != list(theirs):
-        return ConfigDiffers(field="steps", ours=" ".join(ours), theirs=plain_text(" ".join(theirs)))
-    return None
-
-
-def _readable_config(request: worker_pb2.OpenRunRequest | peer_pb2.StartRun) -> dict[str, Any]:
-    """Return the shared configuration of a request, all of which can be shown to whoever may have to approve it."""
-    config = _parse_config(request.config_json)
-    check_readable(config, request.reason)
-    return config
-
-
-def _parse_config(text: str) -> dict[str, Any]:
-    try:
-        return parse_object(text)
-    except ValueError as error:
-        raise ConfigError(f"the shared configuration is {error}", field="config", reason=error) from error

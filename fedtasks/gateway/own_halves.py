@@ -18,9 +18,10 @@ from fedtasks.gateway.base import Base
 from fedtasks.gateway.messages import error_from_row, failure_row
 from fedtasks.gateway.runs import LIVE, Runs
 from fedtasks.names import APPROVE
-from fedtasks.store import DisclosureRow, MetricRow
+from fedtasks.store import Charged, DisclosureRow, MetricRow
 from fedtasks.text import plain_text
-from fedtasks.wire.v1 import run_pb2
+from fedtasks.tickets.clauses import clauses
+from fedtasks.wire.v1 import run_pb2, worker_pb2
 
 
 class OwnHalves:
@@ -127,6 +128,47 @@ class OwnHalves:
             if final and row.state == "running":
                 self._runs.end(row, failure)
             return self._runs.meeting(run_id, task)
+
+    def count_use(self, request: worker_pb2.CountUseRequest) -> Charged:
+        """Charge what a task is about to do to its run's ticket; every decision is an audit row.
+
+        Either party may have granted the ticket: whoever does the work counts it in its own store.
+
+        Returns
+        -------
+        Charged
+            What this run and all runs under the ticket have been charged.
+
+        Raises
+        ------
+        AttemptStale, RunEnded, …
+            The attempt may not speak.
+        TicketRevoked, TicketExpired, TicketExhausted, TicketRateLimited
+            With the clause; nothing was charged.
+        ConfigError
+            Nobody counts such a use.
+        """
+        amounts = dict(request.amounts)
+        facts = {"run_id": request.run_id, "task": request.task, "attempt": request.attempt, "kind": request.kind}
+        facts |= {"items": len(amounts), "amount": sum(amounts.values())}
+        try:
+            # The gateway charges the others itself.
+            counted = sorted({clause.counts for clause in clauses().values() if not clause.by_gateway} - {""})
+            if request.kind not in counted:
+                raise ConfigError(f"`{plain_text(request.kind, 64)}` is not one of: {', '.join(counted)}", field="kind")
+            if any(amount < 0 for amount in amounts.values()):
+                raise ConfigError("a use cannot be negative", field="amount")
+            run, _half = self._runs.require_attempt(request.run_id, request.task, request.attempt)
+            facts["ticket"] = run.ticket_id
+            budget = self._tickets.in_force(run.ticket_id).budget(request.kind)
+            charged = self._store.uses.count_items(run.ticket_id, run.run_id, request.kind, amounts, *budget)
+        except FedtasksError as error:
+            refusal = {"code": error.code, "clause": error.fields.get("clause", "")}
+            self._store.audit.add(self._party, "use.count", "refused", **facts, **refusal)
+            raise
+        more = {"charged": charged.run, "used": charged.ticket}
+        self._store.audit.add(self._party, "use.count", "allowed", **facts, **more)
+        return charged
 
     # ---------------------------------------------------------------------------------------------------- approvals
     def decide(self, run_id: str, *, approved: bool, decided_by: str, reason: str) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from fedtasks.gateway.admission import Admission
 from fedtasks.gateway.base import Base
+from fedtasks.gateway.dag_runs import DagRuns
 from fedtasks.gateway.landings import Landings
 from fedtasks.gateway.lookups import Lookups
 from fedtasks.gateway.models import Models
@@ -32,6 +33,8 @@ class Parts:
         The sessions of their workers.
     admission
         Decides whether a run may begin.
+    dag_runs
+        Begins what peers have asked for in this party's Airflow.
     lookups, models, landings, preflights
         What peers and workers ask beside runs.
     requests
@@ -46,6 +49,7 @@ class Parts:
     peer_halves: PeerHalves
     relay: Relay
     admission: Admission
+    dag_runs: DagRuns
     lookups: Lookups
     models: Models
     landings: Landings

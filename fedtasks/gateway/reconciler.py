@@ -72,7 +72,7 @@ class Reconciler:
         self._connections, self._changes, self._clock = base.connections, base.changes, base.clock
         self._file = base.file
         self._file_told: FileState | None = None
-        self._runs = parts.runs
+        self._runs, self._dag_runs = parts.runs, parts.dag_runs
         self._relay = parts.relay
         self._landings = parts.landings
         self._preflights = parts.preflights
@@ -159,6 +159,7 @@ class Reconciler:
                 raise  # no other run would be told either
             except RunUnknown:
                 if run.state == "running":
+                    await asyncio.to_thread(self._runs.unclaimed, run.run_id)
                     continue
                 # The peer never entered this run: nobody there has anything to learn.
             except ProtocolViolated as error:
@@ -229,6 +230,9 @@ class Reconciler:
         if run.state == "running":
             self._settled.discard(run.run_id)
         elif run.at_rest or run.run_id in self._settled:
+            return
+        if run.state == "running" and not run.triggered:
+            await self._dag_runs.begin_late(run)
             return
         state = await self._airflow.state(run.dag_id, run.dag_run_id)
         if run.state == "running":

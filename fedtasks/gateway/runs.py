@@ -28,6 +28,7 @@ from fedtasks.errors import (
     RunCancelled,
     RunEnded,
     RunExists,
+    RunUnclaimed,
     RunUnknown,
     SignatureWrong,
 )
@@ -56,6 +57,9 @@ _UNAPPROVED = {ApprovalRejected.code: "rejected", ApprovalExpired.code: "expired
 
 MEMORY_MS = 3_600_000
 """How long after its end a run's DAG run is still looked after."""
+
+CLAIM_MS = 150_000
+"""How long the gateway that has asked for a run may take to enter it: until its request is over, and to ask again."""
 
 _RUN_ID = re.compile(r"[A-Za-z0-9_.-]{1,200}")
 
@@ -253,6 +257,23 @@ class Runs:
         config = json.loads(row.config_json)
         return require_covered(self._base, row.peer, row.ticket_id, row.pipeline, config, kinds)
 
+    def triggered(self, run_id: str) -> None:
+        """Remember that this side's DAG run of a run is there."""
+        with self.lock:
+            self._store.runs.change(run_id, triggered=True)
+
+    def unclaimed(self, run_id: str) -> None:
+        """End a run of which the peer that asked for it has never said anything, and says that it does not know it.
+
+        Its gateway was killed before it had entered what it asked for. If its DAG run asked again, the run would be
+        known; what it was charged is taken back, since of a run that one side does not know nothing leaves the other.
+        """
+        with self.lock:
+            row = self.run(run_id)
+            never_told = not row.initiated and not row.acked_version and not row.peer_version
+            if row.state == "running" and never_told and self._clock() - row.opened_ms > CLAIM_MS:
+                self.end(row, failure_row(RunUnclaimed(), self._party, "", self._clock()), release=True)
+
     def refused(self, run_id: str, error: FedtasksError) -> None:
         """End a run that the peer does not let go on, with the peer's reason."""
         with self.lock:
@@ -302,14 +323,23 @@ class Runs:
         self._store.runs.change(run_id, bump=True, state="succeeded", closed_ms=self._clock())
         self._changed(run_id)
 
-    def end(self, row: RunRow, failure: Mapping[str, Any]) -> None:
-        """End a run badly, and those of this party's halves that live, with the failure as its row has it."""
+    def end(self, row: RunRow, failure: Mapping[str, Any], *, release: bool = False) -> None:
+        """End a run badly, and those of this party's halves that live, with the failure as its row has it.
+
+        Parameters
+        ----------
+        row, failure
+            The run, and why.
+        release
+            Take back what it was charged, as is done for a run whose DAG run was not triggered: nothing has left.
+        """
         log.warning("run %s failed: %s at %s %s", row.run_id, failure["code"], failure["party"], failure["task"])
         for half in self._store.halves.list(row.run_id, own=True):
             if half.state in LIVE:
                 ended = dataclasses.replace(half, state="failed", since_ms=self._clock(), until_ms=0)
                 self._store.halves.put(dataclasses.replace(ended, failure=dict(failure)))
-        self._store.runs.change(row.run_id, bump=True, state="failed", failure=dict(failure), closed_ms=self._clock())
+        ended = {"state": "failed", "failure": dict(failure), "closed_ms": self._clock()}
+        self._store.runs.change(row.run_id, bump=True, release=release or not row.triggered, **ended)
         if failure["code"] in _UNAPPROVED:
             self._store.approvals.change(row.run_id, state=_UNAPPROVED[failure["code"]], decided_ms=self._clock())
         self._store.audit.add(self._party, "run.end", "noted", run_id=row.run_id, state="failed", code=failure["code"])

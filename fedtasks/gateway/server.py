@@ -19,6 +19,7 @@ from fedtasks.gateway.airflow_api import AirflowApi
 from fedtasks.gateway.base import Base
 from fedtasks.gateway.changes import Changes
 from fedtasks.gateway.control_stream import KEEPALIVE, MESSAGES, PeerConnection
+from fedtasks.gateway.dag_runs import DagRuns
 from fedtasks.gateway.descriptors import descriptor_limit, max_connections, raise_descriptor_limit
 from fedtasks.gateway.fair_threads import FairThreads
 from fedtasks.gateway.interceptors import StatusInterceptor, raw_handler
@@ -140,13 +141,15 @@ class Gateway:
             ledger=Ledger(store, clock),
         )
         runs = Runs(base, key)
+        dag_runs = DagRuns(base, runs)
         return Parts(
             base=base,
             runs=runs,
             own_halves=OwnHalves(base, runs),
             peer_halves=PeerHalves(base, runs),
             relay=Relay(base),
-            admission=Admission(base, runs),
+            admission=Admission(base, runs, dag_runs),
+            dag_runs=dag_runs,
             lookups=Lookups(base),
             models=Models(base, runs),
             landings=Landings(base),

@@ -122,7 +122,7 @@ class WorkerService(worker_pb2_grpc.WorkerGatewayServicer):
         return worker_pb2.ReportTaskResponse()
 
     async def CountUse(self, request: worker_pb2.CountUseRequest, _: Context) -> worker_pb2.CountUseResponse:
-        charged = await asyncio.to_thread(self._admission.count_use, request)
+        charged = await asyncio.to_thread(self._halves.count_use, request)
         return worker_pb2.CountUseResponse(used=charged.ticket, charged=charged.run)
 
     async def FinishTask(self, request: worker_pb2.FinishTaskRequest, _: Context) -> worker_pb2.FinishTaskResponse:

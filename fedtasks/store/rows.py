@@ -77,6 +77,9 @@ class RunRow:
     dataset_digest
         Digest of this party's dataset as it was declared when the run opened; a worker that reads another
         declaration refuses to begin. Empty for a run of a release before 0.3.0.
+    triggered
+        Whether this side's DAG run is known to be there: False from when a peer's run is entered until it has been
+        triggered. What ends before that has cost nothing.
     """
 
     run_id: str
@@ -106,6 +109,7 @@ class RunRow:
     reason: str = ""
     at_rest: bool = False
     dataset_digest: str = ""
+    triggered: bool = True
 
 
 @dataclass(frozen=True)

@@ -236,7 +236,7 @@ class RunBook(Repository):
         limits = charge.in_all, charge.per_day
         self._uses.charge(connection, row.ticket_id, row.run_id, RUNS, {"": 1}, *limits, in_all=False)
 
-    def change(self, run_id: str, *, bump: bool = False, **columns: Any) -> RunRow:
+    def change(self, run_id: str, *, bump: bool = False, release: bool = False, **columns: Any) -> RunRow:
         """Change columns of a run and return it.
 
         Parameters
@@ -245,6 +245,8 @@ class RunBook(Repository):
             Which run.
         bump
             Raise the version of the local half by one: the peer must learn of it.
+        release
+            Take back what the run was charged in the same transaction: nothing has left.
         **columns
             New values, by the names of `RunRow`.
 
@@ -259,6 +261,8 @@ class RunBook(Repository):
         with self._write() as connection:
             row = locked_run(connection, run_id)
             changes = {**columns, "version": row.version + 1} if bump else columns
+            if release:
+                self._uses.release_in(connection, row.ticket_id, run_id)
             if changes:
                 connection.execute(update(self._table).where(self._table.c.run_id == run_id).values(changes))
             return replace(row, **changes)

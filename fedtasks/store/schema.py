@@ -19,9 +19,10 @@ from sqlalchemy import (
     Table,
     Text,
     false,
+    true,
 )
 
-REVISION = "0009"
+REVISION = "0012"
 """The newest of `migrations`: a store of another one is migrated, or refused."""
 
 metadata = MetaData(
@@ -108,6 +109,8 @@ runs = Table(
     Column("at_rest", Boolean, nullable=False, server_default=false()),
     # Empty for a run of before there was one.
     Column("dataset_digest", Text, nullable=False, server_default=""),
+    # The DAG runs of what was there before have been triggered.
+    Column("triggered", Boolean, nullable=False, server_default=true()),
     CheckConstraint("state IN ('running', 'succeeded', 'failed')", name="state"),
 )
 Index(None, runs.c.pipeline, runs.c.partition)

@@ -128,9 +128,13 @@ class UseBook(Repository):
 
     def release(self, ticket_id: str, run_id: str) -> None:
         """Take back all that a run was charged, because nothing has left."""
-        table = self._table
         with self._write() as connection:
-            connection.execute(delete(table).where(table.c.ticket_id == ticket_id, table.c.run_id == run_id))
+            self.release_in(connection, ticket_id, run_id)
+
+    def release_in(self, connection: Connection, ticket_id: str, run_id: str) -> None:
+        """Do so in a transaction that decides more."""
+        table = self._table
+        connection.execute(delete(table).where(table.c.ticket_id == ticket_id, table.c.run_id == run_id))
 
     def total(self, ticket_id: str, *, since_ms: int = -1) -> dict[str, int]:
         """Return what all runs together have used, by kind: ever, or by the runs charged after `since_ms`."""

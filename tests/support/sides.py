@@ -14,6 +14,7 @@ from fedtasks.gateway.admission import Admission
 from fedtasks.gateway.airflow_api import AirflowApi
 from fedtasks.gateway.base import Base
 from fedtasks.gateway.changes import Changes
+from fedtasks.gateway.dag_runs import DagRuns
 from fedtasks.gateway.ledger import Ledger
 from fedtasks.gateway.own_halves import OwnHalves
 from fedtasks.gateway.party_file import PartyFile
@@ -76,7 +77,9 @@ def side(member: Member, file: Path, clock: Clock = now_ms) -> Iterator[Side]:
             connections={peer.name: cast("Any", SimpleNamespace(clock_skew_s=0.0)) for peer in party.peers},
         )
         runs = Runs(base, key)
-        yield Side(opened, runs, OwnHalves(base, runs), PeerHalves(base, runs), Admission(base, runs), airflow)
+        dag_runs = DagRuns(base, runs)
+        admission = Admission(base, runs, dag_runs)
+        yield Side(opened, runs, OwnHalves(base, runs), PeerHalves(base, runs), admission, airflow)
 
 
 def start_run(**changes: Any) -> peer_pb2.StartRun:

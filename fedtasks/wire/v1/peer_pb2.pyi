@@ -62,21 +62,23 @@ class Envelope(_message.Message):
     def __init__(self, id: _Optional[int] = ..., reply_to: _Optional[int] = ..., greeting: _Optional[_Union[Greeting, _Mapping]] = ..., start_run: _Optional[_Union[StartRun, _Mapping]] = ..., run_started: _Optional[_Union[RunStarted, _Mapping]] = ..., run_update: _Optional[_Union[RunUpdate, _Mapping]] = ..., ticket_update: _Optional[_Union[TicketUpdate, _Mapping]] = ..., done: _Optional[_Union[Done, _Mapping]] = ..., failure: _Optional[_Union[_failure_pb2.Failure, _Mapping]] = ..., lookup: _Optional[_Union[_lookup_pb2.Lookup, _Mapping]] = ..., answers: _Optional[_Union[_lookup_pb2.Answers, _Mapping]] = ..., preflight: _Optional[_Union[Preflight, _Mapping]] = ..., preflight_report: _Optional[_Union[PreflightReport, _Mapping]] = ..., ticket_request: _Optional[_Union[_ticket_pb2.TicketRequest, _Mapping]] = ..., landed: _Optional[_Union[Landed, _Mapping]] = ..., champion_change: _Optional[_Union[_model_pb2.ChampionChange, _Mapping]] = ..., ticket_request_declined: _Optional[_Union[_ticket_pb2.TicketRequestDeclined, _Mapping]] = ...) -> None: ...
 
 class Greeting(_message.Message):
-    __slots__ = ("party", "version", "protocol_min", "protocol_max", "clock_ms")
+    __slots__ = ("party", "version", "protocol_min", "protocol_max", "clock_ms", "instance")
     PARTY_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     PROTOCOL_MIN_FIELD_NUMBER: _ClassVar[int]
     PROTOCOL_MAX_FIELD_NUMBER: _ClassVar[int]
     CLOCK_MS_FIELD_NUMBER: _ClassVar[int]
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
     party: str
     version: str
     protocol_min: int
     protocol_max: int
     clock_ms: int
-    def __init__(self, party: _Optional[str] = ..., version: _Optional[str] = ..., protocol_min: _Optional[int] = ..., protocol_max: _Optional[int] = ..., clock_ms: _Optional[int] = ...) -> None: ...
+    instance: str
+    def __init__(self, party: _Optional[str] = ..., version: _Optional[str] = ..., protocol_min: _Optional[int] = ..., protocol_max: _Optional[int] = ..., clock_ms: _Optional[int] = ..., instance: _Optional[str] = ...) -> None: ...
 
 class StartRun(_message.Message):
-    __slots__ = ("ticket_id", "pipeline", "dag_id", "steps", "partition", "config_json", "force", "reason", "number")
+    __slots__ = ("ticket_id", "pipeline", "dag_id", "steps", "partition", "config_json", "force", "reason", "number", "within_ms")
     TICKET_ID_FIELD_NUMBER: _ClassVar[int]
     PIPELINE_FIELD_NUMBER: _ClassVar[int]
     DAG_ID_FIELD_NUMBER: _ClassVar[int]
@@ -86,6 +88,7 @@ class StartRun(_message.Message):
     FORCE_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     NUMBER_FIELD_NUMBER: _ClassVar[int]
+    WITHIN_MS_FIELD_NUMBER: _ClassVar[int]
     ticket_id: str
     pipeline: str
     dag_id: str
@@ -95,17 +98,20 @@ class StartRun(_message.Message):
     force: bool
     reason: str
     number: int
-    def __init__(self, ticket_id: _Optional[str] = ..., pipeline: _Optional[str] = ..., dag_id: _Optional[str] = ..., steps: _Optional[_Iterable[_Union[_run_pb2.Step, _Mapping]]] = ..., partition: _Optional[str] = ..., config_json: _Optional[str] = ..., force: _Optional[bool] = ..., reason: _Optional[str] = ..., number: _Optional[int] = ...) -> None: ...
+    within_ms: int
+    def __init__(self, ticket_id: _Optional[str] = ..., pipeline: _Optional[str] = ..., dag_id: _Optional[str] = ..., steps: _Optional[_Iterable[_Union[_run_pb2.Step, _Mapping]]] = ..., partition: _Optional[str] = ..., config_json: _Optional[str] = ..., force: _Optional[bool] = ..., reason: _Optional[str] = ..., number: _Optional[int] = ..., within_ms: _Optional[int] = ...) -> None: ...
 
 class RunStarted(_message.Message):
-    __slots__ = ("run_id", "number", "already_done")
+    __slots__ = ("run_id", "number", "already_done", "crossed")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     NUMBER_FIELD_NUMBER: _ClassVar[int]
     ALREADY_DONE_FIELD_NUMBER: _ClassVar[int]
+    CROSSED_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     number: int
     already_done: bool
-    def __init__(self, run_id: _Optional[str] = ..., number: _Optional[int] = ..., already_done: _Optional[bool] = ...) -> None: ...
+    crossed: bool
+    def __init__(self, run_id: _Optional[str] = ..., number: _Optional[int] = ..., already_done: _Optional[bool] = ..., crossed: _Optional[bool] = ...) -> None: ...
 
 class RunUpdate(_message.Message):
     __slots__ = ("run_id", "version", "state", "failure", "tasks", "receipt")

@@ -16,7 +16,7 @@ import pytest
 from fedtasks import errors, tickets
 from fedtasks.clock import now_ms
 from fedtasks.config import load_party
-from fedtasks.gateway import admission, notes
+from fedtasks.gateway import admission, asked, notes
 from fedtasks.store import RefusalRow
 from fedtasks.tickets.clauses import clauses
 from fedtasks.wire.v1 import run_pb2, worker_pb2
@@ -313,7 +313,7 @@ def test_open_run_that_could_not_be_shown_whole_is_refused_by_the_name_of_what_i
         if honest or len(calls) > 1:  # a hostile initiator does not look
             tickets.check_readable(config, reason)
 
-    monkeypatch.setattr(admission, "check_readable", check)
+    monkeypatch.setattr(asked, "check_readable", check)
     with running.bank.client() as bank, pytest.raises(errors.ConfigError) as caught:
         open_run(bank, config_json=shared_config(note="x" * 1001))
     assert len(calls) == (1 if honest else 2)
