@@ -143,7 +143,7 @@ def peer_add(
 @peer_app.command("list", epilog=examples("peer list", "peer list --json"))
 def peer_list(as_json: AsJson = False, party_file: PartyFile = PARTY) -> None:
     """Show the peers, and whether their gateways are connected if our own gateway runs."""
-    from fedtasks.errors import GatewayUnreachable
+    from fedtasks.errors import GatewayUnreachable, PartyTwice
     from fedtasks.link.client import GatewayClient
 
     party = load_party(party_file)
@@ -156,6 +156,8 @@ def peer_list(as_json: AsJson = False, party_file: PartyFile = PARTY) -> None:
     for peer in party.peers:
         status = found.get(peer.name)
         state = "gateway not running" if status is None else "connected" if status.connected else "not connected"
+        if status is not None and status.failure.code == PartyTwice.code:
+            state = f"{state} ({status.failure.code})"
         version = status.version if status is not None else ""
         rows.append({"name": peer.name, "address": peer.address or "", "state": state, "version": version})
     columns = {"Peer": "name", "Address": "address", "State": "state", "Version": "version"}

@@ -15,6 +15,7 @@ from fedtasks.config import Dataset, Party
 from fedtasks.errors import (
     FedtasksError,
     GatewayOutdated,
+    PartyTwice,
     PeerDagBroken,
     PeerDagMissing,
     PeerPaused,
@@ -170,9 +171,12 @@ def _gateway(party: Party) -> Iterator[Finding]:
         elif not status.connected:
             dials = f"we dial {peer.address}" if peer.address else f"{peer.name} must dial us"
             text = f"not connected ({dials}): {status.failure.code} {status.failure.text}".rstrip()
-            is_behind = status.failure.code == VersionDiffers.code
-            remedy = VersionDiffers.remedy if is_behind else "Check that both gateways run and that the port is open"
+            remedies = {kind.code: kind.remedy for kind in (VersionDiffers, PartyTwice)}
+            remedy = remedies.get(status.failure.code, "Check that both gateways run and that the port is open")
             yield Finding(subject, Verdict.WRONG, text, remedy)
+        elif status.failure.code == PartyTwice.code:
+            text = f"connected, but a second gateway of {peer.name} calls: {status.failure.code}"
+            yield Finding(subject, Verdict.WARNING, text, PartyTwice.remedy)
         elif abs(status.clock_skew_s) > party.max_clock_skew_s:
             text = f"its clock differs by {status.clock_skew_s:.0f} s, {party.max_clock_skew_s:.0f} s are allowed"
             yield Finding(subject, Verdict.WRONG, text, "Synchronise both clocks (NTP)")

@@ -42,6 +42,16 @@ class PeerUnreachable(PeerError):
     remedy = "Check that both gateways run and that the address and port are open (`fedtasks doctor`)"
 
 
+class PartyTwice(PeerError):
+    """Raised when a gateway of a party calls while another gateway of the same party is connected."""
+
+    code = "PARTY_TWICE"
+    retryable = True
+    who = "both"
+    summary = "Two gateways of one party run at once"
+    remedy = "Stop one of both gateways of the named party; a gateway that is replaced gives way when it stops"
+
+
 class PeerDagMissing(PeerError):
     """Raised when the peer's Airflow does not know the DAG."""
 

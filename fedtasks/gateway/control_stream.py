@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import logging
 import random
+import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -15,7 +16,16 @@ import grpc
 from fedtasks import __version__
 from fedtasks.clock import Clock
 from fedtasks.config import Party, Peer
-from fedtasks.errors import FedtasksError, MessageTooLarge, PeerUnreachable, ProtocolViolated, VersionDiffers, from_code
+from fedtasks.errors import (
+    FedtasksError,
+    MessageTooLarge,
+    PartyTwice,
+    PeerUnreachable,
+    ProtocolViolated,
+    VersionDiffers,
+    from_code,
+)
+from fedtasks.gateway.asker import ASKER, Asker
 from fedtasks.gateway.bounds import MAX_BYTES, Head, check_shape, check_size, head_of, parse
 from fedtasks.link.status import Metadata, from_rpc_error
 from fedtasks.text import plain_text
@@ -50,6 +60,12 @@ CONTROL = "/fedtasks.v1.PeerGateway/Control"
 MAX_IN_FLIGHT = 16
 """So many requests of one peer are answered at once; the next one waits unread."""
 
+ALIVE_S = 3.0
+"""How long a gateway may take to say that it is still there, when another one of its party calls."""
+
+TWICE_MS = 30_000
+"""How long after its last call a second gateway of a party is spoken of."""
+
 WRITE_S = 20.0
 """How long a peer may leave unread what it is sent; then the conversation ends."""
 
@@ -67,9 +83,31 @@ class Door(Protocol):
         """Account for a conversation that ends since the peer breaks its rules."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Conversation:
-    """One live control stream with a peer."""
+    """One control stream with a peer, from its greeting to its end.
+
+    Parameters
+    ----------
+    read, write, wrap
+        How messages are read and written, and what they are wrapped in.
+    door
+        Answers the peer's requests.
+    dialled
+        Whether this side has dialled.
+    hang_up
+        Ends a stream that was dialled; one that was accepted ends with its call.
+    instance
+        Which process of the peer speaks; empty if its release does not say.
+    heard
+        How many messages have been read.
+    ending
+        Why this side has ended it, which is what the peer is told.
+    is_over
+        Whether it has ended, so that nobody waits for an answer in it.
+    talking
+        Reads what the peer says.
+    """
 
     read: Read
     write: Write
@@ -80,6 +118,19 @@ class Conversation:
     pending: dict[int, asyncio.Future[peer_pb2.Envelope]] = field(default_factory=dict)
     ids: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    instance: str = ""
+    heard: int = 0
+    ending: FedtasksError | None = None
+    is_over: bool = False
+    talking: asyncio.Task[None] | None = None
+
+    def end(self, reason: FedtasksError) -> None:
+        """End it from this side."""
+        if self.ending is None:
+            self.ending = reason
+            self.hang_up()
+            if self.talking is not None:
+                self.talking.cancel()
 
     async def put(self, envelope: peer_pb2.Envelope) -> None:
         """Write one envelope; writers take turns.
@@ -97,8 +148,9 @@ class Conversation:
             async with asyncio.timeout(WRITE_S), self.writing:
                 await self.write(self.wrap(envelope=envelope).SerializeToString())
         except TimeoutError:
-            self.hang_up()
-            raise PeerUnreachable(f"it has read nothing for {WRITE_S:g} s") from None
+            silent = PeerUnreachable(f"it has read nothing for {WRITE_S:g} s")
+            self.end(silent)
+            raise silent from None
 
     async def get(self) -> Head | None:
         """Read the head of the next message; None at the end.
@@ -109,6 +161,7 @@ class Conversation:
             It is no message between gateways.
         """
         raw = await self.read()
+        self.heard += 1
         return None if raw is grpc.aio.EOF else head_of(raw)
 
     def settle(self, head: Head) -> None:
@@ -140,8 +193,11 @@ class PeerConnection:
         self.peer = peer
         self.version = ""
         self.clock_skew_s = 0.0
-        self.failure: FedtasksError | None = PeerUnreachable(f"{peer.name} has not been heard of yet")
         self.since_ms = clock()
+        self._failure: FedtasksError | None = PeerUnreachable(f"{peer.name} has not been heard of yet")
+        self._instance = secrets.token_hex(16)
+        self._twice: FedtasksError | None = None
+        self._twice_ms = 0
         self._party = party
         self._clock = clock
         self._connected = connected
@@ -162,6 +218,12 @@ class PeerConnection:
     def dialled(self) -> bool:
         """Whether the live conversation was dialled from here: then sessions are opened from here too."""
         return self._live is not None and self._live.dialled
+
+    @property
+    def failure(self) -> FedtasksError | None:
+        """Why no conversation stands; while one does, that a second gateway of the peer calls beside it."""
+        is_twice = self._live is not None and self._clock() - self._twice_ms < TWICE_MS
+        return self._twice if is_twice else self._failure
 
     async def wait_connected(self, timeout_s: float) -> None:
         """Wait for a conversation.
@@ -195,6 +257,10 @@ class PeerConnection:
         conversation = self._live
         if conversation is None:
             raise self._absence()
+        return await self._ask(conversation, timeout_s, **body)
+
+    async def _ask(self, conversation: Conversation, timeout_s: float, **body: Any) -> peer_pb2.Envelope:
+        """Ask in one conversation; errors are those of `request`."""
         number = next(conversation.ids)
         future: asyncio.Future[peer_pb2.Envelope] = asyncio.get_running_loop().create_future()
         conversation.pending[number] = future
@@ -271,8 +337,6 @@ class PeerConnection:
     async def accept(self, context: grpc.aio.ServicerContext, door: Door) -> None:
         """Take up a conversation that the peer dialled; returns when it ends.
 
-        When both sides dial at once, the stream dialled by the party whose name sorts first stays.
-
         Parameters
         ----------
         context
@@ -284,17 +348,13 @@ class PeerConnection:
         ------
         VersionDiffers
             The peer's release speaks another protocol.
+        PartyTwice
+            Another gateway of the peer is connected.
         PeerUnreachable
-            The peer does not greet, or another conversation stays.
+            The peer does not greet, or another conversation with it stays.
         """
-        if self._live is not None:
-            if self._live.dialled and self._party.name < self.peer.name:
-                raise PeerUnreachable(f"{self._party.name} has dialled already")
-            self._live.hang_up()
-        task = asyncio.current_task()
-        hang_up = task.cancel if task else lambda: None
         conversation = Conversation(
-            context.read, context.write, peer_pb2.ControlResponse, door, False, lambda: hang_up()
+            context.read, context.write, peer_pb2.ControlResponse, door, False, hang_up=lambda: None
         )
         try:
             await self._converse(conversation)
@@ -302,19 +362,82 @@ class PeerConnection:
             if self._note_failure(error):
                 await door.refuse(self.peer.name, "peer.connect", error)
             raise
+        except PartyTwice as error:
+            await self._note_twice(conversation, error)
+            raise
 
     # ------------------------------------------------------------------------------------------------------ conversing
     async def _converse(self, conversation: Conversation) -> None:
-        """Greet and talk until the stream ends; a peer that breaks the rules of both is accounted for."""
+        """Greet and talk until the stream ends; raises why this side has ended it, which is what the peer is told."""
+        # In a task of its own: if the call itself were cancelled, it would end without a word to the peer, and whoever
+        # dials would dial no more.
+        conversation.talking = asyncio.create_task(self._greet_and_talk(conversation))
+        task = asyncio.current_task()
+        try:
+            await conversation.talking
+        except asyncio.CancelledError:
+            if conversation.ending is None or (task is not None and task.cancelling()):
+                raise
+        finally:
+            conversation.is_over = True
+        if conversation.ending is not None:
+            raise conversation.ending
+
+    async def _greet_and_talk(self, conversation: Conversation) -> None:
+        """Do so; a peer that breaks the rules of both is accounted for."""
         try:
             await self._greet(conversation)
             await self._talk(conversation)
         except (ProtocolViolated, MessageTooLarge) as error:
             raise await conversation.door.refuse(self.peer.name, "peer.connect", error) from error
 
+    async def _make_way(self, conversation: Conversation) -> None:
+        """Let one conversation with the peer stay: a new one, or the one that stands.
+
+        Where both gateways have dialled at once, the stream stays that was dialled by the party whose name sorts first.
+        A process that dials anew has given up its old stream. Another process has to wait until the one that is
+        connected has gone: it is asked whether it is still there.
+
+        Raises
+        ------
+        PartyTwice
+            The other process is still there.
+        PeerUnreachable
+            Of two streams of the same process, this one is the one too many.
+        """
+        peer = self.peer.name
+        while (live := self._live) is not None and live.ending is None:
+            reason: FedtasksError = PeerUnreachable(f"{peer} goes on in another conversation")
+            if conversation.instance != live.instance and conversation.instance and live.instance:
+                if await self._is_there(live):
+                    raise PartyTwice(f"another gateway of {peer} is connected", party=peer)
+                reason = PartyTwice(f"another gateway of {peer} has taken over", party=peer)
+            elif live.dialled != conversation.dialled and live.dialled == (self._party.name < peer):
+                raise PeerUnreachable(f"{self._party.name if live.dialled else peer} has dialled already")
+            if live is self._live:  # else it has ended meanwhile, or another one stands in its place
+                live.end(reason)
+
+    async def _is_there(self, conversation: Conversation) -> bool:
+        """Whether the process that speaks in a conversation still does."""
+        heard = conversation.heard
+        try:
+            await self._ask(conversation, ALIVE_S, preflight=peer_pb2.Preflight())
+        except FedtasksError:
+            # It may be too busy to answer, and speak all the same.
+            return conversation.heard > heard and not conversation.is_over
+        return True
+
+    async def _note_twice(self, conversation: Conversation, error: PartyTwice) -> None:
+        """Remember that a second gateway of the peer was sent away, and account for it where that is news."""
+        is_news = self._twice is None or self._clock() - self._twice_ms >= TWICE_MS
+        self._twice, self._twice_ms = error, self._clock()
+        if is_news:
+            await conversation.door.refuse(self.peer.name, "peer.connect", error)
+
     async def _talk(self, conversation: Conversation) -> None:
+        await self._make_way(conversation)  # another one may have begun during the greetings
         self._live = conversation
-        self.failure = None
+        self._failure = None
         self.since_ms = self._clock()
         self._changed.set()
         log.info("connected with %s (%s)", self.peer.name, "dialled" if conversation.dialled else "accepted")
@@ -328,7 +451,7 @@ class PeerConnection:
             if self._live is conversation:
                 self._live = None
                 self.since_ms = self._clock()
-                self.failure = PeerUnreachable(f"the connection with {self.peer.name} was lost")
+                self._failure = PeerUnreachable(f"the connection with {self.peer.name} was lost")
             for future in conversation.pending.values():
                 if not future.done():
                     future.set_exception(ConnectionError("conversation ended"))
@@ -358,14 +481,34 @@ class PeerConnection:
         self._slots.release()
 
     async def _greet(self, conversation: Conversation) -> None:
+        """Exchange greetings: who has dialled greets first."""
+        if conversation.dialled:
+            await conversation.put(self._greeting())
+        theirs = await self._read_greeting(conversation)
+        conversation.instance = plain_text(theirs.instance, 64)
+        is_common = theirs.protocol_min <= PROTOCOL <= theirs.protocol_max
+        if not conversation.dialled:
+            if is_common:
+                # Before it is greeted: a second gateway that is sent away never takes itself for connected.
+                await self._make_way(conversation)
+            await conversation.put(self._greeting())
+        self.version = plain_text(theirs.version, 32)
+        if not is_common:
+            raise self._version_differs(theirs)
+        self.clock_skew_s = (theirs.clock_ms - self._clock()) / 1000
+
+    def _greeting(self) -> peer_pb2.Envelope:
         greeting = peer_pb2.Greeting(
             party=self._party.name,
             version=__version__,
             protocol_min=PROTOCOL,
             protocol_max=PROTOCOL,
             clock_ms=self._clock(),
+            instance=self._instance,
         )
-        await conversation.put(peer_pb2.Envelope(greeting=greeting))
+        return peer_pb2.Envelope(greeting=greeting)
+
+    async def _read_greeting(self, conversation: Conversation) -> peer_pb2.Greeting:
         try:
             async with asyncio.timeout(10):
                 head = await conversation.get()
@@ -374,13 +517,10 @@ class PeerConnection:
         if head is None or head.kind != "greeting":
             raise PeerUnreachable(f"{self.peer.name} did not greet")
         check_shape(head)
-        theirs = parse(head).greeting
-        self.version = plain_text(theirs.version, 32)
-        if not theirs.protocol_min <= PROTOCOL <= theirs.protocol_max:
-            raise self._version_differs(theirs)
-        self.clock_skew_s = (theirs.clock_ms - self._clock()) / 1000
+        return parse(head).greeting
 
     async def _reply(self, conversation: Conversation, head: Head) -> None:
+        ASKER.set(Asker(lambda: not conversation.is_over))
         answer = await conversation.door.answer(self.peer.name, head)
         answer.reply_to = head.id
         try:
@@ -394,10 +534,11 @@ class PeerConnection:
 
     def _note_failure(self, error: FedtasksError) -> bool:
         """Remember why there is no conversation; returns whether that is news."""
-        is_news = self.failure is None or self.failure.code != error.code
+        is_news = self._failure is None or self._failure.code != error.code
         if is_news:
             log.warning("no connection with %s: %s", self.peer.name, error)
-        self.failure = error
+        if self._live is None:
+            self._failure = error
         return is_news
 
     def _version_differs(self, theirs: peer_pb2.Greeting) -> VersionDiffers:
@@ -411,7 +552,8 @@ class PeerConnection:
 
     def _absence(self) -> FedtasksError:
         """Say why there is no conversation."""
-        if isinstance(self.failure, VersionDiffers):
-            return VersionDiffers(self.failure.detail, **self.failure.fields)
-        reason = f": {self.failure.detail or self.failure.public}" if self.failure else ""
+        failure = self._failure
+        if isinstance(failure, VersionDiffers | PartyTwice):
+            return type(failure)(failure.detail, **failure.fields)
+        reason = f": {failure.detail or failure.public}" if failure else ""
         return PeerUnreachable(f"no connection with {self.peer.name}{reason}", peer=self.peer.name)

@@ -258,7 +258,7 @@ class PeerRow:
     version, clock_skew_s
         Its release, and how far its clock is from this party's.
     failure
-        Why it is not connected.
+        Why it is not connected; of one that is, that a second gateway of it calls.
     checks, checked_ms
         What the last preflight found, a list of ``{name, ok, code, text}``, and when.
     """
