@@ -46,7 +46,10 @@ START_TIMEOUT_S = 2 * TIMEOUT_S
 """How long the peer may take to start its DAG run."""
 
 CROSSED_S = 5.0
-"""How long to wait for the peer's own request, once it has said that both have crossed, before asking it again."""
+"""How long to wait for the peer's own request where both have crossed; what it refuses may make the other one ask."""
+
+ASK_AGAIN_S = 0.2
+"""How long to wait so at first before the peer is asked again, and then twice as long each time."""
 
 MAX_GAP = 1_000
 """How far a run's number may lie above the last one of its initiator that is known here.
@@ -175,7 +178,7 @@ class Admission:
 
     async def _fulfil(self, wish: Wish, request: worker_pb2.OpenRunRequest) -> worker_pb2.OpenRunResponse:
         """Find the run that a DAG run asks for, or ask the peer for it."""
-        until_s = asyncio.get_running_loop().time() + START_TIMEOUT_S
+        until_s, pause_s = asyncio.get_running_loop().time() + START_TIMEOUT_S, ASK_AGAIN_S
         while True:
             async with self._locks.hold(request.pipeline, request.partition):
                 found = await self._found(wish, request)
@@ -193,7 +196,9 @@ class Admission:
                 return response
             if asyncio.get_running_loop().time() > until_s:
                 raise RunExists(f"{request.peer} says that it has asked for the same run, and has not")
-            await wish.wait_heard(CROSSED_S)
+            # Its request is on the way, or was refused here a moment ago.
+            await wish.wait_heard(pause_s)
+            pause_s = min(2 * pause_s, CROSSED_S)
 
     async def _found(self, wish: Wish, request: worker_pb2.OpenRunRequest) -> worker_pb2.OpenRunResponse | None:
         """Return the run that a DAG run is at meanwhile, or that does or has done the same, whoever has asked."""

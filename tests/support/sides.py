@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from fedtasks.clock import Clock, now_ms
+from fedtasks.errors import FedtasksError
 from fedtasks.gateway.admission import Admission
 from fedtasks.gateway.airflow_api import AirflowApi
 from fedtasks.gateway.base import Base
@@ -31,14 +32,38 @@ from tests.support.stores import make_empty_store
 
 @dataclass
 class MemoryAirflow:
-    """What an admission asks of this party's Airflow."""
+    """What an admission asks of this party's Airflow; `failure` is what it answers with instead."""
 
     triggered: list[str] = field(default_factory=list)
+    states: dict[str, str] = field(default_factory=dict)
+    failure: FedtasksError | None = None
 
-    async def require_ready(self, dag_id: str) -> None: ...
+    async def require_ready(self, dag_id: str) -> None:
+        """Say that a run of any DAG would start."""
+        self._require_no_failure()
 
     async def trigger(self, dag_id: str, dag_run_id: str, *_: object) -> None:
-        self.triggered.append(dag_run_id)
+        """Start a DAG run, once."""
+        self._require_no_failure()
+        if dag_run_id not in self.states:
+            self.triggered.append(dag_run_id)
+            self.states[dag_run_id] = "running"
+
+    async def state(self, dag_id: str, dag_run_id: str) -> str | None:
+        """Return a DAG run's state, None if there is none."""
+        self._require_no_failure()
+        return self.states.get(dag_run_id)
+
+    async def set_note(self, *_: str) -> None:
+        """Show a note."""
+
+    def page(self, *_: str) -> str:
+        """Return a link."""
+        return "/page"
+
+    def _require_no_failure(self) -> None:
+        if self.failure is not None:
+            raise self.failure
 
 
 @dataclass(frozen=True)
@@ -50,6 +75,7 @@ class Side:
     own_halves: OwnHalves
     peer_halves: PeerHalves
     admission: Admission
+    dag_runs: DagRuns
     airflow: MemoryAirflow
 
     async def start(self, peer: str = "bank", **changes: Any) -> peer_pb2.RunStarted:
@@ -58,11 +84,18 @@ class Side:
 
 
 @contextmanager
-def side(member: Member, file: Path, clock: Clock = now_ms) -> Iterator[Side]:
+def side(
+    member: Member,
+    file: Path,
+    clock: Clock = now_ms,
+    *,
+    connections: Mapping[str, Any] | None = None,
+    airflow: MemoryAirflow | None = None,
+) -> Iterator[Side]:
     """Put a member's parts together over a store of its own in `file`, which may be there already."""
     party = member.party
     key = load_ticket_key(party.gateway.ticket_key)
-    airflow = MemoryAirflow()
+    airflow = airflow or MemoryAirflow()
     if not file.exists():
         make_empty_store(file)
     with Store.open(f"sqlite:///{file}", migrate=False, clock=clock) as opened:
@@ -74,12 +107,12 @@ def side(member: Member, file: Path, clock: Clock = now_ms) -> Iterator[Side]:
             clock=clock,
             changes=cast("Changes", SimpleNamespace(notify=lambda *_: None)),
             ledger=Ledger(opened, clock),
-            connections={peer.name: cast("Any", SimpleNamespace(clock_skew_s=0.0)) for peer in party.peers},
+            connections=connections or {peer.name: SimpleNamespace(clock_skew_s=0.0) for peer in party.peers},
         )
         runs = Runs(base, key)
         dag_runs = DagRuns(base, runs)
         admission = Admission(base, runs, dag_runs)
-        yield Side(opened, runs, OwnHalves(base, runs), PeerHalves(base, runs), admission, airflow)
+        yield Side(opened, runs, OwnHalves(base, runs), PeerHalves(base, runs), admission, dag_runs, airflow)
 
 
 def start_run(**changes: Any) -> peer_pb2.StartRun:

@@ -141,8 +141,10 @@ class Auditor:
                 if entry["action"] == "run.reopen" and json.loads(entry["detail"])["charged"]
             )
             begun = {run_id for _, run_id in side.airflow.runs}
-            for run_id in (run["run_id"] for run in runs[name].values() if not run["initiated"] and not _is_crowd(run)):
-                due = (1 + reopened[run_id]) if run_id in begun else 0
+            for run_id, run in runs[name].items():
+                if run["initiated"] or _is_crowd(run):
+                    continue
+                due = (1 + reopened[run_id]) if run["dag_run_id"] in begun else 0
                 if uses.get(run_id, 0) != due:
                     yield Violation(rule, f"{name} has charged {uses.get(run_id, 0)} for {run_id} and not {due}")
             for run_id in begun - runs[name].keys():

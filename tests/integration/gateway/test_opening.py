@@ -7,7 +7,6 @@ import json
 import socket
 import subprocess
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -88,15 +87,6 @@ def test_open_run_after_a_failure_takes_the_next_number(running: Pair) -> None:
         second = open_run(client, "manual-2")
     assert second.run.run_id == f"{PIPELINE}.2026-11-21.bank.2"
     assert running.shop.airflow.triggered == [first.run.run_id, second.run.run_id]
-
-
-def test_both_sides_may_begin_the_same_partition_at_once(running: Pair) -> None:
-    grant_ticket(running.shop, running.bank)
-    grant_ticket(running.bank, running.shop)
-    with running.bank.client() as bank, running.shop.client() as shop, ThreadPoolExecutor(2) as pool:
-        asked = (pool.submit(open_run, bank), pool.submit(open_run, shop, "manual-2", peer="bank"))
-        runs = [future.result(timeout=60).run.run_id for future in asked]
-    assert runs == [f"{PIPELINE}.2026-11-21.bank.1", f"{PIPELINE}.2026-11-21.shop.1"]
 
 
 def revoke(pair: Pair) -> None:
