@@ -27,6 +27,7 @@ from fedtasks.errors import (
 )
 from fedtasks.gateway.asker import ASKER, Asker
 from fedtasks.gateway.bounds import MAX_BYTES, Head, check_shape, check_size, head_of, parse
+from fedtasks.link.keepalive import ALWAYS
 from fedtasks.link.status import Metadata, from_rpc_error
 from fedtasks.text import plain_text
 from fedtasks.wire.v1 import failure_pb2, peer_pb2
@@ -38,16 +39,6 @@ PROTOCOL = 3
 
 CONNECT_S = 10.0
 """How long a request waits for the conversation to begin."""
-
-KEEPALIVE = (
-    ("grpc.keepalive_time_ms", 5_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.max_pings_without_data", 0),
-    ("grpc.http2.min_ping_interval_without_data_ms", 4_000),
-    ("grpc.http2.max_ping_strikes", 0),
-)
-"""A silent peer is noticed within ten seconds, on either side."""
 
 MESSAGES = (
     ("grpc.max_receive_message_length", MAX_BYTES + (64 << 10)),
@@ -314,7 +305,7 @@ class PeerConnection:
             delay = min(delay * 1.6, 2.0)
 
     async def _dial(self, address: str, credentials: grpc.ChannelCredentials, door: Door) -> None:
-        options = (*KEEPALIVE, *MESSAGES, ("grpc.ssl_target_name_override", f"{self.peer.name}.fedtasks"))
+        options = (*ALWAYS, *MESSAGES, ("grpc.ssl_target_name_override", f"{self.peer.name}.fedtasks"))
         channel = grpc.aio.secure_channel(address, credentials, options=options)
         try:
             async with asyncio.timeout(10):

@@ -7,6 +7,7 @@ import logging
 
 from fedtasks.config import NAME, check_partition
 from fedtasks.errors import ConfigError, FedtasksError, TicketScope
+from fedtasks.gateway.backlogs import Backlogs
 from fedtasks.gateway.base import Base
 from fedtasks.names import asset_uri
 from fedtasks.store import LandingRow
@@ -36,6 +37,7 @@ class Landings:
         self._airflow, self._connections, self._clock = base.airflow, base.connections, base.clock
         # Spares asking again those that know, while another does not answer.
         self._told: set[tuple[str, LandingRow]] = set()
+        self._backlogs: Backlogs[LandingRow] = Backlogs([base.party.name, *base.connections])
 
     def land(self, request: worker_pb2.LandPartitionRequest) -> bool:
         """Enter a partition of this party's dataset that is complete; False if it had landed before.
@@ -77,12 +79,19 @@ class Landings:
         self._store.landings.add(LandingRow(peer, landed.dataset, landed.partition, 0, self._clock()))
 
     async def spread(self) -> None:
-        """Make every landing known that somebody has yet to learn of."""
+        """See of every landing who has yet to learn of it; `tell` lets them know."""
         for row in await asyncio.to_thread(self._store.landings.unsynced):
             knowers = await asyncio.to_thread(self._knowers, row)
-            if all([await self._tell(name, row) for name in knowers]):
+            unaware = [name for name in knowers if (name, row) not in self._told]
+            for name in unaware:
+                self._backlogs.add(name, row)
+            if not unaware:
                 await asyncio.to_thread(self._store.landings.mark_synced, row)
                 self._told -= {(name, row) for name in knowers}
+
+    async def tell(self) -> None:
+        """Make known what `spread` finds, to all of them side by side, until cancelled."""
+        await self._backlogs.work_off(self._tell)
 
     def _knowers(self, row: LandingRow) -> list[str]:
         """Return who shall know: this party's Airflow, and of what landed here the peers that may use the dataset."""
@@ -95,10 +104,8 @@ class Landings:
         ]
         return [self._party.name, *peers]
 
-    async def _tell(self, name: str, row: LandingRow) -> bool:
-        """Tell one of them and return whether it knows."""
-        if (name, row) in self._told:
-            return True
+    async def _tell(self, name: str, row: LandingRow) -> None:
+        """Tell one of them, now or at a later pass."""
         try:
             if name == self._party.name:
                 for uri in (asset_uri(row.party), asset_uri(row.party, row.dataset)):
@@ -107,10 +114,9 @@ class Landings:
                 landed = peer_pb2.Landed(dataset=row.dataset, partition=row.partition)
                 await self._connections[name].request(landed=landed)
             else:
-                return False
+                return
         except FedtasksError as error:
             log.warning("%s does not know yet that %s %s has landed: %s", name, row.dataset, row.partition, error)
             if error.retryable:
-                return False
+                return
         self._told.add((name, row))
-        return True

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from fedtasks.errors import (
     ConfigError,
@@ -24,6 +25,7 @@ from fedtasks.errors import (
     VersionDiffers,
 )
 from fedtasks.gateway.airflow_api import TERMINAL
+from fedtasks.gateway.backlogs import Backlogs
 from fedtasks.gateway.changes import ANY
 from fedtasks.gateway.control_stream import PeerConnection
 from fedtasks.gateway.notes import run_note
@@ -84,12 +86,13 @@ class Reconciler:
         self._done_ms: dict[str, int] = {}
         self._refused_ms: dict[str, int] = {}
         self._last_look: dict[str, tuple[int, int]] = {}
+        self._to_ask: Backlogs[str] = Backlogs(base.connections)
         self._airflow_down = False
 
     async def run(self) -> None:
         """Work until cancelled."""
         work = (
-            self._tell_peers,
+            *(partial(self._tell_peer, *each) for each in self._connections.items()),
             self._look_after_runs,
             self._look_for_obstacles,
             self._landings.spread,
@@ -97,7 +100,11 @@ class Reconciler:
             self._notifier.tell,
             self._look_at_file,
         )
-        await asyncio.gather(*(self._repeat(each) for each in work))
+        await asyncio.gather(
+            *(self._repeat(each) for each in work),
+            self._landings.tell(),
+            self._to_ask.work_off(self._ask_for_obstacles),
+        )
 
     async def _repeat(self, work: Callable[[], object]) -> None:
         while True:
@@ -122,15 +129,14 @@ class Reconciler:
             self._file_told = state
 
     # ---------------------------------------------------------------------------------------------------- both sides
-    async def _tell_peers(self) -> None:
-        """Show every connected peer what it has not acknowledged yet."""
-        for name, connection in self._connections.items():
-            if not connection.is_connected:
-                continue
-            try:
-                await self._tell(name, connection)
-            except FedtasksError as error:
-                log.info("%s has not taken the news yet: %s", name, error)
+    async def _tell_peer(self, name: str, connection: PeerConnection) -> None:
+        """Show a peer, if it is connected, what it has not acknowledged yet; one that is silent holds up no other."""
+        if not connection.is_connected:
+            return
+        try:
+            await self._tell(name, connection)
+        except FedtasksError as error:
+            log.info("%s has not taken the news yet: %s", name, error)
 
     async def _tell(self, name: str, connection: PeerConnection) -> None:
         for ticket in await asyncio.to_thread(self._store.tickets.unsynced, name):
@@ -341,7 +347,10 @@ class Reconciler:
             await self._base.show_note(run.dag_id, run.dag_run_id, run.pipeline, note, run_id)
 
     async def _look_for_obstacles(self) -> None:
-        """Ask the peer of a half that waits in vain whether its DAG could run at all; the status says what is found."""
+        """See of which halves that wait in vain their peers are to be asked whether the DAG could run at all.
+
+        `_ask_for_obstacles` does so, and the status says what is found.
+        """
         for run in await asyncio.to_thread(self._store.runs.active):
             own, peer = sides(await asyncio.to_thread(self._store.halves.list, run.run_id))
             place = (run.peer, run.pipeline)
@@ -352,11 +361,10 @@ class Reconciler:
                 continue
             if any(_waits_in_vain(half, peer, now) for half in own):
                 self._looked_ms[place] = now
-                asked = worker_pb2.PreflightRequest(peer=run.peer, pipeline=run.pipeline)
-                try:
-                    await self._preflights.preflight(asked)
-                except FedtasksError as error:  # which must not keep the other runs from being looked at
-                    log.warning("%s cannot be asked what keeps %s waiting: %s", run.peer, run.run_id, error)
+                self._to_ask.add(run.peer, run.pipeline)
+
+    async def _ask_for_obstacles(self, peer: str, pipeline: str) -> None:
+        await self._preflights.preflight(worker_pb2.PreflightRequest(peer=peer, pipeline=pipeline))
 
 
 def _waits_in_vain(half: HalfRow, peer: Sequence[HalfRow], now_ms: int) -> bool:

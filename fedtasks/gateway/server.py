@@ -18,7 +18,7 @@ from fedtasks.gateway.admission import Admission
 from fedtasks.gateway.airflow_api import AirflowApi
 from fedtasks.gateway.base import Base
 from fedtasks.gateway.changes import Changes
-from fedtasks.gateway.control_stream import KEEPALIVE, MESSAGES, PeerConnection
+from fedtasks.gateway.control_stream import MESSAGES, PeerConnection
 from fedtasks.gateway.dag_runs import DagRuns
 from fedtasks.gateway.descriptors import descriptor_limit, max_connections, raise_descriptor_limit
 from fedtasks.gateway.fair_threads import FairThreads
@@ -43,6 +43,7 @@ from fedtasks.gateway.tunnels import Side
 from fedtasks.gateway.worker_listener import bind, bind_tunnels, listen_for_workers
 from fedtasks.gateway.worker_service import WorkerService
 from fedtasks.identity import trusted_authority
+from fedtasks.link.keepalive import ALWAYS
 from fedtasks.store import Store
 from fedtasks.tickets import load_ticket_key
 
@@ -168,7 +169,7 @@ class Gateway:
             require_client_auth=True,
         )
         options = (
-            *KEEPALIVE,
+            *ALWAYS,
             *MESSAGES,
             ("grpc.so_reuseport", 0),
             ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),

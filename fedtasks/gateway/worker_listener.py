@@ -14,10 +14,10 @@ import grpc
 from fedtasks import private
 from fedtasks.config import Gateway, read_secret, tunnel_socket
 from fedtasks.errors import ConfigError, PortInUse
-from fedtasks.gateway.control_stream import KEEPALIVE
 from fedtasks.gateway.interceptors import SecretInterceptor, StatusInterceptor, raw_handler
 from fedtasks.gateway.tunnels import Side, Tunnels, listen_at
 from fedtasks.gateway.worker_service import WorkerService
+from fedtasks.link.keepalive import ALWAYS
 from fedtasks.wire.v1 import worker_pb2_grpc
 
 FIELD = "gateway.workers"
@@ -42,7 +42,7 @@ async def listen_for_workers(gateway: Gateway, service: WorkerService, tunnels: 
     """
     interceptors = (StatusInterceptor(shows_detail=True), SecretInterceptor(read_secret(gateway.worker_secret_file)))
     options = (
-        *KEEPALIVE,
+        *ALWAYS,
         *_MESSAGES,
         ("grpc.so_reuseport", 0),
         ("grpc.server_handshake_timeout_ms", HANDSHAKE_TIMEOUT_MS),

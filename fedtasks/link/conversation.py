@@ -50,8 +50,12 @@ MAX_FACTS = 1000
 MAX_INCARNATION = 100
 MAX_CERTIFICATE = 4096
 
-HEARTBEAT_S = 5.0
+HEARTBEAT_S = 3.0
 SILENCE_S = 15.0
+"""After so long without a frame of the other half a stream is given up. That a gRPC connection is silent its ends notice
+sooner; this is for a half, or a gateway, that is there and passes nothing on."""
+TUNNEL_SILENCE_S = 7.0
+"""The same of a tunnel, where nobody but the two halves notices; a slow line counts as heard with every byte."""
 ACK_DELAY_S = 0.03
 STALL_S = 3600.0
 CROWDED_S = 30.0
@@ -130,6 +134,7 @@ class Conversation:
         self._met = False
         self._met_epoch = 0
         self._heard_at = 0.0
+        self._silence_s = SILENCE_S
         self._wrote_at = 0.0
         self._cut_at = clock()
 
@@ -407,12 +412,23 @@ class Conversation:
             self._drop_stream()
             self._connected = True
             self._hello_due = True
+            self._silence_s = SILENCE_S
             return self._epoch
 
     def replace_stream(self, epoch: int) -> int | None:
-        """Begin a stream in the place of another, unless that has ended or no further one is needed."""
+        """Begin a tunnel in the place of another stream, unless that has ended or no further one is needed."""
         with self._lock:
-            return self.begin_stream() if epoch == self._epoch and not self._ended else None
+            if epoch != self._epoch or self._ended:
+                return None
+            tunnel = self.begin_stream()
+            self._silence_s = TUNNEL_SILENCE_S
+            return tunnel
+
+    def hear(self, epoch: int) -> None:
+        """Say that some bytes of a stream came, be it less than a frame."""
+        with self._lock:
+            if epoch == self._epoch:
+                self._heard_at = self._clock()
 
     @property
     def is_first(self) -> bool:
@@ -461,7 +477,7 @@ class Conversation:
         with self._lock:
 
             def done() -> bool:
-                return self._ended or epoch != self._epoch or (self._met and self._clock() - self._heard_at > SILENCE_S)
+                return self._is_cut(epoch) or (self._met and self._clock() - self._heard_at > self._silence_s)
 
             return self._state.wait_for(done, timeout_s)
 

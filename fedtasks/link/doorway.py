@@ -12,13 +12,12 @@ import grpc
 
 from fedtasks.config import SOCKET, Party, read_secret, split_address, tunnel_socket
 from fedtasks.errors import ConfigError, GatewayUnreachable
+from fedtasks.link.keepalive import KEEPALIVE
 from fedtasks.private import PrivateFolder
 
 OPTIONS = (
-    # A gateway that hangs is noticed although its socket stays open; one that restarts is found within two seconds.
-    ("grpc.keepalive_time_ms", 20_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.http2.max_pings_without_data", 0),
+    *KEEPALIVE,
+    # A gateway that restarts is found within two seconds.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 1_000),
     ("grpc.max_reconnect_backoff_ms", 2_000),

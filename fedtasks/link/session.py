@@ -215,7 +215,7 @@ class Session:
 
     def _read_tunnel(self, tunnel: Tunnel) -> None:
         try:
-            for frame in tunnel.frames():
+            for frame in tunnel.frames(lambda: self._conversation.hear(self._epoch)):
                 self._conversation.feed(self._epoch, frame)
             self.cut = LinkLost("the tunnel ended")
         except StreamBroken as error:

@@ -15,7 +15,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from cryptography import x509
@@ -170,8 +170,13 @@ class Tunnel:
             sealed = self._outgoing.read()
         self._connection.sendall(sealed)
 
-    def frames(self) -> Iterator[memoryview]:
+    def frames(self, heard: Callable[[], object] = lambda: None) -> Iterator[memoryview]:
         """Yield the frames of the other half until the tunnel ends; each is good until the next one is asked for.
+
+        Parameters
+        ----------
+        heard
+            Called whenever bytes have come, be it less than a frame.
 
         Raises
         ------
@@ -182,13 +187,13 @@ class Tunnel:
         """
         head = memoryview(bytearray(_HEAD))
         body = memoryview(bytearray(_JOINED))
-        while self._fill(head):
+        while self._fill(head, heard):
             size = int.from_bytes(head, "big")
             if size > MAX_FRAME:
                 raise ProtocolViolated(f"a frame of {size} bytes")
             if size > len(body):
                 body = memoryview(bytearray(MAX_FRAME))  # once: memory that is new for each frame costs more than TLS
-            if not self._fill(body[:size]):
+            if not self._fill(body[:size], heard):
                 return
             yield body[:size]
 
@@ -201,7 +206,7 @@ class Tunnel:
         """Give the socket back, when nobody writes or reads any more."""
         self._connection.close()
 
-    def _fill(self, view: memoryview) -> bool:
+    def _fill(self, view: memoryview, heard: Callable[[], object]) -> bool:
         """Read as many bytes as `view` has; False at the end."""
         n_read, size, read = 0, len(view), self._tls.read
         while True:
@@ -213,6 +218,7 @@ class Tunnel:
             except ssl.SSLWantReadError:
                 if not self._receive(at_end_ok=True):
                     return False
+                heard()
             except ssl.SSLZeroReturnError:
                 return False
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import struct
 import threading
+import time
+
+_LOOK_S = 0.05
 
 
 class Proxy:
@@ -19,6 +23,7 @@ class Proxy:
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
         self._refusing = False
+        self._held: frozenset[str] = frozenset()
         self.bytes = 0
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -32,13 +37,25 @@ class Proxy:
                     one.shutdown(socket.SHUT_RDWR)
             self._open.clear()
 
+    def hold(self, *directions: str) -> None:
+        """Take and acknowledge what comes, the end of a connection too, and pass nothing on.
+
+        Parameters
+        ----------
+        *directions
+            ``out`` is what whoever dialled sends, ``back`` what it is sent; by default both are held.
+        """
+        self._held = frozenset(directions or ("out", "back"))
+
     def mend(self) -> None:
-        """Accept connections again."""
+        """Accept connections again, and pass on what was held."""
         with self._lock:
             self._refusing = False
+        self._held = frozenset()
 
     def close(self) -> None:
         """End for good."""
+        self.mend()
         self.cut()
         self._listener.close()
 
@@ -60,14 +77,17 @@ class Proxy:
             server.settimeout(None)
             with self._lock:
                 self._open |= {client, server}
-            for source, sink in ((client, server), (server, client)):
-                threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
+            for direction, source, sink in (("out", client, server), ("back", server, client)):
+                threading.Thread(target=self._pump, args=(direction, source, sink), daemon=True).start()
 
-    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+    def _pump(self, direction: str, source: socket.socket, sink: socket.socket) -> None:
         try:
             while chunk := source.recv(1 << 16):
                 self.bytes += len(chunk)
+                if direction in self._held:
+                    chunk += self._swallow(direction, source)
                 sink.sendall(chunk)
+            self._swallow(direction, source)
         except OSError:
             pass
         finally:
@@ -77,3 +97,20 @@ class Proxy:
                 with self._lock:
                     self._open.discard(one)
                 one.close()
+
+    def _swallow(self, direction: str, source: socket.socket) -> bytes:
+        """Read on while a direction is held; returns what came meanwhile."""
+        held, is_open = bytearray(), True
+        while direction in self._held:
+            if not is_open:
+                time.sleep(_LOOK_S)
+                continue
+            if not select.select([source], [], [], _LOOK_S)[0]:
+                continue
+            try:
+                chunk = source.recv(1 << 16)
+            except OSError:
+                chunk = b""
+            held += chunk
+            is_open = bool(chunk)
+        return bytes(held)

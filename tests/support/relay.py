@@ -16,10 +16,10 @@ import grpc
 
 from fedtasks.config import tunnel_socket
 from fedtasks.errors import FedtasksError, SecretRejected
-from fedtasks.gateway.control_stream import KEEPALIVE
 from fedtasks.gateway.tunnels import Side, Tunnel, read_proof
 from fedtasks.link import status
 from fedtasks.link.doorway import WorkerSide
+from fedtasks.link.keepalive import ALWAYS
 
 T = TypeVar("T")
 
@@ -90,7 +90,7 @@ class Relay:
 
     async def _start(self) -> None:
         handler = grpc.stream_stream_rpc_method_handler(self._session)
-        options = (*KEEPALIVE, ("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", -1))
+        options = (*ALWAYS, ("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", -1))
         self._server = grpc.aio.server(options=options)
         self._server.add_generic_rpc_handlers(
             (grpc.method_handlers_generic_handler("fedtasks.v1.WorkerGateway", {"Session": handler}),)
