@@ -13,6 +13,7 @@ from fedtasks import __version__
 from fedtasks.checks import Finding, Verdict, wrong
 from fedtasks.config import Dataset, Party
 from fedtasks.errors import (
+    ClockSkew,
     FedtasksError,
     GatewayOutdated,
     PartyTwice,
@@ -179,7 +180,7 @@ def _gateway(party: Party) -> Iterator[Finding]:
             yield Finding(subject, Verdict.WARNING, text, PartyTwice.remedy)
         elif abs(status.clock_skew_s) > party.max_clock_skew_s:
             text = f"its clock differs by {status.clock_skew_s:.0f} s, {party.max_clock_skew_s:.0f} s are allowed"
-            yield Finding(subject, Verdict.WRONG, text, "Synchronise both clocks (NTP)")
+            yield Finding(subject, Verdict.WRONG, f"{ClockSkew.code} {text}", ClockSkew.advice())
         else:
             text = f"connected, version {status.version}, clock differs by {status.clock_skew_s:.1f} s"
             yield Finding(subject, Verdict.OK, text)

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 from google.protobuf.message import DecodeError
 
+from fedtasks import __version__
 from fedtasks.config import MAX_PARTITION
 from fedtasks.errors import ConfigError, FedtasksError, MessageTooLarge, ProtocolViolated
 from fedtasks.text import MAX_TEXT, plain_text
@@ -116,7 +117,7 @@ def parse(head: Head) -> peer_pb2.Envelope:
     """
     envelope = peer_pb2.Envelope(id=head.id, reply_to=head.reply_to)
     if not head.kind:
-        raise ProtocolViolated("a message of a kind that is not known here")
+        raise ProtocolViolated("a message of a kind that this release does not know", release=__version__)
     body = getattr(envelope, head.kind)
     body.SetInParent()
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import random
@@ -29,13 +30,26 @@ from fedtasks.gateway.asker import ASKER, Asker
 from fedtasks.gateway.bounds import MAX_BYTES, Head, check_shape, check_size, head_of, parse
 from fedtasks.link.keepalive import ALWAYS
 from fedtasks.link.status import Metadata, from_rpc_error
+from fedtasks.link.versions import Speaks, highest_common
 from fedtasks.text import plain_text
 from fedtasks.wire.v1 import failure_pb2, peer_pb2
 
 log = logging.getLogger(__name__)
 
-PROTOCOL = 3
-"""The one version of the gateways' protocol that this release speaks."""
+PROTOCOL_MIN, PROTOCOL_MAX = 3, 4
+"""The versions of the gateways' protocol that this release speaks; two gateways use the highest that both do."""
+
+CLOCKS_SINCE = 4
+"""The version since which gateways ask each other for their clocks."""
+
+CLOCK_EVERY_S, CLOCK_TIMEOUT_S = 15.0, 5.0
+"""How often the peer's clock is asked for, and how long its answer may take to be worth anything."""
+
+CLOCK_NEWS_S = 0.5
+"""A clock that has moved less against this one is as it was: pages and the store stand still."""
+
+REFUSED_S = 5.0
+"""How long a conversation that cannot be stands still, so that the peer reads the greeting and says the same."""
 
 CONNECT_S = 10.0
 """How long a request waits for the conversation to begin."""
@@ -183,7 +197,10 @@ class PeerConnection:
     def __init__(self, party: Party, peer: Peer, clock: Clock, connected: Callable[[], None]) -> None:
         self.peer = peer
         self.version = ""
+        self.protocol = 0
+        """The version of the protocol that both gateways use, as long as a conversation stands."""
         self.clock_skew_s = 0.0
+        """How far the peer's clock is ahead of this one, as last measured."""
         self.since_ms = clock()
         self._failure: FedtasksError | None = PeerUnreachable(f"{peer.name} has not been heard of yet")
         self._instance = secrets.token_hex(16)
@@ -377,10 +394,23 @@ class PeerConnection:
     async def _greet_and_talk(self, conversation: Conversation) -> None:
         """Do so; a peer that breaks the rules of both is accounted for."""
         try:
-            await self._greet(conversation)
+            try:
+                await self._greet(conversation)
+            except VersionDiffers as error:
+                if conversation.dialled:
+                    self._note_failure(error)
+                    await self._wait_refused(conversation)
+                raise
             await self._talk(conversation)
         except (ProtocolViolated, MessageTooLarge) as error:
             raise await conversation.door.refuse(self.peer.name, "peer.connect", error) from error
+
+    async def _wait_refused(self, conversation: Conversation) -> None:
+        """Let the peer end the stream: what it has not read when this side hangs up, it may never read."""
+        with contextlib.suppress(TimeoutError, grpc.RpcError, asyncio.InvalidStateError):
+            async with asyncio.timeout(REFUSED_S):
+                while await conversation.read() is not grpc.aio.EOF:
+                    pass
 
     async def _make_way(self, conversation: Conversation) -> None:
         """Let one conversation with the peer stay: a new one, or the one that stands.
@@ -433,12 +463,15 @@ class PeerConnection:
         self._changed.set()
         log.info("connected with %s (%s)", self.peer.name, "dialled" if conversation.dialled else "accepted")
         self._connected()
+        measuring = asyncio.create_task(self._measure_clock()) if self.protocol >= CLOCKS_SINCE else None
         try:
             is_open = True
             while is_open:
                 await self._slots.acquire()
                 is_open = await self._take_next(conversation)
         finally:
+            if measuring is not None:
+                measuring.cancel()
             if self._live is conversation:
                 self._live = None
                 self.since_ms = self._clock()
@@ -446,6 +479,7 @@ class PeerConnection:
             for future in conversation.pending.values():
                 if not future.done():
                     future.set_exception(ConnectionError("conversation ended"))
+                    future.exception()  # who asked may be gone
             self._changed.set()
 
     async def _take_next(self, conversation: Conversation) -> bool:
@@ -476,24 +510,28 @@ class PeerConnection:
         if conversation.dialled:
             await conversation.put(self._greeting())
         theirs = await self._read_greeting(conversation)
-        conversation.instance = plain_text(theirs.instance, 64)
-        is_common = theirs.protocol_min <= PROTOCOL <= theirs.protocol_max
+        conversation.instance, self.version = plain_text(theirs.instance, 64), plain_text(theirs.version, 32)
+        ours = Speaks(self._party.name, __version__, PROTOCOL_MIN, PROTOCOL_MAX)
+        speaks = Speaks(self.peer.name, self.version, theirs.protocol_min, theirs.protocol_max)
+        try:
+            protocol = highest_common(ours, speaks, "protocol")
+        except VersionDiffers:
+            if not conversation.dialled:
+                await conversation.put(self._greeting())  # so that the peer says the same
+            raise
         if not conversation.dialled:
-            if is_common:
-                # Before it is greeted: a second gateway that is sent away never takes itself for connected.
-                await self._make_way(conversation)
+            # Before it is greeted: a second gateway that is sent away never takes itself for connected.
+            await self._make_way(conversation)
             await conversation.put(self._greeting())
-        self.version = plain_text(theirs.version, 32)
-        if not is_common:
-            raise self._version_differs(theirs)
+        self.protocol = protocol
         self.clock_skew_s = (theirs.clock_ms - self._clock()) / 1000
 
     def _greeting(self) -> peer_pb2.Envelope:
         greeting = peer_pb2.Greeting(
             party=self._party.name,
             version=__version__,
-            protocol_min=PROTOCOL,
-            protocol_max=PROTOCOL,
+            protocol_min=PROTOCOL_MIN,
+            protocol_max=PROTOCOL_MAX,
             clock_ms=self._clock(),
             instance=self._instance,
         )
@@ -509,6 +547,30 @@ class PeerConnection:
             raise PeerUnreachable(f"{self.peer.name} did not greet")
         check_shape(head)
         return parse(head).greeting
+
+    async def _measure_clock(self) -> None:
+        """Ask for the peer's clock again and again, since either of both may jump; until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            asked_ms, asked_at = self._clock(), loop.time()
+            try:
+                answer = await self.request(CLOCK_TIMEOUT_S, clock=peer_pb2.Clock(clock_ms=asked_ms))
+            except FedtasksError as error:
+                log.info("%s does not tell its clock: %s", self.peer.name, error)
+            else:
+                flight_s = (loop.time() - asked_at) / 2
+                self._note_skew((answer.clock.clock_ms - asked_ms) / 1000 - flight_s)
+            await asyncio.sleep(CLOCK_EVERY_S)
+
+    def _note_skew(self, skew_s: float) -> None:
+        """Keep how far the clocks are apart, and say so when it begins or ends to be too far."""
+        if abs(skew_s - self.clock_skew_s) < CLOCK_NEWS_S:
+            return
+        allowed_s = self._party.max_clock_skew_s
+        was, self.clock_skew_s = abs(self.clock_skew_s) > allowed_s, skew_s
+        if was != (abs(skew_s) > allowed_s):
+            say = log.info if was else log.warning
+            say("the clock of %s differs by %.0f s; %.0f s are allowed", self.peer.name, skew_s, allowed_s)
 
     async def _reply(self, conversation: Conversation, head: Head) -> None:
         ASKER.set(Asker(lambda: not conversation.is_over))
@@ -531,15 +593,6 @@ class PeerConnection:
         if self._live is None:
             self._failure = error
         return is_news
-
-    def _version_differs(self, theirs: peer_pb2.Greeting) -> VersionDiffers:
-        """Name both releases and who is behind, in words that are true on either side."""
-        first, last = theirs.protocol_min, theirs.protocol_max
-        spoken = str(first) if first == last else f"{first} to {last}"
-        ours = f"{self._party.name} {__version__} with protocol {PROTOCOL}"
-        releases = f"{ours}, {self.peer.name} {self.version} with protocol {spoken}"
-        behind = self.peer.name if last < PROTOCOL else self._party.name
-        return VersionDiffers(f"{releases}: {behind} must upgrade", releases=releases, upgrade=behind)
 
     def _absence(self) -> FedtasksError:
         """Say why there is no conversation."""

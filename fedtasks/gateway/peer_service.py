@@ -37,6 +37,7 @@ class PeerService:
         self._landings = parts.landings
         self._preflights = parts.preflights
         self._requests = parts.requests
+        self._clock = base.clock
         self.intake = Intake(base.ledger, self._dispatch, base.clock)
 
     async def control(self, _: Any, context: Context) -> None:
@@ -64,6 +65,8 @@ class PeerService:
         match envelope.WhichOneof("body"):
             case "start_run":
                 return peer_pb2.Envelope(run_started=await self._admission.start(peer, envelope.start_run))
+            case "clock":
+                return peer_pb2.Envelope(clock=peer_pb2.Clock(clock_ms=self._clock()))
             case "preflight":
                 return peer_pb2.Envelope(preflight_report=await self._preflights.answer(peer, envelope.preflight))
             case "lookup":

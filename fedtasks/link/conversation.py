@@ -22,9 +22,10 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+from fedtasks import __version__
 from fedtasks.errors import (
     ConfigDiffers,
     DeadlinePassed,
@@ -34,11 +35,12 @@ from fedtasks.errors import (
     PeerStalled,
     ProtocolViolated,
     RowOrderDiffers,
-    VersionDiffers,
 )
 from fedtasks.link import frames
 from fedtasks.link.inbox import Inbox, Wish
+from fedtasks.link.link import Default
 from fedtasks.link.outbox import Outbox
+from fedtasks.link.versions import Speaks, highest_common
 from fedtasks.text import plain_text
 from fedtasks.wire.v1 import session_pb2
 
@@ -52,8 +54,8 @@ MAX_CERTIFICATE = 4096
 
 HEARTBEAT_S = 3.0
 SILENCE_S = 15.0
-"""After so long without a frame of the other half a stream is given up. That a gRPC connection is silent its ends notice
-sooner; this is for a half, or a gateway, that is there and passes nothing on."""
+"""After so long without a frame of the other half a stream is given up. That it is silent the ends of a gRPC connection
+notice sooner; this is for a half, or a gateway, that is there and passes nothing on."""
 TUNNEL_SILENCE_S = 7.0
 """The same of a tunnel, where nobody but the two halves notices; a slow line counts as heard with every byte."""
 ACK_DELAY_S = 0.03
@@ -74,7 +76,7 @@ class Conversation:
     peer
         The other party's name, for errors.
     facts
-        What must be equal on both sides.
+        What must be equal on both sides; a `Default` may be absent on the other one.
     window
         Bytes under way and not yet consumed, equal on both sides.
     stall_s
@@ -84,6 +86,8 @@ class Conversation:
         room.
     takes_tunnels
         Whether the transport knows what to do with a `TunnelOffer`.
+    party
+        This party's name, for errors.
     versions
         Protocol versions that this half speaks.
     clock
@@ -99,13 +103,15 @@ class Conversation:
         stall_s: float = STALL_S,
         crowded_s: float = CROWDED_S,
         takes_tunnels: bool = False,
+        party: str = "this party",
         versions: tuple[int, int] = (VERSION_MIN, VERSION_MAX),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.party = party
         self.peer = peer
         self.bytes_sent = 0
         self.bytes_received = 0
-        self._facts = {**facts, "window": str(window)}
+        self._facts: dict[str, str] = {**facts, "window": str(window)}
         self._window = window
         self._stall_s = stall_s
         self._crowded_s = crowded_s
@@ -532,7 +538,12 @@ class Conversation:
         if self._hello_due:
             self._hello_due = False
             return frames.hello(
-                *self._versions, self._incarnation, self._inbox.received, self._facts, takes_tunnels=self._takes_tunnels
+                *self._versions,
+                self._incarnation,
+                self._inbox.received,
+                self._facts,
+                default_facts=[name for name, value in self._facts.items() if isinstance(value, Default)],
+                takes_tunnels=self._takes_tunnels,
             )
         if not self._met or self._ended:
             return None
@@ -618,18 +629,14 @@ class Conversation:
         self._state.notify_all()
 
     def _on_hello(self, hello: session_pb2.Hello) -> None:
-        ours_min, ours_max = self._versions
-        if hello.version_min > ours_max or hello.version_max < ours_min:
-            raise VersionDiffers(ours=f"{ours_min}-{ours_max}", theirs=f"{hello.version_min}-{hello.version_max}")
+        theirs = Speaks(self.peer, plain_text(hello.release, 32), hello.version_min, hello.version_max)
+        highest_common(Speaks(self.party, __version__, *self._versions), theirs, "sessions")
         if self._peer_incarnation and hello.incarnation != self._peer_incarnation:
             raise PeerRestarted(f"the other process of {self.peer} began anew")
-        if len(hello.facts) > MAX_FACTS or not 0 < len(hello.incarnation) <= MAX_INCARNATION:
+        is_bounded = max(len(hello.facts), len(hello.default_facts)) <= MAX_FACTS
+        if not is_bounded or not 0 < len(hello.incarnation) <= MAX_INCARNATION:
             raise ProtocolViolated("a hello without an incarnation, or out of bounds")
-        for name in sorted({*self._facts, *hello.facts}):
-            ours, theirs = self._facts.get(name, "absent"), hello.facts.get(name, "absent")
-            if ours != theirs:
-                differs = RowOrderDiffers if name == "row_order" else ConfigDiffers
-                raise differs(field=plain_text(name), ours=ours, theirs=plain_text(theirs))
+        self._compare_facts(hello.facts, frozenset(hello.default_facts))
         if not self._outbox.resume(hello.received):
             raise PeerRestarted(f"{self.peer} goes on with a conversation that this process did not have")
         self._peer_incarnation = hello.incarnation
@@ -639,6 +646,17 @@ class Conversation:
         # The last Ack of the broken stream may be lost: repeat it.
         self._ack_since = self._clock()
         self._wake()
+
+    def _compare_facts(self, theirs: Mapping[str, str], defaults: Collection[str]) -> None:
+        """Raise an error that names the first fact in which the halves differ."""
+        for name in sorted({*self._facts, *theirs}):
+            mine, other = self._facts.get(name), theirs.get(name)
+            is_unknown_default = isinstance(mine, Default) if other is None else mine is None and name in defaults
+            if mine == other or is_unknown_default:
+                continue
+            differs = RowOrderDiffers if name == "row_order" else ConfigDiffers
+            shown = [plain_text("absent" if each is None else each) for each in (mine, other)]
+            raise differs(field=plain_text(name), ours=shown[0], theirs=shown[1])
 
     def _on_ack(self, ack: session_pb2.Ack) -> None:
         if self._outbox.acknowledge(ack.received, ack.consumed_bytes):

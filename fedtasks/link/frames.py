@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from google.protobuf.message import DecodeError
 
+from fedtasks import __version__
 from fedtasks.errors import ProtocolViolated
 from fedtasks.wire.v1 import session_pb2
 
@@ -43,16 +44,19 @@ def hello(
     received: int,
     facts: Mapping[str, str],
     *,
+    default_facts: Sequence[str] = (),
     takes_tunnels: bool = False,
 ) -> bytes:
-    """Encode a Hello."""
+    """Encode a Hello of this release."""
     message = session_pb2.Hello(
         version_min=version_min,
         version_max=version_max,
         incarnation=incarnation,
         received=received,
         facts=facts,
+        default_facts=default_facts,
         takes_tunnels=takes_tunnels,
+        release=__version__,
     )
     return _bytes(session_pb2.Frame(hello=message))
 

@@ -17,6 +17,7 @@ from fedtasks.errors import (
     VersionDiffers,
 )
 from fedtasks.link import status
+from fedtasks.link.absence import Absence
 from fedtasks.link.client import GatewayClient
 from fedtasks.link.conversation import CROWDED_S, STALL_S, WINDOW, Conversation
 from fedtasks.link.endpoint import Endpoint
@@ -46,6 +47,8 @@ class GrpcLink(Endpoint):
         Which two halves meet; also compared as facts.
     facts
         What else must be equal on both sides.
+    party
+        This party's name, for errors.
     connect_timeout_s
         How long to wait for the other half.
     resume_timeout_s
@@ -82,6 +85,7 @@ class GrpcLink(Endpoint):
         shard: int,
         attempt: int,
         facts: Facts,
+        party: str = "this party",
         connect_timeout_s: float = 600.0,
         resume_timeout_s: float = 120.0,
         window: int = WINDOW,
@@ -91,7 +95,13 @@ class GrpcLink(Endpoint):
     ) -> None:
         key = {"run": run_id, "task": task, "shard": str(shard), "attempt": str(attempt)}
         conversation = Conversation(
-            peer, {**facts, **key}, window=window, stall_s=stall_s, crowded_s=crowded_s, takes_tunnels=True
+            peer,
+            {**facts, **key},
+            window=window,
+            stall_s=stall_s,
+            crowded_s=crowded_s,
+            takes_tunnels=True,
+            party=party,
         )
         super().__init__(conversation, close_timeout_s=close_timeout_s)
         self._client = client
@@ -104,6 +114,7 @@ class GrpcLink(Endpoint):
         self._connect_timeout_s = connect_timeout_s
         self._resume_timeout_s = resume_timeout_s
         self._last_cut: FedtasksError | None = None
+        self._absence = Absence(party, peer)
         self._tunnels_left, self._no_tunnel = _TUNNEL_TRIES, ""
         self._session: Session | None = None
         self._supervisor = threading.Thread(target=self._supervise, name=f"link-{task}-{shard}", daemon=True)
@@ -164,6 +175,9 @@ class GrpcLink(Endpoint):
         finally:
             has_met = session.end()
             self._last_cut = session.cut or self._last_cut
+            if has_met:
+                self._absence.forget()
+            self._absence.note(session.cut)
             self._count_tunnel(session)
         return has_met
 
@@ -187,7 +201,9 @@ class GrpcLink(Endpoint):
                 conversation.settle()
             elif cut_s > self._resume_timeout_s:
                 last = f"; last: {self._last_cut}" if self._last_cut else ""
-                raise LinkLost(f"{self.peer} could not be reached again within {self._resume_timeout_s:g} s{last}")
+                text = f"{self.peer} could not be reached again within {self._resume_timeout_s:g} s"
+                away = self._absence.who()
+                raise LinkLost(f"{text}: {away} was away{last}", away=away)
         elif cut_s > self._connect_timeout_s:
             if isinstance(self._last_cut, GatewayUnreachable | PeerUnreachable):
                 raise self._last_cut

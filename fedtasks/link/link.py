@@ -131,3 +131,12 @@ class Link(Protocol):
 
 Facts = Mapping[str, str]
 """What both halves must agree on before the first message: compared one by one, a difference names the field."""
+
+
+class Default(str):
+    """A fact with the value that it has unless somebody sets it: to a half that does not know it, it is no difference.
+
+    So a release with one setting more meets one without it, as long as nobody sets that.
+    """
+
+    __slots__ = ()

@@ -9,7 +9,7 @@ from typing import Any
 from fedtasks.clock import DAY_MS
 from fedtasks.config import Dataset, Party
 from fedtasks.digests import digest
-from fedtasks.errors import ConfigError, GatewayOutdated
+from fedtasks.errors import ClockSkew, ConfigError, GatewayOutdated
 from fedtasks.identity import valid_until
 from fedtasks.reports.dag_runs import failure_report
 from fedtasks.reports.party_file import outdated
@@ -51,7 +51,7 @@ def overview(store: Store, party: Party, dag_ids: Collection[str], now_ms: int, 
     recent = summaries(store, party.name, [run for run in newest if run.state != "running"][:RECENT])
     peers = peer_reports(store, party)
     needs = [
-        *_gateway_needs(store, peers, now_ms),
+        *_gateway_needs(store, peers, party.max_clock_skew_s, now_ms),
         *_certificate_needs(party, peers, now_ms),
         *_ticket_needs(tickets, now_ms),
         *_run_needs(store, [*running, *recent], now_ms),
@@ -90,7 +90,9 @@ def _advice(told: Mapping[str, Any], peer: str) -> str:
     return f"{must_act(peer)}: {remedy}" if told["act"] == peer else remedy
 
 
-def _gateway_needs(store: Store, peers: list[dict[str, Any]], now_ms: int) -> Iterator[dict[str, Any]]:
+def _gateway_needs(
+    store: Store, peers: list[dict[str, Any]], allowed_skew_s: float, now_ms: int
+) -> Iterator[dict[str, Any]]:
     if old := outdated(store):
         yield _need("gateway_outdated", old.text, now_ms, old.remedy, tab="peers")
     seen_ms = max((peer["seen_ms"] for peer in peers), default=0)
@@ -104,6 +106,10 @@ def _gateway_needs(store: Store, peers: list[dict[str, Any]], now_ms: int) -> It
             text = f"{peer['name']} is not connected: {failure['text']}"
             state = peer["name"], peer["since_ms"]
             yield _need("peer_down", text, peer["since_ms"], _advice(failure, peer["name"]), state, tab="peers")
+        elif abs(peer["clock_skew_s"]) > allowed_skew_s:
+            off = f"{abs(peer['clock_skew_s']):.0f} s, and {allowed_skew_s:.0f} s are allowed"
+            text = f"The clock of {peer['name']} differs by {off}: no run can begin"
+            yield _need("clock_skew", text, peer["seen_ms"], ClockSkew.advice(), (peer["name"],), tab="peers")
 
 
 def _certificate_needs(party: Party, peers: list[dict[str, Any]], now_ms: int) -> Iterator[dict[str, Any]]:

@@ -78,13 +78,14 @@ def status_now(store: Store, run: RunRow, own: Sequence[HalfRow], peer: Sequence
         return status_of(run, own, peer, party=party)
     waits_since_ms = max((half.since_ms for half in own if half.state == "waiting"), default=0)
     checks = (seen.checks or []) if (seen.checked_ms or 0) >= waits_since_ms else []
+    hindrances = f"{run.peer}: DAG", "clock"
     return status_of(
         run,
         own,
         peer,
         party=party,
         unreachable_since_ms=None if seen.connected else seen.since_ms,
-        obstacle=next((check for check in checks if check["name"] == f"{run.peer}: DAG" and not check["ok"]), None),
+        obstacle=next((check for check in checks if check["name"] in hindrances and not check["ok"]), None),
     )
 
 

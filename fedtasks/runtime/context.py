@@ -9,7 +9,7 @@ from __future__ import annotations
 import abc
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
@@ -18,7 +18,7 @@ from fedtasks.data.partitions import landed_until
 from fedtasks.data.run_storage import RunStorage
 from fedtasks.dataclass_io import to_plain
 from fedtasks.errors import ModelTaken
-from fedtasks.link.link import Link
+from fedtasks.link.link import Default, Link
 from fedtasks.names import pipeline_of
 from fedtasks.runtime.task_config import TaskConfig
 from fedtasks.wire.v1 import worker_pb2
@@ -224,9 +224,26 @@ class LocalContext(abc.ABC):
 
 
 def facts_of(settings: object, **more: str) -> dict[str, str]:
-    """Return a settings dataclass as facts for `open_link`, defaults too: neighbouring versions may differ in them."""
-    plain = to_plain(settings)
-    return {**{f"settings.{name}": json.dumps(value, sort_keys=True) for name, value in plain.items()}, **more}
+    """Return a settings dataclass as facts for `open_link`, defaults too: neighbouring versions may differ in them.
+
+    One that has its default is a `Default`, which does not keep apart a release that has the setting and one that has
+    not.
+    """
+    said = {name: json.dumps(value, sort_keys=True) for name, value in to_plain(settings).items()}
+    defaults = {name: json.dumps(value, sort_keys=True) for name, value in _defaults_of(settings).items()}
+    kinds = {name: Default if defaults.get(name) == value else str for name, value in said.items()}
+    return {**{f"settings.{name}": kinds[name](value) for name, value in said.items()}, **more}
+
+
+def _defaults_of(settings: Any) -> dict[str, Any]:
+    """Return the declared defaults of a settings dataclass, of the fields that have one."""
+    found = {}
+    for each in fields(settings):
+        if each.default is not MISSING:
+            found[each.name] = to_plain(each.default)
+        elif each.default_factory is not MISSING:
+            found[each.name] = to_plain(each.default_factory())
+    return found
 
 
 def report_remarks(context: TaskContext, remarks: Mapping[str, int]) -> None:

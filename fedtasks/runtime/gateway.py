@@ -53,6 +53,7 @@ class GatewayContext(LocalContext):
         config = self.config
         link = GrpcLink(
             self._client,
+            party=self.party.name,
             peer=config.peer,
             run_id=config.run_id,
             task=config.half,

@@ -14,7 +14,7 @@ from typing import Any, Self
 import grpc
 
 from fedtasks.clock import now_ms
-from fedtasks.gateway.control_stream import CONTROL, PROTOCOL
+from fedtasks.gateway.control_stream import CONTROL, PROTOCOL_MIN
 from fedtasks.wire.v1 import peer_pb2
 
 SESSION = "/fedtasks.v1.PeerGateway/Session"
@@ -58,7 +58,9 @@ class Caller:
             threading.Thread(target=self._read, daemon=True).start()
 
     def greet(self) -> None:
-        greeting = peer_pb2.Greeting(version="0", protocol_min=PROTOCOL, protocol_max=PROTOCOL, clock_ms=now_ms())
+        greeting = peer_pb2.Greeting(
+            version="0", protocol_min=PROTOCOL_MIN, protocol_max=PROTOCOL_MIN, clock_ms=now_ms()
+        )
         self.send(peer_pb2.Envelope(greeting=greeting))
 
     def send(self, envelope: peer_pb2.Envelope) -> None:

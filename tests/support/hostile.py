@@ -16,7 +16,7 @@ import grpc
 
 from fedtasks.clock import now_ms
 from fedtasks.errors import leaves
-from fedtasks.gateway.control_stream import PROTOCOL
+from fedtasks.gateway.control_stream import PROTOCOL_MIN
 from fedtasks.link.status import CODE
 from fedtasks.wire.v1 import peer_pb2
 from tests.support.gateways import Member
@@ -134,7 +134,7 @@ class HostilePeer:
         )
         call = method(iter(self._outgoing.get, None))
         greeting = peer_pb2.Greeting(
-            party=self._member.name, protocol_min=PROTOCOL, protocol_max=PROTOCOL, clock_ms=now_ms()
+            party=self._member.name, protocol_min=PROTOCOL_MIN, protocol_max=PROTOCOL_MIN, clock_ms=now_ms()
         )
         self._outgoing.put(peer_pb2.ControlRequest(envelope=peer_pb2.Envelope(greeting=greeting)).SerializeToString())
         next(call)  # its greeting

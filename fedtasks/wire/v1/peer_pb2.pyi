@@ -24,7 +24,7 @@ class ControlResponse(_message.Message):
     def __init__(self, envelope: _Optional[_Union[Envelope, _Mapping]] = ...) -> None: ...
 
 class Envelope(_message.Message):
-    __slots__ = ("id", "reply_to", "greeting", "start_run", "run_started", "run_update", "ticket_update", "done", "failure", "lookup", "answers", "preflight", "preflight_report", "ticket_request", "landed", "champion_change", "ticket_request_declined")
+    __slots__ = ("id", "reply_to", "greeting", "start_run", "run_started", "run_update", "ticket_update", "done", "failure", "lookup", "answers", "preflight", "preflight_report", "ticket_request", "landed", "champion_change", "ticket_request_declined", "clock")
     ID_FIELD_NUMBER: _ClassVar[int]
     REPLY_TO_FIELD_NUMBER: _ClassVar[int]
     GREETING_FIELD_NUMBER: _ClassVar[int]
@@ -42,6 +42,7 @@ class Envelope(_message.Message):
     LANDED_FIELD_NUMBER: _ClassVar[int]
     CHAMPION_CHANGE_FIELD_NUMBER: _ClassVar[int]
     TICKET_REQUEST_DECLINED_FIELD_NUMBER: _ClassVar[int]
+    CLOCK_FIELD_NUMBER: _ClassVar[int]
     id: int
     reply_to: int
     greeting: Greeting
@@ -59,7 +60,8 @@ class Envelope(_message.Message):
     landed: Landed
     champion_change: _model_pb2.ChampionChange
     ticket_request_declined: _ticket_pb2.TicketRequestDeclined
-    def __init__(self, id: _Optional[int] = ..., reply_to: _Optional[int] = ..., greeting: _Optional[_Union[Greeting, _Mapping]] = ..., start_run: _Optional[_Union[StartRun, _Mapping]] = ..., run_started: _Optional[_Union[RunStarted, _Mapping]] = ..., run_update: _Optional[_Union[RunUpdate, _Mapping]] = ..., ticket_update: _Optional[_Union[TicketUpdate, _Mapping]] = ..., done: _Optional[_Union[Done, _Mapping]] = ..., failure: _Optional[_Union[_failure_pb2.Failure, _Mapping]] = ..., lookup: _Optional[_Union[_lookup_pb2.Lookup, _Mapping]] = ..., answers: _Optional[_Union[_lookup_pb2.Answers, _Mapping]] = ..., preflight: _Optional[_Union[Preflight, _Mapping]] = ..., preflight_report: _Optional[_Union[PreflightReport, _Mapping]] = ..., ticket_request: _Optional[_Union[_ticket_pb2.TicketRequest, _Mapping]] = ..., landed: _Optional[_Union[Landed, _Mapping]] = ..., champion_change: _Optional[_Union[_model_pb2.ChampionChange, _Mapping]] = ..., ticket_request_declined: _Optional[_Union[_ticket_pb2.TicketRequestDeclined, _Mapping]] = ...) -> None: ...
+    clock: Clock
+    def __init__(self, id: _Optional[int] = ..., reply_to: _Optional[int] = ..., greeting: _Optional[_Union[Greeting, _Mapping]] = ..., start_run: _Optional[_Union[StartRun, _Mapping]] = ..., run_started: _Optional[_Union[RunStarted, _Mapping]] = ..., run_update: _Optional[_Union[RunUpdate, _Mapping]] = ..., ticket_update: _Optional[_Union[TicketUpdate, _Mapping]] = ..., done: _Optional[_Union[Done, _Mapping]] = ..., failure: _Optional[_Union[_failure_pb2.Failure, _Mapping]] = ..., lookup: _Optional[_Union[_lookup_pb2.Lookup, _Mapping]] = ..., answers: _Optional[_Union[_lookup_pb2.Answers, _Mapping]] = ..., preflight: _Optional[_Union[Preflight, _Mapping]] = ..., preflight_report: _Optional[_Union[PreflightReport, _Mapping]] = ..., ticket_request: _Optional[_Union[_ticket_pb2.TicketRequest, _Mapping]] = ..., landed: _Optional[_Union[Landed, _Mapping]] = ..., champion_change: _Optional[_Union[_model_pb2.ChampionChange, _Mapping]] = ..., ticket_request_declined: _Optional[_Union[_ticket_pb2.TicketRequestDeclined, _Mapping]] = ..., clock: _Optional[_Union[Clock, _Mapping]] = ...) -> None: ...
 
 class Greeting(_message.Message):
     __slots__ = ("party", "version", "protocol_min", "protocol_max", "clock_ms", "instance")
@@ -146,6 +148,12 @@ class TicketUpdate(_message.Message):
 class Done(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class Clock(_message.Message):
+    __slots__ = ("clock_ms",)
+    CLOCK_MS_FIELD_NUMBER: _ClassVar[int]
+    clock_ms: int
+    def __init__(self, clock_ms: _Optional[int] = ...) -> None: ...
 
 class Preflight(_message.Message):
     __slots__ = ("pipeline",)

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x66\x65\x64tasks/v1/session.proto\x12\x0b\x66\x65\x64tasks.v1\"\xfc\x01\n\x05\x46rame\x12#\n\x05hello\x18\x01 \x01(\x0b\x32\x12.fedtasks.v1.HelloH\x00\x12!\n\x04\x64\x61ta\x18\x02 \x01(\x0b\x32\x11.fedtasks.v1.DataH\x00\x12\x1f\n\x03\x61\x63k\x18\x03 \x01(\x0b\x32\x10.fedtasks.v1.AckH\x00\x12+\n\theartbeat\x18\x04 \x01(\x0b\x32\x16.fedtasks.v1.HeartbeatH\x00\x12#\n\x05\x63lose\x18\x05 \x01(\x0b\x32\x12.fedtasks.v1.CloseH\x00\x12\x30\n\x0ctunnel_offer\x18\x06 \x01(\x0b\x32\x18.fedtasks.v1.TunnelOfferH\x00\x42\x06\n\x04kind\"\xcb\x01\n\x05Hello\x12\x13\n\x0bversion_min\x18\x01 \x01(\r\x12\x13\n\x0bversion_max\x18\x02 \x01(\r\x12\x13\n\x0bincarnation\x18\x03 \x01(\t\x12\x10\n\x08received\x18\x04 \x01(\x04\x12,\n\x05\x66\x61\x63ts\x18\x05 \x03(\x0b\x32\x1d.fedtasks.v1.Hello.FactsEntry\x12\x15\n\rtakes_tunnels\x18\x06 \x01(\x08\x1a,\n\nFactsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"s\n\x04\x44\x61ta\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04last\x18\x03 \x01(\x08\x12.\n\x0cpayload_kind\x18\x04 \x01(\x0e\x32\x18.fedtasks.v1.PayloadKind\x12\r\n\x05\x63hunk\x18\x05 \x01(\x0c\"/\n\x03\x41\x63k\x12\x10\n\x08received\x18\x01 \x01(\x04\x12\x16\n\x0e\x63onsumed_bytes\x18\x02 \x01(\x04\"\x1f\n\tHeartbeat\x12\x12\n\nis_blocked\x18\x01 \x01(\x08\"\x07\n\x05\x43lose\"\"\n\x0bTunnelOffer\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c*\x95\x01\n\x0bPayloadKind\x12\x1c\n\x18PAYLOAD_KIND_UNSPECIFIED\x10\x00\x12\x16\n\x12PAYLOAD_KIND_BYTES\x10\x01\x12\x16\n\x12PAYLOAD_KIND_ARRAY\x10\x02\x12\x1d\n\x19PAYLOAD_KIND_RECORD_BATCH\x10\x03\x12\x19\n\x15PAYLOAD_KIND_PROTOBUF\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x66\x65\x64tasks/v1/session.proto\x12\x0b\x66\x65\x64tasks.v1\"\xfc\x01\n\x05\x46rame\x12#\n\x05hello\x18\x01 \x01(\x0b\x32\x12.fedtasks.v1.HelloH\x00\x12!\n\x04\x64\x61ta\x18\x02 \x01(\x0b\x32\x11.fedtasks.v1.DataH\x00\x12\x1f\n\x03\x61\x63k\x18\x03 \x01(\x0b\x32\x10.fedtasks.v1.AckH\x00\x12+\n\theartbeat\x18\x04 \x01(\x0b\x32\x16.fedtasks.v1.HeartbeatH\x00\x12#\n\x05\x63lose\x18\x05 \x01(\x0b\x32\x12.fedtasks.v1.CloseH\x00\x12\x30\n\x0ctunnel_offer\x18\x06 \x01(\x0b\x32\x18.fedtasks.v1.TunnelOfferH\x00\x42\x06\n\x04kind\"\xf3\x01\n\x05Hello\x12\x13\n\x0bversion_min\x18\x01 \x01(\r\x12\x13\n\x0bversion_max\x18\x02 \x01(\r\x12\x13\n\x0bincarnation\x18\x03 \x01(\t\x12\x10\n\x08received\x18\x04 \x01(\x04\x12,\n\x05\x66\x61\x63ts\x18\x05 \x03(\x0b\x32\x1d.fedtasks.v1.Hello.FactsEntry\x12\x15\n\rtakes_tunnels\x18\x06 \x01(\x08\x12\x15\n\rdefault_facts\x18\x19 \x03(\t\x12\x0f\n\x07release\x18\x1a \x01(\t\x1a,\n\nFactsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"s\n\x04\x44\x61ta\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04last\x18\x03 \x01(\x08\x12.\n\x0cpayload_kind\x18\x04 \x01(\x0e\x32\x18.fedtasks.v1.PayloadKind\x12\r\n\x05\x63hunk\x18\x05 \x01(\x0c\"/\n\x03\x41\x63k\x12\x10\n\x08received\x18\x01 \x01(\x04\x12\x16\n\x0e\x63onsumed_bytes\x18\x02 \x01(\x04\"\x1f\n\tHeartbeat\x12\x12\n\nis_blocked\x18\x01 \x01(\x08\"\x07\n\x05\x43lose\"\"\n\x0bTunnelOffer\x12\x13\n\x0b\x63\x65rtificate\x18\x01 \x01(\x0c*\x95\x01\n\x0bPayloadKind\x12\x1c\n\x18PAYLOAD_KIND_UNSPECIFIED\x10\x00\x12\x16\n\x12PAYLOAD_KIND_BYTES\x10\x01\x12\x16\n\x12PAYLOAD_KIND_ARRAY\x10\x02\x12\x1d\n\x19PAYLOAD_KIND_RECORD_BATCH\x10\x03\x12\x19\n\x15PAYLOAD_KIND_PROTOBUF\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,22 +33,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_HELLO_FACTSENTRY']._loaded_options = None
   _globals['_HELLO_FACTSENTRY']._serialized_options = b'8\001'
-  _globals['_PAYLOADKIND']._serialized_start=748
-  _globals['_PAYLOADKIND']._serialized_end=897
+  _globals['_PAYLOADKIND']._serialized_start=788
+  _globals['_PAYLOADKIND']._serialized_end=937
   _globals['_FRAME']._serialized_start=43
   _globals['_FRAME']._serialized_end=295
   _globals['_HELLO']._serialized_start=298
-  _globals['_HELLO']._serialized_end=501
-  _globals['_HELLO_FACTSENTRY']._serialized_start=457
-  _globals['_HELLO_FACTSENTRY']._serialized_end=501
-  _globals['_DATA']._serialized_start=503
-  _globals['_DATA']._serialized_end=618
-  _globals['_ACK']._serialized_start=620
-  _globals['_ACK']._serialized_end=667
-  _globals['_HEARTBEAT']._serialized_start=669
-  _globals['_HEARTBEAT']._serialized_end=700
-  _globals['_CLOSE']._serialized_start=702
-  _globals['_CLOSE']._serialized_end=709
-  _globals['_TUNNELOFFER']._serialized_start=711
-  _globals['_TUNNELOFFER']._serialized_end=745
+  _globals['_HELLO']._serialized_end=541
+  _globals['_HELLO_FACTSENTRY']._serialized_start=497
+  _globals['_HELLO_FACTSENTRY']._serialized_end=541
+  _globals['_DATA']._serialized_start=543
+  _globals['_DATA']._serialized_end=658
+  _globals['_ACK']._serialized_start=660
+  _globals['_ACK']._serialized_end=707
+  _globals['_HEARTBEAT']._serialized_start=709
+  _globals['_HEARTBEAT']._serialized_end=740
+  _globals['_CLOSE']._serialized_start=742
+  _globals['_CLOSE']._serialized_end=749
+  _globals['_TUNNELOFFER']._serialized_start=751
+  _globals['_TUNNELOFFER']._serialized_end=785
 # @@protoc_insertion_point(module_scope)

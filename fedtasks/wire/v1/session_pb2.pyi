@@ -2,7 +2,7 @@ from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Mapping as _Mapping
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
@@ -37,7 +37,7 @@ class Frame(_message.Message):
     def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., data: _Optional[_Union[Data, _Mapping]] = ..., ack: _Optional[_Union[Ack, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., close: _Optional[_Union[Close, _Mapping]] = ..., tunnel_offer: _Optional[_Union[TunnelOffer, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("version_min", "version_max", "incarnation", "received", "facts", "takes_tunnels")
+    __slots__ = ("version_min", "version_max", "incarnation", "received", "facts", "takes_tunnels", "default_facts", "release")
     class FactsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -51,13 +51,17 @@ class Hello(_message.Message):
     RECEIVED_FIELD_NUMBER: _ClassVar[int]
     FACTS_FIELD_NUMBER: _ClassVar[int]
     TAKES_TUNNELS_FIELD_NUMBER: _ClassVar[int]
+    DEFAULT_FACTS_FIELD_NUMBER: _ClassVar[int]
+    RELEASE_FIELD_NUMBER: _ClassVar[int]
     version_min: int
     version_max: int
     incarnation: str
     received: int
     facts: _containers.ScalarMap[str, str]
     takes_tunnels: bool
-    def __init__(self, version_min: _Optional[int] = ..., version_max: _Optional[int] = ..., incarnation: _Optional[str] = ..., received: _Optional[int] = ..., facts: _Optional[_Mapping[str, str]] = ..., takes_tunnels: _Optional[bool] = ...) -> None: ...
+    default_facts: _containers.RepeatedScalarFieldContainer[str]
+    release: str
+    def __init__(self, version_min: _Optional[int] = ..., version_max: _Optional[int] = ..., incarnation: _Optional[str] = ..., received: _Optional[int] = ..., facts: _Optional[_Mapping[str, str]] = ..., takes_tunnels: _Optional[bool] = ..., default_facts: _Optional[_Iterable[str]] = ..., release: _Optional[str] = ...) -> None: ...
 
 class Data(_message.Message):
     __slots__ = ("sequence", "name", "last", "payload_kind", "chunk")

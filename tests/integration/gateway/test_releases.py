@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import queue
 import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -14,25 +15,26 @@ import pytest
 from fedtasks import __version__
 from fedtasks.doctor import party as doctor
 from fedtasks.errors import VersionDiffers
-from fedtasks.gateway.control_stream import PROTOCOL
+from fedtasks.gateway.control_stream import PROTOCOL_MAX, PROTOCOL_MIN
 from fedtasks.link.status import from_rpc_error
 from fedtasks.reports.party import overview
 from fedtasks.wire.v1 import peer_pb2, peer_pb2_grpc
 from tests.support.gateways import PIPELINE, Member, Pair, grant_ticket
 from tests.support.runs import open_run, wait_for
 
-OLDER = peer_pb2.Greeting(version="0.1.0", protocol_min=PROTOCOL - 1, protocol_max=PROTOCOL - 1)
-NEWER = peer_pb2.Greeting(version="9.0.0", protocol_min=PROTOCOL + 1, protocol_max=PROTOCOL + 2)
+SPOKEN = f"{PROTOCOL_MIN} to {PROTOCOL_MAX}"
+OLDER = peer_pb2.Greeting(version="0.1.0", protocol_min=PROTOCOL_MIN - 1, protocol_max=PROTOCOL_MIN - 1)
+NEWER = peer_pb2.Greeting(version="9.0.0", protocol_min=PROTOCOL_MAX + 1, protocol_max=PROTOCOL_MAX + 2)
 
 REFUSALS = {
     "older": (
         OLDER,
-        f"bank {__version__} with protocol {PROTOCOL}, shop 0.1.0 with protocol {PROTOCOL - 1}: shop must upgrade",
+        f"bank {__version__} with protocol {SPOKEN}, shop 0.1.0 with protocol {PROTOCOL_MIN - 1}: shop must upgrade",
     ),
     "newer": (
         NEWER,
-        f"bank {__version__} with protocol {PROTOCOL}, shop 9.0.0 with protocol {PROTOCOL + 1} to {PROTOCOL + 2}: "
-        "bank must upgrade",
+        f"bank {__version__} with protocol {SPOKEN}, "
+        f"shop 9.0.0 with protocol {PROTOCOL_MAX + 1} to {PROTOCOL_MAX + 2}: bank must upgrade",
     ),
 }
 each_release = pytest.mark.parametrize(("greeting", "text"), REFUSALS.values(), ids=REFUSALS)
@@ -43,13 +45,17 @@ def keys(member: Member) -> tuple[bytes, bytes]:
     return gateway.private_key.read_bytes(), gateway.certificate.read_bytes()
 
 
-def greet(dialler: Member, listener: Member, greeting: peer_pb2.Greeting) -> tuple[peer_pb2.Greeting, VersionDiffers]:
-    """Dial as a gateway that greets so; returns what it is greeted with, and how its call ends."""
+def dialled(dialler: Member, listener: Member) -> grpc.Channel:
     private_key, certificate = keys(dialler)
     authority = listener.party.gateway.authority.read_bytes()
     credentials = grpc.ssl_channel_credentials(authority, private_key, certificate)
     options = (("grpc.ssl_target_name_override", f"{listener.name}.fedtasks"),)
-    with grpc.secure_channel(str(listener.party.gateway.listen), credentials, options) as channel:
+    return grpc.secure_channel(str(listener.party.gateway.listen), credentials, options)
+
+
+def greet(dialler: Member, listener: Member, greeting: peer_pb2.Greeting) -> tuple[peer_pb2.Greeting, VersionDiffers]:
+    """Dial as a gateway that greets so; returns what it is greeted with, and how its call ends."""
+    with dialled(dialler, listener) as channel:
         hold = threading.Event()
 
         def requests() -> Iterator[peer_pb2.ControlRequest]:
@@ -125,8 +131,8 @@ def test_peer_of_another_release_that_dials_is_refused_at_once_and_told_why(
     assert (theirs.party, theirs.version, theirs.protocol_min, theirs.protocol_max) == (
         "bank",
         __version__,
-        PROTOCOL,
-        PROTOCOL,
+        PROTOCOL_MIN,
+        PROTOCOL_MAX,
     )
     releases, _, who = text.partition(": ")
     assert error.fields == {"releases": releases, "upgrade": who.removesuffix(" must upgrade")}
@@ -141,7 +147,7 @@ def test_gateway_that_dials_a_peer_of_another_release_says_so_in_its_log(
         pair.shop.start()
         wait_for(lambda: "no connection with bank: VERSION_DIFFERS" in caplog.text)
         pair.shop.stop()
-    assert f"shop {__version__} with protocol {PROTOCOL}, bank {greeting.version} with protocol" in caplog.text
+    assert f"shop {__version__} with protocol {SPOKEN}, bank {greeting.version} with protocol" in caplog.text
     assert f"{behind} must upgrade" in caplog.text
 
 
@@ -169,6 +175,34 @@ def test_peer_of_an_older_release_is_named_by_page_doctor_preflight_and_refusal(
         assert (check.ok, check.code, check.text) == (False, "VERSION_DIFFERS", text)
         with pytest.raises(VersionDiffers, match="shop must upgrade"):
             open_run(bank)
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "asks_for_clocks"),
+    [
+        (PROTOCOL_MIN - 1, PROTOCOL_MIN, False),
+        (PROTOCOL_MIN, PROTOCOL_MAX, True),
+        (PROTOCOL_MAX, PROTOCOL_MAX + 5, True),
+    ],
+    ids=["older", "same", "newer"],
+)
+def test_peer_of_a_neighbouring_release_is_spoken_with_in_the_highest_version_that_both_have(
+    pair: Pair, first: int, last: int, asks_for_clocks: bool
+) -> None:
+    pair.bank.start()
+    said: queue.Queue[Any] = queue.Queue()
+    said.put(peer_pb2.Envelope(greeting=peer_pb2.Greeting(version="1", protocol_min=first, protocol_max=last)))
+    said.put(peer_pb2.Envelope(id=7, preflight=peer_pb2.Preflight()))
+    with dialled(pair.shop, pair.bank) as channel:
+        requests = (peer_pb2.ControlRequest(envelope=each) for each in iter(said.get, None))
+        call = peer_pb2_grpc.PeerGatewayStub(channel).Control(requests, timeout=20)
+        assert next(call).envelope.WhichOneof("body") == "greeting"
+        heard = {}
+        while len(heard) < 1 + asks_for_clocks:
+            envelope = next(call).envelope
+            heard[envelope.WhichOneof("body")] = envelope.reply_to
+        said.put(None)
+    assert heard == {"preflight_report": 7, **({"clock": 0} if asks_for_clocks else {})}
 
 
 def test_peer_that_has_upgraded_connects_without_anybodys_doing(pair: Pair) -> None:

@@ -26,6 +26,7 @@ from fedtasks.link import frames, inbox
 from fedtasks.link.conversation import VERSION_MAX, VERSION_MIN, Conversation, StreamBroken
 from fedtasks.link.frames import MAX_NAME, OVERHEAD
 from fedtasks.link.inbox import Wish
+from fedtasks.link.link import Default
 from fedtasks.link.payload import ARRAY, BYTES
 from fedtasks.wire.v1 import session_pb2
 
@@ -151,7 +152,40 @@ def test_hello_of_other_versions_is_refused_with_both_ranges(
     else:
         with pytest.raises(VersionDiffers) as caught:
             half.wait_met(WAIT_S)
-        assert caught.value.fields == {"ours": "2-2", "theirs": f"{theirs[0]}-{theirs[1]}"}
+        assert "shop of an unnamed release with sessions" in caught.value.fields["releases"]
+        assert caught.value.fields["upgrade"] == ("shop" if theirs[1] < 2 else "this party")
+
+
+def test_default_that_one_half_does_not_know_is_no_difference_and_is_told_as_one() -> None:
+    half = Conversation("shop", {"epochs": "8", "new": Default("0"), "set": Default("1")}, window=WINDOW)
+    peer = Peer(half)
+    hello = peer.read("hello").hello
+    assert (dict(hello.facts), list(hello.default_facts)) == (
+        {"epochs": "8", "new": "0", "set": "1", "window": str(WINDOW)},
+        ["new", "set"],
+    )
+    peer.hello(facts={**peer.facts, "set": "1", "newer": "2"}, default_facts=["newer"])
+    assert half.wait_met(WAIT_S)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "defaults", "differing"),
+    [
+        ({"new": "5"}, {}, [], {"field": "new", "ours": "5", "theirs": "absent"}),
+        ({}, {"newer": "5"}, ["other"], {"field": "newer", "ours": "absent", "theirs": "5"}),
+        ({"new": Default("5")}, {"new": "6"}, ["new"], {"field": "new", "ours": "5", "theirs": "6"}),
+    ],
+    ids=["set here", "set there", "another default"],
+)
+def test_setting_that_one_half_does_not_know_differs_once_it_is_set(
+    ours: dict[str, str], theirs: dict[str, str], defaults: list[str], differing: dict[str, str]
+) -> None:
+    half = Conversation("shop", {"epochs": "8", **ours}, window=WINDOW)
+    peer = Peer(half)
+    peer.hello(facts={**peer.facts, **theirs}, default_facts=defaults)
+    with pytest.raises(ConfigDiffers) as caught:
+        half.wait_met(WAIT_S)
+    assert caught.value.fields == differing
 
 
 @pytest.mark.parametrize(

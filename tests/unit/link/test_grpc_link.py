@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fedtasks import __version__
 from fedtasks.errors import (
     DeadlinePassed,
     FedtasksError,
@@ -174,11 +175,29 @@ def test_link_that_cannot_be_resumed_in_time_is_lost(relay: Relay) -> None:
     with relayed_pair(relay, resume_timeout_s=0.3) as (a, b):
         relay.stop()
 
-        with pytest.raises(LinkLost, match=r"b could not be reached again within 0\.3 s"):
+        with pytest.raises(LinkLost, match=r"b could not be reached again within 0\.3 s") as caught:
             a.receive("x")
+        assert caught.value.fields == {"away": "the gateway of this party"}
         with pytest.raises(LinkLost):
             b.receive("x")
         relay.start()
+
+
+def test_link_that_is_lost_names_the_gateways_between_which_nothing_goes(relay: Relay) -> None:
+    with relayed_pair(relay, resume_timeout_s=0.5, party="c") as (a, _):
+        relay.refusal = PeerUnreachable()
+        relay.cut()
+        with pytest.raises(LinkLost) as caught:
+            a.receive("x")
+        assert caught.value.fields == {"away": "the gateway of b, or the network between the gateways,"}
+        relay.refusal = None
+
+
+def test_link_that_is_lost_names_the_other_half_where_nothing_else_is_missing(relay: Relay) -> None:
+    with relayed_pair(relay, resume_timeout_s=0.5) as (a, b):
+        b.abort()
+        with pytest.raises(LinkLost, match="the other half, at b, was away"):
+            a.receive("x")
 
 
 def test_other_process_that_began_anew_is_a_restart(relay: Relay, client: GatewayClient) -> None:
@@ -210,8 +229,10 @@ def test_other_version_is_refused_on_both_sides(relay: Relay, client: GatewayCli
 
     def meet(name: str) -> None:
         with pytest.raises(VersionDiffers) as caught:
-            open_half(client, name)
-        assert caught.value.fields == {"ours": "2-2", "theirs": "7-7"}
+            open_half(client, name, party=name)
+        other = "b" if name == "a" else "a"
+        releases = f"{name} {__version__} with sessions 2, {other} {__version__} with sessions 7"
+        assert caught.value.fields == {"releases": releases, "upgrade": name}
 
     both(lambda: meet("a"), lambda: meet("b"))
 

@@ -17,6 +17,7 @@ const NEEDS = {
   gateway_down: ["plug", "Gateway"],
   gateway_outdated: ["plug", "Gateway"],
   peer_down: ["plug", "Peer"],
+  clock_skew: ["wait", "Clock"],
   certificate_expiring: ["wait", "Certificate"],
   ticket_expiring: ["wait", "Ticket"],
   ticket_offered: ["mail", "Ticket"],
