@@ -636,7 +636,7 @@ class Conversation:
         is_bounded = max(len(hello.facts), len(hello.default_facts)) <= MAX_FACTS
         if not is_bounded or not 0 < len(hello.incarnation) <= MAX_INCARNATION:
             raise ProtocolViolated("a hello without an incarnation, or out of bounds")
-        self._compare_facts(hello.facts, frozenset(hello.default_facts))
+        self._compare_facts(hello.facts, frozenset(hello.default_facts), theirs.release)
         if not self._outbox.resume(hello.received):
             raise PeerRestarted(f"{self.peer} goes on with a conversation that this process did not have")
         self._peer_incarnation = hello.incarnation
@@ -647,16 +647,18 @@ class Conversation:
         self._ack_since = self._clock()
         self._wake()
 
-    def _compare_facts(self, theirs: Mapping[str, str], defaults: Collection[str]) -> None:
-        """Raise an error that names the first fact in which the halves differ."""
+    def _compare_facts(self, theirs: Mapping[str, str], defaults: Collection[str], release: str) -> None:
+        """Raise an error that names the first fact in which the halves differ, and which release lacks it."""
+        is_same = release in ("", __version__)
+        absent = ["absent" if is_same else f"absent in {each}" for each in (__version__, release)]
         for name in sorted({*self._facts, *theirs}):
             mine, other = self._facts.get(name), theirs.get(name)
             is_unknown_default = isinstance(mine, Default) if other is None else mine is None and name in defaults
             if mine == other or is_unknown_default:
                 continue
             differs = RowOrderDiffers if name == "row_order" else ConfigDiffers
-            shown = [plain_text("absent" if each is None else each) for each in (mine, other)]
-            raise differs(field=plain_text(name), ours=shown[0], theirs=shown[1])
+            ours = absent[0] if mine is None else mine
+            raise differs(field=plain_text(name), ours=ours, theirs=absent[1] if other is None else plain_text(other))
 
     def _on_ack(self, ack: session_pb2.Ack) -> None:
         if self._outbox.acknowledge(ack.received, ack.consumed_bytes):

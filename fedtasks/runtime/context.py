@@ -9,7 +9,7 @@ from __future__ import annotations
 import abc
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
@@ -238,7 +238,7 @@ def facts_of(settings: object, **more: str) -> dict[str, str]:
 def _defaults_of(settings: Any) -> dict[str, Any]:
     """Return the declared defaults of a settings dataclass, of the fields that have one."""
     found = {}
-    for each in fields(settings):
+    for each in fields(settings) if is_dataclass(settings) else ():
         if each.default is not MISSING:
             found[each.name] = to_plain(each.default)
         elif each.default_factory is not MISSING:

@@ -29,6 +29,7 @@ from tests.support.proxy import Proxy
 from tests.support.stores import make_empty_store
 
 PIPELINE = "train_split_nn"
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class FakeAirflow:
@@ -259,13 +260,12 @@ def make_members(folder: Path) -> tuple[Member, Member, str]:
 
 
 @contextlib.contextmanager
-def gateway_process(member: Member) -> Iterator[int]:
-    """Run a party's gateway as a process of its own, whose id it is."""
-    root = str(Path(__file__).resolve().parents[2])
-    argv = [sys.executable, "-m", "fedtasks.cli", "gateway", "--party", str(member.folder / "party.yaml")]
+def gateway_process(member: Member, root: Path = ROOT) -> Iterator[int]:
+    """Run a party's gateway as a process of its own, whose id it is; `root` is where its release lies."""
+    argv = [sys.executable, "-P", "-m", "fedtasks.cli", "gateway", "--party", str(member.folder / "party.yaml")]
     log = member.folder / "gateway.log"
     with log.open("wb") as output:
-        process = subprocess.Popen(argv, stdout=output, stderr=output, env=os.environ | {"PYTHONPATH": root})
+        process = subprocess.Popen(argv, stdout=output, stderr=output, env=os.environ | {"PYTHONPATH": str(root)})
     try:
         deadline = time.monotonic() + 60
         while "serves its workers" not in log.read_text():

@@ -1,7 +1,8 @@
-"""What a task learns of models from its own gateway."""
+"""What a task learns of models from its own gateway, and what it brings to a link."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 import pytest
 
 from fedtasks.errors import ModelTaken
+from fedtasks.link.link import Default
 from fedtasks.runtime import gateway as module
-from fedtasks.runtime.context import TaskContext
+from fedtasks.runtime.context import TaskContext, facts_of
 from fedtasks.runtime.gateway import GatewayContext
 from fedtasks.runtime.task_config import TaskConfig
 from fedtasks.wire.v1 import model_pb2, worker_pb2
@@ -36,7 +38,7 @@ def test_link_of_a_task_has_the_stall_limit_of_the_party(monkeypatch: pytest.Mon
     made: dict[str, Any] = {}
     monkeypatch.setattr(module, "GrpcLink", lambda client, **options: made.update(options))
     config = TaskConfig(Path("party.yaml"), "credit.day4.1", "align", 1, "shop", "bank", {})
-    party: Any = SimpleNamespace(stall_s=7200.0)
+    party: Any = SimpleNamespace(name="bank", stall_s=7200.0)
     GatewayContext(config, party, Gateway()).open_link({})  # type: ignore[arg-type]
     assert made["stall_s"] == 7200.0
 
@@ -58,3 +60,21 @@ def test_model_of_another_pipeline_is_refused() -> None:
 
 def test_model_of_another_pipeline_may_be_used() -> None:
     assert context("other.day4.1").model("credit", of_another=True).version.version == 3
+
+
+def test_settings_with_their_defaults_are_facts_that_a_release_without_them_may_lack() -> None:
+    @dataclass(frozen=True)
+    class Settings:
+        needed: int
+        epochs: int = 8
+        names: tuple[str, ...] = field(default_factory=tuple)
+
+    facts = facts_of(Settings(1, epochs=9), row_order="ab")
+    assert facts == {
+        "settings.needed": "1",
+        "settings.epochs": "9",
+        "settings.names": "[]",
+        "row_order": "ab",
+    }
+    assert [name for name, fact in facts.items() if isinstance(fact, Default)] == ["settings.names"]
+    assert isinstance(facts_of(Settings(8))["settings.epochs"], Default)
