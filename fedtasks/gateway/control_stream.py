@@ -42,7 +42,7 @@ PROTOCOL_MIN, PROTOCOL_MAX = 3, 4
 CLOCKS_SINCE = 4
 """The version since which gateways ask each other for their clocks."""
 
-CLOCK_EVERY_S, CLOCK_TIMEOUT_S = 15.0, 5.0
+CLOCK_EVERY_S, CLOCK_TAKES_S = 15.0, 10.0
 """How often the peer's clock is asked for, and how long its answer may take to be worth anything."""
 
 CLOCK_NEWS_S = 0.5
@@ -554,12 +554,13 @@ class PeerConnection:
         while True:
             asked_ms, asked_at = self._clock(), loop.time()
             try:
-                answer = await self.request(CLOCK_TIMEOUT_S, clock=peer_pb2.Clock(clock_ms=asked_ms))
+                answer = await self.request(clock=peer_pb2.Clock(clock_ms=asked_ms))
             except FedtasksError as error:
                 log.info("%s does not tell its clock: %s", self.peer.name, error)
             else:
-                flight_s = (loop.time() - asked_at) / 2
-                self._note_skew((answer.clock.clock_ms - asked_ms) / 1000 - flight_s)
+                took_s = loop.time() - asked_at
+                if took_s <= CLOCK_TAKES_S:
+                    self._note_skew((answer.clock.clock_ms - asked_ms) / 1000 - took_s / 2)
             await asyncio.sleep(CLOCK_EVERY_S)
 
     def _note_skew(self, skew_s: float) -> None:

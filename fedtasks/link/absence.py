@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable
 from typing import Literal
 
@@ -42,7 +41,7 @@ class Absence:
 
     def forget(self) -> None:
         """Begin anew, since the halves have met."""
-        self._seconds: Counter[Away] = Counter()
+        self._seconds: dict[Away, float] = {}
         self._last: Away | None = None
         self._since = self._clock()
 
@@ -56,7 +55,7 @@ class Absence:
         else:
             self._last = None
         if self._last is not None:
-            self._seconds[self._last] += now - self._since
+            self._add(self._seconds, self._last, now - self._since)
         self._since = now
 
     def who(self) -> str:
@@ -64,5 +63,10 @@ class Absence:
         stood_s = self._clock() - self._since
         # What has just begun to stand may still be looked for where it was missing before.
         now: Away = "half" if self._last is None or stood_s > SETTLED_S else self._last
-        seconds = self._seconds + Counter({now: stood_s})
-        return self._names[max(seconds, key=lambda each: seconds[each])] if seconds else self._names[now]
+        seconds = dict(self._seconds)
+        self._add(seconds, now, stood_s)
+        return self._names[max(seconds, key=lambda each: seconds[each])]
+
+    @staticmethod
+    def _add(seconds: dict[Away, float], away: Away, more: float) -> None:
+        seconds[away] = seconds.get(away, 0.0) + more

@@ -134,7 +134,7 @@ def from_rpc_error(error: grpc.RpcError, *, unreachable: type[FedtasksError] = G
     if status is grpc.StatusCode.UNAUTHENTICATED:
         return SecretRejected(said)
     if status is grpc.StatusCode.UNIMPLEMENTED:
-        return VersionDiffers(said)
+        return VersionDiffers(f"the gateway that was asked is of another release than who asks: {said}")
     return ProtocolViolated(f"the other end answered {said}")
 
 

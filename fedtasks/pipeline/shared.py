@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from fedtasks import __version__
 from fedtasks.config import Dataset, Party
 from fedtasks.dataclass_io import build
 from fedtasks.digests import canonical
@@ -114,6 +115,10 @@ def initiate(party: Party, steps: Sequence[Step], params: Mapping[str, Any], par
         "datasets": datasets,
         "steps": {step.name: step.settings_with(params) for step in steps},
     }
+    for step in steps:
+        step.check(
+            shared["steps"][step.name]
+        )  # what there is no setting for is a slip of the pen here, no other release
     check_shared(party, peer, steps, {**shared, "datasets": {peer: "", **datasets}})
     ticket = params.get("ticket") or "auto"
     return {
@@ -155,7 +160,7 @@ def check_shared(party: Party, peer: str, steps: Sequence[Step], shared: Mapping
         It names a dataset that this party does not declare, a leader that is no party of the run, a setting that will
         not do, or a task that is not there or does not do what the setting asks of it.
     ConfigDiffers
-        It has settings for other steps than this pipeline.
+        It has settings for other steps than this pipeline, or a setting that this release has not.
     ColumnEmpty
         A model is trained, measured or used, and this party follows without a feature.
     LabelInvalid
@@ -170,12 +175,23 @@ def check_shared(party: Party, peer: str, steps: Sequence[Step], shared: Mapping
     ours, theirs = sorted(step.name for step in steps), sorted(shared["steps"])
     if ours != theirs:
         raise ConfigDiffers(field="steps", ours=" ".join(ours), theirs=" ".join(theirs))
+    _check_known(steps, shared["steps"])
     check_steps(steps, shared["steps"])
     dataset = party.dataset(datasets[party.name])
     _check_label(dataset, LEADER if leader == party.name else FOLLOWER, steps, shared["steps"])
     for step in steps:
         if step.kind == "align" and leader == party.name:
             build(AlignSettings, dict(shared["steps"][step.name]), path=step.name).check_dataset(dataset)
+
+
+def _check_known(steps: Sequence[Step], settings: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse a setting that somebody has set in a release which has it, while this one has not."""
+    for step in steps:
+        declared = {field.name for field in step.declared}
+        for name, value in settings[step.name].items() if declared else ():
+            if name not in declared:
+                field, shown = plain_text(f"{step.name}.{name}", _MAX_NAME), plain_text(str(value), _MAX_NAME)
+                raise ConfigDiffers(field=field, ours=f"absent in {__version__}", theirs=shown)
 
 
 def check_steps(steps: Sequence[Step], settings: Mapping[str, Mapping[str, Any]]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from fedtasks import __version__
 from fedtasks.config import FeatureType, LabelKind, Party, load_party
 from fedtasks.data.run_storage import RunStorage
 from fedtasks.digests import digest
@@ -98,6 +99,12 @@ def test_check_shared_of_a_strange_peer_is_refused(
     check_shared(party, "shop", STEPS, SHARED)
     with pytest.raises(error):
         check_shared(party, "shop", STEPS, {**copy.deepcopy(SHARED), **change})
+
+
+def test_setting_of_another_release_is_named_with_the_release_that_lacks_it(party: Party) -> None:
+    with pytest.raises(ConfigDiffers) as caught:
+        check_shared(party, "shop", [intersect()], {**SHARED, "steps": {"psi": {"novelty": 3}}})
+    assert caught.value.fields == {"field": "psi.novelty", "ours": f"absent in {__version__}", "theirs": "3"}
 
 
 def test_initiate_steps_that_need_no_label_take_any_dataset(party: Party) -> None:
