@@ -24,6 +24,7 @@ async def run_process(
     stop_reason: Callable[[run_pb2.Meeting], FedtasksError | None],
     on_line: Callable[[str], None],
     on_start: Callable[[Callable[[], None]], None],
+    lease: Callable[[], Awaitable[FedtasksError]] | None = None,
 ) -> int:
     """Run a process until it ends or its meeting stops it.
 
@@ -39,6 +40,8 @@ async def run_process(
         Gets every line that it prints.
     on_start
         Gets what ends the process with all that it started.
+    lease
+        Keeps the lease of the half while it runs, and returns why it must end.
 
     Returns
     -------
@@ -48,22 +51,25 @@ async def run_process(
     Raises
     ------
     FedtasksError
-        What `stop_reason` returned, or what ended `meetings`; nothing of the process runs any more.
+        What `stop_reason` or `lease` returned, or what ended `meetings`; nothing of the process runs any more.
     """
     process = await start()
     on_start(process.stop)
     # The guard holds the pipe's other end until all is over, so the end of the output is the end of the process.
     reading = asyncio.create_task(_read_lines(process.output, on_line))
-    watching = asyncio.create_task(_find(meetings, stop_reason))
+    guards = [asyncio.ensure_future(_find(meetings, stop_reason))]
+    if lease is not None:
+        guards.append(asyncio.ensure_future(lease()))
     try:
-        await asyncio.wait({reading, watching}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({reading, *guards}, return_when=asyncio.FIRST_COMPLETED)
         if not reading.done():
-            raise watching.result()
+            raise next(guard for guard in guards if guard.done()).result()
     finally:
         if not reading.done():
             process.stop()
-        watching.cancel()
-        await asyncio.gather(reading, watching, return_exceptions=True)
+        for guard in guards:
+            guard.cancel()
+        await asyncio.gather(reading, *guards, return_exceptions=True)
         code = await process.wait()
     reading.result()
     return code

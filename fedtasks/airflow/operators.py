@@ -30,15 +30,17 @@ from fedtasks.config import Party
 from fedtasks.dataclass_io import to_plain
 from fedtasks.digests import digest
 from fedtasks.errors import DeadlinePassed, FedtasksError, RunUnknown
+from fedtasks.link.mark import FileMark
 from fedtasks.models.settings import BOTH
 from fedtasks.names import APPROVE, BIN, CLOSE_RUN, IMPORTANCE, OPEN_RUN, half_name
 from fedtasks.pipeline.shared import WAIT
 from fedtasks.pipeline.step import Step
-from fedtasks.runtime.task_config import TaskConfig
+from fedtasks.runtime.task_config import MARK, TaskConfig
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from fedtasks.airflow.lease import Half
     from fedtasks.airflow.opening import ShardsOperator
     from fedtasks.link.client import GatewayClient
     from fedtasks.wire.v1 import run_pb2
@@ -127,6 +129,8 @@ class MeetingOperator(BaseOperator):
     """What it is when the other half was not there in time."""
     wait_field: ClassVar[str] = ""
     """The field of the trigger form that says how long to wait."""
+    holds_lease: ClassVar[bool] = False
+    """Whether what is performed renews a lease meanwhile; what waits deferred cannot."""
 
     def __init__(
         self,
@@ -174,7 +178,7 @@ class MeetingOperator(BaseOperator):
         try:
             meeting = self._await_peer(hook, meeting)
             attempt = meeting.own.attempt  # a half that waits joins the other's newer attempt
-            meeting = client.start(run_id, task, attempt)
+            meeting = client.start(run_id, task, attempt, leased=self.holds_lease)
             outcome = self.perform(context, hook, meeting)
             client.finish(run_id, task, attempt, outcome=outcome)
         except FedtasksError as error:
@@ -280,6 +284,7 @@ class FederatedTaskOperator(MeetingOperator):
 
     template_fields: Sequence[str] = ("federated_task",)
     wait_field: ClassVar[str] = WAIT
+    holds_lease: ClassVar[bool] = True
 
     def __init__(self, *, step: Step, stage: str = "", shard: int | None = None, **kwargs: Any) -> None:
         kwargs = {"doc_md": doc_of(step, stage), **kwargs}
@@ -294,21 +299,26 @@ class FederatedTaskOperator(MeetingOperator):
         self._lineage: Lineage | None = None
 
     def perform(self, context: Context, hook: FedtasksHook, meeting: run_pb2.Meeting) -> dict[str, Any]:
-        """Run the algorithm; stop it when the run ends or the other half begins anew."""
+        """Run the algorithm; stop it when the run ends, the other half begins anew, or it stands still."""
         from fedtasks.airflow.execution import read_outcome, run_process, write_private
+        from fedtasks.airflow.lease import Lease
         from fedtasks.airflow.meetings import obstacle, watch
         from fedtasks.airflow.starting import start
 
         run_id, attempt = meeting.run.run_id, meeting.own.attempt
         progress = Progress(context, self.log.warning)
 
-        def stop_reason(now: run_pb2.Meeting) -> FedtasksError | None:
-            progress.show(now.own.progress_json)
-            return obstacle(now, attempt)
-
         with tempfile.TemporaryDirectory(prefix="fedtasks-") as name:
             folder = Path(name)
             config = folder / "config.json"
+            FileMark(folder / MARK).close()  # what hangs before it has begun stands still too
+            lease = Lease(hook.party_file, self._half(hook, meeting, folder), meeting.peer)
+
+            def stop_reason(now: run_pb2.Meeting) -> FedtasksError | None:
+                progress.show(now.own.progress_json)
+                lease.see(now)
+                return obstacle(now, attempt)
+
             write_private(config, self._config(hook, meeting))
             self.log.info("Attempt %d of %s in run %s", attempt, self.federated_task, run_id)
             try:
@@ -319,6 +329,7 @@ class FederatedTaskOperator(MeetingOperator):
                         stop_reason=stop_reason,
                         on_line=lambda line: self.log.info("%s", line),
                         on_start=self._started,
+                        lease=lease.keep,
                     )
                 )
             finally:
@@ -332,6 +343,19 @@ class FederatedTaskOperator(MeetingOperator):
         self._lineage = self._lineage_of(hook, meeting, outcome)
         announce(context, self._lineage)
         return outcome
+
+    def _half(self, hook: FedtasksHook, meeting: run_pb2.Meeting, folder: Path) -> Half:
+        from fedtasks.airflow.lease import Half
+
+        return Half(
+            run_id=meeting.run.run_id,
+            task=self.federated_task,
+            attempt=meeting.own.attempt,
+            party=hook.party.name,
+            peer=peer_name(meeting.run, hook.party),
+            stall_s=self.step.stall_s or hook.party.stall_s,
+            mark=folder / MARK,
+        )
 
     def _lineage_of(self, hook: FedtasksHook, meeting: run_pb2.Meeting, outcome: dict[str, Any]) -> Lineage:
         shared, run, name = json.loads(meeting.run.config_json), meeting.run, hook.party.name

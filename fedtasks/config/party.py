@@ -349,6 +349,14 @@ class Hdfs:
         return f"webhdfs://{self.user}@{self.web}" if self.user else f"webhdfs://{self.web}"
 
 
+def check_stall_s(stall_s: float) -> None:
+    """Raise `ConfigError` unless a half may be without progress for so long."""
+    least, most = _STALL_S
+    if not least <= stall_s <= most:
+        text = f"a half may be without progress for {least:g} to {most:g} s, not {stall_s:g}"
+        raise ConfigError(text, field="stall_s")
+
+
 @dataclass(frozen=True)
 class Party:
     """One organisation: the content of party.yaml.
@@ -376,7 +384,8 @@ class Party:
     max_clock_skew_s
         How far a peer's clock may be from ours.
     stall_s
-        How long a half of a task waits for the other half without any progress before it gives up and is tried again.
+        How long a half of a task may make no progress, or wait for the other half without any, before it is ended and
+        tried again; a step may have a limit of its own.
     """
 
     name: str
@@ -394,7 +403,7 @@ class Party:
     psi_oprf_key: Path | None = None
     schedules: tuple[str, ...] = ()
     max_clock_skew_s: float = 120.0
-    stall_s: float = 3600.0
+    stall_s: float = 1800.0
 
     def __post_init__(self) -> None:
         check_name(self.name, "name")
@@ -405,9 +414,7 @@ class Party:
                     raise ConfigError(f"`{name}` is declared twice", field=group)
         for pipeline in self.schedules:
             check_name(pipeline, "schedules")
-        least, most = _STALL_S
-        if not least <= self.stall_s <= most:
-            raise ConfigError(f"a half waits between {least:g} and {most:g} s, not {self.stall_s:g}", field="stall_s")
+        check_stall_s(self.stall_s)
         for uri in (self.storage, *(dataset.uri for dataset in self.datasets)):
             if "://" in uri and uri.partition("://")[0] not in _SCHEMES:
                 field_name = "storage" if uri == self.storage else "datasets"

@@ -62,6 +62,7 @@ from fedtasks.errors.machine import (
     DemoRunning,
     DiskFull,
     GatewayOutdated,
+    HalfStalled,
     MemoryShort,
     NoticeFailed,
     NotPrivate,
@@ -69,6 +70,7 @@ from fedtasks.errors.machine import (
     ProcessFailed,
     StorageUnavailable,
     StoreUnavailable,
+    WorkerLost,
 )
 from fedtasks.errors.peers import (
     CallsExceeded,
@@ -170,6 +172,7 @@ __all__ = [
     "GatewayFailed",
     "GatewayOutdated",
     "GatewayUnreachable",
+    "HalfStalled",
     "IdLong",
     "IdNull",
     "IntersectionEmpty",
@@ -237,6 +240,7 @@ __all__ = [
     "TicketScope",
     "TrainingDiverged",
     "VersionDiffers",
+    "WorkerLost",
     "from_code",
     "leaves",
 ]

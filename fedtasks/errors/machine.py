@@ -101,6 +101,30 @@ class DiskFull(MachineError):
     remedy = "Free the disk that `storage` of party.yaml, or the folder for temporary files, is on"
 
 
+class WorkerLost(MachineError):
+    """Raised when the gateway has not heard for too long of the worker that runs a half."""
+
+    code = "WORKER_LOST"
+    retryable = True
+    summary = "The worker of a half is gone"
+    remedy = (
+        "Nothing to do while Airflow tries again, once it has noticed by itself (`task_instance_heartbeat_timeout`); "
+        "else see whether {own}'s Airflow and its workers run and reach {own}'s gateway"
+    )
+
+
+class HalfStalled(MachineError):
+    """Raised when a half has computed for too long without saying that it makes progress."""
+
+    code = "HALF_STALLED"
+    retryable = True
+    summary = "A half makes no progress"
+    remedy = (
+        "Nothing to do while Airflow tries again; if {own}'s half is only slow, let it call `context.alive()`, or "
+        "raise `stall_s` of the step or of {own}'s party.yaml, else see why it hangs"
+    )
+
+
 class ProcessFailed(MachineError):
     """Raised when an algorithm's process ended without saying why."""
 

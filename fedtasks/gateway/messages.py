@@ -135,6 +135,9 @@ def half_message(row: HalfRow, *, private: bool) -> run_pb2.Half:
         progress_json=_json(row.progress) if private else "",
         announced_ms=row.announced_ms,
         started_ms=row.started_ms,
+        leased=row.leased and row.state == "running",
+        quiet_since_ms=row.quiet_since_ms if row.state == "running" else 0,
+        awaits_peer=row.awaits_peer and row.state == "running",
     )
 
 
@@ -162,6 +165,9 @@ def _half_of_peer(row: RunRow, message: run_pb2.Half, steps: Collection[str]) ->
         progress=None,
         announced_ms=_time_ms("announced_ms", message.announced_ms),
         started_ms=_time_ms("started_ms", message.started_ms),
+        leased=message.leased,
+        quiet_since_ms=_time_ms("quiet_since_ms", message.quiet_since_ms),
+        awaits_peer=message.awaits_peer,
     )
 
 

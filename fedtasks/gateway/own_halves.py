@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,15 +14,23 @@ from fedtasks.errors import (
     ConfigError,
     FedtasksError,
     RunEnded,
+    StoreUnavailable,
+    WorkerLost,
 )
 from fedtasks.gateway.base import Base
+from fedtasks.gateway.leases import LOST_S, QUIET_S, Lease, Leases
 from fedtasks.gateway.messages import error_from_row, failure_row
 from fedtasks.gateway.runs import LIVE, Runs
 from fedtasks.names import APPROVE
-from fedtasks.store import Charged, DisclosureRow, MetricRow
+from fedtasks.store import Charged, DisclosureRow, HalfRow, MetricRow
 from fedtasks.text import plain_text
 from fedtasks.tickets.clauses import clauses
 from fedtasks.wire.v1 import run_pb2, worker_pb2
+
+log = logging.getLogger(__name__)
+
+_SAME_MS = 30_000
+"""How far apart two accounts may be of when one half has begun to stand still."""
 
 
 class OwnHalves:
@@ -33,10 +42,17 @@ class OwnHalves:
         This party; its store, where halves live.
     runs
         The runs that they belong to.
+
+    Attributes
+    ----------
+    leases
+        By which the workers of halves that work are known to be there.
     """
 
     def __init__(self, base: Base, runs: Runs) -> None:
         self._runs = runs
+        self.leases = Leases(base.clock)
+        self._knows_leases = False
         self._party = base.party.name
         self._store, self._tickets, self._clock = base.store, base.tickets, base.clock
         self._changed = base.changes.notify
@@ -69,13 +85,16 @@ class OwnHalves:
             self._changed(run_id)
             return self._runs.meeting(run_id, task)
 
-    def start(self, run_id: str, task: str, attempt: int) -> run_pb2.Meeting:
-        """Mark this party's half as running."""
+    def start(self, run_id: str, task: str, attempt: int, *, leased: bool = False) -> run_pb2.Meeting:
+        """Mark this party's half as running; `leased` if its worker renews a lease from now on."""
         with self._runs.lock:
             _, half = self._runs.require_attempt(run_id, task, attempt)
             now = self._clock()
             started = dataclasses.replace(half, state="running", since_ms=now, until_ms=0, started_ms=now)
+            started = dataclasses.replace(started, leased=leased, quiet_since_ms=0, awaits_peer=False)
             self._store.halves.put(started, bump=True)
+            if leased:
+                self.leases.renew((run_id, task, attempt))
             self._changed(run_id)
             return self._runs.meeting(run_id, task)
 
@@ -113,6 +132,7 @@ class OwnHalves:
                 )
                 self._store.halves.put(ended, bump=True)
                 self._changed(run_id)
+            self.leases.end((run_id, task, attempt))
             return self._runs.meeting(run_id, task)
 
     def fail(self, run_id: str, task: str, attempt: int, error: FedtasksError, *, final: bool) -> run_pb2.Meeting:
@@ -125,6 +145,7 @@ class OwnHalves:
                 ended = dataclasses.replace(half, state="failed", since_ms=self._clock(), until_ms=0, failure=failure)
                 self._store.halves.put(ended, bump=True)
                 self._changed(run_id)
+            self.leases.end((run_id, task, attempt))
             if final and row.state == "running":
                 self._runs.end(row, failure)
             return self._runs.meeting(run_id, task)
@@ -169,6 +190,75 @@ class OwnHalves:
         more = {"charged": charged.run, "used": charged.ticket}
         self._store.audit.add(self._party, "use.count", "allowed", **facts, **more)
         return charged
+    # ------------------------------------------------------------------------------------------------------- leases
+    def renew(self, lease: Lease, *, idle_ms: int, awaits_peer: bool) -> None:
+        """Take up that the worker of a half is there, and since when the half has made no progress.
+
+        Parameters
+        ----------
+        lease
+            Whose.
+        idle_ms
+            How long ago it last made progress.
+        awaits_peer
+            Whether it waits for the other half.
+
+        Raises
+        ------
+        AttemptStale, RunEnded, RunCancelled, …
+            This attempt may not go on: the worker has been taken for lost, a newer one has begun, or the run has ended.
+
+        Notes
+        -----
+        Reveals: to the peer, once for each time that it stands still for minutes, since when.
+        Cost: reads one row; writes only when a half begins to stand still, or to move again.
+        """
+        run_id, task, attempt = lease
+        quiet_since_ms = self._clock() - idle_ms if idle_ms >= QUIET_S * 1000 else 0
+        half = self._store.halves.get(run_id, task, True)
+        if half is not None and _holds(half, attempt) and not _is_news(half, quiet_since_ms, awaits_peer):
+            return
+        with self._runs.lock:
+            try:
+                _, half = self._runs.require_attempt(run_id, task, attempt)
+            except FedtasksError:
+                self.leases.end(lease)
+                raise
+            if half.state != "running":
+                return
+            waits = awaits_peer and quiet_since_ms > 0
+            now = dataclasses.replace(half, leased=True, quiet_since_ms=quiet_since_ms, awaits_peer=waits)
+            self._store.halves.put(now, bump=True)
+        self._changed(run_id)
+
+    def end_lost(self) -> None:
+        """End the attempts whose workers have not been heard of for too long; the peer is told.
+
+        Raises
+        ------
+        StoreUnavailable
+            Nothing can be ended now. What workers could not say meanwhile does not count against them.
+        """
+        try:
+            if not self._knows_leases:
+                for half in self._store.halves.leased():
+                    self.leases.renew((half.run_id, half.task, half.attempt))
+                self._knows_leases = True
+            for lease in self.leases.lapsed():
+                self._end_lost(lease)
+        except StoreUnavailable:
+            self.leases.renew_held()
+            raise
+
+    def _end_lost(self, lease: Lease) -> None:
+        run_id, task, attempt = lease
+        half = self._store.halves.get(run_id, task, True)
+        if half is None or not _holds(half, attempt):
+            self.leases.end(lease)
+            return
+        log.warning("attempt %d of %s in run %s ends: its worker is gone", attempt, task, run_id)
+        lost = WorkerLost(f"the worker of `{task}` has not been heard of for {LOST_S:g} s", where=run_id)
+        self.fail(run_id, task, attempt, lost, final=False)
 
     # ---------------------------------------------------------------------------------------------------- approvals
     def decide(self, run_id: str, *, approved: bool, decided_by: str, reason: str) -> None:
@@ -217,3 +307,15 @@ class OwnHalves:
         if approval is not None and approval.state != "approved":
             kinds = {"rejected": ApprovalRejected, "expired": ApprovalExpired}
             raise kinds.get(approval.state, ApprovalPending)(where=run_id)
+
+
+def _holds(half: HalfRow, attempt: int) -> bool:
+    """Whether a half works at an attempt and its worker renews a lease."""
+    return half.attempt == attempt and half.state == "running" and half.leased
+
+
+def _is_news(half: HalfRow, quiet_since_ms: int, awaits_peer: bool) -> bool:
+    """Whether a half stands still otherwise than is known of it."""
+    if not (half.quiet_since_ms and quiet_since_ms):
+        return half.quiet_since_ms != quiet_since_ms
+    return half.awaits_peer != awaits_peer or abs(half.quiet_since_ms - quiet_since_ms) > _SAME_MS

@@ -23,6 +23,7 @@ from fedtasks.errors import (
     TicketExpired,
     TicketRevoked,
     VersionDiffers,
+    WorkerLost,
 )
 from fedtasks.gateway.airflow_api import TERMINAL
 from fedtasks.gateway.backlogs import Backlogs
@@ -75,6 +76,7 @@ class Reconciler:
         self._file = base.file
         self._file_told: FileState | None = None
         self._runs, self._dag_runs = parts.runs, parts.dag_runs
+        self._own_halves = parts.own_halves
         self._relay = parts.relay
         self._landings = parts.landings
         self._preflights = parts.preflights
@@ -95,6 +97,7 @@ class Reconciler:
             *(partial(self._tell_peer, *each) for each in self._connections.items()),
             self._look_after_runs,
             self._look_for_obstacles,
+            self._end_lost,
             self._landings.spread,
             self._preflights.look,
             self._notifier.tell,
@@ -127,6 +130,10 @@ class Reconciler:
             facts = {"restart_for": state.restart_for, "problem": state.problem}
             await asyncio.to_thread(lambda: self._store.audit.add(self._party, READ_AGAIN, "noted", **facts))
             self._file_told = state
+
+    async def _end_lost(self) -> None:
+        """End the attempts of this party's whose workers are gone."""
+        await asyncio.to_thread(self._own_halves.end_lost)
 
     # ---------------------------------------------------------------------------------------------------- both sides
     async def _tell_peer(self, name: str, connection: PeerConnection) -> None:
@@ -249,7 +256,7 @@ class Reconciler:
             elif state == "failed" and await self._was_alive(run):
                 await self._end_by_airflow(run, "marked failed")
             elif state == "failed":
-                await asyncio.to_thread(self._runs.cancel, run.run_id, RunFailed())
+                await asyncio.to_thread(self._runs.cancel, run.run_id, await self._why_failed(run))
             elif self._ended_too_soon(run, state):
                 await self._end_by_airflow(run, "marked as done")
         elif state is None or state in TERMINAL:
@@ -276,6 +283,12 @@ class Reconciler:
         """A federated task that fails says so first; if one was still alive, a person ended the run."""
         halves = await asyncio.to_thread(self._store.halves.list, run.run_id, True)
         return any(half.state in LIVE for half in halves)
+
+    async def _why_failed(self, run: RunRow) -> FedtasksError:
+        """Return why a DAG run has failed that nobody has ended: a worker that is gone could not say it."""
+        halves = await asyncio.to_thread(self._store.halves.list, run.run_id, True)
+        is_lost = any((half.failure or {}).get("code") == WorkerLost.code for half in halves if half.state == "failed")
+        return WorkerLost() if is_lost else RunFailed()
 
     async def _end_by_airflow(self, run: RunRow, what: str) -> None:
         """End a run whose DAG run somebody has ended; who that was stays with this party."""

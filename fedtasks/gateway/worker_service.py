@@ -95,13 +95,23 @@ class WorkerService(worker_pb2_grpc.WorkerGatewayServicer):
 
     async def StartTask(self, request: worker_pb2.StartTaskRequest, _: Context) -> worker_pb2.StartTaskResponse:
         def start() -> run_pb2.Meeting:
-            meeting = self._halves.start(request.run_id, request.task, request.attempt)
+            meeting = self._halves.start(request.run_id, request.task, request.attempt, leased=request.leased)
             bounds = self._tickets.of_run(meeting.run.ticket_id).bounds
             meeting.bounds_json = json.dumps(bounds, sort_keys=True)
             meeting.dataset_digest = self._runs.run(request.run_id).dataset_digest
             return meeting
 
         return worker_pb2.StartTaskResponse(meeting=await asyncio.to_thread(start))
+
+    async def RenewLease(self, request: worker_pb2.RenewLeaseRequest, _: Context) -> worker_pb2.RenewLeaseResponse:
+        lease = request.run_id, request.task, request.attempt
+        # Before a thread is free and the store has answered: that either is slow is no fault of the worker's.
+        self._halves.leases.renew_held([lease])
+        await asyncio.to_thread(
+            self._halves.renew, lease, idle_ms=max(0, request.idle_ms), awaits_peer=request.awaits_peer
+        )
+        self._halves.leases.renew(lease)
+        return worker_pb2.RenewLeaseResponse()
 
     async def ReportTask(self, request: worker_pb2.ReportTaskRequest, _: Context) -> worker_pb2.ReportTaskResponse:
         progress = json.loads(request.progress_json) if request.progress_json else None
@@ -126,6 +136,9 @@ class WorkerService(worker_pb2_grpc.WorkerGatewayServicer):
         return worker_pb2.CountUseResponse(used=charged.ticket, charged=charged.run)
 
     async def FinishTask(self, request: worker_pb2.FinishTaskRequest, _: Context) -> worker_pb2.FinishTaskResponse:
+        # Its process has ended, so nobody renews its lease: whoever tells of the end is there.
+        self._halves.leases.renew_held([(request.run_id, request.task, request.attempt)])
+
         def finish() -> Any:
             if request.HasField("failure"):
                 error = _Reported(request.failure.code, request.failure.text)

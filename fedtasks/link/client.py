@@ -217,9 +217,9 @@ class GatewayClient:
         request = worker_pb2.AnnounceTaskRequest(run_id=run_id, task=task, token=token, wait_s=wait_s)
         return self._call("AnnounceTask", request, worker_pb2.AnnounceTaskResponse).meeting
 
-    def start(self, run_id: str, task: str, attempt: int) -> run_pb2.Meeting:
-        """Say that this half begins to work."""
-        request = worker_pb2.StartTaskRequest(run_id=run_id, task=task, attempt=attempt)
+    def start(self, run_id: str, task: str, attempt: int, *, leased: bool = False) -> run_pb2.Meeting:
+        """Say that this half begins to work; `leased` if somebody renews its lease from now on."""
+        request = worker_pb2.StartTaskRequest(run_id=run_id, task=task, attempt=attempt, leased=leased)
         return self._call("StartTask", request, worker_pb2.StartTaskResponse).meeting
 
     def report(

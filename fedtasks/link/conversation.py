@@ -39,6 +39,7 @@ from fedtasks.errors import (
 from fedtasks.link import frames
 from fedtasks.link.inbox import Inbox, Wish
 from fedtasks.link.link import Default
+from fedtasks.link.mark import NO_MARK, WAITS_EVERY_S, Mark
 from fedtasks.link.outbox import Outbox
 from fedtasks.link.versions import Speaks, highest_common
 from fedtasks.text import plain_text
@@ -88,6 +89,8 @@ class Conversation:
         Whether the transport knows what to do with a `TunnelOffer`.
     party
         This party's name, for errors.
+    mark
+        Where the application's threads say that they make progress, or wait for the other half.
     versions
         Protocol versions that this half speaks.
     clock
@@ -104,6 +107,7 @@ class Conversation:
         crowded_s: float = CROWDED_S,
         takes_tunnels: bool = False,
         party: str = "this party",
+        mark: Mark = NO_MARK,
         versions: tuple[int, int] = (VERSION_MIN, VERSION_MAX),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -115,6 +119,7 @@ class Conversation:
         self._window = window
         self._stall_s = stall_s
         self._crowded_s = crowded_s
+        self._mark = mark
         self._versions = versions
         self._clock = clock
         self._incarnation = uuid.uuid4().hex
@@ -172,16 +177,24 @@ class Conversation:
         FedtasksError
             The halves do not fit, or the transport failed for good.
         """
+        until = None if timeout_s is None else time.monotonic() + timeout_s
         with self._lock:
-            self._state.wait_for(lambda: self._error is not None or self._peer_incarnation != "", timeout_s)
+            while self._error is None and not self._peer_incarnation:
+                self._mark.wait()
+                left_s = WAITS_EVERY_S if until is None else min(until - time.monotonic(), WAITS_EVERY_S)
+                if left_s <= 0:
+                    return False
+                self._state.wait(left_s)
             if self._error is not None:
                 raise self._error
-            return self._peer_incarnation != ""
+            self._mark.move()
+            return True
 
     def send(self, name: str, kind: session_pb2.PayloadKind, parts: Sequence[memoryview]) -> None:
         """Queue one message; blocks while the window is full. What `parts` refer to may change afterwards."""
         if not frames.is_name(name):
             raise ValueError(f"a message's name has 1 to {frames.MAX_NAME} printable characters")
+        self._mark.move()
         with self._sending:
             for chunk, last in frames.chunks(parts):
                 # Only this thread adds to the sequence, so the copy is made outside the lock.
@@ -252,6 +265,7 @@ class Conversation:
                 self._check_open()
                 raise ProtocolViolated(f"{self.peer} closed the link without sending `{wish.name}`")
             self._mark_ack()
+        self._mark.move()
         return message.kind, message.body
 
     def _wait_message(self, name: str, timeout_s: float | None) -> None:
@@ -295,8 +309,13 @@ class Conversation:
         begun = self._clock()
         deadline = None if timeout_s is None else begun + timeout_s
         full: tuple[int, float] | None = None
+        seen_at = self._progress_at
         while not is_done():
             now = self._clock()
+            if self._progress_at > seen_at:
+                seen_at = self._progress_at
+                self._mark.move()
+            self._mark.wait()
             if deadline is not None and now >= deadline:
                 return False
             if not self._inbox.is_full:
@@ -310,7 +329,7 @@ class Conversation:
             if now >= stalled:
                 raise PeerStalled(f"{self.peer} has not moved for {self._stall_s:g} s while this half waits for {what}")
             moments = [stalled, *[moment for moment in (deadline, full and full[1]) if moment is not None]]
-            condition.wait(min(moments) - now)
+            condition.wait(min(min(moments) - now, WAITS_EVERY_S))
         return True
 
     def close(self, timeout_s: float) -> None:

@@ -22,6 +22,7 @@ from fedtasks.link.client import GatewayClient
 from fedtasks.link.conversation import CROWDED_S, STALL_S, WINDOW, Conversation
 from fedtasks.link.endpoint import Endpoint
 from fedtasks.link.link import Facts
+from fedtasks.link.mark import NO_MARK, Mark
 from fedtasks.link.patience import backoff
 from fedtasks.link.session import LINGER_S, Session
 
@@ -57,7 +58,7 @@ class GrpcLink(Endpoint):
         Bytes under way and not yet consumed, equal on both sides.
     close_timeout_s
         How long `close` waits for the other half.
-    stall_s, crowded_s
+    stall_s, crowded_s, mark
         As in `Conversation`.
 
     Raises
@@ -92,6 +93,7 @@ class GrpcLink(Endpoint):
         close_timeout_s: float = 600.0,
         stall_s: float = STALL_S,
         crowded_s: float = CROWDED_S,
+        mark: Mark = NO_MARK,
     ) -> None:
         key = {"run": run_id, "task": task, "shard": str(shard), "attempt": str(attempt)}
         conversation = Conversation(
@@ -102,6 +104,7 @@ class GrpcLink(Endpoint):
             crowded_s=crowded_s,
             takes_tunnels=True,
             party=party,
+            mark=mark,
         )
         super().__init__(conversation, close_timeout_s=close_timeout_s)
         self._client = client

@@ -6,11 +6,11 @@ import importlib
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import KW_ONLY, MISSING, Field, dataclass, field, fields
+from dataclasses import KW_ONLY, MISSING, Field, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
-from fedtasks.config import check_name
+from fedtasks.config import check_name, check_stall_s
 from fedtasks.dataclass_io import build, to_plain
 from fedtasks.digests import digest
 from fedtasks.errors import ConfigError
@@ -71,6 +71,9 @@ class Step:
         SHA-256 (hex) of a function of one's own, so that both sides run the same; empty for what is installed.
     doc
         What it does, as a docstring says it; only the first line is shown, and none of it counts.
+    stall_s
+        How long this party's half of it may make no progress, or wait for the other half without any, before it is
+        ended and tried again: the party's own affair. By default as party.yaml says.
     """
 
     name: str
@@ -83,6 +86,7 @@ class Step:
     kind: str = ""
     source_digest: str = ""
     doc: str | None = field(default=None, compare=False)
+    stall_s: float | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         check_name(self.name, "name")
@@ -90,6 +94,8 @@ class Step:
         for name in names:
             if names.count(name) > 1:
                 raise ConfigError(f"`{name}` stands twice", field="stages")
+        if self.stall_s is not None:
+            check_stall_s(self.stall_s)
         self.check(self.settings)
         if not _ENTRY.fullmatch(self.entry):
             raise ConfigError(f"`{self.entry}` is neither package.module:function nor /file.py:function", field="entry")
@@ -133,6 +139,16 @@ class Step:
             kind=kind.name,
             doc=doc,
         )
+
+    def with_stall(self, stall_s: float) -> Self:
+        """Return this step with a stall limit of its own: ``train("split_nn").with_stall(4 * 3600)``.
+
+        Raises
+        ------
+        ConfigError
+            The limit is too short or too long.
+        """
+        return replace(self, stall_s=stall_s)
 
     @property
     def what(self) -> str:

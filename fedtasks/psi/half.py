@@ -294,9 +294,13 @@ class Half:
         ended = threading.Event()
 
         def watch() -> None:
-            last = 0
+            last, last_share = 0, 0.0
             while not ended.wait(REPORT_S):
-                done = int(of * engine.share)
+                share = engine.share
+                if share != last_share:
+                    last_share = share
+                    self.context.alive()
+                done = int(of * share)
                 if done > last:
                     last = done
                     self.report(phase, done, of)

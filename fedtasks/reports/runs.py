@@ -261,6 +261,7 @@ def half_report(task: str, halves: Sequence[HalfRow]) -> dict[str, Any] | None:
         "until_ms": half.until_ms,
         "announced_ms": half.announced_ms,
         "started_ms": half.started_ms,
+        "quiet_since_ms": half.quiet_since_ms if half.state == "running" else 0,
         "code": (half.failure or {}).get("code", ""),
         "progress": dict(half.progress or {}),
     }
@@ -282,6 +283,7 @@ def _together(rows: Sequence[dict[str, Any]], side: str) -> dict[str, Any] | Non
         "until_ms": max(part["until_ms"] for part in parts),
         "announced_ms": min(part["announced_ms"] for part in parts),
         "started_ms": min(part["started_ms"] for part in parts),
+        "quiet_since_ms": max(part["quiet_since_ms"] for part in parts),
         "code": next((part["code"] for part in parts if part["code"]), ""),
         "progress": {"done": done, "of": len(rows)},
     }

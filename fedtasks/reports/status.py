@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedtasks.clock import utc
-from fedtasks.errors import from_code
+from fedtasks.errors import PeerRestarted, from_code
 from fedtasks.names import APPROVE, DATA
 from fedtasks.store import HalfRow, RefusalRow, RunRow
 
@@ -51,7 +51,8 @@ class Status:
     since_ms, until_ms
         When that began, and when a wait ends (0 if nothing waits).
     why
-        The reason of a wait, a failure or a retry; plain text, part of which may be the peer's.
+        The reason of a wait, a failure or a retry, or whose half stands still; plain text, part of which may be the
+        peer's.
     act
         Who must act, if somebody must: a party's name, or both parties'.
     code, remedy
@@ -92,7 +93,7 @@ def words_of(status: Status, *more: str) -> str:
             parts = [f"Waiting for {status.act}", status.task, status.why, status.code, status.remedy]
             times = [f"since {since}", f"gives up {until} UTC"]
         case State.RUNNING:
-            parts = [f"Running with {status.peer}", status.task, f"attempt {status.attempt}"]
+            parts = [f"Running with {status.peer}", status.why, status.task, f"attempt {status.attempt}"]
             times = [f"since {since} UTC"]
         case State.RETRYING:
             parts, times = [f"Tried again with {status.peer}", status.task, status.code, status.why], []
@@ -187,9 +188,10 @@ def status_of(
         why = _wait(run, theirs, unreachable_since_ms)
         return Status(State.WAITING, run.peer, **facts, why=why, act=run.peer)
     if current.state == "failed":
-        failed = explained(current.failure or {}, party, run.peer, holder=holder)
-        return Status(State.RETRYING, run.peer, **facts, why=failed.why, code=failed.code)
-    return Status(State.RUNNING, run.peer, **facts)
+        failed = explained(_first_failure(current, theirs), party, run.peer, holder=holder)
+        why = _joined(f"{failed.failing}'s half", failed.why) if failed.failing == run.peer else failed.why
+        return Status(State.RETRYING, run.peer, **facts, why=why, code=failed.code)
+    return Status(State.RUNNING, run.peer, **facts, why=_standstill(current, theirs, party, run.peer))
 
 
 def holder_of(run: RunRow, party: str) -> str:
@@ -231,7 +233,34 @@ def _wait(run: RunRow, theirs: HalfRow | None, unreachable_since_ms: int | None)
         return f"{run.peer}'s half has not begun"
     if theirs.task == APPROVE and theirs.state == "waiting":
         return _unapproved(run.peer)
-    return f"{run.peer}'s half is {theirs.state} at attempt {theirs.attempt}"
+    failure = theirs.failure or {}
+    why = f"{failure.get('code', '')}, {failure.get('text', '')}" if theirs.state == "failed" and failure else ""
+    return _joined(f"{run.peer}'s half is {theirs.state} at attempt {theirs.attempt}", why)
+
+
+def _first_failure(own: HalfRow, theirs: HalfRow | None) -> Mapping[str, Any]:
+    """Return why an attempt has failed: what made the other half fail, where this one only followed it."""
+    failure = own.failure or {}
+    has_followed = failure.get("code") == PeerRestarted.code
+    if has_followed and theirs is not None and theirs.attempt == own.attempt and theirs.failure:
+        return theirs.failure
+    return failure
+
+
+def _standstill(own: HalfRow, theirs: HalfRow | None, party: str, peer: str) -> str:
+    """Say whose half has made no progress for minutes, and since when; nothing while both move."""
+    if theirs is None or theirs.attempt != own.attempt or theirs.state != "running":
+        theirs_ms, they_wait = 0, False
+    else:
+        theirs_ms, they_wait = theirs.quiet_since_ms, theirs.awaits_peer
+    own_ms, own_waits = own.quiet_since_ms, own.awaits_peer
+    if own_ms and not own_waits:
+        return f"no progress of {party}'s half since {clock_time(own_ms)}"
+    if theirs_ms and not they_wait:
+        return f"no progress of {peer}'s half since {clock_time(theirs_ms)}"
+    if own_ms and theirs_ms:
+        return f"no progress since {clock_time(max(own_ms, theirs_ms))}: each half waits for the other"
+    return f"nothing has come from {peer}'s half since {clock_time(own_ms)}" if own_ms else ""
 
 
 def advice_of_check(code: str, name: str, party: str, peer: str) -> str:

@@ -160,6 +160,14 @@ class TaskContext(Protocol):
     def report(self, progress: Mapping[str, Any] | None = None, *, step: int = 0, **metrics: float) -> None:
         """Show progress (display only), store metrics at `step` and what has been sent; never fails the task."""
 
+    def alive(self) -> None:
+        """Say that a long computation goes on; as cheap as a look at the clock.
+
+        Messages sent and taken, uses counted, metrics, and progress that has changed say so too. A half that says
+        nothing for its `stall_s` is ended with `HalfStalled` and tried again: so only what really moves may call this,
+        such as the loop that computes, never a timer.
+        """
+
 
 Entry: TypeAlias = Callable[[TaskContext], Outcome]
 """What runs as one half of a task: an algorithm's training, a ready-made step, or a function of somebody's own."""
@@ -217,6 +225,10 @@ class LocalContext(abc.ABC):
             if parent
             else worker_pb2.GetModelResponse(newest=found.newest)
         )
+
+    @abc.abstractmethod
+    def alive(self) -> None:
+        """See `TaskContext.alive`."""
 
     @abc.abstractmethod
     def _registered(self, name: str, version: int) -> worker_pb2.GetModelResponse:

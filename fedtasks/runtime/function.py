@@ -50,6 +50,8 @@ class Config:
         The step's settings, equal on both sides.
     report
         ``report({"done": 3, "of": 10}, step=3, loss=0.4)`` shows progress and stores metrics of this side.
+    alive
+        ``alive()`` says that a long computation goes on; a half that says nothing for `stall_s` is ended.
     """
 
     party: str
@@ -59,6 +61,7 @@ class Config:
     partition: str
     settings: Mapping[str, Any]
     report: Callable[..., None] = field(repr=False)
+    alive: Callable[[], None] = field(repr=False)
 
     @property
     def is_leader(self) -> bool:
@@ -91,6 +94,7 @@ class Data:
         names = self._names(columns)
         for part in list_parts(self._dataset, self._context.partitions):
             for batch in read_rows(self._dataset, part):
+                self._context.alive()
                 yield pa.RecordBatch.from_arrays([batch.column(column) for column in names.values()], list(names))
 
     def table(self, *columns: str) -> pa.Table:
@@ -188,6 +192,7 @@ def entry_of(function: Callable[[Link, Config, Data], Mapping[str, Any]]) -> Ent
             partition=config.partition,
             settings=config.settings,
             report=context.report,
+            alive=context.alive,
         )
         with context.open_link({}) as link:
             found = function(link, given, Data(context))

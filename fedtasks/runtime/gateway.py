@@ -14,6 +14,7 @@ from fedtasks.link.client import GatewayClient
 from fedtasks.link.endpoint import sent_over
 from fedtasks.link.grpc_link import GrpcLink
 from fedtasks.link.link import Link
+from fedtasks.link.mark import NO_MARK, Mark
 from fedtasks.runtime.context import LocalContext
 from fedtasks.runtime.task_config import TaskConfig
 from fedtasks.wire.v1 import model_pb2, worker_pb2
@@ -23,6 +24,9 @@ log = logging.getLogger(__name__)
 PROGRESS_EVERY_S = 2.0
 """So often, at most, a half says how far it has come: each time is a request to the gateway and a row in its store."""
 
+
+HELD_S = 86_400.0
+"""The longest that a half waits for one that says it makes progress, and sends nothing."""
 
 LINK = "link"
 """What progress calls the way that a half's messages go: a tunnel, or gRPC, which costs both gateways more."""
@@ -37,14 +41,17 @@ class GatewayContext(LocalContext):
         See `TaskContext`.
     client
         Talks with the gateway.
+    mark
+        Where the half says that it makes progress; the operator, which reads it, judges whether it stands still.
     """
 
-    def __init__(self, config: TaskConfig, party: Party, client: GatewayClient) -> None:
+    def __init__(self, config: TaskConfig, party: Party, client: GatewayClient, mark: Mark = NO_MARK) -> None:
         super().__init__(config, party)
-        self._client = client
+        self._client, self._mark = client, mark
         self._links: list[GrpcLink] = []
         self._reporting = threading.Lock()
         self._held: Mapping[str, Any] | None = None
+        self._shown: Mapping[str, Any] = {}
         self._told_at = -PROGRESS_EVERY_S
         self._told: Mapping[str, Any] = {}
 
@@ -60,7 +67,8 @@ class GatewayContext(LocalContext):
             shard=config.shard or 0,
             attempt=config.attempt,
             facts={"shared configuration": config.shared_digest, **facts},
-            stall_s=self.party.stall_s,
+            stall_s=max(HELD_S, self.party.stall_s),
+            mark=self._mark,
         )
         self._links.append(link)
         return link
@@ -68,7 +76,9 @@ class GatewayContext(LocalContext):
     def count_use(self, kind: str, amounts: Mapping[str, int]) -> int:
         """See `TaskContext.count_use`."""
         config = self.config
-        return self._client.count_use(config.run_id, config.half, config.attempt, kind, amounts).charged
+        charged = self._client.count_use(config.run_id, config.half, config.attempt, kind, amounts).charged
+        self._mark.move()
+        return charged
 
     def publish_model(
         self, version: model_pb2.ModelVersion, consumed: Mapping[str, Sequence[str]], metrics: Mapping[str, float]
@@ -76,6 +86,7 @@ class GatewayContext(LocalContext):
         """See `TaskContext.publish_model`."""
         config = self.config
         self._client.publish_model(config.run_id, config.half, config.attempt, version, consumed, metrics)
+        self._mark.move()
 
     def report(self, progress: Mapping[str, Any] | None = None, *, step: int = 0, **metrics: float) -> None:
         """See `TaskContext.report`; mere progress goes out every two seconds at most, metrics at once.
@@ -85,12 +96,19 @@ class GatewayContext(LocalContext):
         Without arguments it sends what has been held back.
         """
         with self._reporting:  # some report from a thread of their own
+            if metrics or (progress and progress != self._shown):
+                self._mark.move()
+            self._shown = progress or self._shown
             self._held = progress or self._held
             if progress is not None and not metrics and time.monotonic() - self._told_at < PROGRESS_EVERY_S:
                 return
             self._told_at = time.monotonic()
             self._send(self._held, step, metrics)
             self._held = None
+
+    def alive(self) -> None:
+        """See `TaskContext.alive`."""
+        self._mark.move()
 
     def _send(self, progress: Mapping[str, Any] | None, step: int, metrics: Mapping[str, float]) -> None:
         config = self.config

@@ -12,7 +12,7 @@ import logging
 import os
 import sys
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,9 +23,10 @@ from fedtasks.dataclass_io import build, to_plain
 from fedtasks.errors import ConfigError, DiskFull, FedtasksError, MemoryShort, ProcessFailed, StorageUnavailable
 from fedtasks.kinds import kinds
 from fedtasks.link.client import GatewayClient
+from fedtasks.link.mark import FileMark
 from fedtasks.runtime.context import Entry, Outcome, TaskContext
 from fedtasks.runtime.gateway import GatewayContext
-from fedtasks.runtime.task_config import FAILURE, OUTCOME, TaskConfig, check_declaration
+from fedtasks.runtime.task_config import FAILURE, MARK, OUTCOME, TaskConfig, check_declaration
 from fedtasks.tickets import asked_by, check_settings
 
 log = logging.getLogger(__name__)
@@ -47,8 +48,8 @@ def run(entry: Entry, config_file: Path) -> int:
         check_settings(config.bounds, asked_by(config.task, config.kind, config.settings))
         party = load_party(config.party)
         check_declaration(config, party)
-        with GatewayClient.of(party) as client:
-            context = GatewayContext(config, party, client)
+        with closing(FileMark(folder / MARK)) as mark, GatewayClient.of(party) as client:
+            context = GatewayContext(config, party, client, mark)
             try:
                 outcome = entry(context)
             finally:

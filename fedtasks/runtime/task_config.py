@@ -18,6 +18,8 @@ OUTCOME = "outcome.json"
 """What a half that succeeded leaves beside its configuration."""
 FAILURE = "failure.json"
 """What one that failed leaves there."""
+MARK = "mark"
+"""Where a half says that it makes progress, while it works."""
 
 
 @dataclass(frozen=True)

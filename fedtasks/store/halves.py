@@ -46,6 +46,10 @@ class HalfBook(Repository):
             found[half.run_id].append(half)
         return found
 
+    def leased(self) -> Rows[HalfRow]:
+        """Return the local halves that work and whose workers renew a lease."""
+        return self._list(HalfRow, self._where(own=True, state="running", leased=True))
+
     def put(self, row: HalfRow, *, bump: bool = False) -> None:
         """Insert or replace a half; `bump` raises the run's version with it, in one transaction.
 

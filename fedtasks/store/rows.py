@@ -135,6 +135,11 @@ class HalfRow:
     paid
         Of the local half: the last attempt that an earlier charge of the run has paid for, or that people of this
         party have decided on by letting the ended run go on; 0 before that.
+    leased
+        Whether this attempt's worker renews a lease while it works, so that its end is noticed.
+    quiet_since_ms, awaits_peer
+        Since when a half that works has made no progress (0 while it makes some), and whether it waits for the other
+        half meanwhile.
     """
 
     run_id: str
@@ -151,6 +156,9 @@ class HalfRow:
     announced_ms: int = 0
     started_ms: int = 0
     paid: int = 0
+    leased: bool = False
+    quiet_since_ms: int = 0
+    awaits_peer: bool = False
 
 
 @dataclass(frozen=True)

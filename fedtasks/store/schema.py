@@ -136,6 +136,10 @@ halves = Table(
     Column("announced_ms", BigInteger, nullable=False, server_default="0"),
     Column("started_ms", BigInteger, nullable=False, server_default="0"),
     Column("paid", Integer, nullable=False, server_default="0"),
+    Column("leased", Boolean, nullable=False, server_default=false()),
+    # Since when it has made no progress, and whether it waits for the other half meanwhile.
+    Column("quiet_since_ms", BigInteger, nullable=False, server_default="0"),
+    Column("awaits_peer", Boolean, nullable=False, server_default=false()),
     CheckConstraint("state IN ('waiting', 'running', 'succeeded', 'failed')", name="state"),
 )
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -106,6 +107,9 @@ class FakeGateway:
     tokens: list[str] = field(default_factory=list)
     waits_s: list[float] = field(default_factory=list)
     started: list[int] = field(default_factory=list)
+    leased: list[bool] = field(default_factory=list)
+    renewed: list[dict[str, Any]] = field(default_factory=list)
+    renew_errors: list[FedtasksError] = field(default_factory=list)
     finished: list[dict[str, Any]] = field(default_factory=list)
     decided: list[dict[str, Any]] = field(default_factory=list)
     closed: bool = False
@@ -145,8 +149,9 @@ class FakeGateway:
         self.waits_s.append(wait_s)
         return self.meeting
 
-    def start(self, run_id: str, task: str, attempt: int) -> run_pb2.Meeting:
+    def start(self, run_id: str, task: str, attempt: int, *, leased: bool) -> run_pb2.Meeting:
         self.started.append(attempt)
+        self.leased.append(leased)
         meeting = run_pb2.Meeting()
         meeting.CopyFrom(self.meeting)
         meeting.own.attempt = attempt
@@ -167,6 +172,15 @@ class FakeGateway:
             self.run = make_run(self.settle, code)
             self.watched = [make_meeting(), make_meeting(run=self.run)]
         return self.run
+
+    @asynccontextmanager
+    async def renewing(self, party_file: Path) -> AsyncIterator[Callable[..., Awaitable[None]]]:
+        async def renew(run_id: str, task: str, attempt: int, **how: Any) -> None:
+            self.renewed.append({"attempt": attempt, **how})
+            if self.renew_errors:
+                raise self.renew_errors.pop(0)
+
+        yield renew
 
     async def watch(self, party_file: Path, run_id: str, task: str) -> AsyncGenerator[run_pb2.Meeting, None]:
         for meeting in self.watched:

@@ -86,7 +86,7 @@ class Step(_message.Message):
     def __init__(self, name: _Optional[str] = ..., digest: _Optional[str] = ..., kind: _Optional[str] = ...) -> None: ...
 
 class Half(_message.Message):
-    __slots__ = ("task", "attempt", "state", "since_ms", "until_ms", "failure", "outcome_json", "progress_json", "announced_ms", "started_ms")
+    __slots__ = ("task", "attempt", "state", "since_ms", "until_ms", "failure", "outcome_json", "progress_json", "announced_ms", "started_ms", "leased", "quiet_since_ms", "awaits_peer")
     TASK_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -97,6 +97,9 @@ class Half(_message.Message):
     PROGRESS_JSON_FIELD_NUMBER: _ClassVar[int]
     ANNOUNCED_MS_FIELD_NUMBER: _ClassVar[int]
     STARTED_MS_FIELD_NUMBER: _ClassVar[int]
+    LEASED_FIELD_NUMBER: _ClassVar[int]
+    QUIET_SINCE_MS_FIELD_NUMBER: _ClassVar[int]
+    AWAITS_PEER_FIELD_NUMBER: _ClassVar[int]
     task: str
     attempt: int
     state: State
@@ -107,7 +110,10 @@ class Half(_message.Message):
     progress_json: str
     announced_ms: int
     started_ms: int
-    def __init__(self, task: _Optional[str] = ..., attempt: _Optional[int] = ..., state: _Optional[_Union[State, str]] = ..., since_ms: _Optional[int] = ..., until_ms: _Optional[int] = ..., failure: _Optional[_Union[_failure_pb2.Failure, _Mapping]] = ..., outcome_json: _Optional[str] = ..., progress_json: _Optional[str] = ..., announced_ms: _Optional[int] = ..., started_ms: _Optional[int] = ...) -> None: ...
+    leased: bool
+    quiet_since_ms: int
+    awaits_peer: bool
+    def __init__(self, task: _Optional[str] = ..., attempt: _Optional[int] = ..., state: _Optional[_Union[State, str]] = ..., since_ms: _Optional[int] = ..., until_ms: _Optional[int] = ..., failure: _Optional[_Union[_failure_pb2.Failure, _Mapping]] = ..., outcome_json: _Optional[str] = ..., progress_json: _Optional[str] = ..., announced_ms: _Optional[int] = ..., started_ms: _Optional[int] = ..., leased: _Optional[bool] = ..., quiet_since_ms: _Optional[int] = ..., awaits_peer: _Optional[bool] = ...) -> None: ...
 
 class Meeting(_message.Message):
     __slots__ = ("run", "own", "peer", "ready", "bounds_json", "dataset_digest")

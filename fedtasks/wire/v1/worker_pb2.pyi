@@ -126,20 +126,40 @@ class WatchTaskResponse(_message.Message):
     def __init__(self, meeting: _Optional[_Union[_run_pb2.Meeting, _Mapping]] = ...) -> None: ...
 
 class StartTaskRequest(_message.Message):
-    __slots__ = ("run_id", "task", "attempt")
+    __slots__ = ("run_id", "task", "attempt", "leased")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    LEASED_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     task: str
     attempt: int
-    def __init__(self, run_id: _Optional[str] = ..., task: _Optional[str] = ..., attempt: _Optional[int] = ...) -> None: ...
+    leased: bool
+    def __init__(self, run_id: _Optional[str] = ..., task: _Optional[str] = ..., attempt: _Optional[int] = ..., leased: _Optional[bool] = ...) -> None: ...
 
 class StartTaskResponse(_message.Message):
     __slots__ = ("meeting",)
     MEETING_FIELD_NUMBER: _ClassVar[int]
     meeting: _run_pb2.Meeting
     def __init__(self, meeting: _Optional[_Union[_run_pb2.Meeting, _Mapping]] = ...) -> None: ...
+
+class RenewLeaseRequest(_message.Message):
+    __slots__ = ("run_id", "task", "attempt", "idle_ms", "awaits_peer")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    IDLE_MS_FIELD_NUMBER: _ClassVar[int]
+    AWAITS_PEER_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    task: str
+    attempt: int
+    idle_ms: int
+    awaits_peer: bool
+    def __init__(self, run_id: _Optional[str] = ..., task: _Optional[str] = ..., attempt: _Optional[int] = ..., idle_ms: _Optional[int] = ..., awaits_peer: _Optional[bool] = ...) -> None: ...
+
+class RenewLeaseResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
 
 class ReportTaskRequest(_message.Message):
     __slots__ = ("run_id", "task", "attempt", "progress_json", "metrics", "disclosures")

@@ -66,6 +66,11 @@ class WorkerGatewayStub:
                 request_serializer=fedtasks_dot_v1_dot_worker__pb2.StartTaskRequest.SerializeToString,
                 response_deserializer=fedtasks_dot_v1_dot_worker__pb2.StartTaskResponse.FromString,
                 _registered_method=True)
+        self.RenewLease = channel.unary_unary(
+                '/fedtasks.v1.WorkerGateway/RenewLease',
+                request_serializer=fedtasks_dot_v1_dot_worker__pb2.RenewLeaseRequest.SerializeToString,
+                response_deserializer=fedtasks_dot_v1_dot_worker__pb2.RenewLeaseResponse.FromString,
+                _registered_method=True)
         self.ReportTask = channel.unary_unary(
                 '/fedtasks.v1.WorkerGateway/ReportTask',
                 request_serializer=fedtasks_dot_v1_dot_worker__pb2.ReportTaskRequest.SerializeToString,
@@ -208,6 +213,13 @@ class WorkerGatewayServicer:
 
     def StartTask(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RenewLease(self, request, context):
+        """Say that the worker of a half that works is there, and since when the half has made no progress; every few seconds.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -379,6 +391,11 @@ def add_WorkerGatewayServicer_to_server(servicer, server):
                     servicer.StartTask,
                     request_deserializer=fedtasks_dot_v1_dot_worker__pb2.StartTaskRequest.FromString,
                     response_serializer=fedtasks_dot_v1_dot_worker__pb2.StartTaskResponse.SerializeToString,
+            ),
+            'RenewLease': grpc.unary_unary_rpc_method_handler(
+                    servicer.RenewLease,
+                    request_deserializer=fedtasks_dot_v1_dot_worker__pb2.RenewLeaseRequest.FromString,
+                    response_serializer=fedtasks_dot_v1_dot_worker__pb2.RenewLeaseResponse.SerializeToString,
             ),
             'ReportTask': grpc.unary_unary_rpc_method_handler(
                     servicer.ReportTask,
@@ -645,6 +662,33 @@ class WorkerGateway:
             '/fedtasks.v1.WorkerGateway/StartTask',
             fedtasks_dot_v1_dot_worker__pb2.StartTaskRequest.SerializeToString,
             fedtasks_dot_v1_dot_worker__pb2.StartTaskResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RenewLease(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fedtasks.v1.WorkerGateway/RenewLease',
+            fedtasks_dot_v1_dot_worker__pb2.RenewLeaseRequest.SerializeToString,
+            fedtasks_dot_v1_dot_worker__pb2.RenewLeaseResponse.FromString,
             options,
             channel_credentials,
             insecure,

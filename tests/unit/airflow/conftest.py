@@ -26,7 +26,7 @@ def party_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def gateway(party_file: Path, monkeypatch: pytest.MonkeyPatch) -> FakeGateway:
     from airflow.sdk.exceptions import AirflowNotFoundException
 
-    from fedtasks.airflow import meetings
+    from fedtasks.airflow import lease, meetings
     from fedtasks.airflow.hook import FedtasksHook
 
     def no_connection(conn_id: str) -> Any:
@@ -36,6 +36,7 @@ def gateway(party_file: Path, monkeypatch: pytest.MonkeyPatch) -> FakeGateway:
     monkeypatch.setattr(FedtasksHook, "get_connection", staticmethod(no_connection))
     monkeypatch.setattr(FedtasksHook, "client", lambda _: fake)
     monkeypatch.setattr(meetings, "watch", fake.watch)
+    monkeypatch.setattr(lease, "renewing", fake.renewing)
     return fake
 
 

@@ -34,13 +34,16 @@ def context(run_id: str) -> TaskContext:
     return GatewayContext(config, None, gateway)  # type: ignore[arg-type]
 
 
-def test_link_of_a_task_has_the_stall_limit_of_the_party(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("stall_s", "held_s"), [(1800.0, 86_400.0), (172_800.0, 172_800.0)])
+def test_link_of_a_task_leaves_the_stall_limit_to_the_operator_within_bounds(
+    monkeypatch: pytest.MonkeyPatch, stall_s: float, held_s: float
+) -> None:
     made: dict[str, Any] = {}
     monkeypatch.setattr(module, "GrpcLink", lambda client, **options: made.update(options))
     config = TaskConfig(Path("party.yaml"), "credit.day4.1", "align", 1, "shop", "bank", {})
-    party: Any = SimpleNamespace(name="bank", stall_s=7200.0)
+    party: Any = SimpleNamespace(name="bank", stall_s=stall_s)
     GatewayContext(config, party, Gateway()).open_link({})  # type: ignore[arg-type]
-    assert made["stall_s"] == 7200.0
+    assert made["stall_s"] == held_s
 
 
 def test_model_in_use_is_what_the_registry_says() -> None:

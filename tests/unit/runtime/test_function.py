@@ -17,7 +17,7 @@ from fedtasks.runtime.function import Data
 def data(tmp_path: Path, values: dict[str, Any], **declared: Any) -> Data:
     pq.write_table(pa.table({"id": ["a", "b"], **values}), tmp_path / "p.parquet")
     dataset = Dataset(name="people", uri=f"file://{tmp_path}/p.parquet", id="id", **declared)
-    return Data(cast(TaskContext, SimpleNamespace(dataset=dataset, partitions=())))
+    return Data(cast(TaskContext, SimpleNamespace(dataset=dataset, partitions=(), alive=lambda: None)))
 
 
 def test_columns_are_asked_for_by_their_names_and_never_the_id(tmp_path: Path) -> None:
