@@ -353,7 +353,7 @@ def check_stall_s(stall_s: float) -> None:
     """Raise `ConfigError` unless a half may be without progress for so long."""
     least, most = _STALL_S
     if not least <= stall_s <= most:
-        text = f"a half may be without progress for {least:g} to {most:g} s, not {stall_s:g}"
+        text = f"a half may be without progress (`stall_s`) for {least:g} to {most:g} s, not {stall_s:g}"
         raise ConfigError(text, field="stall_s")
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 
@@ -27,6 +28,7 @@ from fedtasks.link.conversation import VERSION_MAX, VERSION_MIN, Conversation, S
 from fedtasks.link.frames import MAX_NAME, OVERHEAD
 from fedtasks.link.inbox import Wish
 from fedtasks.link.link import Default
+from fedtasks.link.mark import Mark
 from fedtasks.link.payload import ARRAY, BYTES
 from fedtasks.wire.v1 import session_pb2
 
@@ -938,3 +940,58 @@ def test_offer_out_of_bounds_is_refused(half: Conversation, met: Peer, size: int
     met.feed(tunnel_offer=session_pb2.TunnelOffer(certificate=bytes(size)))
 
     assert isinstance(half.error, ProtocolViolated)
+
+
+# ------------------------------------------------------------------------------------------------------------- mark
+class Recorded(Mark):
+    """Keeps what was said."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.has_waited = threading.Event()
+
+    def move(self) -> None:
+        self.said.append("moves")
+
+    def wait(self) -> None:
+        self.said.append("waits")
+        self.has_waited.set()
+
+
+def test_half_that_hangs_behind_a_healthy_link_does_not_move() -> None:
+    mark = Recorded()
+    half = Conversation("shop", {"epochs": "8"}, window=WINDOW, mark=mark)
+    peer = Peer(half)
+    peer.hello()
+    for _ in range(10):
+        peer.feed(heartbeat=session_pb2.Heartbeat())
+    peer.data("n", b"1")  # arrives, and nobody takes it
+    assert mark.said == []
+    half.hang_up()
+
+
+def test_sending_and_taking_move_and_waiting_waits() -> None:
+    mark = Recorded()
+    half = Conversation("shop", {"epochs": "8"}, window=WINDOW, mark=mark)
+    peer = Peer(half)
+    peer.hello()
+    send(half, "a", b"1")
+    assert mark.said == ["moves"]
+    taken = in_thread(lambda: half.receive(Wish("n")))
+    assert mark.has_waited.wait(10)
+    assert mark.said == ["moves", "waits"]
+    peer.data("n", b"1")
+    taken.get(timeout=10)
+    assert mark.said[-1] == "moves"
+    half.hang_up()
+
+
+def test_half_that_waits_for_the_hello_of_the_other_one_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "WAITS_EVERY_S", 0.01)
+    mark = Recorded()
+    half = Conversation("shop", {"epochs": "8"}, window=WINDOW, mark=mark)
+    began = time.monotonic()
+    assert not half.wait_met(0.1)
+    assert time.monotonic() - began < 5
+    assert mark.said.count("waits") > 2
+    half.hang_up()

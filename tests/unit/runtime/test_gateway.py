@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from fedtasks.link.client import GatewayClient
+from fedtasks.link.mark import Mark
 from fedtasks.runtime import gateway
 from fedtasks.runtime.gateway import GatewayContext
 from fedtasks.runtime.task_config import TaskConfig
@@ -93,3 +95,30 @@ def test_metrics_take_held_progress_along(tmp_path: Path, clock: Clock) -> None:
     context.report({"done": 2})
     context.report(None, step=1, auc=0.8)
     assert client.told == [({"done": 1}, 0, {}), ({"done": 2}, 1, {"auc": 0.8})]
+
+
+class Moves(Mark):
+    """Counts how often a half says that it makes progress."""
+
+    def __init__(self) -> None:
+        self.n = 0
+
+    def move(self) -> None:
+        self.n += 1
+
+
+def test_progress_that_has_changed_metrics_uses_and_a_word_are_signs_of_life_and_nothing_else(tmp_path: Path) -> None:
+    config = TaskConfig(tmp_path, "credit.day.1", "train", 1, "follower", "leader", {})
+    client, mark = Client(), Moves()
+    client.count_use = lambda *_: SimpleNamespace(charged=3)  # type: ignore[method-assign, assignment]
+    context = GatewayContext(config, party_of(tmp_path, "leader"), client, mark)
+    context.report({"done": 1})
+    assert mark.n == 1
+    context.report({"done": 1})  # from a thread that only shows it
+    context.report()
+    assert mark.n == 1
+    context.report({"done": 2})
+    context.report(None, loss=0.5)
+    context.alive()
+    context.count_use("ids_blinded", {"a": 3})
+    assert mark.n == 5
