@@ -158,6 +158,8 @@ def half_text(half: Mapping[str, Any] | None) -> str:
         words.append(f"since {clock_time(half['since_ms'])}")
     if half["state"] == "running" and half["progress"]:
         words.extend(filter(None, [_progress(half["progress"])]))
+    if half["quiet_since_ms"]:
+        words.append(f"no progress since {clock_time(half['quiet_since_ms'])}")
     if half["progress"].get("link"):
         words.append(f"link: {half['progress']['link']}")
     return " · ".join((*words, half["code"])) if half["code"] else " · ".join(words)

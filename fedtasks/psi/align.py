@@ -22,7 +22,6 @@ from fedtasks.data.run_storage import FileEntry, Manifest
 from fedtasks.data.storage import make_private, read_bytes, remove, write_atomically
 from fedtasks.data.tables import HELD_OUT, ID, Part, list_parts, read_rows, rows_schema
 from fedtasks.dataclass_io import build
-from fedtasks.engines import open_engine
 from fedtasks.engines.engine import Batches, Engine, Frame, How, new_file
 from fedtasks.errors import ConfigError, DataCorrupt, LabelInvalid, RowOrderDiffers
 from fedtasks.link.link import Link
@@ -30,6 +29,7 @@ from fedtasks.names import TAG_BYTES, own_column
 from fedtasks.psi import held_out, messages
 from fedtasks.psi.held_out import Choice
 from fedtasks.psi.ids import SHARD
+from fedtasks.psi.jobs import engine_of
 from fedtasks.psi.settings import AlignSettings, HeldOutBy, Learns, Rows
 from fedtasks.psi.stages import read_pairs, write_rows
 from fedtasks.runtime.context import Outcome, TaskContext, facts_of
@@ -130,7 +130,7 @@ def run(context: TaskContext) -> Outcome:
     context.storage.attempt(context.config.task, context.config.attempt)
     scratch = f"{context.storage.folder(context.config.task)}/attempt-{context.config.attempt}"
     try:
-        with open_engine(context.party, f"{context.config.run_id} {context.config.task}", scratch) as engine:
+        with engine_of(context, scratch) as engine:
             context.report({"phase": "aligning", "done": 0, "of": people.rows})
             count = n_blocks(people.rows, settings.rows_per_block)
             rows = _aligned(engine, people, count, dataset, parts, settings, since)

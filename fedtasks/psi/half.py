@@ -22,7 +22,6 @@ from fedtasks.data.storage import filesystem, make_private, read_json, remove, w
 from fedtasks.data.tables import Part, list_parts
 from fedtasks.data.tag_files import PADDING, Generation
 from fedtasks.data.values import IdCounts, check_ids, check_label, check_label_varies
-from fedtasks.engines import open_engine
 from fedtasks.engines.engine import Batches, Engine, Frame
 from fedtasks.errors import DataMissing, IntersectionEmpty, KeyWeak
 from fedtasks.exchange.message import refuse
@@ -39,6 +38,7 @@ from fedtasks.psi.ids import (
     move,
     new_ids,
 )
+from fedtasks.psi.jobs import engine_of
 from fedtasks.psi.settings import PsiSettings
 from fedtasks.psi.tag_sets import CrossedSets, TaggedShard
 from fedtasks.psi.tag_table import TagTable
@@ -102,8 +102,7 @@ class Half:
     @contextmanager
     def engine(self) -> Iterator[Engine]:
         """Yield the engine that party.yaml names."""
-        config = self.context.config
-        with open_engine(self.context.party, f"{config.run_id} {config.half}", self.work) as engine:
+        with engine_of(self.context, self.work) as engine:
             yield engine
 
     @cached_property
@@ -294,13 +293,9 @@ class Half:
         ended = threading.Event()
 
         def watch() -> None:
-            last, last_share = 0, 0.0
+            last = 0
             while not ended.wait(REPORT_S):
-                share = engine.share
-                if share != last_share:
-                    last_share = share
-                    self.context.alive()
-                done = int(of * share)
+                done = int(of * engine.share)
                 if done > last:
                     last = done
                     self.report(phase, done, of)

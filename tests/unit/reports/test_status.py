@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -81,6 +82,48 @@ def test_wait_for_data_names_whose_is_missing_on_either_side(own: str, theirs: s
     peers = [HalfRow("r", "data", False, 1, theirs)] if theirs else []
     said = sentence(status_of(RUN, [ours], peers, party="bank"))
     assert said.startswith(f"⏳ Waiting for {act} · data · 2026-11-21 has not landed at {act} · since 01:00:00")
+
+
+@pytest.mark.parametrize(
+    ("own", "theirs", "said"),
+    [
+        ({}, {}, ""),
+        ({"quiet_since_ms": HOUR_MS}, {}, "no progress of bank's half since 01:00:00 · "),
+        (
+            {"quiet_since_ms": HOUR_MS, "awaits_peer": True},
+            {"quiet_since_ms": 2 * HOUR_MS},
+            "no progress of shop's half since 02:00:00 · ",
+        ),
+        (
+            {"quiet_since_ms": HOUR_MS, "awaits_peer": True},
+            {"quiet_since_ms": 2 * HOUR_MS, "awaits_peer": True},
+            "no progress since 02:00:00: each half waits for the other · ",
+        ),
+        (
+            {"quiet_since_ms": HOUR_MS, "awaits_peer": True},
+            {},
+            "nothing has come from shop's half since 01:00:00 · ",
+        ),
+        ({}, {"quiet_since_ms": HOUR_MS}, "no progress of shop's half since 01:00:00 · "),
+        ({}, {"quiet_since_ms": HOUR_MS, "attempt": 2}, ""),
+    ],
+)
+def test_half_that_stands_still_is_named(own: dict[str, Any], theirs: dict[str, Any], said: str) -> None:
+    ours = HalfRow("r", "train", True, 1, "running", since_ms=HOUR_MS, **own)
+    other = HalfRow("r", "train", False, **{"attempt": 1, "state": "running", **theirs})
+    told = sentence(status_of(RUN, [ours], [other], party="bank"))
+    assert told == f"▶ Running with shop · {said}train · attempt 1 · since 01:00:00 UTC"
+
+
+@pytest.mark.parametrize("code", ["PEER_RESTARTED", "LINK_LOST"])
+def test_half_that_is_tried_again_after_the_other_names_what_ended_that(code: str) -> None:
+    ours = HalfRow("r", "train", True, 1, "failed", failure={"code": code, "text": "own text", "party": "bank"})
+    failure = {"code": "WORKER_LOST", "text": "The worker of a half is gone", "party": "shop"}
+    told = status_of(RUN, [ours], [HalfRow("r", "train", False, 1, "failed", failure=failure)], party="bank")
+    if code == "PEER_RESTARTED":
+        assert (told.code, told.why) == ("WORKER_LOST", "shop's half · The worker of a half is gone")
+    else:
+        assert (told.code, told.why) == ("LINK_LOST", "own text")
 
 
 def test_run_that_found_nobody_new_says_so() -> None:

@@ -57,6 +57,7 @@ function progressOf(found) {
       ["Done", counted ? `${count(progress.done ?? 0)} of ${count(progress.of)}` : null],
       ["Pace", found.rate_per_s ? `${figure(found.rate_per_s)} a second` : null],
       ["Time left", found.left_s !== null ? `about ${duration(found.left_s * 1000)}` : null],
+      ["No progress since", own.quiet_since_ms ? time(own.quiet_since_ms) : null],
       ["Attempt", `${found.attempts}`],
       [
         "Checkpoint",
