@@ -24,7 +24,7 @@ async def run_process(
     stop_reason: Callable[[run_pb2.Meeting], FedtasksError | None],
     on_line: Callable[[str], None],
     on_start: Callable[[Callable[[], None]], None],
-    lease: Callable[[], Awaitable[FedtasksError]] | None = None,
+    verdict: Callable[[], Awaitable[FedtasksError]] | None = None,
 ) -> int:
     """Run a process until it ends or its meeting stops it.
 
@@ -40,8 +40,8 @@ async def run_process(
         Gets every line that it prints.
     on_start
         Gets what ends the process with all that it started.
-    lease
-        Keeps the lease of the half while it runs, and returns why it must end.
+    verdict
+        Waits until the half must end, and returns why.
 
     Returns
     -------
@@ -51,15 +51,15 @@ async def run_process(
     Raises
     ------
     FedtasksError
-        What `stop_reason` or `lease` returned, or what ended `meetings`; nothing of the process runs any more.
+        What `stop_reason` or `verdict` returned, or what ended `meetings`; nothing of the process runs any more.
     """
     process = await start()
     on_start(process.stop)
     # The guard holds the pipe's other end until all is over, so the end of the output is the end of the process.
     reading = asyncio.create_task(_read_lines(process.output, on_line))
     guards = [asyncio.ensure_future(_find(meetings, stop_reason))]
-    if lease is not None:
-        guards.append(asyncio.ensure_future(lease()))
+    if verdict is not None:
+        guards.append(asyncio.ensure_future(verdict()))
     try:
         await asyncio.wait({reading, *guards}, return_when=asyncio.FIRST_COMPLETED)
         if not reading.done():

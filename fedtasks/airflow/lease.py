@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+import threading
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Self
 
 from fedtasks.clock import utc
 from fedtasks.config import load_party
 from fedtasks.errors import AttemptStale, FedtasksError, HalfStalled, PeerStalled
 from fedtasks.link.mark import Seen, read_mark
 from fedtasks.wire.v1 import run_pb2
+
+if TYPE_CHECKING:
+    from fedtasks.link.client import GatewayClient
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +82,7 @@ class Half:
 
 
 class Lease:
-    """Keeps the lease of a half.
+    """Keeps the lease of a half, on a thread of its own, until its block is left.
 
     Parameters
     ----------
@@ -88,45 +92,71 @@ class Lease:
         Which.
     theirs
         The other half as it was when both began.
+
+    Notes
+    -----
+    On a thread of its own: an Airflow that does not answer may hold up the operator for longer than a lease lasts, also
+    when the half's process has ended and its outcome has not been told yet.
     """
 
     def __init__(self, party_file: Path, half: Half, theirs: run_pb2.Half) -> None:
         self._party_file, self._half, self._theirs = party_file, half, theirs
+        self._ended = threading.Event()
+        self._verdict: Future[FedtasksError] = Future()
+        self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._verdict.set_running_or_notify_cancel()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
 
     def see(self, meeting: run_pb2.Meeting) -> None:
         """Take up how the other half stands now."""
         self._theirs = meeting.peer
 
-    async def keep(self) -> FedtasksError:
-        """Renew the lease until the half must end; return why.
+    async def verdict(self) -> FedtasksError:
+        """Wait until the half must end; return why.
 
         Notes
         -----
         A gateway that cannot be reached is no reason: that is what the watch of the meeting judges.
         """
+        return await asyncio.wrap_future(self._verdict)
+
+    def _keep(self) -> None:
+        try:
+            with open_client(self._party_file) as client:
+                verdict = self._renew(client)
+        except BaseException as error:
+            self._verdict.set_exception(error)
+        else:
+            self._verdict.set_result(verdict)
+
+    def _renew(self, client: GatewayClient) -> FedtasksError:
         half = self._half
-        async with renewing(self._party_file) as renew:
-            while True:
-                seen = await asyncio.to_thread(read_mark, half.mark)
-                stalled = half.stalled(seen, self._theirs)
-                if stalled is not None:
-                    return stalled
-                try:
-                    await renew(half.run_id, half.task, half.attempt, idle_s=seen.idle_s, awaits_peer=seen.awaits_peer)
-                except AttemptStale as stale:
-                    return stale
-                except FedtasksError as error:
-                    log.info("the lease could not be renewed: %s", error)
-                    await asyncio.sleep(AGAIN_S)
-                else:
-                    await asyncio.sleep(RENEW_S)
+        while True:
+            seen = read_mark(half.mark)
+            stalled = half.stalled(seen, self._theirs)
+            if stalled is not None:
+                return stalled
+            pause_s = RENEW_S
+            try:
+                client.renew(half.run_id, half.task, half.attempt, idle_s=seen.idle_s, awaits_peer=seen.awaits_peer)
+            except AttemptStale as stale:
+                return stale
+            except FedtasksError as error:
+                log.info("the lease could not be renewed: %s", error)
+                pause_s = AGAIN_S
+            if self._ended.wait(pause_s):
+                return AttemptStale("the half has ended", where=half.run_id)
 
 
-@asynccontextmanager
-async def renewing(party_file: Path) -> AsyncIterator[Callable[..., Awaitable[None]]]:
-    """Give what renews a lease at this party's gateway: `AsyncGatewayClient.renew`."""
-    from fedtasks.link.async_client import AsyncGatewayClient  # grpc: never when a DAG file is parsed
+def open_client(party_file: Path) -> GatewayClient:
+    """Return a client that tells this party's gateway once, and says at once if that could not be."""
+    from fedtasks.link.client import GatewayClient  # grpc: never when a DAG file is parsed
 
-    party = await asyncio.to_thread(load_party, party_file)
-    async with AsyncGatewayClient.of(party) as client:
-        yield client.renew
+    return GatewayClient.of(load_party(party_file), patience_s=0.0)

@@ -7,7 +7,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -308,11 +308,11 @@ class FederatedTaskOperator(MeetingOperator):
         run_id, attempt = meeting.run.run_id, meeting.own.attempt
         progress = Progress(context, self.log.warning)
 
-        with tempfile.TemporaryDirectory(prefix="fedtasks-") as name:
-            folder = Path(name)
+        with ExitStack() as stack:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fedtasks-")))
             config = folder / "config.json"
             FileMark(folder / MARK).close()  # what hangs before it has begun stands still too
-            lease = Lease(hook.party_file, self._half(hook, meeting, folder), meeting.peer)
+            lease = stack.enter_context(Lease(hook.party_file, self._half(hook, meeting, folder), meeting.peer))
 
             def stop_reason(now: run_pb2.Meeting) -> FedtasksError | None:
                 progress.show(now.own.progress_json)
@@ -329,7 +329,7 @@ class FederatedTaskOperator(MeetingOperator):
                         stop_reason=stop_reason,
                         on_line=lambda line: self.log.info("%s", line),
                         on_start=self._started,
-                        lease=lease.keep,
+                        verdict=lease.verdict,
                     )
                 )
             finally:

@@ -15,11 +15,9 @@ from fedtasks.link.patience import Patience, with_address
 from fedtasks.link.status import SECRET, from_rpc_error
 from fedtasks.wire.v1 import run_pb2, worker_pb2, worker_pb2_grpc
 
-_RENEW_TIMEOUT_S = 5.0
-
 
 class AsyncGatewayClient:
-    """Watches tasks and renews leases without a thread; one for each event loop.
+    """Watches tasks without a thread, for a trigger; one for each event loop.
 
     Parameters
     ----------
@@ -49,34 +47,6 @@ class AsyncGatewayClient:
     async def close(self) -> None:
         """Hang up."""
         await self._doorway.aclose()
-
-    async def renew(self, run_id: str, task: str, attempt: int, *, idle_s: float, awaits_peer: bool) -> None:
-        """Say once that the worker of a half is there.
-
-        Parameters
-        ----------
-        run_id, task, attempt
-            Which half.
-        idle_s
-            How long ago it last made progress.
-        awaits_peer
-            Whether it waits for the other half.
-
-        Raises
-        ------
-        AttemptStale
-            The attempt may not go on.
-        FedtasksError
-            The gateway could not take it up, or does not answer.
-        """
-        request = worker_pb2.RenewLeaseRequest(
-            run_id=run_id, task=task, attempt=attempt, idle_ms=int(idle_s * 1000), awaits_peer=awaits_peer
-        )
-        stub = worker_pb2_grpc.WorkerGatewayStub(self._doorway.channel())
-        try:
-            await stub.RenewLease(request, metadata=self._metadata, timeout=_RENEW_TIMEOUT_S)
-        except grpc.aio.AioRpcError as error:
-            raise with_address(from_rpc_error(error), self.address) from error
 
     async def watch(self, run_id: str, task: str) -> AsyncIterator[run_pb2.Meeting]:
         """Yield the meeting now and at every change, for ever; goes on over a restart of the gateway.

@@ -27,6 +27,7 @@ T = TypeVar("T")
 
 PATIENCE_S = 30.0
 CALL_TIMEOUT_S = 120.0
+RENEW_TIMEOUT_S = 5.0
 TUNNEL_CONNECT_S = 2.0
 SESSION = "/fedtasks.v1.WorkerGateway/Session"
 
@@ -221,6 +222,28 @@ class GatewayClient:
         """Say that this half begins to work; `leased` if somebody renews its lease from now on."""
         request = worker_pb2.StartTaskRequest(run_id=run_id, task=task, attempt=attempt, leased=leased)
         return self._call("StartTask", request, worker_pb2.StartTaskResponse).meeting
+
+    def renew(self, run_id: str, task: str, attempt: int, *, idle_s: float, awaits_peer: bool) -> None:
+        """Say that the worker of a half is there.
+
+        Parameters
+        ----------
+        run_id, task, attempt
+            Which half.
+        idle_s
+            How long ago it last made progress.
+        awaits_peer
+            Whether it waits for the other half.
+
+        Raises
+        ------
+        AttemptStale
+            The attempt may not go on.
+        """
+        request = worker_pb2.RenewLeaseRequest(
+            run_id=run_id, task=task, attempt=attempt, idle_ms=int(idle_s * 1000), awaits_peer=awaits_peer
+        )
+        self._call("RenewLease", request, worker_pb2.RenewLeaseResponse, timeout_s=RENEW_TIMEOUT_S)
 
     def report(
         self,
@@ -475,12 +498,12 @@ class GatewayClient:
             if self._closed.is_set():
                 raise GatewayUnreachable("the client was closed", where=self.address)
 
-    def _call(self, method: str, request: Any, _response: Callable[..., T]) -> T:
+    def _call(self, method: str, request: Any, _response: Callable[..., T], *, timeout_s: float = CALL_TIMEOUT_S) -> T:
         patience = Patience(self._patience_s)
         while True:
             call = getattr(worker_pb2_grpc.WorkerGatewayStub(self._open(patience)), method)
             try:
-                response: T = call(request, metadata=self._metadata, timeout=CALL_TIMEOUT_S)
+                response: T = call(request, metadata=self._metadata, timeout=timeout_s)
                 return response
             except grpc.RpcError as error:
                 self._closed.wait(patience.next_delay(self._translate(error)))

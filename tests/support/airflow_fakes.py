@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -173,14 +172,10 @@ class FakeGateway:
             self.watched = [make_meeting(), make_meeting(run=self.run)]
         return self.run
 
-    @asynccontextmanager
-    async def renewing(self, party_file: Path) -> AsyncIterator[Callable[..., Awaitable[None]]]:
-        async def renew(run_id: str, task: str, attempt: int, **how: Any) -> None:
-            self.renewed.append({"attempt": attempt, **how})
-            if self.renew_errors:
-                raise self.renew_errors.pop(0)
-
-        yield renew
+    def renew(self, run_id: str, task: str, attempt: int, **how: Any) -> None:
+        self.renewed.append({"attempt": attempt, **how})
+        if self.renew_errors:
+            raise self.renew_errors.pop(0)
 
     async def watch(self, party_file: Path, run_id: str, task: str) -> AsyncGenerator[run_pb2.Meeting, None]:
         for meeting in self.watched:

@@ -14,7 +14,7 @@ from fedtasks.gateway import leases, reconciler
 from fedtasks.link.client import GatewayClient
 from fedtasks.wire.v1 import run_pb2
 from tests.support.gateways import PIPELINE, Member, Pair, grant_ticket
-from tests.support.runs import meet, open_run, wait_for
+from tests.support.runs import meet, open_run, wait_for, wait_for_state
 
 TASK = "train"
 
@@ -28,7 +28,8 @@ party_file, run_id = Path(sys.argv[1]), sys.argv[2]
 lease.RENEW_S = lease.AGAIN_S = 0.2
 half = lease.Half(run_id=run_id, task="train", attempt=1, party="a", peer="b", stall_s=1800, mark=party_file / "none")
 print("up", flush=True)
-print(asyncio.run(lease.Lease(party_file, half, run_pb2.Half()).keep()), flush=True)
+with lease.Lease(party_file, half, run_pb2.Half()) as held:
+    print(asyncio.run(held.verdict()), flush=True)
 """
 
 Start = Callable[[Member, str], "subprocess.Popen[str]"]
@@ -122,3 +123,18 @@ def test_gateway_that_restarts_ends_no_half_whose_worker_is_there(running: Pair,
         assert state_at(shop, run_id, own=True) == (run_pb2.STATE_RUNNING, "")
         worker.send_signal(signal.SIGKILL)
         wait_for(lambda: state_at(shop, run_id, own=True) == LOST)
+
+
+def test_run_whose_worker_was_lost_for_good_ends_with_that_on_both_sides(
+    running: Pair, run_id: str, start: Start
+) -> None:
+    worker = work(running, run_id, start)
+    worker.send_signal(signal.SIGKILL)
+    with running.bank.client() as bank, running.shop.client() as shop:
+        wait_for(lambda: state_at(shop, run_id, own=True) == LOST)
+        running.shop.airflow.runs[PIPELINE, run_id] = {"state": "failed"}
+        failed = wait_for_state(shop, run_id, run_pb2.STATE_FAILED).failure
+        assert (failed.code, failed.party) == ("WORKER_LOST", "shop")
+        failed = wait_for_state(bank, run_id, run_pb2.STATE_FAILED).failure
+        assert (failed.code, failed.party) == ("PEER_FAILED", "shop")
+        assert failed.text == "WORKER_LOST: The worker of a half is gone"

@@ -36,7 +36,7 @@ def gateway(party_file: Path, monkeypatch: pytest.MonkeyPatch) -> FakeGateway:
     monkeypatch.setattr(FedtasksHook, "get_connection", staticmethod(no_connection))
     monkeypatch.setattr(FedtasksHook, "client", lambda _: fake)
     monkeypatch.setattr(meetings, "watch", fake.watch)
-    monkeypatch.setattr(lease, "renewing", fake.renewing)
+    monkeypatch.setattr(lease, "open_client", lambda _: fake)
     return fake
 
 

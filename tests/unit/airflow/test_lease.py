@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
+import time
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +19,8 @@ from fedtasks.errors import AttemptStale, ConfigError, GatewayUnreachable, HalfS
 from fedtasks.link.mark import FileMark, Seen
 from fedtasks.pipeline.step import Step
 from fedtasks.wire.v1 import run_pb2
-from tests.support.airflow_fakes import RUN_ID, FakeGateway, execute, make_half
+from tests.support.airflow_fakes import RUN_ID, FakeGateway, execute, make_half, make_meeting
+from tests.support.runs import wait_for
 
 MINUTE = 60.0
 HALF = Half(
@@ -102,6 +103,30 @@ def test_gateway_or_store_that_is_away_ends_no_half(gateway: FakeGateway, contex
     assert len(gateway.renewed) > 3
 
 
+def test_airflow_that_does_not_answer_lets_no_lease_lapse(
+    gateway: FakeGateway, context: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    renewed_meanwhile: list[int] = []
+
+    class Away:
+        """Airflow's task state store, which answers after a long while."""
+
+        def set(self, *_: object) -> None:
+            before = len(gateway.renewed)
+            deadline = time.monotonic() + 10
+            while len(gateway.renewed) < before + 3 and time.monotonic() < deadline:
+                time.sleep(0.01)
+            renewed_meanwhile.append(len(gateway.renewed) - before)
+
+    context["task_state_store"] = Away()
+    halves = [make_half(1, run_pb2.STATE_RUNNING, progress_json=f'{{"done": {n}}}') for n in (1, 2)]
+    gateway.watched = [make_meeting(own=own) for own in halves]
+    wait = "import json, time; time.sleep(0.5); json.dump({'counts': {}}, open('outcome.json', 'w'))"
+    assert execute(programmed(wait), context) == {"counts": {}}
+    # While the half works, and when its process has ended and what it has shown last is told.
+    assert [n >= 3 for n in renewed_meanwhile] == [True, True]
+
+
 def test_task_of_a_step_holds_a_lease_and_what_only_waits_holds_none(
     gateway: FakeGateway, context: dict[str, Any]
 ) -> None:
@@ -129,17 +154,9 @@ def test_step_has_the_stall_limit_of_the_party_unless_it_has_its_own(
 
 def test_mark_of_the_half_is_what_is_renewed(gateway: FakeGateway, tmp_path: Path) -> None:
     half = replace(HALF, mark=tmp_path / "mark")
-    with closing(FileMark(half.mark)) as mark:
-
-        async def keep() -> None:
-            keeping = asyncio.create_task(lease.Lease(tmp_path, half, UNKNOWN).keep())
-            while len(gateway.renewed) < 2:
-                await asyncio.sleep(0.01)
-            mark.wait()
-            while not gateway.renewed[-1]["awaits_peer"]:
-                await asyncio.sleep(0.01)
-            keeping.cancel()
-
-        asyncio.run(keep())
+    with closing(FileMark(half.mark)) as mark, lease.Lease(tmp_path, half, UNKNOWN):
+        wait_for(lambda: len(gateway.renewed) > 1)
+        mark.wait()
+        wait_for(lambda: gateway.renewed[-1]["awaits_peer"])
     assert gateway.renewed[0]["attempt"] == 1
     assert not gateway.renewed[0]["awaits_peer"]
