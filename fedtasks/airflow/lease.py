@@ -69,7 +69,7 @@ class Half:
             if seen.idle_s < self.stall_s:
                 return None
             text = f"{self.party}'s half of `{self.task}` has made no progress for {seen.idle_s / 60:.0f} minutes"
-            return HalfStalled(text, where=self.run_id)
+            return HalfStalled(text, where=self.run_id, half=self.party)
         if theirs.leased and not theirs.quiet_since_ms:
             return None  # its own side sees it move
         if seen.idle_s < self.stall_s + (PATIENT_S if theirs.leased else 0.0):
@@ -78,7 +78,7 @@ class Half:
         if theirs.quiet_since_ms:
             why = "waits for this one" if theirs.awaits_peer else "makes no progress"
             text = f"{text}: since {utc(theirs.quiet_since_ms, '%H:%M')} UTC it {why}"
-        return PeerStalled(text, where=self.run_id)
+        return PeerStalled(text, where=self.run_id, half=self.peer)
 
 
 class Lease:
@@ -137,7 +137,7 @@ class Lease:
             self._verdict.set_result(verdict)
 
     def _renew(self, client: GatewayClient) -> FedtasksError:
-        half = self._half
+        half, said = self._half, ""
         while True:
             seen = read_mark(half.mark)
             stalled = half.stalled(seen, self._theirs)
@@ -149,8 +149,11 @@ class Lease:
             except AttemptStale as stale:
                 return stale
             except FedtasksError as error:
-                log.info("the lease could not be renewed: %s", error)
-                pause_s = AGAIN_S
+                if error.code != said:
+                    log.info("The lease cannot be renewed: %s", error)
+                said, pause_s = error.code, AGAIN_S if error.retryable else RENEW_S
+            else:
+                said = ""
             if self._ended.wait(pause_s):
                 return AttemptStale("the half has ended", where=half.run_id)
 

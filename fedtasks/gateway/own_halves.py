@@ -18,7 +18,7 @@ from fedtasks.errors import (
     WorkerLost,
 )
 from fedtasks.gateway.base import Base
-from fedtasks.gateway.leases import LOST_S, QUIET_S, Lease, Leases
+from fedtasks.gateway.leases import QUIET_S, Lease, Leases
 from fedtasks.gateway.messages import error_from_row, failure_row
 from fedtasks.gateway.runs import LIVE, Runs
 from fedtasks.names import APPROVE
@@ -257,8 +257,7 @@ class OwnHalves:
             self.leases.end(lease)
             return
         log.warning("attempt %d of %s in run %s ends: its worker is gone", attempt, task, run_id)
-        lost = WorkerLost(f"the worker of `{task}` has not been heard of for {LOST_S:g} s", where=run_id)
-        self.fail(run_id, task, attempt, lost, final=False)
+        self.fail(run_id, task, attempt, WorkerLost(where=run_id, half=self._party), final=False)
 
     # ---------------------------------------------------------------------------------------------------- approvals
     def decide(self, run_id: str, *, approved: bool, decided_by: str, reason: str) -> None:

@@ -288,7 +288,7 @@ class Reconciler:
         """Return why a DAG run has failed that nobody has ended: a worker that is gone could not say it."""
         halves = await asyncio.to_thread(self._store.halves.list, run.run_id, True)
         is_lost = any((half.failure or {}).get("code") == WorkerLost.code for half in halves if half.state == "failed")
-        return WorkerLost() if is_lost else RunFailed()
+        return WorkerLost(half=self._party) if is_lost else RunFailed()
 
     async def _end_by_airflow(self, run: RunRow, what: str) -> None:
         """End a run whose DAG run somebody has ended; who that was stays with this party."""

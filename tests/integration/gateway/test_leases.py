@@ -137,4 +137,4 @@ def test_run_whose_worker_was_lost_for_good_ends_with_that_on_both_sides(
         assert (failed.code, failed.party) == ("WORKER_LOST", "shop")
         failed = wait_for_state(bank, run_id, run_pb2.STATE_FAILED).failure
         assert (failed.code, failed.party) == ("PEER_FAILED", "shop")
-        assert failed.text == "WORKER_LOST: The worker of a half is gone"
+        assert failed.text == "WORKER_LOST: The worker of a half is gone (half=shop)"

@@ -51,7 +51,9 @@ def test_half_that_stands_still_ends_and_names_the_side(
     found = HALF.stalled(Seen(minutes * MINUTE, awaits_peer), theirs)
     assert type(found) is (error or type(None))
     assert text in str(found)
-    assert found is None or found.retryable
+    if found is not None:
+        assert found.retryable
+        assert f"half={'shop' if error is PeerStalled else 'bank'}" in found.public
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -138,7 +138,9 @@ def test_attempt_of_a_lost_worker_ends_with_the_true_reason_and_the_run_goes_on(
     assert (told(shop).state, told(shop).failure.code, told(shop).failure.party) == (4, "WORKER_LOST", "shop")
     assert shop.runs.run(RUN).state == "running"
     assert shop.runs.run(RUN).version == version + 1  # so the peer is told
-    assert says(shop).startswith("🔁 Tried again with bank · train · WORKER_LOST · The worker of a half is gone")
+    assert says(shop).startswith(
+        "🔁 Tried again with bank · train · WORKER_LOST · The worker of a half is gone (half=shop)"
+    )
     assert LEASE not in shop.own_halves.leases
 
 

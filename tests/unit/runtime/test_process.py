@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ import pytest
 from fedtasks.config import load_party
 from fedtasks.dataclass_io import to_plain
 from fedtasks.errors import DatasetChanged
+from fedtasks.link.mark import read_mark
 from fedtasks.runtime.context import Outcome, TaskContext
 from fedtasks.runtime.process import run
-from fedtasks.runtime.task_config import FAILURE, TaskConfig, check_declaration
+from fedtasks.runtime.task_config import FAILURE, MARK, TaskConfig, check_declaration
 from tests.support.airflow_fakes import PARTY
 
 
@@ -164,3 +166,25 @@ end({entry!r}, 3)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (3, "")
     assert done.stdout.split() == ["printed", *late.split()]
+
+
+def test_half_marks_that_it_makes_progress_beside_its_configuration(tmp_path: Path) -> None:
+    (tmp_path / "party.yaml").write_text(PARTY)
+    secret = tmp_path / "keys" / "worker.secret"
+    secret.parent.mkdir()
+    secret.write_text("secret")
+    secret.chmod(0o600)
+    task = {"run_id": "credit.day.1", "task": "step", "attempt": 1, "peer": "shop", "leader": "bank", "datasets": {}}
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(to_plain(TaskConfig(party=tmp_path / "party.yaml", **task))), encoding="utf-8")  # type: ignore[arg-type]
+    idle_s: list[float] = []
+
+    def half(context: TaskContext) -> Outcome:
+        time.sleep(0.6)
+        idle_s.append(read_mark(tmp_path / MARK).idle_s)
+        context.alive()
+        idle_s.append(read_mark(tmp_path / MARK).idle_s)
+        return Outcome()
+
+    assert run(half, file) == 0
+    assert idle_s[1] < 0.6 <= idle_s[0]
