@@ -203,7 +203,7 @@ def _run(wait: timedelta) -> dict[str, Param]:
     return {
         WAIT: Param(
             max(1, wait // _MINUTE),
-            "How long a task of this side waits for the peer's, in minutes, before the run fails on both.",
+            "How long a task of this side waits, in minutes, before the run fails: for the peer's, or to open the run.",
             type="integer",
             minimum=1,
             maximum=_WEEK // _MINUTE,

@@ -6,6 +6,7 @@ The gateway's `Meeting` is the only truth: an event, an XCom or an earlier answe
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
 from pathlib import Path
@@ -71,6 +72,29 @@ async def watch(party_file: Path, run_id: str, task: str) -> AsyncGenerator[run_
     async with AsyncGatewayClient.of(party) as client:
         async for meeting in client.watch(run_id, task):
             yield meeting
+
+
+async def await_opening(party_file: Path, **place: str) -> None:
+    """Return when it is worth asking again for a run; waits for this party's gateway as long as that is away.
+
+    Parameters
+    ----------
+    party_file
+        Path of party.yaml.
+    **place
+        ``dag_id``, ``dag_run_id`` and ``pipeline``.
+
+    Raises
+    ------
+    FedtasksError
+        What asking again does not cure.
+    """
+    from fedtasks.link.async_client import AsyncGatewayClient
+
+    party = await asyncio.to_thread(load_party, party_file)
+    async with AsyncGatewayClient.of(party, patience_s=math.inf) as client:
+        while not await client.await_opening(**place):
+            pass
 
 
 async def find(

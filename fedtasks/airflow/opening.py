@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Never
 
 from airflow.sdk import BaseOperator, TriggerRule
 from airflow.sdk.bases.xcom import BaseXCom
-from airflow.sdk.exceptions import AirflowSkipException, DownstreamTasksSkipped
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, DownstreamTasksSkipped
 
 from fedtasks.airflow.hook import FedtasksHook
 from fedtasks.airflow.links import FederatedLink
-from fedtasks.airflow.operators import airflow_errors, run_id_of, skip_after, skip_with_others
+from fedtasks.airflow.operators import (
+    DEFER_SLACK_S,
+    airflow_errors,
+    not_before_ms,
+    run_id_of,
+    skip_after,
+    skip_with_others,
+    wait_s,
+)
 from fedtasks.airflow.schedules import partition_of, zone_of
+from fedtasks.airflow.triggers import OpeningTrigger
 from fedtasks.config import Party
 from fedtasks.errors import ConfigDiffers, ConfigError, FedtasksError, RunUnknown
 from fedtasks.names import APPROVE, OPEN_RUN, pipeline_name
@@ -25,7 +36,7 @@ if TYPE_CHECKING:
     from airflow.sdk import DAG, Context
 
     from fedtasks.link.client import GatewayClient
-    from fedtasks.wire.v1 import run_pb2
+    from fedtasks.wire.v1 import run_pb2, worker_pb2
 
 
 class OpenRunOperator(BaseOperator):
@@ -43,6 +54,9 @@ class OpenRunOperator(BaseOperator):
         Why, where the form gives no reason.
     timezone
         By whose clock days begin.
+    wait
+        How long to ask again, deferred, for a run that cannot begin yet: a gateway, a store or the peer's Airflow is
+        away, or the ticket has no room; unless the form says it.
     fedtasks_conn_id
         Connection of type ``fedtasks``.
 
@@ -62,6 +76,7 @@ class OpenRunOperator(BaseOperator):
         fields: Collection[str] = (),
         reason: str = "",
         timezone: str = "UTC",
+        wait: timedelta = timedelta(hours=1),
         fedtasks_conn_id: str = FedtasksHook.default_conn_name,
         **kwargs: Any,
     ) -> None:
@@ -73,10 +88,11 @@ class OpenRunOperator(BaseOperator):
         self.reason = reason
         zone_of(timezone)
         self.timezone = timezone
+        self.wait = wait
         self.fedtasks_conn_id = fedtasks_conn_id
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Return run id, initiator, responder, leader, partition and datasets.
+        """Return run id, initiator, responder, leader, partition and datasets; wait, deferred, where that can help.
 
         Raises
         ------
@@ -84,17 +100,30 @@ class OpenRunOperator(BaseOperator):
             The partition is done, or another DAG run is at it; a task before it was skipped; or the peer has begun this
             DAG run for another run of the DAG. What follows is skipped, and that is no failure.
         AirflowFailException
-            The run was refused; the text names the reason and who must act.
+            The run was refused, or could not begin in time; the text names the reason and who must act.
+        TaskDeferred
+            It cannot begin yet.
         DownstreamTasksSkipped
             The run is open and asks no person: the task that would await the answer is skipped, and no other.
         """
+        now_ms = int(time.time() * 1000)
+        return self._proceed(context, now_ms, now_ms + int(wait_s(context, self.prefix, self.wait) * 1000))
+
+    def resume(self, context: Context, event: str, since_ms: int, until_ms: int) -> dict[str, Any]:
+        """Ask again after a wait; `event` is a hint and decides nothing."""
+        self.log.info("Asking again: %s", event)
+        return self._proceed(context, since_ms, until_ms)
+
+    def _proceed(self, context: Context, since_ms: int, until_ms: int) -> dict[str, Any]:
+        """Open the run, or defer: it is asked for since `since_ms` and until `until_ms`."""
         from fedtasks.airflow.starting import warming
-        from fedtasks.wire.v1 import worker_pb2
 
         ti, dag_run = context["ti"], context["dag_run"]
         began = (dag_run.conf or {}).get("fedtasks") or {}
         started_for, pipeline = began.get("run_id", ""), pipeline_name(dag_run.dag_id, self.run)
         hook = FedtasksHook(self.fedtasks_conn_id)
+        this = {"dag_id": dag_run.dag_id, "dag_run_id": dag_run.run_id, "pipeline": pipeline}
+        waits = {"waits_since_ms": since_ms, "wait_until_ms": until_ms}
         if started_for and (asked_for := began.get("pipeline", dag_run.dag_id)) != pipeline:
             with airflow_errors(ti):
                 self._require_run(hook, started_for, asked_for)
@@ -104,31 +133,67 @@ class OpenRunOperator(BaseOperator):
         with airflow_errors(ti), ExitStack() as stack:
             if any(step.kind for step in self.steps):
                 stack.enter_context(warming(hook.party_file))
-            this = {"dag_id": dag_run.dag_id, "dag_run_id": dag_run.run_id, "pipeline": pipeline}
-            if started_for:
-                if started_for != dag_run.run_id:
-                    raise RunUnknown(f"this DAG run is not the one that was started for `{started_for}`")
-                asked = {"partition": "", "config_json": "", "peer": ""}
-            else:
-                try:
-                    asked = self._ask_for(hook.party, context)
-                except FedtasksError as error:
-                    self._tell(hook, error, **this, **self._asked_for(context))
-                    raise
+            asked = self._asked(hook, context, this)
             with hook.client() as client:
-                response = client.open_run(**this, steps=[_step_message(step) for step in self.steps], **asked)
-                run = response.run
-                if response.opening == worker_pb2.OPENING_ALREADY_DONE:
-                    raise AirflowSkipException(f"Run {run.run_id} has done this partition; `force` repeats it")
-                if response.opening == worker_pb2.OPENING_ALREADY_RUNNING:
-                    raise AirflowSkipException(f"Run {run.run_id} is at this partition in DAG run {run.dag_run_id}")
-                opened = self._take_up(client, hook.party, run)
-                approve = f"{self.prefix}{APPROVE}"
-                if not run.HasField("approval") and approve in self.downstream_task_ids:
-                    # A task that has nothing to do would cost as much time as any other.
-                    ti.xcom_push(key=BaseXCom.XCOM_RETURN_KEY, value=opened)
-                    raise DownstreamTasksSkipped(tasks=[approve])  # type: ignore[no-untyped-call]
-                return opened
+                try:
+                    response = client.open_run(**this, **waits, **asked, steps=list(map(_step_message, self.steps)))
+                    return self._opened(context, hook, client, response)
+                except FedtasksError as error:
+                    self._wait_or_fail(hook, error, this, since_ms, until_ms)
+
+    def _asked(self, hook: FedtasksHook, context: Context, this: Mapping[str, str]) -> dict[str, Any]:
+        """Return what this DAG run asks for: nothing but the run that it was started for, or what the form says."""
+        dag_run = context["dag_run"]
+        started_for = ((dag_run.conf or {}).get("fedtasks") or {}).get("run_id", "")
+        if started_for:
+            if started_for != dag_run.run_id:
+                raise RunUnknown(f"this DAG run is not the one that was started for `{started_for}`")
+            return {"partition": "", "config_json": "", "peer": ""}
+        try:
+            return self._ask_for(hook.party, context)
+        except FedtasksError as error:
+            self._tell(hook, error, **this, **self._asked_for(context))
+            raise
+
+    def _wait_or_fail(
+        self, hook: FedtasksHook, error: FedtasksError, this: Mapping[str, str], since_ms: int, until_ms: int
+    ) -> Never:
+        """Defer until it is worth asking again; where that cannot help, or not in time, no try of the task does."""
+        left_s = until_ms / 1000 - time.time()
+        if not error.retryable or left_s <= 0 or error.retry_at_ms > until_ms:
+            raise AirflowFailException(str(error)) from error
+        self.log.info("Waiting: %s", error)
+        self.defer(
+            trigger=OpeningTrigger(str(hook.party_file), **this, until_ms=until_ms, not_before_ms=not_before_ms()),
+            method_name="resume",
+            kwargs={"since_ms": since_ms, "until_ms": until_ms},
+            # The trigger itself ends the wait; this one is for a triggerer that is dead.
+            timeout=timedelta(seconds=left_s + DEFER_SLACK_S),
+        )
+        raise AssertionError("defer always raises")
+
+    def _opened(
+        self, context: Context, hook: FedtasksHook, client: GatewayClient, response: worker_pb2.OpenRunResponse
+    ) -> dict[str, Any]:
+        """Take up the run that was opened, unless there is nothing to do."""
+        from fedtasks.airflow.meetings import end_of
+        from fedtasks.wire.v1 import worker_pb2
+
+        run = response.run
+        if (ended := end_of(run)) is not None:
+            with airflow_errors(context["ti"]):
+                raise ended
+        if response.opening == worker_pb2.OPENING_ALREADY_DONE:
+            raise AirflowSkipException(f"Run {run.run_id} has done this partition; `force` repeats it")
+        if response.opening == worker_pb2.OPENING_ALREADY_RUNNING:
+            raise AirflowSkipException(f"Run {run.run_id} is at this partition in DAG run {run.dag_run_id}")
+        opened = self._take_up(client, hook.party, run)
+        approve = f"{self.prefix}{APPROVE}"
+        if not run.HasField("approval") and approve in self.downstream_task_ids:
+            # A task that has nothing to do would cost as much time as any other.
+            context["ti"].xcom_push(key=BaseXCom.XCOM_RETURN_KEY, value=opened)
+            raise DownstreamTasksSkipped(tasks=[approve])  # type: ignore[no-untyped-call]
+        return opened
 
     @property
     def prefix(self) -> str:
@@ -199,18 +264,14 @@ class OpenRunOperator(BaseOperator):
                 self.log.warning("The refusal could not be shown on the page: %s", answered)
 
     def _take_up(self, client: GatewayClient, party: Party, run: run_pb2.Run) -> dict[str, Any]:
-        from fedtasks.airflow.meetings import end_of
-
-        ended = end_of(run)
-        if ended is not None:
-            raise ended
         shared = json.loads(run.config_json)
         try:
             check_shared(party, run.responder if run.initiator == party.name else run.initiator, self.steps, shared)
             for warning in check_models(client.get_model, run.run_id, self.steps, shared, party):
                 self.log.warning(warning)
         except FedtasksError as error:
-            client.finish(run.run_id, OPEN_RUN, 0, failure=error, final=True)
+            if not error.retryable:
+                client.finish(run.run_id, OPEN_RUN, 0, failure=error, final=True)
             raise
         self.log.info("Run %s of %s with %s: %s leads", run.run_id, run.initiator, run.responder, shared["leader"])
         return {

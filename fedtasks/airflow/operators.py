@@ -25,6 +25,7 @@ from airflow.sdk.exceptions import (
 from fedtasks.airflow.assets import LEFT, Lineage, announce, leaves, lineage_of, operator_lineage
 from fedtasks.airflow.hook import FedtasksHook
 from fedtasks.airflow.links import FederatedLink
+from fedtasks.airflow.repeats import end_if_repeated
 from fedtasks.airflow.triggers import MeetingTrigger
 from fedtasks.config import Party
 from fedtasks.dataclass_io import to_plain
@@ -46,7 +47,8 @@ if TYPE_CHECKING:
     from fedtasks.wire.v1 import run_pb2
 
 _PROGRESS_EVERY_S = 2.0
-_DEFER_SLACK_S = 60.0
+DEFER_SLACK_S = 60.0
+"""How much longer than a trigger Airflow waits: for a triggerer that is dead."""
 # Both halves usually come within seconds of each other. Deferring costs a new process, so it waits a little for that.
 _PATIENCE_S = 8.0
 _RECEIPT_S = 20.0
@@ -182,14 +184,15 @@ class MeetingOperator(BaseOperator):
             outcome = self.perform(context, hook, meeting)
             client.finish(run_id, task, attempt, outcome=outcome)
         except FedtasksError as error:
+            end_if_repeated(context, error)
             self._report(client, run_id, attempt, error, final=is_final(error, ti))
             raise
         return outcome
 
     def _wait_s(self, context: Context) -> float:
         """Return how long to wait for the other half: as the trigger form says, else as the pipeline does."""
-        minutes = context["params"].get(f"{_prefix(self.open_run_task_id)}{self.wait_field}")
-        return 60.0 * minutes if minutes else self.wait.total_seconds()
+        prefix = _prefix(self.open_run_task_id)
+        return wait_s(context, prefix, self.wait) if self.wait_field else self.wait.total_seconds()
 
     def _await_peer(self, hook: FedtasksHook, meeting: run_pb2.Meeting) -> run_pb2.Meeting:
         """Return the meeting once it is ready; wait a little here and the rest deferred."""
@@ -227,11 +230,11 @@ class MeetingOperator(BaseOperator):
     ) -> Never:
         left_s = max(0.0, until_ms / 1000 - time.time())
         self.defer(
-            trigger=kind(str(hook.party_file), run_id, self.federated_task, until_ms, _not_before_ms(), **facts),
+            trigger=kind(str(hook.party_file), run_id, self.federated_task, until_ms, not_before_ms(), **facts),
             method_name="resume",
             kwargs=state or {},
             # The trigger itself ends the wait; this one is for a triggerer that is dead.
-            timeout=timedelta(seconds=left_s + _DEFER_SLACK_S),
+            timeout=timedelta(seconds=left_s + DEFER_SLACK_S),
         )
         raise AssertionError("defer always raises")
 
@@ -248,7 +251,13 @@ class MeetingOperator(BaseOperator):
         raise NotImplementedError
 
 
-def _not_before_ms() -> int:
+def wait_s(context: Context, prefix: str, default: timedelta) -> float:
+    """Return how many seconds a run's tasks wait, by the trigger form's field of the run, else as the pipeline says."""
+    minutes = context["params"].get(f"{prefix}{WAIT}")
+    return 60.0 * minutes if minutes else default.total_seconds()
+
+
+def not_before_ms() -> int:
     """Return when a task that defers now may be resumed: once its process has been seen to end."""
     # So long may the process's supervisor sleep before it looks, and a little for its message to arrive.
     return _ms_in(conf.getint("workers", "min_heartbeat_interval") + 2)

@@ -88,7 +88,7 @@ class federated:  # noqa: N801 - reads as a verb where it is used
     reason
         Why, where the form gives no reason; a template, such as ``{{ dag_run.run_type }}``. The peer reads it.
     wait
-        How long a half waits for the other.
+        How long a half waits for the other, and ``open_run`` for a run that cannot begin yet.
     approval_wait
         How long a person has to approve the run, where its ticket asks for one.
     data_wait
@@ -165,7 +165,13 @@ class federated:  # noqa: N801 - reads as a verb where it is used
                 # The ids stay plain: both sides' tasks are named by their steps, wherever these stand.
                 stack.enter_context(TaskGroup(self._group, prefix_group_id=False))
             self._opened = OpenRunOperator(
-                task_id=OPEN_RUN, steps=(), run=self._name, reason=self._reason, timezone=self._timezone, **common
+                task_id=OPEN_RUN,
+                steps=(),
+                run=self._name,
+                reason=self._reason,
+                timezone=self._timezone,
+                wait=self._wait,
+                **common,
             )
             _require_place(self._opened)
             self._common = {**common, "open_run_task_id": self._opened.task_id}

@@ -12,6 +12,9 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from fedtasks.errors import FedtasksError
 
+_PAUSE_S = 30.0
+"""How long after an error that nobody foresaw an opening is asked for again."""
+
 
 class MeetingTrigger(BaseTrigger):
     """Waits until both halves of a task are ready, the run has ended, or waiting has.
@@ -78,3 +81,61 @@ class MeetingTrigger(BaseTrigger):
         if found is None:
             return "deadline"
         return "ready" if found.ready else "ended"
+
+
+class OpeningTrigger(BaseTrigger):
+    """Waits until it is worth asking again for a run that could not be opened yet, or waiting has ended.
+
+    This party's gateway knows when, and is asked for nothing else: so a wait costs neither a worker slot nor requests
+    to the peer. Its one event is only a hint to ask.
+
+    Parameters
+    ----------
+    party_file
+        Path of party.yaml.
+    dag_id, dag_run_id, pipeline
+        Which DAG run waits for a run of which pipeline.
+    until_ms
+        When waiting ends.
+    not_before_ms
+        As for `MeetingTrigger`.
+    """
+
+    def __init__(
+        self, party_file: str, dag_id: str, dag_run_id: str, pipeline: str, until_ms: int, not_before_ms: int
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.party_file = party_file
+        self.dag_id = dag_id
+        self.dag_run_id = dag_run_id
+        self.pipeline = pipeline
+        self.until_ms = until_ms
+        self.not_before_ms = not_before_ms
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return class path and constructor arguments."""
+        names = ("party_file", "dag_id", "dag_run_id", "pipeline", "until_ms", "not_before_ms")
+        return f"{type(self).__module__}.{type(self).__qualname__}", {name: getattr(self, name) for name in names}
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Wait, then yield one event: ``due``, ``deadline`` or ``error``."""
+        hint = await self._wait()
+        await asyncio.sleep(max(0.0, self.not_before_ms / 1000 - time.time()))
+        yield TriggerEvent(hint)  # type: ignore[no-untyped-call]
+
+    async def _wait(self) -> str:
+        from fedtasks.airflow.meetings import await_opening
+
+        left_s = max(0.0, self.until_ms / 1000 - time.time())
+        place = {"dag_id": self.dag_id, "dag_run_id": self.dag_run_id, "pipeline": self.pipeline}
+        try:
+            async with asyncio.timeout(left_s):
+                await await_opening(Path(self.party_file), **place)
+        except TimeoutError:
+            return "deadline"
+        except FedtasksError as error:
+            # The operator meets the same error and knows what to do about it; not without a pause, though.
+            self.log.warning("%s", error)
+            await asyncio.sleep(min(left_s, _PAUSE_S))
+            return "error"
+        return "due"

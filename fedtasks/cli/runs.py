@@ -67,7 +67,7 @@ def runs(
         str,
         typer.Option(
             help="Only those that are: opened, waiting, running, retrying, done, failed, or refused, that is, "
-            "DAG runs that came to no run."
+            "DAG runs that came to no run, or to none yet."
         ),
     ] = "",
     pipeline: Annotated[str, typer.Option(help="Only those of this pipeline.")] = "",

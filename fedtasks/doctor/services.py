@@ -103,6 +103,7 @@ def _airflow(party: Party) -> Iterator[Finding]:
 
 
 async def _ask_airflow(party: Party) -> list[Finding]:
+    from fedtasks.doctor.airflow_settings import parts_and_settings
     from fedtasks.gateway.airflow_api import AirflowApi
 
     findings = []
@@ -112,6 +113,7 @@ async def _ask_airflow(party: Party) -> list[Finding]:
             findings.append(Finding("Airflow", Verdict.OK, f"{party.airflow.url}: version {version}, login accepted"))
         else:
             findings.append(Finding("Airflow", Verdict.WRONG, f"version {version} is not 3.x", "Install Airflow 3"))
+        findings += [finding async for finding in parts_and_settings(airflow, party)]
         for dag_id in _dags(party):
             try:
                 await airflow.require_ready(dag_id)

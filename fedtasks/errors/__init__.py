@@ -57,6 +57,7 @@ from fedtasks.errors.data import (
     ModelNewer,
 )
 from fedtasks.errors.machine import (
+    AirflowIncomplete,
     AirflowRefused,
     AirflowUnreachable,
     DemoRunning,
@@ -138,6 +139,7 @@ from fedtasks.errors.trust import KeyInvalid, KeyWeak, NotAllowed, NotSignedIn, 
 
 __all__ = [
     "WHO",
+    "AirflowIncomplete",
     "AirflowRefused",
     "AirflowUnreachable",
     "ApprovalExpired",

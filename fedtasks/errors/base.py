@@ -78,6 +78,11 @@ class FedtasksError(Exception):
         facts = ", ".join(f"{name}={value}" for name, value in self.fields.items())
         return f"{self.summary} ({facts})" if facts else self.summary
 
+    @property
+    def retry_at_ms(self) -> int:
+        """When asking again can help, in milliseconds since the epoch; 0 where that is not known."""
+        return 0
+
     @classmethod
     def among(cls, at: str, other: str, *, holder: str = "") -> Parties:
         """Return who is who for an error that came up `at` one of two parties; `holder` has the ticket, if that counts.

@@ -51,6 +51,18 @@ class AirflowRefused(AirflowUnreachable):
     )
 
 
+class AirflowIncomplete(MachineError):
+    """Raised when a part of this party's own Airflow, which ``part`` names, has not been heard of for too long."""
+
+    code = "AIRFLOW_INCOMPLETE"
+    retryable = True
+    summary = "A part of the gateway's own Airflow does not run"
+    remedy = (
+        "Start the part of {own}'s Airflow that is named (`airflow scheduler`, `triggerer`, `dag-processor` or "
+        "`api-server`), or see its log; then everything goes on by itself"
+    )
+
+
 class GatewayOutdated(MachineError):
     """Raised when the gateway runs with another party.yaml than the one that is there, in parts that are read once."""
 

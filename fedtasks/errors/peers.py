@@ -85,8 +85,8 @@ class PeerAirflowUnreachable(PeerError):
     code = "PEER_AIRFLOW_UNREACHABLE"
     retryable = True
     of_peer = True
-    summary = "The gateway of the party asked cannot reach its Airflow"
-    remedy = "Start {peer}'s Airflow, or correct `airflow` in {peer}'s party.yaml"
+    summary = "The Airflow of the party asked does not answer its gateway, or a part of it does not run"
+    remedy = "Start {peer}'s Airflow with all of its parts, or correct `airflow` in {peer}'s party.yaml"
 
 
 class PeerFailed(PeerError):

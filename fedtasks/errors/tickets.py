@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from fedtasks.errors.base import TicketError
 
 
@@ -93,7 +95,7 @@ class TicketBusy(TicketError):
     code = "TICKET_BUSY"
     retryable = True
     summary = "As many runs as the ticket allows at once are under way"
-    remedy = "Start the run again once one of them has ended, or ask {grantor} for a ticket that allows more"
+    remedy = "Wait until one of them has ended, or ask {grantor} for a ticket that allows more at once"
 
 
 class TicketRateLimited(TicketError):
@@ -103,6 +105,14 @@ class TicketRateLimited(TicketError):
     retryable = True
     summary = "A daily limit of the ticket is used up"
     remedy = "Wait until the named time, or ask {grantor} for a wider ticket"
+
+    @property
+    def retry_at_ms(self) -> int:
+        """When there is room again, as ``room_at`` says."""
+        try:
+            return int(datetime.fromisoformat(self.fields.get("room_at", "")).timestamp() * 1000)
+        except (ValueError, OverflowError, OSError):
+            return 0
 
 
 class AttemptsExhausted(TicketError):

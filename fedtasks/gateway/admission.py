@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from fedtasks.errors import (
     ProtocolViolated,
     RunCancelled,
     RunExists,
+    StoreUnavailable,
     from_code,
 )
 from fedtasks.gateway.airflow_api import TIMEOUT_S
@@ -31,6 +32,7 @@ from fedtasks.gateway.dag_runs import DagRuns
 from fedtasks.gateway.locks import Locks
 from fedtasks.gateway.messages import check_start, failure_row
 from fedtasks.gateway.notes import not_needed, refused
+from fedtasks.gateway.openings import Openings
 from fedtasks.gateway.runs import Runs
 from fedtasks.gateway.scope import charge_of, declaration_of, require_covered
 from fedtasks.gateway.wishes import Subject, Wish, Wishes
@@ -85,6 +87,7 @@ class Admission:
         self._locks = Locks()
         self._wishes = Wishes()
         self._opening: dict[bytes, asyncio.Task[worker_pb2.OpenRunResponse]] = {}
+        self.openings = Openings(base)
 
     # ---------------------------------------------------------------------------------------------- as the initiator
     async def open(self, request: worker_pb2.OpenRunRequest) -> worker_pb2.OpenRunResponse:
@@ -99,7 +102,7 @@ class Admission:
         Raises
         ------
         FedtasksError
-            The refusal.
+            The refusal. Where asking again can help and the caller does, it is kept as a wait: `openings` knows when.
         """
         key = request.SerializeToString(deterministic=True)
         task = self._opening.get(key)
@@ -120,15 +123,21 @@ class Admission:
             response = await self._open(request)
         except FedtasksError as error:
             log.warning("run of %s %s is refused: %s", request.pipeline, request.partition, error)
-            await self._keep_refusal(request, self._refusal(request, error))
+            waits = await self.openings.enter(request, error)
+            await self._keep_refusal(request, self._refusal(request, error, waits))
             raise
+        self.openings.leave(_place(request))
+        self._base.forget_note(*_place(request))
         await asyncio.to_thread(self._store.refusals.remove, *_place(request))
         await self._note_if_not_needed(request, response)
         return response
 
     async def _keep_refusal(self, request: worker_pb2.OpenRunRequest, refusal: RefusalRow) -> None:
         if request.config_json or request.HasField("failure"):
-            await asyncio.to_thread(self._store.refusals.put, refusal)
+            try:
+                await asyncio.to_thread(self._store.refusals.put, refusal)
+            except StoreUnavailable as error:
+                log.warning("the refusal could not be kept: %s", error)
         await self._note(request, refused(refusal, self._party.name, self._page(request)))
 
     async def _note_if_not_needed(
@@ -149,12 +158,14 @@ class Admission:
     def _page(self, request: worker_pb2.OpenRunRequest) -> str:
         return self._airflow.page(request.dag_id, request.dag_run_id)
 
-    def _refusal(self, request: worker_pb2.OpenRunRequest, error: FedtasksError) -> RefusalRow:
-        """Describe why nothing came of a request."""
+    def _refusal(
+        self, request: worker_pb2.OpenRunRequest, error: FedtasksError, waits: Mapping[str, Any]
+    ) -> RefusalRow:
+        """Describe why nothing came of a request, or nothing yet."""
         refuser, now = request.peer if error.where == request.peer else self._party.name, self._clock()
         # A field that the peer refuses is one that this party has asked with.
         party = self._party.name if isinstance(error, ConfigError) else refuser
-        failure = failure_row(error, party, OPEN_RUN, now, private=True) | {"refuser": refuser}
+        failure = failure_row(error, party, OPEN_RUN, now, private=True) | {"refuser": refuser, **waits}
         return RefusalRow(*_place(request), request.partition, request.peer, failure, now)
 
     async def _open(self, request: worker_pb2.OpenRunRequest) -> worker_pb2.OpenRunResponse:
@@ -248,7 +259,8 @@ class Admission:
 
     async def _ask(self, wish: Wish, request: worker_pb2.OpenRunRequest) -> worker_pb2.OpenRunResponse | None:
         connection = self._base.connection(request.peer)
-        ticket_id = request.ticket_id or await asyncio.to_thread(self._choose_ticket, request)
+        ticket_id = request.ticket_id = request.ticket_id or await asyncio.to_thread(self._choose_ticket, request)
+        await self.openings.require_turn(request)
         start = peer_pb2.StartRun(
             ticket_id=ticket_id,
             pipeline=request.pipeline,
@@ -400,6 +412,7 @@ class Admission:
             return known, False
         # An initiator that has lost its store begins to count anew; the numbers are its own.
         number = max(request.number, last + 1)
+        await self._base.require_startable()
         await self._airflow.require_ready(request.dag_id)
         waiting = await self._dag_runs.waiting(self._wishes.of(subject)) if request.within_ms else ""
         row = self._row(request, peer, subject.config_digest, number, initiator=peer, dag_run_id=waiting)

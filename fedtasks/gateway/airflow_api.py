@@ -28,6 +28,9 @@ PAGE = "federated"
 TIMEOUT_S = 60.0
 """A fresh or busy Airflow takes its time for the first request of each kind."""
 
+HEALTH_S = 10.0
+"""How long the answer that all parts run may take."""
+
 
 class AirflowApi:
     """A client that logs in by itself and again when its token has expired."""
@@ -178,6 +181,42 @@ class AirflowApi:
         newest = {"asset_id": str(asset_id), "order_by": "-timestamp", "limit": "100"}
         answer = self._body(await self._call("GET", "/assets/events", params=newest))
         return any(event["partition_key"] == partition for event in answer["asset_events"])
+
+    async def health(self) -> dict[str, Any]:
+        """Return how the parts of Airflow are, as ``/monitor/health`` tells anybody; empty where it says nothing.
+
+        Raises
+        ------
+        AirflowUnreachable
+            Its api-server does not answer.
+        """
+        try:
+            answer = await self._client.get("/api/v2/monitor/health", timeout=HEALTH_S)
+        except httpx.HTTPError as error:
+            raise AirflowUnreachable(f"{self._config.url} does not answer: {type(error).__name__}") from error
+        if answer.status_code >= 500:
+            raise AirflowUnreachable(f"{self._config.url} answers {answer.status_code}")
+        try:
+            found = answer.json() if answer.is_success else {}
+        except ValueError:  # something in front of Airflow has answered
+            found = {}
+        return found if isinstance(found, dict) else {}
+
+    async def setting(self, section: str, option: str) -> str | None:
+        """Return a setting of Airflow's, None where it shows none (``[api] expose_config``).
+
+        Raises
+        ------
+        AirflowUnreachable
+            It does not answer.
+        """
+        try:
+            answer = await self._call("GET", f"/config/section/{section}/option/{option}")
+        except AirflowRefused:
+            return None
+        if answer.is_error:
+            return None
+        return str(self._body(answer)["sections"][0]["options"][0]["value"])
 
     async def version(self) -> str:
         """Return Airflow's version."""

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 
 from fedtasks.clock import Clock
 from fedtasks.config import Party
+from fedtasks.errors import FedtasksError
 from fedtasks.gateway.airflow_api import AirflowApi
+from fedtasks.gateway.airflow_health import AirflowHealth
 from fedtasks.gateway.changes import Changes
 from fedtasks.gateway.control_stream import PeerConnection
 from fedtasks.gateway.ledger import Ledger
@@ -16,7 +18,8 @@ from fedtasks.gateway.locks import Locks
 from fedtasks.gateway.notes import refused, together
 from fedtasks.gateway.party_file import PartyFile
 from fedtasks.gateway.tickets import Tickets
-from fedtasks.store import Store
+from fedtasks.gateway.unshown_notes import UnshownNotes
+from fedtasks.store import RefusalRow, Store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +42,10 @@ class Base:
         Peer name → connection, of every peer in party.yaml.
     ledger
         Audits what peers cause.
+
+    Notes
+    -----
+    ``health`` is which parts of this party's Airflow do not run.
     """
 
     file: PartyFile
@@ -49,7 +56,9 @@ class Base:
     changes: Changes
     connections: Mapping[str, PeerConnection]
     ledger: Ledger
+    health: AirflowHealth = field(default_factory=AirflowHealth, init=False)
     _noting: Locks = field(default_factory=Locks, init=False)
+    _unshown: UnshownNotes = field(default_factory=UnshownNotes, init=False)
 
     @property
     def party(self) -> Party:
@@ -69,6 +78,22 @@ class Base:
         self.file.require_current(peer)
         return self.connections[peer]
 
+    async def look_at_airflow(self, *, at_once: bool = False) -> bool:
+        """See whether all parts of this party's Airflow run, if it is time to; return whether that has changed."""
+        return await self.health.look(self.airflow, self.store, self.party.name, self.clock, at_once=at_once)
+
+    async def require_startable(self) -> None:
+        """Check that a DAG run of this party's would begin if it were started.
+
+        Raises
+        ------
+        PeerAirflowUnreachable
+            As for `AirflowHealth.require_startable`; nothing that was seen some seconds ago refuses.
+        """
+        if not self.health.is_startable:
+            await self.look_at_airflow(at_once=True)
+        self.health.require_startable()
+
     async def show_note(self, dag_id: str, dag_run_id: str, pipeline: str, note: str, run_id: str = "") -> None:
         """Show at the top of a DAG run's page how its run of a pipeline stands, beside those of its other pipelines.
 
@@ -84,8 +109,39 @@ class Base:
         Raises
         ------
         AirflowUnreachable
-            It could not be shown.
+            It could not be shown yet; without a run it is tried again by `show_again`.
         """
+        try:
+            await self._show(dag_id, dag_run_id, pipeline, note, run_id)
+        except FedtasksError:
+            if not run_id:  # a run's note is compared with what is shown at every pass of the reconciler
+                self._unshown.add((dag_id, dag_run_id, pipeline), note, self.clock())
+            raise
+        self._unshown.remove((dag_id, dag_run_id, pipeline))
+
+    def forget_note(self, dag_id: str, dag_run_id: str, pipeline: str) -> None:
+        """Show no more what could not be shown of a DAG run: it has come to a run, whose note counts."""
+        self._unshown.remove((dag_id, dag_run_id, pipeline))
+
+    def note_later(self, refusal: RefusalRow) -> None:
+        """Have a refusal shown by `show_again`: whether it was is not known."""
+        place = refusal.dag_id, refusal.dag_run_id, refusal.pipeline
+        note = refused(refusal, self.party.name, self.airflow.page(refusal.dag_id, refusal.dag_run_id))
+        self._unshown.add(place, note, self.clock())
+
+    async def show_again(self) -> None:
+        """Show what Airflow has not taken before, as far as it is time to.
+
+        Raises
+        ------
+        FedtasksError
+            It takes none of it now either; the others are tried later.
+        """
+        for place, note in list(self._unshown.due(self.clock())):
+            if self._unshown.has(place, note):  # nothing newer has been said meanwhile
+                await self.show_note(*place, note)
+
+    async def _show(self, dag_id: str, dag_run_id: str, pipeline: str, note: str, run_id: str) -> None:
         # One at a time: what is said of another pipeline meanwhile would be overwritten by what was known before.
         async with self._noting.hold(dag_id, dag_run_id):
             notes = await asyncio.to_thread(self._notes, dag_id, dag_run_id)

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import grpc
 
 from fedtasks import __version__
-from fedtasks.clock import Clock
+from fedtasks.clock import Clock, utc
 from fedtasks.config import Party, Peer
 from fedtasks.errors import (
     FedtasksError,
@@ -282,7 +282,10 @@ class PeerConnection:
             conversation.pending.pop(number, None)
         if answer.WhichOneof("body") == "failure":
             text = plain_text(answer.failure.text)
-            raise from_code(plain_text(answer.failure.code, 64), text, where=self.peer.name)
+            refusal = from_code(plain_text(answer.failure.code, 64), text, where=self.peer.name)
+            if answer.failure.retry_at_ms > 0:
+                refusal.fields["room_at"] = utc(answer.failure.retry_at_ms, "%Y-%m-%dT%H:%M:%S+00:00")
+            raise refusal
         return answer
 
     def open_session(self, metadata: Metadata) -> Any:

@@ -87,7 +87,8 @@ class Intake:
         except Exception as error:
             action, facts = facts_of(head, envelope)
             told = await self.refuse(peer, action, error, **facts)
-            return peer_pb2.Envelope(failure=failure_pb2.Failure(code=told.code, text=told.public))
+            failure = failure_pb2.Failure(code=told.code, text=told.public, retry_at_ms=told.retry_at_ms)
+            return peer_pb2.Envelope(failure=failure)
 
     @contextlib.asynccontextmanager
     async def call(self, caller: str, action: str) -> AsyncIterator[None]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from fedtasks.names import parts_of, pipeline_of
 from fedtasks.reports.markdown import escape
-from fedtasks.reports.status import ICONS, REFUSED, State, Status, counts_of, refusal_words, words_of
+from fedtasks.reports.status import ICONS, State, Status, counts_of, refusal_icon, refusal_words, words_of
 from fedtasks.store import HalfRow, RefusalRow
 from fedtasks.text import printable, shortened
 
@@ -39,8 +39,8 @@ def run_note(run_id: str, status: Status, own: Sequence[HalfRow], link: str, war
 
 
 def refused(refusal: RefusalRow, party: str, link: str) -> str:
-    """Say in one line of Markdown why a DAG run came to no run; `party` is this one."""
-    return _note(REFUSED, refusal_words(refusal, party), refusal.pipeline, "", link)
+    """Say in one line of Markdown why a DAG run came to no run, or to none yet; `party` is this one."""
+    return _note(refusal_icon(refusal), refusal_words(refusal, party), refusal.pipeline, "", link)
 
 
 def not_needed(run_id: str, peer: str, link: str, *, done: bool) -> str:

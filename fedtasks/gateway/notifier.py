@@ -13,7 +13,7 @@ from fedtasks.gateway.base import Base
 from fedtasks.gateway.bucket import Bucket
 from fedtasks.names import APPROVE
 from fedtasks.reports.runs import status_now
-from fedtasks.reports.status import refusal_sentence, sentence
+from fedtasks.reports.status import refusal_sentence, sentence, waits_of
 from fedtasks.reports.tickets import EXPIRES_SOON_MS, readable
 from fedtasks.webhook import Notice, post
 
@@ -114,6 +114,8 @@ class Notifier:
         for refusal in self._store.refusals.list():
             if self._is_old(refusal.at_ms) or self._clock() - refusal.at_ms < REFUSED_FOR_MS:
                 continue
+            if waits_of(refusal) is not None:
+                continue  # it asks again by itself
             text = refusal_sentence(refusal, self._party.name)
             about = {"peer": refusal.peer, "pipeline": refusal.pipeline, "partition": refusal.partition}
             link = self._link(self._airflow.page(refusal.dag_id, refusal.dag_run_id))

@@ -190,6 +190,7 @@ class OwnHalves:
         more = {"charged": charged.run, "used": charged.ticket}
         self._store.audit.add(self._party, "use.count", "allowed", **facts, **more)
         return charged
+
     # ------------------------------------------------------------------------------------------------------- leases
     def renew(self, lease: Lease, *, idle_ms: int, awaits_peer: bool) -> None:
         """Take up that the worker of a half is there, and since when the half has made no progress.

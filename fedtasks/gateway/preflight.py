@@ -12,6 +12,7 @@ from fedtasks import __version__
 from fedtasks.clock import DAY_MS
 from fedtasks.config import NAME, PIPELINE
 from fedtasks.errors import (
+    AirflowIncomplete,
     AirflowUnreachable,
     CertificateEnds,
     ClockSkew,
@@ -25,6 +26,7 @@ from fedtasks.gateway.locks import Locks
 from fedtasks.gateway.messages import failure_row
 from fedtasks.identity import valid_until
 from fedtasks.names import parts_of
+from fedtasks.reports.airflow_parts import said
 from fedtasks.reports.tickets import readable
 from fedtasks.store import PeerRow, TicketRequestRow
 from fedtasks.text import MAX_TEXT, plain_text
@@ -118,6 +120,8 @@ class Preflights:
             yield check
         async for check in self._local_checks(peer, pipeline):
             yield _of(self._party.name, check)
+        if silent := said(self._base.health.silent, self._party.name):
+            yield _of(self._party.name, _check("Airflow", silent, AirflowIncomplete()))
         if not connection.is_connected:
             return
         try:
@@ -153,7 +157,8 @@ class Preflights:
         Notes
         -----
         Reveals: how long the certificate, which the peer sees anyway, is valid; of a pipeline that a ticket in force
-        joins both parties in, whether its DAG is there; of any other pipeline nothing.
+        joins both parties in, whether its DAG is there and a part of this Airflow does not run, not which; of any other
+        pipeline nothing.
         """
         async with self._answering.hold(peer):
             checks = [check async for check in self._local_checks(peer, request.pipeline)]
@@ -174,6 +179,10 @@ class Preflights:
         dag_id, _ = parts_of(pipeline)
         try:
             await self._airflow.require_ready(dag_id)
+            if self._base.health.silent:
+                raise PeerAirflowUnreachable(f"a part of {self._party.name}'s Airflow does not run")
+        except PeerAirflowUnreachable as error:
+            yield _check("DAG", error.detail, error)
         except AirflowUnreachable:
             unreachable = PeerAirflowUnreachable()
             yield _check("DAG", f"the gateway of {self._party.name} cannot reach its Airflow", unreachable)

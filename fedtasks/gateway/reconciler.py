@@ -38,6 +38,7 @@ from fedtasks.reports.leaks import leak_sentence
 from fedtasks.reports.party_file import READ_AGAIN
 from fedtasks.reports.remarks import in_a_line, remarks_of
 from fedtasks.reports.runs import sides, status_now
+from fedtasks.reports.status import is_behind
 from fedtasks.store import HalfRow, RunRow
 from fedtasks.wire.v1 import peer_pb2, worker_pb2
 
@@ -54,6 +55,9 @@ LOOK_EVERY_MS = 30_000
 
 REFUSED_PAUSE_MS = 60_000
 """How long a ticket that the peer does not take is kept back before it is offered again."""
+
+UNSHOWN_MS = 600_000
+"""Refusals that were kept so shortly before the gateway starts are shown again."""
 
 GRACE_MS = 10_000
 """How long a failed run's DAG run may take to end by itself before it is failed from here."""
@@ -81,6 +85,7 @@ class Reconciler:
         self._landings = parts.landings
         self._preflights = parts.preflights
         self._notifier = parts.notifier
+        self._openings = parts.admission.openings
         # Apart from `at_rest`: a pass may hold a row from before the run went on, and must not fail it.
         self._settled: set[str] = set()
         self._cleared: set[tuple[str, str, int]] = set()
@@ -93,7 +98,7 @@ class Reconciler:
 
     async def run(self) -> None:
         """Work until cancelled."""
-        work = (
+        work: tuple[Callable[[], object], ...] = (
             *(partial(self._tell_peer, *each) for each in self._connections.items()),
             self._look_after_runs,
             self._look_for_obstacles,
@@ -102,12 +107,26 @@ class Reconciler:
             self._preflights.look,
             self._notifier.tell,
             self._look_at_file,
+            self._look_at_airflow,
+            self._base.show_again,
+            self._openings.give_up,
         )
+        await self._resume()
         await asyncio.gather(
             *(self._repeat(each) for each in work),
             self._landings.tell(),
             self._to_ask.work_off(self._ask_for_obstacles),
         )
+
+    async def _resume(self) -> None:
+        """Take up what the gateway was at when it was last ended, as far as the store tells."""
+        try:
+            await self._openings.restore()
+            for row in await asyncio.to_thread(self._store.refusals.list):
+                if self._clock() - row.at_ms < UNSHOWN_MS:  # it may have been ended before Airflow took the note
+                    self._base.note_later(row)
+        except FedtasksError as error:
+            log.warning("what waits is not known yet: %s", error)
 
     async def _repeat(self, work: Callable[[], object]) -> None:
         while True:
@@ -134,6 +153,12 @@ class Reconciler:
     async def _end_lost(self) -> None:
         """End the attempts of this party's whose workers are gone."""
         await asyncio.to_thread(self._own_halves.end_lost)
+
+    async def _look_at_airflow(self) -> None:
+        """See whether all parts of this party's Airflow run; what waits for one of them then says so."""
+        if await self._base.look_at_airflow():
+            self._last_look.clear()
+            self._changes.notify()
 
     # ---------------------------------------------------------------------------------------------------- both sides
     async def _tell_peer(self, name: str, connection: PeerConnection) -> None:
@@ -349,7 +374,8 @@ class Reconciler:
         """Put the status sentence into the DAG run's note if it says something new."""
         run = await asyncio.to_thread(self._runs.run, run_id)
         own, peer = sides(await asyncio.to_thread(self._store.halves.list, run_id))
-        status = await asyncio.to_thread(status_now, self._store, run, own, peer, self._party)
+        silent = self._base.health.silent
+        status = await asyncio.to_thread(status_now, self._store, run, own, peer, self._party, silent)
         told = ""
         if run.state != "running":
             metrics = await asyncio.to_thread(self._store.metrics.list, run_id)
@@ -381,5 +407,11 @@ class Reconciler:
 
 
 def _waits_in_vain(half: HalfRow, peer: Sequence[HalfRow], now_ms: int) -> bool:
-    has_begun = any(theirs.task == half.task for theirs in peer)
-    return half.state == "waiting" and not has_begun and now_ms - half.since_ms > OBSTACLE_MS
+    """Return whether a half has waited for a while, deferred or in its process, for one that has not begun its attempt.
+
+    A person who has yet to approve is no obstacle.
+    """
+    theirs = next((other for other in peer if other.task == half.task), None)
+    is_asked = theirs is not None and theirs.task == APPROVE
+    is_there = half.state in LIVE and not is_asked and now_ms - half.since_ms > OBSTACLE_MS
+    return is_there and is_behind(theirs, half)

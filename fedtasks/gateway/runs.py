@@ -338,8 +338,8 @@ class Runs:
             if half.state in LIVE:
                 ended = dataclasses.replace(half, state="failed", since_ms=self._clock(), until_ms=0)
                 self._store.halves.put(dataclasses.replace(ended, failure=dict(failure)))
-        ended = {"state": "failed", "failure": dict(failure), "closed_ms": self._clock()}
-        self._store.runs.change(row.run_id, bump=True, release=release or not row.triggered, **ended)
+        changes = {"state": "failed", "failure": dict(failure), "closed_ms": self._clock()}
+        self._store.runs.change(row.run_id, bump=True, release=release or not row.triggered, **changes)
         if failure["code"] in _UNAPPROVED:
             self._store.approvals.change(row.run_id, state=_UNAPPROVED[failure["code"]], decided_ms=self._clock())
         self._store.audit.add(self._party, "run.end", "noted", run_id=row.run_id, state="failed", code=failure["code"])

@@ -46,6 +46,12 @@ class WorkerService(worker_pb2_grpc.WorkerGatewayServicer):
     async def OpenRun(self, request: worker_pb2.OpenRunRequest, _: Context) -> worker_pb2.OpenRunResponse:
         return await self._admission.open(request)
 
+    async def AwaitOpening(
+        self, request: worker_pb2.AwaitOpeningRequest, _: Context
+    ) -> worker_pb2.AwaitOpeningResponse:
+        place = request.dag_id, request.dag_run_id, request.pipeline
+        return worker_pb2.AwaitOpeningResponse(is_due=await self._admission.openings.wait_due(place))
+
     async def GetRun(self, request: worker_pb2.GetRunRequest, _: Context) -> worker_pb2.GetRunResponse:
         def get() -> worker_pb2.GetRunResponse:
             run_id = request.run_id

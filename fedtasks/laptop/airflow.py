@@ -259,10 +259,21 @@ class LocalAirflow:
             "database": {"sql_alchemy_conn": self._database},
             "api": {"host": self.host, "port": str(self.port), "base_url": self.url, "workers": "1"},
             "api_auth": {},
-            # A task's supervisor sleeps up to this long before it sees that the task has ended; by default 5 s.
-            "workers": {"execution_api_timeout": "60", "min_heartbeat_interval": "1"},
-            # Each look costs the scheduler some 30 ms of CPU, also when there is nothing to do.
-            "scheduler": {"scheduler_idle_sleep_time": "0.5"},
+            "workers": {
+                "execution_api_timeout": "60",
+                # A task's supervisor sleeps up to this long before it sees that the task has ended; by default 5 s.
+                "min_heartbeat_interval": "1",
+                # Every second one may fail: an api-server that is started again must not cost what tasks have done.
+                "max_failed_heartbeats": "30",
+            },
+            "scheduler": {
+                # Each look costs the scheduler some 30 ms of CPU, also when there is nothing to do.
+                "scheduler_idle_sleep_time": "0.5",
+                # What has died with its worker or its scheduler is tried again within a minute, not after five.
+                "task_instance_heartbeat_timeout": "40",
+                "task_instance_heartbeat_timeout_detection_interval": "5",
+                "orphaned_tasks_check_interval": "15",
+            },
             "dag_processor": {
                 "parsing_processes": "1",
                 "refresh_interval": "5",

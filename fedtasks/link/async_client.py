@@ -15,6 +15,9 @@ from fedtasks.link.patience import Patience, with_address
 from fedtasks.link.status import SECRET, from_rpc_error
 from fedtasks.wire.v1 import run_pb2, worker_pb2, worker_pb2_grpc
 
+OPENING_TIMEOUT_S = 60.0
+"""How long a gateway may take to say whether it is worth asking again; it answers within a third of that."""
+
 
 class AsyncGatewayClient:
     """Watches tasks without a thread, for a trigger; one for each event loop.
@@ -76,4 +79,32 @@ class AsyncGatewayClient:
                 failure = with_address(from_rpc_error(error), self.address)
             finally:
                 call.cancel()
+            await asyncio.sleep(patience.next_delay(failure))
+
+    async def await_opening(self, **place: str) -> bool:
+        """Return whether it is worth asking again for a run, at once or after a while; waits for the gateway too.
+
+        Parameters
+        ----------
+        **place
+            ``dag_id``, ``dag_run_id`` and ``pipeline``.
+
+        Raises
+        ------
+        SecretRejected, VersionDiffers
+            The gateway refuses the call, or does not know it.
+        GatewayUnreachable
+            The gateway did not answer within `patience_s`.
+        """
+        request = worker_pb2.AwaitOpeningRequest(**place)
+        patience = Patience(self._patience_s)
+        while True:
+            try:
+                stub = worker_pb2_grpc.WorkerGatewayStub(self._doorway.channel())
+                response = await stub.AwaitOpening(request, metadata=self._metadata, timeout=OPENING_TIMEOUT_S)
+                return bool(response.is_due)
+            except GatewayUnreachable as unreachable:
+                failure: FedtasksError = unreachable
+            except grpc.aio.AioRpcError as error:
+                failure = with_address(from_rpc_error(error), self.address)
             await asyncio.sleep(patience.next_delay(failure))

@@ -110,15 +110,15 @@ def initiate(party: Party, steps: Sequence[Step], params: Mapping[str, Any], par
     datasets = {party.name: params["own_dataset"]}
     if params.get("peer_dataset"):
         datasets[peer] = params["peer_dataset"]  # without it, the gateway takes the one that the tickets allow
+    settings = {step.name: step.settings_with(params) for step in steps}
+    for step in steps:
+        # What there is no setting for is a slip of the pen here; where the peer sends it, another release.
+        step.check(settings[step.name])
     shared = {
         "leader": party.name if params["leader"] == "own" else peer,
         "datasets": datasets,
-        "steps": {step.name: step.settings_with(params) for step in steps},
+        "steps": settings,
     }
-    for step in steps:
-        step.check(
-            shared["steps"][step.name]
-        )  # what there is no setting for is a slip of the pen here, no other release
     check_shared(party, peer, steps, {**shared, "datasets": {peer: "", **datasets}})
     ticket = params.get("ticket") or "auto"
     return {

@@ -7,8 +7,8 @@ from typing import Any
 
 from fedtasks.errors import RunUnknown
 from fedtasks.names import CLOSE_RUN
-from fedtasks.reports.runs import half_report, run_report, run_status, series, sides, steps_of
-from fedtasks.reports.status import explained, holder_of
+from fedtasks.reports.runs import half_report, run_report, run_status, series, sides, status_report, steps_of
+from fedtasks.reports.status import explained, holder_of, opening_status
 from fedtasks.store import HalfRow, RefusalRow, RunRow, Store
 
 OVERLAP_MS = 5_000
@@ -28,7 +28,8 @@ def dag_run_report(store: Store, party: str, dag_id: str, dag_run_id: str, pipel
     Returns
     -------
     dict
-        A run as `run_report` has it; with state ``refused`` and the ``failure``; or with state ``none`` and ``why``.
+        A run as `run_report` has it; with state ``opening`` and the ``status`` of a wait, ``refused`` and the
+        ``failure``, or ``none`` and ``why``.
         Also ``pipelines``, all that there are in the DAG run.
     """
     runs = {run.pipeline: run for run in store.runs.list_of_dag_run(dag_id, dag_run_id)}
@@ -45,6 +46,17 @@ def _opened_or_not(
     store: Store, party: str, dag_id: str, dag_run_id: str, run: RunRow | None, refusal: RefusalRow | None
 ) -> dict[str, Any]:
     if refusal is not None and (run is None or refusal.at_ms > run.opened_ms):
+        waiting = opening_status(refusal, party)
+        if waiting is not None:
+            return {
+                "state": "opening",
+                "dag_id": dag_id,
+                "dag_run_id": dag_run_id,
+                "partition": refusal.partition,
+                "party": party,
+                "peer": refusal.peer,
+                "status": status_report(waiting),
+            }
         return {
             "state": "refused",
             "dag_id": dag_id,

@@ -9,8 +9,9 @@ from typing import Any
 from fedtasks.clock import DAY_MS
 from fedtasks.config import Dataset, Party
 from fedtasks.digests import digest
-from fedtasks.errors import ClockSkew, ConfigError, GatewayOutdated
+from fedtasks.errors import AirflowIncomplete, ClockSkew, ConfigError, GatewayOutdated
 from fedtasks.identity import valid_until
+from fedtasks.reports.airflow_parts import silent_now
 from fedtasks.reports.dag_runs import failure_report
 from fedtasks.reports.party_file import outdated
 from fedtasks.reports.runs import summaries
@@ -51,7 +52,7 @@ def overview(store: Store, party: Party, dag_ids: Collection[str], now_ms: int, 
     recent = summaries(store, party.name, [run for run in newest if run.state != "running"][:RECENT])
     peers = peer_reports(store, party)
     needs = [
-        *_gateway_needs(store, peers, party.max_clock_skew_s, now_ms),
+        *_gateway_needs(store, party, peers, now_ms),
         *_certificate_needs(party, peers, now_ms),
         *_ticket_needs(tickets, now_ms),
         *_run_needs(store, [*running, *recent], now_ms),
@@ -90,9 +91,7 @@ def _advice(told: Mapping[str, Any], peer: str) -> str:
     return f"{must_act(peer)}: {remedy}" if told["act"] == peer else remedy
 
 
-def _gateway_needs(
-    store: Store, peers: list[dict[str, Any]], allowed_skew_s: float, now_ms: int
-) -> Iterator[dict[str, Any]]:
+def _gateway_needs(store: Store, party: Party, peers: list[dict[str, Any]], now_ms: int) -> Iterator[dict[str, Any]]:
     if old := outdated(store):
         yield _need("gateway_outdated", old.text, now_ms, old.remedy, tab="peers")
     seen_ms = max((peer["seen_ms"] for peer in peers), default=0)
@@ -100,14 +99,18 @@ def _gateway_needs(
         text = "This party's gateway does not run"
         yield _need("gateway_down", text, seen_ms, "Start it: `fedtasks gateway`", (seen_ms,), tab="peers")
         return
+    for part in silent_now(store, party.name):
+        remedy = AirflowIncomplete.advice(AirflowIncomplete.among(party.name, ""))
+        state = part.part, part.since_ms
+        yield _need("airflow_incomplete", part.said(party.name), part.since_ms or now_ms, remedy, state, tab="peers")
     for peer in peers:
         if not peer["connected"]:
             failure = peer["failure"] or {"text": "it has not been heard of yet", "act": "", "remedy": ""}
             text = f"{peer['name']} is not connected: {failure['text']}"
             state = peer["name"], peer["since_ms"]
             yield _need("peer_down", text, peer["since_ms"], _advice(failure, peer["name"]), state, tab="peers")
-        elif abs(peer["clock_skew_s"]) > allowed_skew_s:
-            off = f"{abs(peer['clock_skew_s']):.0f} s, and {allowed_skew_s:.0f} s are allowed"
+        elif abs(peer["clock_skew_s"]) > party.max_clock_skew_s:
+            off = f"{abs(peer['clock_skew_s']):.0f} s, and {party.max_clock_skew_s:.0f} s are allowed"
             text = f"The clock of {peer['name']} differs by {off}: no run can begin"
             yield _need("clock_skew", text, peer["seen_ms"], ClockSkew.advice(), (peer["name"],), tab="peers")
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from fedtasks.errors import FedtasksError, RunUnknown
 from fedtasks.names import BIN, CLOSE_RUN, IMPORTANCE, REMARK, TRAIN
+from fedtasks.reports.airflow_parts import Silent, silent_now
 from fedtasks.reports.asked import what_is_asked
 from fedtasks.reports.leaks import leak_sentence
 from fedtasks.reports.ledger import ledger
@@ -65,18 +66,40 @@ def run_report(store: Store, party: str, run_id: str) -> dict[str, Any]:
 
 
 def run_status(
-    store: Store, run: RunRow, own: Sequence[HalfRow], peer: Sequence[HalfRow], party: str
+    store: Store,
+    run: RunRow,
+    own: Sequence[HalfRow],
+    peer: Sequence[HalfRow],
+    party: str,
+    silent: Sequence[Silent] | None = None,
 ) -> dict[str, Any]:
-    """Return how a run stands, as plain values."""
-    return status_report(status_now(store, run, own, peer, party))
+    """Return how a run stands, as plain values; `silent` as for `status_now`."""
+    return status_report(status_now(store, run, own, peer, party, silent))
 
 
-def status_now(store: Store, run: RunRow, own: Sequence[HalfRow], peer: Sequence[HalfRow], party: str) -> Status:
-    """Say how a run stands, by what the store knows of the peer."""
-    seen = store.peers.get(run.peer) if run.state == "running" else None
-    if seen is None:
+def status_now(
+    store: Store,
+    run: RunRow,
+    own: Sequence[HalfRow],
+    peer: Sequence[HalfRow],
+    party: str,
+    silent: Sequence[Silent] | None = None,
+) -> Status:
+    """Say how a run stands, by what the store knows of the peer.
+
+    Parameters
+    ----------
+    silent
+        The parts of this party's own Airflow that do not run; by default as the store has them.
+    """
+    if run.state != "running":
         return status_of(run, own, peer, party=party)
-    waits_since_ms = max((half.since_ms for half in own if half.state == "waiting"), default=0)
+    if silent is None:
+        silent = silent_now(store, party)
+    seen = store.peers.get(run.peer)
+    if seen is None:
+        return status_of(run, own, peer, party=party, silent=silent)
+    waits_since_ms = max((half.since_ms for half in own if half.state in ("waiting", "running")), default=0)
     checks = (seen.checks or []) if (seen.checked_ms or 0) >= waits_since_ms else []
     hindrances = f"{run.peer}: DAG", "clock"
     return status_of(
@@ -86,6 +109,7 @@ def status_now(store: Store, run: RunRow, own: Sequence[HalfRow], peer: Sequence
         party=party,
         unreachable_since_ms=None if seen.connected else seen.since_ms,
         obstacle=next((check for check in checks if check["name"] in hindrances and not check["ok"]), None),
+        silent=silent,
     )
 
 
@@ -127,9 +151,11 @@ def run_list(
 
 def summaries(store: Store, party: str, rows: Sequence[RunRow]) -> list[dict[str, Any]]:
     """Return what a list shows of runs, and how each stands."""
-    halves = store.halves.of_runs([run.run_id for run in rows if run.state == "running"])
+    running = [run.run_id for run in rows if run.state == "running"]
+    halves = store.halves.of_runs(running)
+    silent = silent_now(store, party) if running else ()
     return [
-        {**summary(run, party), "status": run_status(store, run, *sides(halves.get(run.run_id, [])), party)}
+        {**summary(run, party), "status": run_status(store, run, *sides(halves.get(run.run_id, [])), party, silent)}
         for run in rows
     ]
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedtasks.clock import utc
-from fedtasks.errors import PeerRestarted, from_code
+from fedtasks.errors import AirflowIncomplete, PeerRestarted, from_code
 from fedtasks.names import APPROVE, DATA
+from fedtasks.reports.airflow_parts import Silent, said
 from fedtasks.store import HalfRow, RefusalRow, RunRow
 
 
@@ -90,10 +91,11 @@ def words_of(status: Status, *more: str) -> str:
         case State.OPENED:
             parts, times = [f"Opened with {status.peer}"], [f"at {since} UTC"]
         case State.WAITING:
-            parts = [f"Waiting for {status.act}", status.task, status.why, status.code, status.remedy]
-            times = [f"since {since}", f"gives up {until} UTC"]
+            parts = [f"Waiting for {status.act or status.peer}", status.task, status.why, status.code, status.remedy]
+            times = [f"since {since}", f"gives up {until} UTC"] if status.until_ms else [f"since {since} UTC"]
         case State.RUNNING:
             parts = [f"Running with {status.peer}", status.why, status.task, f"attempt {status.attempt}"]
+            parts += [status.code, status.remedy]
             times = [f"since {since} UTC"]
         case State.RETRYING:
             parts, times = [f"Tried again with {status.peer}", status.task, status.code, status.why], []
@@ -110,15 +112,47 @@ REFUSED = "⛔"
 
 
 def refusal_sentence(refusal: RefusalRow, party: str) -> str:
-    """Say in one line of plain text why a DAG run came to no run; `party` is this one."""
-    return f"{REFUSED} {refusal_words(refusal, party)}"
+    """Say in one line of plain text why a DAG run came to no run, or to none yet; `party` is this one."""
+    return f"{refusal_icon(refusal)} {refusal_words(refusal, party)}"
+
+
+def refusal_icon(refusal: RefusalRow) -> str:
+    """Return the icon of that sentence."""
+    return REFUSED if waits_of(refusal) is None else ICONS[State.WAITING]
 
 
 def refusal_words(refusal: RefusalRow, party: str) -> str:
     """Return that sentence without its icon."""
+    waiting = opening_status(refusal, party)
+    if waiting is not None:
+        return words_of(waiting)
     told = explained(refusal.failure, party, refusal.peer, holder=party)
     refuser = refusal.failure.get("refuser", told.failing)
     return _joined(must_act(told.act), f"Refused by {refuser}", told.code, told.why, told.remedy)
+
+
+def waits_of(refusal: RefusalRow) -> dict[str, Any] | None:
+    """Return what a DAG run that came to no run yet waits for, as the gateway keeps it; None if it was refused."""
+    waits = refusal.failure.get("waits")
+    return dict(waits) if isinstance(waits, Mapping) else None
+
+
+def opening_status(refusal: RefusalRow, party: str) -> Status | None:
+    """Say for what a DAG run waits that asks again for its run; None if it was refused. `party` is this one."""
+    waits = waits_of(refusal)
+    if waits is None:
+        return None
+    peer, told = refusal.peer, explained(refusal.failure, party, refusal.peer, holder=party)
+    facts = {"since_ms": waits["since_ms"], "until_ms": waits["until_ms"], "code": told.code}
+    if "unreachable_since_ms" in waits:
+        why = f"{peer}'s gateway is unreachable since {clock_time(waits['unreachable_since_ms'])} UTC"
+        return Status(State.WAITING, peer, **facts, why=why, act=peer, remedy=told.remedy)
+    if "ticket" in waits:
+        held = " and ".join(waits["runs"])
+        by = f" by {held}" if held else ""
+        why = f"ticket {waits['ticket']} is in use{by}; it is asked for again as soon as it has room"
+        return Status(State.WAITING, peer, **facts, why=why)
+    return Status(State.WAITING, peer, **facts, why=told.why, act=told.act, remedy=told.remedy)
 
 
 def must_act(act: str) -> str:
@@ -145,6 +179,7 @@ def status_of(
     party: str,
     unreachable_since_ms: int | None = None,
     obstacle: Mapping[str, Any] | None = None,
+    silent: Sequence[Silent] = (),
 ) -> Status:
     """Say how a run stands.
 
@@ -160,6 +195,8 @@ def status_of(
         Since when the peer's gateway has not been reachable, None while it is.
     obstacle
         What a preflight has found to keep the peer's half from beginning: ``code`` and ``text`` of a check.
+    silent
+        The parts of this party's own Airflow that do not run.
     """
     holder = holder_of(run, party)
     if run.state == "failed":
@@ -167,6 +204,8 @@ def status_of(
     if run.state == "succeeded":
         return Status(State.DONE, run.peer, since_ms=run.closed_ms or 0, why=_publication(own))
     current = max(own, key=lambda half: half.since_ms, default=None)
+    if silent:
+        return _without_airflow(run, current, silent, party)
     if current is None:
         return Status(State.OPENED, run.peer, since_ms=run.opened_ms)
     facts: dict[str, Any] = {"task": current.task, "attempt": current.attempt, "since_ms": current.since_ms}
@@ -179,19 +218,46 @@ def status_of(
         facts["until_ms"] = current.until_ms
         if current.task == APPROVE and not run.initiated:
             return Status(State.WAITING, run.peer, **facts, why=_unapproved(party), act=party)
-        if theirs is None and unreachable_since_ms is None and obstacle is not None:
-            why, code = str(obstacle["text"]), str(obstacle["code"])
-            error = from_code(code)
-            who = error.among(run.peer, party, holder=holder)
-            remedy, act = error.advice(who), who.acting(error.who) or run.peer
-            return Status(State.WAITING, run.peer, **facts, why=why, act=act, code=code, remedy=remedy)
+        if is_behind(theirs, current) and unreachable_since_ms is None and obstacle is not None:
+            return _kept_by(obstacle, run, party, facts)
         why = _wait(run, theirs, unreachable_since_ms)
         return Status(State.WAITING, run.peer, **facts, why=why, act=run.peer)
     if current.state == "failed":
         failed = explained(_first_failure(current, theirs), party, run.peer, holder=holder)
         why = _joined(f"{failed.failing}'s half", failed.why) if failed.failing == run.peer else failed.why
         return Status(State.RETRYING, run.peer, **facts, why=why, code=failed.code)
+    if current.state == "running" and is_behind(theirs, current) and obstacle is not None:
+        return _kept_by(obstacle, run, party, facts)
     return Status(State.RUNNING, run.peer, **facts, why=_standstill(current, theirs, party, run.peer))
+
+
+def is_behind(theirs: HalfRow | None, own: HalfRow) -> bool:
+    """Return whether the other half of a task has not begun the attempt that this side's half is at, or works at."""
+    if theirs is None or theirs.attempt < own.attempt or theirs.state == "failed":
+        return True
+    return theirs.state == "waiting" and own.state == "running"
+
+
+def _kept_by(obstacle: Mapping[str, Any], run: RunRow, party: str, facts: Mapping[str, Any]) -> Status:
+    """Say that the peer's half is kept from beginning by what a preflight has found."""
+    why, code = str(obstacle["text"]), str(obstacle["code"])
+    error = from_code(code)
+    who = error.among(run.peer, party, holder=holder_of(run, party))
+    remedy, act = error.advice(who), who.acting(error.who) or run.peer
+    return Status(State.WAITING, run.peer, **facts, why=why, act=act, code=code, remedy=remedy)
+
+
+def _without_airflow(run: RunRow, current: HalfRow | None, silent: Sequence[Silent], party: str) -> Status:
+    """Say that this party's own Airflow does not run in full, which keeps whatever does not run already."""
+    facts: dict[str, Any] = {"since_ms": run.opened_ms}
+    if current is not None:
+        facts = {"task": current.task, "attempt": current.attempt, "since_ms": current.since_ms}
+    is_running = current is not None and current.state == "running"
+    error = AirflowIncomplete
+    remedy = error.advice(error.among(party, run.peer))
+    until_ms = current.until_ms if current is not None and current.state == "waiting" else 0
+    why, state = said(silent, party), State.RUNNING if is_running else State.WAITING
+    return Status(state, run.peer, **facts, until_ms=until_ms, why=why, act=party, code=error.code, remedy=remedy)
 
 
 def holder_of(run: RunRow, party: str) -> str:

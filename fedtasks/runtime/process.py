@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Mapping
 from contextlib import closing, nullcontext
 from pathlib import Path
@@ -135,7 +136,18 @@ def _of_machine(error: Exception, config_file: Path) -> FedtasksError:
         return DiskFull(str(error))
     if isinstance(error, OSError) and error.errno in _STORE_AWAY:
         return StorageUnavailable(str(error))
-    return ProcessFailed(f"{type(error).__name__} in {config_file.name}; see the log")
+    return ProcessFailed(f"{type(error).__name__} in {config_file.name}; see the log", where=_line_of(error))
+
+
+def _line_of(error: Exception) -> str:
+    """Return file and line at which a mistake of the code was raised: one that comes up again there is final.
+
+    What comes from outside, such as a connection that was refused, may be gone at the next try.
+    """
+    if isinstance(error, OSError):
+        return ""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
 
 
 def _failure(error: FedtasksError) -> dict[str, Any]:

@@ -268,7 +268,8 @@ class PeerRow:
     failure
         Why it is not connected; of one that is, that a second gateway of it calls.
     checks, checked_ms
-        What the last preflight found, a list of ``{name, ok, code, text}``, and when.
+        What the last preflight found, a list of ``{name, ok, code, text}``, and when. Under this party's own name, the
+        parts of its Airflow that do not run (``{part, since_ms}``), and since when the gateway knows.
     """
 
     name: str

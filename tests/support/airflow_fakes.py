@@ -191,6 +191,9 @@ class FakeStore:
 
     values: dict[str, Any] = field(default_factory=dict)
 
+    def get(self, key: str, default: Any = None) -> Any:
+        return self.values.get(key, default)
+
     def set(self, key: str, value: Any) -> None:
         self.values[key] = value
 

@@ -47,6 +47,12 @@ class FakeAirflow:
         self.assets: list[str] = []
         self.asset_events: list[tuple[str, str]] = []
         self.event_logs: list[dict[str, Any]] = []
+        self.is_closed = False
+        self.health: dict[str, Any] = {}
+        self.settings: dict[tuple[str, str], str] | None = None
+        """What it shows of its configuration; None where it shows nothing."""
+        self.refused_notes = 0
+        """So many notes it does not take."""
         airflow = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -56,6 +62,9 @@ class FakeAirflow:
                 pass
 
             def _serve(self) -> None:
+                if airflow.is_closed:  # also to who has a connection from before
+                    self.close_connection = True
+                    return
                 length = int(self.headers.get("Content-Length") or 0)
                 url = urlsplit(self.path)
                 body = json.loads(self.rfile.read(length)) if length else dict(parse_qsl(url.query))
@@ -81,6 +90,12 @@ class FakeAirflow:
             return 200, {"version": "3.3.2"}
         if parts[0] == "fedtasks":
             return (401 if self.has_pages else 200), {}
+        if parts[0] == "monitor":
+            return 200, self.health
+        if parts[0] == "config":
+            value = (self.settings or {}).get((parts[2], parts[4]))
+            shown = {"sections": [{"name": parts[2], "options": [{"key": parts[4], "value": value}]}]}
+            return (403, {}) if self.settings is None else (404, {}) if value is None else (200, shown)
         if parts[0] == "importErrors":
             return 200, {"import_errors": self.import_errors}
         if parts[0] == "eventLogs":
@@ -107,6 +122,9 @@ class FakeAirflow:
             return 404, {}
         if len(parts) > 4:
             return 200, {"state": self.tasks.get(parts[5], "success")}
+        if method == "PATCH" and "note" in body and self.refused_notes > 0:
+            self.refused_notes -= 1
+            return 500, {}
         if method == "PATCH":
             run.update({name: value for name, value in body.items() if name in ("note", "state")})
         else:
@@ -123,6 +141,7 @@ class FakeAirflow:
         return 200, {"asset_events": [{"partition_key": key} for uri, key in self.asset_events if uri == asset]}
 
     def close(self) -> None:
+        self.is_closed = True
         self._server.shutdown()
         self._server.server_close()
 

@@ -65,6 +65,10 @@ def seed(store: Store, ticket_id: str) -> None:
             at_ms=now - 2 * MINUTE_MS,
         )
     )
+    held = {"ticket": ticket_id, "runs": [run_id_of("running")]}
+    waits = {"since_ms": now - MINUTE_MS, "until_ms": now + HOUR_MS, **held}
+    busy = {"code": "TICKET_BUSY", "text": "", "party": "bank", "task": "open_run", "at_ms": now, "waits": waits}
+    store.refusals.put(RefusalRow(PIPELINE, "opening", PIPELINE, "2026-11-25", "shop", busy, now))
     _seed_party(store, now)
 
 

@@ -26,6 +26,7 @@ HEADLINES = {
     "failed": "Failed at shop · align",
     "done": "Done with shop",
     "refused": "Refused by shop",
+    "opening": "Waiting for shop",
 }
 TABS = ("overview", "tickets", "data", "models", "peers", "audit")
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")

@@ -26,7 +26,7 @@ OPENING_ALREADY_RUNNING: Opening
 OPENING_ALREADY_DONE: Opening
 
 class OpenRunRequest(_message.Message):
-    __slots__ = ("dag_id", "dag_run_id", "pipeline", "steps", "partition", "config_json", "peer", "ticket_id", "force", "reason", "failure")
+    __slots__ = ("dag_id", "dag_run_id", "pipeline", "steps", "partition", "config_json", "peer", "ticket_id", "force", "reason", "failure", "wait_until_ms", "waits_since_ms")
     DAG_ID_FIELD_NUMBER: _ClassVar[int]
     DAG_RUN_ID_FIELD_NUMBER: _ClassVar[int]
     PIPELINE_FIELD_NUMBER: _ClassVar[int]
@@ -38,6 +38,8 @@ class OpenRunRequest(_message.Message):
     FORCE_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     FAILURE_FIELD_NUMBER: _ClassVar[int]
+    WAIT_UNTIL_MS_FIELD_NUMBER: _ClassVar[int]
+    WAITS_SINCE_MS_FIELD_NUMBER: _ClassVar[int]
     dag_id: str
     dag_run_id: str
     pipeline: str
@@ -49,7 +51,9 @@ class OpenRunRequest(_message.Message):
     force: bool
     reason: str
     failure: _failure_pb2.Failure
-    def __init__(self, dag_id: _Optional[str] = ..., dag_run_id: _Optional[str] = ..., pipeline: _Optional[str] = ..., steps: _Optional[_Iterable[_Union[_run_pb2.Step, _Mapping]]] = ..., partition: _Optional[str] = ..., config_json: _Optional[str] = ..., peer: _Optional[str] = ..., ticket_id: _Optional[str] = ..., force: _Optional[bool] = ..., reason: _Optional[str] = ..., failure: _Optional[_Union[_failure_pb2.Failure, _Mapping]] = ...) -> None: ...
+    wait_until_ms: int
+    waits_since_ms: int
+    def __init__(self, dag_id: _Optional[str] = ..., dag_run_id: _Optional[str] = ..., pipeline: _Optional[str] = ..., steps: _Optional[_Iterable[_Union[_run_pb2.Step, _Mapping]]] = ..., partition: _Optional[str] = ..., config_json: _Optional[str] = ..., peer: _Optional[str] = ..., ticket_id: _Optional[str] = ..., force: _Optional[bool] = ..., reason: _Optional[str] = ..., failure: _Optional[_Union[_failure_pb2.Failure, _Mapping]] = ..., wait_until_ms: _Optional[int] = ..., waits_since_ms: _Optional[int] = ...) -> None: ...
 
 class OpenRunResponse(_message.Message):
     __slots__ = ("run", "opening")
@@ -58,6 +62,22 @@ class OpenRunResponse(_message.Message):
     run: _run_pb2.Run
     opening: Opening
     def __init__(self, run: _Optional[_Union[_run_pb2.Run, _Mapping]] = ..., opening: _Optional[_Union[Opening, str]] = ...) -> None: ...
+
+class AwaitOpeningRequest(_message.Message):
+    __slots__ = ("dag_id", "dag_run_id", "pipeline")
+    DAG_ID_FIELD_NUMBER: _ClassVar[int]
+    DAG_RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    PIPELINE_FIELD_NUMBER: _ClassVar[int]
+    dag_id: str
+    dag_run_id: str
+    pipeline: str
+    def __init__(self, dag_id: _Optional[str] = ..., dag_run_id: _Optional[str] = ..., pipeline: _Optional[str] = ...) -> None: ...
+
+class AwaitOpeningResponse(_message.Message):
+    __slots__ = ("is_due",)
+    IS_DUE_FIELD_NUMBER: _ClassVar[int]
+    is_due: bool
+    def __init__(self, is_due: _Optional[bool] = ...) -> None: ...
 
 class GetRunRequest(_message.Message):
     __slots__ = ("run_id",)

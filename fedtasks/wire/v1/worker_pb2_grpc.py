@@ -41,6 +41,11 @@ class WorkerGatewayStub:
                 request_serializer=fedtasks_dot_v1_dot_worker__pb2.OpenRunRequest.SerializeToString,
                 response_deserializer=fedtasks_dot_v1_dot_worker__pb2.OpenRunResponse.FromString,
                 _registered_method=True)
+        self.AwaitOpening = channel.unary_unary(
+                '/fedtasks.v1.WorkerGateway/AwaitOpening',
+                request_serializer=fedtasks_dot_v1_dot_worker__pb2.AwaitOpeningRequest.SerializeToString,
+                response_deserializer=fedtasks_dot_v1_dot_worker__pb2.AwaitOpeningResponse.FromString,
+                _registered_method=True)
         self.GetRun = channel.unary_unary(
                 '/fedtasks.v1.WorkerGateway/GetRun',
                 request_serializer=fedtasks_dot_v1_dot_worker__pb2.GetRunRequest.SerializeToString,
@@ -180,6 +185,13 @@ class WorkerGatewayServicer:
 
     def OpenRun(self, request, context):
         """Open a run as the initiator, or take up the one that this DAG run was started for.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AwaitOpening(self, request, context):
+        """Answers when it is worth asking again for a run that could not be opened yet, or after a while that it is not.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -367,6 +379,11 @@ def add_WorkerGatewayServicer_to_server(servicer, server):
                     request_deserializer=fedtasks_dot_v1_dot_worker__pb2.OpenRunRequest.FromString,
                     response_serializer=fedtasks_dot_v1_dot_worker__pb2.OpenRunResponse.SerializeToString,
             ),
+            'AwaitOpening': grpc.unary_unary_rpc_method_handler(
+                    servicer.AwaitOpening,
+                    request_deserializer=fedtasks_dot_v1_dot_worker__pb2.AwaitOpeningRequest.FromString,
+                    response_serializer=fedtasks_dot_v1_dot_worker__pb2.AwaitOpeningResponse.SerializeToString,
+            ),
             'GetRun': grpc.unary_unary_rpc_method_handler(
                     servicer.GetRun,
                     request_deserializer=fedtasks_dot_v1_dot_worker__pb2.GetRunRequest.FromString,
@@ -527,6 +544,33 @@ class WorkerGateway:
             '/fedtasks.v1.WorkerGateway/OpenRun',
             fedtasks_dot_v1_dot_worker__pb2.OpenRunRequest.SerializeToString,
             fedtasks_dot_v1_dot_worker__pb2.OpenRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AwaitOpening(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fedtasks.v1.WorkerGateway/AwaitOpening',
+            fedtasks_dot_v1_dot_worker__pb2.AwaitOpeningRequest.SerializeToString,
+            fedtasks_dot_v1_dot_worker__pb2.AwaitOpeningResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -23,7 +23,7 @@ from airflow.sdk.exceptions import (
     TaskDeferred,
 )
 
-from fedtasks.airflow import operators
+from fedtasks.airflow import opening, operators
 from fedtasks.airflow.hook import FedtasksHook
 from fedtasks.airflow.opening import OpenRunOperator, ShardsOperator
 from fedtasks.airflow.operators import CloseRunOperator, FederatedTaskOperator, Progress, is_final
@@ -34,11 +34,16 @@ from fedtasks.errors import (
     FedtasksError,
     GatewayUnreachable,
     LinkLost,
+    PeerAirflowUnreachable,
     PeerFailed,
     PeerPaused,
     PeerRestarted,
+    PeerUnreachable,
     ProcessFailed,
     RunUnknown,
+    StoreUnavailable,
+    TicketBusy,
+    TicketRateLimited,
 )
 from fedtasks.pipeline.catalogue import align, intersect, intersect_by_shard, train_split_nn
 from fedtasks.pipeline.step import Stage, Step
@@ -80,7 +85,13 @@ OUTCOME = "import json; json.dump({'counts': {'rows': 3}, 'digests': {}}, open('
 
 
 def failing(error: FedtasksError) -> str:
-    failure = {"code": error.code, "detail": error.detail, "where": "", "public": error.public, "fields": error.fields}
+    failure = {
+        "code": error.code,
+        "detail": error.detail,
+        "where": error.where,
+        "public": error.public,
+        "fields": error.fields,
+    }
     return f"import json, sys; json.dump({failure!r}, open('failure.json', 'w')); sys.exit(1)"
 
 
@@ -182,20 +193,80 @@ def test_open_run_with_nothing_to_do_skips(
         execute(open_run, context)
 
 
-@pytest.mark.parametrize(
-    ("refusal", "kind"), [(PeerPaused(), AirflowFailException), (GatewayUnreachable(), AirflowException)]
-)
-def test_open_run_refused_is_retried_only_when_that_helps(
-    gateway: FakeGateway,
-    context: dict[str, Any],
-    open_run: OpenRunOperator,
-    refusal: FedtasksError,
-    kind: type[Exception],
+NOT_YET = [
+    PeerUnreachable(),
+    GatewayUnreachable(),
+    StoreUnavailable(),
+    PeerAirflowUnreachable(),
+    TicketBusy(),
+    TicketRateLimited(),
+]
+
+
+@pytest.mark.parametrize("refusal", NOT_YET, ids=lambda refusal: refusal.code)
+def test_open_run_that_cannot_begin_yet_waits_deferred_until_it_can(
+    gateway: FakeGateway, context: dict[str, Any], open_run: OpenRunOperator, refusal: FedtasksError
 ) -> None:
+    context["params"]["wait_minutes"] = 5
     gateway.refusal = refusal
-    with pytest.raises(AirflowException, match=refusal.code) as caught:
+    with pytest.raises(TaskDeferred) as caught:
         execute(open_run, context)
-    assert type(caught.value) is kind
+    trigger, state = caught.value.trigger, caught.value.kwargs
+    assert state is not None
+    path, arguments = trigger.serialize()
+    assert path == "fedtasks.airflow.triggers.OpeningTrigger"
+    assert (arguments["dag_id"], arguments["dag_run_id"], arguments["pipeline"]) == ("credit", "manual-1", "credit")
+    assert 299_000 < arguments["until_ms"] - time.time() * 1000 <= 300_000
+    assert arguments["not_before_ms"] > time.time() * 1000
+    with pytest.raises(TaskDeferred) as again:  # the wait's beginning and its end stay what they were
+        resume(open_run, context, **state)
+    assert again.value.kwargs == state
+    gateway.refusal = None
+    assert resume(open_run, context, "due", **state)["run_id"] == RUN_ID
+    assert (gateway.opened["waits_since_ms"], gateway.opened["wait_until_ms"]) == tuple(state.values())
+
+
+def test_open_run_waits_as_long_as_the_pipeline_says_where_the_form_does_not(
+    gateway: FakeGateway, context: dict[str, Any]
+) -> None:
+    gateway.refusal = TicketBusy()
+    with pytest.raises(TaskDeferred) as caught:
+        execute(FederatedDag("credit", steps=[STEP], wait=timedelta(hours=7)).get_task("open_run"), context)
+    state = caught.value.kwargs
+    assert state is not None
+    assert state["until_ms"] - state["since_ms"] == 7 * 3_600_000
+
+
+@pytest.mark.parametrize("waited", [False, True])
+def test_open_run_fails_at_once_by_what_is_final_and_by_what_has_lasted_too_long(
+    gateway: FakeGateway, context: dict[str, Any], open_run: OpenRunOperator, waited: bool
+) -> None:
+    now_ms = int(time.time() * 1000)
+    gateway.refusal = TicketBusy() if waited else PeerPaused()
+    with pytest.raises(AirflowFailException, match=gateway.refusal.code):
+        resume(open_run, context, "deadline", since_ms=now_ms - 10, until_ms=now_ms + (-1 if waited else 60_000))
+
+
+def test_open_run_does_not_wait_for_room_that_comes_too_late(
+    gateway: FakeGateway, context: dict[str, Any], open_run: OpenRunOperator
+) -> None:
+    for hours, kind in ((2, AirflowFailException), (0.5, TaskDeferred)):
+        room_at = datetime.now(UTC) + timedelta(hours=hours)
+        gateway.refusal = TicketRateLimited(room_at=room_at.isoformat())
+        with pytest.raises(kind):  # by default it waits for an hour
+            execute(open_run, context)
+
+
+def test_open_run_that_could_not_look_at_its_models_yet_leaves_the_run_alone(
+    gateway: FakeGateway, context: dict[str, Any], open_run: OpenRunOperator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object) -> list[str]:
+        raise StoreUnavailable
+
+    monkeypatch.setattr(opening, "check_models", away)
+    with pytest.raises(TaskDeferred):
+        execute(open_run, context)
+    assert gateway.finished == []
 
 
 def test_open_run_with_a_form_that_cannot_be_asked_for_tells_the_gateway_why(
@@ -453,6 +524,26 @@ def test_half_that_fails_is_retried_only_when_that_helps(
     assert type(caught.value) is (AirflowFailException if final else AirflowException)
     (finished,) = gateway.finished
     assert (finished["failure"].code, finished["final"]) == (code, final)
+
+
+def ends(operator: FederatedTaskOperator, context: dict[str, Any]) -> type[BaseException]:
+    with pytest.raises(AirflowException) as caught:
+        execute(operator, context)
+    return type(caught.value)
+
+
+def test_half_that_fails_at_the_same_line_as_before_is_tried_no_more_until_somebody_clears_it(
+    gateway: FakeGateway, context: dict[str, Any]
+) -> None:
+    bug = programmed(failing(ProcessFailed("TypeError in config.json; see the log", where="mine.py:12")))
+    other = programmed(failing(ProcessFailed("TypeError in config.json; see the log", where="mine.py:14")))
+    outside = programmed(failing(ProcessFailed("ConnectionError in config.json; see the log")))
+    assert [ends(outside, context) for _ in range(2)] == [AirflowException, AirflowException]
+    assert [ends(bug, context), ends(other, context)] == [AirflowException, AirflowException]
+    assert ends(other, context) is AirflowFailException
+    assert [finished["final"] for finished in gateway.finished] == [False, False, False, False, True]
+    context["ti"].max_tries += 3  # as a clear does
+    assert ends(other, context) is AirflowException
 
 
 @pytest.mark.parametrize(

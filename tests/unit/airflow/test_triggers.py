@@ -1,14 +1,17 @@
-"""The trigger: rebuilt from what it serialises, and one hint for every way in which a wait ends."""
+"""The triggers: rebuilt from what it serialises, and one hint for every way in which a wait ends."""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import pytest
 
-from fedtasks.airflow.triggers import MeetingTrigger
-from fedtasks.errors import RunUnknown
+from fedtasks.airflow import meetings, triggers
+from fedtasks.airflow.triggers import MeetingTrigger, OpeningTrigger
+from fedtasks.errors import RunUnknown, SecretRejected
 from fedtasks.wire.v1 import run_pb2
 from tests.support.airflow_fakes import RUN_ID, FakeGateway, make_half, make_meeting, make_run
 
@@ -67,3 +70,54 @@ def test_trigger_is_not_faster_than_the_end_of_the_process_that_deferred(gateway
     trigger = MeetingTrigger("/party.yaml", RUN_ID, "train", int((now + 60) * 1000), int((now + 0.5) * 1000))
     assert asyncio.run(events(trigger)) == ["ready"]
     assert time.time() >= now + 0.499
+
+
+# ------------------------------------------------------------------------------------------------- a run not opened yet
+def opening_until(seconds: float) -> OpeningTrigger:
+    return OpeningTrigger("/party.yaml", "credit", "manual-1", "credit", int((time.time() + seconds) * 1000), 0)
+
+
+def hint(trigger: OpeningTrigger, monkeypatch: pytest.MonkeyPatch, answer: Callable[[], Awaitable[None]]) -> str:
+    """Return the one event of a trigger whose gateway answers so."""
+    asked: list[dict[str, str]] = []
+
+    async def await_opening(_: Path, **place: str) -> None:
+        asked.append(place)
+        await answer()
+
+    async def first() -> list[str]:
+        return [event.payload async for event in trigger.run()]
+
+    monkeypatch.setattr(meetings, "await_opening", await_opening)
+    (found,) = asyncio.run(first())
+    assert asked == [{"dag_id": "credit", "dag_run_id": "manual-1", "pipeline": "credit"}]
+    return found
+
+
+def test_trigger_of_an_opening_serialises_its_constructor_arguments() -> None:
+    from airflow._shared.module_loading import import_string
+
+    path, arguments = OpeningTrigger("/party.yaml", "credit", "manual-1", "credit.trees", 5, 4).serialize()
+    assert import_string(path)(**arguments).serialize() == (path, arguments)
+
+
+def test_trigger_of_an_opening_waits_until_the_gateway_says_so_or_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def due() -> None: ...
+
+    async def never() -> None:
+        await asyncio.Event().wait()
+
+    assert hint(opening_until(60), monkeypatch, due) == "due"
+    assert hint(opening_until(0.1), monkeypatch, never) == "deadline"
+
+
+def test_trigger_of_an_opening_whose_gateway_refuses_pauses_and_lets_the_operator_see(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def refused() -> None:
+        raise SecretRejected
+
+    monkeypatch.setattr(triggers, "_PAUSE_S", 0.2)
+    began = time.monotonic()
+    assert hint(opening_until(60), monkeypatch, refused) == "error"
+    assert time.monotonic() - began >= 0.2

@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from fedtasks.doctor.airflow_settings import SETTINGS
 from fedtasks.errors import AirflowUnreachable, PortInUse
 from fedtasks.laptop.airflow import LocalAirflow
 
@@ -110,3 +111,16 @@ def test_local_airflow_whose_database_is_taken_is_asked_again_for_what_may_be_re
         assert airflow.rest(method, "/api/v2/dags") == {"asked": 3}
     assert asked == n_asked
     airflow.close()
+
+
+def test_local_airflow_notices_a_dead_worker_or_scheduler_within_a_minute(tmp_path: Path) -> None:
+    airflow = make(tmp_path)
+    airflow.configure()
+    config = read(airflow)
+    for setting in SETTINGS:
+        if config.has_option(setting.section, setting.option):  # the others are Airflow's defaults, which will do
+            assert config.getfloat(setting.section, setting.option) <= float(setting.good)
+    found, _, _ = (config.get("scheduler", setting.option) for setting in SETTINGS[:3])
+    interval, most = (config.getfloat("workers", name) for name in ("min_heartbeat_interval", "max_failed_heartbeats"))
+    assert interval < float(found) < 60
+    assert interval * most > 10  # an api-server that is started again costs nothing

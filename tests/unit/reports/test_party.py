@@ -16,6 +16,7 @@ from sqlalchemy import create_engine, text
 from fedtasks import identity
 from fedtasks.clock import DAY_MS, utc
 from fedtasks.config import Airflow, Dataset, FeatureType, Gateway, Party, Peer
+from fedtasks.reports.airflow_parts import Silent, keep
 from fedtasks.reports.audit import EXPORTED, audit_csv, audit_report, chain_report
 from fedtasks.reports.models import compare_report, model_reports
 from fedtasks.reports.party import RECENT, SILENT_MS, data_report, overview, peer_reports
@@ -79,6 +80,17 @@ def test_gateway_that_has_not_looked_for_long_is_down(store: Store, party: Party
     see_peer(store)
     assert needs(store, party) == {}
     assert needs(store, party, NOW_MS + SILENT_MS + 1).keys() == {"gateway_down"}
+
+
+def test_part_of_this_partys_airflow_that_does_not_run_needs_somebody(store: Store, party: Party) -> None:
+    see_peer(store)
+    keep(store, party.name, [Silent("triggerer", NOW_MS)], NOW_MS)
+    (text,) = needs(store, party).values()
+    assert text.startswith("bank's triggerer has not been heard of since ")
+    assert needs(store, party).keys() == {"airflow_incomplete"}
+    assert [peer["name"] for peer in peer_reports(store, party)] == ["shop"]  # this party is no peer of its own
+    keep(store, party.name, [], NOW_MS + 1)
+    assert needs(store, party) == {}
 
 
 def test_peer_that_is_away_is_named_with_its_failure(store: Store, party: Party) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from fedtasks.errors import RunUnknown
+from fedtasks.reports.airflow_parts import Silent, keep
 from fedtasks.reports.dag_runs import OVERLAP_MS, dag_run_report, metrics_report, task_report
 from fedtasks.reports.runs import run_list, run_report
 from fedtasks.reports.status import State
@@ -216,6 +217,25 @@ def test_refusal_after_a_run_counts_and_one_before_it_does_not(store: Store) -> 
     assert dag_run_report(store, "bank", "credit", "manual-1")["run_id"] == RUN_ID
     put_refusal(store, NOW_MS + 20)
     assert dag_run_report(store, "bank", "credit", "manual-1")["state"] == "refused"
+
+
+def test_dag_run_that_waits_for_its_run_says_for_what_and_until_when(store: Store) -> None:
+    waits = {"since_ms": NOW_MS, "until_ms": NOW_MS + 60_000, "ticket": "t-1", "runs": ["credit.2026-11-20.bank.1"]}
+    failure = {"code": "TICKET_BUSY", "text": "", "party": "bank", "task": "open_run", "at_ms": NOW_MS, "waits": waits}
+    store.refusals.put(RefusalRow("credit", "manual-1", "credit", "2026-11-21", "shop", failure, NOW_MS))
+    found = dag_run_report(store, "bank", "credit", "manual-1")
+    assert (found["state"], found["status"]["state"], found["status"]["code"]) == ("opening", "waiting", "TICKET_BUSY")
+    assert "credit.2026-11-20.bank.1" in found["status"]["why"]
+    assert found["status"]["until_ms"] == NOW_MS + 60_000
+
+
+def test_running_run_names_the_part_of_this_partys_airflow_that_does_not_run(store: Store) -> None:
+    store.runs.add(make_run())
+    keep(store, "bank", [Silent("scheduler", NOW_MS)], NOW_MS)
+    (listed,) = run_list(store, "bank")
+    for status in (listed["status"], run_report(store, "bank", RUN_ID)["status"]):
+        assert status["why"].startswith("bank's scheduler has not been heard of since ")
+        assert (status["act"], status["code"]) == ("bank", "AIRFLOW_INCOMPLETE")
 
 
 def test_metrics_are_told_again_for_a_while_and_bins_never(store: Store) -> None:

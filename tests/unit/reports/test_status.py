@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from fedtasks.errors import TicketRevoked
-from fedtasks.reports.status import State, Status, clock_time, sentence, status_of
-from fedtasks.store import HalfRow, RunRow
+from fedtasks.reports.airflow_parts import Silent
+from fedtasks.reports.status import State, Status, clock_time, refusal_sentence, sentence, status_of
+from fedtasks.store import HalfRow, RefusalRow, RunRow
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
@@ -146,3 +147,83 @@ def test_run_that_is_done_says_which_version_is_in_use(published: bool, said: st
     half = HalfRow("r", "publish", True, 1, "succeeded", outcome=outcome)
     done = replace(RUN, state="succeeded", closed_ms=HOUR_MS)
     assert sentence(status_of(done, [half], [], party="bank")) == f"✅ Done with shop · {said} · at 01:00:00 UTC"
+
+
+# ------------------------------------------------------------------------------------------- what has not begun yet
+def refusal(code: str, waits: dict[str, Any] | None) -> RefusalRow:
+    party = "shop" if code == "PEER_AIRFLOW_UNREACHABLE" else "bank"
+    failure = {"code": code, "text": "a reason", "party": party, "task": "open_run", "at_ms": 0, "refuser": "shop"}
+    if waits is not None:
+        failure["waits"] = {"since_ms": HOUR_MS, "until_ms": 2 * HOUR_MS, **waits}
+    return RefusalRow("credit", "manual-1", "credit", "2026-11-21", "shop", failure, HOUR_MS)
+
+
+@pytest.mark.parametrize(
+    ("code", "waits", "said"),
+    [
+        (
+            "PEER_UNREACHABLE",
+            {"unreachable_since_ms": 0},
+            "⏳ Waiting for shop · shop's gateway is unreachable since 00:00:00 UTC · PEER_UNREACHABLE · ",
+        ),
+        (
+            "TICKET_BUSY",
+            {"ticket": "t-1", "runs": ["credit.2026-11-20.bank.1"]},
+            "⏳ Waiting for shop · ticket t-1 is in use by credit.2026-11-20.bank.1; it is asked for again as soon as "
+            "it has room · TICKET_BUSY · since 01:00:00 · gives up 02:00:00 UTC",
+        ),
+        ("TICKET_BUSY", {"ticket": "t-1", "runs": []}, "⏳ Waiting for shop · ticket t-1 is in use; it is asked"),
+        ("STORE_UNAVAILABLE", {}, "⏳ Waiting for bank · a reason · STORE_UNAVAILABLE · "),
+        ("PEER_AIRFLOW_UNREACHABLE", {}, "⏳ Waiting for shop · a reason · PEER_AIRFLOW_UNREACHABLE · "),
+        ("TICKET_BUSY", None, "⛔ bank must act · Refused by shop · TICKET_BUSY · a reason"),
+    ],
+)
+def test_sentence_of_a_dag_run_without_a_run_says_what_it_waits_for_or_why_it_was_refused(
+    code: str, waits: dict[str, Any] | None, said: str
+) -> None:
+    found = refusal_sentence(refusal(code, waits), "bank")
+    assert found.startswith(said)
+    if waits is not None:
+        assert found.endswith("since 01:00:00 · gives up 02:00:00 UTC")
+
+
+# -------------------------------------------------------------------------------------------- parts that do not run
+SILENT = (Silent("triggerer", 3 * HOUR_MS),)
+SENTENCE = "bank's triggerer has not been heard of since 03:00:00 UTC"
+
+
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        ("", f"⏳ Waiting for bank · {SENTENCE} · AIRFLOW_INCOMPLETE · Start the part of bank's Airflow"),
+        ("waiting", f"⏳ Waiting for bank · align · {SENTENCE} · AIRFLOW_INCOMPLETE · Start the part"),
+        ("failed", f"⏳ Waiting for bank · align · {SENTENCE} · AIRFLOW_INCOMPLETE · Start the part"),
+        ("running", f"▶ Running with shop · align · attempt 1 · {SENTENCE} · AIRFLOW_INCOMPLETE · Start the part"),
+    ],
+)
+def test_part_of_this_sides_airflow_that_does_not_run_is_named_as_this_sides(state: str, said: str) -> None:
+    own = [HalfRow("r", "align", True, 1, state, since_ms=HOUR_MS)] if state else []
+    assert sentence(status_of(RUN, own, [], party="bank", unreachable_since_ms=0, silent=SILENT)).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("own", "theirs", "kept"),
+    [
+        (("waiting", 1), None, True),
+        (("waiting", 2), ("failed", 1), True),
+        (("running", 1), ("waiting", 1), True),
+        (("running", 1), None, True),
+        (("running", 1), ("running", 1), False),
+        (("waiting", 1), ("running", 1), False),
+        (("waiting", 1), ("waiting", 1), False),
+    ],
+)
+def test_other_half_that_its_airflow_keeps_from_beginning_is_waited_for_by_name(
+    own: tuple[str, int], theirs: tuple[str, int] | None, kept: bool
+) -> None:
+    halves = [HalfRow("r", "align", True, own[1], own[0], since_ms=HOUR_MS, until_ms=2 * HOUR_MS)]
+    peers = [HalfRow("r", "align", False, theirs[1], theirs[0])] if theirs else []
+    obstacle = {"code": "PEER_AIRFLOW_UNREACHABLE", "text": "a part of shop's Airflow does not run"}
+    said = sentence(status_of(RUN, halves, peers, party="bank", obstacle=obstacle))
+    assert said.startswith("⏳ Waiting for shop · align · a part of shop's Airflow does not run") == kept
+    assert ("Start shop's Airflow" in said) == kept

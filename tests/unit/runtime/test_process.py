@@ -149,7 +149,10 @@ def test_half_that_its_machine_lets_down_says_so(tmp_path: Path, work: Callable[
         raise AssertionError("the half has gone on")
 
     assert run(half, tmp_path / "config.json") == 1
-    assert json.loads((tmp_path / FAILURE).read_text(encoding="utf-8"))["code"] == code
+    failure = json.loads((tmp_path / FAILURE).read_text(encoding="utf-8"))
+    assert failure["code"] == code
+    line = divide.__code__.co_firstlineno + 1
+    assert failure["where"] == (f"test_process.py:{line}" if work is divide else "")  # of a mistake of the code alone
 
 
 @pytest.mark.parametrize(

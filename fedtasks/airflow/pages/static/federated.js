@@ -241,6 +241,17 @@ function refused(found) {
   ];
 }
 
+function opening(found) {
+  const status = banner();
+  status.show(found.status);
+  const name = [found.pipeline, found.partition].filter(Boolean).join(" · ");
+  return [
+    h("header", {}, h("h1", {}, name)),
+    status.element,
+    empty("The run is not open yet. The task open_run waits, holds no worker, and asks again by itself."),
+  ];
+}
+
 function nothing(found) {
   return [
     h("header", {}, h("h1", {}, dag_run.dag_id)),
@@ -250,7 +261,7 @@ function nothing(found) {
 
 async function main() {
   const { body, guarded } = openPage();
-  const noRun = part((found) => (found.state === "refused" ? refused(found) : nothing(found)));
+  const noRun = part((found) => ({ opening, refused })[found.state]?.(found) ?? nothing(found));
   let open = null;
   const load = guarded(async () => {
     const found = await get("run", { ...dag_run, pipeline: pipelines.chosen });

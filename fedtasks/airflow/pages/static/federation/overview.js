@@ -16,6 +16,7 @@ export const word = "Overview";
 const NEEDS = {
   gateway_down: ["plug", "Gateway"],
   gateway_outdated: ["plug", "Gateway"],
+  airflow_incomplete: ["plug", "Airflow"],
   peer_down: ["plug", "Peer"],
   clock_skew: ["wait", "Clock"],
   certificate_expiring: ["wait", "Certificate"],
