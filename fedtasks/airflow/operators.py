@@ -25,12 +25,13 @@ from airflow.sdk.exceptions import (
 from fedtasks.airflow.assets import LEFT, Lineage, announce, leaves, lineage_of, operator_lineage
 from fedtasks.airflow.hook import FedtasksHook
 from fedtasks.airflow.links import FederatedLink
+from fedtasks.airflow.outcomes import Outcomes
 from fedtasks.airflow.repeats import end_if_repeated
 from fedtasks.airflow.triggers import MeetingTrigger
 from fedtasks.config import Party
 from fedtasks.dataclass_io import to_plain
 from fedtasks.digests import digest
-from fedtasks.errors import DeadlinePassed, FedtasksError, RunUnknown
+from fedtasks.errors import DeadlinePassed, FedtasksError, GatewayUnreachable, RunUnknown, StoreUnavailable
 from fedtasks.link.mark import FileMark
 from fedtasks.models.settings import BOTH
 from fedtasks.names import APPROVE, BIN, CLOSE_RUN, IMPORTANCE, OPEN_RUN, half_name
@@ -52,6 +53,7 @@ DEFER_SLACK_S = 60.0
 # Both halves usually come within seconds of each other. Deferring costs a new process, so it waits a little for that.
 _PATIENCE_S = 8.0
 _RECEIPT_S = 20.0
+_KEEP_AFTER_S = 3.0
 
 
 def is_final(error: FedtasksError, ti: Any) -> bool:
@@ -174,6 +176,8 @@ class MeetingOperator(BaseOperator):
 
     def _meet(self, context: Context, hook: FedtasksHook, client: GatewayClient, run_id: str) -> Any:
         task, ti = self.federated_task, context["ti"]
+        if ti.try_number > 1 and (kept := self._tell_kept(context, hook, client, run_id)) is not None:
+            return kept
         # Airflow gives every try an id of its own and keeps it while the try is deferred: one try is one attempt.
         meeting = client.announce(run_id, task, str(ti.id), self._wait_s(context))
         attempt = meeting.own.attempt
@@ -182,12 +186,31 @@ class MeetingOperator(BaseOperator):
             attempt = meeting.own.attempt  # a half that waits joins the other's newer attempt
             meeting = client.start(run_id, task, attempt, leased=self.holds_lease)
             outcome = self.perform(context, hook, meeting)
-            client.finish(run_id, task, attempt, outcome=outcome)
         except FedtasksError as error:
             end_if_repeated(context, error)
             self._report(client, run_id, attempt, error, final=is_final(error, ti))
             raise
+        try:
+            self._deliver(hook, client, meeting, outcome)
+        except FedtasksError as error:
+            # The half has not failed: where another try follows, that tells what this one has worked out.
+            is_kept = isinstance(error, GatewayUnreachable | StoreUnavailable) and not is_final(error, ti)
+            if not is_kept:
+                self._report(client, run_id, attempt, error, final=is_final(error, ti))
+            raise
         return outcome
+
+    def _deliver(
+        self, hook: FedtasksHook, client: GatewayClient, meeting: run_pb2.Meeting, outcome: dict[str, Any]
+    ) -> None:
+        """Tell this party's gateway what this half ended with."""
+        client.finish(meeting.run.run_id, self.federated_task, meeting.own.attempt, outcome=outcome)
+
+    def _tell_kept(
+        self, context: Context, hook: FedtasksHook, client: GatewayClient, run_id: str
+    ) -> dict[str, Any] | None:
+        """Return the outcome of an earlier try that the gateway has only now been told, None if there is none."""
+        return None
 
     def _wait_s(self, context: Context) -> float:
         """Return how long to wait for the other half: as the trigger form says, else as the pipeline does."""
@@ -348,9 +371,7 @@ class FederatedTaskOperator(MeetingOperator):
                 # Airflow knows why; the gateway sees there whether the DAG run failed or the task is tried again.
                 raise AirflowException("Airflow has stopped this task")
             outcome = read_outcome(folder, code)
-        self.log.info("Outcome: %s", json.dumps(outcome, sort_keys=True))
-        self._lineage = self._lineage_of(hook, meeting, outcome)
-        announce(context, self._lineage)
+        self._show(context, hook, meeting.run, outcome)
         return outcome
 
     def _half(self, hook: FedtasksHook, meeting: run_pb2.Meeting, folder: Path) -> Half:
@@ -366,8 +387,46 @@ class FederatedTaskOperator(MeetingOperator):
             mark=folder / MARK,
         )
 
-    def _lineage_of(self, hook: FedtasksHook, meeting: run_pb2.Meeting, outcome: dict[str, Any]) -> Lineage:
-        shared, run, name = json.loads(meeting.run.config_json), meeting.run, hook.party.name
+    def _deliver(
+        self, hook: FedtasksHook, client: GatewayClient, meeting: run_pb2.Meeting, outcome: dict[str, Any]
+    ) -> None:
+        """Tell the gateway at once; if it cannot take the outcome, keep that in the storage and go on trying."""
+        run_id, half, attempt = meeting.run.run_id, self.federated_task, meeting.own.attempt
+        try:
+            client.finish(run_id, half, attempt, outcome=outcome, patience_s=_KEEP_AFTER_S)
+            return
+        except (GatewayUnreachable, StoreUnavailable) as error:
+            self.log.warning("The outcome is kept until the gateway can take it: %s", error)
+        kept = self._outcomes(hook, run_id)
+        try:
+            kept.keep(attempt, outcome)
+        except (FedtasksError, OSError) as error:
+            self.log.warning("The outcome cannot be kept, but is told as soon as it can be: %s", error)
+        client.finish(run_id, half, attempt, outcome=outcome)
+        kept.forget()
+
+    def _tell_kept(
+        self, context: Context, hook: FedtasksHook, client: GatewayClient, run_id: str
+    ) -> dict[str, Any] | None:
+        told = self._outcomes(hook, run_id).tell(client)
+        if told is None:
+            return None
+        run, outcome = told
+        self.log.info("An earlier try has done this: its outcome was kept, and the gateway has taken it now")
+        self._show(context, hook, run, outcome)
+        return outcome
+
+    def _outcomes(self, hook: FedtasksHook, run_id: str) -> Outcomes:
+        return Outcomes(hook.party.storage, run_id, self.step.name, self.stage, self.shard)
+
+    def _show(self, context: Context, hook: FedtasksHook, run: run_pb2.Run, outcome: dict[str, Any]) -> None:
+        """Say in Airflow what came of this half."""
+        self.log.info("Outcome: %s", json.dumps(outcome, sort_keys=True))
+        self._lineage = self._lineage_of(hook, run, outcome)
+        announce(context, self._lineage)
+
+    def _lineage_of(self, hook: FedtasksHook, run: run_pb2.Run, outcome: dict[str, Any]) -> Lineage:
+        shared, name = json.loads(run.config_json), hook.party.name
         scores = self.step.effective(shared["steps"][self.step.name]).get("scores")
         return lineage_of(
             self.step.kind,

@@ -227,3 +227,23 @@ def store_migrate(as_json: AsJson = False, party_file: PartyFile = PARTY) -> Non
     party = load_party(party_file)
     open_store(party).close()
     tell({"store": party.store.url}, "The store is at this release's schema.", as_json=as_json)
+
+
+@store_app.command("adopt", epilog=examples("store adopt"))
+def store_adopt(
+    yes: Annotated[bool, typer.Option("--yes", help="Do it without asking.")] = False,
+    as_json: AsJson = False,
+    party_file: PartyFile = PARTY,
+) -> None:
+    """Let this party's gateway serve the store that party.yaml names, in the place of the one that it has served before.
+
+    What the old store knew is lost: runs that go on end, tickets that are not in the new one have to be granted again,
+    and what peers remember of their use is charged again as soon as they are connected.
+    """
+    from fedtasks.gateway.known_store import adopt
+
+    party = load_party(party_file)
+    if not yes:
+        typer.confirm("The gateway forgets the store that it has served before. Go on?", abort=True, err=as_json)
+    store_id = adopt(party)
+    tell({"store": party.store.url, "store_id": store_id}, "The gateway serves this store from now on.", as_json=as_json)

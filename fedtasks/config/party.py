@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from fedtasks.config.dataset import Dataset
 from fedtasks.config.names import check_name
@@ -22,6 +22,7 @@ from fedtasks.errors import ConfigError, PeerUnknown
 PARTY_VARIABLE = "FEDTASKS_PARTY"
 """The variable of the environment that names party.yaml."""
 
+_MAX_STORE_PATIENCE_S = 86_400.0
 _STALL_S = (60.0, 7 * 24 * 3600.0)
 _SCHEMES = ("file", "hdfs", "webhdfs")
 SOCKET = "unix://"
@@ -175,10 +176,21 @@ class Peer:
 
 @dataclass(frozen=True)
 class Store:
-    """Where state lives: SQLite on a laptop, PostgreSQL by URL; a password only from a file."""
+    """Where state lives: SQLite on a laptop, PostgreSQL by URL; a password only from a file.
+
+    Parameters
+    ----------
+    url
+        ``sqlite:///FILE``, with a fourth slash for an absolute path, or ``postgresql://user@host:port/database``.
+    password_file
+        File that holds the password for PostgreSQL.
+    patience_s
+        How long tasks and their halves wait for a store that does not answer before they fail.
+    """
 
     url: str = "sqlite:///store.db"
     password_file: Path | None = None
+    patience_s: float = 600.0
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.url)
@@ -186,6 +198,9 @@ class Store:
             raise ConfigError(f"`{parts.scheme}` is neither sqlite nor postgresql", field="url")
         if parts.password is not None:
             raise ConfigError("put the password into a file and name it in `password_file`", field="url")
+        if not 0 <= self.patience_s <= _MAX_STORE_PATIENCE_S:
+            text = f"a store is waited for between 0 and {_MAX_STORE_PATIENCE_S:.0f} s, not {self.patience_s:g}"
+            raise ConfigError(text, field="patience_s")
 
 
 @dataclass(frozen=True)
@@ -491,11 +506,9 @@ def _resolve(plain: dict[str, object], party: Party, folder: Path) -> None:
     plain["storage"] = _absolute_uri(party.storage, folder, party.hdfs)
     store = dict(to_plain(party.store))
     below(store, "password_file")
-    parts = urlsplit(party.store.url)
-    if parts.scheme.startswith("sqlite") and parts.path and not parts.path.startswith("//"):
-        store["url"] = f"{parts.scheme}:///{folder / parts.path.lstrip('/')}"
-    elif parts.scheme.startswith("sqlite"):
-        store["url"] = urlunsplit(parts)
+    scheme, slashes, path = party.store.url.partition(":///")
+    if scheme.startswith("sqlite") and slashes and path:
+        store["url"] = f"{scheme}:///{folder / path}"  # a fourth slash begins a path that stays as it is
     plain["store"] = {name: value for name, value in store.items() if value is not None}
 
 

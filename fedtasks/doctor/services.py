@@ -7,10 +7,12 @@ import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from fedtasks import __version__
 from fedtasks.checks import Finding, Verdict, wrong
+from fedtasks.clock import utc
 from fedtasks.config import Dataset, Party
 from fedtasks.errors import (
     ClockSkew,
@@ -25,21 +27,42 @@ from fedtasks.errors import (
 from fedtasks.names import parts_of
 from fedtasks.private import make_folders
 
+if TYPE_CHECKING:
+    from fedtasks.store import Store
+
 PATIENCE_S = 3.0
 """How long the local gateway may take to answer."""
 
 
 def _store(party: Party) -> Iterator[Finding]:
+    from fedtasks.gateway.known_store import require_known
     from fedtasks.reports.party_file import outdated
     from fedtasks.store import Store
 
     with Store.open(party.store.url, party.store.password_file, migrate=False) as store:
         n_tickets = len(store.tickets.list())
         store.audit.verify()
+        require_known(party, store)
         old = outdated(store)
+        losses = list(_losses(store))
     yield Finding("store", Verdict.OK, f"{urlsplit(party.store.url).scheme}: {n_tickets} tickets, audit chain whole")
     if old is not None:
         yield old
+    yield from losses
+
+
+def _losses(store: Store) -> Iterator[Finding]:
+    """Say what stores have lost: this party's by what peers remember, and the peers'."""
+    lost = store.lost_runs.list(limit=None)
+    for peer in sorted({row.peer for row in lost}):
+        runs = [row for row in lost if row.peer == peer]
+        text = f"{peer} remembers {len(runs)} runs that this store does not, found {utc(runs[0].at_ms)} UTC"
+        remedy = "Look through the tickets: what was revoked after the copy was made counts again"
+        yield Finding("store", Verdict.WARNING, text, remedy)
+    for row in store.peers.list():
+        if row.restored_ms is not None:
+            text = f"its store had lost runs, found {utc(row.restored_ms)} UTC"
+            yield Finding(f"peer {row.name}", Verdict.NOTE, text, f"Nothing to do here; {row.name} starts them again")
 
 
 def _storage(party: Party) -> Iterator[Finding]:

@@ -70,6 +70,7 @@ from fedtasks.errors.machine import (
     PortInUse,
     ProcessFailed,
     StorageUnavailable,
+    StoreReplaced,
     StoreUnavailable,
     WorkerLost,
 )
@@ -117,6 +118,7 @@ from fedtasks.errors.runs import (
     RunFailed,
     RunUnclaimed,
     RunUnknown,
+    StoreRestored,
     TrainingDiverged,
 )
 from fedtasks.errors.tickets import (
@@ -226,6 +228,8 @@ __all__ = [
     "SecretRejected",
     "SignatureWrong",
     "StorageUnavailable",
+    "StoreReplaced",
+    "StoreRestored",
     "StoreUnavailable",
     "TicketBusy",
     "TicketDeclined",

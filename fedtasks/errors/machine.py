@@ -22,6 +22,17 @@ class StoreUnavailable(MachineError):
     remedy = "Check `store` in party.yaml; migrate with `fedtasks store migrate`"
 
 
+class StoreReplaced(MachineError):
+    """Raised when a gateway would serve another store than the one that it has served before."""
+
+    code = "STORE_REPLACED"
+    summary = "The store is not the one that this party's gateway has served before"
+    remedy = (
+        "Restore the store, or correct `store` in party.yaml; if this one is to take its place, run "
+        "`fedtasks store adopt`"
+    )
+
+
 class StorageUnavailable(MachineError):
     """Raised when a remote store of files did not serve, though it was asked again; ``where`` is the file's URI."""
 

@@ -23,6 +23,18 @@ class RunUnclaimed(RunError):
     remedy = "Nothing to do: its gateway stopped while it asked; a retry of its `open_run` asks again"
 
 
+class StoreRestored(RunError):
+    """Raised when a party's store has lost what it knew of a run; ``store`` names the party."""
+
+    code = "STORE_RESTORED"
+    who = "own"
+    summary = "A party's store no longer knows the run as it was: it was restored from an older copy, or made anew"
+    remedy = (
+        "Clear nothing: start the partition again. Look through {own}'s tickets first, since a revocation may be lost "
+        "too (`fedtasks ticket list`)"
+    )
+
+
 class RunExists(RunError):
     """Raised when a run's id, or its DAG run, is taken by another run."""
 

@@ -25,8 +25,8 @@ _LARGER = {"run_update": MAX_BYTES, "answers": MAX_BYTES}
 """A run tells of every half, up to 2 × 1024 shards with their outcomes and a receipt of all; answers are up to 1000
 JSON objects, and come only to whoever has asked."""
 
-MAX_FIELDS = {"run_update": 2_500, "start_run": 250, "answers": 1_100}
-"""The most fields of these messages, repeated ones counted each: halves of a run, its steps, answers to a batch."""
+MAX_FIELDS = {"run_update": 2_500, "start_run": 250, "answers": 1_100, "remembered": 250, "recalled": 250}
+"""The most fields of these messages, repeated ones counted each: halves of a run, its steps, answers to a batch, runs."""
 
 _MAX_FIELDS = 64
 """Those of any other."""
@@ -194,6 +194,7 @@ _AUDITED = {
     "ticket_request": ("ticket.requested", {"request": "request_id"}),
     "ticket_request_declined": ("request.declined", {"request": "request_id", "reason": "reason"}),
     "landed": ("data.landed", {"dataset": "dataset", "partition": "partition"}),
+    "remembered": ("store.compare", {"store": "store.store_id"}),
     "preflight": ("peer.preflight", {"pipeline": "pipeline"}),
 }
 """Under which action each request is audited, and its facts: name → field."""

@@ -4,38 +4,61 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import defaultdict
 
 ANY = ""
 """Stands for every run, and for what concerns none."""
 
+REMEMBERED = 4_096
+"""Of so many runs it is known when each has last changed; of older ones, only that it was before those."""
+
 
 class Changes:
-    """A counter per run that can be waited on; `notify` may be called from any thread."""
+    """A count of all changes, and at which of them each run has last changed; `notify` may be called from any thread.
+
+    Notes
+    -----
+    Cost: what is kept is bounded, however many runs there were. Who watches a run that was forgotten may be woken once
+    without a change, and never misses one.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._counts: dict[str, int] = defaultdict(int)
-        self._events: dict[str, asyncio.Event] = defaultdict(asyncio.Event)
+        self._count = 0
+        self._forgotten = 0
+        self._last: dict[str, int] = {}
+        self._waiting: dict[str, dict[asyncio.Event, None]] = {}
 
     def notify(self, run_id: str = ANY) -> None:
         """Say that a run, or something beside the runs, has changed."""
         self._loop.call_soon_threadsafe(self._notify, run_id)
 
     def _notify(self, run_id: str) -> None:
+        self._count += 1
         for each in dict.fromkeys((run_id, ANY)):
-            self._counts[each] += 1
-            self._events.pop(each, asyncio.Event()).set()
+            self._last.pop(each, None)  # whatever changed last comes last
+            self._last[each] = self._count
+            for event in self._waiting.get(each, ()):
+                event.set()
+        while len(self._last) > REMEMBERED:
+            self._forgotten = self._last.pop(next(iter(self._last)))
 
     def mark(self, run_id: str) -> int:
-        """Return the count to pass to `wait`: taken before looking, so that no change is missed."""
-        return self._counts[run_id]
+        """Return the mark to pass to `wait`: taken before looking, so that no change is missed."""
+        return self._last.get(run_id, self._forgotten)
 
     async def wait(self, run_id: str, mark: int, timeout_s: float) -> None:
         """Return when the run has changed since `mark`, or after `timeout_s`."""
-        if self._counts[run_id] != mark:
+        if self.mark(run_id) != mark:
             return
-        # Not asyncio.wait_for, which in Python 3.11 loses a cancellation that comes together with the event.
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                await self._events[run_id].wait()
+        event = asyncio.Event()
+        waiting = self._waiting.setdefault(run_id, {})  # in their order, which a set has not
+        waiting[event] = None
+        try:
+            # Not asyncio.wait_for, which in Python 3.11 loses a cancellation that comes together with the event.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout_s):
+                    await event.wait()
+        finally:
+            del waiting[event]
+            if not waiting and self._waiting.get(run_id) is waiting:
+                del self._waiting[run_id]

@@ -51,6 +51,9 @@ CLOCK_NEWS_S = 0.5
 REFUSED_S = 5.0
 """How long a conversation that cannot be stands still, so that the peer reads the greeting and says the same."""
 
+COMPARE_S = 5.0
+"""How long a request for a run waits at the beginning of a conversation for what the peer remembers."""
+
 CONNECT_S = 10.0
 """How long a request waits for the conversation to begin."""
 
@@ -76,6 +79,10 @@ WRITE_S = 20.0
 
 Read = Callable[[], Awaitable[Any]]
 Write = Callable[[Any], Awaitable[None]]
+
+
+async def _no_store() -> str:
+    return ""
 
 
 class Door(Protocol):
@@ -192,6 +199,15 @@ class PeerConnection:
         The gateway's clock.
     connected
         Called whenever a conversation begins.
+
+    Attributes
+    ----------
+    store_id
+        Says which store this party has, for the greeting; by default none, which compares nothing.
+    peer_store_id
+        Which store the peer has greeted with; empty if its release does not compare what both remember.
+    compared
+        Set once the peer has told all that it remembers.
     """
 
     def __init__(self, party: Party, peer: Peer, clock: Clock, connected: Callable[[], None]) -> None:
@@ -206,6 +222,9 @@ class PeerConnection:
         self._instance = secrets.token_hex(16)
         self._twice: FedtasksError | None = None
         self._twice_ms = 0
+        self.store_id: Callable[[], Awaitable[str]] = _no_store
+        self.peer_store_id = ""
+        self.compared = asyncio.Event()
         self._party = party
         self._clock = clock
         self._connected = connected
@@ -221,6 +240,19 @@ class PeerConnection:
     def is_connected(self) -> bool:
         """Whether a conversation stands."""
         return self._live is not None
+
+    @property
+    def conversation(self) -> object | None:
+        """What stands for the conversation that stands: another one is another object."""
+        return self._live
+
+    async def wait_compared(self) -> None:
+        """Wait a little for what the peer remembers: what this store may have lost must not be granted again."""
+        if self.peer_store_id and not self.compared.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(COMPARE_S):
+                    await self.compared.wait()
+            self.compared.set()
 
     @property
     def dialled(self) -> bool:
@@ -460,6 +492,7 @@ class PeerConnection:
 
     async def _talk(self, conversation: Conversation) -> None:
         await self._make_way(conversation)  # another one may have begun during the greetings
+        self.compared.clear()
         self._live = conversation
         self._failure = None
         self.since_ms = self._clock()
@@ -511,25 +544,26 @@ class PeerConnection:
     async def _greet(self, conversation: Conversation) -> None:
         """Exchange greetings: who has dialled greets first."""
         if conversation.dialled:
-            await conversation.put(self._greeting())
+            await conversation.put(await self._greeting())
         theirs = await self._read_greeting(conversation)
         conversation.instance, self.version = plain_text(theirs.instance, 64), plain_text(theirs.version, 32)
+        self.peer_store_id = plain_text(theirs.store_id, 64)
         ours = Speaks(self._party.name, __version__, PROTOCOL_MIN, PROTOCOL_MAX)
         speaks = Speaks(self.peer.name, self.version, theirs.protocol_min, theirs.protocol_max)
         try:
             protocol = highest_common(ours, speaks, "protocol")
         except VersionDiffers:
             if not conversation.dialled:
-                await conversation.put(self._greeting())  # so that the peer says the same
+                await conversation.put(await self._greeting())  # so that the peer says the same
             raise
         if not conversation.dialled:
             # Before it is greeted: a second gateway that is sent away never takes itself for connected.
             await self._make_way(conversation)
-            await conversation.put(self._greeting())
+            await conversation.put(await self._greeting())
         self.protocol = protocol
         self.clock_skew_s = (theirs.clock_ms - self._clock()) / 1000
 
-    def _greeting(self) -> peer_pb2.Envelope:
+    async def _greeting(self) -> peer_pb2.Envelope:
         greeting = peer_pb2.Greeting(
             party=self._party.name,
             version=__version__,
@@ -537,6 +571,7 @@ class PeerConnection:
             protocol_max=PROTOCOL_MAX,
             clock_ms=self._clock(),
             instance=self._instance,
+            store_id=await self.store_id(),
         )
         return peer_pb2.Envelope(greeting=greeting)
 

@@ -63,8 +63,10 @@ class Notifier:
         if self._sent is None:
             rows = self._store.audit.list(action=SENT)
             self._sent = {(row.detail["event"], row.detail["about"], row.detail["since_ms"]) for row in rows}
+        current: set[Key] = set()
         for about, since_ms, notice in self._notices():
             key = (notice.event.value, about, since_ms)
+            current.add(key)
             if notice.event not in notify.events or key in self._sent:
                 continue
             if not self._buckets.setdefault(notice.peer, Bucket(NOTICES, NOTICES_PER_S, self._clock)).take():
@@ -79,6 +81,7 @@ class Notifier:
             facts = {"event": notice.event.value, "about": about, "since_ms": since_ms}
             self._store.audit.add(self._party.name, SENT, "noted", **facts)
             self._sent.add(key)
+        self._sent &= current  # what needs nobody any more is not posted again
 
     def _notices(self) -> Iterator[tuple[str, int, Notice]]:
         """Yield what needs somebody: what it is about, since when that is so, and the notice."""
@@ -100,10 +103,11 @@ class Notifier:
             yield run.run_id, asked.asked_ms, self._notice(Event.APPROVAL_NEEDED, text, asked.asked_ms, link, **about)
 
     def _failures(self) -> Iterator[tuple[str, int, Notice]]:
-        for run in self._store.runs.list(state="failed"):
+        news = self._clock() - DAY_MS
+        for run in self._store.runs.list(state="failed", closed_since_ms=news, limit=None):
             since_ms = run.closed_ms or 0
             # Who cancels a run here knows of it.
-            if self._is_old(since_ms) or (run.failure or {}).get("code") == RunCancelled.code:
+            if (run.failure or {}).get("code") == RunCancelled.code:
                 continue
             text = sentence(status_now(self._store, run, (), (), self._party.name))
             about = {"peer": run.peer, "pipeline": run.pipeline, "partition": run.partition}
@@ -111,8 +115,8 @@ class Notifier:
             yield run.run_id, since_ms, self._notice(Event.RUN_FAILED, text, since_ms, link, **about)
 
     def _refusals(self) -> Iterator[tuple[str, int, Notice]]:
-        for refusal in self._store.refusals.list():
-            if self._is_old(refusal.at_ms) or self._clock() - refusal.at_ms < REFUSED_FOR_MS:
+        for refusal in self._store.refusals.list(since_ms=self._clock() - DAY_MS, limit=None):
+            if self._clock() - refusal.at_ms < REFUSED_FOR_MS:
                 continue
             if waits_of(refusal) is not None:
                 continue  # it asks again by itself
@@ -133,9 +137,6 @@ class Notifier:
 
     def _notice(self, event: Event, text: str, at_ms: int, link: str, **about: str) -> Notice:
         return Notice(event, self._party.name, text=text, at_ms=at_ms, link=link, **about)
-
-    def _is_old(self, since_ms: int) -> bool:
-        return self._clock() - since_ms > DAY_MS
 
     def _link(self, page: str) -> str:
         return f"{self._airflow.origin}{page}"

@@ -14,6 +14,7 @@ from fedtasks.gateway.notifier import Notifier
 from fedtasks.gateway.own_halves import OwnHalves
 from fedtasks.gateway.peer_halves import PeerHalves
 from fedtasks.gateway.preflight import Preflights
+from fedtasks.gateway.recollections import Recollections
 from fedtasks.gateway.relay import Relay
 from fedtasks.gateway.requests import RequestAnswers
 from fedtasks.gateway.runs import Runs
@@ -37,6 +38,8 @@ class Parts:
         Begins what peers have asked for in this party's Airflow.
     lookups, models, landings, preflights
         What peers and workers ask beside runs.
+    recollections
+        What both parties remember, compared.
     requests
         What this party answers to peers that ask for tickets.
     notifier
@@ -54,5 +57,6 @@ class Parts:
     models: Models
     landings: Landings
     preflights: Preflights
+    recollections: Recollections
     requests: RequestAnswers
     notifier: Notifier

@@ -16,6 +16,7 @@ from fedtasks.errors import (
     ProtocolViolated,
     ReceiptsDiffer,
     RunCancelled,
+    StoreRestored,
     TicketError,
     leaves,
 )
@@ -39,6 +40,7 @@ _IN_COMMON = {
         PeerCancelled,
         PeerFailed,
         ReceiptsDiffer,
+        StoreRestored,
     )
 } | {kind.code for kind in leaves(TicketError)}
 """The reasons for which both sides end alike, so that each keeps the code."""
@@ -72,6 +74,7 @@ class PeerHalves:
         with self._runs.lock:
             row = self._runs.run_with(peer, update.run_id)
             if update.version <= row.peer_version:
+                self._runs.settle(row.run_id)  # which the end of the store may have kept from being done
                 return
             try:
                 told = read_update(row, update)
@@ -126,6 +129,13 @@ class PeerHalves:
         if exhausted is None:
             for half in ahead:
                 self._catch_up(half, own[half.task])
+        # Before the peer's version is kept: what was not done to its end is done when the peer repeats itself.
+        if exhausted is not None:
+            facts = {"run_id": row.run_id, "ticket": row.ticket_id, "code": exhausted.code, **exhausted.fields}
+            self._store.audit.add(row.peer, "run.repeat", "refused", **facts)
+            self._runs.end(row, failure_row(exhausted, self._party, exhausted.fields["task"], self._clock()))
+        elif told.state == "failed" and row.state == "running":
+            self._runs.end(row, self._of_peer(row.peer, told.failure))
         self._store.runs.change(
             row.run_id,
             peer_state=told.state,
@@ -133,12 +143,6 @@ class PeerHalves:
             peer_receipt=told.receipt,
             peer_version=told.version,
         )
-        if exhausted is not None:
-            facts = {"run_id": row.run_id, "ticket": row.ticket_id, "code": exhausted.code, **exhausted.fields}
-            self._store.audit.add(row.peer, "run.repeat", "refused", **facts)
-            self._runs.end(row, failure_row(exhausted, self._party, exhausted.fields["task"], self._clock()))
-        elif told.state == "failed" and row.state == "running":
-            self._runs.end(row, self._of_peer(row.peer, told.failure))
 
     def _follow(self, row: RunRow) -> None:
         """The peer lets an ended run go on: so does this side, if the ticket allows that now.

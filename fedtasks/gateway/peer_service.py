@@ -38,6 +38,7 @@ class PeerService:
         self._preflights = parts.preflights
         self._requests = parts.requests
         self._clock = base.clock
+        self._recollections = parts.recollections
         self.intake = Intake(base.ledger, self._dispatch, base.clock)
 
     async def control(self, _: Any, context: Context) -> None:
@@ -64,6 +65,7 @@ class PeerService:
         """Answer one request of `peer` that is within its bounds, on whichever stream it came."""
         match envelope.WhichOneof("body"):
             case "start_run":
+                await self._connections[peer].wait_compared()
                 return peer_pb2.Envelope(run_started=await self._admission.start(peer, envelope.start_run))
             case "clock":
                 return peer_pb2.Envelope(clock=peer_pb2.Clock(clock_ms=self._clock()))
@@ -73,6 +75,8 @@ class PeerService:
                 return await self._lookups.answer(peer, envelope.lookup)
             case "champion_change":
                 return await self._models.answer(peer, envelope.champion_change)
+            case "remembered":
+                return peer_pb2.Envelope(recalled=await self._recollections.answer(peer, envelope.remembered))
             case "run_update":
                 await asyncio.to_thread(self._halves.learn, peer, envelope.run_update)
             case "ticket_update":

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 
 from fedtasks.errors import (
@@ -19,6 +20,7 @@ from fedtasks.errors import (
     RunExists,
     RunFailed,
     RunUnknown,
+    StoreUnavailable,
     TicketError,
     TicketExpired,
     TicketRevoked,
@@ -30,6 +32,7 @@ from fedtasks.gateway.backlogs import Backlogs
 from fedtasks.gateway.changes import ANY
 from fedtasks.gateway.control_stream import PeerConnection
 from fedtasks.gateway.notes import run_note
+from fedtasks.gateway.outage import Outage
 from fedtasks.gateway.parts import Parts
 from fedtasks.gateway.party_file import FileState
 from fedtasks.gateway.runs import LIVE, MEMORY_MS
@@ -62,6 +65,33 @@ UNSHOWN_MS = 600_000
 GRACE_MS = 10_000
 """How long a failed run's DAG run may take to end by itself before it is failed from here."""
 
+LAST_WORD_MS = 60_000
+"""How long after its end the note of a run is still kept current whose DAG run has ended too."""
+
+
+@dataclass
+class _Watched:
+    """What is remembered of a run as long as it is looked after; a restart begins anew.
+
+    Parameters
+    ----------
+    mark, looked_ms
+        Its last change when it was looked at, and when that was.
+    cleared
+        The tasks that were cleared for it, each with what for: no task is cleared twice for the same.
+    done_ms
+        Since when Airflow calls its DAG run done, although its run goes on.
+    is_settled
+        Its DAG run was seen to have ended after it. Apart from `at_rest`: a pass may hold a row from before the run
+        went on, and must not fail it.
+    """
+
+    mark: int = -1
+    looked_ms: int = 0
+    cleared: set[tuple[str, int]] = field(default_factory=set)
+    done_ms: int | None = None
+    is_settled: bool = False
+
 
 class Reconciler:
     """What the gateway does unasked, once per `PASS_S` and at every change.
@@ -84,21 +114,20 @@ class Reconciler:
         self._relay = parts.relay
         self._landings = parts.landings
         self._preflights = parts.preflights
+        self._recollections = parts.recollections
         self._notifier = parts.notifier
         self._openings = parts.admission.openings
-        # Apart from `at_rest`: a pass may hold a row from before the run went on, and must not fail it.
-        self._settled: set[str] = set()
-        self._cleared: set[tuple[str, str, int]] = set()
+        self._watched: dict[str, _Watched] = {}
         self._looked_ms: dict[tuple[str, str], int] = {}
-        self._done_ms: dict[str, int] = {}
         self._refused_ms: dict[str, int] = {}
-        self._last_look: dict[str, tuple[int, int]] = {}
         self._to_ask: Backlogs[str] = Backlogs(base.connections)
         self._airflow_down = False
+        self._outage = Outage(self._clock)
 
     async def run(self) -> None:
         """Work until cancelled."""
         work: tuple[Callable[[], object], ...] = (
+            self._recollections.compare,
             *(partial(self._tell_peer, *each) for each in self._connections.items()),
             self._look_after_runs,
             self._look_for_obstacles,
@@ -133,6 +162,8 @@ class Reconciler:
             seen = self._changes.mark(ANY)
             try:
                 await work()  # type: ignore[misc]
+            except StoreUnavailable as error:
+                self._outage.begin(error)
             except FedtasksError as error:
                 log.warning("%s", error)
             except Exception:
@@ -157,7 +188,8 @@ class Reconciler:
     async def _look_at_airflow(self) -> None:
         """See whether all parts of this party's Airflow run; what waits for one of them then says so."""
         if await self._base.look_at_airflow():
-            self._last_look.clear()
+            for watched in self._watched.values():
+                watched.mark = -1
             self._changes.notify()
 
     # ---------------------------------------------------------------------------------------------------- both sides
@@ -188,6 +220,7 @@ class Reconciler:
                 self._refused_ms[ticket.ticket_id] = self._clock()
                 log.warning("%s does not take ticket %s: %s", name, ticket.ticket_id, error)
                 continue
+            self._refused_ms.pop(ticket.ticket_id, None)
             await asyncio.to_thread(self._store.tickets.mark_synced, ticket.ticket_id, ticket)
         for run in await asyncio.to_thread(self._store.runs.unacked, name):
             snapshot = await asyncio.to_thread(self._runs.snapshot, run.run_id)
@@ -196,10 +229,12 @@ class Reconciler:
             except (PeerUnreachable, VersionDiffers):
                 raise  # no other run would be told either
             except RunUnknown:
-                if run.state == "running":
+                if run.initiated or run.acked_version or run.peer_version:
+                    await asyncio.to_thread(self._runs.lost_by, name, run.run_id)
+                elif run.state == "running":
                     await asyncio.to_thread(self._runs.unclaimed, run.run_id)
                     continue
-                # The peer never entered this run: nobody there has anything to learn.
+                # The peer has not entered this run, or knows it no more: nobody there has anything to learn.
             except ProtocolViolated as error:
                 # It has ended the run for that; the same again would be refused again.
                 log.warning("%s refuses the news of %s: %s", name, run.run_id, error)
@@ -216,13 +251,16 @@ class Reconciler:
     async def _look_after_runs(self) -> None:
         await self._relay.flush()
         now = self._clock()
-        for run in await asyncio.to_thread(lambda: self._store.runs.list(limit=200)):
-            if run.state != "running" and now - (run.closed_ms or 0) > MEMORY_MS:
-                continue
+        runs = await asyncio.to_thread(self._store.runs.unsettled, now - MEMORY_MS, now - LAST_WORD_MS)
+        if self._outage.end():
+            self._recollections.renew()
+        self._watched = {run.run_id: self._watched.get(run.run_id) or _Watched() for run in runs}
+        await self._end_sessions()
+        for run in runs:
             if not self._is_due(run.run_id):
                 continue
             await self._check_ticket(run)
-            await self._check_sessions(run)
+            await self._check_sessions(run.run_id)
             try:
                 await self._check_airflow(run)
                 await self._show(run.run_id)
@@ -238,11 +276,10 @@ class Reconciler:
 
         So the changes of one run cost nothing for the others, however many halves those have.
         """
-        mark, now = self._changes.mark(run_id), self._clock()
-        last_mark, last_ms = self._last_look.get(run_id, (-1, 0))
-        if mark == last_mark and 0 <= now - last_ms < PASS_S * 500:
+        mark, now, watched = self._changes.mark(run_id), self._clock(), self._watched[run_id]
+        if mark == watched.mark and 0 <= now - watched.looked_ms < PASS_S * 500:
             return False
-        self._last_look[run_id] = (mark, now)
+        watched.mark, watched.looked_ms = mark, now
         return True
 
     async def _check_ticket(self, run: RunRow) -> None:
@@ -256,18 +293,24 @@ class Reconciler:
         except FedtasksError as error:
             log.info("the ticket of %s cannot be judged: %s", run.run_id, error)
 
-    async def _check_sessions(self, run: RunRow) -> None:
+    async def _end_sessions(self) -> None:
+        """Sessions of runs that ended too long ago to be watched end too."""
+        for run_id in self._relay.run_ids() - self._watched.keys():
+            await self._check_sessions(run_id)
+
+    async def _check_sessions(self, run_id: str) -> None:
         """Sessions of an ended run or of an older attempt end, with the reason."""
-        for key in self._relay.attempts(run.run_id):
-            obstacle = await asyncio.to_thread(self._runs.obstacle, run.run_id, key.task, key.attempt)
+        for key in self._relay.attempts(run_id):
+            obstacle = await asyncio.to_thread(self._runs.obstacle, run_id, key.task, key.attempt)
             if obstacle is not None:
-                self._relay.refuse(run.run_id, obstacle, key.task)
+                self._relay.refuse(run_id, obstacle, key.task)
 
     async def _check_airflow(self, run: RunRow) -> None:
         """A DAG run that was failed or deleted ends the run; a failed run ends its DAG run."""
+        watched = self._watched[run.run_id]
         if run.state == "running":
-            self._settled.discard(run.run_id)
-        elif run.at_rest or run.run_id in self._settled:
+            watched.is_settled = False
+        elif run.at_rest or watched.is_settled:
             return
         if run.state == "running" and not run.triggered:
             await self._dag_runs.begin_late(run)
@@ -285,7 +328,7 @@ class Reconciler:
             elif self._ended_too_soon(run, state):
                 await self._end_by_airflow(run, "marked as done")
         elif state is None or state in TERMINAL:
-            self._settled.add(run.run_id)
+            watched.is_settled = True
             await asyncio.to_thread(self._runs.rest, run.run_id)
         elif run.state == "failed" and self._clock() - (run.closed_ms or 0) > GRACE_MS and await self._is_alone(run):
             log.warning("failing DAG run %s of %s: its run has failed", run.dag_run_id, run.dag_id)
@@ -298,11 +341,14 @@ class Reconciler:
 
     def _ended_too_soon(self, run: RunRow, state: str | None) -> bool:
         """Return whether a DAG run is called done, and stays so, although this side has not closed its run."""
+        watched = self._watched[run.run_id]
         if state != "success" or run.receipt:
-            self._done_ms.pop(run.run_id, None)
+            watched.done_ms = None
             return False
+        if watched.done_ms is None:
+            watched.done_ms = self._clock()
         # A run that goes on again is so for a moment, until its task is cleared.
-        return self._clock() - self._done_ms.setdefault(run.run_id, self._clock()) > GRACE_MS
+        return self._clock() - watched.done_ms > GRACE_MS
 
     async def _was_alive(self, run: RunRow) -> bool:
         """A federated task that fails says so first; if one was still alive, a person ended the run."""
@@ -336,19 +382,19 @@ class Reconciler:
         half = await asyncio.to_thread(self._store.halves.get, run.run_id, APPROVE, True)
         if half is None or half.state in LIVE:
             return False  # it is asked, or comes to that by itself
-        key = (run.run_id, APPROVE, approval.asked_ms)
+        key, cleared = (APPROVE, approval.asked_ms), self._watched[run.run_id].cleared
         if await self._airflow.is_to_end(run, APPROVE):
             return True
-        if key in self._cleared:
+        if key in cleared:
             return False  # it has ended without a question: what Airflow says of the DAG run counts
         log.info("asking again whether %s may go on", run.run_id)
         await self._airflow.clear_task(run, APPROVE, alone=True)
-        self._cleared.add(key)
+        cleared.add(key)
         return True
 
     async def _repeat_with_peer(self, run: RunRow, state: str | None) -> bool:
         """When the peer repeats a task that had ended here, let it run here again; return whether one was cleared."""
-        cleared = False
+        has_cleared, cleared = False, self._watched[run.run_id].cleared
         approval = await asyncio.to_thread(self._store.approvals.get, run.run_id)
         if approval is not None and not run.initiated and approval.state != "approved":
             return False
@@ -362,13 +408,13 @@ class Reconciler:
                 continue  # the granting side asks its person again: nothing has to be repeated here
             if state not in TERMINAL and await self._airflow.is_to_end(run, theirs.task):
                 continue  # it runs again by itself
-            key = (run.run_id, theirs.task, theirs.attempt)
-            if key not in self._cleared:
+            key = (theirs.task, theirs.attempt)
+            if key not in cleared:
                 log.info("clearing %s of %s: %s began attempt %d", theirs.task, run.run_id, run.peer, theirs.attempt)
                 await self._airflow.clear_task(run, theirs.task)
-                self._cleared.add(key)
-                cleared = True
-        return cleared
+                cleared.add(key)
+                has_cleared = True
+        return has_cleared
 
     async def _show(self, run_id: str) -> None:
         """Put the status sentence into the DAG run's note if it says something new."""
@@ -376,7 +422,7 @@ class Reconciler:
         own, peer = sides(await asyncio.to_thread(self._store.halves.list, run_id))
         silent = self._base.health.silent
         status = await asyncio.to_thread(status_now, self._store, run, own, peer, self._party, silent)
-        told = ""
+        told = self._outage.sentence(self._party) if run.state == "running" else ""
         if run.state != "running":
             metrics = await asyncio.to_thread(self._store.metrics.list, run_id)
             said = [leak_sentence(metrics, run.peer), in_a_line(remarks_of(metrics, own, run.peer))]
@@ -390,6 +436,8 @@ class Reconciler:
 
         `_ask_for_obstacles` does so, and the status says what is found.
         """
+        recently = self._clock() - LOOK_EVERY_MS
+        self._looked_ms = {place: at_ms for place, at_ms in self._looked_ms.items() if at_ms > recently}
         for run in await asyncio.to_thread(self._store.runs.active):
             own, peer = sides(await asyncio.to_thread(self._store.halves.list, run.run_id))
             place = (run.peer, run.pipeline)

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol
 import grpc
 
 from fedtasks.config import split_address
-from fedtasks.errors import AttemptStale, FedtasksError, ProtocolViolated
+from fedtasks.errors import AttemptStale, FedtasksError, ProtocolViolated, RunUnknown
 from fedtasks.gateway import tunnels
 from fedtasks.gateway.base import Base
 from fedtasks.gateway.control_stream import PeerConnection
@@ -185,6 +185,10 @@ class Relay:
             if key.run_id == run_id and task in (None, key.task) and not session.refusal.done():
                 session.refusal.set_result(error)
 
+    def run_ids(self) -> set[str]:
+        """Return the runs that workers are attached for."""
+        return {key.run_id for key in self._sessions}
+
     def attempts(self, run_id: str) -> list[SessionKey]:
         """Return the keys of a run's attached workers."""
         return [key for key in self._sessions if key.run_id == run_id]
@@ -196,7 +200,9 @@ class Relay:
             for key, traffic in list(self._traffic.items()):
                 sent, received = traffic.sent, traffic.received
                 if sent or received:
-                    await asyncio.to_thread(self._store.traffic.add, *key, sent, received)
+                    # Bytes of a run that the store has lost have no account any more.
+                    with contextlib.suppress(RunUnknown):
+                        await asyncio.to_thread(self._store.traffic.add, *key, sent, received)
                     traffic.sent -= sent
                     traffic.received -= received
                 elif key not in self._sessions:

@@ -31,6 +31,7 @@ from fedtasks.errors import (
     RunUnclaimed,
     RunUnknown,
     SignatureWrong,
+    StoreRestored,
 )
 from fedtasks.gateway.accounts import account_of, first_difference
 from fedtasks.gateway.base import Base
@@ -91,10 +92,13 @@ class Runs:
 
     # ------------------------------------------------------------------------------------------------------ looking
     def run(self, run_id: str) -> RunRow:
-        """Return a run; raise `RunUnknown` when nobody opened it."""
+        """Return a run; raise `RunUnknown` when nobody opened it, `StoreRestored` when only the peer remembers it."""
         # No other text is the name of a run, and some that peers could send no database takes.
-        row = self._store.runs.get(run_id) if _RUN_ID.fullmatch(run_id) else None
+        is_name = _RUN_ID.fullmatch(run_id) is not None
+        row = self._store.runs.get(run_id) if is_name else None
         if row is None:
+            if is_name and self._store.lost_runs.get(run_id) is not None:
+                raise StoreRestored(where=run_id, store=self._party)
             raise RunUnknown(f"run `{plain_text(run_id[:200], 200)}` is not known to {self._party}")
         return row
 
@@ -105,7 +109,10 @@ class Runs:
         -----
         Reveals: of others' runs nothing; a peer cannot tell one from none.
         """
-        row = self.run(run_id)
+        try:
+            row = self.run(run_id)
+        except StoreRestored as error:
+            raise RunUnknown(f"run `{run_id}` was lost") from error
         if row.peer != peer:
             raise RunUnknown(f"run `{run_id}` is not one with {peer}")
         return row
@@ -282,6 +289,22 @@ class Runs:
                 text = plain_text(error.detail or error.public)
                 failure = {"code": error.code, "text": text, "party": row.peer, "task": "", "at_ms": self._clock()}
                 self.end(row, failure)
+
+    def lost_by(self, party: str, run_id: str) -> None:
+        """End a run that the store of one of both parties has lost, unless it has ended."""
+        with self.lock:
+            row = self.run(run_id)
+            if row.state == "running":
+                self.end(row, failure_row(StoreRestored(store=party), party, "", self._clock()))
+
+    def fallen_behind(self, run_id: str, version: int) -> None:
+        """End a run of which the peer knows more of the local half than this store: what came after is lost."""
+        with self.lock:
+            self._store.runs.overtake(run_id, version)
+            self.lost_by(self._party, run_id)
+            # What is told next must be newer than what the peer knows.
+            self._store.runs.change(run_id, bump=True)
+        self._changed(run_id)
 
     def close(self, run_id: str) -> RunRow:
         """Sign this side's receipt; the run has succeeded once both receipts are here and agree."""

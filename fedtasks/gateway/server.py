@@ -23,6 +23,7 @@ from fedtasks.gateway.dag_runs import DagRuns
 from fedtasks.gateway.descriptors import descriptor_limit, max_connections, raise_descriptor_limit
 from fedtasks.gateway.fair_threads import FairThreads
 from fedtasks.gateway.interceptors import StatusInterceptor, raw_handler
+from fedtasks.gateway.known_store import open_known
 from fedtasks.gateway.landings import Landings
 from fedtasks.gateway.ledger import Ledger
 from fedtasks.gateway.lookups import Lookups
@@ -34,6 +35,7 @@ from fedtasks.gateway.party_file import PartyFile
 from fedtasks.gateway.peer_halves import PeerHalves
 from fedtasks.gateway.peer_service import PeerService
 from fedtasks.gateway.preflight import Preflights
+from fedtasks.gateway.recollections import Recollections
 from fedtasks.gateway.reconciler import Reconciler
 from fedtasks.gateway.relay import Relay
 from fedtasks.gateway.requests import RequestAnswers
@@ -86,11 +88,12 @@ class Gateway:
             Naming the field of party.yaml.
         ConfigError, StoreUnavailable
             When keys, secrets or the store cannot be used.
+        StoreReplaced
+            When the store is not the one that was served before.
         """
         party = self._party
         asyncio.get_running_loop().set_default_executor(FairThreads(len(party.peers)))
-        where, secret = party.store.url, party.store.password_file
-        store = await asyncio.to_thread(lambda: Store.open(where, secret, clock=self._clock))
+        store = await asyncio.to_thread(open_known, party, self._clock)
         try:
             async with AirflowApi(party.airflow) as airflow, contextlib.AsyncExitStack() as stack:
                 await self._serve(store, airflow, stack, started)
@@ -143,6 +146,9 @@ class Gateway:
         )
         runs = Runs(base, key)
         dag_runs = DagRuns(base, runs)
+        recollections = Recollections(base, runs)
+        for connection in base.connections.values():
+            connection.store_id = recollections.store_id
         return Parts(
             base=base,
             runs=runs,
@@ -155,6 +161,7 @@ class Gateway:
             models=Models(base, runs),
             landings=Landings(base),
             preflights=Preflights(base),
+            recollections=recollections,
             requests=RequestAnswers(base),
             notifier=Notifier(base),
         )

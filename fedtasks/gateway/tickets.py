@@ -327,8 +327,11 @@ class Tickets:
             self._keep(row, "ticket.revoked", peer, reason, revocation=update.revocation)
 
     def _learn_answer(self, row: TicketRow, update: peer_pb2.TicketUpdate) -> None:
-        """Take over the holder's yes or no to a ticket that this party has granted."""
+        """Take over the holder's yes or no to a ticket that this party has granted, and its own no that it has lost."""
         theirs = self._key_of(row.peer)
+        if update.revocation and row.revocation is None:
+            reason = tickets.verify_revocation(update.revocation, row.ticket_id, self._key.public_key())
+            self._keep(row, "ticket.revoked", row.peer, reason, revocation=update.revocation)
         if update.acceptance and row.acceptance is None:
             tickets.verify_acceptance(update.acceptance, row.grant, theirs)
             self._keep(row, "ticket.accepted", row.peer, acceptance=update.acceptance)

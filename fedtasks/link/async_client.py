@@ -26,20 +26,21 @@ class AsyncGatewayClient:
     ----------
     side
         As for `GatewayClient`.
-    patience_s
-        How long a watch tries to reach a gateway that does not answer.
+    patience_s, store_patience_s
+        How long a watch tries to reach a gateway that does not answer, and one whose store is away.
     """
 
-    def __init__(self, side: WorkerSide, *, patience_s: float = 600.0) -> None:
+    def __init__(self, side: WorkerSide, *, patience_s: float = 600.0, store_patience_s: float | None = None) -> None:
         self.address = side.address
         self._metadata = ((SECRET, side.secret),)
-        self._patience_s = patience_s
+        self._patience_s, self._store_patience_s = patience_s, store_patience_s
         self._doorway = Doorway(side, grpc.aio)
 
     @classmethod
     def of(cls, party: Party, *, patience_s: float = 600.0) -> Self:
         """Make the client of a party's own gateway; raise `ConfigError` when the secret cannot be read."""
-        return cls(WorkerSide.of(party), patience_s=patience_s)
+        store_patience_s = max(patience_s, party.store.patience_s)
+        return cls(WorkerSide.of(party), patience_s=patience_s, store_patience_s=store_patience_s)
 
     async def __aenter__(self) -> Self:
         return self
@@ -52,17 +53,17 @@ class AsyncGatewayClient:
         await self._doorway.aclose()
 
     async def watch(self, run_id: str, task: str) -> AsyncIterator[run_pb2.Meeting]:
-        """Yield the meeting now and at every change, for ever; goes on over a restart of the gateway.
+        """Yield the meeting now and at every change, for ever; goes on over restarts of gateway and store.
 
         Raises
         ------
         RunUnknown, SecretRejected
             The gateway refuses the watch.
-        GatewayUnreachable
-            The gateway did not answer within `patience_s`.
+        GatewayUnreachable, StoreUnavailable
+            The gateway did not answer within `patience_s`, or its store was away for `store_patience_s`.
         """
         request = worker_pb2.WatchTaskRequest(run_id=run_id, task=task)
-        patience = Patience(self._patience_s)
+        patience = Patience(self._patience_s, self._store_patience_s)
         while True:
             try:
                 channel = self._doorway.channel()

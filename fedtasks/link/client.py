@@ -36,7 +36,7 @@ class GatewayClient:
     """Calls this party's gateway; safe to use from several threads.
 
     Every call may be repeated without harm (the gateway keys on run, task, attempt and token), so calls outlive a
-    restart of the gateway: they are tried again for `patience_s`.
+    restart of the gateway and an outage of its store: they are tried again.
 
     Parameters
     ----------
@@ -44,35 +44,51 @@ class GatewayClient:
         Where the gateway serves its workers.
     patience_s
         How long a call tries to reach the gateway.
+    store_patience_s
+        How long it tries again while the store is away; by default as long.
 
     Raises
     ------
     GatewayUnreachable
         From every call: the gateway did not answer within `patience_s`.
+    StoreUnavailable
+        From every call: the store was away for `store_patience_s`.
     SecretRejected
         From every call: the secret is not the gateway's.
     NotPrivate
         From every call: others may reach the folder of the gateway's socket. The secret was not told.
     """
 
-    def __init__(self, side: WorkerSide, *, patience_s: float = PATIENCE_S) -> None:
+    def __init__(
+        self, side: WorkerSide, *, patience_s: float = PATIENCE_S, store_patience_s: float | None = None
+    ) -> None:
         self.address = side.address
         self._metadata = ((SECRET, side.secret),)
-        self._patience_s = patience_s
+        self._patience_s, self._store_patience_s = patience_s, store_patience_s
         self._opening = threading.Lock()
         self._doorway = Doorway(side)
         self._closed = threading.Event()
 
     @classmethod
-    def of(cls, party: Party, *, patience_s: float = PATIENCE_S) -> Self:
+    def of(cls, party: Party, *, patience_s: float | None = None) -> Self:
         """Make the client of a party's own gateway.
+
+        Parameters
+        ----------
+        party
+            Whose gateway.
+        patience_s
+            How long a call waits, for gateway and store alike; by default as work does that need not be seen to end
+            soon: `PATIENCE_S` for the gateway, for the store as party.yaml says.
 
         Raises
         ------
         ConfigError
             The secret's file is missing, empty, or readable by others; or the authority cannot be read.
         """
-        return cls(WorkerSide.of(party), patience_s=patience_s)
+        if patience_s is not None:
+            return cls(WorkerSide.of(party), patience_s=patience_s)
+        return cls(WorkerSide.of(party), store_patience_s=party.store.patience_s)
 
     def __enter__(self) -> Self:
         return self
@@ -255,8 +271,12 @@ class GatewayClient:
         step: int = 0,
         metrics: Mapping[str, float] | None = None,
         disclosures: Sequence[worker_pb2.Disclosure] = (),
+        patience_s: float | None = None,
     ) -> None:
-        """Show progress, store metrics at `step`, and what this attempt has sent so far in all."""
+        """Show progress, store metrics at `step`, and what this attempt has sent so far in all.
+
+        With `patience_s` it waits no longer than that for gateway and store.
+        """
         now_ms = time.time_ns() // 1_000_000
         request = worker_pb2.ReportTaskRequest(
             run_id=run_id,
@@ -269,7 +289,7 @@ class GatewayClient:
             ],
             disclosures=disclosures,
         )
-        self._call("ReportTask", request, worker_pb2.ReportTaskResponse)
+        self._call("ReportTask", request, worker_pb2.ReportTaskResponse, patience_s)
 
     def count_use(
         self, run_id: str, task: str, attempt: int, kind: str, amounts: Mapping[str, int]
@@ -307,6 +327,7 @@ class GatewayClient:
         outcome: Mapping[str, Any] | None = None,
         failure: FedtasksError | None = None,
         final: bool = False,
+        patience_s: float | None = None,
     ) -> run_pb2.Meeting:
         """Say how this half ended; of a failure the peer gets the code and the public text.
 
@@ -318,6 +339,8 @@ class GatewayClient:
             Why this half failed.
         final
             The failure ends the run: no retry follows.
+        patience_s
+            How long this call waits for gateway and store; by default as long as every other.
         """
         request = worker_pb2.FinishTaskRequest(
             run_id=run_id,
@@ -327,12 +350,12 @@ class GatewayClient:
             failure=failure_pb2.Failure(code=failure.code, text=failure.public) if failure is not None else None,
             final=final,
         )
-        return self._call("FinishTask", request, worker_pb2.FinishTaskResponse).meeting
+        return self._call("FinishTask", request, worker_pb2.FinishTaskResponse, patience_s).meeting
 
     def watch(self, run_id: str, task: str) -> Iterator[run_pb2.Meeting]:
         """Yield the meeting now and at every change, for ever; goes on over a restart of the gateway."""
         request = worker_pb2.WatchTaskRequest(run_id=run_id, task=task)
-        patience = Patience(self._patience_s)
+        patience = self._patience()
         while True:
             stub = worker_pb2_grpc.WorkerGatewayStub(self._open(patience))
             call = stub.WatchTask(request, metadata=self._metadata)
@@ -444,7 +467,7 @@ class GatewayClient:
         GatewayUnreachable
             The gateway did not answer within `patience_s`.
         """
-        patience = Patience(self._patience_s)
+        patience = self._patience()
         while not self._closed.is_set():
             outgoing: queue.SimpleQueue[worker_pb2.ServeLookupsRequest | None] = queue.SimpleQueue()
             outgoing.put(worker_pb2.ServeLookupsRequest(offer=offer))
@@ -469,7 +492,7 @@ class GatewayClient:
     # ---------------------------------------------------------------------------------------------------- sessions
     def open_session(self, metadata: Mapping[str, str], outgoing: Iterator[bytes]) -> Any:
         """Open the stream of a link, frames as bytes both ways; iterate over the call, and cancel it to hang up."""
-        method = self._open(Patience(self._patience_s)).stream_stream(
+        method = self._open(self._patience()).stream_stream(
             SESSION, request_serializer=None, response_deserializer=None
         )
         return method(outgoing, metadata=(*self._metadata, *metadata.items()))
@@ -486,6 +509,9 @@ class GatewayClient:
         return connection
 
     # ------------------------------------------------------------------------------------------------------- inner
+    def _patience(self) -> Patience:
+        return Patience(self._patience_s, self._store_patience_s)
+
     def _open(self, patience: Patience) -> grpc.Channel:
         """Return a channel; one whose socket is not there yet is waited for."""
         while True:
@@ -498,8 +524,16 @@ class GatewayClient:
             if self._closed.is_set():
                 raise GatewayUnreachable("the client was closed", where=self.address)
 
-    def _call(self, method: str, request: Any, _response: Callable[..., T], *, timeout_s: float = CALL_TIMEOUT_S) -> T:
-        patience = Patience(self._patience_s)
+    def _call(
+        self,
+        method: str,
+        request: Any,
+        _response: Callable[..., T],
+        patience_s: float | None = None,
+        *,
+        timeout_s: float = CALL_TIMEOUT_S,
+    ) -> T:
+        patience = self._patience() if patience_s is None else Patience(patience_s)
         while True:
             call = getattr(worker_pb2_grpc.WorkerGatewayStub(self._open(patience)), method)
             try:

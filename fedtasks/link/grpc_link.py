@@ -14,6 +14,7 @@ from fedtasks.errors import (
     LinkLost,
     PeerUnreachable,
     RowOrderDiffers,
+    StoreUnavailable,
     VersionDiffers,
 )
 from fedtasks.link import status
@@ -208,6 +209,6 @@ class GrpcLink(Endpoint):
                 away = self._absence.who()
                 raise LinkLost(f"{text}: {away} was away{last}", away=away)
         elif cut_s > self._connect_timeout_s:
-            if isinstance(self._last_cut, GatewayUnreachable | PeerUnreachable):
+            if isinstance(self._last_cut, GatewayUnreachable | PeerUnreachable | StoreUnavailable):
                 raise self._last_cut
             raise DeadlinePassed(f"{self.peer} did not come within {self._connect_timeout_s:g} s", party=self.peer)

@@ -17,7 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from fedtasks.errors import FedtasksError, GatewayUnreachable, LinkLost, PeerUnreachable, ProtocolViolated
+from fedtasks.errors import (
+    FedtasksError,
+    GatewayUnreachable,
+    LinkLost,
+    PeerUnreachable,
+    ProtocolViolated,
+    StoreUnavailable,
+)
 from fedtasks.link import status
 from fedtasks.link.client import GatewayClient
 from fedtasks.link.conversation import Conversation, StreamBroken
@@ -145,7 +152,8 @@ class Session:
     def _note_end(self, error: grpc.RpcError) -> None:
         reason = status.from_rpc_error(error)
         is_coded = status.CODE in dict(error.trailing_metadata() or ())
-        if isinstance(reason, PeerUnreachable | GatewayUnreachable) or (not is_coded and error.code() in _CUTS):
+        is_away = isinstance(reason, PeerUnreachable | GatewayUnreachable | StoreUnavailable)
+        if is_away or (not is_coded and error.code() in _CUTS):
             self.cut = reason
         else:
             self._conversation.fail(reason)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedtasks.config import Party
-from fedtasks.errors import FedtasksError
+from fedtasks.errors import FedtasksError, GatewayUnreachable, StoreUnavailable
 from fedtasks.link.client import GatewayClient
 from fedtasks.link.endpoint import sent_over
 from fedtasks.link.grpc_link import GrpcLink
@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 PROGRESS_EVERY_S = 2.0
 """So often, at most, a half says how far it has come: each time is a request to the gateway and a row in its store."""
 
+REPORT_PATIENCE_S = 2.0
+"""How long a half that has more to do waits until the gateway takes what it reports; it is kept, and told next time."""
 
 HELD_S = 86_400.0
 """The longest that a half waits for one that says it makes progress, and sends nothing."""
@@ -52,6 +54,7 @@ class GatewayContext(LocalContext):
         self._reporting = threading.Lock()
         self._held: Mapping[str, Any] | None = None
         self._shown: Mapping[str, Any] = {}
+        self._metrics: list[tuple[int, Mapping[str, float]]] = []
         self._told_at = -PROGRESS_EVERY_S
         self._told: Mapping[str, Any] = {}
 
@@ -93,33 +96,41 @@ class GatewayContext(LocalContext):
 
         Notes
         -----
-        Without arguments it sends what has been held back.
+        What the gateway or its store cannot take now is kept and told with what comes next. Without arguments it sends
+        what has been held back, and waits for both as long as any other call.
         """
         with self._reporting:  # some report from a thread of their own
             if metrics or (progress and progress != self._shown):
                 self._mark.move()
             self._shown = progress or self._shown
             self._held = progress or self._held
-            if progress is not None and not metrics and time.monotonic() - self._told_at < PROGRESS_EVERY_S:
+            if metrics:
+                self._metrics.append((step, metrics))
+            elif progress is not None and time.monotonic() - self._told_at < PROGRESS_EVERY_S:
                 return
             self._told_at = time.monotonic()
-            self._send(self._held, step, metrics)
-            self._held = None
+            is_last = progress is None and not metrics
+            try:
+                self._send(None if is_last else REPORT_PATIENCE_S)
+            except (GatewayUnreachable, StoreUnavailable) as error:
+                log.warning("what was reported is kept until it can be told: %s", error)
+            except FedtasksError as error:
+                self._held, self._metrics = None, []
+                log.warning("progress could not be reported: %s", error)
 
     def alive(self) -> None:
         """See `TaskContext.alive`."""
         self._mark.move()
 
-    def _send(self, progress: Mapping[str, Any] | None, step: int, metrics: Mapping[str, float]) -> None:
+    def _send(self, patience_s: float | None) -> None:
         config = self.config
-        progress = self._with_path(progress)
+        progress = self._with_path(self._held)
         disclosures = [
             worker_pb2.Disclosure(name=name, messages=each.messages, items=each.items, bytes=each.bytes)
             for name, each in sent_over(self._links).items()
         ]
-        if not (progress or metrics or disclosures):
-            return
-        try:
+        while progress or self._metrics or disclosures:
+            step, metrics = self._metrics[0] if self._metrics else (0, {})
             self._client.report(
                 config.run_id,
                 config.half,
@@ -128,9 +139,10 @@ class GatewayContext(LocalContext):
                 step=step,
                 metrics=metrics,
                 disclosures=disclosures,
+                patience_s=patience_s,
             )
-        except FedtasksError as error:
-            log.warning("progress could not be reported: %s", error)
+            progress, disclosures, self._held = None, [], None
+            del self._metrics[:1]
 
     def _with_path(self, progress: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
         """Add how this half's links go; where only that has changed, to what was told last."""

@@ -9,7 +9,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url
-from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, ProgrammingError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    PendingRollbackError,
+    ProgrammingError,
+    ResourceClosedError,
+)
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from fedtasks import private
@@ -106,16 +114,15 @@ def _connect_postgresql(url: URL) -> Engine:
     return create_engine(url, pool_pre_ping=True, connect_args=arguments)
 
 
-def reader(engine: Engine) -> Engine:
-    """Return the engine for reads of one statement, which need not pay for a transaction's two round trips."""
-    if engine.dialect.name == "postgresql":
-        return engine.execution_options(isolation_level="AUTOCOMMIT")
-    return engine
-
-
 @contextmanager
 def translated(engine: Engine) -> Iterator[None]:
-    """Raise `StoreUnavailable` for what the database's driver raises; breaches of a constraint pass."""
+    """Raise `StoreUnavailable` for what the database's driver raises; breaches of a constraint pass.
+
+    Notes
+    -----
+    SQLAlchemy lets some of the driver's own errors through as they are, such as that of a connection which turns out to
+    be closed when it is told how to begin transactions; and it has others for what follows from a connection's loss.
+    """
     try:
         yield
     except PoolTimeout as error:
@@ -123,8 +130,14 @@ def translated(engine: Engine) -> Iterator[None]:
     except DBAPIError as error:
         if _is_our_mistake(error):
             raise
-        first_line = str(error.orig).strip().partition("\n")[0]
-        raise StoreUnavailable(_without_password(first_line, engine), where=place(engine)) from None
+        raise _away(error.orig, engine) from None
+    except (PendingRollbackError, ResourceClosedError, engine.dialect.loaded_dbapi.Error) as error:
+        raise _away(error, engine) from None
+
+
+def _away(error: object, engine: Engine) -> StoreUnavailable:
+    first_line = str(error).strip().partition("\n")[0] or type(error).__name__
+    return StoreUnavailable(_without_password(first_line, engine), where=place(engine))
 
 
 def _is_our_mistake(error: DBAPIError) -> bool:
@@ -153,6 +166,24 @@ def revision_of(engine: Engine) -> str | None:
         return found
 
 
+def is_empty(engine: Engine) -> bool:
+    """Whether nothing of a store is there; a SQLite file that is missing is not made.
+
+    Raises
+    ------
+    StoreUnavailable
+        The database cannot be reached.
+    """
+    if _is_missing(engine):
+        return True
+    with translated(engine):
+        return revision_of(engine) is None
+
+
+def _is_missing(engine: Engine) -> bool:
+    return engine.url.get_backend_name() == "sqlite" and not Path(str(engine.url.database)).exists()
+
+
 def migrate(engine: Engine) -> None:
     """Bring the schema to this release; several processes may try at once.
 
@@ -172,7 +203,7 @@ def migrate(engine: Engine) -> None:
 
 def require_current(engine: Engine) -> None:
     """Raise `StoreUnavailable` unless the schema is of this release."""
-    if engine.url.get_backend_name() == "sqlite" and not Path(str(engine.url.database)).exists():
+    if _is_missing(engine):
         raise StoreUnavailable("the store is empty; run `fedtasks store migrate`", where=place(engine))
     with translated(engine):
         found = revision_of(engine)

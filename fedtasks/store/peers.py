@@ -8,6 +8,7 @@ from fedtasks.store.rows import PeerRow
 
 _STATE = ("connected", "version", "clock_skew_s", "failure", "since_ms", "seen_ms")
 _CHECKS = ("checks", "checked_ms")
+_STORE = ("store_id", "store_runs", "restored_ms")
 
 
 class PeerBook(Repository):
@@ -30,6 +31,10 @@ class PeerBook(Repository):
     def put_checks(self, row: PeerRow) -> None:
         """Keep what a preflight found; of a known peer nothing else changes."""
         self._put(row, _CHECKS)
+
+    def put_store(self, row: PeerRow) -> None:
+        """Keep which store a peer has and how far that has come; of a known peer nothing else changes."""
+        self._put(row, _STORE)
 
     def _put(self, row: PeerRow, columns: tuple[str, ...]) -> None:
         with self._write() as connection:

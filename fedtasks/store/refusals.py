@@ -25,11 +25,18 @@ class RefusalBook(Repository):
         return self._rows(RefusalRow, self._table.c.pipeline, dag_id=dag_id, dag_run_id=dag_run_id)
 
     def list(
-        self, *, dag_ids: Collection[str] | None = None, pipeline: str | None = None, limit: int = 100
+        self,
+        *,
+        dag_ids: Collection[str] | None = None,
+        pipeline: str | None = None,
+        since_ms: int | None = None,
+        limit: int | None = 100,
     ) -> Rows[RefusalRow]:
-        """Return refusals, newest first: all, or those of some DAGs or of one pipeline only."""
+        """Return refusals, newest first: all, or those of some DAGs, of one pipeline or since an instant only."""
         table = self._table
         query = self._where(pipeline=pipeline)
+        if since_ms is not None:
+            query = query.where(table.c.at_ms >= since_ms)
         query = query.order_by(table.c.at_ms.desc(), table.c.dag_run_id.desc(), table.c.pipeline).limit(limit)
         return self._list(RefusalRow, query if dag_ids is None else query.where(table.c.dag_id.in_(dag_ids)))
 

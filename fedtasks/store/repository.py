@@ -43,7 +43,6 @@ class Repository:
 
     def __init__(self, engine: Engine, clock: Clock) -> None:
         self._engine = engine
-        self._reader = database.reader(engine)
         self._writer = engine.execution_options(writes=True)
         self._clock = clock
         self._is_postgresql = engine.dialect.name == "postgresql"
@@ -56,7 +55,15 @@ class Repository:
 
     def _read(self) -> AbstractContextManager[Connection]:
         """Read by one statement; `_transaction` reads by several that must agree."""
-        return self._transaction(self._reader)
+        return self._without_transaction() if self._is_postgresql else self._transaction(self._engine)
+
+    @contextmanager
+    def _without_transaction(self) -> Iterator[Connection]:
+        """Spare one statement a transaction's two round trips."""
+        with database.translated(self._engine), self._engine.connect() as connection:
+            # Not an option of the engine: a connection that breaks as that is set would never return to its pool.
+            connection.execution_options(isolation_level="AUTOCOMMIT")
+            yield connection
 
     def _write(self) -> AbstractContextManager[Connection]:
         return self._transaction(self._writer)

@@ -270,6 +270,10 @@ class PeerRow:
     checks, checked_ms
         What the last preflight found, a list of ``{name, ok, code, text}``, and when. Under this party's own name, the
         parts of its Airflow that do not run (``{part, since_ms}``), and since when the gateway knows.
+    store_id, store_runs
+        Which store it was last known to have, and how many runs with this party that had; empty before it has said so.
+    restored_ms
+        When its store was last found to have lost runs; None if it never was.
     """
 
     name: str
@@ -281,6 +285,27 @@ class PeerRow:
     seen_ms: int
     checks: list[dict[str, Any]] | None = None
     checked_ms: int | None = None
+    store_id: str = ""
+    store_runs: int = 0
+    restored_ms: int | None = None
+
+
+@dataclass(frozen=True)
+class LostRunRow:
+    """A run that a peer remembers and this store does not.
+
+    Parameters
+    ----------
+    run_id, peer, ticket_id
+        The run, and what the peer says of it.
+    at_ms
+        When that was found.
+    """
+
+    run_id: str
+    peer: str
+    ticket_id: str
+    at_ms: int
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from sqlalchemy import Connection, Engine, bindparam, func, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, Engine, and_, bindparam, func, or_, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 
 from fedtasks.clock import Clock
@@ -105,9 +105,10 @@ class RunBook(Repository):
         pipeline: str | None = None,
         dag_ids: Collection[str] | None = None,
         before: RunRow | None = None,
+        closed_since_ms: int | None = None,
         limit: int | None = 100,
     ) -> Rows[RunRow]:
-        """Return runs, newest first: those of some DAGs only, or those that are older than another."""
+        """Return runs, newest first: those of some DAGs only, older than another one, or ended since an instant."""
         table = self._table
         query = self._where(state=state, peer=peer, pipeline=pipeline)
         if dag_ids is not None:
@@ -115,6 +116,8 @@ class RunBook(Repository):
         if before is not None:
             order = table.c.opened_ms, table.c.number, table.c.run_id
             query = query.where(tuple_(*order) < tuple_(before.opened_ms, before.number, before.run_id))
+        if closed_since_ms is not None:
+            query = query.where(table.c.closed_ms >= closed_since_ms)
         return self._list(RunRow, query.order_by(*_NEWEST_FIRST).limit(limit))
 
     def pipelines(self, dag_id: str) -> Rows[str]:
@@ -131,15 +134,57 @@ class RunBook(Repository):
         """Return the runs that go on, oldest first: all, or those under one ticket."""
         return self._rows(RunRow, *_OLDEST_FIRST, state="running", ticket_id=ticket_id)
 
+    def unsettled(self, since_ms: int, rested_since_ms: int) -> Rows[RunRow]:
+        """Return what may still have to be done something about, oldest first.
+
+        Parameters
+        ----------
+        since_ms
+            Of the runs that have ended, those that have done so since then and whose DAG run has not ended too.
+        rested_since_ms
+            Those whose DAG run has ended too, if they have ended since then.
+
+        Notes
+        -----
+        Cost: follows the runs that are returned, however many there were before and have begun since.
+        """
+        table = self._table
+        ended = and_(table.c.closed_ms > since_ms, or_(~table.c.at_rest, table.c.closed_ms > rested_since_ms))
+        query = select(table).where(or_(table.c.state == "running", ended))
+        return self._list(RunRow, query.order_by(*_OLDEST_FIRST))
+
+    def remembered(self, peer: str, since_ms: int) -> Rows[RunRow]:
+        """Return the runs that `peer` must know too, of those that go on or have ended since then, oldest first."""
+        table = self._table
+        current = or_(table.c.state == "running", table.c.closed_ms > since_ms)
+        return self._list(RunRow, select(table).where(current, *_known_to(peer)).order_by(*_OLDEST_FIRST))
+
+    def known_to(self, peer: str, *, after: str, limit: int) -> Rows[RunRow]:
+        """Return runs that `peer` must know, as far as this store can tell, by id: those that come after one."""
+        table = self._table
+        query = select(table).where(*_known_to(peer), table.c.run_id > after)
+        return self._list(RunRow, query.order_by(table.c.run_id).limit(limit))
+
+    def total_known_to(self, peer: str) -> int:
+        """Return how many runs `peer` must know."""
+        return self._count(*_known_to(peer))
+
+    def total_with(self, peer: str) -> int:
+        """Return how many runs there are with `peer`."""
+        return self._count(self._table.c.peer == peer)
+
+    def _count(self, *where: ColumnElement[bool]) -> int:
+        with self._read() as connection:
+            found = connection.execute(select(func.count()).select_from(self._table).where(*where))
+            return int(found.scalar_one())
+
     def unacked(self, peer: str) -> Rows[RunRow]:
         """Return the runs of whose local half `peer` has not confirmed the latest version, oldest first."""
         return self._list(RunRow, _UNACKED, peer=peer)
 
     def total(self, ticket_id: str) -> int:
         """Return how many runs there were under a ticket."""
-        query = select(func.count()).select_from(self._table).where(self._table.c.ticket_id == ticket_id)
-        with self._read() as connection:
-            return int(connection.execute(query).scalar_one())
+        return self._count(self._table.c.ticket_id == ticket_id)
 
     def add(self, row: RunRow, approval: ApprovalRow | None = None, charge: RunCharge | None = None) -> bool:
         """Enter a run, with the approval that it needs if its ticket asks for one, and charge it to the ticket.
@@ -236,6 +281,14 @@ class RunBook(Repository):
         limits = charge.in_all, charge.per_day
         self._uses.charge(connection, row.ticket_id, row.run_id, RUNS, {"": 1}, *limits, in_all=False)
 
+    def overtake(self, run_id: str, version: int) -> RunRow:
+        """Raise the version of a run's local half to one that the peer knows already; raise `RunUnknown` without it."""
+        with self._write() as connection:
+            row = locked_run(connection, run_id)
+            raised = max(row.version, version)
+            connection.execute(update(self._table).where(self._table.c.run_id == run_id).values(version=raised))
+            return replace(row, version=raised)
+
     def change(self, run_id: str, *, bump: bool = False, release: bool = False, **columns: Any) -> RunRow:
         """Change columns of a run and return it.
 
@@ -266,6 +319,12 @@ class RunBook(Repository):
             if changes:
                 connection.execute(update(self._table).where(self._table.c.run_id == run_id).values(changes))
             return replace(row, **changes)
+
+
+def _known_to(peer: str) -> tuple[ColumnElement[bool], ...]:
+    """Return what holds of a run that `peer` has entered: it was asked for it, was told of it, or has told of it."""
+    table = schema.runs.c
+    return table.peer == peer, or_(table.initiated, table.acked_version > 0, table.peer_version > 0)
 
 
 def locked_run(connection: Connection, run_id: str) -> RunRow:

@@ -117,6 +117,7 @@ Index(None, runs.c.pipeline, runs.c.partition)
 Index(None, runs.c.dag_id, runs.c.dag_run_id)
 Index(None, runs.c.state)
 Index(None, runs.c.opened_ms)
+Index(None, runs.c.closed_ms)
 
 halves = Table(
     "halves",
@@ -218,7 +219,25 @@ peers = Table(
     # What the last preflight found, a list of {name, ok, code, text}.
     _object("checks"),
     Column("checked_ms", BigInteger),
+    # Which store the peer was last known to have, how many runs that had, and when it was found to have lost some.
+    Column("store_id", Text, nullable=False, server_default=""),
+    Column("store_runs", BigInteger, nullable=False, server_default="0"),
+    Column("restored_ms", BigInteger),
 )
+
+# One row: which store this is.
+identity = Table("identity", metadata, Column("store_id", Text, primary_key=True))
+
+# Runs that a peer remembers and this store does not: it was restored from a copy that is older, or made anew.
+lost_runs = Table(
+    "lost_runs",
+    metadata,
+    Column("run_id", Text, primary_key=True),
+    _text("peer"),
+    _text("ticket_id"),
+    _count("at_ms"),
+)
+Index(None, lost_runs.c.peer)
 
 ticket_requests = Table(
     "ticket_requests",

@@ -13,6 +13,7 @@ from fedtasks.store import engine as database
 from fedtasks.store.approvals import ApprovalBook
 from fedtasks.store.audit import AuditBook
 from fedtasks.store.halves import HalfBook
+from fedtasks.store.identity import IdentityBook, LostRunBook
 from fedtasks.store.landings import LandingBook
 from fedtasks.store.metrics import DisclosureBook, MetricBook, TrafficBook
 from fedtasks.store.models import ModelBook
@@ -35,6 +36,8 @@ class Store:
 
     def __init__(self, engine: Engine, clock: Clock) -> None:
         self._engine = engine
+        self.identity: Final = IdentityBook(engine, clock)
+        self.lost_runs: Final = LostRunBook(engine, clock)
         self.tickets: Final = TicketBook(engine, clock)
         self.ticket_requests: Final = TicketRequestBook(engine, clock)
         self.uses: Final = UseBook(engine, clock)
@@ -85,6 +88,15 @@ class Store:
             engine.dispose()
             raise
         return cls(engine, clock)
+
+    @staticmethod
+    def is_empty(url: str, password_file: Path | None = None) -> bool:
+        """Whether there is nothing of a store at a URL yet; nothing is made. Raises as `open`."""
+        engine = database.connect(url, password_file)
+        try:
+            return database.is_empty(engine)
+        finally:
+            engine.dispose()
 
     def close(self) -> None:
         """Give the connections back."""

@@ -58,6 +58,11 @@ class TicketBook(Repository):
         """Return the tickets of which `peer` lacks the latest version, oldest first."""
         return self._rows(TicketRow, *_OLDEST_FIRST, peer=peer, synced=False)
 
+    def mark_unsynced(self, peer: str) -> None:
+        """Have everything told again to a peer that may have lost it."""
+        with self._write() as connection:
+            connection.execute(update(self._table).where(self._table.c.peer == peer).values(synced=False))
+
     def mark_synced(self, ticket_id: str, sent: TicketRow | None = None) -> None:
         """Remember that the peer has the latest version.
 

@@ -126,6 +126,11 @@ class UseBook(Repository):
         """
         return self._charge(ticket_id, run_id, kind, {"": amount}, limit, per_day, in_all=False).ticket
 
+    def remember(self, connection: Connection, ticket_id: str, run_id: str, at_ms: int) -> None:
+        """Charge a run that this store has lost, in a transaction that has locked the ticket; no limit forbids it."""
+        charge = {"ticket_id": ticket_id, "kind": "runs", "run_id": run_id, "item": "", "amount": 1, "at_ms": at_ms}
+        connection.execute(self._insert().on_conflict_do_nothing(), charge)
+
     def release(self, ticket_id: str, run_id: str) -> None:
         """Take back all that a run was charged, because nothing has left."""
         with self._write() as connection:

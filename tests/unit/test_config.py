@@ -514,3 +514,26 @@ def test_tunnels_arrive_where_party_yaml_says_or_on_loopback(
 def test_tunnels_that_cannot_be_are_refused_by_the_field(load: Load, before: str, after: str, field: str) -> None:
     with pytest.raises(ConfigError, match=field):
         load(GOOD.replace(before, after, 1))
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("sqlite:///store.db", "sqlite:///{folder}/store.db"),
+        ("sqlite:////var/lib/fedtasks/store.db", "sqlite:////var/lib/fedtasks/store.db"),
+        ("sqlite+pysqlite:////var/lib/store.db", "sqlite+pysqlite:////var/lib/store.db"),
+        ("sqlite:///data/store.db?timeout=5", "sqlite:///{folder}/data/store.db?timeout=5"),
+        ("postgresql://me@host:5432/fed", "postgresql://me@host:5432/fed"),
+    ],
+)
+def test_store_url_keeps_an_absolute_path_and_resolves_a_relative_one(
+    load: Load, tmp_path: Path, given: str, expected: str
+) -> None:
+    assert load(f"{GOOD}\nstore: {{url: '{given}'}}\n").store.url == expected.format(folder=tmp_path)
+
+
+def test_store_that_is_away_is_waited_for_as_long_as_party_yaml_says(load: Load) -> None:
+    assert load(GOOD).store.patience_s == 600
+    assert load(f"{GOOD}\nstore: {{patience_s: 30}}\n").store.patience_s == 30
+    with pytest.raises(ConfigError, match="between 0 and 86400 s"):
+        load(f"{GOOD}\nstore: {{patience_s: -1}}\n")

@@ -24,7 +24,7 @@ class ControlResponse(_message.Message):
     def __init__(self, envelope: _Optional[_Union[Envelope, _Mapping]] = ...) -> None: ...
 
 class Envelope(_message.Message):
-    __slots__ = ("id", "reply_to", "greeting", "start_run", "run_started", "run_update", "ticket_update", "done", "failure", "lookup", "answers", "preflight", "preflight_report", "ticket_request", "landed", "champion_change", "ticket_request_declined", "clock")
+    __slots__ = ("id", "reply_to", "greeting", "start_run", "run_started", "run_update", "ticket_update", "done", "failure", "lookup", "answers", "preflight", "preflight_report", "ticket_request", "landed", "champion_change", "ticket_request_declined", "clock", "remembered", "recalled")
     ID_FIELD_NUMBER: _ClassVar[int]
     REPLY_TO_FIELD_NUMBER: _ClassVar[int]
     GREETING_FIELD_NUMBER: _ClassVar[int]
@@ -43,6 +43,8 @@ class Envelope(_message.Message):
     CHAMPION_CHANGE_FIELD_NUMBER: _ClassVar[int]
     TICKET_REQUEST_DECLINED_FIELD_NUMBER: _ClassVar[int]
     CLOCK_FIELD_NUMBER: _ClassVar[int]
+    REMEMBERED_FIELD_NUMBER: _ClassVar[int]
+    RECALLED_FIELD_NUMBER: _ClassVar[int]
     id: int
     reply_to: int
     greeting: Greeting
@@ -61,23 +63,27 @@ class Envelope(_message.Message):
     champion_change: _model_pb2.ChampionChange
     ticket_request_declined: _ticket_pb2.TicketRequestDeclined
     clock: Clock
-    def __init__(self, id: _Optional[int] = ..., reply_to: _Optional[int] = ..., greeting: _Optional[_Union[Greeting, _Mapping]] = ..., start_run: _Optional[_Union[StartRun, _Mapping]] = ..., run_started: _Optional[_Union[RunStarted, _Mapping]] = ..., run_update: _Optional[_Union[RunUpdate, _Mapping]] = ..., ticket_update: _Optional[_Union[TicketUpdate, _Mapping]] = ..., done: _Optional[_Union[Done, _Mapping]] = ..., failure: _Optional[_Union[_failure_pb2.Failure, _Mapping]] = ..., lookup: _Optional[_Union[_lookup_pb2.Lookup, _Mapping]] = ..., answers: _Optional[_Union[_lookup_pb2.Answers, _Mapping]] = ..., preflight: _Optional[_Union[Preflight, _Mapping]] = ..., preflight_report: _Optional[_Union[PreflightReport, _Mapping]] = ..., ticket_request: _Optional[_Union[_ticket_pb2.TicketRequest, _Mapping]] = ..., landed: _Optional[_Union[Landed, _Mapping]] = ..., champion_change: _Optional[_Union[_model_pb2.ChampionChange, _Mapping]] = ..., ticket_request_declined: _Optional[_Union[_ticket_pb2.TicketRequestDeclined, _Mapping]] = ..., clock: _Optional[_Union[Clock, _Mapping]] = ...) -> None: ...
+    remembered: Remembered
+    recalled: Recalled
+    def __init__(self, id: _Optional[int] = ..., reply_to: _Optional[int] = ..., greeting: _Optional[_Union[Greeting, _Mapping]] = ..., start_run: _Optional[_Union[StartRun, _Mapping]] = ..., run_started: _Optional[_Union[RunStarted, _Mapping]] = ..., run_update: _Optional[_Union[RunUpdate, _Mapping]] = ..., ticket_update: _Optional[_Union[TicketUpdate, _Mapping]] = ..., done: _Optional[_Union[Done, _Mapping]] = ..., failure: _Optional[_Union[_failure_pb2.Failure, _Mapping]] = ..., lookup: _Optional[_Union[_lookup_pb2.Lookup, _Mapping]] = ..., answers: _Optional[_Union[_lookup_pb2.Answers, _Mapping]] = ..., preflight: _Optional[_Union[Preflight, _Mapping]] = ..., preflight_report: _Optional[_Union[PreflightReport, _Mapping]] = ..., ticket_request: _Optional[_Union[_ticket_pb2.TicketRequest, _Mapping]] = ..., landed: _Optional[_Union[Landed, _Mapping]] = ..., champion_change: _Optional[_Union[_model_pb2.ChampionChange, _Mapping]] = ..., ticket_request_declined: _Optional[_Union[_ticket_pb2.TicketRequestDeclined, _Mapping]] = ..., clock: _Optional[_Union[Clock, _Mapping]] = ..., remembered: _Optional[_Union[Remembered, _Mapping]] = ..., recalled: _Optional[_Union[Recalled, _Mapping]] = ...) -> None: ...
 
 class Greeting(_message.Message):
-    __slots__ = ("party", "version", "protocol_min", "protocol_max", "clock_ms", "instance")
+    __slots__ = ("party", "version", "protocol_min", "protocol_max", "clock_ms", "instance", "store_id")
     PARTY_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     PROTOCOL_MIN_FIELD_NUMBER: _ClassVar[int]
     PROTOCOL_MAX_FIELD_NUMBER: _ClassVar[int]
     CLOCK_MS_FIELD_NUMBER: _ClassVar[int]
     INSTANCE_FIELD_NUMBER: _ClassVar[int]
+    STORE_ID_FIELD_NUMBER: _ClassVar[int]
     party: str
     version: str
     protocol_min: int
     protocol_max: int
     clock_ms: int
     instance: str
-    def __init__(self, party: _Optional[str] = ..., version: _Optional[str] = ..., protocol_min: _Optional[int] = ..., protocol_max: _Optional[int] = ..., clock_ms: _Optional[int] = ..., instance: _Optional[str] = ...) -> None: ...
+    store_id: str
+    def __init__(self, party: _Optional[str] = ..., version: _Optional[str] = ..., protocol_min: _Optional[int] = ..., protocol_max: _Optional[int] = ..., clock_ms: _Optional[int] = ..., instance: _Optional[str] = ..., store_id: _Optional[str] = ...) -> None: ...
 
 class StartRun(_message.Message):
     __slots__ = ("ticket_id", "pipeline", "dag_id", "steps", "partition", "config_json", "force", "reason", "number", "within_ms")
@@ -174,3 +180,41 @@ class Landed(_message.Message):
     dataset: str
     partition: str
     def __init__(self, dataset: _Optional[str] = ..., partition: _Optional[str] = ...) -> None: ...
+
+class StoreMark(_message.Message):
+    __slots__ = ("store_id", "runs")
+    STORE_ID_FIELD_NUMBER: _ClassVar[int]
+    RUNS_FIELD_NUMBER: _ClassVar[int]
+    store_id: str
+    runs: int
+    def __init__(self, store_id: _Optional[str] = ..., runs: _Optional[int] = ...) -> None: ...
+
+class Remembered(_message.Message):
+    __slots__ = ("store", "runs", "complete")
+    STORE_FIELD_NUMBER: _ClassVar[int]
+    RUNS_FIELD_NUMBER: _ClassVar[int]
+    COMPLETE_FIELD_NUMBER: _ClassVar[int]
+    store: StoreMark
+    runs: _containers.RepeatedCompositeFieldContainer[RememberedRun]
+    complete: bool
+    def __init__(self, store: _Optional[_Union[StoreMark, _Mapping]] = ..., runs: _Optional[_Iterable[_Union[RememberedRun, _Mapping]]] = ..., complete: _Optional[bool] = ...) -> None: ...
+
+class RememberedRun(_message.Message):
+    __slots__ = ("run_id", "ticket_id", "version", "opened_ms")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    TICKET_ID_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    OPENED_MS_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    ticket_id: str
+    version: int
+    opened_ms: int
+    def __init__(self, run_id: _Optional[str] = ..., ticket_id: _Optional[str] = ..., version: _Optional[int] = ..., opened_ms: _Optional[int] = ...) -> None: ...
+
+class Recalled(_message.Message):
+    __slots__ = ("store", "unknown")
+    STORE_FIELD_NUMBER: _ClassVar[int]
+    UNKNOWN_FIELD_NUMBER: _ClassVar[int]
+    store: StoreMark
+    unknown: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, store: _Optional[_Union[StoreMark, _Mapping]] = ..., unknown: _Optional[_Iterable[str]] = ...) -> None: ...

@@ -482,6 +482,85 @@ def test_half_that_is_ready_runs_and_reports_its_outcome(
     assert kept.stat().st_mode & 0o077 == 0
 
 
+@dataclass
+class ForgetfulGateway(FakeGateway):
+    """Takes an outcome only after it could not for some tries."""
+
+    away: int = 0
+    error: type[FedtasksError] = StoreUnavailable
+
+    def finish(self, run_id: str, task: str, attempt: int, **how: Any) -> run_pb2.Meeting:
+        if self.away:
+            self.away -= 1
+            raise self.error("away")
+        return super().finish(run_id, task, attempt, **how)
+
+    def get_run(self, run_id: str) -> worker_pb2.GetRunResponse:
+        return worker_pb2.GetRunResponse(run=self.run, own=[self.meeting.own])
+
+
+@pytest.fixture
+def forgetful(gateway: FakeGateway, party_file: Path, monkeypatch: pytest.MonkeyPatch) -> ForgetfulGateway:
+    party_file.write_text(party_file.read_text().replace("file:///storage", "storage"))
+    made = ForgetfulGateway(meeting=make_meeting(ready=True, own=make_half(4, run_pb2.STATE_RUNNING)))
+    monkeypatch.setattr(FedtasksHook, "client", lambda self: made)
+    monkeypatch.setattr("fedtasks.airflow.meetings.watch", made.watch)
+    return made
+
+
+KEPT = f"storage/runs/{RUN_ID}/train/kept/whole-.json"
+
+
+def test_outcome_that_the_gateway_cannot_take_yet_is_kept_and_told_by_the_same_try(
+    forgetful: ForgetfulGateway, context: dict[str, Any], party_file: Path
+) -> None:
+    forgetful.away = 1
+    assert resume(programmed(OUTCOME), context)["counts"] == {"rows": 3}
+    assert [each["outcome"] for each in forgetful.finished] == [{"counts": {"rows": 3}, "digests": {}}]
+    assert not (party_file.parent / KEPT).exists()
+
+
+@pytest.mark.parametrize("error", [StoreUnavailable, GatewayUnreachable])
+def test_outcome_that_no_try_could_tell_is_told_by_the_next_and_nothing_runs_again(
+    forgetful: ForgetfulGateway, context: dict[str, Any], party_file: Path, error: type[FedtasksError]
+) -> None:
+    forgetful.away, forgetful.error = 2, error
+    with pytest.raises(AirflowException) as caught:
+        resume(programmed(OUTCOME), context)
+    assert not isinstance(caught.value, AirflowFailException)
+    assert forgetful.finished == []  # a half that has done its work has not failed
+    kept = party_file.parent / KEPT
+    assert [path.stat().st_mode & 0o077 for path in (kept, kept.parent)] == [0, 0]
+
+    context["ti"].try_number = 2
+    assert resume(programmed("raise SystemExit('it runs again')"), context)["counts"] == {"rows": 3}
+    assert forgetful.started == [4]
+    assert [(each["attempt"], each["outcome"]["counts"]) for each in forgetful.finished] == [(4, {"rows": 3})]
+    assert not kept.exists()
+
+
+@pytest.mark.parametrize(("attempt", "state"), [(5, run_pb2.STATE_RUNNING), (4, run_pb2.STATE_SUCCEEDED)])
+def test_outcome_of_an_attempt_that_no_longer_counts_is_not_told(
+    forgetful: ForgetfulGateway, context: dict[str, Any], party_file: Path, attempt: int, state: run_pb2.State
+) -> None:
+    forgetful.away = 2
+    with pytest.raises(AirflowException):
+        resume(programmed(OUTCOME), context)
+    forgetful.meeting = make_meeting(ready=True, own=make_half(attempt, state))
+    context["ti"].try_number = 2
+    assert resume(programmed(OUTCOME), context)["counts"] == {"rows": 3}
+    assert len(forgetful.started) == 2
+    assert not (party_file.parent / KEPT).exists()
+
+
+def test_last_try_that_cannot_tell_its_outcome_says_so(forgetful: ForgetfulGateway, context: dict[str, Any]) -> None:
+    forgetful.away, context["ti"].max_tries = 2, 0
+    with pytest.raises(AirflowFailException):
+        resume(programmed(OUTCOME), context)
+    (finished,) = forgetful.finished
+    assert (finished["failure"].code, finished["final"]) == ("STORE_UNAVAILABLE", True)
+
+
 def test_half_past_its_deadline_ends_the_run(gateway: FakeGateway, context: dict[str, Any]) -> None:
     gateway.meeting = make_meeting(own=make_half(1, run_pb2.STATE_WAITING, until_ms=1000))
     with pytest.raises(AirflowFailException, match="DEADLINE: the other half has not begun"):

@@ -23,13 +23,14 @@ from fedtasks.errors import (
     PeerUnreachable,
     RunUnknown,
     SecretRejected,
+    StoreUnavailable,
     TicketExpired,
 )
-from fedtasks.link import status
+from fedtasks.link import patience, status
 from fedtasks.link.async_client import AsyncGatewayClient
 from fedtasks.link.client import GatewayClient
 from fedtasks.link.doorway import WorkerSide
-from fedtasks.link.patience import backoff
+from fedtasks.link.patience import Patience, backoff
 from fedtasks.wire.v1 import run_pb2, worker_pb2, worker_pb2_grpc
 
 SECRET = "a secret for tests"
@@ -292,13 +293,77 @@ def test_client_of_a_party_reads_the_secret_from_its_file(gateway: Gateway, tmp_
     secret.chmod(0o600)
     address = gateway.side.address
     door = SimpleNamespace(workers=address, socket=Path(address.removeprefix("unix://")), worker_secret_file=secret)
-    party: Any = SimpleNamespace(gateway=door)
+    party: Any = SimpleNamespace(gateway=door, store=SimpleNamespace(patience_s=600.0))
 
     with GatewayClient.of(party) as client:
         assert client.peers().party == "bank"
     secret.chmod(0o644)
     with pytest.raises(ConfigError):
         AsyncGatewayClient.of(party)
+
+
+def test_call_outlives_an_outage_of_the_store(gateway: Gateway) -> None:
+    gateway.refusals = [StoreUnavailable("away") for _ in range(3)]
+    with GatewayClient(gateway.side, patience_s=0.01, store_patience_s=20) as client:
+        assert client.finish("r.1", "train", 1, outcome={"counts": {}}) == run_pb2.Meeting(ready=False)
+    assert len(gateway.requests) == 4
+    assert len({request.SerializeToString() for request in gateway.requests}) == 1
+
+
+def test_watch_outlives_an_outage_of_the_store(gateway: Gateway) -> None:
+    async def watch() -> int:
+        async with AsyncGatewayClient(gateway.side, patience_s=0.01, store_patience_s=20) as client:
+            async for meeting in client.watch("r.1", "t"):
+                return int(meeting.own.attempt)
+        raise AssertionError
+
+    gateway.refusals = [StoreUnavailable("away") for _ in range(2)]
+    assert asyncio.run(watch()) == 1
+
+
+def test_call_that_is_hurried_does_not_wait_for_the_store(gateway: Gateway) -> None:
+    gateway.refusals = [StoreUnavailable("away") for _ in range(9)]
+    with GatewayClient(gateway.side, store_patience_s=600) as client, pytest.raises(StoreUnavailable):
+        client.report("r.1", "train", 1, metrics={"loss": 1.0}, patience_s=0.05)
+
+
+class _Clock:
+    now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> _Clock:
+    made = _Clock()
+    monkeypatch.setattr(patience, "time", made)
+    return made
+
+
+def test_store_is_waited_for_longer_than_a_gateway_and_is_told_of(
+    clock: _Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    waiting = Patience(30, 600)
+    for _ in range(110):
+        clock.now += 5
+        waiting.next_delay(StoreUnavailable("away"))
+    assert [record.message.partition(":")[0] for record in caplog.records] == ["waiting up to 600 s for the store"] * 10
+    clock.now += 100
+    with pytest.raises(StoreUnavailable):
+        waiting.next_delay(StoreUnavailable("away"))
+
+
+def test_gateway_that_restarts_in_an_outage_of_its_store_is_waited_for_anew_but_not_for_ever(clock: _Clock) -> None:
+    waiting = Patience(30, 600)
+    for number in range(31):
+        clock.now += 20
+        waiting.next_delay((StoreUnavailable if number % 2 else GatewayUnreachable)("away"))
+    clock.now += 20
+    with pytest.raises(StoreUnavailable):
+        waiting.next_delay(StoreUnavailable("away"))
+    with pytest.raises(RunUnknown):
+        waiting.next_delay(RunUnknown())
 
 
 def test_backoff_doubles_up_to_its_limit_with_jitter() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from fedtasks.errors import StoreUnavailable
 from fedtasks.link.client import GatewayClient
 from fedtasks.link.mark import Mark
 from fedtasks.runtime import gateway
@@ -122,3 +123,42 @@ def test_progress_that_has_changed_metrics_uses_and_a_word_are_signs_of_life_and
     context.alive()
     context.count_use("ids_blinded", {"a": 3})
     assert mark.n == 5
+
+
+class Away(Client):
+    """A gateway whose store is away until it is told otherwise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_away = True
+        self.patience: list[float | None] = []
+
+    def report(self, *given: Any, patience_s: float | None = None, **facts: Any) -> None:
+        self.patience.append(patience_s)
+        if self.is_away:
+            raise StoreUnavailable("away")
+        super().report(*given, **facts)
+
+
+def test_what_is_reported_while_the_store_is_away_is_told_once_it_is_back(tmp_path: Path, clock: Clock) -> None:
+    config = TaskConfig(tmp_path, "credit.day.1", "train", 1, "follower", "leader", {})
+    client = Away()
+    context = GatewayContext(config, party_of(tmp_path, "leader"), client)
+    for step in (1, 2):
+        context.report({"epoch": step}, step=step, loss=0.5 / step)
+    assert client.told == []
+    assert client.patience == [gateway.REPORT_PATIENCE_S] * 2  # the training goes on meanwhile
+    client.is_away = False
+    context.report({"epoch": 3}, step=3, loss=0.1)
+    assert client.told == [({"epoch": 3}, 1, {"loss": 0.5}), (None, 2, {"loss": 0.25}), (None, 3, {"loss": 0.1})]
+
+
+def test_last_report_waits_for_the_store_as_long_as_any_call(tmp_path: Path, clock: Clock) -> None:
+    config = TaskConfig(tmp_path, "credit.day.1", "train", 1, "follower", "leader", {})
+    client = Away()
+    context = GatewayContext(config, party_of(tmp_path, "leader"), client)
+    context.report(None, loss=0.5)
+    client.is_away = False
+    context.report()
+    assert client.told == [(None, 0, {"loss": 0.5})]
+    assert client.patience == [gateway.REPORT_PATIENCE_S, None]
