@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from fedtasks import tickets
+from fedtasks import durable, tickets
 from fedtasks.config import Peer, check_name, split_address
 from fedtasks.dataclass_io import build, check_text, read_yaml
 from fedtasks.errors import ConfigError, PeerIdentity
@@ -201,7 +201,8 @@ def create_identity(folder: Path, name: str) -> None:
         _write_certificate(partial, name, authority, authority_key)
         tickets.save_ticket_key(tickets.generate_ticket_key(), partial / TICKET_KEY)
         _write(partial / WORKER_SECRET, secrets.token_urlsafe(32).encode(), 0o600)
-        partial.rename(folder)
+        durable.replace(partial, folder)
+        durable.sync(folder.parent)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
@@ -380,7 +381,8 @@ def _write(path: Path, content: bytes, mode: int) -> None:
     partial.unlink(missing_ok=True)
     with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
         file.write(content)
-    os.replace(partial, path)
+    durable.replace(partial, path)
+    durable.sync(path.parent)
 
 
 class _Blocks(yaml.SafeDumper):

@@ -12,6 +12,7 @@ from typing import Any
 from fedtasks.airflow.starting import Started
 from fedtasks.errors import FedtasksError, ProcessFailed, from_code
 from fedtasks.runtime.task_config import FAILURE, OUTCOME
+from fedtasks.shortage import end_of, kernel_kills
 from fedtasks.wire.v1 import run_pb2
 
 _CHUNK = 1 << 16
@@ -52,7 +53,10 @@ async def run_process(
     ------
     FedtasksError
         What `stop_reason` or `verdict` returned, or what ended `meetings`; nothing of the process runs any more.
+    OutOfMemory, DiskFull
+        It was killed for that, or had no room to say how it ended.
     """
+    kills = kernel_kills()
     process = await start()
     on_start(process.stop)
     # The guard holds the pipe's other end until all is over, so the end of the output is the end of the process.
@@ -72,6 +76,9 @@ async def run_process(
         await asyncio.gather(reading, *guards, return_exceptions=True)
         code = await process.wait()
     reading.result()
+    short = end_of(code, kills)
+    if short is not None:
+        raise short
     return code
 
 

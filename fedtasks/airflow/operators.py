@@ -6,7 +6,7 @@ import asyncio
 import json
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from functools import partial
@@ -27,6 +27,7 @@ from fedtasks.airflow.hook import FedtasksHook
 from fedtasks.airflow.links import FederatedLink
 from fedtasks.airflow.outcomes import Outcomes
 from fedtasks.airflow.repeats import end_if_repeated
+from fedtasks.airflow.tries import FIRST, Tries
 from fedtasks.airflow.triggers import MeetingTrigger
 from fedtasks.config import Party
 from fedtasks.dataclass_io import to_plain
@@ -37,7 +38,8 @@ from fedtasks.models.settings import BOTH
 from fedtasks.names import APPROVE, BIN, CLOSE_RUN, IMPORTANCE, OPEN_RUN, half_name
 from fedtasks.pipeline.shared import WAIT
 from fedtasks.pipeline.step import Step
-from fedtasks.runtime.task_config import MARK, TaskConfig
+from fedtasks.runtime.task_config import MARK, TaskConfig, read_reached
+from fedtasks.shortage import told_short
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -54,6 +56,7 @@ DEFER_SLACK_S = 60.0
 _PATIENCE_S = 8.0
 _RECEIPT_S = 20.0
 _KEEP_AFTER_S = 3.0
+_MOST_REST_S = 60.0
 
 
 def is_final(error: FedtasksError, ti: Any) -> bool:
@@ -135,6 +138,7 @@ class MeetingOperator(BaseOperator):
     """The field of the trigger form that says how long to wait."""
     holds_lease: ClassVar[bool] = False
     """Whether what is performed renews a lease meanwhile; what waits deferred cannot."""
+    _tries, _reached = FIRST, 0
 
     def __init__(
         self,
@@ -160,11 +164,13 @@ class MeetingOperator(BaseOperator):
             A task of the user's before it was skipped.
         """
         skip_with_others(self, context["ti"])
+        self._tries = FIRST
         return self._proceed(context)
 
-    def resume(self, context: Context, event: str, **state: Any) -> Any:
+    def resume(self, context: Context, event: str, tries: Mapping[str, int] | None = None, **state: Any) -> Any:
         """Look again after a wait; `event` is a hint and decides nothing."""
         self.log.info("Looking again: %s", event)
+        self._tries = Tries(**tries or {})
         return self._proceed(context, **state)
 
     def _proceed(self, context: Context) -> Any:
@@ -175,30 +181,60 @@ class MeetingOperator(BaseOperator):
                 return self._meet(context, hook, client, run_id_of(ti, self.open_run_task_id))
 
     def _meet(self, context: Context, hook: FedtasksHook, client: GatewayClient, run_id: str) -> Any:
-        task, ti = self.federated_task, context["ti"]
+        task, ti, retries = self.federated_task, context["ti"], self.retries or 0
         if ti.try_number > 1 and (kept := self._tell_kept(context, hook, client, run_id)) is not None:
             return kept
-        # Airflow gives every try an id of its own and keeps it while the try is deferred: one try is one attempt.
-        meeting = client.announce(run_id, task, str(ti.id), self._wait_s(context))
-        attempt = meeting.own.attempt
-        try:
-            meeting = self._await_peer(hook, meeting)
-            attempt = meeting.own.attempt  # a half that waits joins the other's newer attempt
-            meeting = client.start(run_id, task, attempt, leased=self.holds_lease)
-            outcome = self.perform(context, hook, meeting)
-        except FedtasksError as error:
-            end_if_repeated(context, error)
-            self._report(client, run_id, attempt, error, final=is_final(error, ti))
-            raise
+        while True:
+            token, is_renewed = self._tries.token(ti.id), self._tries.is_renewed
+            meeting = client.announce(run_id, task, token, self._wait_s(context), renewed=is_renewed)
+            attempt = meeting.own.attempt
+            self._reached = 0
+            try:
+                meeting = self._await_peer(hook, meeting)
+                attempt = meeting.own.attempt  # a half that waits joins the other's newer attempt
+                meeting = client.start(run_id, task, attempt, leased=self.holds_lease)
+                with told_short():
+                    outcome = self.perform(context, hook, meeting)
+            except FedtasksError as error:
+                end_if_repeated(context, error)
+                again = self._tries.after(error, self._reached, retries)
+                self._report(client, run_id, attempt, error, final=again is None and is_final(error, ti))
+                if again is None:
+                    raise
+                self.log.warning("The half goes on from what it has kept: %s", error)
+                self._tries = again
+            else:
+                self._hand_over(ti, hook, client, meeting, outcome)
+                return outcome
+            self._rest(client, run_id, retries)
+
+    def _hand_over(
+        self, ti: Any, hook: FedtasksHook, client: GatewayClient, meeting: run_pb2.Meeting, outcome: dict[str, Any]
+    ) -> None:
         try:
             self._deliver(hook, client, meeting, outcome)
         except FedtasksError as error:
             # The half has not failed: where another try follows, that tells what this one has worked out.
             is_kept = isinstance(error, GatewayUnreachable | StoreUnavailable) and not is_final(error, ti)
             if not is_kept:
-                self._report(client, run_id, attempt, error, final=is_final(error, ti))
+                self._report(client, meeting.run.run_id, meeting.own.attempt, error, final=is_final(error, ti))
             raise
-        return outcome
+
+    def _rest(self, client: GatewayClient, run_id: str, retries: int) -> None:
+        """Wait for the next attempt, as Airflow does before the next try; raise what has ended the run meanwhile."""
+        from fedtasks.airflow.meetings import end_of
+
+        for left in reversed(range(retries + 1)):
+            time.sleep(min(self.retry_delay.total_seconds(), _MOST_REST_S))
+            try:
+                ended = end_of(client.get_run(run_id=run_id).run)
+            except GatewayUnreachable:
+                if not left:
+                    raise
+                continue
+            if ended is not None:
+                raise ended
+            return
 
     def _deliver(
         self, hook: FedtasksHook, client: GatewayClient, meeting: run_pb2.Meeting, outcome: dict[str, Any]
@@ -239,7 +275,7 @@ class MeetingOperator(BaseOperator):
         if not meeting.ready:
             if meeting.own.until_ms <= time.time() * 1000:
                 raise self.overdue(waiting_for(meeting), where=run_id)
-            self._defer(hook, run_id, meeting.own.until_ms)
+            self._defer(hook, run_id, meeting.own.until_ms, self._tries.state)
         return meeting
 
     def _defer(
@@ -366,6 +402,7 @@ class FederatedTaskOperator(MeetingOperator):
                 )
             finally:
                 self._stop = None
+                self._reached = read_reached(folder)
                 progress.flush()
             if self._killed:
                 # Airflow knows why; the gateway sees there whether the DAG run failed or the task is tried again.
@@ -466,6 +503,7 @@ class FederatedTaskOperator(MeetingOperator):
             partition=meeting.run.partition,
             stage=self.stage,
             shard=self.shard,
+            resume_s=self.step.resume_s or hook.party.resume_s,
         )
         return dict(to_plain(config))
 
@@ -539,7 +577,14 @@ class CloseRunOperator(MeetingOperator):
                 return self._settle(hook, client, run_id, until_ms or _ms_in(self._wait_s(context)))
 
     def perform(self, context: Context, hook: FedtasksHook, meeting: run_pb2.Meeting) -> dict[str, Any]:
-        """Closing has an outcome of its own only in the receipts."""
+        """Let steps keep nothing any longer to be repeated; closing has an outcome of its own only in the receipts."""
+        from fedtasks.data.run_storage import RunStorage
+
+        try:
+            RunStorage(hook.party.storage, meeting.run.run_id).forget_spent()
+        except (FedtasksError, OSError) as error:
+            # The next run of the pipeline forgets what is left, when it is old.
+            self.log.warning("What steps have kept to be repeated could not be removed: %s", error)
         return {}
 
     def _settle(self, hook: FedtasksHook, client: GatewayClient, run_id: str, until_ms: int) -> dict[str, Any]:

@@ -34,6 +34,7 @@ from fedtasks.runtime.context import Entry, Outcome
 from fedtasks.runtime.function import entry_at
 from fedtasks.runtime.memory import MemoryContext, MemoryModels, run_halves
 from fedtasks.runtime.task_config import TaskConfig
+from fedtasks.shortage import shortage
 
 DEADLINE_S = 120.0
 """How long both halves of one step may take on sample data."""
@@ -229,7 +230,7 @@ def _raise_first(contexts: Mapping[str, MemoryContext], ends: Mapping[str, Outco
         if isinstance(error, FedtasksError):
             error.where = error.where or where
             raise error
-        raise ProcessFailed(f"{type(error).__name__}: {error}", where=where) from error
+        raise shortage(error) or ProcessFailed(f"{type(error).__name__}: {error}", where=where) from error
 
 
 def _add(side: Side, context: MemoryContext, outcome: Mapping[str, Any]) -> None:

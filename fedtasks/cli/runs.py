@@ -246,4 +246,6 @@ def store_adopt(
     if not yes:
         typer.confirm("The gateway forgets the store that it has served before. Go on?", abort=True, err=as_json)
     store_id = adopt(party)
-    tell({"store": party.store.url, "store_id": store_id}, "The gateway serves this store from now on.", as_json=as_json)
+    tell(
+        {"store": party.store.url, "store_id": store_id}, "The gateway serves this store from now on.", as_json=as_json
+    )

@@ -24,6 +24,7 @@ from fedtasks.config.names import (
 )
 from fedtasks.config.party import (
     PARTY_VARIABLE,
+    RESUME_S,
     SOCKET,
     WORKERS,
     Airflow,
@@ -36,6 +37,7 @@ from fedtasks.config.party import (
     Peer,
     Spark,
     Store,
+    check_resume_s,
     check_stall_s,
     is_loopback,
     load_party,
@@ -53,6 +55,7 @@ __all__ = [
     "PARTITION",
     "PARTY_VARIABLE",
     "PIPELINE",
+    "RESUME_S",
     "SOCKET",
     "TRUTHS",
     "WORKERS",
@@ -76,6 +79,7 @@ __all__ = [
     "check_name",
     "check_partition",
     "check_pipeline",
+    "check_resume_s",
     "check_stall_s",
     "is_loopback",
     "load_party",

@@ -24,6 +24,9 @@ PARTY_VARIABLE = "FEDTASKS_PARTY"
 
 _MAX_STORE_PATIENCE_S = 86_400.0
 _STALL_S = (60.0, 7 * 24 * 3600.0)
+_RESUME_S = (10.0, 24 * 3600.0)
+RESUME_S = 120.0
+"""How long the connection of two halves may be cut, unless party.yaml or a step says otherwise."""
 _SCHEMES = ("file", "hdfs", "webhdfs")
 SOCKET = "unix://"
 """What the address of a worker side begins with that is a Unix socket."""
@@ -372,6 +375,14 @@ def check_stall_s(stall_s: float) -> None:
         raise ConfigError(text, field="stall_s")
 
 
+def check_resume_s(resume_s: float) -> None:
+    """Raise `ConfigError` unless the connection of two halves may be cut for so long."""
+    least, most = _RESUME_S
+    if not least <= resume_s <= most:
+        text = f"a connection of two halves may be cut for {least:g} to {most:g} s, not {resume_s:g}"
+        raise ConfigError(text, field="resume_s")
+
+
 @dataclass(frozen=True)
 class Party:
     """One organisation: the content of party.yaml.
@@ -401,6 +412,9 @@ class Party:
     stall_s
         How long a half of a task may make no progress, or wait for the other half without any, before it is ended and
         tried again; a step may have a limit of its own.
+    resume_s
+        How long the connection of two halves may be cut before this party's gives up and is tried again; a step may
+        have a limit of its own.
     """
 
     name: str
@@ -419,6 +433,7 @@ class Party:
     schedules: tuple[str, ...] = ()
     max_clock_skew_s: float = 120.0
     stall_s: float = 1800.0
+    resume_s: float = RESUME_S
 
     def __post_init__(self) -> None:
         check_name(self.name, "name")
@@ -430,6 +445,7 @@ class Party:
         for pipeline in self.schedules:
             check_name(pipeline, "schedules")
         check_stall_s(self.stall_s)
+        check_resume_s(self.resume_s)
         for uri in (self.storage, *(dataset.uri for dataset in self.datasets)):
             if "://" in uri and uri.partition("://")[0] not in _SCHEMES:
                 field_name = "storage" if uri == self.storage else "datasets"

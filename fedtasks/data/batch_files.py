@@ -11,7 +11,7 @@ from typing import IO, Any, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fedtasks.data.storage import filesystem
+from fedtasks.data.storage import filesystem, settle
 
 _ROWS = 1 << 16
 
@@ -29,7 +29,7 @@ class BatchFile:
     Notes
     -----
     Cost: no dictionaries and no statistics, since what stands in these files hardly repeats. Size and SHA-256 are found
-    on the way.
+    on the way. A file that is closed outlasts a crash of the machine.
     """
 
     def __init__(self, uri: str, schema: pa.Schema) -> None:
@@ -51,6 +51,8 @@ class BatchFile:
         with self._stack:
             if kind is None and self._held:
                 self._flush()
+        if kind is None and self._file is not None:
+            settle(self.uri)
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Append a batch."""

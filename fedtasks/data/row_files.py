@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from fedtasks.data.storage import filesystem
+from fedtasks.data.storage import filesystem, settle
 from fedtasks.errors import DataCorrupt, ProtocolViolated
 
 Bytes = npt.NDArray[np.uint8]
@@ -45,7 +45,7 @@ class RowWriter:
 
     Notes
     -----
-    Cost: rows are counted and hashed as they are written.
+    Cost: rows are counted and hashed as they are written. A file that is closed outlasts a crash of the machine.
     """
 
     def __init__(self, uri: str) -> None:
@@ -56,8 +56,10 @@ class RowWriter:
     def __enter__(self) -> RowWriter:
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         self._stack.close()
+        if kind is None and self._file is not None:
+            settle(self._uri)
 
     def write(self, rows: Bytes, proof: bytes = b"") -> None:
         """Append rows, and what proves them."""

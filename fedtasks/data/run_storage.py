@@ -7,8 +7,11 @@ either nothing or everything.
 from __future__ import annotations
 
 import hashlib
+import math
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,10 +20,14 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractFileSystem
 
 from fedtasks import private
-from fedtasks.data.storage import filesystem, make_private, read_json, write_json
+from fedtasks.data.storage import filesystem, make_private, read_json, settle, write_json
 from fedtasks.errors import AttemptStale, ConfigError, DataCorrupt, DataMissing
+from fedtasks.names import pipeline_of
 
 MANIFEST = "manifest.json"
+_SPENT = "spent.json"
+_ABANDONED_S = 7 * 86_400.0
+_LOOKED_INTO = 30
 _CHUNK = 1 << 20
 
 
@@ -96,6 +103,7 @@ class RunStorage:
 
     def __init__(self, root_uri: str, run_id: str) -> None:
         self._root = root_uri.rstrip("/")
+        self.run_id = run_id
         self.uri = f"{self._root}/runs/{_segment(run_id)}"
 
     def attempt(self, task: str, attempt: int) -> str:
@@ -110,7 +118,50 @@ class RunStorage:
 
     def folder(self, task: str, name: str = "state") -> str:
         """Return the URI of a folder that all attempts of `task` share, for checkpoints; creates it as `attempt`."""
-        return self._create(f"{self.uri}/{_segment(task)}/{name}")
+        return self._create(self.folder_uri(task, name))
+
+    def folder_uri(self, task: str, name: str = "state") -> str:
+        """Return what `folder` returns, and create nothing."""
+        return f"{self.uri}/{_segment(task)}/{name}"
+
+    def spend(self, task: str) -> None:
+        """Note that `task` has published, so that its state only serves to repeat a part of it.
+
+        It stays until both sides have done with the task: until a task that follows drops it, or `forget_spent`.
+        """
+        write_json(f"{self.folder_uri(task)}/{_SPENT}", {})
+
+    def forget_spent(self) -> None:
+        """Remove the states that were spent, once both sides have done all tasks of the run."""
+        fs, run = filesystem(self.uri)
+        if not fs.exists(run):
+            return
+        for task in fs.ls(run, detail=False):
+            if fs.exists(f"{task}/state/{_SPENT}"):
+                fs.rm(f"{task}/state", recursive=True)
+
+    def forget_abandoned(self, task: str, age_s: float = _ABANDONED_S) -> None:
+        """Remove the states of `task` that earlier runs of the pipeline have left, and nobody has changed for so long.
+
+        Notes
+        -----
+        Cost: one listing of all runs, and a look into the newest few that are old enough: those before them were
+        looked into by earlier runs.
+        """
+        fs, runs = filesystem(f"{self._root}/runs")
+        if not fs.exists(runs):
+            return
+        begins, before = f"{_segment(pipeline_of(self.run_id))}.", time.time() - age_s
+        old = [
+            entry
+            for entry in fs.ls(runs, detail=True)
+            if entry["name"].rpartition("/")[2].startswith(begins) and _changed_at(entry) < before
+        ]
+        for entry in sorted(old, key=_changed_at)[-_LOOKED_INTO:]:
+            state = f"{entry['name']}/{_segment(task)}/state"
+            with suppress(FileNotFoundError):
+                if _changed_at(fs.info(state)) < before:
+                    fs.rm(state, recursive=True)
 
     def publish(
         self, task: str, attempt: int, *, rows: int, facts: Mapping[str, Any], written: Sequence[FileEntry] = ()
@@ -135,6 +186,11 @@ class RunStorage:
         data = [name for name in names if not any(part[0] in "._" for part in name.split("/"))]
         known = {entry.name: entry for entry in written}
         entries = tuple(known.get(name) or _entry(fs, folder, name) for name in data)
+        # What is known was settled as it was written; the manifest must not outlast the rest.
+        for name in sorted({*data} - {*known}):
+            settle(f"{uri}/{name}")
+        for place in sorted({name.rpartition("/")[0] for name in data}):
+            settle(f"{uri}/{place}".rstrip("/"))
         manifest = Manifest(uri, task, attempt, rows, entries, dict(facts))
         newest = self._read(task, self._manifest_uri(task))
         if newest is not None and newest.attempt > attempt:
@@ -148,6 +204,7 @@ class RunStorage:
         }
         for place in (f"{uri}/_{MANIFEST}", self._manifest_uri(task)):
             write_json(place, plain)
+            settle(place.rpartition("/")[0])
         return manifest
 
     def published(self, task: str) -> Manifest:
@@ -212,6 +269,13 @@ def _segment(name: str) -> str:
     if not name:
         raise ConfigError("the name of a run or task is empty")
     return re.sub(r"^\.|[^A-Za-z0-9._-]", lambda found: f"~{ord(found[0]):02x}", name)
+
+
+def _changed_at(entry: Mapping[str, Any]) -> float:
+    """Return when something was changed last, as the file system says it; never, where it does not."""
+    if "mtime" in entry:
+        return float(entry["mtime"])
+    return float(entry.get("modificationTime", math.inf)) / 1000
 
 
 def _entry(fs: AbstractFileSystem, folder: str, name: str) -> FileEntry:

@@ -18,7 +18,7 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractFileSystem
 
-from fedtasks import private
+from fedtasks import durable, private
 from fedtasks.data.patience import Patience
 from fedtasks.errors import ConfigError, DataCorrupt, DataMissing, StorageUnavailable
 
@@ -122,6 +122,7 @@ def create_once(uri: str, content: bytes) -> bool:
 def _name_once(partial: str, path: str) -> bool:
     """Give a local file a name, unless another has it."""
     os.chmod(partial, 0o600)
+    durable.sync(Path(partial))
     try:
         os.link(partial, path)
     except FileExistsError:
@@ -129,7 +130,10 @@ def _name_once(partial: str, path: str) -> bool:
     except OSError:  # a file system without links
         with suppress(FileExistsError), open(path, "xb") as file:
             file.write(Path(partial).read_bytes())
+            file.flush()
+            os.fsync(file.fileno())
         return Path(path).read_bytes() == Path(partial).read_bytes()
+    durable.sync(Path(path).parent)
     return True
 
 
@@ -271,10 +275,32 @@ def write_json(uri: str, value: object) -> None:
 
 
 def rename(fs: AbstractFileSystem, source: str, target: str) -> None:
-    """Rename a file over another one: in one step on HDFS and on a local disk, in two on other file systems."""
-    if not _is_webhdfs(fs) and not isinstance(fs, LocalFileSystem) and fs.exists(target):
+    """Rename a file over another one: in one step on HDFS and on a local disk, in two on other file systems.
+
+    Notes
+    -----
+    A machine that stops then has the old file or the new one, whole. Which one is certain after `settle` of the folder;
+    on HDFS it is at once.
+    """
+    if isinstance(fs, LocalFileSystem):
+        durable.replace(Path(source), Path(target))
+        return
+    if not _is_webhdfs(fs) and fs.exists(target):
         fs.rm_file(target)
     fs.mv(source, target)
+
+
+def settle(uri: str) -> None:
+    """Have a file's content, or the names in a folder, outlast a crash of the machine; on HDFS they do already.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is none on this machine.
+    """
+    fs, path = filesystem(uri)
+    if isinstance(fs, LocalFileSystem):
+        durable.sync(Path(path))
 
 
 def remove(uri: str) -> None:

@@ -7,6 +7,7 @@ the NameNode; when its patience ends, the fault is said to be the store's.
 
 from __future__ import annotations
 
+import errno
 import functools
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
@@ -33,6 +34,8 @@ _PASSING = ("StandbyException", "RetriableException", "SafeModeException", "Inva
 """What a NameNode refuses with as long as it is not ready; other refusals of a NameNode are meant."""
 
 _DENIED = ("AccessControlException", "SecurityException", "AuthorizationException")
+_QUOTA = ("QuotaExceededException", "QuotaByStorageTypeExceededException")
+"""What is full stays full, however often it is asked."""
 _PIECE = 1 << 16
 _MOST_SAID = 300
 
@@ -217,6 +220,8 @@ def _refuse_failed_answer(response: requests.Response, **_: object) -> None:
         return
     exception, message = _remote_exception(response)
     said = f"{urlsplit(response.url).netloc} answered {status}: {message or response.reason}"
+    if exception.endswith(_QUOTA):
+        raise OSError(errno.EDQUOT, plain_text(said, _MOST_SAID))
     if status >= 500 or status in _BUSY or exception in _PASSING[:3]:
         raise _Fault(said)
     if is_datanode and status == 404:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from fedtasks.data.blocks import SPLIT, Blocks
 from fedtasks.encrypted.bins import Binner, BinNumbers, Candidates
 from fedtasks.encrypted.cells import Cells, sum_cells
 from fedtasks.encrypted.cipher import SumCipher
+from fedtasks.shortage import allocate
 
 Mask = npt.NDArray[np.bool_]
 RowNumbers = npt.NDArray[np.int64]
@@ -29,7 +31,13 @@ _SUMS_AT_ONCE = 1 << 17
 
 
 class Scratch:
-    """Arrays in files of a private folder: what is not in use need not be in memory. The folder goes at the end."""
+    """Arrays in files of a private folder: what is not in use need not be in memory. The folder goes at the end.
+
+    Raises
+    ------
+    DiskFull
+        By `array`, at once: a file that is mapped without room on its disk would end the process later, at any access.
+    """
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="fedtasks-")
@@ -41,7 +49,8 @@ class Scratch:
             return np.zeros(shape, dtype)
         self._made += 1
         file = Path(self._folder.name, f"{self._made}.array")
-        found = np.memmap(file, dtype=dtype, mode="w+", shape=shape)
+        allocate(file, math.prod(shape) * np.dtype(dtype).itemsize)
+        found = np.memmap(file, dtype=dtype, mode="r+", shape=shape)
         file.unlink()  # the mapping keeps it, nobody else sees it
         return found.view(np.ndarray)
 

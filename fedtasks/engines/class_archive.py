@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from fedtasks import private
+from fedtasks import durable, private
 from fedtasks.errors import ConfigError, ProcessFailed
 
 MAKE_TIMEOUT_S = 300
@@ -67,7 +67,7 @@ def make() -> Path:
             last = " ".join((done.stdout + done.stderr).split()[-60:])
             raise ProcessFailed(f"Java wrote no archive: {last}")
         private.share(partial)  # every user of the installation starts drivers
-        os.replace(partial, target)
+        durable.replace(partial, target)
     return target
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,10 +16,7 @@ from fedtasks.crypto.threads import n_threads
 from fedtasks.data.storage import is_local, local_path
 from fedtasks.engines.engine import Engine
 from fedtasks.engines.memory import give_back_freed
-from fedtasks.errors import DiskFull, MemoryShort
-
-_NO_ROOM = ("max_temp_directory_size", "No space left on device", "Disk quota exceeded")
-"""Words by which DuckDB says that its files find no room: nine tenths of what was free is all that it takes."""
+from fedtasks.shortage import told_short
 
 
 @contextmanager
@@ -42,7 +38,7 @@ def open_engine(party: Party, name: str, scratch: str) -> Iterator[Engine]:
             settings = party.duckdb or Duckdb()
             engine = DuckEngine(folder, settings.memory_bytes, settings.threads or n_threads())
             try:
-                with _translated():
+                with told_short(folder):
                     yield cast(Engine, engine)  # that a frame goes to its own engine, types cannot say
             finally:
                 engine.close()
@@ -50,25 +46,8 @@ def open_engine(party: Party, name: str, scratch: str) -> Iterator[Engine]:
     from fedtasks.engines.spark import SparkEngine
     from fedtasks.engines.spark_session import spark_session
 
-    with spark_session(party.spark, name, scratch) as session:
+    with told_short(), spark_session(party.spark, name, scratch) as session:
         yield cast(Engine, SparkEngine(session))
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    """Raise errors of the registry where DuckDB has too little memory, or no room for what does not fit into it."""
-    try:
-        yield
-    except Exception as error:
-        duckdb = sys.modules.get("duckdb")  # what nobody has imported has raised nothing
-        if duckdb is None or not isinstance(error, duckdb.OutOfMemoryException | duckdb.IOException):
-            raise
-        first_line = str(error).partition("\n")[0]
-        if any(words in str(error) for words in _NO_ROOM):
-            raise DiskFull(first_line) from error
-        if isinstance(error, duckdb.OutOfMemoryException):
-            raise MemoryShort(first_line) from error
-        raise
 
 
 @contextmanager

@@ -107,21 +107,23 @@ class DemoRunning(MachineError):
     remedy = "Wait until the other demo has ended, or end it where it was started (Ctrl-C), then start again"
 
 
-class MemoryShort(MachineError):
-    """Raised when a process needs more memory than it may take."""
+class OutOfMemory(MachineError):
+    """Raised when a process needs more memory than it may take, or was ended by its machine for that."""
 
-    code = "MEMORY_SHORT"
+    code = "OUT_OF_MEMORY"
     summary = "A task needs more memory than it may take"
-    remedy = "Raise `duckdb.memory` in party.yaml, or lower `duckdb.threads`; then clear the task"
+    remedy = (
+        "Give the task more memory, or let it take less: `duckdb.memory` in party.yaml and fewer `duckdb.threads`, or "
+        "`spark.driver_memory`; then clear the task"
+    )
 
 
 class DiskFull(MachineError):
-    """Raised when what a process keeps in files finds no room."""
+    """Raised when what a process keeps in files finds no room; ``detail`` or ``where`` says on which disk."""
 
     code = "DISK_FULL"
-    retryable = True
     summary = "A disk is full"
-    remedy = "Free the disk that `storage` of party.yaml, or the folder for temporary files, is on"
+    remedy = "Free the disk that `storage` of party.yaml, or the folder for temporary files, is on; then clear the task"
 
 
 class WorkerLost(MachineError):

@@ -57,11 +57,12 @@ class OwnHalves:
         self._store, self._tickets, self._clock = base.store, base.tickets, base.clock
         self._changed = base.changes.notify
 
-    def announce(self, run_id: str, task: str, token: str, wait_s: float) -> run_pb2.Meeting:
+    def announce(self, run_id: str, task: str, token: str, wait_s: float, *, renewed: bool = False) -> run_pb2.Meeting:
         """Say that this side's half of a task is here; the same token is the same attempt.
 
         In a run that has ended, only a task that somebody has cleared still announces itself: the run goes on with it.
         If it has failed, that holds only once its DAG run has ended too; until then Airflow tries tasks by itself.
+        A renewed attempt goes on from one that came further than any before, so it is no repeat by the peer.
 
         Raises
         ------
@@ -76,7 +77,8 @@ class OwnHalves:
                 self._tickets.in_force(row.ticket_id)
             if task != APPROVE:
                 self._require_approval(run_id)
-            half = self._store.halves.announce(run_id, task, token, self._clock() + int(wait_s * 1000))
+            until_ms = self._clock() + int(wait_s * 1000)
+            half = self._store.halves.announce(run_id, task, token, until_ms, renewed=renewed)
             if task == APPROVE:
                 self._ask(run_id, half.until_ms)
             if row.state != "running":

@@ -83,7 +83,7 @@ class WorkerService(worker_pb2_grpc.WorkerGatewayServicer):
         self, request: worker_pb2.AnnounceTaskRequest, _: Context
     ) -> worker_pb2.AnnounceTaskResponse:
         meeting = await asyncio.to_thread(
-            self._halves.announce, request.run_id, request.task, request.token, request.wait_s
+            self._halves.announce, request.run_id, request.task, request.token, request.wait_s, renewed=request.renewed
         )
         return worker_pb2.AnnounceTaskResponse(meeting=meeting)
 

@@ -229,9 +229,9 @@ class GatewayClient:
         return self._call("RequestTicket", request, worker_pb2.RequestTicketResponse).request_id
 
     # ------------------------------------------------------------------------------------------------------- tasks
-    def announce(self, run_id: str, task: str, token: str, wait_s: float) -> run_pb2.Meeting:
-        """Say that this half of a task is here; the same token is the same attempt."""
-        request = worker_pb2.AnnounceTaskRequest(run_id=run_id, task=task, token=token, wait_s=wait_s)
+    def announce(self, run_id: str, task: str, token: str, wait_s: float, *, renewed: bool = False) -> run_pb2.Meeting:
+        """Say that this half of a task is here; the same token is the same attempt, a renewed one is no repeat."""
+        request = worker_pb2.AnnounceTaskRequest(run_id=run_id, task=task, token=token, wait_s=wait_s, renewed=renewed)
         return self._call("AnnounceTask", request, worker_pb2.AnnounceTaskResponse).meeting
 
     def start(self, run_id: str, task: str, attempt: int, *, leased: bool = False) -> run_pb2.Meeting:

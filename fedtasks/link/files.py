@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import IO, Any
 
+from fedtasks import durable
 from fedtasks.errors import DataCorrupt, DataMissing, ProtocolViolated
 from fedtasks.link.frames import CHUNK
 from fedtasks.link.link import Link
@@ -81,7 +82,7 @@ def receive_file(link: Link, name: str, path: Path, *, n_bytes: int | None = Non
     except (DataCorrupt, ProtocolViolated):
         partial.unlink()
         raise
-    partial.replace(path)
+    durable.replace(partial, path)
 
 
 def _receive_content(link: Link, name: str, partial: Path, n_bytes: int | None) -> dict[str, Any]:
@@ -103,8 +104,6 @@ def _receive_content(link: Link, name: str, partial: Path, n_bytes: int | None) 
                 raise ProtocolViolated(f"file `{name}` goes on after the {n_bytes} bytes that were announced")
             hasher.update(chunk)
             file.write(chunk)
-        file.flush()
-        os.fsync(file.fileno())
     return {"size": size, "sha256": hasher.hexdigest()}
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Self
 
 import numpy as np
 
@@ -14,6 +16,7 @@ from fedtasks.data.storage import filesystem, read_bytes, remove, write_atomical
 from fedtasks.errors import DataCorrupt
 from fedtasks.link.link import Link
 from fedtasks.models.messages import CHECKPOINTS
+from fedtasks.runtime.context import TaskContext
 
 log = logging.getLogger(__name__)
 
@@ -32,12 +35,24 @@ class Checkpoints:
         Digest of everything that a state depends on: a checkpoint of another identity is not used.
     keep
         How many are kept. The halves may be one apart when either stops, so two are the least.
+    reached
+        Is told after how many steps each of them was written.
     """
 
-    def __init__(self, uri: str, identity: str, *, keep: int = 3) -> None:
+    def __init__(
+        self, uri: str, identity: str, *, keep: int = 3, reached: Callable[[int], None] = lambda step: None
+    ) -> None:
         self._uri = uri
         self._identity = identity
         self._keep = keep
+        self._reached = reached
+        self._counted_from: float = 0
+
+    @classmethod
+    def of(cls, context: TaskContext, identity: str) -> Self:
+        """Return those of a training, which say how far it has come as they are written."""
+        folder = context.storage.folder(context.config.task)
+        return cls(f"{folder}/checkpoints", identity, reached=context.reached)
 
     def save(self, step: int, state: Sequence[np.ndarray]) -> None:
         """Write the state after `step` steps, then remove the oldest ones."""
@@ -48,6 +63,17 @@ class Checkpoints:
         write_atomically(self._path(step), hashlib.sha256(payload).digest() + payload)
         for old in self._found()[: -self._keep]:
             remove(self._path(old))
+        if step > self._counted_from:
+            self._reached(step)
+
+    def go_on(self, step: int, newest: int) -> None:
+        """Begin after `step` steps, where this half's newest checkpoint is of `newest`; what is newer is removed.
+
+        Only steps beyond that newest one count as reached. None does where the other half wants more than one step to
+        be done again: what is repeated so is bounded by the ticket, or a peer could deny its checkpoints for ever.
+        """
+        self._counted_from = newest if newest - step <= 1 else math.inf
+        self.discard_after(step)
 
     def load(self, step: int) -> list[np.ndarray]:
         """Read the state after `step` steps.
@@ -108,5 +134,5 @@ def agree(link: Link, checkpoints: Checkpoints) -> int:
     own = {0, *checkpoints.complete()}
     CHECKPOINTS.send(link, np.array(sorted(own), dtype=np.int64))
     newest = max(own & {0, *CHECKPOINTS.receive(link).tolist()})
-    checkpoints.discard_after(newest)
+    checkpoints.go_on(newest, max(own))
     return newest

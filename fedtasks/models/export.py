@@ -16,13 +16,15 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from fedtasks import durable
 from fedtasks.config import Dataset
 from fedtasks.data.ascending import KEY, are_in, keys_of, walk
 from fedtasks.data.batch_files import read_batches
 from fedtasks.data.run_storage import Manifest, RunStorage
 from fedtasks.data.tables import columns_of_ids
-from fedtasks.errors import ConfigError, DataCorrupt, DataMissing, DiskFull
+from fedtasks.errors import ConfigError, DataCorrupt, DataMissing
 from fedtasks.models.results import PREDICTIONS, SCORE
+from fedtasks.shortage import shortage
 
 ENDINGS = (".csv", ".parquet")
 """What files can be written, by how their names end."""
@@ -136,11 +138,12 @@ def write_file(batches: Iterable[pa.RecordBatch], path: Path) -> int:
     Raises
     ------
     ConfigError
-        There is something already, there is no such folder, or the ending is not one of `ENDINGS`.
+        There is something already, there is no such folder, the ending is not one of `ENDINGS`, or it may not be
+        written.
     DataMissing
         There is no row.
     DiskFull
-        It could not be written.
+        There is no room for it.
     """
     if path.suffix not in ENDINGS:
         raise ConfigError(f"`{path}` ends in none of: {', '.join(ENDINGS)}", field="to")
@@ -154,7 +157,8 @@ def write_file(batches: Iterable[pa.RecordBatch], path: Path) -> int:
     except FileExistsError:
         raise ConfigError(f"`{path}` is there already; remove it, or name another file", field="to") from None
     except OSError as error:
-        raise DiskFull(f"`{path}` could not be written: {error.strerror or error}") from error
+        problem = f"`{path}` cannot be written: {error.strerror or error}"
+        raise shortage(error) or ConfigError(problem, field="to") from error
     finally:
         with suppress(OSError):
             partial.unlink()
@@ -162,6 +166,7 @@ def write_file(batches: Iterable[pa.RecordBatch], path: Path) -> int:
 
 
 def _move(partial: Path, path: Path) -> None:
+    durable.sync(partial)
     try:
         os.link(partial, path)  # unlike a rename, never in the place of another file
     except FileExistsError:
@@ -169,7 +174,8 @@ def _move(partial: Path, path: Path) -> None:
     except OSError:  # a file system without links
         if path.exists():
             raise FileExistsError from None
-        partial.rename(path)
+        durable.replace(partial, path)
+    durable.sync(path.parent)
 
 
 @contextmanager

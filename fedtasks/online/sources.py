@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from fedtasks import durable
 from fedtasks.errors import DataMissing, FileInvalid
 
 MAX_LINE_BYTES = 1 << 20
@@ -51,7 +52,7 @@ class Position:
         """Keep this position; a reader finds the old one or this one."""
         partial = path.with_name(f".{path.name}.partial")
         partial.write_text(json.dumps(asdict(self)), encoding="utf-8")
-        os.replace(partial, path)
+        durable.replace(partial, path)
 
 
 @dataclass(frozen=True)

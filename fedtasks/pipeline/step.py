@@ -10,7 +10,7 @@ from dataclasses import KW_ONLY, MISSING, Field, dataclass, field, fields, repla
 from pathlib import Path
 from typing import Any, Self
 
-from fedtasks.config import check_name, check_stall_s
+from fedtasks.config import check_name, check_resume_s, check_stall_s
 from fedtasks.dataclass_io import build, to_plain
 from fedtasks.digests import digest
 from fedtasks.errors import ConfigError
@@ -74,6 +74,9 @@ class Step:
     stall_s
         How long this party's half of it may make no progress, or wait for the other half without any, before it is
         ended and tried again: the party's own affair. By default as party.yaml says.
+    resume_s
+        How long the connection to the other half may be cut before this party's half gives up and is tried again: the
+        party's own affair. By default as party.yaml says.
     """
 
     name: str
@@ -87,6 +90,7 @@ class Step:
     source_digest: str = ""
     doc: str | None = field(default=None, compare=False)
     stall_s: float | None = field(default=None, compare=False)
+    resume_s: float | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         check_name(self.name, "name")
@@ -96,6 +100,8 @@ class Step:
                 raise ConfigError(f"`{name}` stands twice", field="stages")
         if self.stall_s is not None:
             check_stall_s(self.stall_s)
+        if self.resume_s is not None:
+            check_resume_s(self.resume_s)
         self.check(self.settings)
         if not _ENTRY.fullmatch(self.entry):
             raise ConfigError(f"`{self.entry}` is neither package.module:function nor /file.py:function", field="entry")
@@ -149,6 +155,16 @@ class Step:
             The limit is too short or too long.
         """
         return replace(self, stall_s=stall_s)
+
+    def with_resume(self, resume_s: float) -> Self:
+        """Return this step, whose halves' connection may be cut for longer: ``train("split_nn").with_resume(1800)``.
+
+        Raises
+        ------
+        ConfigError
+            The limit is too short or too long.
+        """
+        return replace(self, resume_s=resume_s)
 
     @property
     def what(self) -> str:

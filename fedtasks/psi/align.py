@@ -27,6 +27,7 @@ from fedtasks.errors import ConfigError, DataCorrupt, LabelInvalid, RowOrderDiff
 from fedtasks.link.link import Link
 from fedtasks.names import TAG_BYTES, own_column
 from fedtasks.psi import held_out, messages
+from fedtasks.psi.half import drop_state
 from fedtasks.psi.held_out import Choice
 from fedtasks.psi.ids import SHARD
 from fedtasks.psi.jobs import engine_of
@@ -135,6 +136,7 @@ def run(context: TaskContext) -> Outcome:
             count = n_blocks(people.rows, settings.rows_per_block)
             rows = _aligned(engine, people, count, dataset, parts, settings, since)
             with context.open_link(facts_of(settings, since=since.version)) as link, ExitStack() as kept:
+                drop_state(context, settings.psi_task)
                 if settings.rows is Rows.NEW and since.version:
                     rows = kept.enter_context(engine.keep(rows))
                     rows = _mark_new(engine, rows, link, count, people.rows, scratch)

@@ -199,7 +199,8 @@ class ClientHalf(Half):
     def _signer_tags(self, engine: Engine) -> list[RowFile]:
         """Return the signer's tags as they are now: as they crossed before, or from what has changed."""
         plan, crossed = self.plan, self.crossed(self.plan["key_id"], "tags")
-        if plan["now"] in crossed.hold(self.reader):
+        crossed.hold(self.reader)
+        if plan["now"] in crossed.digests():
             return crossed.get(plan["now"])
         arrived = {}
         for kind, message in messages.CHANGED_TAGS.items():

@@ -82,16 +82,74 @@ class DividedIds:
         return {"own_ids": self.found.n_ids, "own_duplicates": repeated, "own_without_id": counts.n_null}
 
 
+class Remembered:
+    """What this party remembers of the tags of the two datasets, as a task of a run reads it.
+
+    Parameters
+    ----------
+    context
+        Of a half of the run.
+    task
+        The task.
+    """
+
+    def __init__(self, context: TaskContext, task: str) -> None:
+        self._context = context
+        self.reader = f"{context.config.run_id}/{task}"
+
+    def table(self, key_id: str) -> TagTable:
+        """Return this party's tags under a key."""
+        return TagTable(self._context.party.storage, self._context.dataset.name, key_id)
+
+    def crossed(self, key_id: str, kind: str) -> CrossedSets:
+        """Return the sets of tags that have crossed between the two datasets under a key."""
+        config = self._context.config
+        return CrossedSets(f"{self.table(key_id).uri}/{config.peer}.{config.datasets[config.peer]}/{kind}")
+
+    def release(self, key_id: str) -> None:
+        """Let go of what the task holds."""
+        self.table(key_id).release(self.reader)
+        for kind in SETS:
+            self.crossed(key_id, kind).release(self.reader)
+
+
+def drop_state(context: TaskContext, task: str) -> None:
+    """Drop what the stages of an intersection have left for each other, once both halves have published.
+
+    Parameters
+    ----------
+    context
+        Of a half of the same run that has met the other one, or of the intersection itself.
+    task
+        The intersection.
+
+    Notes
+    -----
+    Both halves of a later task meet only when either side's intersection has succeeded.
+    """
+    state = context.storage.folder_uri(task)
+    try:
+        key_id = read_json(f"{state}/plan.json").get("key_id")
+    except DataMissing:
+        key_id = None
+    if key_id:
+        Remembered(context, task).release(key_id)
+    remove(state)
+
+
 class Half:
     """One half, in the process of one stage or of all.
 
     What a stage leaves for the next, or for the next attempt, is in the private folder `state`: ids, what undoes their
-    blinds, and what came from the peer, each file under the digest of its content. It goes when the task has published.
+    blinds, and what came from the peer, each file under the digest of its content. Where all stages are one task, it
+    goes when that has published. Else it stays, so that each stage can be repeated after the success of either side,
+    until both sides have: the next task that meets drops it (`drop_state`), or the end of the run.
     """
 
     def __init__(self, context: TaskContext, settings: PsiSettings) -> None:
         self.context = context
         self.settings = settings
+        self.remembered = Remembered(context, context.config.task)
         self.state = context.storage.folder(context.config.task)
         make_private(self.state)
         # What two tries of a stage write must not meet.
@@ -135,7 +193,7 @@ class Half:
         Raises
         ------
         DataMissing
-            It has not run, or the task has published since.
+            It has not run, or what it left has been dropped since.
         """
         where = f"task `{self.context.config.task}`"
         try:
@@ -151,6 +209,7 @@ class Half:
         """Keep what the later stages need."""
         self.plan = {**plan, "format": _PLAN_FORMAT}
         write_json(f"{self.state}/plan.json", self.plan)
+        self.context.reached(1)
 
     @property
     def _counted(self) -> dict[str, int]:
@@ -159,17 +218,16 @@ class Half:
 
     def table(self, key_id: str) -> TagTable:
         """Return this party's tags under a key."""
-        return TagTable(self.context.party.storage, self.context.dataset.name, key_id)
+        return self.remembered.table(key_id)
 
     def crossed(self, key_id: str, kind: str) -> CrossedSets:
         """Return the sets of tags that have crossed between the two datasets under a key."""
-        config = self.context.config
-        return CrossedSets(f"{self.table(key_id).uri}/{config.peer}.{config.datasets[config.peer]}/{kind}")
+        return self.remembered.crossed(key_id, kind)
 
     @property
     def reader(self) -> str:
         """The name by which this half, in all its stages and tries, holds what it reads of the tags."""
-        return f"{self.context.config.run_id}/{self.context.config.task}"
+        return self.remembered.reader
 
     def keep_crossed(self, kind: str, files: Sequence[RowFile]) -> None:
         """Keep a set of tags that has crossed, for the next run to build on."""
@@ -181,13 +239,6 @@ class Half:
         if kind not in folders:
             self.save_plan({**self.plan, "folders": {**folders, kind: new_name()}})
         return str(self.plan["folders"][kind])
-
-    def _release(self) -> None:
-        key_id = self.plan.get("key_id")
-        if key_id:
-            self.table(key_id).release(self.reader)
-            for kind in SETS:
-                self.crossed(key_id, kind).release(self.reader)
 
     def base(self, kind: str, key_id: str, agreed: Mapping[str, Any]) -> list[RowFile]:
         """Return the set on which a difference builds: what both sides hold, or nothing."""
@@ -266,8 +317,9 @@ class Half:
             raise DataMissing(text, where=self.state) from None
 
     def keep_answers(self, question: str, answers: Sequence[RowFile]) -> None:
-        """Note where the answers to what is known by a digest are."""
+        """Note where the answers to what is known by a digest are; shards are answered in their order."""
         write_json(self._answers_place(question), [vars(file) for file in answers])
+        self.context.reached(2 + max((file.shard for file in answers), default=0))
 
     def _answers_place(self, question: str) -> str:
         return f"{self.state}/answers-{question}.json"
@@ -323,7 +375,11 @@ class Half:
             log.info("%d people in common; if more were expected: %s", n_people, written)
 
     def publish(self, people: Sequence[TaggedShard] | None, counts: Mapping[str, int], digest: str) -> Outcome:
-        """Publish which tag belongs to which of this party's ids, if this half knows, and forget everything else."""
+        """Publish which tag belongs to which of this party's ids, if this half knows.
+
+        Everything else is forgotten at once if all stages are one task, which is repeated as a whole. A stage of its
+        own keeps it: the other half may yet have to do its part again, and then needs this one.
+        """
         config, storage = self.context.config, self.context.storage
         remove(self.context.folder)
         folder = storage.attempt(config.task, config.attempt)
@@ -337,8 +393,10 @@ class Half:
         shared = {"tags": digest, "signer": self.settings.signer, "learns": self.settings.learns.value}
         facts["partitions"] = self.partitions
         storage.publish(config.task, config.attempt, rows=rows, facts={**counts, **facts, **shared}, written=written)
-        self._release()
-        remove(self.state)
+        if config.stage:
+            storage.spend(config.task)
+        else:
+            drop_state(self.context, config.task)
         return Outcome(counts=counts, digests={"tags": digest})
 
 

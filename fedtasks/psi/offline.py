@@ -61,6 +61,7 @@ def run(context: TaskContext) -> Outcome:
         return half.sign()  # the client has nothing to say meanwhile
     # What is wrong here is said before the peer is kept waiting.
     if config.stage in ("", "prepare"):
+        context.storage.forget_abandoned(config.task)
         inspection.inspect(context, half.parts, half.state)
     else:
         _ = half.plan

@@ -194,8 +194,16 @@ class SignerHalf(Half):
 
     @cached_property
     def _all_files(self) -> dict[str, list[RowFile]]:
-        kinds = {"tags", *messages.CHANGED_TAGS} & set(self.plan)
-        return {kind: [RowFile(**file) for file in self.plan[kind]] for kind in kinds}
+        plan = self.plan
+        kinds = {"tags", *messages.CHANGED_TAGS} & set(plan)
+        found = {kind: [RowFile(**file) for file in plan[kind]] for kind in kinds}
+        folder = plan.get("folders", {}).get("tags")
+        if folder:
+            # This half has published: the set has moved, and without one to build on it is also all that is new.
+            crossed = self.crossed(plan["key_id"], "tags")
+            for kind in ("tags",) if plan["tags_base"] else ("tags", "added"):
+                found[kind] = crossed.found(found[kind], folder)
+        return found
 
 
 def size_of(message: Mapping[str, Any]) -> int:

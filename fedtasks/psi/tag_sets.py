@@ -30,7 +30,7 @@ from fedtasks.data.row_files import (
     to_column,
 )
 from fedtasks.data.shelf import NEWEST, Shelf
-from fedtasks.data.storage import filesystem, make_private
+from fedtasks.data.storage import filesystem, make_private, settle
 from fedtasks.data.tag_files import Generation
 from fedtasks.engines.engine import Batches, Engine, Frame, new_file
 from fedtasks.errors import DataMissing, ProtocolViolated
@@ -120,6 +120,7 @@ class CrossedSets:
         for file, target in zip(self.found(files, folder), moved, strict=True):
             if file != target:
                 move(file.uri, target.uri)
+        settle(f"{self.uri}/{folder}")
         item = {"name": digest, "folder": f"{self.uri}/{folder}", "files": [vars(file) for file in moved]}
         self._shelf.add(reader, [item])
 

@@ -14,7 +14,7 @@ from fedtasks.data.ascending import are_in, keys_of, walk
 from fedtasks.data.batch_files import BatchFile
 from fedtasks.data.dated import new_name
 from fedtasks.data.row_files import from_column
-from fedtasks.data.storage import make_private, remove
+from fedtasks.data.storage import make_private, remove, settle
 from fedtasks.data.tag_files import (
     KEYS,
     TAGS,
@@ -185,6 +185,7 @@ class TagTable(TagFiles):
             if kind == "keys":
                 for state in State:
                     counts[state] += int(row[state.name])  # type: ignore[call-overload]
+        settle(f"{self.uri}/{name}")
         ordered = {kind: tuple(sorted(found)) for kind, found in buckets.items()}
         return Run(name, sum(counts.values()), n_buckets, **ordered), counts
 

@@ -168,6 +168,20 @@ class TaskContext(Protocol):
         such as the loop that computes, never a timer.
         """
 
+    def reached(self, step: int) -> None:
+        """Say that what was done up to `step` is kept, and need not be done again by another attempt.
+
+        Parameters
+        ----------
+        step
+            How much it is, from 1: epochs, trees, shards. An attempt that fails having reached more than any before it
+            costs no try of Airflow's.
+
+        Notes
+        -----
+        Reveals: nothing; it stays with the operator. `fedtasks.models.checkpoint.Checkpoints.of` says so by itself.
+        """
+
 
 Entry: TypeAlias = Callable[[TaskContext], Outcome]
 """What runs as one half of a task: an algorithm's training, a ready-made step, or a function of somebody's own."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
+import logging
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -24,6 +25,8 @@ from fedtasks.dataclass_io import to_plain
 from fedtasks.errors import ConfigError
 from fedtasks.link.link import Link
 from fedtasks.runtime.context import Entry, Outcome, TaskContext
+
+log = logging.getLogger(__name__)
 
 MAX_OUTCOME_CHARS = 64_000
 """The longest outcome, as JSON, that a function may return: it is kept and signed by both sides."""
@@ -141,7 +144,7 @@ def entry_at(entry: str) -> Entry:
     Raises
     ------
     ConfigError
-        There is none, or it cannot be imported.
+        There is none, or something that it imports is missing. What else its module raises goes on its way.
     """
     place, _, name = entry.rpartition(":")
     try:
@@ -150,7 +153,8 @@ def entry_at(entry: str) -> Entry:
         if _ENTRY.fullmatch(entry):
             found: Entry = getattr(importlib.import_module(place), name)
             return found
-    except (ImportError, AttributeError, OSError, SyntaxError) as error:
+    except (ImportError, AttributeError, FileNotFoundError, SyntaxError) as error:
+        log.exception("`%s` cannot be imported", entry)
         raise ConfigError(f"`{entry}` cannot be imported: {error}", field="entry") from error
     raise ConfigError(f"`{entry}` is neither package.module:function nor /file.py:function", field="entry")
 

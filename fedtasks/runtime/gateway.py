@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from fedtasks.config import Party
@@ -16,7 +17,7 @@ from fedtasks.link.grpc_link import GrpcLink
 from fedtasks.link.link import Link
 from fedtasks.link.mark import NO_MARK, Mark
 from fedtasks.runtime.context import LocalContext
-from fedtasks.runtime.task_config import TaskConfig
+from fedtasks.runtime.task_config import TaskConfig, write_reached
 from fedtasks.wire.v1 import model_pb2, worker_pb2
 
 log = logging.getLogger(__name__)
@@ -45,11 +46,22 @@ class GatewayContext(LocalContext):
         Talks with the gateway.
     mark
         Where the half says that it makes progress; the operator, which reads it, judges whether it stands still.
+    beside
+        The folder of the half's configuration, where its operator reads how far it has come.
     """
 
-    def __init__(self, config: TaskConfig, party: Party, client: GatewayClient, mark: Mark = NO_MARK) -> None:
+    def __init__(
+        self,
+        config: TaskConfig,
+        party: Party,
+        client: GatewayClient,
+        mark: Mark = NO_MARK,
+        *,
+        beside: Path | None = None,
+    ) -> None:
         super().__init__(config, party)
         self._client, self._mark = client, mark
+        self._beside, self._reached = beside, 0
         self._links: list[GrpcLink] = []
         self._reporting = threading.Lock()
         self._held: Mapping[str, Any] | None = None
@@ -71,6 +83,7 @@ class GatewayContext(LocalContext):
             attempt=config.attempt,
             facts={"shared configuration": config.shared_digest, **facts},
             stall_s=max(HELD_S, self.party.stall_s),
+            resume_timeout_s=config.resume_s,
             mark=self._mark,
         )
         self._links.append(link)
@@ -121,6 +134,13 @@ class GatewayContext(LocalContext):
     def alive(self) -> None:
         """See `TaskContext.alive`."""
         self._mark.move()
+
+    def reached(self, step: int) -> None:
+        """See `TaskContext.reached`."""
+        self._mark.move()
+        if self._beside is not None and step > self._reached:
+            self._reached = step
+            write_reached(self._beside, step)
 
     def _send(self, patience_s: float | None) -> None:
         config = self.config

@@ -127,6 +127,8 @@ class MemoryContext(LocalContext):
         Progress and metrics of each report, in order.
     metrics
         The last value of each metric.
+    kept
+        How much of its work the half has kept, 0 for nothing.
     """
 
     def __init__(
@@ -139,6 +141,7 @@ class MemoryContext(LocalContext):
         self._charged: dict[str, dict[str, int]] = {}
         self.reports: list[tuple[Mapping[str, Any] | None, dict[str, float]]] = []
         self.metrics: dict[str, float] = {}
+        self.kept = 0
         self._wrap = wrap
         self._meeting: Meeting | None = None
         self._links: list[MemoryLink] = []
@@ -183,6 +186,10 @@ class MemoryContext(LocalContext):
 
     def alive(self) -> None:
         """Nobody watches whether it is."""
+
+    def reached(self, step: int) -> None:
+        """Remember it."""
+        self.kept = max(self.kept, step)
 
     def _registered(self, name: str, version: int) -> worker_pb2.GetModelResponse:
         return self.models.get(name, version)

@@ -1,7 +1,8 @@
 """One half of a task as a process of its own: one configuration file in, one outcome or failure file out.
 
 An operator writes the `TaskConfig`, starts ``python -m fedtasks.runtime ENTRY CONFIG``, and reads beside it either
-``outcome.json`` or ``failure.json``. Progress and metrics go to this party's gateway as the work goes on.
+``outcome.json`` or ``failure.json``; the exit code alone says that there was no room for either. Progress and metrics
+go to this party's gateway as the work goes on.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Mapping
+from asyncio import CancelledError
+from collections.abc import Mapping, Sequence
 from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
@@ -21,13 +23,14 @@ from fedtasks import private
 from fedtasks.config import load_party
 from fedtasks.data.lean import lean_imports
 from fedtasks.dataclass_io import build, to_plain
-from fedtasks.errors import ConfigError, DiskFull, FedtasksError, MemoryShort, ProcessFailed, StorageUnavailable
+from fedtasks.errors import ConfigError, FedtasksError, ProcessFailed, StorageUnavailable
 from fedtasks.kinds import kinds
 from fedtasks.link.client import GatewayClient
 from fedtasks.link.mark import FileMark
 from fedtasks.runtime.context import Entry, Outcome, TaskContext
 from fedtasks.runtime.gateway import GatewayContext
 from fedtasks.runtime.task_config import FAILURE, MARK, OUTCOME, TaskConfig, check_declaration
+from fedtasks.shortage import UNWRITTEN, kernel_kills, killed_since, shortage, with_room
 from fedtasks.tickets import asked_by, check_settings
 
 log = logging.getLogger(__name__)
@@ -39,32 +42,49 @@ def run(entry: Entry, config_file: Path) -> int:
     Returns
     -------
     int
-        Exit code: 0 when the half succeeded, 1 when it failed and ``failure.json`` says why.
+        Exit code: 0 when the half succeeded, 1 when it failed and ``failure.json`` says why, `UNWRITTEN` when its disk
+        had no room for that file.
     """
     private.keep_private()
     logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    folder = config_file.parent
+    try:
+        try:
+            outcome = _outcome_of(entry, config_file)
+            _write(config_file.parent / OUTCOME, to_plain(outcome))
+            return 0
+        except FedtasksError as error:
+            _write(config_file.parent / FAILURE, _failure(error))
+            return 1
+    except OSError as error:
+        if shortage(error) is None:
+            raise
+        log.error("how the half ended could not be written: %s", error)
+        return UNWRITTEN
+
+
+def _outcome_of(entry: Entry, config_file: Path) -> Outcome:
+    """Run the half; whatever it raises is raised as an error of the registry, and logged."""
+    kills, folders = kernel_kills(), [config_file.absolute().parent.parent]
     try:
         config = _read(config_file)
         check_settings(config.bounds, asked_by(config.task, config.kind, config.settings))
         party = load_party(config.party)
+        folders.append(Path(party.storage.removeprefix("file://")))
         check_declaration(config, party)
+        folder = config_file.parent
         with closing(FileMark(folder / MARK)) as mark, GatewayClient.of(party) as client:
-            context = GatewayContext(config, party, client, mark)
+            context = GatewayContext(config, party, client, mark, beside=folder)
             try:
-                outcome = entry(context)
+                return entry(context)
             finally:
                 context.report()  # whatever became of it, this has left the house
     except FedtasksError as error:
-        log.error("%s", error)
-        _write(folder / FAILURE, _failure(error))
-        return 1
-    except Exception as error:
+        told = with_room(shortage(error), *folders) or error
+        log.error("%s", told)
+        raise told from error
+    except (Exception, SystemExit, CancelledError) as error:
         log.exception("the half raised an error that it does not know")
-        _write(folder / FAILURE, _failure(_of_machine(error, config_file)))
-        return 1
-    _write(folder / OUTCOME, to_plain(outcome))
-    return 0
+        raise _of_machine(error, kills, folders) from error
 
 
 def run_named(entry: str, config_file: Path) -> int:
@@ -128,26 +148,26 @@ _STORE_AWAY = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.
 """What a mounted store says when it does not serve."""
 
 
-def _of_machine(error: Exception, config_file: Path) -> FedtasksError:
+def _of_machine(error: BaseException, kills_before: int | None, folders: Sequence[Path]) -> FedtasksError:
     """Return the error of the registry for one that is none of it."""
-    if isinstance(error, MemoryError):
-        return MemoryShort(str(error))
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return DiskFull(str(error))
+    short = with_room(shortage(error), *folders) or killed_since(kills_before)
+    if short is not None:
+        return short
     if isinstance(error, OSError) and error.errno in _STORE_AWAY:
         return StorageUnavailable(str(error))
-    return ProcessFailed(f"{type(error).__name__} in {config_file.name}; see the log", where=_line_of(error))
-
-
-def _line_of(error: Exception) -> str:
-    """Return file and line at which a mistake of the code was raised: one that comes up again there is final.
-
-    What comes from outside, such as a connection that was refused, may be gone at the next try.
-    """
+    place, kind = _place_of(error), type(error).__name__
     if isinstance(error, OSError):
-        return ""
+        # It comes from outside, such as a connection that was refused, and may be gone at the next try.
+        return ProcessFailed(f"{kind} at {place}; see the log")
+    return ProcessFailed(f"{kind}; see the log", where=place)
+
+
+def _place_of(error: BaseException) -> str:
+    """Return file and line at which an error was raised, the innermost that belongs to no library."""
     frames = traceback.extract_tb(error.__traceback__)
-    return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    own = [frame for frame in frames if "site-packages" not in frame.filename and frame.filename != __file__]
+    last = (own or frames)[-1]
+    return f"{Path(last.filename).name}:{last.lineno}"
 
 
 def _failure(error: FedtasksError) -> dict[str, Any]:
@@ -156,6 +176,7 @@ def _failure(error: FedtasksError) -> dict[str, Any]:
 
 
 def _write(path: Path, value: Mapping[str, Any]) -> None:
+    """Write how the half ended for its operator, which reads it at once or, when the machine stops, never."""
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(value, sort_keys=True), encoding="utf-8")
     os.replace(partial, path)

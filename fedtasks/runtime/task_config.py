@@ -6,11 +6,12 @@ It is light: an operator imports it, and neither file systems nor arrays.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fedtasks.config import Party
+from fedtasks.config import RESUME_S, Party
 from fedtasks.errors import DatasetChanged
 from fedtasks.names import half_name
 
@@ -20,6 +21,8 @@ FAILURE = "failure.json"
 """What one that failed leaves there."""
 MARK = "mark"
 """Where a half says that it makes progress, while it works."""
+REACHED = "reached"
+"""Where it says how much of its work it has kept."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,8 @@ class TaskConfig:
         Clause → what the run's ticket says there.
     dataset_digest
         Digest of this party's dataset as it was declared when the run opened; empty if the gateway knows none.
+    resume_s
+        How long the connection to the other half may be cut before the half gives up.
     """
 
     party: Path
@@ -73,6 +78,7 @@ class TaskConfig:
     kinds: tuple[str, ...] = ()
     bounds: Mapping[str, Any] = field(default_factory=dict)
     dataset_digest: str = ""
+    resume_s: float = RESUME_S
 
     @property
     def half(self) -> str:
@@ -93,3 +99,16 @@ def check_declaration(config: TaskConfig, party: Party) -> None:
     dataset = party.dataset(config.datasets[party.name])
     if dataset.declaration_digest != config.dataset_digest:
         raise DatasetChanged(f"`{dataset.name}` is declared otherwise in {config.party}", where=config.run_id)
+
+
+def read_reached(folder: Path) -> int:
+    """Return how much of its work a half has kept, as it wrote beside its configuration; 0 for nothing."""
+    with suppress(OSError, ValueError):
+        return int((folder / REACHED).read_text(encoding="ascii"))
+    return 0
+
+
+def write_reached(folder: Path, step: int) -> None:
+    """Write what `read_reached` reads; display of progress that is lost costs a try, and no work."""
+    with suppress(OSError):
+        (folder / REACHED).write_text(str(step), encoding="ascii")

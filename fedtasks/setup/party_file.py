@@ -9,6 +9,7 @@ from pathlib import Path
 
 import yaml
 
+from fedtasks import durable
 from fedtasks.config import load_party
 from fedtasks.dataclass_io import compose_yaml, parse_yaml
 from fedtasks.errors import ConfigError
@@ -119,7 +120,8 @@ def replace_checked(file: Path, text: str) -> None:
             stream.write(text)
         partial.chmod(mode)
         load_party(partial)
-        os.replace(partial, file)
+        durable.replace(partial, file)
+        durable.sync(file.parent)
     except ConfigError as error:
         raise ConfigError(error.detail, where=error.where.replace(str(partial), str(file))) from error
     finally:

@@ -85,7 +85,7 @@ class HalfBook(Repository):
             locked_run(connection, run_id)
             connection.execute(self._put, [to_columns(row) for row in rows])
 
-    def announce(self, run_id: str, task: str, token: str, until_ms: int) -> HalfRow:
+    def announce(self, run_id: str, task: str, token: str, until_ms: int, *, renewed: bool = False) -> HalfRow:
         """Say that the local half of a task is here, and return it; a new attempt raises the run's version.
 
         The same token finds its attempt again, as it stands, until that has ended. Another token begins the next one,
@@ -99,6 +99,8 @@ class HalfBook(Repository):
             Names the try in Airflow.
         until_ms
             When a new attempt stops waiting.
+        renewed
+            Whether a new attempt goes on from one that came further than any before: then it counts as paid.
 
         Raises
         ------
@@ -114,7 +116,8 @@ class HalfBook(Repository):
             attempt = _next_attempt(own, peer)
             now = self._clock()
             half = HalfRow(run_id, task, True, attempt, "waiting", token, now, until_ms, announced_ms=now)
-            half = replace(half, paid=own.paid) if own else half
+            if own is not None:
+                half = replace(half, paid=own.paid + (attempt - own.attempt if renewed else 0))
             connection.execute(self._put, to_columns(half))
             bump_run(connection, run)
             return half

@@ -134,7 +134,8 @@ class HalfRow:
         When this attempt was there, and when it began to work (0 if it has not).
     paid
         Of the local half: the last attempt that an earlier charge of the run has paid for, or that people of this
-        party have decided on by letting the ended run go on; 0 before that.
+        party have decided on by letting the ended run go on; 0 before that. One higher for each attempt that only went
+        on from what was kept.
     leased
         Whether this attempt's worker renews a lease while it works, so that its end is noticed.
     quiet_since_ms, awaits_peer

@@ -104,6 +104,7 @@ class FakeGateway:
     refusal: FedtasksError | None = None
     opened: dict[str, Any] = field(default_factory=dict)
     tokens: list[str] = field(default_factory=list)
+    renewed: list[str] = field(default_factory=list)
     waits_s: list[float] = field(default_factory=list)
     started: list[int] = field(default_factory=list)
     leased: list[bool] = field(default_factory=list)
@@ -141,10 +142,11 @@ class FakeGateway:
         own = [make_half(1, run_pb2.STATE_SUCCEEDED, outcome_json='{"counts": {"rows": 3}}')]
         return worker_pb2.GetRunResponse(run=self.run, own=own, metrics=metrics, bytes_sent=7, bytes_received=9)
 
-    def announce(self, run_id: str, task: str, token: str, wait_s: float) -> run_pb2.Meeting:
+    def announce(self, run_id: str, task: str, token: str, wait_s: float, *, renewed: bool = False) -> run_pb2.Meeting:
         self._refuse()
         assert run_id == RUN_ID
         self.tokens.append(token)
+        self.renewed += [token] * renewed
         self.waits_s.append(wait_s)
         return self.meeting
 

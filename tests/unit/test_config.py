@@ -123,6 +123,10 @@ def test_load_party_names_pipelines_that_start_by_schedule(load: Load) -> None:
 def test_load_party_says_how_long_a_half_waits_without_progress(load: Load) -> None:
     assert load(GOOD).stall_s == 1800
     assert load(f"{GOOD}stall_s: 7200\n").stall_s == 7200
+    assert load(GOOD).resume_s == 120
+    assert load(f"{GOOD}resume_s: 1800\n").resume_s == 1800
+    with pytest.raises(ConfigError, match="resume_s"):
+        load(f"{GOOD}resume_s: 5\n")
     for value in ("59", "604801", ".inf", ".nan", "-1"):
         with pytest.raises(ConfigError, match="stall_s"):
             load(f"{GOOD}stall_s: {value}\n")

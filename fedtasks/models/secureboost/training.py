@@ -186,7 +186,7 @@ def _checkpoints(context: TaskContext, settings: TrainSettings, start: Start, bi
     seed = private_seed(context.storage, context.config.task)
     start_from = start.before.card.pairing if start.before else FRESH
     identity = digest([context.config.shared_digest, settings, start.blocks.order_digest, binner, seed, start_from])
-    return Checkpoints(f"{context.storage.folder(context.config.task)}/checkpoints", identity)
+    return Checkpoints.of(context, identity)
 
 
 def _head(context: TaskContext, settings: TrainSettings, start: Start, binner: Binner) -> dict[str, Any]:

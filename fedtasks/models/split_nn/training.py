@@ -78,7 +78,7 @@ def train(context: TaskContext) -> Outcome:
     seed = private_seed(context.storage, context.config.task)
     # The shared digest and the row order are equal on both sides; encoder and seed, only this half knows.
     identity = digest([context.config.shared_digest, settings, blocks.order_digest, encoder, seed, start.origin])
-    checkpoints = Checkpoints(f"{state}/checkpoints", identity)
+    checkpoints = Checkpoints.of(context, identity)
     network = (LeaderHalf if context.is_leader else FollowerHalf)(encoder.width, settings, seed)
     if before:
         before.hand_on(network)

@@ -114,16 +114,18 @@ class ListRunsResponse(_message.Message):
     def __init__(self, runs: _Optional[_Iterable[_Union[_run_pb2.Run, _Mapping]]] = ...) -> None: ...
 
 class AnnounceTaskRequest(_message.Message):
-    __slots__ = ("run_id", "task", "token", "wait_s")
+    __slots__ = ("run_id", "task", "token", "wait_s", "renewed")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     WAIT_S_FIELD_NUMBER: _ClassVar[int]
+    RENEWED_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     task: str
     token: str
     wait_s: float
-    def __init__(self, run_id: _Optional[str] = ..., task: _Optional[str] = ..., token: _Optional[str] = ..., wait_s: _Optional[float] = ...) -> None: ...
+    renewed: bool
+    def __init__(self, run_id: _Optional[str] = ..., task: _Optional[str] = ..., token: _Optional[str] = ..., wait_s: _Optional[float] = ..., renewed: _Optional[bool] = ...) -> None: ...
 
 class AnnounceTaskResponse(_message.Message):
     __slots__ = ("meeting",)

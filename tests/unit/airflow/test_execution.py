@@ -15,7 +15,16 @@ import pytest
 
 from fedtasks.airflow.execution import read_outcome, run_process, write_private
 from fedtasks.airflow.starting import environment, spawn
-from fedtasks.errors import ColumnMissing, ConfigDiffers, FedtasksError, PeerFailed, ProcessFailed, RunUnknown
+from fedtasks.errors import (
+    ColumnMissing,
+    ConfigDiffers,
+    DiskFull,
+    FedtasksError,
+    OutOfMemory,
+    PeerFailed,
+    ProcessFailed,
+    RunUnknown,
+)
 from fedtasks.wire.v1 import run_pb2
 from tests.support.airflow_fakes import make_meeting, make_run
 from tests.support.processes import is_alive
@@ -123,6 +132,31 @@ def test_run_process_ends_when_its_guard_is_told_to(tmp_path: Path) -> None:
 
     assert asyncio.run(told()) == 128 + signal.SIGTERM
     assert not any(is_alive(int(pid)) for pid in lines[0].split())
+
+
+@pytest.mark.parametrize(
+    ("program", "kills", "error"),
+    [
+        ("os.kill(os.getpid(), signal.SIGKILL)", [4, 5], OutOfMemory),
+        ("os.kill(os.getpid(), signal.SIGBUS)", [4, 4], DiskFull),
+        ("os._exit(74)", [4, 4], DiskFull),
+    ],
+)
+def test_run_process_that_its_machine_has_ended_says_what_ran_short(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str, kills: list[int], error: type[FedtasksError]
+) -> None:
+    counted = iter(kills)
+    for module in ("fedtasks.shortage", "fedtasks.airflow.execution"):
+        monkeypatch.setattr(f"{module}.kernel_kills", lambda: next(counted))
+    argv = [sys.executable, "-c", f"import os, signal; {program}"]
+    with pytest.raises(error) as found:
+        asyncio.run(run(argv, tmp_path, undisturbed(), [], []))
+    assert not found.value.retryable
+
+
+def test_run_process_killed_by_somebody_is_no_shortage(tmp_path: Path) -> None:
+    argv = [sys.executable, "-c", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"]
+    assert asyncio.run(run(argv, tmp_path, undisturbed(), [], [])) == 128 + signal.SIGKILL
 
 
 def test_environment_keeps_airflows_secrets_from_algorithms(monkeypatch: pytest.MonkeyPatch) -> None:

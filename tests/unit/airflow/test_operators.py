@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -22,12 +23,15 @@ from airflow.sdk.exceptions import (
     DownstreamTasksSkipped,
     TaskDeferred,
 )
+from fsspec.implementations.local import LocalFileSystem
 
 from fedtasks.airflow import opening, operators
 from fedtasks.airflow.hook import FedtasksHook
 from fedtasks.airflow.opening import OpenRunOperator, ShardsOperator
 from fedtasks.airflow.operators import CloseRunOperator, FederatedTaskOperator, Progress, is_final
 from fedtasks.airflow.pipeline import FederatedDag
+from fedtasks.data.run_storage import RunStorage
+from fedtasks.data.storage import write_json
 from fedtasks.errors import (
     ColumnMissing,
     DeadlinePassed,
@@ -478,6 +482,7 @@ def test_half_that_is_ready_runs_and_reports_its_outcome(
         "kinds": ["psi", "secureboost"],
         "bounds": BOUNDS,
         "dataset_digest": "d" * 64,
+        "resume_s": 120.0,
     }
     assert kept.stat().st_mode & 0o077 == 0
 
@@ -625,6 +630,115 @@ def test_half_that_fails_at_the_same_line_as_before_is_tried_no_more_until_someb
     assert ends(other, context) is AirflowException
 
 
+def coming_further(folder: Path, *reached: int | None) -> FederatedTaskOperator:
+    """A half that fails as often as there are numbers, each time after it has kept so much; then it succeeds."""
+    program = f"""
+import json, pathlib, sys
+count = pathlib.Path({str(folder / "count")!r})
+number = int(count.read_text()) if count.exists() else 0
+count.write_text(str(number + 1))
+reached = {list(reached)!r}
+if number < len(reached):
+    if reached[number]:
+        pathlib.Path("reached").write_text(str(reached[number]))
+    {failing(LinkLost())}
+{OUTCOME}
+"""
+    step = Programmed("train", "test:program", program=program)
+    return FederatedTaskOperator(task_id="train", step=step, retries=2, retry_delay=timedelta(0))
+
+
+def test_half_that_comes_further_each_time_outlasts_any_number_of_outages_in_one_try(
+    gateway: FakeGateway, context: dict[str, Any], tmp_path: Path
+) -> None:
+    context["ti"].try_number = 3  # the last
+    assert execute(coming_further(tmp_path, 1, 2, 3, 5), context)["counts"] == {"rows": 3}
+    assert gateway.tokens == ["try-1", "try-1.1", "try-1.2", "try-1.3", "try-1.4"]
+    assert [finished.get("final") for finished in gateway.finished] == [False, False, False, False, None]
+
+
+@pytest.mark.parametrize(
+    ("reached", "attempts"), [((None, None), 1), ((4, None, 4, None, 5), 4), ((4, None, 5, 5, 5, 5), 6)]
+)
+def test_half_that_comes_no_further_uses_up_its_try(
+    gateway: FakeGateway, context: dict[str, Any], tmp_path: Path, reached: tuple[int | None, ...], attempts: int
+) -> None:
+    context["ti"].try_number = 3
+    with pytest.raises(AirflowFailException, match=LinkLost.code):
+        execute(coming_further(tmp_path, *reached), context)
+    assert len(gateway.tokens) == attempts
+    assert [finished["final"] for finished in gateway.finished] == [*[False] * (attempts - 1), True]
+    best = [0, *itertools.accumulate((step or 0 for step in reached), max)]
+    further = [place + 1 for place in range(len(reached)) if best[place + 1] > best[place]]
+    assert gateway.renewed == [f"try-1.{begun}" for begun in further if begun < attempts]
+
+
+def test_half_that_waits_for_its_next_attempt_remembers_how_far_it_had_come(
+    gateway: FakeGateway, context: dict[str, Any], tmp_path: Path
+) -> None:
+    operator = coming_further(tmp_path, 4, 4, 4, 4)
+    announce = gateway.announce
+
+    def then_wait(*arguments: Any, **options: Any) -> run_pb2.Meeting:
+        return announce(*arguments, **options) if not gateway.tokens else make_meeting()
+
+    gateway.announce = then_wait  # type: ignore[method-assign]
+    with pytest.raises(TaskDeferred) as deferred:
+        execute(operator, context)
+    assert deferred.value.kwargs == {"tries": {"begun": 1, "reached": 4, "in_vain": 0}}
+    gateway.announce = announce  # type: ignore[method-assign]
+    with pytest.raises(AirflowException, match=LinkLost.code):
+        resume(operator, context, **deferred.value.kwargs)
+    assert gateway.tokens == ["try-1", "try-1.1", "try-1.2", "try-1.3"]
+
+
+def test_half_of_a_run_that_has_ended_meanwhile_begins_nothing(
+    gateway: FakeGateway, context: dict[str, Any], tmp_path: Path
+) -> None:
+    gateway.run = make_run(run_pb2.STATE_FAILED, "RUN_CANCELLED")
+    with pytest.raises(AirflowFailException, match="RUN_CANCELLED"):
+        execute(coming_further(tmp_path, 4), context)
+    assert gateway.tokens == ["try-1"]
+
+
+def test_gateway_that_is_away_between_two_attempts_is_waited_for(
+    gateway: FakeGateway, context: dict[str, Any], tmp_path: Path
+) -> None:
+    get_run, away = gateway.get_run, iter([True, True, False])
+
+    def sometimes(run_id: str) -> Any:
+        if next(away):
+            raise GatewayUnreachable("no answer")
+        return get_run(run_id)
+
+    gateway.get_run = sometimes  # type: ignore[method-assign]
+    assert execute(coming_further(tmp_path, 4), context)["counts"] == {"rows": 3}
+
+
+@pytest.mark.parametrize(("step", "resume_s"), [(STEP, 120.0), (STEP.with_resume(900.0), 900.0)])
+def test_half_knows_how_long_its_connection_may_be_cut(
+    gateway: FakeGateway, context: dict[str, Any], tmp_path: Path, step: Step, resume_s: float
+) -> None:
+    copy = f"import shutil, sys; shutil.copy(sys.argv[1], {str(tmp_path / 'config.json')!r}); {OUTCOME}"
+    programmed = Programmed("train", "test:program", program=copy, resume_s=step.resume_s)
+    execute(FederatedTaskOperator(task_id="train", step=programmed), context)
+    assert json.loads((tmp_path / "config.json").read_text())["resume_s"] == resume_s
+    assert (step.digest, step) == (STEP.digest, STEP)  # a party's own affair
+
+
+def test_half_without_room_for_its_configuration_says_so(
+    gateway: FakeGateway, context: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(28, "No space left on device", "/tmp/fedtasks-1/config.json")
+
+    monkeypatch.setattr("fedtasks.airflow.execution.write_private", refuse)
+    with pytest.raises(AirflowFailException, match="DISK_FULL"):
+        execute(programmed(OUTCOME), context)
+    (finished,) = gateway.finished
+    assert (finished["failure"].code, finished["final"]) == ("DISK_FULL", True)
+
+
 @pytest.mark.parametrize(
     ("watched", "error"),
     [
@@ -744,6 +858,29 @@ def test_close_run_meets_signs_and_sums_up(
     }
     assert gateway.closed
     assert gateway.finished == [{"task": "close_run", "attempt": 1, "outcome": {}}]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_close_run_lets_steps_keep_nothing_to_be_repeated_and_closes_whatever_comes_of_that(
+    gateway: FakeGateway,
+    context: dict[str, Any],
+    close_run: CloseRunOperator,
+    party_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    fails: bool,
+) -> None:
+    party_file.write_text(party_file.read_text().replace("file:///storage", str(party_file.parent / "storage")))
+    storage = RunStorage(f"file://{party_file.parent}/storage", RUN_ID)
+    for task in ("psi", "train"):
+        write_json(f"{storage.folder(task)}/kept.json", {})
+    storage.spend("psi")
+    gateway.settle = run_pb2.STATE_SUCCEEDED
+    if fails:
+        monkeypatch.setattr(LocalFileSystem, "rm", lambda *_, **__: os.listdir("/no/such/folder"))
+    execute(close_run, context)
+    assert gateway.closed
+    left = sorted(path.parent.parent.name for path in (party_file.parent / "storage").rglob("kept.json"))
+    assert left == (["psi", "train"] if fails else ["train"])  # checkpoints stay
 
 
 def test_close_run_defers_until_the_other_half_is_there(

@@ -15,7 +15,8 @@ from fedtasks.data.patience import Limits
 from fedtasks.data.run_storage import RunStorage
 from fedtasks.data.storage import copy_in, copy_out, filesystem, read_bytes, remove, rename, write_atomically
 from fedtasks.data.tables import list_parts, read_ids
-from fedtasks.errors import DataMissing, FedtasksError, FileForbidden, FileInvalid, StorageUnavailable
+from fedtasks.errors import DataMissing, DiskFull, FedtasksError, FileForbidden, FileInvalid, StorageUnavailable
+from fedtasks.shortage import shortage
 from tests.support.webhdfs import FakeHdfs, Fault, fake_hdfs
 
 SILENT, RESET, HALF, STALL, LOST = (Fault(what) for what in ("silent", "reset", "half", "stall", "lost"))
@@ -193,6 +194,14 @@ def test_server_that_is_not_there_and_one_that_is_no_hdfs_are_named_without_secr
     hdfs.fail("name", "GETFILESTATUS", *[Fault("status", 200)] * 1000)
     with pytest.raises(StorageUnavailable, match="did not answer as WebHDFS does"):
         filesystem(f"{hdfs.uri}/x")[0].info("/x")
+
+
+def test_quota_that_is_used_up_is_a_full_disk_and_not_asked_again(hdfs: FakeHdfs) -> None:
+    hdfs.fail("name", "CREATE", *[Fault("status", 403, "DSQuotaExceededException")] * 9)
+    with pytest.raises(OSError, match="answered 403") as found:
+        write_atomically(f"{hdfs.uri}/new", b"row")
+    assert isinstance(shortage(found.value), DiskFull)
+    assert hdfs.count("name", "CREATE") == 1
 
 
 def test_refusal_that_is_meant_is_told_at_once(hdfs: FakeHdfs) -> None:

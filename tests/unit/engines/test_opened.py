@@ -12,7 +12,7 @@ import pytest
 from fedtasks.config import Duckdb, Party
 from fedtasks.engines import open_engine
 from fedtasks.engines.engine import Batches
-from fedtasks.errors import DiskFull, MemoryShort
+from fedtasks.errors import DiskFull, OutOfMemory
 from tests.support.halves import LEADER, party_of
 
 SCHEMA = pa.schema([("key", pa.binary()), ("value", pa.int64())])
@@ -30,7 +30,7 @@ def rows_of(item: int) -> Batches:
 
 def test_join_with_too_little_memory_names_the_setting(party: Party, tmp_path: Path) -> None:
     with (
-        pytest.raises(MemoryShort, match=r"Out of Memory.*`duckdb.memory` in party.yaml") as found,
+        pytest.raises(OutOfMemory, match=r"Out of Memory.*`duckdb.memory` in party.yaml") as found,
         open_engine(party, "unit", f"file://{tmp_path}/scratch") as engine,
     ):
         engine.collect(engine.first_of_each(engine.each([0, 1], rows_of, SCHEMA), "key", ["value"]))

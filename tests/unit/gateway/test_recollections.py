@@ -41,7 +41,9 @@ class _Connection:
         assert self.other is not None
         self.asked += 1
         try:
-            return peer_pb2.Envelope(recalled=await self.other.recollections.answer(self.other.peer, body["remembered"]))
+            return peer_pb2.Envelope(
+                recalled=await self.other.recollections.answer(self.other.peer, body["remembered"])
+            )
         except FedtasksError as error:
             raise from_code(error.code, error.public) from error
 

@@ -216,6 +216,25 @@ def test_peer_may_have_a_task_repeated_as_often_as_the_ticket_says(house: House,
     assert "limits.attempts" in failure["text"]
 
 
+@pytest.mark.parametrize("initiated", [False, True])
+@pytest.mark.parametrize("renewed", [True, False])
+def test_attempts_that_go_on_from_what_was_kept_are_no_repeats_however_many_outages_there_are(
+    house: House, shop: Side, initiated: bool, renewed: bool
+) -> None:
+    house.open(shop, initiated=initiated)
+    peer = Peer(shop)
+    for attempt in range(1, 9):
+        peer.say(half(attempt=attempt))
+        if state(shop)[0] == "failed":
+            break
+        shop.own_halves.announce(RUN, "train", f"t{attempt}", 60.0, renewed=renewed and attempt > 1)
+        again = shop.own_halves.announce(RUN, "train", f"t{attempt}", 60.0, renewed=renewed and attempt > 1)
+        assert again.own.attempt == attempt  # asked twice, counted once
+        shop.own_halves.start(RUN, "train", attempt)
+        shop.own_halves.fail(RUN, "train", attempt, errors.LinkLost("cut"), final=False)
+    assert state(shop) == (("running", "") if renewed else ("failed", "ATTEMPTS_EXHAUSTED"))
+
+
 def test_attempts_are_bounded_on_the_side_that_holds_the_ticket_too(house: House, shop: Side) -> None:
     house.open(shop, initiated=True)
     peer = Peer(shop)

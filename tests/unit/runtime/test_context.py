@@ -46,6 +46,15 @@ def test_link_of_a_task_leaves_the_stall_limit_to_the_operator_within_bounds(
     assert made["stall_s"] == held_s
 
 
+def test_link_of_a_task_may_be_cut_for_as_long_as_its_configuration_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: dict[str, Any] = {}
+    monkeypatch.setattr(module, "GrpcLink", lambda client, **options: made.update(options))
+    config = TaskConfig(Path("party.yaml"), "credit.day4.1", "align", 1, "shop", "bank", {}, resume_s=900.0)
+    party: Any = SimpleNamespace(stall_s=7200.0)
+    GatewayContext(config, party, Gateway()).open_link({})  # type: ignore[arg-type]
+    assert made["resume_timeout_s"] == 900.0
+
+
 def test_model_in_use_is_what_the_registry_says() -> None:
     found = context("credit.day4.1").model("credit")
     assert (found.version.version, found.newest) == (3, 3)

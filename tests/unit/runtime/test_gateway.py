@@ -13,7 +13,7 @@ from fedtasks.link.client import GatewayClient
 from fedtasks.link.mark import Mark
 from fedtasks.runtime import gateway
 from fedtasks.runtime.gateway import GatewayContext
-from fedtasks.runtime.task_config import TaskConfig
+from fedtasks.runtime.task_config import TaskConfig, read_reached
 from tests.support.halves import party_of
 
 
@@ -59,6 +59,18 @@ def test_progress_is_told_every_two_seconds_and_at_the_end(tmp_path: Path, clock
     assert client.told[5] == ({"done": 101}, 0, {})
     context.report()
     assert len(client.told) == 6  # there is nothing to tell
+
+
+def test_half_says_beside_its_configuration_how_much_it_has_kept(tmp_path: Path) -> None:
+    config = TaskConfig(tmp_path, "credit.day.1", "train", 1, "follower", "leader", {})
+    context = GatewayContext(config, party_of(tmp_path, "leader"), Client(), beside=tmp_path)
+    assert read_reached(tmp_path) == 0
+    for step, reached in ((3, 3), (5, 5), (4, 5)):
+        context.reached(step)
+        assert read_reached(tmp_path) == reached
+    (tmp_path / "reached").write_text("")  # killed as it was written
+    assert read_reached(tmp_path) == 0
+    GatewayContext(config, party_of(tmp_path, "leader"), Client(), beside=tmp_path / "gone").reached(1)
 
 
 class Link:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -16,11 +17,12 @@ import pytest
 
 from fedtasks.config import load_party
 from fedtasks.dataclass_io import to_plain
-from fedtasks.errors import DatasetChanged
+from fedtasks.errors import ConfigError, DatasetChanged, from_code
 from fedtasks.link.mark import read_mark
 from fedtasks.runtime.context import Outcome, TaskContext
-from fedtasks.runtime.process import run
+from fedtasks.runtime.process import run, run_named
 from fedtasks.runtime.task_config import FAILURE, MARK, TaskConfig, check_declaration
+from fedtasks.shortage import UNWRITTEN
 from tests.support.airflow_fakes import PARTY
 
 
@@ -113,6 +115,13 @@ def fill_the_disk() -> None:
         disk.write(b"row")
 
 
+def make_a_folder_on_a_full_disk() -> None:
+    try:
+        fill_the_disk()
+    except OSError as error:
+        raise ConfigError("the folder cannot be made") from error
+
+
 def take_all_memory() -> None:
     bytearray(1 << 62)
 
@@ -125,34 +134,93 @@ def divide() -> None:
     print(1 / 0)
 
 
+def leave() -> None:
+    sys.exit(3)
+
+
+def ready(folder: Path) -> Path:
+    """Write the configuration of a half, and all that it needs to begin."""
+    (folder / "party.yaml").write_text(PARTY)
+    (folder / "keys").mkdir(mode=0o700)
+    (folder / "keys" / "worker.secret").write_text("0" * 64)
+    (folder / "keys" / "worker.secret").chmod(0o600)
+    names = {"run_id": "credit.day.bank.1", "task": "step", "attempt": 1, "peer": "shop", "leader": "bank"}
+    config = TaskConfig(party=folder / "party.yaml", datasets={"bank": "loans"}, **names)  # type: ignore[arg-type]
+    (folder / "config.json").write_text(json.dumps(to_plain(config)), encoding="utf-8")
+    return folder / "config.json"
+
+
 @pytest.mark.parametrize(
     ("work", "code"),
     [
         (fill_the_disk, "DISK_FULL"),
-        (take_all_memory, "MEMORY_SHORT"),
+        (make_a_folder_on_a_full_disk, "DISK_FULL"),
+        (take_all_memory, "OUT_OF_MEMORY"),
         (lose_the_mount, "STORAGE_UNAVAILABLE"),
         (divide, "PROCESS_FAILED"),
+        (leave, "PROCESS_FAILED"),
     ],
     ids=lambda given: getattr(given, "__name__", given),
 )
 def test_half_that_its_machine_lets_down_says_so(tmp_path: Path, work: Callable[[], None], code: str) -> None:
-    (tmp_path / "party.yaml").write_text(PARTY)
-    (tmp_path / "keys").mkdir(mode=0o700)
-    (tmp_path / "keys" / "worker.secret").write_text("0" * 64)
-    (tmp_path / "keys" / "worker.secret").chmod(0o600)
-    names = {"run_id": "credit.day.bank.1", "task": "step", "attempt": 1, "peer": "shop", "leader": "bank"}
-    config = TaskConfig(party=tmp_path / "party.yaml", datasets={"bank": "loans"}, **names)  # type: ignore[arg-type]
-    (tmp_path / "config.json").write_text(json.dumps(to_plain(config)), encoding="utf-8")
-
     def half(_: TaskContext) -> Outcome:
         work()
         raise AssertionError("the half has gone on")
 
-    assert run(half, tmp_path / "config.json") == 1
+    assert run(half, ready(tmp_path)) == 1
     failure = json.loads((tmp_path / FAILURE).read_text(encoding="utf-8"))
     assert failure["code"] == code
     line = divide.__code__.co_firstlineno + 1
     assert failure["where"] == (f"test_process.py:{line}" if work is divide else "")  # of a mistake of the code alone
+
+
+def test_half_on_a_full_disk_says_how_much_is_free_and_is_not_tried_again(tmp_path: Path) -> None:
+    assert run(lambda _: fill_the_disk(), ready(tmp_path)) == 1  # type: ignore[arg-type, return-value]
+    failure = json.loads((tmp_path / FAILURE).read_text(encoding="utf-8"))
+    assert re.search(rf"No space left on device; .* are free below {tmp_path.parent}", failure["detail"])
+    assert failure["public"] == "A disk is full"
+    assert not from_code(failure["code"]).retryable
+
+
+@pytest.mark.parametrize(
+    ("module", "code", "detail"),
+    [
+        ("raise RuntimeError('row 17 of anna@x')", "PROCESS_FAILED", "RuntimeError at broken_half.py:1; see the log"),
+        ("import sys; sys.exit(2)", "PROCESS_FAILED", "SystemExit at broken_half.py:1; see the log"),
+        ("import no_such_library", "CONFIG_INVALID", "No module named 'no_such_library'"),
+        ("bytearray(1 << 62)", "OUT_OF_MEMORY", ""),
+        ("with open('/dev/full', 'wb', 0) as f: f.write(b'x')", "DISK_FULL", "No space left on device"),
+    ],
+    ids=["bug", "exit", "missing library", "memory", "disk"],
+)
+def test_half_whose_module_fails_as_it_is_imported_writes_its_failure(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    module: str,
+    code: str,
+    detail: str,
+) -> None:
+    (tmp_path / "broken_half.py").write_text(module)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "broken_half", raising=False)
+    assert run_named("broken_half:half", ready(tmp_path)) == 1
+    failure = json.loads((tmp_path / FAILURE).read_text(encoding="utf-8"))
+    assert (failure["code"], detail in failure["detail"]) == (code, True), failure
+    assert "anna" not in json.dumps(failure)
+    assert code == "CONFIG_INVALID" or any(record.exc_info for record in caplog.records)
+
+
+def test_half_without_room_for_its_failure_says_so_by_its_exit_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        fill_the_disk()
+
+    config = ready(tmp_path)
+    monkeypatch.setattr("fedtasks.runtime.process._write", refuse)
+    assert run(lambda _: Outcome(), config) == UNWRITTEN
+    assert run(lambda _: divide(), config) == UNWRITTEN  # type: ignore[arg-type, return-value]
 
 
 @pytest.mark.parametrize(
