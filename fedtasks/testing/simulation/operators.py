@@ -11,9 +11,11 @@ from typing import Any
 
 import grpc
 
+from fedtasks.airflow.lease import AGAIN_S, RENEW_S
 from fedtasks.airflow.meetings import end_of, has_ended, obstacle, waiting_for
 from fedtasks.errors import AttemptStale, DeadlinePassed, FedtasksError, PeerStalled, RunUnknown
 from fedtasks.gateway.relay import SessionKey
+from fedtasks.link.client import RENEW_TIMEOUT_S
 from fedtasks.names import APPROVE, CLOSE_RUN, OPEN_RUN
 from fedtasks.testing.simulation.airflow import DagRun, Skip, TaskInstance
 from fedtasks.testing.simulation.network import Call
@@ -145,9 +147,10 @@ class Operators:
         try:
             meeting = await self._await_peer(run_id, task, meeting)
             attempt = meeting.own.attempt
-            request = worker_pb2.StartTaskRequest(run_id=run_id, task=task.name, attempt=attempt)
+            is_leased = task.name in self._steps
+            request = worker_pb2.StartTaskRequest(run_id=run_id, task=task.name, attempt=attempt, leased=is_leased)
             meeting = (await self._side.ask("StartTask", request)).meeting
-            outcome: dict[str, Any] = await self._guarded(meeting, task.name, work)
+            outcome: dict[str, Any] = await self._guarded(meeting, task.name, work, is_leased=is_leased)
             finish = worker_pb2.FinishTaskRequest(run_id=run_id, task=task.name, attempt=attempt)
             finish.outcome_json = json.dumps(outcome)
             await self._side.ask("FinishTask", finish)
@@ -185,8 +188,22 @@ class Operators:
         if task.state == "running":
             task.state = "deferred"
 
-    async def _guarded(self, meeting: run_pb2.Meeting, name: str, work: Any) -> dict[str, Any]:
-        """Do the work, unless the run ends or the other half begins anew."""
+    async def _keep_lease(self, run_id: str, name: str, attempt: int) -> FedtasksError:
+        """Renew a half's lease until it is stale; a gateway or a store that is away is no reason to end."""
+        request = worker_pb2.RenewLeaseRequest(run_id=run_id, task=name, attempt=attempt)
+        while True:
+            try:
+                async with asyncio.timeout(RENEW_TIMEOUT_S):
+                    await self._side.ask("RenewLease", request)
+            except AttemptStale as stale:
+                return stale
+            except (FedtasksError, TimeoutError):
+                await asyncio.sleep(AGAIN_S)
+            else:
+                await asyncio.sleep(RENEW_S)
+
+    async def _guarded(self, meeting: run_pb2.Meeting, name: str, work: Any, *, is_leased: bool) -> dict[str, Any]:
+        """Do the work, unless the run ends, the other half begins anew, or the lease cannot be kept."""
         attempt, latest = meeting.own.attempt, [meeting]
 
         async def guard() -> FedtasksError:
@@ -198,13 +215,15 @@ class Operators:
                         return reason
             raise AssertionError("a watch never ends")
 
-        tasks = asyncio.ensure_future(work(latest)), asyncio.ensure_future(guard())
+        tasks = [asyncio.ensure_future(work(latest)), asyncio.ensure_future(guard())]
+        if is_leased:
+            tasks.append(asyncio.ensure_future(self._keep_lease(meeting.run.run_id, name, attempt)))
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             if tasks[0].done():
                 outcome: dict[str, Any] = tasks[0].result()
                 return outcome
-            raise tasks[1].result()
+            raise next(task for task in tasks[1:] if task.done()).result()
         finally:
             for each in tasks:
                 each.cancel()
