@@ -28,6 +28,7 @@ from fedtasks.errors import (
 )
 from fedtasks.gateway.asker import ASKER, Asker
 from fedtasks.gateway.bounds import MAX_BYTES, Head, check_shape, check_size, head_of, parse
+from fedtasks.gateway.skew import Skew
 from fedtasks.link.keepalive import ALWAYS
 from fedtasks.link.status import Metadata, from_rpc_error
 from fedtasks.link.versions import Speaks, highest_common
@@ -41,12 +42,6 @@ PROTOCOL_MIN, PROTOCOL_MAX = 3, 4
 
 CLOCKS_SINCE = 4
 """The version since which gateways ask each other for their clocks."""
-
-CLOCK_EVERY_S, CLOCK_TAKES_S = 15.0, 10.0
-"""How often the peer's clock is asked for, and how long its answer may take to be worth anything."""
-
-CLOCK_NEWS_S = 0.5
-"""A clock that has moved less against this one is as it was: pages and the store stand still."""
 
 REFUSED_S = 5.0
 """How long a conversation that cannot be stands still, so that the peer reads the greeting and says the same."""
@@ -130,6 +125,7 @@ class Conversation:
     pending: dict[int, asyncio.Future[peer_pb2.Envelope]] = field(default_factory=dict)
     ids: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    protocol: int = 0
     instance: str = ""
     heard: int = 0
     ending: FedtasksError | None = None
@@ -213,10 +209,7 @@ class PeerConnection:
     def __init__(self, party: Party, peer: Peer, clock: Clock, connected: Callable[[], None]) -> None:
         self.peer = peer
         self.version = ""
-        self.protocol = 0
-        """The version of the protocol that both gateways use, as long as a conversation stands."""
-        self.clock_skew_s = 0.0
-        """How far the peer's clock is ahead of this one, as last measured."""
+        self._skew = Skew(peer.name, party.max_clock_skew_s, clock)
         self.since_ms = clock()
         self._failure: FedtasksError | None = PeerUnreachable(f"{peer.name} has not been heard of yet")
         self._instance = secrets.token_hex(16)
@@ -253,6 +246,16 @@ class PeerConnection:
                 async with asyncio.timeout(COMPARE_S):
                     await self.compared.wait()
             self.compared.set()
+
+    @property
+    def protocol(self) -> int:
+        """The version of the protocol that both gateways use; 0 while no conversation stands."""
+        return self._live.protocol if self._live is not None else 0
+
+    @property
+    def clock_skew_s(self) -> float:
+        """How far the peer's clock is ahead of this one, as last measured."""
+        return self._skew.seconds
 
     @property
     def dialled(self) -> bool:
@@ -499,7 +502,9 @@ class PeerConnection:
         self._changed.set()
         log.info("connected with %s (%s)", self.peer.name, "dialled" if conversation.dialled else "accepted")
         self._connected()
-        measuring = asyncio.create_task(self._measure_clock()) if self.protocol >= CLOCKS_SINCE else None
+        measuring = None
+        if conversation.protocol >= CLOCKS_SINCE:
+            measuring = asyncio.create_task(self._skew.measure(self._ask_clock))
         try:
             is_open = True
             while is_open:
@@ -551,7 +556,7 @@ class PeerConnection:
         ours = Speaks(self._party.name, __version__, PROTOCOL_MIN, PROTOCOL_MAX)
         speaks = Speaks(self.peer.name, self.version, theirs.protocol_min, theirs.protocol_max)
         try:
-            protocol = highest_common(ours, speaks, "protocol")
+            conversation.protocol = highest_common(ours, speaks, "protocol")
         except VersionDiffers:
             if not conversation.dialled:
                 await conversation.put(await self._greeting())  # so that the peer says the same
@@ -560,8 +565,7 @@ class PeerConnection:
             # Before it is greeted: a second gateway that is sent away never takes itself for connected.
             await self._make_way(conversation)
             await conversation.put(await self._greeting())
-        self.protocol = protocol
-        self.clock_skew_s = (theirs.clock_ms - self._clock()) / 1000
+        self._skew.greeted(theirs.clock_ms)
 
     async def _greeting(self) -> peer_pb2.Envelope:
         greeting = peer_pb2.Greeting(
@@ -586,30 +590,8 @@ class PeerConnection:
         check_shape(head)
         return parse(head).greeting
 
-    async def _measure_clock(self) -> None:
-        """Ask for the peer's clock again and again, since either of both may jump; until cancelled."""
-        loop = asyncio.get_running_loop()
-        while True:
-            asked_ms, asked_at = self._clock(), loop.time()
-            try:
-                answer = await self.request(clock=peer_pb2.Clock(clock_ms=asked_ms))
-            except FedtasksError as error:
-                log.info("%s does not tell its clock: %s", self.peer.name, error)
-            else:
-                took_s = loop.time() - asked_at
-                if took_s <= CLOCK_TAKES_S:
-                    self._note_skew((answer.clock.clock_ms - asked_ms) / 1000 - took_s / 2)
-            await asyncio.sleep(CLOCK_EVERY_S)
-
-    def _note_skew(self, skew_s: float) -> None:
-        """Keep how far the clocks are apart, and say so when it begins or ends to be too far."""
-        if abs(skew_s - self.clock_skew_s) < CLOCK_NEWS_S:
-            return
-        allowed_s = self._party.max_clock_skew_s
-        was, self.clock_skew_s = abs(self.clock_skew_s) > allowed_s, skew_s
-        if was != (abs(skew_s) > allowed_s):
-            say = log.info if was else log.warning
-            say("the clock of %s differs by %.0f s; %.0f s are allowed", self.peer.name, skew_s, allowed_s)
+    async def _ask_clock(self, clock: peer_pb2.Clock) -> peer_pb2.Clock:
+        return (await self.request(clock=clock)).clock
 
     async def _reply(self, conversation: Conversation, head: Head) -> None:
         ASKER.set(Asker(lambda: not conversation.is_over))

@@ -9,7 +9,7 @@ import pytest
 from fedtasks import errors
 from fedtasks.clock import now_ms
 from fedtasks.doctor import party as doctor
-from fedtasks.gateway import control_stream, reconciler
+from fedtasks.gateway import reconciler, skew
 from fedtasks.reports.party import overview
 from tests.support.gateways import PIPELINE, Member, Pair, grant_ticket
 from tests.support.runs import open_run, wait_for
@@ -45,7 +45,7 @@ def check(member: Member, peer: str) -> Any:
 @pytest.fixture
 def clock(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> Jumping:
     """The shop's clock, of two gateways that talk."""
-    monkeypatch.setattr(control_stream, "CLOCK_EVERY_S", 0.2)
+    monkeypatch.setattr(skew, "EVERY_S", 0.2)
     clock = Jumping()
     pair.bank.start()
     pair.shop.start(clock)
