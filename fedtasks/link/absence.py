@@ -33,8 +33,8 @@ class Absence:
     def __init__(self, party: str, peer: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._names: dict[Away, str] = {
             "own gateway": f"the gateway of {party}",
-            "peer": f"the gateway of {peer}, or the network between the gateways,",
-            "half": f"the other half, at {peer},",
+            "peer": f"the gateway of {peer} or the network between both gateways",
+            "half": f"the half of {peer}",
         }
         self._clock = clock
         self.forget()

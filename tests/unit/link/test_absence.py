@@ -7,8 +7,8 @@ from fedtasks.link.absence import SETTLED_S, Absence
 
 OWN, PEER, HALF = (
     "the gateway of bank",
-    "the gateway of shop, or the network between the gateways,",
-    "the other half, at shop,",
+    "the gateway of shop or the network between both gateways",
+    "the half of shop",
 )
 
 
