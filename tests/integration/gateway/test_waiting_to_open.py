@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
@@ -81,6 +82,13 @@ def test_run_waits_for_a_peer_that_is_away_with_its_sentence_in_the_note_and_goe
     wait_for(lambda: "Opened with shop" in note(pair.bank))
     with pair.bank.store() as store:
         assert store.refusals.list() == []
+
+
+def test_trigger_waits_for_this_partys_gateway_too_and_then_the_task_asks(pair: Pair) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(is_due, pair.bank)
+        pair.bank.start()
+        assert asked.result(timeout=60)  # nothing is known there of a wait: the gateway has to be asked
 
 
 def test_run_whose_ticket_has_no_room_waits_for_the_run_that_holds_it_and_is_named(running: Pair) -> None:
