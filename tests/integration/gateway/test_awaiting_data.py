@@ -38,7 +38,7 @@ def opened(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> tuple[Pair, str]:
         return SimpleNamespace(extra_dejson={"party": str(members[conn_id].folder / "party.yaml")})
 
     monkeypatch.setattr(FedtasksHook, "get_connection", staticmethod(connection))
-    monkeypatch.setattr(operators, "_not_before_ms", lambda: 0)
+    monkeypatch.setattr(operators, "not_before_ms", lambda: 0)
     monkeypatch.setattr(operators, "_PATIENCE_S", 0.1)
     monkeypatch.setattr(landing, "_LOOK_EVERY_S", 0.2)
     grant_ticket(pair.shop, pair.bank)
