@@ -257,7 +257,13 @@ class LocalAirflow:
                 "hostname_callable": "socket.gethostname",
             },
             "database": {"sql_alchemy_conn": self._database},
-            "api": {"host": self.host, "port": str(self.port), "base_url": self.url, "workers": "1"},
+            "api": {
+                "host": self.host,
+                "port": str(self.port),
+                "base_url": self.url,
+                "workers": "1",
+                "expose_config": "True",  # so that `fedtasks doctor` sees how soon it notices what has died
+            },
             "api_auth": {},
             "workers": {
                 "execution_api_timeout": "60",
