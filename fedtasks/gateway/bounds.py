@@ -26,7 +26,7 @@ _LARGER = {"run_update": MAX_BYTES, "answers": MAX_BYTES}
 JSON objects, and come only to whoever has asked."""
 
 MAX_FIELDS = {"run_update": 2_500, "start_run": 250, "answers": 1_100, "remembered": 250, "recalled": 250}
-"""The most fields of these messages, repeated ones counted each: halves of a run, its steps, answers to a batch, runs."""
+"""The most fields of these messages, repeated ones counted each: halves of a run, its steps, answers, runs."""
 
 _MAX_FIELDS = 64
 """Those of any other."""

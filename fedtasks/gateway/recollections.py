@@ -12,6 +12,7 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from fedtasks.errors import FedtasksError, ProtocolViolated, StoreUnavailable
 from fedtasks.gateway.base import Base
@@ -137,7 +138,7 @@ class Recollections:
     async def _remind(self, name: str, connection: PeerConnection) -> None:
         """Tell a peer whose store has lost something of all runs that it has known, and all that was signed."""
         after = ""
-        while page := await asyncio.to_thread(lambda: self._store.runs.known_to(name, after=after, limit=PAGE)):
+        while page := await asyncio.to_thread(partial(self._store.runs.known_to, name, after=after, limit=PAGE)):
             await self._tell(name, connection, page)
             after = page[-1].run_id
         await asyncio.to_thread(self._store.tickets.mark_unsynced, name)

@@ -1,4 +1,4 @@
-"""A store that was lost or restored from an older copy is noticed by both sides, and what it had granted counts again."""
+"""A store that was lost or restored from a copy is noticed by both sides, and what it had granted counts again."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ def test_run_that_a_restored_store_does_not_know_ends_on_both_sides_and_is_charg
     assert houses.charged() == 0
     houses.compare()
     assert houses.bank.state(run) == ("failed", "STORE_RESTORED", "shop")
-    with pytest.raises(StoreRestored, match="lost|knows"):  # what its own tasks are told
+    with pytest.raises(StoreRestored, match=r"lost|knows"):  # what its own tasks are told
         houses.shop.side.runs.run(run.run_id)
     with pytest.raises(RunUnknown):
         houses.shop.side.runs.run_with("bank", run.run_id)

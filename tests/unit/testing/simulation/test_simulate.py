@@ -1,4 +1,4 @@
-"""Schedules of two parties and what the auditor says of them: undisturbed, repeated, with what was mended taken back."""
+"""Schedules of two parties, and what the auditor says of them: undisturbed, repeated, with a mend taken back."""
 
 from __future__ import annotations
 
