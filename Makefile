@@ -33,7 +33,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help
 help: ## Show what can be made.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
 
 .PHONY: setup
 setup: $(INSTALLED) ## Install everything into .venv, with the locked versions; PYTHON=3.13 for another interpreter.
@@ -142,6 +142,18 @@ bench-pages: setup ## Measure the pages' answers; RUNS= sets how many runs the s
 .PHONY: bench-flood
 bench-flood: setup ## Measure how much one peer at its worst slows another's calls and link.
 	@$(BIN)/python tests/benchmarks/bench_flood.py
+
+.PHONY: bench-store-away
+bench-store-away: setup ## Stop PostgreSQL for a minute at random instants of runs; TRIES= and AWAY= (seconds) change that.
+	@$(BIN)/python tests/benchmarks/store_away.py --tries $(or $(TRIES),20) --away $(or $(AWAY),60)
+
+.PHONY: soak
+soak: setup ## Run two gateways for ten minutes and see whether they stay small; MINUTES= changes that.
+	@$(BIN)/python tests/benchmarks/soak.py --minutes $(or $(MINUTES),10)
+
+.PHONY: chaos
+chaos: setup ## Kill and cut off two real Airflows at random for MINUTES=15; SEED=, ONLY=gateway for one sort of fault.
+	@$(BIN)/python tests/benchmarks/chaos.py --minutes $(or $(MINUTES),15) --seed $(or $(SEED),1) $(addprefix --only ,$(ONLY))
 
 .PHONY: protos
 protos: setup ## Generate the wire stubs from protos/.

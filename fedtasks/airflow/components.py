@@ -1,9 +1,10 @@
 """All components of one Airflow, from one process that imports Airflow once: for one machine, not for a company.
 
-    python -m fedtasks.airflow.components FOLDER
+    python -m fedtasks.airflow.components FOLDER [RESTART_S]
 
 migrates the metadata database, then runs api-server, scheduler, dag-processor and triggerer, each in a fork with a log
-of its own in FOLDER. What they do is Airflow's own command line. As soon as one ends, all do.
+of its own in FOLDER, where ``NAME.pid`` holds its process id. What they do is Airflow's own command line. As soon as
+one ends, all do; with RESTART_S it is started again after so many seconds, as a service manager would.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import os
 import signal
 import sqlite3
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -43,13 +45,15 @@ _SHARED = (
 _DATABASE = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
 
 
-def main(folder: Path) -> int:
+def main(folder: Path, restart_s: float | None = None) -> int:
     """Run all components until SIGTERM, or until one of them ends.
 
     Parameters
     ----------
     folder
-        Where their logs are.
+        Where their logs and process ids are.
+    restart_s
+        After how many seconds one that has ended by itself is started again; by default all end with it.
 
     Returns
     -------
@@ -75,8 +79,8 @@ def main(folder: Path) -> int:
     # Nothing is told to end before all have begun, else one would be missed.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     signal.signal(signal.SIGTERM, tell)
-    for name, arguments in COMPONENTS.items():
-        children[_fork(name, arguments, folder)] = name
+    for name in COMPONENTS:
+        children[_begin(name, folder)] = name
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     code = 0
     while children:
@@ -84,11 +88,26 @@ def main(folder: Path) -> int:
         if pid not in children:
             continue
         name = children.pop(pid)
-        if not is_told:
-            print(f"the {name} ended with {os.waitstatus_to_exitcode(status)}; see {folder / name}.log", flush=True)
+        if is_told:
+            continue
+        print(f"the {name} ended with {os.waitstatus_to_exitcode(status)}; see {folder / name}.log", flush=True)
+        if restart_s is None:
             code = 1
             tell(signal.SIGTERM, None)
+            continue
+        time.sleep(restart_s)
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        if not is_told:
+            children[_begin(name, folder)] = name
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     return code
+
+
+def _begin(name: str, folder: Path) -> int:
+    """Start a component, keep its process id in a file and return it."""
+    pid = _fork(name, COMPONENTS[name], folder)
+    (folder / f"{name}.pid").write_text(str(pid), encoding="utf-8")
+    return pid
 
 
 def _import_shared() -> None:
@@ -143,4 +162,4 @@ def _use_wal(database: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(main(Path(sys.argv[1]), *(float(seconds) for seconds in sys.argv[2:3])))

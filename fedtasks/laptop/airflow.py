@@ -54,6 +54,8 @@ class LocalAirflow:
         Added to the environment of its processes, of which little is inherited.
     start_timeout_s
         How long it may take to become healthy.
+    restart_s
+        After how many seconds a component that has ended by itself is started again; by default all end with it.
     """
 
     user = "admin"
@@ -70,6 +72,7 @@ class LocalAirflow:
         database: str | None = None,
         env: Mapping[str, str] | None = None,
         start_timeout_s: float = 300.0,
+        restart_s: float | None = None,
     ) -> None:
         self.folder = folder.absolute()
         self.dags = dags.absolute()
@@ -79,6 +82,7 @@ class LocalAirflow:
         self.password_file = (password_file or self.folder / "password").absolute()
         self._database = database or f"sqlite:///{self.folder}/airflow.db"
         self._start_timeout_s = start_timeout_s
+        self._restart = () if restart_s is None else (str(restart_s),)
         inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
         self._env = {
             **inherited,
@@ -87,7 +91,7 @@ class LocalAirflow:
             "PYTHONUNBUFFERED": "1",
             **(env or {}),
         }
-        self._logs = self.folder / "logs"
+        self.logs = self.folder / "logs"
         self._process: Process | None = None
         self._client = httpx.Client(base_url=self.url, timeout=60.0, trust_env=False)
         self._token = ""
@@ -130,8 +134,8 @@ class LocalAirflow:
         """
         require_free(self.host, self.port)
         self.configure()
-        argv = [sys.executable, "-m", "fedtasks.airflow.components", str(self._logs)]
-        self._process = Process(argv, log=self._logs / "components.log", env=self._env, cwd=self.folder)
+        argv = [sys.executable, "-m", "fedtasks.airflow.components", str(self.logs), *self._restart]
+        self._process = Process(argv, log=self.logs / "components.log", env=self._env, cwd=self.folder)
         deadline = time.monotonic() + self._start_timeout_s
         try:
             self._process.start()
@@ -288,7 +292,7 @@ class LocalAirflow:
                 "min_file_process_interval": "120",
             },
             "logging": {
-                "base_log_folder": str(self._logs),
+                "base_log_folder": str(self.logs),
                 "logging_level": "INFO",
                 "file_task_handler_new_folder_permissions": "0o700",
                 "file_task_handler_new_file_permissions": "0o600",

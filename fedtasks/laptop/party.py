@@ -59,6 +59,8 @@ class LocalParty:
         Added to the environment of its processes.
     cluster
         Where its data and its jobs are, if not on this machine.
+    restart_s
+        After how many seconds a part of its Airflow that has ended by itself is started again; by default all end.
     """
 
     folder: Path
@@ -69,6 +71,7 @@ class LocalParty:
     dags: Path
     environment: Mapping[str, str] = field(default_factory=dict)
     cluster: Cluster | None = None
+    restart_s: float | None = None
     gateway: Process | None = None
 
     def __post_init__(self) -> None:
@@ -80,6 +83,7 @@ class LocalParty:
             dags=self.dags,
             party_file=self.file,
             env=self.environment,
+            restart_s=self.restart_s,
         )
 
     @property

@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -24,6 +23,7 @@ from fedtasks.laptop.party import LocalParty
 from fedtasks.wire.v1 import run_pb2
 from tests.support.other_user import found_by_another_user, needs_root
 from tests.support.two_airflows import BROKEN, MISSING, NIGHTLY, World, ended, note, state, states, task_state, trigger
+from tests.support.victims import algorithms
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -153,25 +153,6 @@ def test_run_marked_failed_in_mid_work_ends_the_processes_of_both_sides(opened: 
 def processes(run_id: str, party: LocalParty | None = None) -> set[int]:
     """Return the algorithms at work for a run."""
     return set(algorithms(run_id, party))
-
-
-def algorithms(run_id: str, party: LocalParty | None = None) -> dict[int, dict[str, Any]]:
-    """Return the algorithms at work for a run with their configuration, found by the file that each is given."""
-    found = {}
-    for cmdline in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            # One that was forked has a title, whose words are apart by spaces.
-            arguments = cmdline.read_text().replace("\0", " ").split()
-            if not arguments:
-                continue
-            if not arguments[-1].endswith("config.json") or any(word.endswith("supervisor.py") for word in arguments):
-                continue
-            config = json.loads(Path(arguments[-1]).read_text())
-        except OSError:  # it has ended meanwhile
-            continue
-        if config["run_id"] == run_id and (party is None or config["party"] == str(party.file)):
-            found[int(cmdline.parent.name)] = config
-    return found
 
 
 def losses(world: World, run_id: str) -> list[int]:

@@ -121,6 +121,7 @@ class HalfContext(MemoryContext):
     def __init__(self, config: TaskConfig, party: Party, connection: Connection, cut: Cut | None) -> None:
         super().__init__(config, party)
         self.counted: list[tuple[str, int]] = []
+        self.items: dict[str, int] = {}
         self.link: PipeLink | None = None
         self._connection, self._cut = connection, cut
 
@@ -131,6 +132,7 @@ class HalfContext(MemoryContext):
     def count_use(self, kind: str, amounts: Mapping[str, int]) -> int:
         if amounts:
             self.counted.append((kind, sum(amounts.values())))
+            self.items |= {f"{kind} {item}": amount for item, amount in amounts.items()}
         return super().count_use(kind, amounts)
 
     def _registered(self, name: str, version: int) -> worker_pb2.GetModelResponse:
@@ -145,10 +147,11 @@ class HalfContext(MemoryContext):
 
 @dataclass(frozen=True)
 class Account:
-    """What a half did: progress as shown, uses as counted, bytes and names of messages as sent."""
+    """What a half did: progress as shown, uses as counted, in all and of each file, bytes and names as sent."""
 
     progress: list[Mapping[str, Any]]
     uses: list[tuple[str, int]]
+    items: dict[str, int]
     bytes_sent: int
     names_sent: list[str]
 
@@ -178,7 +181,12 @@ def make_party(
 def _serve(control: Connection, party: Party) -> None:
     from fedtasks.psi import align, offline
 
-    algorithms: dict[str, Callable[[TaskContext], Outcome]] = {"psi": offline.run, "align": align.run}
+    def train(context: TaskContext) -> Outcome:
+        from fedtasks.models.split_nn import training  # imports TensorFlow, which takes long
+
+        return training.train(context)
+
+    algorithms: dict[str, Callable[[TaskContext], Outcome]] = {"psi": offline.run, "align": align.run, "train": train}
     # A Spark that runs already is used by all tasks of the process.
     with open_engine(party, "test", f"{party.storage}/engine"):
         control.send("ready")
@@ -198,6 +206,7 @@ def _serve(control: Connection, party: Party) -> None:
             account = {
                 "progress": [shown or {} for shown, _ in context.reports],
                 "uses": context.counted,
+                "items": context.items,
                 "bytes_sent": link.bytes_sent if link else 0,
                 "names_sent": sorted(link.sent) if link else [],
             }

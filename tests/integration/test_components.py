@@ -20,17 +20,30 @@ from fedtasks.airflow import components
 components.COMPONENTS = {"triggerer": ("triggerer", "--skip-serve-logs"), "short": ("version",)}
 sys.exit(components.main(Path(sys.argv[1])))
 """
+KEPT = """
+import sys
+from pathlib import Path
+from fedtasks.airflow import components
+
+components.COMPONENTS = {"short": ("version",)}
+sys.exit(components.main(Path(sys.argv[1]), restart_s=0.1))
+"""
 
 
 def run(folder: Path, database: str) -> subprocess.CompletedProcess[str]:
-    environment = {
+    argv = command([sys.executable, "-c", RUN, str(folder)], grace_s=5)
+    return subprocess.run(
+        argv, env=environment(folder, database), capture_output=True, text=True, timeout=200, check=False
+    )
+
+
+def environment(folder: Path, database: str) -> dict[str, str]:
+    return {
         **{name: os.environ[name] for name in ("PATH", "PYTHONPATH", "HOME") if name in os.environ},
         "AIRFLOW_HOME": str(folder),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database,
     }
-    argv = command([sys.executable, "-c", RUN, str(folder)], grace_s=5)
-    return subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=200, check=False)
 
 
 @pytest.mark.timeout(240)
@@ -51,3 +64,21 @@ def test_components_do_not_start_when_the_database_cannot_be_migrated(tmp_path: 
     assert done.returncode == 1
     assert f"cannot be migrated; see {tmp_path}/migrate.log" in done.stdout
     assert not (tmp_path / "triggerer.log").exists()
+
+
+@pytest.mark.timeout(240)
+def test_component_that_ends_is_started_again_where_that_is_asked_until_all_are_told_to_end(tmp_path: Path) -> None:
+    argv = command([sys.executable, "-c", KEPT, str(tmp_path)], grace_s=5)
+    database = f"sqlite:///{tmp_path}/airflow.db"
+    with subprocess.Popen(argv, env=environment(tmp_path, database), stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        said = "the short ended with 0"
+        ended = []
+        while len(ended) < 2:
+            line = running.stdout.readline()
+            assert line, "it ended by itself"
+            if said in line:
+                ended.append((tmp_path / "short.pid").read_text())
+        running.terminate()
+        assert running.wait(60) == 0
+    assert len(set(ended)) == 2  # another process each time

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
 import pytest
 
 from fedtasks.data.blocks import TAG, Blocks
+from fedtasks.data.storage import local_path
 from fedtasks.errors import DataMissing
-from tests.integration.psi_case import Case, bank, codes, shop
-from tests.integration.psi_halves import FOLLOWER, LEADER, Ended
+from tests.integration.psi_case import Case, Keys, bank, codes, numbers, shop
+from tests.integration.psi_halves import FOLLOWER, LEADER, Ended, Halves
 
 pytestmark = pytest.mark.timeout(120)
 
 PEER = {LEADER: FOLLOWER, FOLLOWER: LEADER}
+TASKS = ("psi", "align")
 IDS = 400
+KILLS = 10
+QUICK_KILLS = 1
 
 
 def texts(numbers: range) -> list[str]:
@@ -69,3 +77,72 @@ def test_align_of_a_killed_half_gives_every_row_once_and_leaves_nothing(case: Ca
     amounts = {f"p{number}": float(number) for number in range(IDS)}
     assert blocks[LEADER].table()["Amount"].to_pylist() == [amounts[people[tag]] for tag in tags]
     assert not [path for path in case.root.rglob("*") if path.name == "state" or path.name.startswith("duckdb")]
+
+
+@dataclass(frozen=True)
+class Undisturbed:
+    """What both tasks left without interruption, and how much each half had sent when it was done."""
+
+    files: dict[str, dict[str, bytes]]
+    sent: dict[str, dict[str, int]]
+
+
+def give_both(case: Case) -> None:
+    case.give(LEADER, bank(texts(range(IDS))))
+    case.give(FOLLOWER, shop(texts(range(250, 600))))
+
+
+def published(case: Case, task: str) -> dict[str, bytes]:
+    """Return the bytes of all files that a task has published on both sides."""
+    found = {}
+    for name in (LEADER, FOLLOWER):
+        manifest = case.storage(name).published(task)
+        manifest.verify()
+        for entry in manifest.files:
+            found[f"{name}/{entry.name}"] = local_path(manifest.path(entry.name)).read_bytes()
+    return found
+
+
+@pytest.fixture(scope="module")
+def undisturbed(halves: Halves, root: Path, keys: Keys) -> Undisturbed:
+    number = next(numbers)
+    folder = root / f"case-{number}"
+    folder.mkdir()
+    case = Case(halves, folder, keys, f"credit.2026-11-21.{number}")
+    give_both(case)
+    files, sent = {}, {}
+    for task in TASKS:
+        assert codes(attempt(case, task, 1)) == {LEADER: "", FOLLOWER: ""}
+        files[task] = published(case, task)
+        sent[task] = {name: halves.accounts[name].bytes_sent for name in (LEADER, FOLLOWER)}
+    return Undisturbed(files, sent)
+
+
+@pytest.mark.parametrize(
+    "number", [pytest.param(each, marks=[pytest.mark.slow] if each >= QUICK_KILLS else []) for each in range(KILLS)]
+)
+@pytest.mark.parametrize("victim", [LEADER, FOLLOWER])
+@pytest.mark.parametrize("task", TASKS)
+def test_half_killed_at_any_byte_gives_the_bytes_of_an_undisturbed_run(
+    undisturbed: Undisturbed, case: Case, task: str, victim: str, number: int
+) -> None:
+    give_both(case)
+    if task == "align":
+        assert codes(attempt(case, "psi", 1)) == {LEADER: "", FOLLOWER: ""}
+    after = random.Random(f"{task} {victim} {number}").randrange(undisturbed.sent[task][victim])
+    print(f"{victim} is killed when it has sent {after} of {undisturbed.sent[task][victim]} bytes")
+
+    case.halves.accounts.clear()  # a half that is killed leaves none
+    first = codes(attempt(case, task, 1, {victim: after}))
+    signed = [case.halves.accounts[FOLLOWER].items] if FOLLOWER in case.halves.accounts else []
+
+    # The other half may have had all that it needed before.
+    assert first[victim] == "KILLED"
+    assert first[PEER[victim]] in ("PEER_FAILED", "")
+    second = attempt(case, task, 2)
+    assert second[LEADER].outcome == second[FOLLOWER].outcome is not None, second
+    assert published(case, task) == undisturbed.files[task]
+    if task == "psi":
+        # The second attempt asked for the very files that the first had, if any: no id is signed twice.
+        signed.append(case.halves.accounts[FOLLOWER].items)
+        assert sum({name: amount for items in signed for name, amount in items.items()}.values()) == IDS

@@ -7,6 +7,7 @@ import os
 import pwd
 import secrets
 import shutil
+import signal
 import subprocess
 import tempfile
 from pathlib import Path
@@ -93,6 +94,11 @@ class PostgresServer:
     def stop(self) -> None:
         """Stop, breaking off what is connected."""
         self._run("pg_ctl", "-D", "data", "-w", "-m", "fast", "stop")
+
+    def kill(self) -> None:
+        """End the server without grace, as a crash would; its children end when they see that."""
+        lines = (self._folder / "data" / "postmaster.pid").read_text().splitlines()
+        os.kill(int(lines[0]), signal.SIGKILL)
 
     def _init(self) -> None:
         pwfile = self._folder / "pwfile"

@@ -1,4 +1,4 @@
-"""A TCP proxy that a test can cut, hold and mend."""
+"""A TCP proxy that a test can cut, hold, slow down and mend."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ class Proxy:
         self._refusing = False
         self._held: frozenset[str] = frozenset()
         self.bytes = 0
+        self.delay_s = 0.0
+        """How long each piece is on its way; a wire that is slow besides, since pieces follow one another."""
         threading.Thread(target=self._accept, daemon=True).start()
 
     def cut(self) -> None:
@@ -48,10 +50,11 @@ class Proxy:
         self._held = frozenset(directions or ("out", "back"))
 
     def mend(self) -> None:
-        """Accept connections again, and pass on what was held."""
+        """Accept connections again, and pass on at once what was held and what comes."""
         with self._lock:
             self._refusing = False
         self._held = frozenset()
+        self.delay_s = 0.0
 
     def close(self) -> None:
         """End for good."""
@@ -86,6 +89,8 @@ class Proxy:
                 self.bytes += len(chunk)
                 if direction in self._held:
                     chunk += self._swallow(direction, source)
+                if self.delay_s:
+                    time.sleep(self.delay_s)
                 sink.sendall(chunk)
             self._swallow(direction, source)
         except OSError:

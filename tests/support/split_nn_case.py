@@ -37,6 +37,7 @@ def write_party(
     key: int | None = None,
     split_seed: int = 0,
     people: np.ndarray | None = None,
+    place: str = "",
 ) -> Blocks:
     """Write one party's blocks: people whose label depends on both parties' features.
 
@@ -50,6 +51,8 @@ def write_party(
         Which of them are held out.
     people
         Which of them there are, as a mask; by default all.
+    place
+        The folder of `root` that is the party's storage; by default it is called as the role.
     """
     rng = np.random.default_rng(seed)
     tags = [rng.bytes(16) for _ in range(n)]
@@ -70,7 +73,7 @@ def write_party(
         table = table.append_column(UNIT, pa.array(units))
     if people is not None:
         table = table.filter(pa.array(people))
-    storage = RunStorage(f"file://{root}/{role}", run_id)
+    storage = RunStorage(f"file://{root}/{place or role}", run_id)
     write_json(f"{storage.folder('train')}/initial-seed.json", SEEDS[role])
     split = {"seed": split_seed, "test_fraction": test_fraction}
     return write_blocks(storage, 1, table, FEATURES[role], label=kind, rows_per_block=100, **split)
