@@ -58,25 +58,47 @@ class Operators:
 
     # ------------------------------------------------------------------------------------------------------- opening
     async def open_run(self, run: DagRun, task: TaskInstance) -> str:
-        """Ask for a run, or take up the one that this DAG run was started for."""
+        """Ask for a run, or take up the one that this DAG run was started for; wait, deferred, where that can help."""
         started_for = run.conf.get("fedtasks")
-        config = "" if started_for else self._config(run)
+        since_ms = self._side.clock()
         request = worker_pb2.OpenRunRequest(
             dag_id=run.dag_id,
             dag_run_id=run.run_id,
             pipeline=run.dag_id,
             steps=[run_pb2.Step(name=name, digest="d", kind=kind) for name, kind in self._steps.items()],
             partition="" if started_for else run.partition,
-            config_json=config,
+            config_json="" if started_for else self._config(run),
             peer=run.conf.get("peer", ""),
+            waits_since_ms=since_ms,
+            wait_until_ms=since_ms + int(1000 * WAIT_S),
         )
-        response = await self._side.ask("OpenRun", request)
+        while True:
+            try:
+                response = await self._side.ask("OpenRun", request)
+                break
+            except FedtasksError as error:
+                if not error.retryable or self._side.clock() > request.wait_until_ms:
+                    raise
+                self._side.say(f"open_run of {run.run_id} waits: {error.code}")
+            await self._wait_for_turn(run, task)
         if response.opening in (worker_pb2.OPENING_ALREADY_DONE, worker_pb2.OPENING_ALREADY_RUNNING):
             raise Skip
         ended = end_of(response.run)
         if ended is not None:
             raise ended
         return str(response.run.run_id)
+
+    async def _wait_for_turn(self, run: DagRun, task: TaskInstance) -> None:
+        """Wait in the triggerer until it is worth asking again."""
+        task.state = "deferred"
+        place = worker_pb2.AwaitOpeningRequest(dag_id=run.dag_id, dag_run_id=run.run_id, pipeline=run.dag_id)
+        while True:
+            try:
+                if (await self._side.ask("AwaitOpening", place)).is_due:
+                    break
+            except FedtasksError:
+                await asyncio.sleep(REOPEN_S)
+        task.state = "running"
 
     def _config(self, run: DagRun) -> str:
         parties = sorted((self._side.name, run.conf["peer"]))

@@ -11,7 +11,7 @@ from typing import Any, TypeVar, cast
 from unittest import mock
 
 from fedtasks.config import Party, Peer
-from fedtasks.errors import FedtasksError, GatewayFailed, GatewayUnreachable, from_code
+from fedtasks.errors import FedtasksError, GatewayFailed, GatewayUnreachable, StoreUnavailable, from_code
 from fedtasks.gateway.airflow_api import AirflowApi
 from fedtasks.gateway.changes import Changes
 from fedtasks.gateway.control_stream import Conversation, Door, PeerConnection
@@ -216,20 +216,21 @@ class Side:
             process.kill()
 
     # ------------------------------------------------------------------------------------------- as its workers call
-    async def ask(self, method: str, request: Any, patience_s: float = PATIENCE_S) -> Any:
-        """Call the gateway as a worker does, with its patience.
+    async def ask(self, method: str, request: Any) -> Any:
+        """Call the gateway as a worker does, with its patience for a gateway and for a store that are away.
 
         Raises
         ------
         FedtasksError
             As a worker reads it.
         """
-        until_s, delay_s = self.loop.time() + patience_s, 0.1
+        began_s, delay_s = self.loop.time(), 0.1
         while True:
             try:
                 return await self._ask(lambda process: getattr(process.workers, method)(request, None))
-            except GatewayUnreachable:
-                if self.loop.time() + delay_s > until_s:
+            except (GatewayUnreachable, StoreUnavailable) as error:
+                patience_s = PATIENCE_S if isinstance(error, GatewayUnreachable) else self.party.store.patience_s
+                if self.loop.time() + delay_s > began_s + patience_s:
                     raise
             await asyncio.sleep(delay_s)
             delay_s = min(2.0, 2 * delay_s)
