@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -126,7 +126,7 @@ class Reconciler:
 
     async def run(self) -> None:
         """Work until cancelled."""
-        work: tuple[Callable[[], object], ...] = (
+        work: tuple[Callable[[], Awaitable[object]], ...] = (
             self._recollections.compare,
             *(partial(self._tell_peer, *each) for each in self._connections.items()),
             self._look_after_runs,
@@ -157,11 +157,11 @@ class Reconciler:
         except FedtasksError as error:
             log.warning("what waits is not known yet: %s", error)
 
-    async def _repeat(self, work: Callable[[], object]) -> None:
+    async def _repeat(self, work: Callable[[], Awaitable[object]]) -> None:
         while True:
             seen = self._changes.mark(ANY)
             try:
-                await work()  # type: ignore[misc]
+                await work()
             except StoreUnavailable as error:
                 self._outage.begin(error)
             except FedtasksError as error:
