@@ -17,14 +17,16 @@ from fedtasks.gateway.changes import Changes
 from fedtasks.gateway.reconciler import OBSTACLE_MS, Reconciler
 from fedtasks.gateway.server import Gateway
 from fedtasks.store import LandingRow, RunRow, Store
-from fedtasks.wire.v1 import peer_pb2
+from fedtasks.wire.v1 import peer_pb2, ticket_pb2, worker_pb2
 from tests.support.gateways import PARTY, PIPELINE, Member, make_members, set_address, sign_ticket
 from tests.support.report_rows import make_half, make_run
 
 PROMPT_S = 5.0
 """What peers are told takes hundredths of a second; one that is silent is waited for thirty."""
 
-SILENT, HEALTHY = "able", "shop"
+SILENT, HEALTHY = PEERS = "able", "shop"
+TOLD = {"ticket_update", "run_update", "landed", "preflight"}
+"""What a gateway tells its peers by itself, and asks them."""
 
 
 @dataclass
@@ -92,6 +94,12 @@ def bank_of_two(folder: Path) -> tuple[Member, Member, Member]:
     return bank, shop, able
 
 
+def wish(peer: str) -> worker_pb2.RequestTicketRequest:
+    """Return what a person asks a peer for."""
+    asked = ticket_pb2.TicketRequest(request_id=f"r-{peer}", pipelines=[PIPELINE], role="leader", days=1)
+    return worker_pb2.RequestTicketRequest(peer=peer, request=asked)
+
+
 def fill(store: Store, bank: Member, peers: list[Member]) -> None:
     """Leave something to tell of every kind for each peer, the silent one's first."""
     for number, peer in enumerate(peers, 1):
@@ -119,8 +127,8 @@ def test_peer_that_never_answers_holds_up_no_news_for_the_others(tmp_path: Path)
     async def play(store: Store) -> tuple[set[str], set[str]]:
         parts = _Gateway(bank.party)._assemble(store, Quiet())  # type: ignore[arg-type]
         silent, healthy = (parts.base.connections[name] for name in (SILENT, HEALTHY))
-        expected = {"ticket_update", "run_update", "landed", "preflight"}
-        work = asyncio.create_task(Reconciler(parts).run())
+        expected = TOLD | {"ticket_request"}
+        work = asyncio.gather(Reconciler(parts).run(), *(parts.preflights.request_ticket(wish(name)) for name in PEERS))
         try:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(PROMPT_S):
@@ -140,7 +148,7 @@ def test_peer_that_never_answers_holds_up_no_news_for_the_others(tmp_path: Path)
         for member in (bank, shop, able):
             member.close()
     assert "ticket_update" in silent, "the silent peer was asked too"
-    assert healthy == {"ticket_update", "run_update", "landed", "preflight"}
+    assert healthy == TOLD | {"ticket_request"}
 
 
 def test_backlog_does_each_thing_once_and_goes_on_after_what_fails() -> None:
