@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -35,6 +35,12 @@ PAGE = 200
 
 MAX_LOST = 100_000
 """So many lost runs one peer may tell of."""
+
+MAX_RETOLD = 1_000
+"""Of so many runs it is remembered that their news were told again."""
+
+PAUSE_MS = 1_000
+"""How long there is at least between two comparisons with a peer, whatever it says."""
 
 MAX_AHEAD = 1_000_000
 """How far a peer may say that it knows a version beyond the one that is here."""
@@ -70,6 +76,7 @@ class Recollections:
         self._compared: dict[str, tuple[object, int]] = {}
         self._wanted: set[str] = set()
         self._doubted: dict[str, set[str]] = defaultdict(set)
+        self._retold: deque[tuple[str, int]] = deque(maxlen=MAX_RETOLD)
         self._store_id = ""
 
     # ------------------------------------------------------------------------------------------------------- telling
@@ -96,7 +103,10 @@ class Recollections:
         if conversation is None or not connection.peer_store_id:
             return False
         last, at_ms = self._compared.get(name, (None, 0))
-        return name in self._wanted or last is not conversation or not 0 <= self._clock() - at_ms < EVERY_MS
+        since_ms = self._clock() - at_ms
+        if last is not conversation or since_ms < 0:
+            return True
+        return since_ms >= (PAUSE_MS if name in self._wanted else EVERY_MS)
 
     async def _try_to_compare(self, name: str, connection: PeerConnection) -> None:
         conversation, began_ms = connection.conversation, self._clock()
@@ -133,6 +143,7 @@ class Recollections:
         for run in found:
             if run is not None:
                 self._store.runs.change(run.run_id, acked_version=0)
+                self._retold.append((run.run_id, run.version))  # once: what it refuses then it does not want to know
         return [run for run in found if run is not None and run.run_id not in listed]
 
     async def _remind(self, name: str, connection: PeerConnection) -> None:
@@ -229,7 +240,7 @@ class Recollections:
                     raise ProtocolViolated(field="version", asked=run.version, allowed=row.version + MAX_AHEAD)
                 self._runs.fallen_behind(row.run_id, run.version)
                 new += 1
-            elif run.version < row.acked_version:
+            elif run.version < row.acked_version and (row.run_id, row.version) not in self._retold:
                 self._doubted[peer].add(run.run_id)
         if new:
             log.warning("%s remembers %d runs that this store does not know as they were: it was restored", peer, new)
