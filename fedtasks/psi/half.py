@@ -209,7 +209,6 @@ class Half:
         """Keep what the later stages need."""
         self.plan = {**plan, "format": _PLAN_FORMAT}
         write_json(f"{self.state}/plan.json", self.plan)
-        self.context.reached(1)
 
     @property
     def _counted(self) -> dict[str, int]:
@@ -317,9 +316,8 @@ class Half:
             raise DataMissing(text, where=self.state) from None
 
     def keep_answers(self, question: str, answers: Sequence[RowFile]) -> None:
-        """Note where the answers to what is known by a digest are; shards are answered in their order."""
+        """Note where the answers to what is known by a digest are."""
         write_json(self._answers_place(question), [vars(file) for file in answers])
-        self.context.reached(2 + max((file.shard for file in answers), default=0))
 
     def _answers_place(self, question: str) -> str:
         return f"{self.state}/answers-{question}.json"

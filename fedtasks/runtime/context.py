@@ -174,12 +174,13 @@ class TaskContext(Protocol):
         Parameters
         ----------
         step
-            How much it is, from 1: epochs, trees, shards. An attempt that fails having reached more than any before it
-            costs no try of Airflow's.
+            How much it is, from 1, such as epochs or trees. An attempt that fails having reached more than any before
+            it costs no try of Airflow's, and none of ``limits.attempts``.
 
         Notes
         -----
-        Reveals: nothing; it stays with the operator. `fedtasks.models.checkpoint.Checkpoints.of` says so by itself.
+        Reveals: nothing; it stays with the operator. So only what another attempt would not let the peer see anew may
+        be said. `fedtasks.models.checkpoint.Checkpoints.of` says it by itself.
         """
 
 
