@@ -17,6 +17,7 @@ from fedtasks.data.storage import (
     write_json,
 )
 from fedtasks.errors import AttemptStale, ConfigError, DataCorrupt, DataMissing, NotPrivate
+from tests.support.webhdfs import fake_hdfs
 
 RUN = "credit.2026-11-21.1"
 
@@ -161,3 +162,45 @@ def test_storage_that_others_may_look_into_is_refused_with_the_remedy(tmp_path: 
         with pytest.raises(NotPrivate, match=rf"mode {mode:o}\); run `chmod -R go= {root}`"):
             make()
     assert list(root.iterdir()) == []
+
+
+def test_state_that_is_spent_goes_at_the_runs_end_and_other_state_stays(storage: RunStorage) -> None:
+    storage.forget_spent()  # nothing has been written yet
+    for task in ("psi", "train"):
+        write_json(f"{storage.folder(task)}/work/kept.json", {})
+    publish(storage, 1)
+    storage.spend("psi")
+    storage.forget_spent()
+    with pytest.raises(DataMissing):
+        read_json(f"{storage.folder_uri('psi')}/work/kept.json")
+    assert read_json(f"{storage.folder_uri('train')}/work/kept.json") == {}
+    storage.published("psi").verify()
+    storage.forget_spent()
+
+
+def test_state_of_earlier_runs_of_the_pipeline_goes_when_it_is_old(tmp_path: Path) -> None:
+    runs = {name: RunStorage(f"file://{tmp_path}", name) for name in ("a.1.x.1", "a.2.x.1", "ab.1.x.1", "a.3.x.1")}
+    for storage in runs.values():
+        write_json(f"{storage.folder('psi')}/kept.json", {})
+        write_json(f"{storage.folder('train')}/kept.json", {})
+    for name in ("a.1.x.1", "ab.1.x.1"):
+        for folder in (tmp_path / "runs" / name / "psi" / "state", tmp_path / "runs" / name):
+            os.utime(folder, (1e9, 1e9))
+    os.utime(tmp_path / "runs" / "a.2.x.1", (1e9, 1e9))  # what it keeps is new
+    runs["a.3.x.1"].forget_abandoned("psi")
+    left = sorted(str(path.relative_to(tmp_path / "runs").parent.parent) for path in tmp_path.rglob("kept.json"))
+    there = {f"{name}/{task}" for name in runs for task in ("psi", "train")}
+    assert left == sorted(there - {"a.1.x.1/psi"})
+
+
+def test_abandoned_state_is_found_on_hdfs_too() -> None:
+    with fake_hdfs() as hdfs:
+        old = RunStorage(hdfs.uri, "a.1.x.1")
+        write_json(f"{old.folder('psi')}/kept.json", {})
+        old.spend("psi")
+        RunStorage(hdfs.uri, "a.2.x.1").forget_abandoned("psi")
+        assert not [path for path in hdfs.files if "/psi/state/" in path]
+        write_json(f"{old.folder('psi')}/kept.json", {})
+        old.spend("psi")
+        old.forget_spent()
+        assert not [path for path in hdfs.files if "/psi/state/" in path]
