@@ -311,7 +311,9 @@ class PeerConnection:
             async with asyncio.timeout(timeout_s):
                 await conversation.put(peer_pb2.Envelope(id=number, **body))
                 answer = await future
-        except (TimeoutError, grpc.RpcError, asyncio.InvalidStateError, ConnectionError) as error:
+        except ConnectionError as error:
+            raise PeerUnreachable(f"the connection with {self.peer.name} was lost before it had answered") from error
+        except (TimeoutError, grpc.RpcError, asyncio.InvalidStateError) as error:
             raise PeerUnreachable(f"{self.peer.name} did not answer within {timeout_s:.0f} s") from error
         finally:
             conversation.pending.pop(number, None)

@@ -12,6 +12,7 @@ import pytest
 
 from fedtasks import errors
 from fedtasks.gateway.admission import MAX_GAP
+from fedtasks.gateway.asker import ASKER, Asker
 from fedtasks.wire.v1 import peer_pb2, run_pb2
 from tests.support.gateways import PIPELINE, Member, shared_config, sign_ticket
 from tests.support.sides import Side, side
@@ -158,3 +159,21 @@ def test_of_fifty_requests_at_once_as_many_begin_as_the_ticket_allows(
 def test_run_remembers_how_its_dataset_was_declared(shop: Side, members: tuple[Member, Member]) -> None:
     run_id = ask(shop, ticket_id=grant(shop, members)).run_id
     assert shop.runs.run(run_id).dataset_digest == members[1].party.datasets[0].declaration_digest
+
+
+# -------------------------------------------------------------------------------------------------------------- askers
+@pytest.mark.parametrize(("is_there", "within_ms"), [(False, 60_000), (True, 1)], ids=["gone", "too late"])
+def test_request_whose_asker_waits_no_longer_is_not_worked_off(
+    shop: Side, members: tuple[Member, Member], is_there: bool, within_ms: int
+) -> None:
+    ticket_id = grant(shop, members)
+
+    async def answer_late() -> None:
+        asker = Asker(lambda: is_there)
+        ASKER.set(asker)
+        await asyncio.sleep(0.005)
+        await shop.start(ticket_id=ticket_id, within_ms=within_ms)
+
+    with pytest.raises(errors.PeerUnreachable, match="waits no longer"):
+        asyncio.run(answer_late())
+    assert (shop.airflow.triggered, shop.store.runs.list(), shop.store.uses.total(ticket_id)) == ([], [], {})
