@@ -51,6 +51,8 @@ class Try:
     ----------
     number, pipeline, initiator, faults
         What was planned.
+    hit
+        The faults that were done: those that came before the run had ended, and found somebody.
     outcome
         How it ended: `MISSED` if the run was over before any fault hit.
     differs
@@ -63,6 +65,7 @@ class Try:
     pipeline: str
     initiator: str
     faults: tuple[Fault, ...]
+    hit: tuple[Fault, ...] = ()
     outcome: str = ""
     differs: list[str] = field(default_factory=list)
     detect_s: float | None = None
@@ -73,8 +76,8 @@ class Try:
 
     @property
     def kinds(self) -> list[str]:
-        """The kinds of its faults."""
-        return sorted({fault.kind for fault in self.faults})
+        """The kinds of the faults that were done."""
+        return sorted({fault.kind for fault in self.hit})
 
 
 def plans(seed: int, kinds: list[str]) -> Iterator[Try]:
@@ -117,7 +120,7 @@ class Campaign:
             self._expected[one.pipeline], self._seconds[one.pipeline] = plain, plain.seconds
             print(f"     an undisturbed run of {one.pipeline} takes {plain.seconds} s", flush=True)
         expected = self._expected[one.pipeline]
-        with self._world.spark() if SPARK in one.kinds else ExitStack():
+        with self._world.spark() if SPARK in {fault.kind for fault in one.faults} else ExitStack():
             self._run(one, self._seconds[one.pipeline])
         if one.outcome in (SURVIVED, MISSED):
             self._seconds[one.pipeline] = min(self._seconds[one.pipeline], one.seconds)
@@ -143,7 +146,7 @@ class Campaign:
             last = max((each.ended_s for each in done), default=began)
             is_ended = _await_end(watch, last + (HANG_S if one.faults else UNDISTURBED_S))
         one.seconds = round(time.monotonic() - began, 1)
-        one.faults = tuple(each.fault for each in done)
+        one.hit = tuple(each.fault for each in done)
         _measure(one, watch, done, last)
         one.notes = self._notes(one, run_id, dag_run_id)
         if one.number and not done:
@@ -251,7 +254,8 @@ def tell(one: Try, seed: int, folder: Path) -> None:
     kept = folder / "tries" / f"{one.number}.json"
     kept.parent.mkdir(exist_ok=True)
     kept.write_text(json.dumps(asdict(one), indent=1))
-    faults = ", ".join(f"{fault.kind} ({fault.party}) at {fault.at:.2f}" for fault in one.faults) or "no fault"
+    shown = one.hit or one.faults
+    faults = ", ".join(f"{fault.kind} ({fault.party}) at {fault.at:.2f}" for fault in shown)
     figures = "".join(
         f" · {name} {value:.1f} s"
         for name, value in (("detect", one.detect_s), ("resume", one.resume_s))

@@ -57,13 +57,16 @@ def write_both(root: Path, number: int) -> None:
 
 
 def model(root: Path, number: int) -> dict[str, bytes]:
-    """Return what both halves learnt: the weights in their SavedModels, and their last checkpoints."""
+    """Return what both halves learnt: the weights that they score with, and their last checkpoints.
+
+    Not their SavedModels, which count the models that a process has made before.
+    """
     found = {}
     for name in ROLE:
         storage = RunStorage(f"file://{root}/{name}", run_id(number))
-        variables = local_path(storage.published("train").uri) / "model" / "variables"
+        weights = local_path(storage.published("train").path("weights.npz"))
         last = local_path(storage.folder("train")) / "checkpoints" / f"step-{SETTINGS.epochs:06d}.npz"
-        for file in (variables / "variables.data-00000-of-00001", last):
+        for file in (weights, last):
             found[f"{name}/{file.name}"] = file.read_bytes()
     return found
 

@@ -54,7 +54,7 @@ def draw(rng: random.Random, kind: str) -> Fault:
         party = rng.choice(("both", "bank", "shop")) if kind == HOLE else "both"
     # A hole must last longer than it may take to be noticed.
     shortest, longest = {HOLE: (13.0, 20.0), DELAY: (10.0, 20.0)}.get(kind, (2.0, 6.0))
-    return Fault(kind, party, rng.uniform(0.0, 0.8), rng.uniform(shortest, longest))
+    return Fault(kind, party, rng.uniform(0.0, 0.7), rng.uniform(shortest, longest))
 
 
 def can_run_spark() -> bool:
