@@ -93,10 +93,10 @@ class Recollections:
             log.warning("%s", error)
         return self._store_id
 
-    async def compare(self) -> None:
-        """Compare with every peer with whom that is due, side by side."""
-        due = [(name, connection) for name, connection in self._connections.items() if self._is_due(name, connection)]
-        await asyncio.gather(*(self._try_to_compare(name, connection) for name, connection in due))
+    async def compare(self, name: str, connection: PeerConnection) -> None:
+        """Compare with a peer if that is due."""
+        if self._is_due(name, connection):
+            await self._try_to_compare(name, connection)
 
     def _is_due(self, name: str, connection: PeerConnection) -> bool:
         conversation = connection.conversation

@@ -127,7 +127,7 @@ class Reconciler:
     async def run(self) -> None:
         """Work until cancelled."""
         work: tuple[Callable[[], Awaitable[object]], ...] = (
-            self._recollections.compare,
+            *(partial(self._recollections.compare, *each) for each in self._connections.items()),
             *(partial(self._tell_peer, *each) for each in self._connections.items()),
             self._look_after_runs,
             self._look_for_obstacles,
