@@ -235,7 +235,7 @@ def store_adopt(
     as_json: AsJson = False,
     party_file: PartyFile = PARTY,
 ) -> None:
-    """Let this party's gateway serve the store that party.yaml names, instead of the one that it has served before.
+    """Let this party's gateway serve the store that party.yaml names, in the place of the one before.
 
     What the old store knew is lost: runs that go on end, tickets that are not in the new one have to be granted again,
     and what peers remember of their use is charged again as soon as they are connected.

@@ -12,7 +12,6 @@ import re
 from collections import defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 
 from fedtasks.errors import FedtasksError, ProtocolViolated, StoreUnavailable
 from fedtasks.gateway.base import Base
@@ -148,10 +147,11 @@ class Recollections:
 
     async def _remind(self, name: str, connection: PeerConnection) -> None:
         """Tell a peer whose store has lost something of all runs that it has known, and all that was signed."""
-        after = ""
-        while page := await asyncio.to_thread(partial(self._store.runs.known_to, name, after=after, limit=PAGE)):
+        known_to = self._store.runs.known_to
+        page = await asyncio.to_thread(known_to, name, after="", limit=PAGE)
+        while page:
             await self._tell(name, connection, page)
-            after = page[-1].run_id
+            page = await asyncio.to_thread(known_to, name, after=page[-1].run_id, limit=PAGE)
         await asyncio.to_thread(self._store.tickets.mark_unsynced, name)
 
     async def _tell(
