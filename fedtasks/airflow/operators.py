@@ -32,8 +32,12 @@ from fedtasks.airflow.triggers import MeetingTrigger
 from fedtasks.config import Party
 from fedtasks.dataclass_io import to_plain
 from fedtasks.digests import digest
+<<<<<<< HEAD
 from fedtasks.errors import DeadlinePassed, FedtasksError, GatewayUnreachable, RunUnknown, StoreUnavailable
 from fedtasks.link.mark import FileMark
+=======
+from fedtasks.errors import AttemptStale, DeadlinePassed, FedtasksError, GatewayUnreachable, RunUnknown
+>>>>>>> 821b076 (Begin no attempt anew that another try has begun)
 from fedtasks.models.settings import BOTH
 from fedtasks.names import APPROVE, BIN, CLOSE_RUN, IMPORTANCE, OPEN_RUN, half_name
 from fedtasks.pipeline.shared import WAIT
@@ -203,6 +207,7 @@ class MeetingOperator(BaseOperator):
                     raise
                 self.log.warning("The half goes on from what it has kept: %s", error)
                 self._tries = again
+<<<<<<< HEAD
             else:
                 self._hand_over(ti, hook, client, meeting, outcome)
                 return outcome
@@ -222,18 +227,35 @@ class MeetingOperator(BaseOperator):
 
     def _rest(self, client: GatewayClient, run_id: str, retries: int) -> None:
         """Wait for the next attempt, as Airflow does before the next try; raise what has ended the run meanwhile."""
+=======
+            self._rest(client, run_id, attempt, retries)
+
+    def _rest(self, client: GatewayClient, run_id: str, attempt: int, retries: int) -> None:
+        """Wait for the next attempt, as Airflow does before the next try.
+
+        Raises
+        ------
+        AttemptStale
+            Another try has begun, so Airflow has given this one up.
+        FedtasksError
+            What has ended the run meanwhile.
+        """
+>>>>>>> 821b076 (Begin no attempt anew that another try has begun)
         from fedtasks.airflow.meetings import end_of
 
         for left in reversed(range(retries + 1)):
             time.sleep(min(self.retry_delay.total_seconds(), _MOST_REST_S))
             try:
-                ended = end_of(client.get_run(run_id=run_id).run)
+                found = client.get_run(run_id=run_id)
             except GatewayUnreachable:
                 if not left:
                     raise
                 continue
+            ended = end_of(found.run)
             if ended is not None:
                 raise ended
+            if any(half.task == self.federated_task and half.attempt > attempt for half in found.own):
+                raise AttemptStale("another try of the task has begun", where=run_id)
             return
 
     def _deliver(

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from fedtasks.errors import FedtasksError
+from fedtasks.errors import AttemptStale, FedtasksError
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,8 @@ class Tries:
         retries
             How often the task may be tried again.
         """
-        if not error.retryable or not retries:
+        # What is stale has been begun anew by another try: two would begin against each other for ever.
+        if not error.retryable or not retries or isinstance(error, AttemptStale):
             return None
         if reached > self.reached:
             return Tries(self.begun + 1, reached, 0)

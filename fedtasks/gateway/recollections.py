@@ -13,10 +13,13 @@ from collections import defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import replace
 
+from fedtasks.config import PIPELINE
 from fedtasks.errors import FedtasksError, ProtocolViolated, StoreUnavailable
+from fedtasks.gateway.airflow_api import TERMINAL
 from fedtasks.gateway.base import Base
 from fedtasks.gateway.control_stream import PeerConnection
 from fedtasks.gateway.runs import MEMORY_MS, Runs
+from fedtasks.names import parts_of, pipeline_of
 from fedtasks.store import PeerRow, RunRow
 from fedtasks.tickets import peek
 from fedtasks.wire.v1 import peer_pb2
@@ -166,6 +169,7 @@ class Recollections:
                     ticket_id=run.ticket_id,
                     version=run.peer_version,
                     opened_ms=run.opened_ms,
+                    running=run.state == "running",
                 )
                 for run in page
             ],
@@ -212,6 +216,9 @@ class Recollections:
         if len(request.runs) > PAGE:
             raise ProtocolViolated(field="runs", asked=len(request.runs), allowed=PAGE)
         unknown = await asyncio.to_thread(self._take_in, peer, list(request.runs))
+        for run in request.runs:
+            if run.running and run.run_id in unknown:
+                await self._fail_dag_run(peer, run.run_id)
         seen = await asyncio.to_thread(self._seen, peer)
         connection = self._connections[peer]
         _, at_ms = self._compared.get(peer, (None, self._clock()))
@@ -222,6 +229,23 @@ class Recollections:
         if request.complete:
             connection.compared.set()
         return peer_pb2.Recalled(store=await self._mark(peer), unknown=unknown)
+
+    async def _fail_dag_run(self, peer: str, run_id: str) -> None:
+        """Fail the DAG run that was started for a lost run of the peer; nobody would look after it any more.
+
+        One that somebody has triggered here is not known any more, and ends by its tasks, which are told the reason.
+        """
+        lost = await asyncio.to_thread(self._store.lost_runs.get, run_id)
+        pipeline = pipeline_of(run_id)
+        if lost is None or lost.peer != peer or _asker(run_id) != peer or not PIPELINE.fullmatch(pipeline):
+            return
+        dag_id, _ = parts_of(pipeline)
+        try:
+            state = await self._base.airflow.state(dag_id, run_id)
+            if state is not None and state not in TERMINAL:
+                await self._base.airflow.fail(dag_id, run_id)
+        except FedtasksError as error:
+            log.warning("the DAG run of %s, which is lost, cannot be failed: %s", run_id, error)
 
     def _take_in(self, peer: str, told: Sequence[peer_pb2.RememberedRun]) -> list[str]:
         """Return the runs that this store does not know."""
@@ -252,10 +276,14 @@ class Recollections:
         row = self._store.tickets.get(run.ticket_id)
         charged = row is not None and row.granted and row.peer == peer
         if charged and row is not None:
-            asker = run.run_id.rsplit(".", 2)[-2:-1]
-            charged = asker == [peer] and run.run_id.startswith(tuple(f"{name}." for name in peek(row.grant).pipelines))
+            charged = _asker(run.run_id) == peer and pipeline_of(run.run_id) in peek(row.grant).pipelines
         at_ms = max(0, min(run.opened_ms, self._clock()))
         return self._store.lost_runs.add(run.run_id, peer, run.ticket_id, at_ms, charge=charged)
+
+
+def _asker(run_id: str) -> str:
+    """Return who has asked for a run, by its name."""
+    return next(iter(run_id.rsplit(".", 2)[-2:-1]), "")
 
 
 def _checked(mark: peer_pb2.StoreMark) -> peer_pb2.StoreMark:

@@ -247,6 +247,11 @@ class AirflowClient(AirflowApi):
         # Not that of `AirflowApi`, which makes a client for HTTP: nothing here speaks it.
         self._config, self._airflow, self._is_alive = _CONFIG, airflow, is_alive
 
+    async def health(self) -> dict[str, Any]:
+        """Say how the parts of Airflow are: all of them run."""
+        await self._call("GET", "/version")
+        return {}
+
     async def _call(self, method: str, path: str, **arguments: Any) -> httpx.Response:
         await asyncio.sleep(self._airflow.chances.uniform(*API_S))
         if not self._is_alive():

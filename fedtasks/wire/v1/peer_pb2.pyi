@@ -200,16 +200,18 @@ class Remembered(_message.Message):
     def __init__(self, store: _Optional[_Union[StoreMark, _Mapping]] = ..., runs: _Optional[_Iterable[_Union[RememberedRun, _Mapping]]] = ..., complete: _Optional[bool] = ...) -> None: ...
 
 class RememberedRun(_message.Message):
-    __slots__ = ("run_id", "ticket_id", "version", "opened_ms")
+    __slots__ = ("run_id", "ticket_id", "version", "opened_ms", "running")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     TICKET_ID_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     OPENED_MS_FIELD_NUMBER: _ClassVar[int]
+    RUNNING_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     ticket_id: str
     version: int
     opened_ms: int
-    def __init__(self, run_id: _Optional[str] = ..., ticket_id: _Optional[str] = ..., version: _Optional[int] = ..., opened_ms: _Optional[int] = ...) -> None: ...
+    running: bool
+    def __init__(self, run_id: _Optional[str] = ..., ticket_id: _Optional[str] = ..., version: _Optional[int] = ..., opened_ms: _Optional[int] = ..., running: _Optional[bool] = ...) -> None: ...
 
 class Recalled(_message.Message):
     __slots__ = ("store", "unknown")

@@ -701,6 +701,17 @@ def test_half_of_a_run_that_has_ended_meanwhile_begins_nothing(
     assert gateway.tokens == ["try-1"]
 
 
+def test_half_whose_task_was_begun_by_another_try_meanwhile_begins_nothing(
+    gateway: FakeGateway, context: dict[str, Any], tmp_path: Path
+) -> None:
+    found = gateway.get_run(RUN_ID)
+    found.own[0].attempt = 2
+    gateway.get_run = lambda run_id: found  # type: ignore[method-assign]
+    with pytest.raises(AirflowException, match="ATTEMPT_STALE"):
+        execute(coming_further(tmp_path, 4), context)
+    assert gateway.tokens == ["try-1"]
+
+
 def test_gateway_that_is_away_between_two_attempts_is_waited_for(
     gateway: FakeGateway, context: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedtasks.airflow.tries import FIRST, Tries
-from fedtasks.errors import ColumnMissing, DiskFull, LinkLost
+from fedtasks.errors import AttemptStale, ColumnMissing, DiskFull, LinkLost
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ def test_try_that_has_come_further_is_not_spent(tries: Tries, reached: int, retr
     assert tries.after(LinkLost(), reached, retries) == then
 
 
-@pytest.mark.parametrize("error", [ColumnMissing(), DiskFull()])
+@pytest.mark.parametrize("error", [ColumnMissing(), DiskFull(), AttemptStale()])
 def test_failure_that_no_try_cures_ends_the_try_however_far_it_has_come(error: Exception) -> None:
     assert FIRST.after(error, 5, 2) is None  # type: ignore[arg-type]
 

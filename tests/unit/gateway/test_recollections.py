@@ -48,12 +48,25 @@ class _Connection:
             raise from_code(error.code, error.public) from error
 
 
+class _Airflow:
+    """DAG runs that all go on until they are failed."""
+
+    def __init__(self) -> None:
+        self.failed: list[str] = []
+
+    async def state(self, _dag_id: str, dag_run_id: str) -> str:
+        return "failed" if dag_run_id in self.failed else "running"
+
+    async def fail(self, _dag_id: str, dag_run_id: str) -> None:
+        self.failed.append(dag_run_id)
+
+
 class House:
     """One of two parties; its store can be copied, and put back."""
 
     def __init__(self, member: Member, peer: str, file: Path) -> None:
         self.member, self.peer, self.file = member, peer, file
-        self.connection = _Connection()
+        self.connection, self.airflow = _Connection(), _Airflow()
         self._stack = ExitStack()
         self.open()
 
@@ -64,7 +77,10 @@ class House:
     def open(self) -> None:
         self.side: Side = self._stack.enter_context(side(self.member, self.file))
         base = dataclasses.replace(
-            self.side.runs._base, connections={self.peer: cast("Any", self.connection)}, changes=_NoChanges
+            self.side.runs._base,
+            connections={self.peer: cast("Any", self.connection)},
+            changes=_NoChanges,
+            airflow=cast("Any", self.airflow),
         )
         self.recollections = Recollections(base, self.side.runs)
 
@@ -188,6 +204,7 @@ def test_run_that_a_restored_store_does_not_know_ends_on_both_sides_and_is_charg
     with pytest.raises(RunUnknown):
         houses.shop.side.runs.run_with("bank", run.run_id)
     assert houses.charged() == 1
+    assert houses.shop.airflow.failed == [run.run_id]  # which was started for it
     assert restored(houses.shop) == ["shop"]
     assert restored(houses.bank) == ["shop"]
     seen = houses.bank.side.store.peers.get("shop")
