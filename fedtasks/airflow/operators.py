@@ -32,12 +32,15 @@ from fedtasks.airflow.triggers import MeetingTrigger
 from fedtasks.config import Party
 from fedtasks.dataclass_io import to_plain
 from fedtasks.digests import digest
-<<<<<<< HEAD
-from fedtasks.errors import DeadlinePassed, FedtasksError, GatewayUnreachable, RunUnknown, StoreUnavailable
+from fedtasks.errors import (
+    AttemptStale,
+    DeadlinePassed,
+    FedtasksError,
+    GatewayUnreachable,
+    RunUnknown,
+    StoreUnavailable,
+)
 from fedtasks.link.mark import FileMark
-=======
-from fedtasks.errors import AttemptStale, DeadlinePassed, FedtasksError, GatewayUnreachable, RunUnknown
->>>>>>> 821b076 (Begin no attempt anew that another try has begun)
 from fedtasks.models.settings import BOTH
 from fedtasks.names import APPROVE, BIN, CLOSE_RUN, IMPORTANCE, OPEN_RUN, half_name
 from fedtasks.pipeline.shared import WAIT
@@ -207,11 +210,10 @@ class MeetingOperator(BaseOperator):
                     raise
                 self.log.warning("The half goes on from what it has kept: %s", error)
                 self._tries = again
-<<<<<<< HEAD
             else:
                 self._hand_over(ti, hook, client, meeting, outcome)
                 return outcome
-            self._rest(client, run_id, retries)
+            self._rest(client, run_id, attempt, retries)
 
     def _hand_over(
         self, ti: Any, hook: FedtasksHook, client: GatewayClient, meeting: run_pb2.Meeting, outcome: dict[str, Any]
@@ -225,11 +227,6 @@ class MeetingOperator(BaseOperator):
                 self._report(client, meeting.run.run_id, meeting.own.attempt, error, final=is_final(error, ti))
             raise
 
-    def _rest(self, client: GatewayClient, run_id: str, retries: int) -> None:
-        """Wait for the next attempt, as Airflow does before the next try; raise what has ended the run meanwhile."""
-=======
-            self._rest(client, run_id, attempt, retries)
-
     def _rest(self, client: GatewayClient, run_id: str, attempt: int, retries: int) -> None:
         """Wait for the next attempt, as Airflow does before the next try.
 
@@ -240,7 +237,6 @@ class MeetingOperator(BaseOperator):
         FedtasksError
             What has ended the run meanwhile.
         """
->>>>>>> 821b076 (Begin no attempt anew that another try has begun)
         from fedtasks.airflow.meetings import end_of
 
         for left in reversed(range(retries + 1)):
