@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import pytest
@@ -294,6 +295,34 @@ def test_retry_of_one_half_meets_the_other_as_a_new_attempt(opened: tuple[Pair, 
         assert meet([bank, shop], run_id, token="2") == 2
         with pytest.raises(errors.AttemptStale):
             bank.start(run_id, TASK, 1)
+
+
+def has_come_or_ended(client: GatewayClient, run_id: str, attempt: int) -> bool:
+    """Whether the peer's half is at an attempt, or the run has ended."""
+    found = client.get_run(run_id=run_id)
+    return found.run.state != run_pb2.STATE_RUNNING or any(half.attempt == attempt for half in found.peer)
+
+
+@pytest.mark.parametrize("renewed", [True, False])
+def test_outages_of_a_training_that_goes_on_from_what_it_has_kept_end_no_run(
+    opened: tuple[Pair, str], renewed: bool
+) -> None:
+    pair, run_id = opened
+    with pair.bank.client() as bank, pair.shop.client() as shop:
+        for attempt in range(1, 6):
+            # Whoever comes first has the other one repeated, as far as that one can tell.
+            first, second = (bank, shop) if attempt % 2 else (shop, bank)
+            first.announce(run_id, TASK, f"try.{attempt}", 60, renewed=renewed and attempt > 1)
+            wait_for(partial(has_come_or_ended, second, run_id, attempt))
+            if second.get_run(run_id=run_id).run.state != run_pb2.STATE_RUNNING:
+                break
+            second.announce(run_id, TASK, f"try.{attempt}", 60, renewed=renewed and attempt > 1)
+            assert meet([bank, shop], run_id, token=f"try.{attempt}") == attempt
+            for client in (bank, shop):
+                client.finish(run_id, TASK, attempt, failure=errors.LinkLost(), final=False)
+        for client in (bank, shop):
+            run = wait_for_state(client, run_id, run_pb2.STATE_RUNNING if renewed else run_pb2.STATE_FAILED)
+            assert run.failure.code == ("" if renewed else "ATTEMPTS_EXHAUSTED")
 
 
 def test_task_repeated_on_one_side_is_cleared_on_the_other(opened: tuple[Pair, str]) -> None:
