@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import time
 from dataclasses import dataclass, field
@@ -86,7 +87,7 @@ class PlayedHalf:
         folder.mkdir(parents=True, exist_ok=True)
         file = folder / "config.json"
         file.write_text(json.dumps(to_plain(self._config(attempt))))
-        process = FORKS.Process(target=half.run, args=(training.train, file), daemon=True)
+        process = FORKS.Process(target=_train, args=(file,), daemon=True)
         process.start()
         process.join()
         done = folder / half.OUTCOME
@@ -109,3 +110,11 @@ class PlayedHalf:
             settings=to_plain(self.settings),
             shared_digest="s",
         )
+
+
+def _train(file: Path) -> None:
+    """Run a half as `fedtasks.runtime` does; what it says goes beside its configuration."""
+    log = os.open(file.with_name("half.log"), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    for stream in (1, 2):
+        os.dup2(log, stream)
+    half.run(training.train, file)
