@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from fedtasks.errors import RunCancelled, TicketBusy
+from fedtasks.gateway.admission import Admission
+from fedtasks.gateway.control_stream import PeerConnection
+from fedtasks.gateway.dag_runs import DagRuns
+from fedtasks.gateway.recollections import Recollections
+from fedtasks.gateway.reconciler import GRACE_MS, Reconciler
+from fedtasks.gateway.runs import Runs
+from fedtasks.gateway.wishes import Subject, Wishes
+from fedtasks.store import ApprovalRow, RunCharge, RunRow
+from fedtasks.store.runs import RunBook
 from fedtasks.testing.simulation import Event, Outcome, Plan, draw, shrink, simulate
+from fedtasks.testing.simulation.cast import EPOCH_MS
 
 DAY, ANOTHER = "2026-11-20", "2026-11-19"
 TRIGGER = Event(1.0, "trigger", "bank", day=DAY)
@@ -61,3 +75,141 @@ def test_plan_is_shrunk_to_what_breaks_the_rule(monkeypatch: pytest.MonkeyPatch)
     outcome = simulate(1, plan)
     assert rules(outcome) >= {"every end is reached"}
     assert [event.kind for event in shrink(outcome).plan.events] == ["trigger"]
+
+
+# ------------------------------------------------------------------------------------ proof that the auditor can see
+BOTH = (Event(1.0, "trigger", "bank", day=DAY), Event(1.0, "trigger", "shop", day=DAY))
+TWO_DAYS = (Event(1.0, "trigger", "bank", day=DAY), Event(1.0, "trigger", "bank", day=ANOTHER))
+CROWDED = Plan(
+    frames=90,
+    events=(
+        TRIGGER,
+        Event(6.0, "crowd", "bank", number=210),
+        Event(6.0, "crowd", "shop", number=210),
+        Event(7.0, "revoke", "shop"),
+    ),
+)
+SILENT = Plan(
+    parties=("bank", "shop", "mill"),
+    events=(
+        Event(1.0, "trigger", "bank", day=DAY, peer="mill"),
+        Event(1.2, "trigger", "bank", day=ANOTHER, peer="shop"),
+        Event(4.0, "silence", "bank", peer="mill", lasts_s=200.0),
+    ),
+)
+RESTORED = Plan(events=(TRIGGER, Event(6.0, "restore store", "shop", number=6, lasts_s=2.0)))
+SPENT = Plan(
+    runs=1,
+    events=(
+        TRIGGER,
+        Event(30.0, "restore store", "shop", number=30, lasts_s=2.0),
+        Event(40.0, "trigger", "bank", day=ANOTHER),
+    ),
+)
+
+
+def first_found(plan: Plan, seeds: range, rule: str) -> Outcome:
+    """Return the first schedule of a plan in which a rule is broken."""
+    found = (outcome for seed in seeds if rule in rules(outcome := simulate(seed, plan)))
+    outcome = next(found, None)
+    assert outcome is not None
+    return outcome
+
+
+def test_both_sides_that_trigger_one_day_come_to_one_run() -> None:
+    assert [simulate(seed, Plan(events=BOTH)).violations for seed in range(4)] == [[]] * 4
+
+
+def test_two_requests_for_one_day_that_become_two_runs_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def own(admission: Admission, subject: Subject) -> list[RunRow]:
+        return [run for run in await same(admission, subject) if run.initiated]
+
+    async def of_the_peer(admission: Admission, history: list[RunRow], *rest: Any) -> Any:
+        return await known(admission, [run for run in history if not run.initiated], *rest)
+
+    async def nothing(*_: object) -> None: ...
+
+    same, known = Admission._same, Admission._known
+    monkeypatch.setattr(Admission, "_same", own)
+    monkeypatch.setattr(Admission, "_known", of_the_peer)
+    monkeypatch.setattr(Admission, "_crossed", nothing)
+    monkeypatch.setattr(Wishes, "of", lambda *_: [])
+    assert rules(simulate(1, Plan(events=BOTH))) >= {"a day is done once", "a run is charged once"}
+
+
+def test_runs_that_are_counted_before_they_are_entered_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def add(book: RunBook, row: RunRow, approval: ApprovalRow | None = None, charge: RunCharge | None = None) -> bool:
+        if charge is not None and charge.at_once is not None and len(book.active(row.ticket_id)) >= charge.at_once:
+            raise TicketBusy(clause="limits.concurrent_runs", limit=charge.at_once)
+        return counted(book, row, approval, replace(charge, at_once=None) if charge else None)
+
+    counted = RunBook.add
+    plan = Plan(events=TWO_DAYS, at_once=1)
+    assert [simulate(seed, plan).violations for seed in range(2)] == [[]] * 2
+    monkeypatch.setattr(RunBook, "add", add)
+    first_found(plan, range(40), "limits hold")
+
+
+def killed_after(commits: int) -> Plan:
+    return Plan(events=(Event(0.5, "kill gateway after a commit", "shop", number=commits, lasts_s=3.0), TRIGGER))
+
+
+def test_gateway_that_dies_after_any_of_its_first_commits_loses_no_run() -> None:
+    for commits in range(1, 9):
+        outcome = simulate(1, killed_after(commits))
+        assert outcome.violations == [], outcome.history
+
+
+def test_run_that_was_charged_and_never_begun_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def give_up(dag_runs: DagRuns, run: RunRow) -> None:
+        if simulated_ms() - run.opened_ms > GRACE_MS:
+            dag_runs._runs.cancel(run.run_id, RunCancelled(reason="the DAG run was deleted"))
+
+    monkeypatch.setattr(DagRuns, "begin_late", give_up)
+    found = [rules(simulate(1, killed_after(commits))) for commits in range(1, 9)]
+    assert any({"every end is reached", "reasons are true"} <= each for each in found)
+
+
+def simulated_ms() -> int:
+    return EPOCH_MS + int(asyncio.get_running_loop().time() * 1000)
+
+
+def test_run_that_is_older_than_many_is_looked_after() -> None:
+    assert simulate(1, CROWDED).violations == []
+
+
+def test_run_that_is_looked_after_no_more_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RunBook, "unsettled", lambda book, *_: book.list(limit=200))
+    assert rules(simulate(1, CROWDED)) == {"nothing crosses after a revocation"}
+
+
+def done_at(outcome: Outcome, dag_run: str) -> float:
+    return next(entry.at_s for entry in outcome.history if entry.what == f"DAG run {dag_run} ended: success")
+
+
+def test_silent_peer_that_slows_another_one_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = done_at(simulate(1, replace(SILENT, events=SILENT.events[1:2])), "manual-bank-1")
+    beside = done_at(simulate(1, SILENT), "manual-bank-2")
+    assert beside < alone + 5.0
+    turn = asyncio.Lock()
+
+    async def one_after_the_other(reconciler: Reconciler, name: str, connection: PeerConnection) -> None:
+        async with turn:
+            await tell(reconciler, name, connection)
+
+    tell = Reconciler._tell_peer
+    monkeypatch.setattr(Reconciler, "_tell_peer", one_after_the_other)
+    assert done_at(simulate(1, SILENT), "manual-bank-2") > alone + 5.0
+
+
+@pytest.mark.parametrize("plan", [RESTORED, SPENT], ids=["in the midst of a run", "after a run"])
+def test_store_that_was_restored_is_found(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    outcome = simulate(1, plan)
+    assert outcome.violations == [], outcome.history
+
+    async def nothing(*_: object) -> None: ...
+
+    monkeypatch.setattr(Recollections, "compare", nothing)
+    monkeypatch.setattr(PeerConnection, "wait_compared", nothing)
+    monkeypatch.setattr(Runs, "lost_by", lambda *_: None)
+    assert simulate(1, plan).violations != []
