@@ -211,7 +211,7 @@ class PeerConnection:
         self.version = ""
         self._skew = Skew(peer.name, party.max_clock_skew_s, clock)
         self.since_ms = clock()
-        self._failure: FedtasksError | None = PeerUnreachable(f"{peer.name} has not been heard of yet")
+        self.failure: FedtasksError | None = PeerUnreachable(f"{peer.name} has not been heard of yet")
         self._instance = secrets.token_hex(16)
         self._twice: FedtasksError | None = None
         self._twice_ms = 0
@@ -263,10 +263,10 @@ class PeerConnection:
         return self._live is not None and self._live.dialled
 
     @property
-    def failure(self) -> FedtasksError | None:
+    def complaint(self) -> FedtasksError | None:
         """Why no conversation stands; while one does, that a second gateway of the peer calls beside it."""
         is_twice = self._live is not None and self._clock() - self._twice_ms < TWICE_MS
-        return self._twice if is_twice else self._failure
+        return self._twice if is_twice else self.failure
 
     async def wait_connected(self, timeout_s: float) -> None:
         """Wait for a conversation.
@@ -499,7 +499,7 @@ class PeerConnection:
         await self._make_way(conversation)  # another one may have begun during the greetings
         self.compared.clear()
         self._live = conversation
-        self._failure = None
+        self.failure = None
         self.since_ms = self._clock()
         self._changed.set()
         log.info("connected with %s (%s)", self.peer.name, "dialled" if conversation.dialled else "accepted")
@@ -518,7 +518,7 @@ class PeerConnection:
             if self._live is conversation:
                 self._live = None
                 self.since_ms = self._clock()
-                self._failure = PeerUnreachable(f"the connection with {self.peer.name} was lost")
+                self.failure = PeerUnreachable(f"the connection with {self.peer.name} was lost")
             for future in conversation.pending.values():
                 if not future.done():
                     future.set_exception(ConnectionError("conversation ended"))
@@ -610,16 +610,16 @@ class PeerConnection:
 
     def _note_failure(self, error: FedtasksError) -> bool:
         """Remember why there is no conversation; returns whether that is news."""
-        is_news = self._failure is None or self._failure.code != error.code
+        is_news = self.failure is None or self.failure.code != error.code
         if is_news:
             log.warning("no connection with %s: %s", self.peer.name, error)
         if self._live is None:
-            self._failure = error
+            self.failure = error
         return is_news
 
     def _absence(self) -> FedtasksError:
         """Say why there is no conversation."""
-        failure = self._failure
+        failure = self.failure
         if isinstance(failure, VersionDiffers | PartyTwice):
             return type(failure)(failure.detail, **failure.fields)
         reason = f": {failure.detail or failure.public}" if failure else ""

@@ -82,7 +82,7 @@ class Preflights:
         await asyncio.to_thread(self._settle_requests)
 
     def _seen(self, name: str, connection: PeerConnection) -> PeerRow:
-        failure = connection.failure
+        failure = connection.complaint
         row = failure_row(failure, name, "", connection.since_ms, private=True) if failure else None
         return PeerRow(
             name,

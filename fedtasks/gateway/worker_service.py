@@ -177,7 +177,7 @@ class WorkerService(worker_pb2_grpc.WorkerGatewayServicer):
     async def ListPeers(self, request: worker_pb2.ListPeersRequest, _: Context) -> worker_pb2.ListPeersResponse:
         response = worker_pb2.ListPeersResponse(party=self._party.name, version=__version__)
         for name, connection in self._connections.items():
-            failure = connection.failure
+            failure = connection.complaint
             row = failure_row(failure, name, "", connection.since_ms, private=True) if failure else None
             response.peers.add(
                 name=name,

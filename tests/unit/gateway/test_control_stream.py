@@ -138,7 +138,8 @@ def test_second_gateway_is_refused_while_the_first_one_answers(make: Callable[[s
             assert not second.is_connected
             assert isinstance(second.failure, PartyTwice)
             await first.request(1.0, preflight=peer_pb2.Preflight())
-            assert isinstance(bank.failure, PartyTwice)
+            assert isinstance(bank.complaint, PartyTwice)
+            assert bank.failure is None
             assert [each.code for each in bank.door.refused] == [PartyTwice.code]
             await second.call(bank)
             assert len(bank.door.refused) == 1  # it is accounted for once

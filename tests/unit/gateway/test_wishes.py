@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from fedtasks import errors
 from fedtasks.gateway import admission, runs, wishes
-from fedtasks.wire.v1 import worker_pb2
+from fedtasks.wire.v1 import peer_pb2, worker_pb2
 from tests.support.admissions import DAY, World, two_sides
 from tests.support.gateways import PIPELINE, Member
 
@@ -304,3 +304,20 @@ def test_run_that_the_peer_has_known_is_not_given_up_as_unclaimed(
     assert shop.runs.run(BANK_RUN).state == "running"
     world.sides["bank"].runs.unclaimed(BANK_RUN)
     assert world.sides["bank"].runs.run(BANK_RUN).state == "running"
+
+
+def test_peer_that_says_that_requests_have_crossed_and_never_asks_is_not_waited_for_for_ever(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admission, "START_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(admission, "ASK_AGAIN_S", 0.02)
+    world.grant("shop", "bank")
+
+    async def answer_crossed(*_: Any) -> peer_pb2.RunStarted:
+        return peer_pb2.RunStarted(crossed=True)
+
+    monkeypatch.setattr(type(world.sides["shop"].admission), "start", answer_crossed)
+    (answer,) = world.run(world.settle(in_turn, world.ask("bank")))
+    assert isinstance(answer, errors.RunExists)
+    assert answer.retryable
+    assert world.run_ids("bank") == []
