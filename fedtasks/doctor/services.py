@@ -44,21 +44,19 @@ def _store(party: Party) -> Iterator[Finding]:
         store.audit.verify()
         require_known(party, store)
         old = outdated(store)
-        losses = list(_losses(store))
+        lost = list(_losses(store))
     yield Finding("store", Verdict.OK, f"{urlsplit(party.store.url).scheme}: {n_tickets} tickets, audit chain whole")
     if old is not None:
         yield old
-    yield from losses
+    yield from lost
 
 
 def _losses(store: Store) -> Iterator[Finding]:
     """Say what stores have lost: this party's by what peers remember, and the peers'."""
-    lost = store.lost_runs.list(limit=None)
-    for peer in sorted({row.peer for row in lost}):
-        runs = [row for row in lost if row.peer == peer]
-        text = f"{peer} remembers {len(runs)} runs that this store does not, found {utc(runs[0].at_ms)} UTC"
-        remedy = "Look through the tickets: what was revoked after the copy was made counts again"
-        yield Finding("store", Verdict.WARNING, text, remedy)
+    from fedtasks.reports.losses import losses
+
+    for loss in losses(store):
+        yield Finding("store", Verdict.WARNING, f"{loss.text}, found {utc(loss.at_ms)} UTC", loss.remedy)
     for row in store.peers.list():
         if row.restored_ms is not None:
             text = f"its store had lost runs, found {utc(row.restored_ms)} UTC"

@@ -13,6 +13,7 @@ from fedtasks.errors import AirflowIncomplete, ClockSkew, ConfigError, GatewayOu
 from fedtasks.identity import valid_until
 from fedtasks.reports.airflow_parts import silent_now
 from fedtasks.reports.dag_runs import failure_report
+from fedtasks.reports.losses import losses
 from fedtasks.reports.party_file import outdated
 from fedtasks.reports.runs import summaries
 from fedtasks.reports.status import must_act
@@ -94,6 +95,8 @@ def _advice(told: Mapping[str, Any], peer: str) -> str:
 def _gateway_needs(store: Store, party: Party, peers: list[dict[str, Any]], now_ms: int) -> Iterator[dict[str, Any]]:
     if old := outdated(store):
         yield _need("gateway_outdated", old.text, now_ms, old.remedy, tab="peers")
+    for loss in losses(store):
+        yield _need("store_restored", loss.text, loss.at_ms, loss.remedy, tab="tickets")
     seen_ms = max((peer["seen_ms"] for peer in peers), default=0)
     if peers and now_ms - seen_ms > SILENT_MS:
         text = "This party's gateway does not run"

@@ -8,7 +8,7 @@ from sqlalchemy import Engine, func, select
 
 from fedtasks.clock import Clock
 from fedtasks.store import schema
-from fedtasks.store.repository import Repository, Rows, to_columns
+from fedtasks.store.repository import Repository, to_columns
 from fedtasks.store.rows import LostRunRow
 from fedtasks.store.uses import UseBook, lock_ticket
 
@@ -46,10 +46,12 @@ class LostRunBook(Repository):
         """Return a run that was lost; None if nobody remembers one of this name."""
         return self._first(LostRunRow, self._where(run_id=run_id))
 
-    def list(self, limit: int | None = 100) -> Rows[LostRunRow]:
-        """Return the runs that were found missing, the last ones first."""
+    def by_peer(self) -> dict[str, tuple[int, int]]:
+        """Return of each peer how many runs that it remembers are missing, and when the last was found to be."""
         table = self._table
-        return self._list(LostRunRow, select(table).order_by(table.c.at_ms.desc(), table.c.run_id).limit(limit))
+        query = select(table.c.peer, func.count(), func.max(table.c.at_ms)).group_by(table.c.peer)
+        with self._read() as connection:
+            return {peer: (int(n_runs), int(at_ms)) for peer, n_runs, at_ms in connection.execute(query)}
 
     def total(self, peer: str) -> int:
         """Return how many runs that a peer remembers are missing."""

@@ -132,7 +132,7 @@ CALLS: dict[str, Callable[[Store], object]] = {
     "tags.remove": lambda store: store.tags.remove("people", "other"),
     "identity.get": lambda store: store.identity.get(),
     "lost_runs.get": lambda store: store.lost_runs.get("none"),
-    "lost_runs.list": lambda store: store.lost_runs.list(),
+    "lost_runs.by_peer": lambda store: store.lost_runs.by_peer(),
     "lost_runs.total": lambda store: store.lost_runs.total("shop"),
     "lost_runs.add": lambda store: store.lost_runs.add("lost.1.1", "shop", "t-1", NOW, charge=True),
     "audit.list": lambda store: store.audit.list(),

@@ -288,7 +288,7 @@ def test_run_that_the_initiator_has_yet_to_enter_is_no_loss(houses: Houses) -> N
     houses.shop.side.runs.create(dataclasses.replace(late, peer="bank", initiated=False), None, RunCharge(3, None, 3))
     houses.compare()
     assert houses.shop.state(late) == ("running", "", "")
-    assert houses.bank.side.store.lost_runs.list() == []
+    assert houses.bank.side.store.lost_runs.by_peer() == {}
 
 
 def test_revocation_that_a_restored_store_has_lost_comes_back_from_the_holder(houses: Houses) -> None:
@@ -321,7 +321,7 @@ def test_revocation_that_a_restored_store_has_lost_comes_back_from_the_holder(ho
 def test_what_no_gateway_remembers_is_refused(houses: Houses, lie: peer_pb2.Remembered) -> None:
     with pytest.raises(ProtocolViolated):
         asyncio.run(houses.shop.recollections.answer("bank", lie))
-    assert houses.shop.side.store.lost_runs.list() == []
+    assert houses.shop.side.store.lost_runs.by_peer() == {}
 
 
 def test_peer_that_makes_up_runs_charges_nobody_but_itself_and_not_without_end(
@@ -341,7 +341,7 @@ def test_peer_that_makes_up_runs_charges_nobody_but_itself_and_not_without_end(
     tell(*many)
     tell(*many)
     assert houses.charged() == 2
-    assert len(houses.shop.side.store.lost_runs.list()) == 5
+    assert houses.shop.side.store.lost_runs.total("bank") == 5
     far = houses.run(1)
     with pytest.raises(ProtocolViolated):
         tell(peer_pb2.RememberedRun(run_id=far.run_id, version=1 << 40))
@@ -355,7 +355,7 @@ def test_run_of_another_peer_is_told_apart_from_none_by_nobody(houses: Houses) -
     answer = asyncio.run(houses.shop.recollections.answer("bank", told))
     assert list(answer.unknown) == [run.run_id]
     assert houses.shop.state(run)[0] == "running"
-    assert houses.shop.side.store.lost_runs.list() == []
+    assert houses.shop.side.store.lost_runs.by_peer() == {}
 
 
 def test_news_of_a_run_that_were_stored_but_not_followed_are_followed_when_they_are_repeated(houses: Houses) -> None:

@@ -23,6 +23,7 @@ from fedtasks.errors import (
     ProtocolViolated,
     RunCancelled,
     SecretRejected,
+    StoreUnavailable,
     TicketRevoked,
     VersionDiffers,
 )
@@ -155,9 +156,12 @@ def test_gateway_that_is_not_there_is_named_after_the_deadline(relay: Relay, cli
         open_half(client, "a", connect_timeout_s=0.2)
 
 
-def test_unreachable_peer_is_waited_for_and_then_named(relay: Relay, client: GatewayClient) -> None:
-    relay.refusal = PeerUnreachable()
-    with pytest.raises(PeerUnreachable):
+@pytest.mark.parametrize("error", [PeerUnreachable, StoreUnavailable])
+def test_unreachable_peer_or_store_is_waited_for_and_then_named(
+    relay: Relay, client: GatewayClient, error: type[FedtasksError]
+) -> None:
+    relay.refusal = error()
+    with pytest.raises(error):
         open_half(client, "a", connect_timeout_s=0.2)
 
     def mend() -> None:

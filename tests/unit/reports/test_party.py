@@ -93,6 +93,13 @@ def test_part_of_this_partys_airflow_that_does_not_run_needs_somebody(store: Sto
     assert needs(store, party) == {}
 
 
+def test_runs_that_the_store_has_lost_need_somebody_who_looks_through_the_tickets(store: Store, party: Party) -> None:
+    see_peer(store)
+    for number in (1, 2):
+        store.lost_runs.add(f"credit.2026-11-21.shop.{number}", "shop", "t", NOW_MS, charge=False)
+    assert needs(store, party) == {"store_restored": "shop remembers 2 runs that this party's store has lost"}
+
+
 def test_peer_that_is_away_is_named_with_its_failure(store: Store, party: Party) -> None:
     see_peer(store, connected=False, failure={"code": "PEER_UNREACHABLE", "text": "no answer", "party": "shop"})
     assert needs(store, party) == {"peer_down": "shop is not connected: no answer"}

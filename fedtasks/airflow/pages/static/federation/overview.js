@@ -19,6 +19,7 @@ const NEEDS = {
   airflow_incomplete: ["plug", "Airflow"],
   peer_down: ["plug", "Peer"],
   clock_skew: ["wait", "Clock"],
+  store_restored: ["plug", "Store"],
   certificate_expiring: ["wait", "Certificate"],
   ticket_expiring: ["wait", "Ticket"],
   ticket_offered: ["mail", "Ticket"],
