@@ -22,7 +22,7 @@ from fedtasks.gateway.leases import QUIET_S, Lease, Leases
 from fedtasks.gateway.messages import error_from_row, failure_row
 from fedtasks.gateway.runs import LIVE, Runs
 from fedtasks.names import APPROVE
-from fedtasks.store import Charged, DisclosureRow, HalfRow, MetricRow
+from fedtasks.store import Charged, DisclosureRow, HalfRow, MetricRow, RunRow
 from fedtasks.text import plain_text
 from fedtasks.tickets.clauses import clauses
 from fedtasks.wire.v1 import run_pb2, worker_pb2
@@ -283,6 +283,8 @@ class OwnHalves:
             if approval is None or row.initiated:
                 raise ConfigError("nobody of this party is asked about this run", field="run_id", where=run_id)
             if approval.state == answer:
+                if not approved and row.state == "running":
+                    self._reject(row, approval.reason)  # which the end of the store may have kept from being done
                 return
             if row.state != "running" or approval.state != "asked":
                 raise error_from_row(row.failure) if row.failure else RunEnded(where=run_id)
@@ -292,9 +294,12 @@ class OwnHalves:
             facts = {"run_id": run_id, "ticket": row.ticket_id, "reason": reason}
             self._store.audit.add(actor or self._party, "run.approve", decision, **facts)
             if not approved:
-                error = ApprovalRejected(reason=reason) if reason else ApprovalRejected()
-                self._runs.end(row, failure_row(error, self._party, APPROVE, now))
+                self._reject(row, reason)
             self._changed(run_id)
+
+    def _reject(self, row: RunRow, reason: str) -> None:
+        error = ApprovalRejected(reason=reason) if reason else ApprovalRejected()
+        self._runs.end(row, failure_row(error, self._party, APPROVE, self._clock()))
 
     def _ask(self, run_id: str, until_ms: int) -> None:
         approval = self._store.approvals.get(run_id)

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from fedtasks.config import load_party
+from fedtasks.errors import StoreReplaced
+from fedtasks.gateway.known_store import open_known
 from fedtasks.store import Store
 from tests.support.command_line import Run
 
@@ -25,6 +27,19 @@ def test_audit_verify_finds_a_changed_row(run: Run, met: tuple[str, str], ticket
         connection.execute("UPDATE audit SET actor = 'nobody'")
     connection.close()
     assert run("audit", "verify", "--party", met[1], expect=1).err.startswith("DATA_CORRUPT · ")
+
+
+def test_store_adopt_lets_a_gateway_serve_another_store_once_somebody_has_said_yes(run: Run, bank: Path) -> None:
+    party = load_party(bank / "party.yaml")
+    open_known(party).close()
+    Path(party.store.url.removeprefix("sqlite:///")).unlink()
+    file = str(bank / "party.yaml")
+    run("store", "adopt", "--party", file, stdin="n\n", expect=1)
+    with pytest.raises(StoreReplaced):
+        open_known(party)
+    adopted = run("store", "adopt", "--yes", "--json", "--party", file).json()
+    with open_known(party) as store:
+        assert store.identity.get() == adopted["store_id"]
 
 
 def test_store_migrate_makes_the_store_current(run: Run, bank: Path) -> None:

@@ -488,3 +488,22 @@ def test_half_of_the_peer_that_is_known_is_not_written_again(house: House, shop:
     shop.store.halves.learn = lambda _, rows: written.extend(rows)  # type: ignore[method-assign]
     peer.say(half())
     assert written == []
+
+
+def test_no_of_a_person_that_the_store_took_only_half_of_ends_the_run_when_it_is_repeated(
+    house: House, shop: Side, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house.open(shop, approval="person")
+    shop.store.approvals.change(RUN, state="asked", decided_ms=None, decided_by="")
+
+    def away(*_: Any) -> None:
+        raise errors.StoreUnavailable("away")
+
+    answer = {"approved": False, "decided_by": "ann", "reason": "not today"}
+    with monkeypatch.context() as patched:
+        patched.setattr(shop.runs, "end", away)
+        with pytest.raises(errors.StoreUnavailable):
+            shop.own_halves.decide(RUN, **answer)
+    assert state(shop) == ("running", "")
+    shop.own_halves.decide(RUN, **answer)
+    assert state(shop) == ("failed", "APPROVAL_REJECTED")
