@@ -26,7 +26,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from fedtasks.errors import FedtasksError
+from fedtasks.errors import FedtasksError, ProcessFailed
 from fedtasks.wire.v1 import run_pb2
 from tests.support.chaos_faults import FAULTS, HOLE, SPARK, Done, Fault, Mischief, can_run_spark, draw
 from tests.support.chaos_watch import Watch
@@ -111,7 +111,14 @@ class Campaign:
         self._seconds: dict[str, float] = {}
 
     def play(self, one: Try) -> None:
-        """Play a try, an undisturbed run of its pipeline before the first, and say in it what became of it."""
+        """Play a try, an undisturbed run of its pipeline before the first, and say in it what became of it.
+
+        Raises
+        ------
+        ProcessFailed
+            What an earlier try has disturbed does not work again.
+        """
+        self._world.settle()
         if one.pipeline not in self._expected:
             plain = Try(0, one.pipeline, "bank", ())
             self._run(plain, 0.0)
@@ -307,17 +314,23 @@ def main() -> None:
     end_when_told()
     folder = Path(tempfile.mkdtemp(prefix="chaos-"))
     tries: list[Try] = []
+    is_whole = True
     with chaos_world(folder) as world:
         campaign, deadline = Campaign(world, given.seed), time.monotonic() + 60 * given.minutes
         for one in plans(given.seed, kinds):
             if time.monotonic() > deadline:
                 break
             one.pipeline = given.pipeline or one.pipeline
-            campaign.play(one)
+            try:
+                campaign.play(one)
+            except ProcessFailed as error:
+                print(f"the campaign ends: {error}", flush=True)
+                is_whole = False
+                break
             tries.append(one)
             tell(one, given.seed, folder)
     figures = summary(tries)
-    is_good = figures["tries"] == figures["survived"]
+    is_good = is_whole and figures["tries"] == figures["survived"]
     if is_good and not given.keep:
         shutil.rmtree(folder)
     else:

@@ -9,17 +9,20 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from fedtasks import private
 from fedtasks.crypto.schemes import Scheme
 from fedtasks.data.run_storage import RunStorage
 from fedtasks.data.storage import local_path, write_json
+from fedtasks.errors import FedtasksError
 from fedtasks.gateway.tickets import Tickets
 from fedtasks.laptop import people
 from fedtasks.laptop.demo import acquaint, stop, wait_for
 from fedtasks.laptop.party import LocalParty
 from fedtasks.laptop.ports import free_ports
+from fedtasks.link.client import GatewayClient
 from fedtasks.setup.party import make_psi_key
 from fedtasks.tickets import offer
 from tests.support.postgres import PostgresServer
@@ -42,6 +45,7 @@ FederatedDag("{name}", steps=[{steps}])
 _SHARED, _ALONE = 900, 100
 _SEEDS = {"bank": 11, "shop": 12}
 _SPARK = '\nspark:\n  master: "local[1]"\n  driver_memory: 512m\n'
+SETTLE_S = 120.0
 RESTART_S = 3.0
 """After how long a part of an Airflow that was killed is started again."""
 
@@ -92,6 +96,11 @@ class ChaosWorld:
         self.parties[initiator].trigger(pipeline, dag_run_id, {"partition": partition, "leader": leader})
         return run_id
 
+    def settle(self) -> None:
+        """Wait until whatever was disturbed works again; raise `ProcessFailed` if it does not."""
+        for name, party in self.parties.items():
+            wait_for(partial(_is_well, party), SETTLE_S, f"{name}'s Airflow and gateway to work again")
+
     def charged(self, initiator: str) -> dict[str, int]:
         """Return how many runs each side's ledger has charged to the ticket of an initiator."""
         found = {}
@@ -109,6 +118,18 @@ class ChaosWorld:
             yield
         finally:
             _replace(self.shop.file, text)
+
+
+def _is_well(party: LocalParty) -> bool:
+    """Whether a party's Airflow is healthy in all parts, and its gateway has its peer and its store."""
+    try:
+        parts = party.airflow.rest("GET", "/api/v2/monitor/health")
+        with GatewayClient.of(party.party(), patience_s=1) as client:
+            client.list_runs(1)
+            is_met = all(peer.connected for peer in client.peers().peers)
+    except FedtasksError:
+        return False
+    return is_met and all(part["status"] == "healthy" for part in parts.values())
 
 
 @contextmanager
