@@ -33,11 +33,12 @@ def algorithms(run_id: str, party: LocalParty | None = None) -> dict[int, dict[s
 
 def workers(party: LocalParty) -> list[int]:
     """Return what runs tasks of a party's Airflow now: the tasks' processes and those that watch over them."""
-    titles = (("airflow", "supervisor:"), ("airflow", "worker", "--"))
+    # By their descent: a process that has given itself a title has no environment left to be looked at.
+    ours = set(_descendants(component(party, "scheduler")))
     return [
         pid
         for pid, words in _commands()
-        if any(tuple(words[: len(title)]) == title for title in titles) and "<idle>" not in words and _is_of(pid, party)
+        if pid in ours and words[:3] == ["airflow", "worker", "--"] and "<idle>" not in words
     ]
 
 
