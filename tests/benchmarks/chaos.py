@@ -32,6 +32,7 @@ from tests.support.chaos_faults import FAULTS, HOLE, SPARK, Done, Fault, Mischie
 from tests.support.chaos_watch import Watch
 from tests.support.chaos_world import PIPELINES, SHARDS, ChaosWorld, chaos_world
 from tests.support.processes import end_when_told
+from tests.support.victims import algorithms
 
 HANG_S = 240.0
 """A run that has not ended so long after its last fault hangs."""
@@ -164,12 +165,12 @@ class Campaign:
             one.outcome = FAILED
         else:
             one.outcome = SURVIVED
-            one.results = self._results(one, run_id)
+            one.results = self._results(run_id)
             one.differs += self._ledgers(one, run_id, before)
         if one.outcome in (HUNG, FAILED):
             self._clean_up(one, run_id, dag_run_id)
 
-    def _results(self, one: Try, run_id: str) -> dict[str, Any]:
+    def _results(self, run_id: str) -> dict[str, Any]:
         """Return what must be as in an undisturbed run: outcomes of both sides, and what was measured."""
         found: dict[str, Any] = {}
         for name, party in self._world.parties.items():
@@ -227,13 +228,8 @@ class Campaign:
             with suppress(FedtasksError):
                 place = f"/api/v2/dags/{one.pipeline}/dagRuns/{dag_run_id if name == one.initiator else run_id}"
                 party.airflow.rest("PATCH", place, {"state": "failed"})
-        while time.monotonic() < deadline and self._has_left(run_id):
+        while time.monotonic() < deadline and algorithms(run_id):
             time.sleep(1)
-
-    def _has_left(self, run_id: str) -> bool:
-        from tests.support.victims import algorithms
-
-        return bool(algorithms(run_id))
 
 
 def _await_end(watch: Watch, deadline: float) -> bool:

@@ -25,7 +25,7 @@ from fedtasks.link.grpc_link import GrpcLink
 from fedtasks.wire.v1 import run_pb2
 from tests.support.gateways import PIPELINE, Member, gateway_process, grant_ticket, make_members, set_address
 from tests.support.links import both
-from tests.support.runs import meet, open_run, wait_for
+from tests.support.runs import meet, open_run, wait_for_state
 
 SESSIONS_PER_RUN = 4
 STEPS = [run_pb2.Step(name=f"step-{number}", digest="a") for number in range(SESSIONS_PER_RUN)]
@@ -60,8 +60,7 @@ def session(clients: list[GatewayClient], run_id: str, task: str, attempt: int) 
     """Let the halves of a task talk, both at once."""
 
     def talk(client: GatewayClient, peer: str) -> None:
-        key = {"run_id": run_id, "task": task, "shard": 0, "attempt": attempt}
-        with GrpcLink(client, peer=peer, facts={}, **key) as link:
+        with GrpcLink(client, peer=peer, run_id=run_id, task=task, shard=0, attempt=attempt, facts={}) as link:
             for size, count in MESSAGES:
                 for _ in range(count):
                     link.send("x", bytes(size))
@@ -87,7 +86,7 @@ def play(bank: Member, clients: list[GatewayClient], number: int) -> None:
     for client in clients:
         client.close_run(run_id)
     for client in clients:
-        wait_for(lambda client=client: client.get_run(run_id=run_id).run.state == run_pb2.STATE_SUCCEEDED)  # type: ignore[misc]
+        wait_for_state(client, run_id, run_pb2.STATE_SUCCEEDED)
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -90,17 +90,24 @@ class Pair:
                 sides = ThreadPoolExecutor(2)
                 stack.callback(sides.shutdown)
                 both = [sides.submit(self._side, name, client, run_id, halves) for name, client in clients.items()]
-                for one in both:
-                    one.result()
+                try:
+                    for one in both:
+                        one.result()
+                except FedtasksError:
+                    self._give_up(clients, run_id)  # else the other side would go on waiting
+                    raise
                 states = {name: client.get_run(run_id=run_id).run.state for name, client in clients.items()}
             done.outcome = "survived" if set(states.values()) == {run_pb2.STATE_SUCCEEDED} else f"ended as {states}"
         except (FedtasksError, TimeoutError) as error:
             done.outcome = f"{type(error).__name__}: {error}"
-        # What a half has worked out more than once, or nobody has taken.
-        taken = 2 * len(TASKS) if done.outcome == "survived" else len({(one.name, one.task) for one in halves}) - 1
-        done.lost = max(0, sum(ok for one in halves for ok in one.attempts.values()) - taken)
+        done.lost = sum(one.lost for one in halves)
         done.seconds = time.monotonic() - began
         return done
+
+    def _give_up(self, clients: dict[str, GatewayClient], run_id: str) -> None:
+        for client in clients.values():
+            with suppress(FedtasksError):
+                client.cancel_run(run_id, "the try is over")
 
     def _open(self, clients: dict[str, GatewayClient], number: int, day: str) -> str:
         """Open the run on both sides, as both `open_run` tasks would."""
@@ -168,7 +175,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1, help="the instants follow from it (1)")
     given = parser.parse_args()
     end_when_told()
-    rng, began, runs = random.Random(given.seed), time.monotonic(), []
+    rng, began = random.Random(given.seed), time.monotonic()
+    runs: list[Run] = []
     with ExitStack() as stack:
         root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="away-")))
         postgres = stack.enter_context(PostgresServer())

@@ -73,7 +73,7 @@ def test_component_that_ends_is_started_again_where_that_is_asked_until_all_are_
     with subprocess.Popen(argv, env=environment(tmp_path, database), stdout=subprocess.PIPE, text=True) as running:
         assert running.stdout is not None
         said = "the short ended with 0"
-        ended = []
+        ended: list[str] = []
         while len(ended) < 2:
             line = running.stdout.readline()
             assert line, "it ended by itself"

@@ -54,6 +54,8 @@ class PlayedHalf:
     settings: Any
     attempts: dict[int, bool] = field(default_factory=dict)
     """Each attempt whose process has ended, and whether it had an outcome."""
+    taken: int = 0
+    """How many outcomes the gateway has taken."""
 
     def play(self) -> None:
         """Run the half until it has succeeded; raise what the last try raised."""
@@ -80,6 +82,12 @@ class PlayedHalf:
             self.client.finish(self.run_id, self.task, attempt, failure=error)
             raise
         self.client.finish(self.run_id, self.task, attempt, outcome=outcome)
+        self.taken += 1
+
+    @property
+    def lost(self) -> int:
+        """How many outcomes were worked out that no gateway has taken."""
+        return sum(self.attempts.values()) - self.taken
 
     def _run(self, attempt: int) -> dict[str, Any]:
         """Run the half's process and return its outcome; raise its failure."""
