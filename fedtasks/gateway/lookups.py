@@ -27,7 +27,7 @@ from fedtasks.errors import (
     from_code,
 )
 from fedtasks.gateway.base import Base
-from fedtasks.gateway.control_stream import Read, Write
+from fedtasks.gateway.conversation import Read, Write
 from fedtasks.online.declaration import ANSWERS, COLUMNS, LOOKUPS, PIPELINE, POLICY, check_offer
 from fedtasks.text import plain_text
 from fedtasks.tickets import Asked, check_lookup

@@ -15,7 +15,7 @@ from fedtasks.errors import FedtasksError, PeerUnreachable, from_code
 from fedtasks.link.status import RUN, Metadata
 
 SILENCE_S = 10.0
-"""After so long without a sign of the other side gRPC ends a connection (`control_stream.KEEPALIVE`)."""
+"""After so long without a sign of the other side gRPC ends a connection (`link.keepalive`)."""
 
 FLIGHT_S = (0.001, 0.05)
 """How long a message is on its way."""

@@ -14,7 +14,8 @@ from fedtasks.config import Party, Peer
 from fedtasks.errors import FedtasksError, GatewayFailed, GatewayUnreachable, StoreUnavailable, from_code
 from fedtasks.gateway.airflow_api import AirflowApi
 from fedtasks.gateway.changes import Changes
-from fedtasks.gateway.control_stream import Conversation, Door, PeerConnection
+from fedtasks.gateway.control_stream import PeerConnection
+from fedtasks.gateway.conversation import Conversation, Door
 from fedtasks.gateway.parts import Parts
 from fedtasks.gateway.peer_service import PeerService
 from fedtasks.gateway.reconciler import Reconciler

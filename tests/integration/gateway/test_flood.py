@@ -11,7 +11,7 @@ import grpc
 import pytest
 
 from fedtasks import identity
-from fedtasks.gateway import control_stream, server
+from fedtasks.gateway import conversation, server
 from fedtasks.gateway.control_stream import MAX_IN_FLIGHT
 from fedtasks.link import status
 from fedtasks.link.status import from_rpc_error
@@ -92,7 +92,7 @@ def test_seventeenth_request_waits_unread_until_one_is_answered(
 def test_peer_that_reads_no_answers_ends_its_own_conversation(
     pair: Pair, bank: Member, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(control_stream, "WRITE_S", 0.5)
+    monkeypatch.setattr(conversation, "WRITE_S", 0.5)
     with call(pair.shop, bank, reads=False) as caller:
         for _ in range(5_000):
             caller.send(peer_pb2.Envelope(id=1, preflight=peer_pb2.Preflight(pipeline="train" * 6)))

@@ -16,7 +16,8 @@ from fedtasks.errors import FedtasksError, PartyTwice, PeerUnreachable
 from fedtasks.gateway import control_stream
 from fedtasks.gateway.asker import ASKER
 from fedtasks.gateway.bounds import Head
-from fedtasks.gateway.control_stream import Conversation, PeerConnection
+from fedtasks.gateway.control_stream import PeerConnection
+from fedtasks.gateway.conversation import Conversation
 from fedtasks.wire.v1 import peer_pb2
 from tests.support.gateways import Member
 
