@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fedtasks.testing.simulation import operators
-from fedtasks.testing.simulation.plan import DEEDS
 
 if TYPE_CHECKING:
     from fedtasks.testing.simulation.world import World
@@ -32,8 +31,9 @@ CAUSES = {
     "fail": {"RUN_CANCELLED", "PEER_CANCELLED", "RUN_FAILED", "PEER_FAILED"},
     "revoke": {"TICKET_REVOKED"},
     "clear": set(),
+    "restore store": {"STORE_RESTORED"},
 }
-"""What people do → the reasons that a run may then end with."""
+"""What ends runs, or has them repeated → the reasons that a run may then end with."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class Auditor:
             for run in runs[name].values():
                 if run["state"] == "running":
                     yield Violation(rule, f"run {run['run_id']} goes on at {name}")
-        if not any(self._plan.of(*DEEDS)):
+        if not any(self._plan.of(*CAUSES)):
             done = {run["partition"] for rows in runs.values() for run in rows.values() if run["state"] == "succeeded"}
             for day in sorted({event.day for event in self._plan.of("trigger")} - done):
                 reasons = {run["run_id"]: run["failure"] for rows in runs.values() for run in rows.values()}
@@ -147,23 +147,28 @@ class Auditor:
                 due = (1 + reopened[run_id]) if run["dag_run_id"] in begun else 0
                 if uses.get(run_id, 0) != due:
                     yield Violation(rule, f"{name} has charged {uses.get(run_id, 0)} for {run_id} and not {due}")
-            for run_id in begun - runs[name].keys():
+            for run_id in begun - runs[name].keys() - uses.keys():
                 if any(run_id in other for other in runs.values()):
                     yield Violation(rule, f"{name} knows nothing any more of {run_id}, which it has begun")
+            if len(begun & {run_id for other in runs.values() for run_id in other}) > self._plan.runs:
+                yield Violation(rule, f"{name} has begun more runs than the {self._plan.runs} that it has granted")
             for run_id in uses:
                 charged[runs[name][run_id]["partition"] if run_id in runs[name] else run_id].append(run_id)
-        if not any(self._plan.of(*DEEDS)):
+        if not any(self._plan.of(*CAUSES)):
             for day, ids in charged.items():
                 if len(ids) > 1:
                     yield Violation(rule, f"{day} has cost {len(ids)} runs: {sorted(ids)}")
 
     def _accounts_agree(self, runs: dict[str, dict[str, Row]]) -> Iterator[Violation]:
         rule = "both accounts agree"
+        lost = {name: {run["run_id"] for run in self._rows(name, "lost_runs")} for name in runs}
         for name, rows in runs.items():
             for run_id, run in rows.items():
                 other = runs[run["peer"]].get(run_id)
                 if _is_crowd(run):
                     continue  # entered by nobody but the simulation
+                if other is None and run_id in lost[run["peer"]] and run["state"] != "running":
+                    continue  # its store was restored, and it knows that
                 if other is None:
                     yield Violation(rule, f"{run['peer']} knows nothing of {run_id}, which {name} has")
                 elif run["state"] != other["state"] or run["peer_state"] != other["state"]:
@@ -175,7 +180,7 @@ class Auditor:
                     yield Violation(rule, f"{run_id}: {run['peer']} has not been told all of {name}'s half")
 
     def _reasons_are_true(self, runs: dict[str, dict[str, Row]]) -> Iterator[Violation]:
-        allowed = set().union(*(CAUSES[event.kind] for event in self._plan.of(*DEEDS)))
+        allowed = set().union(*(CAUSES[event.kind] for event in self._plan.of(*CAUSES)))
         for name, rows in runs.items():
             for run in rows.values():
                 failure = json.loads(run["failure"]) if run["failure"] else None

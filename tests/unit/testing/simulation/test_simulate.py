@@ -161,10 +161,16 @@ def test_gateway_that_dies_after_any_of_its_first_commits_loses_no_run() -> None
 
 
 def test_run_that_was_charged_and_never_begun_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def at_once_or_never(dag_runs: DagRuns, run: RunRow) -> None:
+        if simulated_ms() - run.opened_ms < 1_000:
+            await begin(dag_runs, run)
+
     async def give_up(dag_runs: DagRuns, run: RunRow) -> None:
         if simulated_ms() - run.opened_ms > GRACE_MS:
             dag_runs._runs.cancel(run.run_id, RunCancelled(reason="the DAG run was deleted"))
 
+    begin = DagRuns.begin
+    monkeypatch.setattr(DagRuns, "begin", at_once_or_never)
     monkeypatch.setattr(DagRuns, "begin_late", give_up)
     found = [rules(simulate(1, killed_after(commits))) for commits in range(1, 9)]
     assert any({"every end is reached", "reasons are true"} <= each for each in found)
