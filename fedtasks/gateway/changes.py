@@ -8,6 +8,9 @@ import contextlib
 ANY = ""
 """Stands for every run, and for what concerns none."""
 
+BESIDE = "."
+"""Stands for what concerns no run: a peer, a ticket, a partition that has landed."""
+
 REMEMBERED = 4_096
 """Of so many runs it is known when each has last changed; of older ones, only that it was before those."""
 
@@ -28,7 +31,7 @@ class Changes:
         self._last: dict[str, int] = {}
         self._waiting: dict[str, dict[asyncio.Event, None]] = {}
 
-    def notify(self, run_id: str = ANY) -> None:
+    def notify(self, run_id: str = BESIDE) -> None:
         """Say that a run, or something beside the runs, has changed."""
         self._loop.call_soon_threadsafe(self._notify, run_id)
 

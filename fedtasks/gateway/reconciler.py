@@ -29,7 +29,7 @@ from fedtasks.errors import (
 )
 from fedtasks.gateway.airflow_api import TERMINAL
 from fedtasks.gateway.backlogs import Backlogs
-from fedtasks.gateway.changes import ANY
+from fedtasks.gateway.changes import ANY, BESIDE
 from fedtasks.gateway.control_stream import PeerConnection
 from fedtasks.gateway.notes import run_note
 from fedtasks.gateway.outage import Outage
@@ -126,10 +126,14 @@ class Reconciler:
 
     async def run(self) -> None:
         """Work until cancelled."""
-        work: tuple[Callable[[], Awaitable[object]], ...] = (
-            *(partial(self._recollections.compare, *each) for each in self._connections.items()),
-            *(partial(self._tell_peer, *each) for each in self._connections.items()),
+        connections = self._connections.items()
+        of_runs: list[Callable[[], Awaitable[object]]] = [
+            *(partial(self._tell_peer, *each) for each in connections),
             self._look_after_runs,
+        ]
+        # What runs do is none of their business, at least not at once: so a change of one costs little.
+        beside: list[Callable[[], Awaitable[object]]] = [
+            *(partial(self._recollections.compare, *each) for each in connections),
             self._look_for_obstacles,
             self._end_lost,
             self._landings.spread,
@@ -139,10 +143,11 @@ class Reconciler:
             self._look_at_airflow,
             self._base.show_again,
             self._openings.give_up,
-        )
+        ]
         await self._resume()
         await asyncio.gather(
-            *(self._repeat(each) for each in work),
+            *(self._repeat(each, ANY) for each in of_runs),
+            *(self._repeat(each, BESIDE) for each in beside),
             self._landings.tell(),
             self._to_ask.work_off(self._ask_for_obstacles),
         )
@@ -157,9 +162,10 @@ class Reconciler:
         except FedtasksError as error:
             log.warning("what waits is not known yet: %s", error)
 
-    async def _repeat(self, work: Callable[[], Awaitable[object]]) -> None:
+    async def _repeat(self, work: Callable[[], Awaitable[object]], topic: str) -> None:
+        """Do something again and again: every `PASS_S`, and whenever something changes that it is about."""
         while True:
-            seen = self._changes.mark(ANY)
+            seen = self._changes.mark(topic)
             try:
                 await work()
             except StoreUnavailable as error:
@@ -168,7 +174,7 @@ class Reconciler:
                 log.warning("%s", error)
             except Exception:
                 log.exception("a pass failed; the next one tries again")
-            await self._changes.wait(ANY, seen, PASS_S)
+            await self._changes.wait(topic, seen, PASS_S)
 
     async def _look_at_file(self) -> None:
         """Write down how party.yaml stands against what this gateway runs with, where that is news."""
