@@ -26,7 +26,7 @@ class StoreReplaced(MachineError):
     """Raised when a gateway would serve another store than the one that it has served before."""
 
     code = "STORE_REPLACED"
-    summary = "The store is not the one that this party's gateway has served before"
+    summary = "The store is another one than the gateway has served before"
     remedy = (
         "Restore the store, or correct `store` in party.yaml; if this one is to take its place, run "
         "`fedtasks store adopt`"

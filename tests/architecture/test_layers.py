@@ -13,10 +13,10 @@ ROOT = Path(__file__).resolve().parents[2]
 CONTRACTS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]["contracts"]
 FORBIDDEN = [contract for contract in CONTRACTS if contract["type"] == "forbidden"]
 OWNERS = {
-    "grpc": {"gateway", "link", "wire"},
+    "grpc": {"gateway", "link", "wire", "testing"},
     "tensorflow": {"models"},
     "gmpy2": {"crypto"},
-    "sqlalchemy": {"store"},
+    "sqlalchemy": {"store", "testing"},
     "airflow": {"airflow"},
     "duckdb": {"engines"},
     "pyspark": {"encrypted", "engines"},

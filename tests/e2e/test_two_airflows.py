@@ -88,9 +88,9 @@ def assert_went_on(world: World, name: str, run_id: str) -> None:
     """Training was tried once more, and began where both halves had a checkpoint."""
     assert attempts(world, run_id) == {**dict.fromkeys(attempts(world, run_id), 1), "train": 2}
     assert sorted(losses(world, run_id)) == list(range(1, EPOCHS + 1))
-    second = f"run_id={name}/task_id=train/attempt=2.log"
-    (log,) = (path.read_text() for path in world.bank.folder.rglob("attempt=2.log") if str(path).endswith(second))
-    found = re.search(rf"going on after epoch (\d+) of {EPOCHS}", log)
+    # In Airflow's next try, or within the same one where the first attempt has kept an epoch.
+    tries = sorted(world.bank.folder.rglob(f"run_id={name}/task_id=train/attempt=*.log"))
+    found = re.search(rf"going on after epoch (\d+) of {EPOCHS}", "".join(path.read_text() for path in tries))
     assert found is not None
     assert int(found[1]) >= 4, "work was lost that both halves had kept"
 
@@ -186,8 +186,7 @@ def test_night_with_bad_data_fails_both_sides_and_goes_on_once_mended(nightly: W
     # What follows the mended task begins on both sides: each waits for what the other has prepared.
     wait_for(lambda: len(shards_begun(world, run_id)) == 2, 300, "both sides to begin with their shards")
     assert attempts(world, run_id)["psi.prepare"] == 2
-    world.bank.command("run", "cancel", run_id, "--reason", "seen enough")
-    wait_for(lambda: states(world, name, run_id, NIGHTLY) == ["failed", "failed"], 120, "both DAG runs to end")
+    wait_for(lambda: states(world, name, run_id, NIGHTLY) == ["success", "success"], 300, "both DAG runs to end")
 
 
 def shards_begun(world: World, run_id: str) -> set[str]:

@@ -104,7 +104,7 @@ class FakeGateway:
     refusal: FedtasksError | None = None
     opened: dict[str, Any] = field(default_factory=dict)
     tokens: list[str] = field(default_factory=list)
-    renewed: list[str] = field(default_factory=list)
+    went_on: list[str] = field(default_factory=list)
     waits_s: list[float] = field(default_factory=list)
     started: list[int] = field(default_factory=list)
     leased: list[bool] = field(default_factory=list)
@@ -146,7 +146,7 @@ class FakeGateway:
         self._refuse()
         assert run_id == RUN_ID
         self.tokens.append(token)
-        self.renewed += [token] * renewed
+        self.went_on += [token] * renewed
         self.waits_s.append(wait_s)
         return self.meeting
 

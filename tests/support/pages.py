@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,10 +83,13 @@ def open_house(app: Any, folder: Path) -> Iterator[House]:
     shop.start()
     os.environ["FEDTASKS_PARTY"] = str(bank.folder / "party.yaml")
     ticket_id = grant_ticket(shop, bank)
-    bank.airflow.runs[PIPELINE, DAG_RUN] = {"state": "running"}
+    for member in (bank, shop):
+        member.airflow.runs[PIPELINE, DAG_RUN] = {"state": "running"}
     with bank.store() as store:
         run = make_run(ticket_id=ticket_id)
         store.runs.add(run)
+        with shop.store() as theirs:
+            theirs.runs.add(replace(run, peer="bank", initiated=False))
         now = now_ms()
         store.halves.put(
             HalfRow(run.run_id, "train", True, 1, "running", "t", now, 0, announced_ms=now, started_ms=now)

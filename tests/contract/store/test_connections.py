@@ -102,6 +102,7 @@ CALLS: dict[str, Callable[[Store], object]] = {
     "halves.of_runs": lambda store: store.halves.of_runs([RUN]),
     "halves.put": lambda store: store.halves.put(HALF, bump=True),
     "halves.learn": lambda store: store.halves.learn(RUN, [replace(HALF, own=False)]),
+    "halves.leased": lambda store: store.halves.leased(),
     "halves.announce": lambda store: store.halves.announce(RUN, "psi", "try", NOW),
     "metrics.list": lambda store: store.metrics.list(RUN),
     "metrics.last_of_runs": lambda store: store.metrics.last_of_runs([RUN]),
@@ -201,7 +202,7 @@ def test_every_call_of_every_book_is_in_the_list(filled: Store) -> None:
         if not verb.startswith("_") and callable(getattr(book, verb))
     }
     # Those are made inside of other books' transactions.
-    assert public - {"uses.charge", "uses.remember"} == CALLS.keys()
+    assert public - {"uses.charge", "uses.release_in", "uses.remember"} == CALLS.keys()
 
 
 @pytest.mark.parametrize("name", CALLS)

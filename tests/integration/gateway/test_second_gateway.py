@@ -22,7 +22,7 @@ def second(running: Pair) -> Iterator[Member]:
     """The shop once more: its keys and configuration at another place, as another machine has them."""
     wait_for(lambda: state(running.bank).connected)
     folder = running.shop.folder.with_name("shop-2")
-    shutil.copytree(running.shop.folder, folder, ignore=shutil.ignore_patterns("run", "store.db*"))
+    shutil.copytree(running.shop.folder, folder, ignore=shutil.ignore_patterns("run", "store.db*", "store-of-*"))
     make_empty_store(folder / "store.db")
     member = Member("shop", folder, airflow=running.shop.airflow)
     yield member

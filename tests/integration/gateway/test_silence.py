@@ -21,7 +21,7 @@ from tests.support.links import both
 from tests.support.proxy import Proxy
 from tests.support.runs import meet, open_run, wait_for
 
-NOTICED_S = 10.0
+NOTICED_S = 12.0
 HELD = {"out": ("out",), "back": ("back",), "both": ("out", "back")}
 
 

@@ -670,7 +670,7 @@ def test_half_that_comes_no_further_uses_up_its_try(
     assert [finished["final"] for finished in gateway.finished] == [*[False] * (attempts - 1), True]
     best = [0, *itertools.accumulate((step or 0 for step in reached), max)]
     further = [place + 1 for place in range(len(reached)) if best[place + 1] > best[place]]
-    assert gateway.renewed == [f"try-1.{begun}" for begun in further if begun < attempts]
+    assert gateway.went_on == [f"try-1.{begun}" for begun in further if begun < attempts]
 
 
 def test_half_that_waits_for_its_next_attempt_remembers_how_far_it_had_come(

@@ -93,7 +93,8 @@ class House:
             async def flush() -> None: ...
 
             relay = SimpleNamespace(flush=flush, run_ids=set, attempts=lambda _run: [])
-            others = dict.fromkeys(("landings", "preflights", "notifier", "recollections"))
+            others = dict.fromkeys(("landings", "preflights", "notifier", "recollections", "dag_runs", "own_halves"))
+            others |= {"admission": SimpleNamespace(openings=None)}
             parts = cast("Any", SimpleNamespace(base=base, runs=self.side.runs, relay=relay, **others))
             reconciler = Reconciler(parts)
             for _ in range(passes):

@@ -198,7 +198,7 @@ SENTENCE = "bank's triggerer has not been heard of since 03:00:00 UTC"
         ("", f"⏳ Waiting for bank · {SENTENCE} · AIRFLOW_INCOMPLETE · Start the part of bank's Airflow"),
         ("waiting", f"⏳ Waiting for bank · align · {SENTENCE} · AIRFLOW_INCOMPLETE · Start the part"),
         ("failed", f"⏳ Waiting for bank · align · {SENTENCE} · AIRFLOW_INCOMPLETE · Start the part"),
-        ("running", f"▶ Running with shop · align · attempt 1 · {SENTENCE} · AIRFLOW_INCOMPLETE · Start the part"),
+        ("running", f"▶ Running with shop · {SENTENCE} · align · attempt 1 · AIRFLOW_INCOMPLETE · Start the part"),
     ],
 )
 def test_part_of_this_sides_airflow_that_does_not_run_is_named_as_this_sides(state: str, said: str) -> None:

@@ -50,7 +50,7 @@ def test_link_of_a_task_may_be_cut_for_as_long_as_its_configuration_says(monkeyp
     made: dict[str, Any] = {}
     monkeypatch.setattr(module, "GrpcLink", lambda client, **options: made.update(options))
     config = TaskConfig(Path("party.yaml"), "credit.day4.1", "align", 1, "shop", "bank", {}, resume_s=900.0)
-    party: Any = SimpleNamespace(stall_s=7200.0)
+    party: Any = SimpleNamespace(name="bank", stall_s=7200.0)
     GatewayContext(config, party, Gateway()).open_link({})  # type: ignore[arg-type]
     assert made["resume_timeout_s"] == 900.0
 
