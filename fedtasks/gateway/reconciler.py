@@ -404,7 +404,7 @@ class Reconciler:
         approval = await asyncio.to_thread(self._store.approvals.get, run.run_id)
         if approval is not None and not run.initiated and approval.state != "approved":
             return False
-        halves = await asyncio.to_thread(self._store.halves.list, run.run_id)
+        halves = await asyncio.to_thread(self._runs.halves, run.run_id)
         ours = {half.task: half for half in halves if half.own}
         for theirs in (half for half in halves if not half.own):
             own = ours.get(theirs.task)

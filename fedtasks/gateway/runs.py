@@ -121,6 +121,14 @@ class Runs:
         """Return a run as this party's workers see it."""
         return run_message(row, self._party, self._store.approvals.get(row.run_id))
 
+    def halves(self, run_id: str) -> list[HalfRow]:
+        """Return a run's halves, both sides', as they are while no news of the run are being taken over.
+
+        In their midst, a run may go on already for a half of the peer's that is not known yet.
+        """
+        with self.lock:
+            return self._store.halves.list(run_id)
+
     def meeting(self, run_id: str, task: str) -> run_pb2.Meeting:
         """Return both halves of a task as they stand."""
         row = self.run(run_id)
