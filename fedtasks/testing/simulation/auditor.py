@@ -23,7 +23,16 @@ HEARTBEAT_S = 10.0
 NOTICE_S = 17.0
 """How long after a fault has healed a note may still tell of it: a lost connection is noticed, and dialled again."""
 
-WIRE = ("cut", "hold", "slow", "kill gateway", "kill gateway before a commit", "kill gateway after a commit", "clock")
+WIRE = (
+    "cut",
+    "hold",
+    "slow",
+    "clock",
+    "kill gateway",
+    "kill gateway before a commit",
+    "kill gateway after a commit",
+    "restore store",
+)
 """What may make a gateway unreachable, or seem so."""
 
 CAUSES = {
