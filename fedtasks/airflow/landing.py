@@ -131,10 +131,8 @@ class LandingTrigger(MeetingTrigger):
         self.dataset = dataset
         self.partition = partition
 
-    def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return class path and constructor arguments."""
-        path, arguments = super().serialize()
-        return path, {**arguments, "dataset": self.dataset, "partition": self.partition}
+    def _place(self) -> dict[str, str]:
+        return {**super()._place(), "dataset": self.dataset, "partition": self.partition}
 
     async def _wait(self) -> str:
         from fedtasks.airflow.meetings import find, has_ended
@@ -144,7 +142,7 @@ class LandingTrigger(MeetingTrigger):
             is_theirs = not self.dataset and meeting.peer.state == run_pb2.STATE_SUCCEEDED
             return is_theirs or has_ended(meeting)
 
-        while (left_s := self.until_ms / 1000 - time.time()) > 0:
+        while (left_s := self._left_s()) > 0:
             wait_s = min(left_s, _LOOK_EVERY_S) if self.dataset else left_s
             try:
                 if await find(Path(self.party_file), self.run_id, self.federated_task, is_found, wait_s):

@@ -16,17 +16,13 @@ _PAUSE_S = 30.0
 """How long after an error that nobody foresaw an opening is asked for again."""
 
 
-class MeetingTrigger(BaseTrigger):
-    """Waits until both halves of a task are ready, the run has ended, or waiting has.
-
-    Its one event is only a hint to look again: the operator decides on what the gateway then says.
+class HintTrigger(BaseTrigger):
+    """Base of the waits: each yields one event, which is only a hint to look again and decides nothing.
 
     Parameters
     ----------
     party_file
         Path of party.yaml.
-    run_id, task
-        Which task of which run.
     until_ms
         When waiting ends.
     not_before_ms
@@ -34,45 +30,69 @@ class MeetingTrigger(BaseTrigger):
         deferred it has ended is taken for one that died, and failed.
     """
 
-    def __init__(self, party_file: str, run_id: str, task: str, until_ms: int, not_before_ms: int) -> None:
+    def __init__(self, party_file: str, until_ms: int, not_before_ms: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.party_file = party_file
-        self.run_id = run_id
-        # `task` itself belongs to the base class: there it is the operator.
-        self.federated_task = task
         self.until_ms = until_ms
         self.not_before_ms = not_before_ms
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return class path and constructor arguments."""
-        return (
-            f"{type(self).__module__}.{type(self).__qualname__}",
-            {
-                "party_file": self.party_file,
-                "run_id": self.run_id,
-                "task": self.federated_task,
-                "until_ms": self.until_ms,
-                "not_before_ms": self.not_before_ms,
-            },
-        )
+        path = f"{type(self).__module__}.{type(self).__qualname__}"
+        when = {"until_ms": self.until_ms, "not_before_ms": self.not_before_ms}
+        return path, {"party_file": self.party_file, **self._place(), **when}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Wait, then yield one event: ``ready``, ``ended``, ``deadline`` or ``error``."""
+        """Wait, then yield the hint."""
         hint = await self._wait()
         await asyncio.sleep(max(0.0, self.not_before_ms / 1000 - time.time()))
         yield TriggerEvent(hint)  # type: ignore[no-untyped-call]
 
+    def _left_s(self) -> float:
+        """Return how long it may still wait."""
+        return max(0.0, self.until_ms / 1000 - time.time())
+
+    def _place(self) -> dict[str, str]:
+        """Return the constructor arguments that say where it waits."""
+        raise NotImplementedError
+
+    async def _wait(self) -> str:
+        """Wait; return the hint."""
+        raise NotImplementedError
+
+
+class MeetingTrigger(HintTrigger):
+    """Waits until both halves of a task are ready, the run has ended, or waiting has.
+
+    Its hint is ``ready``, ``ended``, ``deadline`` or ``error``.
+
+    Parameters
+    ----------
+    run_id, task
+        Which task of which run.
+    party_file, until_ms, not_before_ms
+        As for `HintTrigger`.
+    """
+
+    def __init__(self, party_file: str, run_id: str, task: str, until_ms: int, not_before_ms: int) -> None:
+        super().__init__(party_file, until_ms, not_before_ms)
+        self.run_id = run_id
+        # `task` itself belongs to the base class: there it is the operator.
+        self.federated_task = task
+
+    def _place(self) -> dict[str, str]:
+        return {"run_id": self.run_id, "task": self.federated_task}
+
     async def _wait(self) -> str:
         from fedtasks.airflow.meetings import find, has_ended
 
-        left_s = max(0.0, self.until_ms / 1000 - time.time())
         try:
             found = await find(
                 Path(self.party_file),
                 self.run_id,
                 self.federated_task,
                 lambda meeting: meeting.ready or has_ended(meeting),
-                left_s,
+                self._left_s(),
             )
         except FedtasksError as error:
             # The operator meets the same error and knows what to do about it.
@@ -83,54 +103,38 @@ class MeetingTrigger(BaseTrigger):
         return "ready" if found.ready else "ended"
 
 
-class OpeningTrigger(BaseTrigger):
+class OpeningTrigger(HintTrigger):
     """Waits until it is worth asking again for a run that could not be opened yet, or waiting has ended.
 
     This party's gateway knows when, and is asked for nothing else: so a wait costs neither a worker slot nor requests
-    to the peer. Its one event is only a hint to ask.
+    to the peer. Its hint is ``due``, ``deadline`` or ``error``.
 
     Parameters
     ----------
-    party_file
-        Path of party.yaml.
     dag_id, dag_run_id, pipeline
         Which DAG run waits for a run of which pipeline.
-    until_ms
-        When waiting ends.
-    not_before_ms
-        As for `MeetingTrigger`.
+    party_file, until_ms, not_before_ms
+        As for `HintTrigger`.
     """
 
     def __init__(
         self, party_file: str, dag_id: str, dag_run_id: str, pipeline: str, until_ms: int, not_before_ms: int
     ) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.party_file = party_file
+        super().__init__(party_file, until_ms, not_before_ms)
         self.dag_id = dag_id
         self.dag_run_id = dag_run_id
         self.pipeline = pipeline
-        self.until_ms = until_ms
-        self.not_before_ms = not_before_ms
 
-    def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return class path and constructor arguments."""
-        names = ("party_file", "dag_id", "dag_run_id", "pipeline", "until_ms", "not_before_ms")
-        return f"{type(self).__module__}.{type(self).__qualname__}", {name: getattr(self, name) for name in names}
-
-    async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Wait, then yield one event: ``due``, ``deadline`` or ``error``."""
-        hint = await self._wait()
-        await asyncio.sleep(max(0.0, self.not_before_ms / 1000 - time.time()))
-        yield TriggerEvent(hint)  # type: ignore[no-untyped-call]
+    def _place(self) -> dict[str, str]:
+        return {"dag_id": self.dag_id, "dag_run_id": self.dag_run_id, "pipeline": self.pipeline}
 
     async def _wait(self) -> str:
         from fedtasks.airflow.meetings import await_opening
 
-        left_s = max(0.0, self.until_ms / 1000 - time.time())
-        place = {"dag_id": self.dag_id, "dag_run_id": self.dag_run_id, "pipeline": self.pipeline}
+        left_s = self._left_s()
         try:
             async with asyncio.timeout(left_s):
-                await await_opening(Path(self.party_file), **place)
+                await await_opening(Path(self.party_file), **self._place())
         except TimeoutError:
             return "deadline"
         except FedtasksError as error:
