@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 
 ANY = ""
 """Stands for every run, and for what concerns none."""
@@ -29,7 +28,7 @@ class Changes:
         self._count = 0
         self._forgotten = 0
         self._last: dict[str, int] = {}
-        self._waiting: dict[str, dict[asyncio.Event, None]] = {}
+        self._waiting: dict[str, dict[asyncio.Future[None], None]] = {}
 
     def notify(self, run_id: str = BESIDE) -> None:
         """Say that a run, or something beside the runs, has changed."""
@@ -40,8 +39,8 @@ class Changes:
         for each in dict.fromkeys((run_id, ANY)):
             self._last.pop(each, None)  # whatever changed last comes last
             self._last[each] = self._count
-            for event in self._waiting.get(each, ()):
-                event.set()
+            for waiting in self._waiting.get(each, ()):
+                _wake(waiting)
         while len(self._last) > REMEMBERED:
             self._forgotten = self._last.pop(next(iter(self._last)))
 
@@ -53,15 +52,20 @@ class Changes:
         """Return when the run has changed since `mark`, or after `timeout_s`."""
         if self.mark(run_id) != mark:
             return
-        event = asyncio.Event()
+        changed: asyncio.Future[None] = self._loop.create_future()
         waiting = self._waiting.setdefault(run_id, {})  # in their order, which a set has not
-        waiting[event] = None
+        waiting[changed] = None
+        # Not asyncio.wait_for, which in Python 3.11 loses a cancellation that comes together with the change.
+        timer = self._loop.call_later(timeout_s, _wake, changed)
         try:
-            # Not asyncio.wait_for, which in Python 3.11 loses a cancellation that comes together with the event.
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(timeout_s):
-                    await event.wait()
+            await changed
         finally:
-            del waiting[event]
+            timer.cancel()
+            del waiting[changed]
             if not waiting and self._waiting.get(run_id) is waiting:
                 del self._waiting[run_id]
+
+
+def _wake(waiting: asyncio.Future[None]) -> None:
+    if not waiting.done():
+        waiting.set_result(None)

@@ -129,6 +129,8 @@ class Ledger:
         """Sum up now and then, until cancelled."""
         while True:
             await asyncio.sleep(FLUSH_S)
+            if not any(account.counted for account in list(self._accounts.values())):
+                continue
             try:
                 await asyncio.to_thread(self.flush, all_at_once=False)
             except FedtasksError as error:

@@ -74,22 +74,22 @@ class PeerHalves:
         with self._runs.lock:
             row = self._runs.run_with(peer, update.run_id)
             if update.version <= row.peer_version:
-                self._runs.settle(row.run_id)  # which the end of the store may have kept from being done
+                self._runs.settle(row)  # which the end of the store may have kept from being done
                 return
+            halves = self._store.halves.list(row.run_id)
             try:
                 told = read_update(row, update)
-                new = self._new_halves(row, told)
+                new = self._new_halves(halves, told)
             except ProtocolViolated as error:
                 self._violated(row, error)
                 raise
             if told.state == "running" and "running" not in (row.state, row.peer_state):
                 self._follow(row)
-                row = self._runs.run(row.run_id)
-            self._take_over(row, told, new)
-            self._runs.settle(row.run_id)
+                row, halves = self._runs.run(row.run_id), self._store.halves.list(row.run_id)
+            self._runs.settle(self._take_over(row, told, halves, new))
         self._changed(row.run_id)
 
-    def _new_halves(self, row: RunRow, told: Told) -> list[HalfRow]:
+    def _new_halves(self, halves: Sequence[HalfRow], told: Told) -> list[HalfRow]:
         """Return the peer's halves that are not known yet.
 
         Raises
@@ -98,7 +98,6 @@ class PeerHalves:
             An attempt does not follow the last one: a half goes at most one beyond what both sides have reached, and
             never back.
         """
-        halves = self._store.halves.list(row.run_id)
         reached = {half.task: half.attempt for half in halves if half.own}
         known = {half.task: half for half in halves if not half.own}
         new = [half for half in told.halves if known.get(half.task) != half]
@@ -115,34 +114,33 @@ class PeerHalves:
         if row.state == "running":
             self._runs.end(row, failure_row(error, row.peer, "", self._clock()))
 
-    def _take_over(self, row: RunRow, told: Told, new: Sequence[HalfRow]) -> None:
-        """Store what the peer has said, and do what follows from it."""
-        self._store.halves.learn(row.run_id, new)
-        own, peer = {}, []
-        for half in self._store.halves.list(row.run_id):
-            if half.own:
-                own[half.task] = half
-            else:
-                peer.append(half)
-        ahead = [half for half in peer if half.task in own and half.attempt > own[half.task].attempt]
+    def _take_over(self, row: RunRow, told: Told, halves: Sequence[HalfRow], new: Sequence[HalfRow]) -> RunRow:
+        """Store what the peer has said, and do what follows from it; returns the run as it is then."""
+        own = {half.task: half for half in halves if half.own}
+        peer = {half.task: half for half in (*(half for half in halves if not half.own), *new)}
+        ahead = [half for half in peer.values() if half.task in own and half.attempt > own[half.task].attempt]
         exhausted = self._exhausted(row, ahead, own) if row.state == "running" else None
+        said: dict[str, Any] = {
+            "peer_state": told.state,
+            "peer_failure": told.failure,
+            "peer_receipt": told.receipt,
+            "peer_version": told.version,
+        }
+        ends = row.state == "running" and (exhausted is not None or told.state == "failed")
+        if not ahead and not ends:
+            return self._store.halves.learn(row.run_id, new, **said)
+        # The peer's version is kept last: what was not done to its end is done when the peer repeats itself.
+        self._store.halves.learn(row.run_id, new)
         if exhausted is None:
             for half in ahead:
                 self._catch_up(half, own[half.task])
-        # Before the peer's version is kept: what was not done to its end is done when the peer repeats itself.
         if exhausted is not None:
             facts = {"run_id": row.run_id, "ticket": row.ticket_id, "code": exhausted.code, **exhausted.fields}
             self._store.audit.add(row.peer, "run.repeat", "refused", **facts)
             self._runs.end(row, failure_row(exhausted, self._party, exhausted.fields["task"], self._clock()))
         elif told.state == "failed" and row.state == "running":
             self._runs.end(row, self._of_peer(row.peer, told.failure))
-        self._store.runs.change(
-            row.run_id,
-            peer_state=told.state,
-            peer_failure=told.failure,
-            peer_receipt=told.receipt,
-            peer_version=told.version,
-        )
+        return self._store.runs.change(row.run_id, **said)
 
     def _follow(self, row: RunRow) -> None:
         """The peer lets an ended run go on: so does this side, if the ticket allows that now.

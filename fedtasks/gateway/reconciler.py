@@ -42,13 +42,16 @@ from fedtasks.reports.party_file import READ_AGAIN
 from fedtasks.reports.remarks import in_a_line, remarks_of
 from fedtasks.reports.runs import sides, status_now
 from fedtasks.reports.status import is_behind
-from fedtasks.store import HalfRow, RunRow
+from fedtasks.store import ApprovalRow, HalfRow, RunRow
 from fedtasks.wire.v1 import peer_pb2, worker_pb2
 
 log = logging.getLogger(__name__)
 
 PASS_S = 2.0
 """Seconds between two passes when nothing changes."""
+
+GATHER_S = 0.1
+"""How long after a change of runs they are looked after: more changes come together than alone."""
 
 OBSTACLE_MS = 10_000
 """How long a half waits for one that has not begun before it is asked whether that could begin at all."""
@@ -127,10 +130,6 @@ class Reconciler:
     async def run(self) -> None:
         """Work until cancelled."""
         connections = self._connections.items()
-        of_runs: list[Callable[[], Awaitable[object]]] = [
-            *(partial(self._tell_peer, *each) for each in connections),
-            self._look_after_runs,
-        ]
         # What runs do is none of their business, at least not at once: so a change of one costs little.
         beside: list[Callable[[], Awaitable[object]]] = [
             *(partial(self._recollections.compare, *each) for each in connections),
@@ -146,7 +145,8 @@ class Reconciler:
         ]
         await self._resume()
         await asyncio.gather(
-            *(self._repeat(each, ANY) for each in of_runs),
+            *(self._repeat(partial(self._tell_peer, *each), ANY) for each in connections),
+            self._repeat(self._look_after_runs, ANY, GATHER_S),
             *(self._repeat(each, BESIDE) for each in beside),
             self._landings.tell(),
             self._to_ask.work_off(self._ask_for_obstacles),
@@ -162,8 +162,8 @@ class Reconciler:
         except FedtasksError as error:
             log.warning("what waits is not known yet: %s", error)
 
-    async def _repeat(self, work: Callable[[], Awaitable[object]], topic: str) -> None:
-        """Do something again and again: every `PASS_S`, and whenever something changes that it is about."""
+    async def _repeat(self, work: Callable[[], Awaitable[object]], topic: str, gather_s: float = 0.0) -> None:
+        """Do something again and again: every `PASS_S`, and `gather_s` after something changes that it is about."""
         while True:
             seen = self._changes.mark(topic)
             try:
@@ -175,6 +175,8 @@ class Reconciler:
             except Exception:
                 log.exception("a pass failed; the next one tries again")
             await self._changes.wait(topic, seen, PASS_S)
+            if gather_s:
+                await asyncio.sleep(gather_s)
 
     async def _look_at_file(self) -> None:
         """Write down how party.yaml stands against what this gateway runs with, where that is news."""
@@ -323,7 +325,7 @@ class Reconciler:
             return
         state = await self._airflow.state(run.dag_id, run.dag_run_id)
         if run.state == "running":
-            if await self._ask_again(run) or await self._repeat_with_peer(run, state):
+            if await self._repeat_tasks(run, state):
                 return
             if state is None and self._clock() - run.opened_ms > GRACE_MS:
                 await self._end_by_airflow(run, "deleted")
@@ -377,15 +379,28 @@ class Reconciler:
         cancelled = RunCancelled(reason=f"the DAG run was {what} in {self._party}'s Airflow")
         await asyncio.to_thread(lambda: self._runs.cancel(run.run_id, cancelled, by=by or "somebody"))
 
-    async def _ask_again(self, run: RunRow) -> bool:
+    async def _repeat_tasks(self, run: RunRow, state: str | None) -> bool:
+        """Let tasks run again that a person or the peer waits for; return whether there are any."""
+        approval, halves = await asyncio.to_thread(
+            lambda: (self._store.approvals.get(run.run_id), self._runs.halves(run.run_id))
+        )
+        if (
+            approval is not None
+            and not run.initiated
+            and approval.state == "asked"
+            and await self._ask_again(run, approval, halves)
+        ):
+            return True
+        if approval is not None and not run.initiated and approval.state != "approved":
+            return False
+        return await self._repeat_with_peer(run, state, halves)
+
+    async def _ask_again(self, run: RunRow, approval: ApprovalRow, halves: Sequence[HalfRow]) -> bool:
         """Return whether a person of this party must say yes before an ended run goes on; have the question asked.
 
         The task alone is cleared, not what follows it: what has succeeded stays.
         """
-        approval = await asyncio.to_thread(self._store.approvals.get, run.run_id)
-        if run.initiated or approval is None or approval.state != "asked":
-            return False
-        half = await asyncio.to_thread(self._store.halves.get, run.run_id, APPROVE, True)
+        half = next((half for half in halves if half.own and half.task == APPROVE), None)
         if half is None or half.state in LIVE:
             return False  # it is asked, or comes to that by itself
         key, cleared = (APPROVE, approval.asked_ms), self._watched[run.run_id].cleared
@@ -398,13 +413,9 @@ class Reconciler:
         cleared.add(key)
         return True
 
-    async def _repeat_with_peer(self, run: RunRow, state: str | None) -> bool:
+    async def _repeat_with_peer(self, run: RunRow, state: str | None, halves: Sequence[HalfRow]) -> bool:
         """When the peer repeats a task that had ended here, let it run here again; return whether one was cleared."""
         has_cleared, cleared = False, self._watched[run.run_id].cleared
-        approval = await asyncio.to_thread(self._store.approvals.get, run.run_id)
-        if approval is not None and not run.initiated and approval.state != "approved":
-            return False
-        halves = await asyncio.to_thread(self._runs.halves, run.run_id)
         ours = {half.task: half for half in halves if half.own}
         for theirs in (half for half in halves if not half.own):
             own = ours.get(theirs.task)
@@ -424,18 +435,21 @@ class Reconciler:
 
     async def _show(self, run_id: str) -> None:
         """Put the status sentence into the DAG run's note if it says something new."""
-        run = await asyncio.to_thread(self._runs.run, run_id)
-        own, peer = sides(await asyncio.to_thread(self._store.halves.list, run_id))
-        silent = self._base.health.silent
-        status = await asyncio.to_thread(status_now, self._store, run, own, peer, self._party, silent)
-        told = self._outage.sentence(self._party) if run.state == "running" else ""
-        if run.state != "running":
-            metrics = await asyncio.to_thread(self._store.metrics.list, run_id)
-            said = [leak_sentence(metrics, run.peer), in_a_line(remarks_of(metrics, own, run.peer))]
-            told = " · ".join(each for each in said if each)
-        note = run_note(run_id, status, own, self._airflow.page(run.dag_id, run.dag_run_id), told)
+        run, note = await asyncio.to_thread(self._note_now, run_id)
         if note != run.note:
             await self._base.show_note(run.dag_id, run.dag_run_id, run.pipeline, note, run_id)
+
+    def _note_now(self, run_id: str) -> tuple[RunRow, str]:
+        """Return a run and what its note is to say."""
+        run = self._runs.run(run_id)
+        own, peer = sides(self._store.halves.list(run_id))
+        status = status_now(self._store, run, own, peer, self._party, self._base.health.silent)
+        told = self._outage.sentence(self._party) if run.state == "running" else ""
+        if run.state != "running":
+            metrics = self._store.metrics.list(run_id)
+            said = [leak_sentence(metrics, run.peer), in_a_line(remarks_of(metrics, own, run.peer))]
+            told = " · ".join(each for each in said if each)
+        return run, run_note(run_id, status, own, self._airflow.page(run.dag_id, run.dag_run_id), told)
 
     async def _look_for_obstacles(self) -> None:
         """See of which halves that wait in vain their peers are to be asked whether the DAG could run at all.

@@ -129,12 +129,17 @@ class Runs:
         with self.lock:
             return self._store.halves.list(run_id)
 
+    def _both(self, run_id: str, task: str) -> tuple[HalfRow | None, HalfRow | None]:
+        """Return this party's half of a task and the peer's."""
+        of_task = {half.own: half for half in self._store.halves.list(run_id) if half.task == task}
+        return of_task.get(True), of_task.get(False)
+
     def meeting(self, run_id: str, task: str) -> run_pb2.Meeting:
         """Return both halves of a task as they stand."""
         row = self.run(run_id)
         # Of an approval, the initiator awaits the answer and not the question.
         awaited = ("succeeded",) if task == APPROVE and row.initiated else (*LIVE, "succeeded")
-        own, peer = self._store.halves.get(run_id, task, True), self._store.halves.get(run_id, task, False)
+        own, peer = self._both(run_id, task)
         ready = (
             row.state == "running"
             and own is not None
@@ -174,7 +179,7 @@ class Runs:
         """Return why a session of an attempt must end, None while it may go on."""
         with self.lock:  # not between a half's end and that of its run, whose reason is the better one
             row = self.run(run_id)
-            own, peer = self._store.halves.get(run_id, task, True), self._store.halves.get(run_id, task, False)
+            own, peer = self._both(run_id, task)
         if row.state != "running":
             return error_from_row(row.failure) if row.failure else AttemptStale("the run has ended", where=run_id)
         if own is not None and own.attempt > attempt:
@@ -322,18 +327,17 @@ class Runs:
                 raise error_from_row(row.failure) if row.failure else RunEnded(where=run_id)
             if not row.receipt:
                 receipt = sign_receipt(self.account(row), self._key)
-                self._store.runs.change(run_id, bump=True, receipt=receipt)
+                row = self._store.runs.change(run_id, bump=True, receipt=receipt)
                 self._changed(run_id)
-            self.settle(run_id)
+            self.settle(row)
             return self.run(run_id)
 
     def account(self, row: RunRow) -> dict[str, Any]:
         """Return what this party says of a run by its own halves."""
         return account_of(row, self._party, self._store.halves.list(row.run_id, own=True))
 
-    def settle(self, run_id: str) -> None:
-        """End a run of which both receipts are here: well if they agree."""
-        row = self.run(run_id)
+    def settle(self, row: RunRow) -> None:
+        """End a run, as it stands now, of which both receipts are here: well if they agree."""
         if row.state != "running" or not row.receipt or not row.peer_receipt:
             return
         try:
@@ -351,8 +355,8 @@ class Runs:
                 row, failure_row(ReceiptsDiffer(field=field, ours=mine, theirs=other), self._party, "", self._clock())
             )
             return
-        self._store.runs.change(run_id, bump=True, state="succeeded", closed_ms=self._clock())
-        self._changed(run_id)
+        self._store.runs.change(row.run_id, bump=True, state="succeeded", closed_ms=self._clock())
+        self._changed(row.run_id)
 
     def end(self, row: RunRow, failure: Mapping[str, Any], *, release: bool = False) -> None:
         """End a run badly, and those of this party's halves that live, with the failure as its row has it.
@@ -391,6 +395,4 @@ class Runs:
 
     def acknowledged(self, run_id: str, version: int) -> None:
         """Remember up to which version the peer knows our half."""
-        with self.lock:
-            if self.run(run_id).acked_version < version:
-                self._store.runs.change(run_id, acked_version=version)
+        self._store.runs.acknowledge(run_id, version)

@@ -16,6 +16,8 @@ from fedtasks.store import schema
 from fedtasks.store.repository import Repository, Rows, to_columns, to_row
 from fedtasks.store.rows import AuditRow
 
+_LAST = select(schema.audit.c.seq, schema.audit.c.digest).order_by(schema.audit.c.seq.desc()).limit(1)
+
 GENESIS = "0" * 64
 """The digest that the first decision names as the one before it."""
 
@@ -89,15 +91,14 @@ class AuditBook(Repository):
         Writers wait for each other, so the chain never forks. The chain shows any change of a row but not that its
         end was cut off: for that, compare the last digest with one that the peer has seen.
         """
-        table = self._table
         facts = json.loads(json.dumps(to_plain(detail), allow_nan=False))
         with self._write() as connection:
             self._lock_table(connection)
-            last = connection.execute(select(table.c.seq, table.c.digest).order_by(table.c.seq.desc()).limit(1)).first()
+            last = connection.execute(_LAST).first()
             seq, previous = (last.seq + 1, last.digest) if last else (1, GENESIS)
             row = AuditRow(seq, self._clock(), actor, action, decision, facts, previous, "")
             row = replace(row, digest=row_digest(row))
-            connection.execute(table.insert(), to_columns(row))
+            connection.execute(self._insert(), to_columns(row))
             return row
 
     def verify(self) -> None:

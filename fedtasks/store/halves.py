@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
-from sqlalchemy import Connection, Engine, select
+from sqlalchemy import select
 
-from fedtasks.clock import Clock
 from fedtasks.errors import AttemptStale
 from fedtasks.store import schema
-from fedtasks.store.repository import Repository, Rows, to_columns, to_row
-from fedtasks.store.rows import HalfRow
-from fedtasks.store.runs import bump_run, locked_run
+from fedtasks.store.repository import Repository, Rows, to_columns
+from fedtasks.store.rows import HalfRow, RunRow
+from fedtasks.store.runs import bump_run, changed_run, locked_run
 
 _ENDED = ("succeeded", "failed")
 
@@ -26,10 +26,6 @@ class HalfBook(Repository):
     """
 
     _table = schema.halves
-
-    def __init__(self, engine: Engine, clock: Clock) -> None:
-        super().__init__(engine, clock)
-        self._put = self._upsert()
 
     def get(self, run_id: str, task: str, own: bool) -> HalfRow | None:
         """Return one half of a task, or None."""
@@ -48,7 +44,7 @@ class HalfBook(Repository):
 
     def leased(self) -> Rows[HalfRow]:
         """Return the local halves that work and whose workers renew a lease."""
-        return self._list(HalfRow, self._where(own=True, state="running", leased=True))
+        return self._rows(HalfRow, own=True, state="running", leased=True)
 
     def put(self, row: HalfRow, *, bump: bool = False) -> None:
         """Insert or replace a half; `bump` raises the run's version with it, in one transaction.
@@ -62,28 +58,40 @@ class HalfBook(Repository):
         """
         with self._write() as connection:
             run = locked_run(connection, row.run_id)
-            stored = self._stored(connection, row.run_id, row.task, row.own)
+            stored = self._row_in(connection, HalfRow, run_id=row.run_id, task=row.task, own=row.own)
             if stored is not None and row.attempt < stored.attempt:
                 raise AttemptStale(
                     f"attempt {row.attempt} of `{row.task}` is older than {stored.attempt}", where=row.run_id
                 )
-            connection.execute(self._put, to_columns(row))
+            connection.execute(self._upsert(), to_columns(row))
             if bump:
                 bump_run(connection, run)
 
-    def learn(self, run_id: str, rows: Sequence[HalfRow]) -> None:
-        """Insert or replace halves of the peer, all in one transaction.
+    def learn(self, run_id: str, rows: Sequence[HalfRow], **columns: Any) -> RunRow:
+        """Insert or replace halves of the peer, and change columns of their run, all in one transaction.
+
+        Parameters
+        ----------
+        run_id, rows
+            The run, and its new halves.
+        **columns
+            New values, by the names of `RunRow`.
+
+        Returns
+        -------
+        RunRow
+            The run as it is then.
 
         Raises
         ------
         RunUnknown
             There is no such run.
         """
-        if not rows:
-            return
         with self._write() as connection:
-            locked_run(connection, run_id)
-            connection.execute(self._put, [to_columns(row) for row in rows])
+            run = locked_run(connection, run_id)
+            if rows:
+                connection.execute(self._upsert(), [to_columns(row) for row in rows])
+            return changed_run(connection, run, columns)
 
     def announce(self, run_id: str, task: str, token: str, until_ms: int, *, renewed: bool = False) -> HalfRow:
         """Say that the local half of a task is here, and return it; a new attempt raises the run's version.
@@ -109,8 +117,8 @@ class HalfBook(Repository):
         """
         with self._write() as connection:
             run = locked_run(connection, run_id)
-            own = self._stored(connection, run_id, task, True)
-            peer = self._stored(connection, run_id, task, False)
+            own = self._row_in(connection, HalfRow, run_id=run_id, task=task, own=True)
+            peer = self._row_in(connection, HalfRow, run_id=run_id, task=task, own=False)
             if own is not None and own.token == token and own.state not in _ENDED:
                 return own
             attempt = _next_attempt(own, peer)
@@ -118,13 +126,9 @@ class HalfBook(Repository):
             half = HalfRow(run_id, task, True, attempt, "waiting", token, now, until_ms, announced_ms=now)
             if own is not None:
                 half = replace(half, paid=own.paid + (attempt - own.attempt if renewed else 0))
-            connection.execute(self._put, to_columns(half))
+            connection.execute(self._upsert(), to_columns(half))
             bump_run(connection, run)
             return half
-
-    def _stored(self, connection: Connection, run_id: str, task: str, own: bool) -> HalfRow | None:
-        found = connection.execute(self._where(run_id=run_id, task=task, own=own)).first()
-        return None if found is None else to_row(HalfRow, found)
 
 
 def _next_attempt(own: HalfRow | None, peer: HalfRow | None) -> int:

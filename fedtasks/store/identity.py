@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import secrets
 
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Engine, bindparam, func, select
 
 from fedtasks.clock import Clock
 from fedtasks.store import schema
 from fedtasks.store.repository import Repository, to_columns
 from fedtasks.store.rows import LostRunRow
 from fedtasks.store.uses import UseBook, lock_ticket
+
+_STORE_ID = select(schema.identity.c.store_id)
+_LOST = select(func.count()).select_from(schema.lost_runs).where(schema.lost_runs.c.peer == bindparam("peer"))
 
 
 class IdentityBook(Repository):
@@ -21,12 +24,12 @@ class IdentityBook(Repository):
     def get(self) -> str:
         """Return which store this is."""
         with self._read() as connection:
-            found = connection.execute(select(self._table.c.store_id)).scalar()
+            found = connection.execute(_STORE_ID).scalar()
         if found is not None:
             return str(found)
         with self._write() as connection:
             self._lock_table(connection)
-            found = connection.execute(select(self._table.c.store_id)).scalar()
+            found = connection.execute(_STORE_ID).scalar()
             if found is None:
                 found = secrets.token_hex(16)
                 connection.execute(self._table.insert(), {"store_id": found})
@@ -44,7 +47,7 @@ class LostRunBook(Repository):
 
     def get(self, run_id: str) -> LostRunRow | None:
         """Return a run that was lost; None if nobody remembers one of this name."""
-        return self._first(LostRunRow, self._where(run_id=run_id))
+        return self._row(LostRunRow, run_id=run_id)
 
     def by_peer(self) -> dict[str, tuple[int, int]]:
         """Return of each peer how many runs that it remembers are missing, and when the last was found to be."""
@@ -55,9 +58,8 @@ class LostRunBook(Repository):
 
     def total(self, peer: str) -> int:
         """Return how many runs that a peer remembers are missing."""
-        query = select(func.count()).select_from(self._table).where(self._table.c.peer == peer)
         with self._read() as connection:
-            return int(connection.execute(query).scalar_one())
+            return int(connection.execute(_LOST, {"peer": peer}).scalar_one())
 
     def add(self, run_id: str, peer: str, ticket_id: str, at_ms: int, *, charge: bool) -> bool:
         """Enter a run that was lost, once, and charge it to its ticket whatever that still allows.

@@ -7,13 +7,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import and_, func, select
+from sqlalchemy import and_, bindparam, func, select
 from sqlalchemy.exc import IntegrityError
 
 from fedtasks.errors import RunUnknown
 from fedtasks.store import schema
 from fedtasks.store.repository import Repository, Rows, to_columns
 from fedtasks.store.rows import DisclosureRow, MetricRow
+
+_CARRIED = select(func.sum(schema.sessions.c.bytes_sent), func.sum(schema.sessions.c.bytes_received)).where(
+    schema.sessions.c.run_id == bindparam("run_id")
+)
 
 
 class _OfRuns(Repository):
@@ -97,20 +101,23 @@ class TrafficBook(_OfRuns):
 
     def add(self, run_id: str, task: str, shard: int, attempt: int, sent: int, received: int) -> None:
         """Add payload bytes to an attempt's account; raise `RunUnknown` when there is no such run."""
-        statement = self._upsert(
-            bytes_sent=lambda old, new: old.bytes_sent + new.bytes_sent,
-            bytes_received=lambda old, new: old.bytes_received + new.bytes_received,
-        )
+        statement = self._upsert(bytes_sent=_all_sent, bytes_received=_all_received)
         row = {"run_id": run_id, "task": task, "shard": shard, "attempt": attempt}
         self._put_all(statement, [{**row, "bytes_sent": sent, "bytes_received": received}])
 
     def total(self, run_id: str) -> tuple[int, int]:
         """Return the payload bytes that a run has sent and received, over all tasks, shards and attempts."""
-        table = self._table
-        query = select(func.sum(table.c.bytes_sent), func.sum(table.c.bytes_received)).where(table.c.run_id == run_id)
         with self._read() as connection:
-            sent, received = connection.execute(query).one()
+            sent, received = connection.execute(_CARRIED, {"run_id": run_id}).one()
         return int(sent or 0), int(received or 0)
+
+
+def _all_sent(stored: Any, new: Any) -> Any:
+    return stored.bytes_sent + new.bytes_sent
+
+
+def _all_received(stored: Any, new: Any) -> Any:
+    return stored.bytes_received + new.bytes_received
 
 
 def _with_number(row: MetricRow) -> MetricRow:

@@ -21,15 +21,15 @@ class ModelBook(Repository):
 
     def get(self, model: str, version: int) -> ModelRow | None:
         """Return a version, or None."""
-        return self._first(ModelRow, self._where(model=model, version=version))
+        return self._row(ModelRow, model=model, version=version)
 
     def champion(self, model: str) -> ModelRow | None:
         """Return the version in use, or None."""
-        return self._first(ModelRow, self._where(model=model, champion=True))
+        return self._row(ModelRow, model=model, champion=True)
 
     def list(self, model: str | None = None) -> Rows[ModelRow]:
         """Return the versions of one model or of all, by name and number."""
-        return self._list(ModelRow, self._where(model=model).order_by(*self._table.primary_key))
+        return self._rows(ModelRow, *self._table.primary_key, model=model)
 
     def consumed(self, model: str, version: int) -> dict[str, Rows[str]]:
         """Return what a version and all it went on from learnt from: this party's dataset → sorted partitions."""

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from sqlalchemy import delete
+from sqlalchemy import bindparam, delete
 
 from fedtasks.store import schema
 from fedtasks.store.repository import Repository, Rows, to_columns
 from fedtasks.store.rows import RefusalRow
+
+_REMOVE = delete(schema.refusals).where(
+    *(schema.refusals.c[name] == bindparam(name) for name in ("dag_id", "dag_run_id", "pipeline"))
+)
 
 
 class RefusalBook(Repository):
@@ -47,7 +51,5 @@ class RefusalBook(Repository):
 
     def remove(self, dag_id: str, dag_run_id: str, pipeline: str) -> None:
         """Forget a refusal, because the DAG run has come to a run of the pipeline."""
-        table = self._table
-        one = table.c.dag_id == dag_id, table.c.dag_run_id == dag_run_id, table.c.pipeline == pipeline
         with self._write() as connection:
-            connection.execute(delete(table).where(*one))
+            connection.execute(_REMOVE, {"dag_id": dag_id, "dag_run_id": dag_run_id, "pipeline": pipeline})

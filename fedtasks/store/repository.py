@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from typing import Any, ClassVar, TypeAlias, TypeVar
@@ -82,7 +82,13 @@ class Repository:
 
     def _row(self, kind: type[T], **equal: object) -> T | None:
         """Return the first row whose columns have these values, or None."""
-        return self._first(kind, _selected(self._table, tuple(equal), ()), **equal)
+        with self._read() as connection:
+            return self._row_in(connection, kind, **equal)
+
+    def _row_in(self, connection: Connection, kind: type[T], **equal: object) -> T | None:
+        """Do so in a transaction that does more."""
+        found = connection.execute(_selected(self._table, tuple(equal), ()), equal).first()
+        return None if found is None else to_row(kind, found)
 
     def _rows(self, kind: type[T], *order: Column[Any] | UnaryExpression[Any], **equal: object) -> Rows[T]:
         """Return the rows whose columns have these values, in an order; None leaves a column open."""
@@ -100,13 +106,9 @@ class Repository:
 
     def _insert(self) -> Any:
         """Insert, with what the database says to do on a conflict."""
-        if self._is_postgresql:
-            from sqlalchemy.dialects import postgresql
+        return _inserted(self._table, self._is_postgresql)
 
-            return postgresql.insert(self._table)
-        return sqlite.insert(self._table)
-
-    def _upsert(self, only: Collection[str] = (), /, **changes: Callable[[Any, Any], Any]) -> Any:
+    def _upsert(self, only: tuple[str, ...] = (), /, **changes: Callable[[Any, Any], Any]) -> Any:
         """Insert, or replace the row with the same key.
 
         Parameters
@@ -114,21 +116,41 @@ class Repository:
         only
             The columns that are replaced; all by default.
         **changes
-            Compute a column from the stored and the new row.
+            Compute a column from the stored and the new row; functions of the module, since the statement is kept.
         """
-        statement = self._insert()
-        key = [column.name for column in self._table.primary_key]
-        names = only or [column.name for column in self._table.c if column.name not in key]
-        replaced = {name: statement.excluded[name] for name in names}
-        for name, change in changes.items():
-            replaced[name] = change(self._table.c, statement.excluded)
-        return statement.on_conflict_do_update(index_elements=key, set_=replaced)
+        return _upserted(self._table, self._is_postgresql, only, tuple(changes.items()))
+
+
+# Statements are made once: making one costs more than running it.
+@cache
+def _selected(table: Table, names: tuple[str, ...], order: tuple[Any, ...]) -> Select[Any]:
+    """Select rows by the values of some columns."""
+    return select(table).where(*(table.c[name] == bindparam(name) for name in names)).order_by(*order)
 
 
 @cache
-def _selected(table: Table, names: tuple[str, ...], order: tuple[Any, ...]) -> Select[Any]:
-    """Select rows by the values of some columns; made once, since making a statement costs more than running it."""
-    return select(table).where(*(table.c[name] == bindparam(name) for name in names)).order_by(*order)
+def _inserted(table: Table, is_postgresql: bool) -> Any:
+    if is_postgresql:
+        from sqlalchemy.dialects import postgresql
+
+        return postgresql.insert(table)
+    return sqlite.insert(table)
+
+
+@cache
+def _upserted(
+    table: Table,
+    is_postgresql: bool,
+    only: tuple[str, ...],
+    changes: tuple[tuple[str, Callable[[Any, Any], Any]], ...],
+) -> Any:
+    statement = _inserted(table, is_postgresql)
+    key = [column.name for column in table.primary_key]
+    names = only or [column.name for column in table.c if column.name not in key]
+    replaced = {name: statement.excluded[name] for name in names}
+    for name, change in changes:
+        replaced[name] = change(table.c, statement.excluded)
+    return statement.on_conflict_do_update(index_elements=key, set_=replaced)
 
 
 def to_row(kind: type[T], found: Row[Any]) -> T:

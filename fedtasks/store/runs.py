@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, and_, bindparam, func, or_, select, tuple_, update
+from sqlalchemy import Connection, Engine, Select, and_, bindparam, func, or_, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 
 from fedtasks.clock import Clock
@@ -31,13 +31,53 @@ _AGAIN = {
 _ASKED = {"state": "asked", "until_ms": 0, "decided_ms": None, "decided_by": "", "reason": ""}
 """A question that nobody has answered yet."""
 
+_RUNNING_LAST = (
+    (schema.runs.c.state == "running").asc(),
+    schema.runs.c.opened_ms,
+    schema.runs.c.number,
+    schema.runs.c.run_id,
+)
 _NEWEST_FIRST = (schema.runs.c.opened_ms.desc(), schema.runs.c.number.desc(), schema.runs.c.run_id.desc())
 
 _RUN = schema.runs.c.run_id == bindparam("run_id")
+_CHANGE_RUN = update(schema.runs).where(schema.runs.c.run_id == bindparam("of_run_id"))
+_ACKNOWLEDGE = _CHANGE_RUN.where(schema.runs.c.acked_version < bindparam("confirmed")).values(
+    acked_version=bindparam("confirmed")
+)
 _LOCK_RUN = select(schema.runs).where(_RUN).with_for_update()
 _UNACKED = (
     select(schema.runs)
     .where(schema.runs.c.peer == bindparam("peer"), schema.runs.c.version > schema.runs.c.acked_version)
+    .order_by(*_OLDEST_FIRST)
+)
+_IS_KNOWN = (
+    schema.runs.c.peer == bindparam("peer"),
+    or_(schema.runs.c.initiated, schema.runs.c.acked_version > 0, schema.runs.c.peer_version > 0),
+)
+"""What holds of a run that a peer has entered: it was asked for it, was told of it, or has told of it."""
+
+_KNOWN = select(schema.runs).where(*_IS_KNOWN, schema.runs.c.run_id > bindparam("after")).order_by(schema.runs.c.run_id)
+_REMEMBERED = (
+    select(schema.runs)
+    .where(*_IS_KNOWN, or_(schema.runs.c.state == "running", schema.runs.c.closed_ms > bindparam("since_ms")))
+    .order_by(*_OLDEST_FIRST)
+)
+_N_RUNS = select(func.count()).select_from(schema.runs)
+_N_KNOWN = _N_RUNS.where(*_IS_KNOWN)
+_N_WITH = _N_RUNS.where(schema.runs.c.peer == bindparam("peer"))
+_N_UNDER = _N_RUNS.where(schema.runs.c.ticket_id == bindparam("ticket_id"))
+_CLOSED_MS = schema.runs.c.closed_ms
+_UNSETTLED = (
+    select(schema.runs)
+    .where(
+        or_(
+            schema.runs.c.state == "running",
+            and_(
+                bindparam("since_ms") < _CLOSED_MS,
+                or_(~schema.runs.c.at_rest, bindparam("rested_since_ms") < _CLOSED_MS),
+            ),
+        )
+    )
     .order_by(*_OLDEST_FIRST)
 )
 # Made once: making a statement costs more than running it.
@@ -91,10 +131,7 @@ class RunBook(Repository):
         pipeline
             Only that of this pipeline.
         """
-        running_last = (self._table.c.state == "running").asc()
-        query = self._where(dag_id=dag_id, dag_run_id=dag_run_id, pipeline=pipeline)
-        by_age = self._table.c.opened_ms, self._table.c.number, self._table.c.run_id
-        found = self._list(RunRow, query.order_by(running_last, *by_age))
+        found = self._rows(RunRow, *_RUNNING_LAST, dag_id=dag_id, dag_run_id=dag_run_id, pipeline=pipeline)
         return sorted({run.pipeline: run for run in found}.values(), key=lambda run: (run.opened_ms, run.pipeline))
 
     def list(
@@ -148,35 +185,27 @@ class RunBook(Repository):
         -----
         Cost: follows the runs that are returned, however many there were before and have begun since.
         """
-        table = self._table
-        ended = and_(table.c.closed_ms > since_ms, or_(~table.c.at_rest, table.c.closed_ms > rested_since_ms))
-        query = select(table).where(or_(table.c.state == "running", ended))
-        return self._list(RunRow, query.order_by(*_OLDEST_FIRST))
+        return self._list(RunRow, _UNSETTLED, since_ms=since_ms, rested_since_ms=rested_since_ms)
 
     def remembered(self, peer: str, since_ms: int) -> Rows[RunRow]:
         """Return the runs that `peer` must know too, of those that go on or have ended since then, oldest first."""
-        table = self._table
-        current = or_(table.c.state == "running", table.c.closed_ms > since_ms)
-        return self._list(RunRow, select(table).where(current, *_known_to(peer)).order_by(*_OLDEST_FIRST))
+        return self._list(RunRow, _REMEMBERED, peer=peer, since_ms=since_ms)
 
     def known_to(self, peer: str, *, after: str, limit: int) -> Rows[RunRow]:
         """Return runs that `peer` must know, as far as this store can tell, by id: those that come after one."""
-        table = self._table
-        query = select(table).where(*_known_to(peer), table.c.run_id > after)
-        return self._list(RunRow, query.order_by(table.c.run_id).limit(limit))
+        return self._list(RunRow, _KNOWN.limit(limit), peer=peer, after=after)
 
     def total_known_to(self, peer: str) -> int:
         """Return how many runs `peer` must know."""
-        return self._count(*_known_to(peer))
+        return self._count(_N_KNOWN, peer=peer)
 
     def total_with(self, peer: str) -> int:
         """Return how many runs there are with `peer`."""
-        return self._count(self._table.c.peer == peer)
+        return self._count(_N_WITH, peer=peer)
 
-    def _count(self, *where: ColumnElement[bool]) -> int:
+    def _count(self, query: Select[Any], **parameters: object) -> int:
         with self._read() as connection:
-            found = connection.execute(select(func.count()).select_from(self._table).where(*where))
-            return int(found.scalar_one())
+            return int(connection.execute(query, parameters).scalar_one())
 
     def unacked(self, peer: str) -> Rows[RunRow]:
         """Return the runs of whose local half `peer` has not confirmed the latest version, oldest first."""
@@ -184,7 +213,7 @@ class RunBook(Repository):
 
     def total(self, ticket_id: str) -> int:
         """Return how many runs there were under a ticket."""
-        return self._count(self._table.c.ticket_id == ticket_id)
+        return self._count(_N_UNDER, ticket_id=ticket_id)
 
     def add(self, row: RunRow, approval: ApprovalRow | None = None, charge: RunCharge | None = None) -> bool:
         """Enter a run, with the approval that it needs if its ticket asks for one, and charge it to the ticket.
@@ -258,7 +287,7 @@ class RunBook(Repository):
                 if row.state == "running":
                     return row
                 changes = {**_AGAIN, **columns, "version": row.version + 1}
-                connection.execute(update(self._table).where(self._table.c.run_id == run_id).values(changes))
+                connection.execute(_CHANGE_RUN, {"of_run_id": run_id, **changes})
                 if charge is not None:
                     self._charge(connection, row, charge)
                 if renew:
@@ -286,8 +315,7 @@ class RunBook(Repository):
         with self._write() as connection:
             row = locked_run(connection, run_id)
             raised = max(row.version, version)
-            connection.execute(update(self._table).where(self._table.c.run_id == run_id).values(version=raised))
-            return replace(row, version=raised)
+            return changed_run(connection, row, {"version": raised})
 
     def change(self, run_id: str, *, bump: bool = False, release: bool = False, **columns: Any) -> RunRow:
         """Change columns of a run and return it.
@@ -316,15 +344,12 @@ class RunBook(Repository):
             changes = {**columns, "version": row.version + 1} if bump else columns
             if release:
                 self._uses.release_in(connection, row.ticket_id, run_id)
-            if changes:
-                connection.execute(update(self._table).where(self._table.c.run_id == run_id).values(changes))
-            return replace(row, **changes)
+            return changed_run(connection, row, changes)
 
-
-def _known_to(peer: str) -> tuple[ColumnElement[bool], ...]:
-    """Return what holds of a run that `peer` has entered: it was asked for it, was told of it, or has told of it."""
-    table = schema.runs.c
-    return table.peer == peer, or_(table.initiated, table.acked_version > 0, table.peer_version > 0)
+    def acknowledge(self, run_id: str, version: int) -> None:
+        """Remember up to which version of the local half the peer has confirmed it; that never falls."""
+        with self._write() as connection:
+            connection.execute(_ACKNOWLEDGE, {"of_run_id": run_id, "confirmed": version})
 
 
 def locked_run(connection: Connection, run_id: str) -> RunRow:
@@ -341,7 +366,13 @@ def locked_run(connection: Connection, run_id: str) -> RunRow:
     return to_row(RunRow, found)
 
 
+def changed_run(connection: Connection, run: RunRow, columns: Mapping[str, Any]) -> RunRow:
+    """Give columns of a locked run new values and return it."""
+    if columns:
+        connection.execute(_CHANGE_RUN, {"of_run_id": run.run_id, **columns})
+    return replace(run, **columns)
+
+
 def bump_run(connection: Connection, run: RunRow) -> None:
     """Raise the version of a locked run by one."""
-    statement = update(schema.runs).where(schema.runs.c.run_id == run.run_id)
-    connection.execute(statement.values(version=run.version + 1))
+    changed_run(connection, run, {"version": run.version + 1})

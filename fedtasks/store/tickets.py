@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from functools import partial
+from typing import Any
 
 from sqlalchemy import and_, delete, func, or_, update
 
@@ -12,6 +14,24 @@ from fedtasks.store.rows import TicketRequestRow, TicketRow
 
 _OLDEST_FIRST = schema.tickets.c.issued_ms, schema.tickets.c.ticket_id
 _NEWEST_FIRST = schema.ticket_requests.c.at_ms.desc(), schema.ticket_requests.c.request_id
+
+_SAID = ("acceptance", "declination", "revocation")
+"""What is never taken away from a ticket."""
+
+
+def _latest(name: str, old: Any, new: Any) -> Any:
+    return func.coalesce(new[name], old[name])
+
+
+def _is_synced(old: Any, new: Any) -> Any:
+    return and_(new.synced, *(or_(new[name].is_not(None), old[name].is_(None)) for name in _SAID))
+
+
+_KEPT: dict[str, Callable[[Any, Any], Any]] = {
+    **{name: partial(_latest, name) for name in _SAID},
+    "synced": _is_synced,
+}
+"""What becomes of columns of a stored ticket when it is put again."""
 
 
 class TicketBook(Repository):
@@ -33,19 +53,8 @@ class TicketBook(Repository):
         A stored acceptance, declination or revocation is never taken away: a writer that had not seen it leaves it
         standing, and the ticket counts as not synced.
         """
-        statement = self._upsert(
-            acceptance=lambda old, new: func.coalesce(new.acceptance, old.acceptance),
-            declination=lambda old, new: func.coalesce(new.declination, old.declination),
-            revocation=lambda old, new: func.coalesce(new.revocation, old.revocation),
-            synced=lambda old, new: and_(
-                new.synced,
-                or_(new.acceptance.is_not(None), old.acceptance.is_(None)),
-                or_(new.declination.is_not(None), old.declination.is_(None)),
-                or_(new.revocation.is_not(None), old.revocation.is_(None)),
-            ),
-        )
         with self._write() as connection:
-            connection.execute(statement, to_columns(row))
+            connection.execute(self._upsert(**_KEPT), to_columns(row))
 
     def remove(self, ticket_ids: Collection[str]) -> None:
         """Forget offers that nobody has accepted; what was accepted stays."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
-from sqlalchemy import Connection, Engine, bindparam, case, delete, func, select
+from sqlalchemy import Connection, bindparam, case, delete, func, select
 
-from fedtasks.clock import DAY_MS, Clock
+from fedtasks.clock import DAY_MS
 from fedtasks.errors import TicketExhausted, TicketMissing, TicketRateLimited
 from fedtasks.store import schema
 from fedtasks.store.repository import Repository
@@ -44,10 +45,6 @@ class UseBook(Repository):
     """The uses of a store's tickets, by run, kind and item; no charge ever falls."""
 
     _table = schema.uses
-
-    def __init__(self, engine: Engine, clock: Clock) -> None:
-        super().__init__(engine, clock)
-        self._raise = self._upsert(amount=lambda stored, new: stored.amount + new.amount)
 
     def count(
         self,
@@ -205,8 +202,12 @@ class UseBook(Repository):
             found = connection.execute(recent.order_by(table.c.at_ms))
             _require_room(f"limits.{kind}_per_day", [(at_ms, each) for at_ms, each in found], rise, per_day)
         rows = [{**account, "item": item, "amount": amount, "at_ms": now} for item, amount in rises.items()]
-        connection.execute(self._raise, rows)
+        connection.execute(self._upsert(amount=_added), rows)
         return Charged(of_run + rise, used + rise)
+
+
+def _added(stored: Any, new: Any) -> Any:
+    return stored.amount + new.amount
 
 
 def lock_ticket(connection: Connection, ticket_id: str) -> None:

@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Annotated
 
 import typer
 
+from fedtasks.testing.simulation.campaign import play
 from fedtasks.testing.simulation.simulate import Outcome, shrink, simulate
 
 COMMAND = "python -m fedtasks.testing.simulation --show"
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-
-
-@dataclass(frozen=True)
-class _Played:
-    """What a worker tells of one schedule."""
-
-    seed: int
-    faults: int
-    violations: tuple[str, ...]
-    cpu_s: float
 
 
 @app.command()
@@ -42,7 +30,7 @@ def main(
         raise typer.Exit(_show(show, whole=whole))
     began_s = time.monotonic()
     played = []
-    for each in _play(range(first, first + seeds), max(1, jobs)):
+    for each in play(range(first, first + seeds), max(1, jobs)):
         played.append(each)
         if each.violations:
             typer.echo(f"{COMMAND} {each.seed}   # {each.violations[0]}")
@@ -59,21 +47,6 @@ def main(
     }
     typer.echo(json.dumps(figures))
     raise typer.Exit(int(figures["violations"] > 0))
-
-
-def _play(seeds: range, jobs: int) -> Iterator[_Played]:
-    if jobs == 1:
-        yield from map(_play_one, seeds)
-        return
-    with multiprocessing.get_context("spawn").Pool(jobs) as pool:
-        yield from pool.imap_unordered(_play_one, seeds, chunksize=10)
-
-
-def _play_one(seed: int) -> _Played:
-    began_s = time.process_time()
-    outcome = simulate(seed)
-    faults = sum(event.kind != "trigger" for event in outcome.plan.events)
-    return _Played(seed, faults, tuple(map(str, outcome.violations)), time.process_time() - began_s)
 
 
 def _show(seed: int, *, whole: bool) -> int:

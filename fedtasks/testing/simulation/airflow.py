@@ -33,6 +33,9 @@ API_S = (0.002, 0.05)
 
 _CONFIG = AirflowConfig(url="http://simulated", user="gateway", password_file=Path("nowhere"))
 
+_REQUEST = httpx.Request("GET", _CONFIG.url)
+"""What every answer is said to belong to: nobody looks at it."""
+
 ENDED = ("success", "failed", "upstream_failed", "skipped")
 
 
@@ -259,7 +262,7 @@ class AirflowClient(AirflowApi):
             raise AirflowUnreachable("Airflow does not answer")
         body = arguments.get("json") or arguments.get("params") or {}
         status, answer = self._answer(method, [unquote(part) for part in path.strip("/").split("/")], body)
-        return httpx.Response(status, json=answer, request=httpx.Request(method, f"http://simulated{path}"))
+        return httpx.Response(status, json=answer, request=_REQUEST)
 
     def _answer(self, method: str, parts: list[str], body: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
         match method, parts:

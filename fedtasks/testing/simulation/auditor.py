@@ -100,10 +100,14 @@ class Auditor:
     def _is_disturbed(self, at_s: float) -> bool:
         return any(start_s <= at_s <= end_s + NOTICE_S for start_s, end_s in self._world.disturbances(*WIRE))
 
+    def accounts_agree(self) -> bool:
+        """Whether each party knows of every run what the others say of it."""
+        return not any(self._accounts_agree(self._runs()))
+
     # ---------------------------------------------------------------------------------------------------- at the end
     def audit(self) -> list[Violation]:
         """Return every rule that did not hold."""
-        runs = {name: {run["run_id"]: run for run in self._rows(name, "runs")} for name in self._plan.parties}
+        runs = self._runs()
         rules: tuple[Callable[[dict[str, dict[str, Row]]], Iterator[Violation]], ...] = (
             self._every_end_is_reached,
             self._a_day_is_done_once,
@@ -230,8 +234,11 @@ class Auditor:
                     yield Violation("outputs are those of the data", text)
 
     # ------------------------------------------------------------------------------------------------------- reading
+    def _runs(self) -> dict[str, dict[str, Row]]:
+        return {name: {run["run_id"]: run for run in self._rows(name, "runs")} for name in self._plan.parties}
+
     def _connection(self, party: str) -> sqlite3.Connection:
-        return self._world.sides[party].disk.connection
+        return self._world.sides[party].disk.database.driver
 
     def _rows(self, party: str, table: str) -> list[Row]:
         cursor = self._connection(party).execute(f"SELECT * FROM {table}")  # noqa: S608 - names of this file alone

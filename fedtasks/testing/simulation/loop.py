@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
+import itertools
 import random
-import selectors
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import greenlet
@@ -21,32 +22,7 @@ class Stuck(Exception):
     """Raised when everybody waits for something that nobody will do."""
 
 
-class _Jumps(selectors.BaseSelector):
-    """Waits by moving the loop's time on."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def select(self, timeout: float | None = None) -> list[Any]:
-        if timeout is None:
-            raise Stuck("everybody waits for ever")
-        self.now += max(0.0, timeout)
-        return []
-
-    def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
-        return selectors.SelectorKey(fileobj, -1, events, data)
-
-    def unregister(self, fileobj: Any) -> selectors.SelectorKey:
-        return selectors.SelectorKey(fileobj, -1, 0, None)
-
-    def get_map(self) -> Mapping[Any, Any]:
-        return {}
-
-    def get_key(self, fileobj: Any) -> selectors.SelectorKey:
-        raise KeyError(fileobj)
-
-
-class SimulatedLoop(asyncio.SelectorEventLoop):
+class SimulatedLoop(asyncio.BaseEventLoop):
     """Runs callbacks in the order of asyncio, and what asks for a thread in the order of the seed.
 
     Parameters
@@ -60,14 +36,44 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
     a lock. So each interleaving of transactions that real threads could have has some seed, and always the same one.
     """
 
+    _ready: deque[Any]
+    _stopping: bool
+
     def __init__(self, chances: random.Random) -> None:
-        self._jumps = _Jumps()
-        super().__init__(self._jumps)
+        super().__init__()
+        self._now_s = 0.0
+        self._timers: list[tuple[float, int, Any]] = []
+        self._order = itertools.count()
+        self._begun: greenlet.greenlet | None = None
         self._chances = chances
 
     def time(self) -> float:
         """Return the simulated time in seconds."""
-        return self._jumps.now
+        return self._now_s
+
+    def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> asyncio.TimerHandle:  # type: ignore[override]
+        """Call something later; what is due at the same time comes in the order in which it was asked for."""
+        timer = asyncio.TimerHandle(when, callback, args, self, context)
+        heapq.heappush(self._timers, (when, next(self._order), timer))
+        return timer
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        """Leave it where it is until its time comes."""
+
+    def _run_once(self) -> None:
+        """Run what is ready, and whenever nothing is, move the time on to the next timer; until the loop is stopped."""
+        ready, timers = self._ready, self._timers
+        while not self._stopping:
+            if ready:
+                handle = ready.popleft()
+            elif timers:
+                when, _, handle = heapq.heappop(timers)
+                if not handle._cancelled:
+                    self._now_s = max(self._now_s, when)
+            else:
+                raise Stuck("everybody waits for ever")
+            if not handle._cancelled:
+                handle._run()
 
     def call_soon_threadsafe(self, callback: Any, *args: Any, context: Any = None) -> asyncio.Handle:  # type: ignore[override]
         """Like `call_soon`: there is one thread."""
@@ -78,6 +84,7 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
         future: asyncio.Future[T] = self.create_future()
 
         def work() -> None:
+            self._begun = greenlet.getcurrent()
             try:
                 result = func(*args)
             except BaseException as error:
@@ -91,9 +98,10 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
         return future
 
     def pause(self) -> None:
-        """Let others run, if this is a simulated thread."""
+        """Let others run, if this is a simulated thread that has done something since it had its turn."""
         current = greenlet.getcurrent()
-        if current.parent is not None:
+        begun, self._begun = self._begun, None
+        if current.parent is not None and current is not begun:
             self.call_later(self._chances.uniform(*THREAD_S), current.switch)
             current.parent.switch()
 

@@ -35,8 +35,8 @@ CROWD = "crowd"
 PATIENCE_S = 300.0
 """How long after the last event everything must have come to its end."""
 
-SETTLE_S = 12.0
-"""How long after that news may still be told."""
+SETTLE_S = 4.0, 12.0
+"""How long after that both sides are left alone at least, and how long at most until each has been told the news."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,7 +136,10 @@ class World:
             await asyncio.sleep(1.0)
         if self._is_quiet():
             self.quiet_s = self.loop.time()
-        await asyncio.sleep(SETTLE_S)
+        quiet_s, (least_s, most_s) = self.loop.time(), SETTLE_S
+        await asyncio.sleep(least_s)
+        while self.loop.time() < quiet_s + most_s and not self.auditor.accounts_agree():
+            await asyncio.sleep(1.0)
         await self._stop()
 
     async def _stop(self) -> None:

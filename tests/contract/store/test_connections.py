@@ -87,6 +87,7 @@ CALLS: dict[str, Callable[[Store], object]] = {
     "runs.total": lambda store: store.runs.total("t-1"),
     "runs.add": lambda store: store.runs.add(run_row(2), replace(APPROVAL, run_id=run_row(2).run_id), RunCharge(9, 9)),
     "runs.reopen": lambda store: store.runs.reopen(run_row(3).run_id, charge=RunCharge(9, 9), ask=True),
+    "runs.acknowledge": lambda store: store.runs.acknowledge(RUN, 1),
     "runs.change": lambda store: store.runs.change(RUN, bump=True, note="x"),
     "approvals.get": lambda store: store.approvals.get(RUN),
     "approvals.asked": lambda store: store.approvals.asked(),
