@@ -9,7 +9,7 @@ from typing import Any
 from fedtasks.names import APPROVE, CLOSE_RUN, DATA
 from fedtasks.store import HalfRow, RunRow
 
-_COUNTED_BY_NOBODY = (APPROVE, DATA, CLOSE_RUN)
+MEETINGS = (APPROVE, DATA, CLOSE_RUN)
 """The tasks at which the halves only wait for each other: a receipt does not say how often they did."""
 
 
@@ -22,7 +22,7 @@ def account_of(row: RunRow, party: str, own: Iterable[HalfRow]) -> dict[str, Any
         "ticket_id": row.ticket_id,
         "config_digest": row.config_digest,
         "tasks": {task: half.outcome or {} for task, half in halves.items()},
-        "attempts": {task: half.attempt for task, half in halves.items() if task not in _COUNTED_BY_NOBODY},
+        "attempts": {task: half.attempt for task, half in halves.items() if task not in MEETINGS},
     }
 
 

@@ -17,6 +17,7 @@ from fedtasks.errors import (
     StoreUnavailable,
     WorkerLost,
 )
+from fedtasks.gateway.accounts import MEETINGS
 from fedtasks.gateway.base import Base
 from fedtasks.gateway.leases import QUIET_S, Lease, Leases
 from fedtasks.gateway.messages import error_from_row, failure_row
@@ -81,6 +82,8 @@ class OwnHalves:
             half = self._store.halves.announce(run_id, task, token, until_ms, renewed=renewed)
             if task == APPROVE:
                 self._ask(run_id, half.until_ms)
+            if row.state == "running" and row.receipt and task not in MEETINGS:
+                self._runs.withdraw(row)
             if row.state != "running":
                 # After the half, so that the peer never sees the run go on without its reason.
                 self._runs.reopen(row, self._party)

@@ -83,7 +83,7 @@ class PeerHalves:
             except ProtocolViolated as error:
                 self._violated(row, error)
                 raise
-            if told.state == "running" and "running" not in (row.state, row.peer_state):
+            if told.state == "running" and self._goes_on(row, halves, new):
                 self._follow(row)
                 row, halves = self._runs.run(row.run_id), self._store.halves.list(row.run_id)
             self._runs.settle(self._take_over(row, told, halves, new))
@@ -141,6 +141,17 @@ class PeerHalves:
         elif told.state == "failed" and row.state == "running":
             self._runs.end(row, self._of_peer(row.peer, told.failure))
         return self._store.runs.change(row.run_id, **said)
+
+    def _goes_on(self, row: RunRow, halves: Sequence[HalfRow], new: Sequence[HalfRow]) -> bool:
+        """Return whether a peer that says that its run goes on lets one go on that has ended here.
+
+        Without having ended it, it does so if it repeats a task of one that has succeeded here: it had signed, and not
+        learnt of the success. One that has failed here it may not know of yet.
+        """
+        if row.state == "running" or row.peer_state != "running":
+            return row.state != "running"
+        own = {half.task: half.attempt for half in halves if half.own}
+        return row.state == "succeeded" and any(half.attempt > own.get(half.task, half.attempt) for half in new)
 
     def _follow(self, row: RunRow) -> None:
         """The peer lets an ended run go on: so does this side, if the ticket allows that now.

@@ -43,7 +43,7 @@ from fedtasks.gateway.messages import (
     run_message,
 )
 from fedtasks.gateway.scope import declaration_of, require_covered
-from fedtasks.names import APPROVE
+from fedtasks.names import APPROVE, CLOSE_RUN
 from fedtasks.store import ApprovalRow, HalfRow, RunCharge, RunRow
 from fedtasks.text import plain_text
 from fedtasks.tickets import Grant, public_from_text, read_receipt, sign_receipt
@@ -140,14 +140,10 @@ class Runs:
         # Of an approval, the initiator awaits the answer and not the question.
         awaited = ("succeeded",) if task == APPROVE and row.initiated else (*LIVE, "succeeded")
         own, peer = self._both(run_id, task)
-        ready = (
-            row.state == "running"
-            and own is not None
-            and peer is not None
-            and own.attempt == peer.attempt
-            and own.state in LIVE
-            and peer.state in awaited
-        )
+        is_there = peer is not None and own is not None and own.attempt == peer.attempt and peer.state in awaited
+        # A peer that has signed may have closed with an earlier attempt: it waits for this party's receipt alone.
+        is_there = is_there or (task == CLOSE_RUN and bool(row.peer_receipt))
+        ready = row.state == "running" and own is not None and own.state in LIVE and is_there
         return run_pb2.Meeting(
             run=self.message(row),
             own=half_message(own, private=True) if own else None,
@@ -286,13 +282,12 @@ class Runs:
         """End a run of which the peer that asked for it has never said anything, and says that it does not know it.
 
         Its gateway was killed before it had entered what it asked for. If its DAG run asked again, the run would be
-        known; what it was charged is taken back, since of a run that one side does not know nothing leaves the other.
+        known.
         """
         with self.lock:
             row = self.run(run_id)
-            never_told = not row.initiated and not row.acked_version and not row.peer_version
-            if row.state == "running" and never_told and self._clock() - row.opened_ms > CLAIM_MS:
-                self.end(row, failure_row(RunUnclaimed(), self._party, "", self._clock()), release=True)
+            if row.state == "running" and _is_unclaimed(row) and self._clock() - row.opened_ms > CLAIM_MS:
+                self.end(row, failure_row(RunUnclaimed(), self._party, "", self._clock()))
 
     def refused(self, run_id: str, error: FedtasksError) -> None:
         """End a run that the peer does not let go on, with the peer's reason."""
@@ -336,9 +331,21 @@ class Runs:
         """Return what this party says of a run by its own halves."""
         return account_of(row, self._party, self._store.halves.list(row.run_id, own=True))
 
+    def withdraw(self, row: RunRow) -> None:
+        """Take back this side's receipt of a run that goes on, since a task is repeated that it speaks of."""
+        with self.lock:
+            self._store.runs.change(row.run_id, bump=True, receipt="")
+            facts = {"run_id": row.run_id, "receipts": {"own": row.receipt}}
+            self._store.audit.add(self._party, "receipt.withdraw", "noted", **facts)
+
     def settle(self, row: RunRow) -> None:
-        """End a run, as it stands now, of which both receipts are here: well if they agree."""
-        if row.state != "running" or not row.receipt or not row.peer_receipt:
+        """End a run, as it stands now, of which both receipts are here: well if they agree.
+
+        A run that has failed here after its receipt was signed has succeeded all the same if the peer had that receipt
+        before it learnt of the failure: the peer's own receipt proves it.
+        """
+        is_late = row.state == "failed" and row.peer_state == "succeeded"
+        if not (is_late or row.state == "running") or not row.receipt or not row.peer_receipt:
             return
         try:
             theirs = read_receipt(row.peer_receipt, public_from_text(self._peer_keys[row.peer]))
@@ -349,24 +356,31 @@ class Runs:
         difference = first_difference(ours, theirs)
         if theirs.get("party") != row.peer:
             difference = ("party", row.peer, str(theirs.get("party")))
+        if is_late:
+            if difference is None:
+                self._succeed(row)
+            return
         if difference is not None:
             field, mine, other = difference
             self.end(
                 row, failure_row(ReceiptsDiffer(field=field, ours=mine, theirs=other), self._party, "", self._clock())
             )
             return
-        self._store.runs.change(row.run_id, bump=True, state="succeeded", closed_ms=self._clock())
+        self._succeed(row)
+
+    def _succeed(self, row: RunRow) -> None:
+        if row.failure:
+            log.info("run %s has succeeded: %s had both receipts before it was ended here", row.run_id, row.peer)
+            facts = {"run_id": row.run_id, "state": "succeeded", "code": row.failure["code"]}
+            self._store.audit.add(self._party, "run.end", "noted", **facts)
+        self._store.runs.change(row.run_id, bump=True, state="succeeded", failure=None, closed_ms=self._clock())
         self._changed(row.run_id)
 
-    def end(self, row: RunRow, failure: Mapping[str, Any], *, release: bool = False) -> None:
+    def end(self, row: RunRow, failure: Mapping[str, Any]) -> None:
         """End a run badly, and those of this party's halves that live, with the failure as its row has it.
 
-        Parameters
-        ----------
-        row, failure
-            The run, and why.
-        release
-            Take back what it was charged, as is done for a run whose DAG run was not triggered: nothing has left.
+        What it was charged is taken back where nothing can have left: if its DAG run was not triggered, or if the peer
+        that has asked for it has never said that it knows it.
         """
         log.warning("run %s failed: %s at %s %s", row.run_id, failure["code"], failure["party"], failure["task"])
         for half in self._store.halves.list(row.run_id, own=True):
@@ -374,7 +388,7 @@ class Runs:
                 ended = dataclasses.replace(half, state="failed", since_ms=self._clock(), until_ms=0)
                 self._store.halves.put(dataclasses.replace(ended, failure=dict(failure)))
         changes = {"state": "failed", "failure": dict(failure), "closed_ms": self._clock()}
-        self._store.runs.change(row.run_id, bump=True, release=release or not row.triggered, **changes)
+        self._store.runs.change(row.run_id, bump=True, release=not row.triggered or _is_unclaimed(row), **changes)
         if failure["code"] in _UNAPPROVED:
             self._store.approvals.change(row.run_id, state=_UNAPPROVED[failure["code"]], decided_ms=self._clock())
         self._store.audit.add(self._party, "run.end", "noted", run_id=row.run_id, state="failed", code=failure["code"])
@@ -390,9 +404,15 @@ class Runs:
             state=run_message(row, self._party).state,
             failure=failure_message(row.failure),
             tasks=[half_message(half, private=False) for half in self._store.halves.list(run_id, own=True)],
-            receipt=row.receipt,
+            # That of a run that has failed counts no more, unless the peer had it before.
+            receipt="" if row.state == "failed" else row.receipt,
         )
 
     def acknowledged(self, run_id: str, version: int) -> None:
         """Remember up to which version the peer knows our half."""
         self._store.runs.acknowledge(run_id, version)
+
+
+def _is_unclaimed(row: RunRow) -> bool:
+    """Return whether the peer that has asked for a run has said nothing yet by which it would know it."""
+    return not (row.initiated or row.acked_version or row.peer_version)

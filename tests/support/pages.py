@@ -87,9 +87,9 @@ def open_house(app: Any, folder: Path) -> Iterator[House]:
         member.airflow.runs[PIPELINE, DAG_RUN] = {"state": "running"}
     with bank.store() as store:
         run = make_run(ticket_id=ticket_id)
-        store.runs.add(run)
-        with shop.store() as theirs:
+        with shop.store() as theirs:  # first, as in truth: what it does not know when it is told of it is lost to it
             theirs.runs.add(replace(run, peer="bank", initiated=False))
+        store.runs.add(run)
         now = now_ms()
         store.halves.put(
             HalfRow(run.run_id, "train", True, 1, "running", "t", now, 0, announced_ms=now, started_ms=now)

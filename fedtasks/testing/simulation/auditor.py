@@ -146,6 +146,7 @@ class Auditor:
 
     def _a_run_is_charged_once(self, runs: dict[str, dict[str, Row]]) -> Iterator[Violation]:
         rule, charged = "a run is charged once", defaultdict(list)
+        crossed = {each.run_id for each in self._world.network.crossed}
         for name, side in self._world.sides.items():
             uses = {use["run_id"]: use["amount"] for use in self._rows(name, "uses") if use["kind"] == "runs"}
             reopened = Counter(
@@ -157,8 +158,12 @@ class Auditor:
             for run_id, run in runs[name].items():
                 if run["initiated"] or _is_crowd(run):
                     continue
-                due = (1 + reopened[run_id]) if run["dag_run_id"] in begun else 0
-                if uses.get(run_id, 0) != due:
+                due = {1 + reopened[run_id]} if run["dag_run_id"] in begun else {0}
+                if run_id not in runs[run["peer"]]:
+                    due = {0}  # nothing can have left for who does not know of it
+                elif run["state"] == "failed" and run_id not in crossed:
+                    due.add(0)  # nothing has left
+                if uses.get(run_id, 0) not in due:
                     yield Violation(rule, f"{name} has charged {uses.get(run_id, 0)} for {run_id} and not {due}")
             for run_id in begun - runs[name].keys() - uses.keys():
                 if any(run_id in other for other in runs.values()):
@@ -182,6 +187,8 @@ class Auditor:
                     continue  # entered by nobody but the simulation
                 if other is None and run_id in lost[run["peer"]] and run["state"] != "running":
                     continue  # its store was restored, and it knows that
+                if other is None and run["state"] == "failed" and not run["initiated"]:
+                    continue  # it has asked for it and could not enter it, and nothing came of it here
                 if other is None:
                     yield Violation(rule, f"{run['peer']} knows nothing of {run_id}, which {name} has")
                 elif run["state"] != other["state"] or run["peer_state"] != other["state"]:
@@ -195,9 +202,15 @@ class Auditor:
     def _reasons_are_true(self, runs: dict[str, dict[str, Row]]) -> Iterator[Violation]:
         allowed = set().union(*(CAUSES[event.kind] for event in self._plan.of(*CAUSES)))
         for name, rows in runs.items():
+            begun = {run_id for _, run_id in self._world.sides[name].airflow.runs}
             for run in rows.values():
                 failure = json.loads(run["failure"]) if run["failure"] else None
-                if failure and failure["code"] not in allowed:
+                true = set(allowed)
+                if run["run_id"] not in runs[run["peer"]]:
+                    true.add("RUN_UNCLAIMED")
+                if run["dag_run_id"] not in begun and any(self._plan.of("airflow away")):
+                    true.add("AIRFLOW_UNREACHABLE")
+                if failure and failure["code"] not in true:
                     text = f"{run['run_id']} ended at {name} with {failure['code']}: {failure['text']}"
                     yield Violation("reasons are true", text)
 

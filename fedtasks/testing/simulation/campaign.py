@@ -46,7 +46,8 @@ def play(seeds: Iterable[int], jobs: int) -> Iterator[Played]:
     BrokenProcessPool
         A process was ended from outside.
     """
-    chunks = iter(lambda left=iter(seeds): list(itertools.islice(left, CHUNK)), [])
+    left = iter(seeds)
+    chunks = iter(lambda: list(itertools.islice(left, CHUNK)), [])
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=gc.freeze) as pool:
         under_way = {pool.submit(_play_all, chunk) for chunk in itertools.islice(chunks, 2 * jobs)}
         while under_way:

@@ -134,6 +134,8 @@ class World:
         end_s = self.plan.over_s + PATIENCE_S
         while self.loop.time() < end_s and not self._is_quiet():
             await asyncio.sleep(1.0)
+        for armed in self._armed.values():
+            armed.clear()  # what has not come to its moment by now would end a gateway in the midst of the audit
         if self._is_quiet():
             self.quiet_s = self.loop.time()
         quiet_s, (least_s, most_s) = self.loop.time(), SETTLE_S
@@ -152,7 +154,9 @@ class World:
         await asyncio.gather(*others, return_exceptions=True)
 
     def _is_quiet(self) -> bool:
-        return all(run.state != "running" for side in self.sides.values() for run in side.airflow.runs.values())
+        sides = self.sides.values()
+        has_ended = all(run.state != "running" for side in sides for run in side.airflow.runs.values())
+        return has_ended and all(side.process is not None for side in sides)
 
     # -------------------------------------------------------------------------------------------------------- events
     def _begin(self, event: Event) -> None:

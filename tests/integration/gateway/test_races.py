@@ -23,10 +23,10 @@ Answer = worker_pb2.OpenRunResponse | errors.FedtasksError
 
 
 @pytest.fixture
-def far(tmp_path: Path) -> Iterator[tuple[Member, Member]]:
-    """Bank and shop, connected, 50 ms apart."""
+def far(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[tuple[Member, Member]]:
+    """Bank and shop, connected, 50 ms apart or as far as a test says."""
     bank, shop, listen = make_members(tmp_path)
-    flight = Flight(listen, FLIGHT_S)
+    flight = Flight(listen, getattr(request, "param", FLIGHT_S))
     set_address(shop, flight.address)
     bank.start()
     shop.start()
@@ -110,6 +110,7 @@ def test_race_makes_each_sides_own_dag_run_its_half(far: tuple[Member, Member]) 
     assert bank.airflow.triggered == shop.airflow.triggered == []
 
 
+@pytest.mark.parametrize("far", [1.0], indirect=True)  # so that no request is answered before all have been made
 @pytest.mark.parametrize("holder", ["bank", "shop"])
 def test_race_of_which_one_side_holds_a_ticket_comes_to_that_sides_run(far: tuple[Member, Member], holder: str) -> None:
     bank, shop = far

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -470,6 +470,118 @@ def test_receipt_says_how_many_attempts_each_task_took(house: House, shop: Side)
 
 
 # -------------------------------------------------------------------------------------------------------- declarations
+def signed_by_bank(house: House, shop: Side) -> str:
+    """Return the bank's receipt of a run as the shop sees it."""
+    key = load_ticket_key(house.bank.party.gateway.ticket_key)
+    return sign_receipt({**shop.runs.account(shop.runs.run(RUN)), "party": "bank"}, key)
+
+
+def test_receipt_is_withdrawn_when_a_task_is_repeated_that_it_speaks_of(house: House, shop: Side) -> None:
+    house.open(shop)
+    peer = Peer(shop)
+    peer.say(half())
+    run_own(shop, "train", "t1")
+    shop.runs.close(RUN)
+    assert shop.runs.snapshot(RUN).receipt
+    peer.say(half(attempt=2))
+    assert run_own(shop, "train", "t2") == 2
+    assert not shop.runs.snapshot(RUN).receipt
+    shop.runs.close(RUN)
+    peer.say(half(attempt=2, state=SUCCEEDED), receipt=signed_by_bank(house, shop))
+    assert state(shop) == ("succeeded", "")
+
+
+def test_receipt_stays_when_its_run_is_only_closed_again(house: House, shop: Side) -> None:
+    house.open(shop)
+    Peer(shop).say(half())
+    run_own(shop, "train", "t1")
+    shop.runs.close(RUN)
+    shop.own_halves.announce(RUN, "close_run", "c2", 60)
+    assert shop.runs.snapshot(RUN).receipt
+
+
+def test_run_that_is_cancelled_when_the_peer_has_both_receipts_has_succeeded(house: House, shop: Side) -> None:
+    house.open(shop)
+    peer = Peer(shop)
+    peer.say(half())
+    run_own(shop, "train", "t1")
+    shop.runs.close(RUN)
+    receipt = signed_by_bank(house, shop)
+    shop.runs.stop(RUN, "a person")
+    assert not shop.runs.snapshot(RUN).receipt
+    assert state(shop) == ("failed", "RUN_CANCELLED")
+    peer.say(half(state=SUCCEEDED), state=SUCCEEDED, receipt=receipt)
+    assert state(shop) == ("succeeded", "")
+    assert shop.runs.snapshot(RUN).receipt
+    ends = [row.detail["state"] for row in shop.store.audit.list(action="run.end")]
+    assert ends == ["failed", "succeeded"]
+
+
+@pytest.mark.parametrize("told", ["running", "differs"])
+def test_run_that_is_cancelled_before_the_peer_has_both_receipts_stays_so(house: House, shop: Side, told: str) -> None:
+    house.open(shop)
+    peer = Peer(shop)
+    peer.say(half())
+    run_own(shop, "train", "t1")
+    shop.runs.close(RUN)
+    receipt = signed_by_bank(house, shop)
+    shop.runs.stop(RUN, "a person")
+    if told == "differs":
+        key = load_ticket_key(house.bank.party.gateway.ticket_key)
+        account = {**shop.runs.account(shop.runs.run(RUN)), "party": "bank", "tasks": {}}
+        peer.say(half(state=SUCCEEDED), state=SUCCEEDED, receipt=sign_receipt(account, key))
+    else:
+        peer.say(half(state=SUCCEEDED), receipt=receipt)
+    assert state(shop) == ("failed", "RUN_CANCELLED")
+
+
+def test_run_that_is_cancelled_before_it_was_signed_has_not_succeeded_whatever_the_peer_says(
+    house: House, shop: Side
+) -> None:
+    house.open(shop)
+    peer = Peer(shop)
+    peer.say(half())
+    run_own(shop, "train", "t1")
+    shop.runs.stop(RUN, "a person")
+    peer.say(half(state=SUCCEEDED), state=SUCCEEDED, receipt=signed_by_bank(house, shop))
+    assert state(shop) == ("failed", "RUN_CANCELLED")
+
+
+def test_task_that_the_peer_repeats_before_it_learns_of_the_success_lets_the_run_go_on(
+    house: House, shop: Side
+) -> None:
+    house.open(shop)
+    peer = Peer(shop)
+    peer.say(half())
+    run_own(shop, "train", "t1")
+    shop.runs.close(RUN)
+    peer.say(half(state=SUCCEEDED), receipt=signed_by_bank(house, shop))
+    assert (state(shop), charged(shop)) == (("succeeded", ""), 1)
+    peer.say(half(attempt=2))
+    assert (state(shop), charged(shop)) == (("running", ""), 2)
+
+
+def test_closing_waits_for_no_half_of_a_peer_that_has_signed(house: House, shop: Side) -> None:
+    house.open(shop)
+    peer = Peer(shop)
+    peer.say(half(), half("close_run"))
+    run_own(shop, "train", "t1")
+    shop.own_halves.announce(RUN, "close_run", "c1", 60)
+    peer.say(half(state=SUCCEEDED), half("close_run", state=SUCCEEDED), receipt=signed_by_bank(house, shop))
+    meeting = shop.own_halves.announce(RUN, "close_run", "c2", 60)
+    assert (meeting.own.attempt, meeting.peer.attempt, meeting.ready) == (2, 1, True)
+
+
+@pytest.mark.parametrize("is_known", [False, True], ids=["unknown to it", "known to it"])
+def test_run_that_ends_before_its_asker_has_entered_it_costs_nothing(house: House, shop: Side, is_known: bool) -> None:
+    house.open(shop)
+    shop.runs.triggered(RUN)
+    if is_known:
+        Peer(shop).say()
+    shop.runs.stop(RUN, "a person")
+    assert shop.store.uses.total(shop.runs.run(RUN).ticket_id).get("runs", 0) == int(is_known)
+
+
 def test_run_taken_up_again_reads_the_dataset_as_the_gateway_knows_it_now(house: House, shop: Side) -> None:
     house.open(shop)
     (dataset,) = house.shop.party.datasets
@@ -485,7 +597,13 @@ def test_half_of_the_peer_that_is_known_is_not_written_again(house: House, shop:
     peer = Peer(shop)
     peer.say(half())
     written: list[HalfRow] = []
-    shop.store.halves.learn = lambda _, rows: written.extend(rows)  # type: ignore[method-assign]
+    learn = shop.store.halves.learn
+
+    def note(run_id: str, rows: Sequence[HalfRow], **columns: Any) -> RunRow:
+        written.extend(rows)
+        return learn(run_id, rows, **columns)
+
+    shop.store.halves.learn = note  # type: ignore[method-assign]
     peer.say(half())
     assert written == []
 
