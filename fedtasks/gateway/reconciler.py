@@ -443,7 +443,9 @@ class Reconciler:
         """Return a run and what its note is to say."""
         run = self._runs.run(run_id)
         own, peer = sides(self._store.halves.list(run_id))
-        status = status_now(self._store, run, own, peer, self._party, self._base.health.silent)
+        connection = self._connections.get(run.peer)
+        since = None if connection is None else (connection.is_connected, connection.since_ms)
+        status = status_now(self._store, run, own, peer, self._party, self._base.health.silent, since=since)
         told = self._outage.sentence(self._party) if run.state == "running" else ""
         if run.state != "running":
             metrics = self._store.metrics.list(run_id)

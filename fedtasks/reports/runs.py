@@ -84,13 +84,17 @@ def status_now(
     peer: Sequence[HalfRow],
     party: str,
     silent: Sequence[Silent] | None = None,
+    *,
+    since: tuple[bool, int] | None = None,
 ) -> Status:
-    """Say how a run stands, by what the store knows of the peer.
+    """Say how a run stands, by what is known of the peer.
 
     Parameters
     ----------
     silent
         The parts of this party's own Airflow that do not run; by default as the store has them.
+    since
+        Whether the peer is connected, and since when that is so; by default as the store has it.
     """
     if run.state != "running":
         return status_of(run, own, peer, party=party)
@@ -99,6 +103,7 @@ def status_now(
     seen = store.peers.get(run.peer)
     if seen is None:
         return status_of(run, own, peer, party=party, silent=silent)
+    connected, since_ms = since or (seen.connected, seen.since_ms)
     waits_since_ms = max((half.since_ms for half in own if half.state in ("waiting", "running")), default=0)
     checks = (seen.checks or []) if (seen.checked_ms or 0) >= waits_since_ms else []
     hindrances = f"{run.peer}: DAG", "clock"
@@ -107,7 +112,7 @@ def status_now(
         own,
         peer,
         party=party,
-        unreachable_since_ms=None if seen.connected else seen.since_ms,
+        unreachable_since_ms=None if connected else since_ms,
         obstacle=next((check for check in checks if check["name"] in hindrances and not check["ok"]), None),
         silent=silent,
     )

@@ -222,7 +222,10 @@ class Auditor:
             late = [
                 crossed
                 for crossed in self._world.network.crossed
-                if crossed.run_id in under and crossed.at_s > revocation.at_s + HEARTBEAT_S
+                if crossed.run_id in under
+                and crossed.at_s > revocation.at_s + HEARTBEAT_S
+                # Nobody can have told the holder over a wire that does not carry.
+                and not (crossed.sender != revocation.grantor and self._is_disturbed(crossed.at_s))
             ]
             if late:
                 size, last_s = sum(each.size for each in late), late[-1].at_s - revocation.at_s

@@ -79,19 +79,24 @@ class Result:
         return iter(self._rows)
 
     def first(self) -> Any:
+        """Return the first row, or None."""
         return self._rows[0] if self._rows else None
 
     def one(self) -> Any:
+        """Return the only row."""
         (row,) = self._rows
         return row
 
     def scalar(self) -> Any:
+        """Return the first value of the first row, or None."""
         return self._rows[0][0] if self._rows else None
 
     def scalar_one(self) -> Any:
+        """Return the only row's first value."""
         return self.one()[0]
 
     def scalars(self) -> Iterator[Any]:
+        """Return the first value of each row."""
         return (row[0] for row in self._rows)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
@@ -67,6 +68,59 @@ def test_plans_differ_from_seed_to_seed() -> None:
 def test_drawn_schedules_break_no_rule(seed: int) -> None:
     outcome = simulate(seed)
     assert outcome.violations == [], outcome.history
+
+
+FOUND = {
+    "its asker could not enter it before its ticket was revoked": (
+        5033,
+        Event(1.453, "disk full", "bank", lasts_s=20.5),
+        Event(2.145, "trigger", "bank", day=ANOTHER),
+        Event(4.017, "revoke", "shop"),
+    ),
+    "its asker could not enter it before a person ended it": (
+        5119,
+        Event(1.528, "disk full", "shop", lasts_s=14.9),
+        Event(2.686, "trigger", "shop", day=ANOTHER),
+        Event(17.897, "fail", "shop", day=ANOTHER),
+    ),
+    "it was not begun, as Airflow was away": (
+        5055,
+        Event(1.346, "trigger", "bank", day=ANOTHER),
+        Event(1.918, "airflow away", "shop", lasts_s=2.75),
+    ),
+    "its peer is back, which a full disk kept from being written down": (
+        13175,
+        Event(1.081, "trigger", "bank", day=DAY),
+        Event(2.832, "trigger", "bank", day=ANOTHER),
+        Event(7.114, "kill gateway", "shop", lasts_s=7.8),
+        Event(12.467, "disk full", "bank", lasts_s=23.4),
+    ),
+}
+"""What has become of a run, and how: a seed and its events."""
+
+
+@pytest.mark.parametrize("found", FOUND)
+def test_schedules_that_have_broken_a_rule_break_none(found: str) -> None:
+    seed, *events = FOUND[found]
+    outcome = simulate(seed, Plan(events=tuple(events)))
+    assert outcome.violations == [], outcome.history
+
+
+@pytest.mark.parametrize("deed", ["cancel", "clear", "fail", "revoke"])
+@pytest.mark.parametrize("party", ["bank", "shop"])
+def test_what_a_person_does_while_a_run_is_signed_ends_it_alike_on_both_sides(deed: str, party: str) -> None:
+    signed_s = done_at(simulate(1, Plan(events=(TRIGGER,))), "manual-bank-1")
+    for before_s in (2.4, 1.8, 1.2, 0.9, 0.6, 0.3, 0.1, 0.05, 0.02):
+        event = Event(signed_s - before_s, deed, party, day=DAY)
+        outcome = simulate(1, Plan(events=(TRIGGER, event)))
+        assert outcome.violations == [], outcome.history
+
+
+def test_command_plays_seeds_in_several_processes_and_ends_with_its_figures() -> None:
+    command = [sys.executable, "-m", "fedtasks.testing.simulation", "--seeds", "12", "--jobs", "2"]
+    told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    figures = json.loads(told.stdout.splitlines()[-1])
+    assert (figures["seeds"], figures["schedules"], figures["violations"]) == (12, 12, 0)
 
 
 def test_plan_is_shrunk_to_what_breaks_the_rule(monkeypatch: pytest.MonkeyPatch) -> None:
