@@ -86,7 +86,7 @@ class OwnHalves:
                 self._runs.withdraw(row)
             if row.state != "running":
                 # After the half, so that the peer never sees the run go on without its reason.
-                self._runs.reopen(row, self._party)
+                self._runs.reopen(row, self._party, self._runs.charge_due(row))
             self._changed(run_id)
             return self._runs.meeting(run_id, task)
 

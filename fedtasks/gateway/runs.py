@@ -42,9 +42,10 @@ from fedtasks.gateway.messages import (
     half_message,
     run_message,
 )
-from fedtasks.gateway.scope import declaration_of, require_covered
+from fedtasks.gateway.scope import charge_of, declaration_of, require_covered
 from fedtasks.names import APPROVE, CLOSE_RUN
 from fedtasks.store import ApprovalRow, HalfRow, RunCharge, RunRow
+from fedtasks.store.runs import RUNS
 from fedtasks.text import plain_text
 from fedtasks.tickets import Grant, public_from_text, read_receipt, sign_receipt
 from fedtasks.wire.v1 import peer_pb2, run_pb2
@@ -235,6 +236,12 @@ class Runs:
         """Whether no task of an ended run is tried again by itself any more."""
         return row.at_rest or self._clock() - (row.closed_ms or 0) > MEMORY_MS
 
+    def charge_due(self, row: RunRow) -> RunCharge | None:
+        """Return what a run is charged that goes on here: nothing, unless its charge was taken back when it ended."""
+        if row.initiated or self._store.uses.of_run(row.ticket_id, row.run_id).get(RUNS):
+            return None
+        return charge_of(self._base.tickets.in_force(row.ticket_id))
+
     def reopen(self, row: RunRow, by: str, charge: RunCharge | None = None, **changes: Any) -> None:
         """Let an ended run go on; what succeeded stays, and receipts are signed anew.
 
@@ -350,7 +357,8 @@ class Runs:
         try:
             theirs = read_receipt(row.peer_receipt, public_from_text(self._peer_keys[row.peer]))
         except SignatureWrong as error:
-            self.end(row, failure_row(error, row.peer, "", self._clock()))
+            if not is_late:
+                self.end(row, failure_row(error, row.peer, "", self._clock()))
             return
         ours = self.account(row)
         difference = first_difference(ours, theirs)

@@ -23,6 +23,11 @@ _SUM_USES = select(
     func.coalesce(func.sum(case((schema.uses.c.run_id == bindparam("run_id"), schema.uses.c.amount))), 0),
 ).where(schema.uses.c.ticket_id == bindparam("ticket_id"), schema.uses.c.kind == bindparam("kind"))
 """What all runs have used of a kind, and what one of them has."""
+_OF_RUN = (
+    select(schema.uses.c.kind, func.sum(schema.uses.c.amount))
+    .where(schema.uses.c.ticket_id == bindparam("ticket_id"), schema.uses.c.run_id == bindparam("run_id"))
+    .group_by(schema.uses.c.kind)
+)
 
 
 @dataclass(frozen=True)
@@ -148,6 +153,12 @@ class UseBook(Repository):
         )
         with self._read() as connection:
             return {kind: int(amount) for kind, amount in connection.execute(query.order_by(table.c.kind))}
+
+    def of_run(self, ticket_id: str, run_id: str) -> dict[str, int]:
+        """Return what one run has been charged, by kind."""
+        with self._read() as connection:
+            found = connection.execute(_OF_RUN, {"ticket_id": ticket_id, "run_id": run_id})
+            return {kind: int(amount) for kind, amount in found}
 
     def _charge(
         self,

@@ -68,6 +68,7 @@ CALLS: dict[str, Callable[[Store], object]] = {
     "uses.count": lambda store: store.uses.count("t-1", RUN, "ids_blinded", 3, 9),
     "uses.count_items": lambda store: store.uses.count_items("t-1", RUN, "ids_blinded", {"a": 1, "b": 2}, 9, 9),
     "uses.add": lambda store: store.uses.add("t-1", RUN, "lookups", 1, None),
+    "uses.of_run": lambda store: store.uses.of_run("t-1", RUN),
     "uses.total": lambda store: store.uses.total("t-1"),
     "uses.release": lambda store: store.uses.release("t-1", "none"),
     "runs.get": lambda store: store.runs.get(RUN),

@@ -582,6 +582,21 @@ def test_run_that_ends_before_its_asker_has_entered_it_costs_nothing(house: Hous
     assert shop.store.uses.total(shop.runs.run(RUN).ticket_id).get("runs", 0) == int(is_known)
 
 
+def test_run_whose_charge_was_taken_back_is_charged_when_own_people_let_it_go_on(house: House, shop: Side) -> None:
+    house.open(shop)
+    shop.runs.triggered(RUN)
+    shop.own_halves.announce(RUN, "train", "t1", 60)
+    shop.runs.stop(RUN, "a person")
+    assert charged_or_none(shop) == 0
+    shop.runs.rest(RUN)
+    shop.own_halves.announce(RUN, "train", "t2", 60)
+    assert (state(shop), charged_or_none(shop)) == (("running", ""), 1)
+
+
+def charged_or_none(shop: Side) -> int:
+    return shop.store.uses.of_run(shop.runs.run(RUN).ticket_id, RUN).get("runs", 0)
+
+
 def test_run_taken_up_again_reads_the_dataset_as_the_gateway_knows_it_now(house: House, shop: Side) -> None:
     house.open(shop)
     (dataset,) = house.shop.party.datasets
