@@ -27,6 +27,7 @@ from fedtasks.gateway.known_store import open_known
 from fedtasks.gateway.landings import Landings
 from fedtasks.gateway.ledger import Ledger
 from fedtasks.gateway.lookups import Lookups
+from fedtasks.gateway.memory import stay_small
 from fedtasks.gateway.models import Models
 from fedtasks.gateway.notifier import Notifier
 from fedtasks.gateway.own_halves import OwnHalves
@@ -207,6 +208,7 @@ class Gateway:
 def serve(party: Party, file: Path | None = None) -> None:
     """Run the gateway until SIGTERM or SIGINT; `file` is where its configuration was read."""
     raise_descriptor_limit()
+    stay_small()
     asyncio.run(_serve_until_signal(Gateway(party, file=file)))
 
 

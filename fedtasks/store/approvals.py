@@ -4,11 +4,26 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import bindparam, select, update
 
 from fedtasks.store import schema
 from fedtasks.store.repository import Repository, Rows
 from fedtasks.store.rows import ApprovalRow, RunRow
+
+_ASKED = (
+    select(schema.approvals)
+    .join(schema.runs)
+    .where(schema.runs.c.state == "running", schema.runs.c.initiated.is_(False), schema.approvals.c.state == "asked")
+    .order_by(schema.approvals.c.asked_ms)
+)
+_ALIKE = "ticket_id", "peer", "initiated", "pipeline", "config_digest", "steps_json"
+_EARLIER = (
+    select(schema.approvals)
+    .join(schema.runs)
+    .where(schema.approvals.c.state == "approved", *(schema.runs.c[name] == bindparam(name) for name in _ALIKE))
+    .order_by(schema.approvals.c.decided_ms.desc())
+    .limit(1)
+)
 
 
 class ApprovalBook(Repository):
@@ -22,19 +37,11 @@ class ApprovalBook(Repository):
 
     def asked(self) -> Rows[ApprovalRow]:
         """Return what waits for a person of this party, oldest first."""
-        table, runs = self._table, schema.runs
-        query = select(table).join(runs).where(runs.c.state == "running", runs.c.initiated.is_(False))
-        return self._list(ApprovalRow, query.where(table.c.state == "asked").order_by(table.c.asked_ms))
+        return self._list(ApprovalRow, _ASKED)
 
     def earlier(self, run: RunRow) -> ApprovalRow | None:
         """Return the newest yes to a run under the same ticket, with the same steps and shared configuration."""
-        table, runs = self._table, schema.runs
-        alike = (
-            runs.c[name] == getattr(run, name)
-            for name in ("ticket_id", "peer", "initiated", "pipeline", "config_digest", "steps_json")
-        )
-        query = select(table).join(runs).where(table.c.state == "approved", *alike)
-        return self._first(ApprovalRow, query.order_by(table.c.decided_ms.desc()).limit(1))
+        return self._first(ApprovalRow, _EARLIER, **{name: getattr(run, name) for name in _ALIKE})
 
     def change(self, run_id: str, **columns: Any) -> None:
         """Give columns of a run's approval new values; nothing happens if its ticket asks nobody."""

@@ -66,6 +66,7 @@ _N_RUNS = select(func.count()).select_from(schema.runs)
 _N_KNOWN = _N_RUNS.where(*_IS_KNOWN)
 _N_WITH = _N_RUNS.where(schema.runs.c.peer == bindparam("peer"))
 _N_UNDER = _N_RUNS.where(schema.runs.c.ticket_id == bindparam("ticket_id"))
+_N_BESIDE = _N_UNDER.where(schema.runs.c.state == "running", schema.runs.c.run_id != bindparam("run_id"))
 _CLOSED_MS = schema.runs.c.closed_ms
 _UNSETTLED = (
     select(schema.runs)
@@ -302,9 +303,8 @@ class RunBook(Repository):
 
     def _charge(self, connection: Connection, row: RunRow, charge: RunCharge) -> None:
         """Count a run that has just been written as one that goes on; the caller has locked its ticket."""
-        table = self._table
-        others = table.c.ticket_id == row.ticket_id, table.c.state == "running", table.c.run_id != row.run_id
-        under_way = connection.execute(select(func.count()).select_from(table).where(*others)).scalar_one()
+        others = {"ticket_id": row.ticket_id, "run_id": row.run_id}
+        under_way = connection.execute(_N_BESIDE, others).scalar_one()
         if charge.at_once is not None and under_way + 1 > charge.at_once:
             raise TicketBusy(clause=f"limits.concurrent_{RUNS}", limit=charge.at_once, used=under_way)
         limits = charge.in_all, charge.per_day

@@ -23,11 +23,20 @@ _SUM_USES = select(
     func.coalesce(func.sum(case((schema.uses.c.run_id == bindparam("run_id"), schema.uses.c.amount))), 0),
 ).where(schema.uses.c.ticket_id == bindparam("ticket_id"), schema.uses.c.kind == bindparam("kind"))
 """What all runs have used of a kind, and what one of them has."""
-_OF_RUN = (
+
+_OF_RUN = schema.uses.c.ticket_id == bindparam("ticket_id"), schema.uses.c.run_id == bindparam("run_id")
+_OF_KIND = schema.uses.c.ticket_id == bindparam("ticket_id"), schema.uses.c.kind == bindparam("kind")
+_LATER = schema.uses.c.at_ms > bindparam("since_ms")
+_ITEMS = select(schema.uses.c.item, schema.uses.c.amount).where(*_OF_RUN, schema.uses.c.kind == bindparam("kind"))
+_RECENT = select(schema.uses.c.at_ms, schema.uses.c.amount).where(*_OF_KIND, _LATER).order_by(schema.uses.c.at_ms)
+_TOTAL = (
     select(schema.uses.c.kind, func.sum(schema.uses.c.amount))
-    .where(schema.uses.c.ticket_id == bindparam("ticket_id"), schema.uses.c.run_id == bindparam("run_id"))
+    .where(schema.uses.c.ticket_id == bindparam("ticket_id"), _LATER)
     .group_by(schema.uses.c.kind)
+    .order_by(schema.uses.c.kind)
 )
+_TOTAL_OF_RUN = select(schema.uses.c.kind, func.sum(schema.uses.c.amount)).where(*_OF_RUN).group_by(schema.uses.c.kind)
+_RELEASE = delete(schema.uses).where(*_OF_RUN)
 
 
 @dataclass(frozen=True)
@@ -140,24 +149,18 @@ class UseBook(Repository):
 
     def release_in(self, connection: Connection, ticket_id: str, run_id: str) -> None:
         """Do so in a transaction that decides more."""
-        table = self._table
-        connection.execute(delete(table).where(table.c.ticket_id == ticket_id, table.c.run_id == run_id))
+        connection.execute(_RELEASE, {"ticket_id": ticket_id, "run_id": run_id})
 
     def total(self, ticket_id: str, *, since_ms: int = -1) -> dict[str, int]:
         """Return what all runs together have used, by kind: ever, or by the runs charged after `since_ms`."""
-        table = self._table
-        query = (
-            select(table.c.kind, func.sum(table.c.amount))
-            .where(table.c.ticket_id == ticket_id, table.c.at_ms > since_ms)
-            .group_by(table.c.kind)
-        )
         with self._read() as connection:
-            return {kind: int(amount) for kind, amount in connection.execute(query.order_by(table.c.kind))}
+            found = connection.execute(_TOTAL, {"ticket_id": ticket_id, "since_ms": since_ms})
+            return {kind: int(amount) for kind, amount in found}
 
     def of_run(self, ticket_id: str, run_id: str) -> dict[str, int]:
         """Return what one run has been charged, by kind."""
         with self._read() as connection:
-            found = connection.execute(_OF_RUN, {"ticket_id": ticket_id, "run_id": run_id})
+            found = connection.execute(_TOTAL_OF_RUN, {"ticket_id": ticket_id, "run_id": run_id})
             return {kind: int(amount) for kind, amount in found}
 
     def _charge(
@@ -192,14 +195,12 @@ class UseBook(Repository):
         """
         if any(amount < 0 for amount in amounts.values()):
             raise ValueError(f"a use cannot be negative: {min(amounts.values())}")
-        table = self._table
         lock_ticket(connection, ticket_id)
         account = {"ticket_id": ticket_id, "kind": kind, "run_id": run_id}
         used, of_run = map(int, connection.execute(_SUM_USES, account).one())
         rises = dict(amounts)
         if in_all:
-            query = select(table.c.item, table.c.amount).where(*(table.c[key] == account[key] for key in account))
-            for item, amount in connection.execute(query):
+            for item, amount in connection.execute(_ITEMS, account):
                 rises[item] = rises.get(item, 0) - amount
         rises = {item: amount for item, amount in rises.items() if amount > 0}
         if not rises:
@@ -208,9 +209,8 @@ class UseBook(Repository):
         if limit is not None and used + rise > limit:
             raise TicketExhausted(clause=f"limits.{kind}", limit=limit, used=used, asked=asked)
         if per_day is not None:
-            charges = table.c.ticket_id == ticket_id, table.c.kind == kind, table.c.at_ms > now - DAY_MS
-            recent = select(table.c.at_ms, table.c.amount).where(*charges)
-            found = connection.execute(recent.order_by(table.c.at_ms))
+            charges = {"ticket_id": ticket_id, "kind": kind, "since_ms": now - DAY_MS}
+            found = connection.execute(_RECENT, charges)
             _require_room(f"limits.{kind}_per_day", [(at_ms, each) for at_ms, each in found], rise, per_day)
         rows = [{**account, "item": item, "amount": amount, "at_ms": now} for item, amount in rises.items()]
         connection.execute(self._upsert(amount=_added), rows)
