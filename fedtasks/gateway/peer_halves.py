@@ -123,7 +123,8 @@ class PeerHalves:
         said: dict[str, Any] = {
             "peer_state": told.state,
             "peer_failure": told.failure,
-            "peer_receipt": told.receipt,
+            # What it has signed before it failed shows in what both differ.
+            "peer_receipt": told.receipt or (row.peer_receipt if told.state == "failed" else ""),
             "peer_version": told.version,
         }
         ends = row.state == "running" and (exhausted is not None or told.state == "failed")

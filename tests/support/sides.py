@@ -83,6 +83,10 @@ class Side:
         return await self.admission.start(peer, start_run(**changes))
 
 
+PEER = SimpleNamespace(clock_skew_s=0.0, is_connected=True, since_ms=0)
+"""A peer's conversation, as far as parts that only touch the store look at it."""
+
+
 @contextmanager
 def side(
     member: Member,
@@ -107,7 +111,7 @@ def side(
             clock=clock,
             changes=cast("Changes", SimpleNamespace(notify=lambda *_: None)),
             ledger=Ledger(opened, clock),
-            connections=connections or {peer.name: SimpleNamespace(clock_skew_s=0.0) for peer in party.peers},
+            connections=connections or {peer.name: PEER for peer in party.peers},
         )
         runs = Runs(base, key)
         dag_runs = DagRuns(base, runs)
