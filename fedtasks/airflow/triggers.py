@@ -64,7 +64,8 @@ class HintTrigger(BaseTrigger):
 class MeetingTrigger(HintTrigger):
     """Waits until both halves of a task are ready, the run has ended, or waiting has.
 
-    Its hint is ``ready``, ``ended``, ``deadline`` or ``error``.
+    Its hint is ``ready``, ``ended``, ``deadline``, ``error``, or ``lost`` where the gateway does not know of this half:
+    its store was restored from an older copy, and the operator announces the half again.
 
     Parameters
     ----------
@@ -91,7 +92,7 @@ class MeetingTrigger(HintTrigger):
                 Path(self.party_file),
                 self.run_id,
                 self.federated_task,
-                lambda meeting: meeting.ready or has_ended(meeting),
+                lambda meeting: meeting.ready or has_ended(meeting) or not meeting.HasField("own"),
                 self._left_s(),
             )
         except FedtasksError as error:
@@ -100,7 +101,9 @@ class MeetingTrigger(HintTrigger):
             return "error"
         if found is None:
             return "deadline"
-        return "ready" if found.ready else "ended"
+        if found.ready:
+            return "ready"
+        return "ended" if has_ended(found) else "lost"
 
 
 class OpeningTrigger(HintTrigger):

@@ -21,6 +21,7 @@ from fedtasks.errors import (
     ProtocolViolated,
     RunCancelled,
     RunExists,
+    RunUnknown,
     StoreUnavailable,
     from_code,
 )
@@ -172,6 +173,8 @@ class Admission:
         known = await asyncio.to_thread(self._store.runs.of_dag_run, *_place(request))
         if known is not None and (known.state == "running" or not request.config_json):
             return await self._take_up(known, request)
+        if not request.config_json:
+            raise RunUnknown("the run that this DAG run was started for is not known", where=request.dag_run_id)
         check_partition(request.partition)
         config = await asyncio.to_thread(self._complete, readable_config(request), request)
         request.config_json = canonical(config)

@@ -79,7 +79,7 @@ class PeerHalves:
             halves = self._store.halves.list(row.run_id)
             try:
                 told = read_update(row, update)
-                new = self._new_halves(halves, told)
+                new = self._new_halves(row, halves, told)
             except ProtocolViolated as error:
                 self._violated(row, error)
                 raise
@@ -89,21 +89,24 @@ class PeerHalves:
             self._runs.settle(self._take_over(row, told, halves, new))
         self._changed(row.run_id)
 
-    def _new_halves(self, halves: Sequence[HalfRow], told: Told) -> list[HalfRow]:
+    def _new_halves(self, row: RunRow, halves: Sequence[HalfRow], told: Told) -> list[HalfRow]:
         """Return the peer's halves that are not known yet.
 
         Raises
         ------
         ProtocolViolated
             An attempt does not follow the last one: a half goes at most one beyond what both sides have reached, and
-            never back.
+            never back. Where a restored store has ended the run, its party has forgotten what both had reached: what
+            does not follow is overlooked.
         """
         reached = {half.task: half.attempt for half in halves if half.own}
         known = {half.task: half for half in halves if not half.own}
-        new = [half for half in told.halves if known.get(half.task) != half]
-        for half in new:
+        new = []
+        for half in (half for half in told.halves if known.get(half.task) != half):
             last = known[half.task].attempt if half.task in known else 1
-            if not last <= half.attempt <= reached.get(half.task, 0) + 1:
+            if last <= half.attempt <= reached.get(half.task, 0) + 1:
+                new.append(half)
+            elif not (_has_forgotten(row.failure) or _has_forgotten(told.failure)):
                 raise ProtocolViolated(field=f"{half.task}.attempt", asked=half.attempt)
         if len(known.keys() | {half.task for half in new}) > MAX_HALVES:
             raise ProtocolViolated(field="tasks", allowed=MAX_HALVES)
@@ -198,3 +201,8 @@ class PeerHalves:
             return dict(failure)
         kind = PeerCancelled if failure["code"] == RunCancelled.code else PeerFailed
         return {**failure, "code": kind.code, "cause": failure["code"], "text": f"{failure['code']}: {failure['text']}"}
+
+
+def _has_forgotten(failure: Mapping[str, Any] | None) -> bool:
+    """Whether a run has ended because a store does not know it any more as it was."""
+    return failure is not None and failure["code"] == StoreRestored.code

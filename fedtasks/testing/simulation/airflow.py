@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextvars import Context
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -17,6 +19,7 @@ import httpx
 from fedtasks.config import Airflow as AirflowConfig
 from fedtasks.errors import AirflowUnreachable, FedtasksError
 from fedtasks.gateway.airflow_api import AirflowApi
+from fedtasks.testing.simulation.cast import EPOCH_MS
 from fedtasks.testing.simulation.stores import Killed
 
 RETRIES, RETRY_S = 2, 5.0
@@ -24,6 +27,9 @@ RETRIES, RETRY_S = 2, 5.0
 
 HEARTBEAT_TIMEOUT_S = 30.0
 """After so long without a sign of a task Airflow takes it for lost (`task_instance_heartbeat_timeout`)."""
+
+HEALTHY_S = 30.0
+"""For so long without a sign of its scheduler Airflow calls it healthy (`scheduler_health_check_threshold`)."""
 
 START_S = (0.2, 2.0)
 """How long Airflow takes to start a task."""
@@ -117,10 +123,14 @@ class Airflow:
     ) -> None:
         self.runs: dict[tuple[str, str], DagRun] = {}
         self.operators: dict[str, Operator] = {}
+        self.assets: dict[str, list[str]] = {}
         self.is_away = False
         self.broken: BaseException | None = None
         self._dags, self.chances, self._say, self._noted = dags, chances, say, noted
         self._tokens = itertools.count(1)
+        self._silent_since_s: float | None = None
+        self._scheduling = asyncio.Event()
+        self._scheduling.set()
 
     # --------------------------------------------------------------------------------------------------- what people do
     def trigger(self, dag_id: str, run_id: str, conf: Mapping[str, Any], partition: str, note: str = "") -> DagRun:
@@ -188,6 +198,7 @@ class Airflow:
                 task.state = "skipped"
             else:
                 await self._try(run, task)
+        await self._scheduling.wait()
         failed = any(task.state in ("failed", "upstream_failed") for task in run.tasks)
         run.state = "failed" if failed else "success"
         self._say(f"DAG run {run.run_id} ended: {run.state}")
@@ -196,6 +207,7 @@ class Airflow:
         """Try a task once; one that is cleared meanwhile begins anew, after what is before it."""
         clears = task.clears
         await asyncio.sleep(self.chances.uniform(*START_S))
+        await self._scheduling.wait()
         if task.clears != clears:
             return
         task.tries += 1
@@ -206,11 +218,50 @@ class Airflow:
         state = "failed" if worker.cancelled() else worker.result()
         if task.state == "lost":
             await asyncio.sleep(HEARTBEAT_TIMEOUT_S)
+            await self._scheduling.wait()
         if state == "failed" and self.has_tries(task) and task.clears == clears:
             task.state = "up_for_retry"
             await asyncio.sleep(RETRY_S)
             state = "up_for_retry"
         task.state = state if task.clears == clears else None
+
+    @contextlib.asynccontextmanager
+    async def deferred(self, task: TaskInstance) -> AsyncIterator[None]:
+        """Let a task wait without a worker that could get lost."""
+        task.state = "deferred"
+        yield
+        await self.resume(task)
+
+    async def resume(self, task: TaskInstance) -> None:
+        """Let a task that has waited go on, which takes a scheduler."""
+        await self._scheduling.wait()
+        task.state = "running"
+
+    def stop_scheduler(self) -> None:
+        """Let the scheduler die: from now on nothing is started."""
+        self._say("scheduler dead")
+        self._scheduling.clear()
+        self._silent_since_s = asyncio.get_running_loop().time()
+
+    def start_scheduler(self) -> None:
+        """Let there be a scheduler again."""
+        self._say("scheduler started")
+        self._scheduling.set()
+        self._silent_since_s = None
+
+    def health(self) -> dict[str, Any]:
+        """Say how its parts are, as ``/monitor/health`` does: the scheduler is healthy until it is silent for long."""
+        silent_s, now_s = self._silent_since_s, asyncio.get_running_loop().time()
+        is_healthy = silent_s is None or now_s - silent_s <= HEALTHY_S
+        heard_ms = EPOCH_MS + int(1000 * (now_s if silent_s is None else silent_s))
+        heartbeat = datetime.fromtimestamp(heard_ms / 1000, UTC).isoformat()
+        status = "healthy" if is_healthy else "unhealthy"
+        return {
+            "metadatabase": {"status": "healthy"},
+            "scheduler": {"status": status, "latest_scheduler_heartbeat": heartbeat},
+            "triggerer": {"status": "healthy", "latest_triggerer_heartbeat": heartbeat},
+            "dag_processor": {"status": None, "latest_dag_processor_heartbeat": None},
+        }
 
     def set_note(self, run: DagRun, note: str) -> None:
         """Show a note on the page of a DAG run."""
@@ -250,9 +301,9 @@ class AirflowClient(AirflowApi):
         self._config, self._airflow, self._is_alive = _CONFIG, airflow, is_alive
 
     async def health(self) -> dict[str, Any]:
-        """Say how the parts of Airflow are: all of them run."""
+        """Say how the parts of Airflow are."""
         await self._call("GET", "/version")
-        return {}
+        return self._airflow.health()
 
     async def _call(self, method: str, path: str, **arguments: Any) -> httpx.Response:
         await asyncio.sleep(self._airflow.chances.uniform(*API_S))
@@ -286,7 +337,14 @@ class AirflowClient(AirflowApi):
             case "GET", ["version"]:
                 return 200, {"version": "3.3.2"}
             case "GET", ["assets"]:
-                return 200, {"assets": []}
+                uri = body["uri_pattern"]
+                self._airflow.assets.setdefault(uri, [])
+                return 200, {"assets": [{"id": list(self._airflow.assets).index(uri), "uri": uri}]}
+            case _, ["assets", "events"]:
+                partitions = list(self._airflow.assets.values())[int(body["asset_id"])]
+                if method == "POST":
+                    partitions.append(body["partition_key"])
+                return 200, {"asset_events": [{"partition_key": each} for each in reversed(partitions)]}
         raise NotImplementedError(f"the model answers no {method} of {'/'.join(parts)}")
 
     def _answer_of_run(

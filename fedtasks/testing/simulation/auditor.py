@@ -6,16 +6,21 @@ What a gateway means to do is nothing to it: the rules are those that the partie
 from __future__ import annotations
 
 import json
+import math
+import re
 import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fedtasks.testing.simulation import operators
+from fedtasks.names import asset_uri
+from fedtasks.testing.simulation import cast, operators
+from fedtasks.testing.simulation.airflow import HEALTHY_S
+from fedtasks.testing.simulation.person import Answer
 
 if TYPE_CHECKING:
-    from fedtasks.testing.simulation.world import World
+    from fedtasks.testing.simulation.world import Landing, World
 
 HEARTBEAT_S = 10.0
 """How long after a revocation bytes may still cross."""
@@ -35,12 +40,26 @@ WIRE = (
 )
 """What may make a gateway unreachable, or seem so."""
 
+PARTS = {
+    "scheduler": ({"scheduler dead": HEALTHY_S}, 8.0),
+    "api-server": ({"airflow away": 0.0}, 8.0),
+    "Airflow": ({"scheduler dead": HEALTHY_S, "airflow away": 0.0}, 40.0),
+}
+"""A part of an Airflow, or any part of the peer's.
+
+What makes it not run → after how long that can be seen; and how long after its end a note may still tell of it: looks
+have pauses, those at a peer's long ones.
+"""
+
 CAUSES = {
     "cancel": {"RUN_CANCELLED", "PEER_CANCELLED"},
     "fail": {"RUN_CANCELLED", "PEER_CANCELLED", "RUN_FAILED", "PEER_FAILED"},
     "revoke": {"TICKET_REVOKED"},
     "clear": set(),
-    "restore store": {"STORE_RESTORED"},
+    "restore store": {"STORE_RESTORED", "RUN_FAILED", "PEER_FAILED"},  # a DAG run whose run is lost fails
+    "person says no": {"APPROVAL_REJECTED"},
+    "person says both": {"APPROVAL_REJECTED"},
+    "person says nothing": {"APPROVAL_EXPIRED"},
 }
 """What ends runs, or has them repeated → the reasons that a run may then end with."""
 
@@ -96,6 +115,17 @@ class Auditor:
         for other in self._plan.parties:
             if f"{other}'s gateway is unreachable" in note and not self._is_disturbed(self._world.loop.time()):
                 self._find("causes are true", f"{party} calls {other} unreachable, which it is not")
+            for part in re.findall(rf"{other}'s ([\w-]+) (?:has not been heard of|does not run)", note):
+                if not self._is_silent(other, part, self._world.loop.time()):
+                    self._find("causes are true", f"{party} says that {other}'s {part} does not run, which does")
+
+    def _is_silent(self, party: str, part: str, at_s: float) -> bool:
+        kinds, late_s = PARTS.get(part, ({}, 0.0))
+        return any(
+            start_s + after_s <= at_s <= end_s + late_s
+            for kind, after_s in kinds.items()
+            for start_s, end_s in self._world.disturbances(kind, party=party)
+        )
 
     def _is_disturbed(self, at_s: float) -> bool:
         return any(start_s <= at_s <= end_s + NOTICE_S for start_s, end_s in self._world.disturbances(*WIRE))
@@ -115,6 +145,9 @@ class Auditor:
             self._accounts_agree,
             self._reasons_are_true,
             self._nothing_crosses_after_a_revocation,
+            self._a_person_decides,
+            self._landings_are_known,
+            self._registries_agree,
             self._outputs_are_those_of_the_data,
         )
         for rule in rules:
@@ -131,7 +164,7 @@ class Auditor:
             for run in runs[name].values():
                 if run["state"] == "running":
                     yield Violation(rule, f"run {run['run_id']} goes on at {name}")
-        if not any(self._plan.of(*CAUSES)):
+        if not any(self._plan.of(*CAUSES)) and not self._plan.publishes:
             done = {run["partition"] for rows in runs.values() for run in rows.values() if run["state"] == "succeeded"}
             for day in sorted({event.day for event in self._plan.of("trigger")} - done):
                 reasons = {run["run_id"]: run["failure"] for rows in runs.values() for run in rows.values()}
@@ -159,7 +192,9 @@ class Auditor:
                 if run["initiated"] or _is_crowd(run):
                     continue
                 due = {1 + reopened[run_id]} if run["dag_run_id"] in begun else {0}
-                if run_id not in runs[run["peer"]]:
+                if run_id not in runs[run["peer"]] and self._is_restored(run["peer"]):
+                    due.add(0)  # it knew of it, or never did
+                elif run_id not in runs[run["peer"]]:
                     due = {0}  # nothing can have left for who does not know of it
                 elif run["state"] == "failed" and run_id not in crossed:
                     due.add(0)  # nothing has left
@@ -191,7 +226,9 @@ class Auditor:
                     continue  # it has asked for it and could not enter it, and nothing came of it here
                 if other is None:
                     yield Violation(rule, f"{run['peer']} knows nothing of {run_id}, which {name} has")
-                elif run["state"] != other["state"] or run["peer_state"] != other["state"]:
+                elif run["peer_state"] != other["state"] or (
+                    run["state"] != other["state"] and not (self._is_lost(run) or self._is_lost(other))
+                ):
                     told = f"{name} says {run['state']} and of its peer {run['peer_state']}"
                     yield Violation(rule, f"{run_id}: {told}, {run['peer']} says {other['state']}")
                 elif run["state"] == "succeeded" and run["receipt"] != other["peer_receipt"]:
@@ -201,6 +238,8 @@ class Auditor:
 
     def _reasons_are_true(self, runs: dict[str, dict[str, Row]]) -> Iterator[Violation]:
         allowed = set().union(*(CAUSES[event.kind] for event in self._plan.of(*CAUSES)))
+        if self._plan.publishes:
+            allowed |= {"MODEL_TAKEN", "PEER_FAILED"}  # two runs at once have come to one number
         for name, rows in runs.items():
             begun = {run_id for _, run_id in self._world.sides[name].airflow.runs}
             for run in rows.values():
@@ -224,13 +263,95 @@ class Auditor:
                 for crossed in self._world.network.crossed
                 if crossed.run_id in under
                 and crossed.at_s > revocation.at_s + HEARTBEAT_S
-                # Nobody can have told the holder over a wire that does not carry.
-                and not (crossed.sender != revocation.grantor and self._is_disturbed(crossed.at_s))
+                # A holder whose gateway was away cannot know yet; what it sends then, nobody takes.
+                and (crossed.sender == revocation.grantor or not self._is_disturbed(crossed.at_s))
             ]
             if late:
                 size, last_s = sum(each.size for each in late), late[-1].at_s - revocation.at_s
                 text = f"{size} bytes until {last_s:.0f} s after {revocation.ticket_id} was revoked"
                 yield Violation("nothing crosses after a revocation", text)
+
+    def _a_person_decides(self, runs: dict[str, dict[str, Row]]) -> Iterator[Violation]:
+        """Nothing of a run crosses before a yes, which counts for later runs of this kind, and none after a no."""
+        if not self._plan.person:
+            return
+        rule = "a person decides"
+        for name, side in self._world.sides.items():
+            said: dict[str, list[Answer]] = defaultdict(list)
+            for answer in side.person.answers:
+                said[answer.run_id].append(answer)
+            for run_id, answers in said.items():
+                if len({answer.approved for answer in answers}) > 1 and not any(self._plan.of("restore store")):
+                    yield Violation(rule, f"{name} has taken a yes and a no to {run_id}")
+            for run_id, run in runs[name].items():
+                if run["initiated"]:
+                    continue
+                crossed = [each.at_s for each in self._world.network.crossed if each.run_id == run_id]
+                last = said[run_id][-1] if said[run_id] else None
+                alike = {each for each in runs[name] if runs[name][each]["peer"] == run["peer"]}
+                yes_s = [each.asked_s for each in side.person.answers if each.approved and each.run_id in alike]
+                if crossed and min(crossed) < min(yes_s, default=math.inf):
+                    yield Violation(rule, f"{run_id} has begun at {name} before anybody has said yes")
+                if last is None or last.approved:
+                    continue
+                if _is_done(run) or (crossed and crossed[-1] > last.at_s + HEARTBEAT_S):
+                    yield Violation(rule, f"{run_id} goes on at {name} although a person has said no")
+
+    def _registries_agree(self, runs: dict[str, dict[str, Row]]) -> Iterator[Violation]:
+        """Each version of a run that is done is at both, with both halves; where no run has failed, one is in use."""
+        if not self._plan.publishes:
+            return
+        has_ended = not all(_is_done(run) for rows in runs.values() for run in rows.values())
+        for name, rows in runs.items():
+            for peer in {run["peer"]: None for run in rows.values() if not self._is_restored(name, run["peer"])}:
+                done = {run_id for run_id, run in rows.items() if not has_ended or _is_done(run)}
+                ours = {_version(row) for row in self._rows(name, "models") if row["run_id"] in done}
+                theirs = {_version(row, mirrored=True) for row in self._rows(peer, "models") if row["run_id"] in done}
+                in_use = [self._champions(each) for each in (name, peer)]
+                if ours != theirs:
+                    yield Violation("registries agree", f"{name} has {sorted(ours)}, {peer} has {sorted(theirs)}")
+                elif not has_ended and in_use[0] != in_use[1]:
+                    yield Violation("registries agree", f"{name} uses {in_use[0]}, {peer} uses {in_use[1]}")
+
+    def _champions(self, party: str) -> list[int]:
+        return [row["version"] for row in self._rows(party, "models") if row["champion"]]
+
+    def all_know(self) -> bool:
+        """Whether each landing is known to everybody who shall."""
+        return not any(self._landings_are_known({}))
+
+    def _landings_are_known(self, _: dict[str, dict[str, Row]]) -> Iterator[Violation]:
+        """To its own party and who holds a ticket over the dataset, once to each Airflow, and to nobody else."""
+        landings: dict[tuple[str, str], list[Landing]] = defaultdict(list)
+        for landing in self._world.landings:
+            landings[landing.party, landing.partition].append(landing)
+        for (party, partition), times in landings.items():
+            asked_s = min(landing.asked_s for landing in times)
+            revoked_s = min((each.at_s for each in self._world.revocations if each.grantor == party), default=math.inf)
+            for knower in self._plan.parties:
+                rows, events = self._known(knower, party, partition)
+                may_know = knower == party or asked_s <= revoked_s
+                must_know = knower == party or revoked_s == math.inf
+                is_whole = (rows == 1 and events == {1}) or self._is_restored(party, knower)
+                if max(events) > 1 or (must_know and not is_whole) or (not may_know and rows + max(events)):
+                    told = f"{knower} has {rows} rows and {sorted(events)} events of {party}'s {partition}"
+                    yield Violation("landings are known", told)
+
+    def _known(self, knower: str, party: str, partition: str) -> tuple[int, set[int]]:
+        """Return how often a party's store, and each asset of its Airflow, has a landing."""
+        landing, assets = (party, cast.dataset(party), partition), self._world.sides[knower].airflow.assets
+        rows = [
+            tuple(row[name] for name in ("party", "dataset", "partition")) for row in self._rows(knower, "landings")
+        ]
+        uris = asset_uri(party), asset_uri(party, cast.dataset(party))
+        return rows.count(landing), {assets.get(uri, []).count(partition) for uri in uris}
+
+    def _is_lost(self, run: Row) -> bool:
+        """Whether the end of a run was lost with a store, which its party knows: it is never merged with the peer's."""
+        return bool(run["state"] == "failed" and json.loads(run["failure"])["code"] == "STORE_RESTORED")
+
+    def _is_restored(self, *parties: str) -> bool:
+        return any(event.party in parties for event in self._plan.of("restore store"))
 
     def _outputs_are_those_of_the_data(self, runs: dict[str, dict[str, Row]]) -> Iterator[Violation]:
         parties = self._plan.parties
@@ -263,6 +384,12 @@ class Auditor:
 
     def _find(self, rule: str, text: str) -> None:
         self._found.append(Violation(rule, text))
+
+
+def _version(row: Row, *, mirrored: bool = False) -> tuple[int, str, str, str]:
+    """Return what makes a version, as its party has it or as the peer must have it."""
+    digests = (row["peer_digest"], row["own_digest"]) if mirrored else (row["own_digest"], row["peer_digest"])
+    return row["version"], row["run_id"], *digests
 
 
 def _is_done(run: Row) -> bool:

@@ -64,6 +64,11 @@ class Member:
     certificate: bytes
 
 
+def dataset(party: str) -> str:
+    """Return the name of a party's dataset."""
+    return f"{party}_rows"
+
+
 @cache
 def _folder() -> Path:
     folder = Path(tempfile.mkdtemp(prefix="fedtasks-simulation-"))

@@ -6,27 +6,40 @@ import asyncio
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import grpc
 
 from fedtasks.airflow.lease import AGAIN_S, RENEW_S
 from fedtasks.airflow.meetings import end_of, has_ended, obstacle, waiting_for
-from fedtasks.errors import AttemptStale, DeadlinePassed, FedtasksError, PeerStalled, RunUnknown
+from fedtasks.errors import (
+    ApprovalExpired,
+    ApprovalRejected,
+    AttemptStale,
+    DeadlinePassed,
+    FedtasksError,
+    PeerStalled,
+    RunUnknown,
+)
 from fedtasks.gateway.relay import SessionKey
 from fedtasks.link.client import RENEW_TIMEOUT_S
 from fedtasks.names import APPROVE, CLOSE_RUN, OPEN_RUN
+from fedtasks.testing.simulation import cast
 from fedtasks.testing.simulation.airflow import DagRun, Skip, TaskInstance
 from fedtasks.testing.simulation.network import Call
 from fedtasks.testing.simulation.party import Side
-from fedtasks.wire.v1 import failure_pb2, run_pb2, worker_pb2
+from fedtasks.testing.simulation.person import Answer
+from fedtasks.wire.v1 import failure_pb2, model_pb2, run_pb2, worker_pb2
 
 FRAME_S = 0.25
 """How long a half computes before each frame."""
 
 WAIT_S = 600.0
 """How long a half waits for the other one."""
+
+APPROVAL_WAIT_S = 120.0
+"""How long a person has: longer than all that breaks and heals."""
 
 PATIENCE_S = 8.0
 """How long it does so before it defers."""
@@ -35,6 +48,9 @@ STALL_S = 120.0
 """After so long without a frame a half fails."""
 
 REOPEN_S = 0.3
+
+PUBLISHING, MODEL = "train", "m"
+"""The step that publishes, and what."""
 
 
 class Operators:
@@ -48,10 +64,12 @@ class Operators:
         Of every pipeline: name and kind.
     frames
         How many frames each half sends.
+    publishes
+        Whether the last step enters a version of a model on both sides.
     """
 
-    def __init__(self, side: Side, steps: Mapping[str, str], frames: int) -> None:
-        self._side, self._steps, self._frames = side, steps, frames
+    def __init__(self, side: Side, steps: Mapping[str, str], frames: int, *, publishes: bool = False) -> None:
+        self._side, self._steps, self._frames, self._publishes = side, steps, frames, publishes
         for name in steps:
             side.airflow.operators[name] = self.run_half
         side.airflow.operators |= {OPEN_RUN: self.open_run, APPROVE: self.approve, CLOSE_RUN: self.close_run}
@@ -90,19 +108,18 @@ class Operators:
 
     async def _wait_for_turn(self, run: DagRun, task: TaskInstance) -> None:
         """Wait in the triggerer until it is worth asking again."""
-        task.state = "deferred"
         place = worker_pb2.AwaitOpeningRequest(dag_id=run.dag_id, dag_run_id=run.run_id, pipeline=run.dag_id)
-        while True:
-            try:
-                if (await self._side.ask("AwaitOpening", place)).is_due:
-                    break
-            except FedtasksError:
-                await asyncio.sleep(REOPEN_S)
-        task.state = "running"
+        async with self._side.airflow.deferred(task):
+            while True:
+                try:
+                    if (await self._side.ask("AwaitOpening", place)).is_due:
+                        break
+                except FedtasksError:
+                    await asyncio.sleep(REOPEN_S)
 
     def _config(self, run: DagRun) -> str:
         parties = sorted((self._side.name, run.conf["peer"]))
-        datasets = {name: f"{name}_rows" for name in parties}
+        datasets = {name: cast.dataset(name) for name in parties}
         values = {"leader": parties[0], "datasets": datasets, "steps": {name: {} for name in self._steps}}
         return json.dumps(values, sort_keys=True, separators=(",", ":"))
 
@@ -119,14 +136,42 @@ class Operators:
         if found.run.initiator == self._side.name:
             await self._meet(run, task, self._nothing)
             return
-        run_id = self._run_id(run)
+        await self._settle(self._run_id(run), task)
+
+    async def _settle(self, run_id: str, task: TaskInstance) -> None:
+        """Ask a person, deferred, unless that has been done; end this half with what they say."""
         meeting = await self._announce(run_id, task)
-        await asyncio.sleep(3.0)  # the person thinks
-        decision = worker_pb2.DecideApprovalRequest(run_id=run_id, approved=True, decided_by="ann")
+        attempt = meeting.own.attempt
+        try:
+            if meeting.run.approval.state == "asked":
+                async with self._side.airflow.deferred(task):
+                    answers = await self._side.person.think((meeting.own.until_ms - self._side.clock()) / 1000)
+                await self._announce(run_id, task)
+                await self._record(run_id, answers)
+            finish = worker_pb2.FinishTaskRequest(run_id=run_id, task=APPROVE, attempt=attempt, outcome_json="{}")
+            await self._side.ask("FinishTask", finish)
+        except FedtasksError as error:
+            await self._report(run_id, task, attempt, error)
+            raise
+
+    async def _record(self, run_id: str, answers: Sequence[bool]) -> None:
+        """Tell the gateway what was said: of two answers at once, it takes one."""
+        if not answers:
+            raise ApprovalExpired(where=run_id)
+        told = await asyncio.gather(*(self._decide(run_id, each) for each in answers), return_exceptions=True)
+        errors = [each for each in told if each is not None]
+        if len(errors) == len(told):
+            raise errors[0]
+        if any(error is None and not each for each, error in zip(answers, told, strict=True)):
+            raise ApprovalRejected(where=run_id)
+
+    async def _decide(self, run_id: str, approved: bool) -> None:
+        asked_s = self._side.loop.time()
+        decision = worker_pb2.DecideApprovalRequest(run_id=run_id, approved=approved, decided_by="ann")
         await self._side.ask("DecideApproval", decision)
-        finish = worker_pb2.FinishTaskRequest(run_id=run_id, task=APPROVE, attempt=meeting.own.attempt)
-        finish.outcome_json = "{}"
-        await self._side.ask("FinishTask", finish)
+        self._side.say(f"a person has said {'yes' if approved else 'no'} to {run_id}")
+        answer = Answer(asked_s, self._side.loop.time(), self._side.name, run_id, approved)
+        self._side.person.answers.append(answer)
 
     async def close_run(self, run: DagRun, task: TaskInstance) -> None:
         """Sign the receipt and wait for the other one."""
@@ -158,7 +203,8 @@ class Operators:
         return str(found)
 
     async def _announce(self, run_id: str, task: TaskInstance) -> run_pb2.Meeting:
-        request = worker_pb2.AnnounceTaskRequest(run_id=run_id, task=task.name, token=task.token, wait_s=WAIT_S)
+        wait_s = APPROVAL_WAIT_S if task.name == APPROVE else WAIT_S
+        request = worker_pb2.AnnounceTaskRequest(run_id=run_id, task=task.name, token=task.token, wait_s=wait_s)
         response: worker_pb2.AnnounceTaskResponse = await self._side.ask("AnnounceTask", request)
         return response.meeting
 
@@ -177,30 +223,41 @@ class Operators:
             finish.outcome_json = json.dumps(outcome)
             await self._side.ask("FinishTask", finish)
         except FedtasksError as error:
-            final = not (error.retryable and self._side.airflow.has_tries(task))
-            failure = failure_pb2.Failure(code=error.code, text=error.public)
-            finish = worker_pb2.FinishTaskRequest(run_id=run_id, task=task.name, attempt=attempt, failure=failure)
-            finish.final = final
-            with contextlib.suppress(FedtasksError):
-                await self._side.ask("FinishTask", finish)
+            await self._report(run_id, task, attempt, error)
             raise
         return outcome
 
+    async def _report(self, run_id: str, task: TaskInstance, attempt: int, error: FedtasksError) -> None:
+        """Tell the gateway that a half has failed, if it can be told."""
+        failure = failure_pb2.Failure(code=error.code, text=error.public)
+        finish = worker_pb2.FinishTaskRequest(run_id=run_id, task=task.name, attempt=attempt, failure=failure)
+        finish.final = not (error.retryable and self._side.airflow.has_tries(task))
+        with contextlib.suppress(FedtasksError):
+            await self._side.ask("FinishTask", finish)
+
     async def _await_peer(self, run_id: str, task: TaskInstance, meeting: run_pb2.Meeting) -> run_pb2.Meeting:
         deferral = self._side.loop.call_later(PATIENCE_S, self._defer, task)
+        problem: Exception | None = None
         try:
             async with asyncio.timeout(max(0.0, (meeting.own.until_ms - self._side.clock()) / 1000)):
                 if not meeting.ready:
                     async with contextlib.aclosing(self._side.watch(run_id, task.name)) as meetings:  # type: ignore[type-var]
                         async for meeting in meetings:
-                            if meeting.ready or has_ended(meeting):
+                            if meeting.ready or has_ended(meeting) or not meeting.HasField("own"):
                                 break
         except TimeoutError:
-            raise DeadlinePassed(waiting_for(meeting), where=run_id) from None
+            overdue = ApprovalExpired if task.name == APPROVE else DeadlinePassed
+            problem = overdue(waiting_for(meeting), where=run_id)
+        except FedtasksError as error:
+            problem = error
         finally:
             deferral.cancel()
-            if task.state == "deferred":
-                task.state = "running"
+        if task.state == "deferred":
+            await self._side.airflow.resume(task)
+        if problem is not None:
+            raise problem
+        if not meeting.HasField("own"):  # a restored store does not know that it waits
+            return await self._await_peer(run_id, task, await self._announce(run_id, task))
         ended = end_of(meeting.run)
         if ended is not None:
             raise ended
@@ -255,13 +312,49 @@ class Operators:
     async def _exchange(self, latest: list[run_pb2.Meeting]) -> dict[str, Any]:
         """Send and receive frames over sessions that may break; the outcome tells what has arrived."""
         run, own = latest[0].run, latest[0].own
+        sent = frames_of(self._side.name, run.partition, own.task, self._frames)
+        both = {self._side.name: sent, self._peer(run): await self._talk(latest, 0, sent)}
+        if self._publishes and own.task == PUBLISHING:
+            await self._publish(latest)
+        return {"counts": {"frames": 2 * self._frames}, "digests": {"exchange": digest_of(both)}}
+
+    async def _publish(self, latest: list[run_pb2.Meeting]) -> None:
+        """Enter a version under the higher of both sides' numbers; neither is done before both have entered it."""
+        run, own = latest[0].run, latest[0].own
+        digests = {
+            name: hashlib.sha256(f"{name}/{run.run_id}".encode()).hexdigest() for name in (run.initiator, run.responder)
+        }
+        newest = (await self._side.ask("GetModel", worker_pb2.GetModelRequest(model=MODEL))).newest
+        if newest:
+            request = worker_pb2.GetModelRequest(model=MODEL, version=newest)
+            is_entered = (await self._side.ask("GetModel", request)).version.run_id == run.run_id
+            newest -= is_entered
+        (theirs,) = await self._talk(latest, 1, [str(newest + 1)])
+        version = model_pb2.ModelVersion(
+            model=MODEL,
+            version=max(newest + 1, int(theirs)),
+            run_id=run.run_id,
+            own_digest=digests[self._side.name],
+            peer_digest=digests[self._peer(run)],
+        )
+        request = worker_pb2.PublishModelRequest(run_id=run.run_id, task=own.task, attempt=own.attempt, version=version)
+        await self._side.ask("PublishModel", request)
+        self._side.say(f"version {version.version} of {run.run_id} entered")
+        await self._talk(latest, 2, ["entered"])
+
+    def _peer(self, run: run_pb2.Run) -> str:
+        return str(run.responder if run.initiator == self._side.name else run.initiator)
+
+    async def _talk(self, latest: list[run_pb2.Meeting], stage: int, sent: list[str]) -> list[str]:
+        """Send frames, and return as many of the other half, over sessions that may break."""
+        run, own = latest[0].run, latest[0].own
         key = SessionKey(run.run_id, own.task, 0, own.attempt)
-        exchange = Exchange(frames_of(self._side.name, run.partition, own.task, self._frames))
+        exchange = Exchange(sent, stage)
 
         def is_over() -> bool:
             peer = latest[0].peer
             has_ended = peer.attempt == own.attempt and peer.state == run_pb2.STATE_SUCCEEDED
-            return exchange.has_all and (exchange.acked == self._frames or has_ended)
+            return exchange.has_all and (exchange.acked == len(sent) or has_ended)
 
         while not is_over():
             try:
@@ -282,16 +375,15 @@ class Operators:
             finally:
                 call.cut()
             await asyncio.sleep(REOPEN_S)
-        peer = run.responder if run.initiator == self._side.name else run.initiator
-        both = {self._side.name: exchange.sent, peer: exchange.received}
-        return {"counts": {"frames": 2 * self._frames}, "digests": {"exchange": digest_of(both)}}
+        return exchange.received
 
 
 class Exchange:
     """What one half has sent and received: numbered frames, which go on in the next session where one breaks."""
 
-    def __init__(self, sent: list[str]) -> None:
+    def __init__(self, sent: list[str], stage: int = 0) -> None:
         self.sent, self.received, self.acked = sent, list[str](), 0
+        self._stage = stage
 
     @property
     def has_all(self) -> bool:
@@ -303,7 +395,11 @@ class Exchange:
         sending = asyncio.ensure_future(self._send(call, is_over))
         try:
             while (raw := await call.read()) is not grpc.aio.EOF:
-                acked, number, frame = json.loads(raw)
+                stage, acked, number, frame = json.loads(raw)
+                if stage > self._stage:  # it goes on, so it has all of this stage
+                    self.acked = len(self.sent)
+                if stage != self._stage:
+                    continue
                 self.acked = max(self.acked, acked)
                 if number == len(self.received) and not self.has_all:
                     self.received.append(frame)
@@ -325,7 +421,7 @@ class Exchange:
 
     def _message(self, number: int) -> bytes:
         frame = self.sent[number] if 0 <= number < len(self.sent) else ""
-        return json.dumps([len(self.received), number, frame]).encode()
+        return json.dumps([self._stage, len(self.received), number, frame]).encode()
 
 
 def frames_of(party: str, partition: str, task: str, n_frames: int) -> list[str]:

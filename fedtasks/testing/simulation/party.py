@@ -27,6 +27,7 @@ from fedtasks.testing.simulation.airflow import Airflow, AirflowClient
 from fedtasks.testing.simulation.history import History
 from fedtasks.testing.simulation.loop import SimulatedLock, SimulatedLoop
 from fedtasks.testing.simulation.network import Call, Network, call_within
+from fedtasks.testing.simulation.person import Person
 from fedtasks.testing.simulation.stores import Disk
 from fedtasks.wire.v1 import peer_pb2, worker_pb2
 
@@ -195,6 +196,7 @@ class Side:
         self.party, self.name = party, party.name
         self.loop, self.network, self.history = loop, network, history
         self.airflow, self.disk, self.clock = airflow, disk, clock
+        self.person = Person()
         self.process: Process | None = None
         self._chances = chances
 

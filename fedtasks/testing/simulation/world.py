@@ -13,13 +13,14 @@ from typing import Any
 from fedtasks.errors import FedtasksError
 from fedtasks.names import APPROVE, CLOSE_RUN, OPEN_RUN
 from fedtasks.testing.simulation import cast
-from fedtasks.testing.simulation.airflow import Airflow, DagRun
+from fedtasks.testing.simulation.airflow import RETRY_S, Airflow, DagRun
 from fedtasks.testing.simulation.auditor import Auditor, Violation
 from fedtasks.testing.simulation.history import History
 from fedtasks.testing.simulation.loop import SimulatedLoop
 from fedtasks.testing.simulation.network import Network
-from fedtasks.testing.simulation.operators import Operators
+from fedtasks.testing.simulation.operators import MODEL, Operators
 from fedtasks.testing.simulation.party import Side, register
+from fedtasks.testing.simulation.person import YES
 from fedtasks.testing.simulation.plan import Event, Plan
 from fedtasks.testing.simulation.stores import Disk, Killed
 from fedtasks.wire.v1 import worker_pb2
@@ -48,6 +49,24 @@ class Revocation:
     ticket_id: str
 
 
+@dataclasses.dataclass(frozen=True)
+class Landing:
+    """A partition of a party's dataset that is complete, as its gateway has confirmed it.
+
+    Parameters
+    ----------
+    asked_s, at_s
+        When the gateway was told, and when it had confirmed that.
+    party, partition
+        What has landed: a party has one dataset.
+    """
+
+    asked_s: float
+    at_s: float
+    party: str
+    partition: str
+
+
 class World:
     """Two parties or more, for one schedule.
 
@@ -67,9 +86,10 @@ class World:
         self.network = Network(self.loop, self._chances("network"), plan.parties)
         self.skew_ms = dict.fromkeys(plan.parties, 0)
         self.revocations: list[Revocation] = []
+        self.landings: list[Landing] = []
         self.quiet_s: float | None = None
         self.auditor = Auditor(self)
-        self._disturbances: list[tuple[str, float, float]] = []
+        self._disturbances: list[tuple[str, str, float, float]] = []
         self._armed: dict[str, list[tuple[str, int, float]]] = {name: [] for name in plan.parties}
         self.sides = {name: self._side(name) for name in plan.parties}
         self._enter_tickets()
@@ -90,7 +110,7 @@ class World:
             return cast.EPOCH_MS + int(self.loop.time() * 1000) + self.skew_ms[name]
 
         side = Side(member.party, self.loop, self.network, self.history, airflow, disk, clock, chances)
-        Operators(side, STEPS, self.plan.frames)
+        Operators(side, STEPS, self.plan.frames, publishes=self.plan.publishes)
         return side
 
     def _enter_tickets(self) -> None:
@@ -156,7 +176,8 @@ class World:
     def _is_quiet(self) -> bool:
         sides = self.sides.values()
         has_ended = all(run.state != "running" for side in sides for run in side.airflow.runs.values())
-        return has_ended and all(side.process is not None for side in sides)
+        has_landed = len(self.landings) == len(list(self.plan.of("land")))
+        return has_ended and has_landed and all(side.process is not None for side in sides) and self.auditor.all_know()
 
     # -------------------------------------------------------------------------------------------------------- events
     def _begin(self, event: Event) -> None:
@@ -164,7 +185,7 @@ class World:
         side.say(f"— {event}")
         begin, end = self._faults(event, side)
         begin()
-        self._disturbances.append((event.kind, event.at_s, event.at_s + event.lasts_s))
+        self._disturbances.append((event.kind, side.name, event.at_s, event.at_s + event.lasts_s))
         if event.lasts_s:
             self.loop.call_later(event.lasts_s, end)
 
@@ -173,7 +194,7 @@ class World:
         network, disk, airflow = self.network, side.disk, side.airflow
         other = self._peer_of(event)
 
-        def put(owner: Any, name: str, value: bool) -> Callable[[], object]:
+        def put(owner: Any, name: str, value: object) -> Callable[[], object]:
             return lambda: setattr(owner, name, value)
 
         def turn_clock(by_s: int) -> Callable[[], object]:
@@ -204,12 +225,20 @@ class World:
                 return airflow.lose_worker, _nothing
             case "airflow away":
                 return put(airflow, "is_away", True), put(airflow, "is_away", False)
+            case "scheduler dead":
+                return airflow.stop_scheduler, airflow.start_scheduler
             case "store away":
                 return put(disk, "is_away", True), put(disk, "is_away", False)
             case "disk full":
                 return put(disk, "is_full", True), put(disk, "is_full", False)
             case "clock":
                 return turn_clock(event.number), turn_clock(0)
+            case "land":
+                return lambda: self._do(self._land(side, event.day)), _nothing
+            case "promote":
+                return lambda: self._do(self._promote(side, event.number)), _nothing
+            case "person says no" | "person says nothing" | "person says both":
+                return put(side.person, "says", event.kind.split()[-1]), put(side.person, "says", YES)
             case "clear":
                 return lambda: self._clear(side, event), _nothing
             case "fail":
@@ -232,14 +261,18 @@ class World:
                 side.say(f"gateway dies {when} commit {side.disk.commits}")
                 side.kill()
                 self._disturbances.append(
-                    (f"kill gateway {when} a commit", self.loop.time(), self.loop.time() + lasts_s)
+                    (f"kill gateway {when} a commit", name, self.loop.time(), self.loop.time() + lasts_s)
                 )
                 self.loop.call_later(lasts_s, side.start)
                 raise Killed
 
-    def disturbances(self, *kinds: str) -> list[tuple[float, float]]:
-        """Return from when until when something of these kinds has gone on so far."""
-        return [(start_s, end_s) for kind, start_s, end_s in self._disturbances if kind in kinds]
+    def disturbances(self, *kinds: str, party: str = "") -> list[tuple[float, float]]:
+        """Return from when until when something of these kinds has gone on so far, at a party or at any."""
+        return [
+            (start_s, end_s)
+            for kind, whom, start_s, end_s in self._disturbances
+            if kind in kinds and party in ("", whom)
+        ]
 
     def _trigger(self, side: Side, event: Event) -> None:
         number = len(side.airflow.runs) + 1
@@ -303,6 +336,35 @@ class World:
                     await side.ask("CancelRun", worker_pb2.CancelRunRequest(run_id=found, reason="a person"))
                 except FedtasksError as error:
                     side.say(f"cannot cancel: {error.code}")
+
+    async def _land(self, side: Side, day: str) -> None:
+        """Say that a partition has landed, again until it is confirmed."""
+        request = worker_pb2.LandPartitionRequest(dataset=cast.dataset(side.name), partition=day, rows=1)
+        asked_s = self.loop.time()
+        while True:
+            try:
+                await side.ask("LandPartition", request)
+                break
+            except FedtasksError as error:
+                side.say(f"cannot say that {day} has landed: {error.code}")
+                await asyncio.sleep(RETRY_S)
+        self.landings.append(Landing(asked_s, self.loop.time(), side.name, day))
+        side.say(f"{day} has landed")
+
+    async def _promote(self, side: Side, version: int) -> None:
+        """Put a version into use, again while the peer may have changed already: that brings both in step."""
+        request = worker_pb2.ChangeChampionRequest(model=MODEL, version=version, reason="a person", actor="ann")
+        while True:
+            try:
+                await side.ask("ChangeChampion", request)
+            except FedtasksError as error:
+                side.say(f"cannot promote version {version}: {error.code}")
+                if not error.retryable:
+                    return
+                await asyncio.sleep(RETRY_S)
+            else:
+                side.say(f"version {version} promoted")
+                return
 
     async def _revoke(self, side: Side, holder: str) -> None:
         plan = self.plan

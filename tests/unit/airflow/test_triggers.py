@@ -54,6 +54,13 @@ def test_trigger_waits_for_a_decision(gateway: FakeGateway, last: run_pb2.Meetin
     assert asyncio.run(events(trigger_until(60))) == [hint]
 
 
+def test_trigger_whose_half_a_restored_store_has_lost_lets_it_be_announced_again(gateway: FakeGateway) -> None:
+    lost = make_meeting()
+    lost.ClearField("own")
+    gateway.watched = [make_meeting(), lost]
+    assert asyncio.run(events(trigger_until(60))) == ["lost"]
+
+
 def test_trigger_past_its_deadline_ends_the_wait(gateway: FakeGateway) -> None:
     gateway.watched = [make_meeting()]
     assert asyncio.run(events(trigger_until(0.1))) == ["deadline"]

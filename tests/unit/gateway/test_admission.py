@@ -13,7 +13,7 @@ import pytest
 from fedtasks import errors
 from fedtasks.gateway.admission import MAX_GAP
 from fedtasks.gateway.asker import ASKER, Asker
-from fedtasks.wire.v1 import peer_pb2, run_pb2
+from fedtasks.wire.v1 import peer_pb2, run_pb2, worker_pb2
 from tests.support.gateways import PIPELINE, Member, shared_config, sign_ticket
 from tests.support.sides import Side, side
 
@@ -177,3 +177,9 @@ def test_request_whose_asker_waits_no_longer_is_not_worked_off(
     with pytest.raises(errors.PeerUnreachable, match="waits no longer"):
         asyncio.run(answer_late())
     assert (shop.airflow.triggered, shop.store.runs.list(), shop.store.uses.total(ticket_id)) == ([], [], {})
+
+
+def test_dag_run_whose_run_was_lost_is_told_that_nobody_knows_it(shop: Side) -> None:
+    lost = worker_pb2.OpenRunRequest(dag_id=PIPELINE, dag_run_id="lost.2026-11-21.bank.1", pipeline=PIPELINE)
+    with pytest.raises(errors.RunUnknown, match="was started for"):
+        asyncio.run(shop.admission.open(lost))

@@ -212,6 +212,30 @@ def test_run_that_a_restored_store_does_not_know_ends_on_both_sides_and_is_charg
     assert seen.restored_ms is not None
 
 
+@pytest.mark.parametrize("repeats", [("bank", "shop"), ("shop", "bank")], ids=["its own", "the peer's"])
+def test_repetition_that_a_restored_store_has_forgotten_keeps_no_end_from_being_told(
+    houses: Houses, repeats: tuple[str, str]
+) -> None:
+    run = houses.run(1)
+    sides = {"bank": houses.bank.side, "shop": houses.shop.side}
+    for name in repeats:
+        sides[name].own_halves.announce(run.run_id, "train", f"first {name}", 60.0)
+    houses.tell(run)
+    copy = houses.bank.copy()
+    for name in repeats:
+        sides[name].own_halves.announce(run.run_id, "train", f"second {name}", 60.0)
+        houses.tell(run)
+    houses.tell(run)
+    houses.bank.restore(copy)
+    houses.compare()
+    houses.tell(run)
+    assert houses.bank.state(run) == houses.shop.state(run) == ("failed", "STORE_RESTORED", "bank")
+    for house in (houses.bank, houses.shop):
+        row = house.side.store.runs.get(run.run_id)
+        assert row is not None
+        assert row.peer_state == "failed"
+
+
 def test_limits_of_a_ticket_do_not_start_anew_in_a_restored_store(houses: Houses) -> None:
     copy = houses.shop.copy()
     runs = [houses.run(number) for number in (1, 2)]

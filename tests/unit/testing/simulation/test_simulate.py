@@ -13,17 +13,23 @@ from typing import Any
 import pytest
 
 from fedtasks.errors import RunCancelled, TicketBusy
+from fedtasks.gateway import airflow_health
 from fedtasks.gateway.admission import Admission
 from fedtasks.gateway.control_stream import PeerConnection
 from fedtasks.gateway.dag_runs import DagRuns
+from fedtasks.gateway.landings import Landings
+from fedtasks.gateway.models import Models, _message
+from fedtasks.gateway.own_halves import OwnHalves
 from fedtasks.gateway.recollections import Recollections
 from fedtasks.gateway.reconciler import GRACE_MS, Reconciler
 from fedtasks.gateway.runs import Runs
 from fedtasks.gateway.wishes import Subject, Wishes
-from fedtasks.store import RunCharge, RunRow
+from fedtasks.store import LandingRow, RunCharge, RunRow
 from fedtasks.store.runs import RunBook
 from fedtasks.testing.simulation import Event, Outcome, Plan, airflow, draw, shrink, simulate, world
 from fedtasks.testing.simulation.cast import EPOCH_MS
+from fedtasks.tickets import Grant
+from fedtasks.wire.v1 import worker_pb2
 
 DAY, ANOTHER = "2026-11-20", "2026-11-19"
 TRIGGER = Event(1.0, "trigger", "bank", day=DAY)
@@ -161,6 +167,47 @@ SPENT = Plan(
         Event(40.0, "trigger", "bank", day=ANOTHER),
     ),
 )
+SCHEDULER_DEAD = Plan(events=(TRIGGER, Event(3.0, "scheduler dead", "shop", lasts_s=60.0)))
+LANDED = Plan(
+    events=(
+        Event(1.0, "land", "bank", day=DAY),
+        Event(1.0, "land", "shop", day=DAY),
+        Event(1.5, "cut", "bank", lasts_s=3.0),
+        Event(2.0, "land", "bank", day=DAY),
+        Event(2.0, "land", "shop", day=ANOTHER),
+        Event(2.1, "kill gateway", "shop", lasts_s=2.0),
+    )
+)
+PUBLISHED = Plan(
+    publishes=True,
+    events=(
+        TRIGGER,
+        Event(25.0, "trigger", "shop", day=ANOTHER),
+        Event(28.0, "promote", "bank", number=1),
+        Event(28.0, "kill gateway", "shop", lasts_s=3.0),
+    ),
+)
+REPEATED = Plan(
+    events=(
+        TRIGGER,
+        Event(8.5, "clear", "bank", day=DAY),
+        Event(16.6, "restore store", "bank", number=8, lasts_s=1.0),
+    )
+)
+"""The bank's store has forgotten that a task was repeated."""
+WAITS_UNKNOWN = Plan(
+    events=(
+        TRIGGER,
+        Event(8.9, "kill gateway", "bank", lasts_s=9.0),
+        Event(13.2, "restore store", "shop", number=3, lasts_s=2.4),
+    )
+)
+"""The shop's store is as it was before its half waited, which the bank has not heard either."""
+
+
+def asked(manner: str, lasts_s: float) -> Plan:
+    """Return a plan in which the shop's person is asked, and does not just say yes."""
+    return Plan(person=True, events=(TRIGGER, Event(0.0, f"person says {manner}", "shop", lasts_s=lasts_s)))
 
 
 def is_found(plan: Plan, seeds: range, rule: str) -> bool:
@@ -276,3 +323,101 @@ def test_store_that_was_restored_is_found(plan: Plan, monkeypatch: pytest.Monkey
     monkeypatch.setattr(PeerConnection, "wait_compared", nothing)
     monkeypatch.setattr(Runs, "lost_by", lambda *_: None)
     assert simulate(1, plan).violations != []
+
+
+@pytest.mark.parametrize(
+    ("manner", "lasts_s", "end"),
+    [("no", 30.0, "APPROVAL_REJECTED"), ("nothing", 200.0, "APPROVAL_EXPIRED"), ("nothing", 30.0, "ended: success")],
+)
+def test_person_who_is_asked_decides_what_becomes_of_a_run(manner: str, lasts_s: float, end: str) -> None:
+    outcome = simulate(1, asked(manner, lasts_s))
+    assert outcome.violations == [], outcome.history
+    assert {entry.who for entry in outcome.history if end in entry.what} == {"bank", "shop"}
+
+
+def test_run_that_begins_before_a_person_has_said_yes_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Grant, "asks_for_a_person", False)
+    assert rules(simulate(1, Plan(person=True, events=(TRIGGER,)))) == {"a person decides"}
+
+
+def test_gateway_that_takes_a_yes_and_a_no_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def decide(halves: OwnHalves, run_id: str, **answer: Any) -> None:
+        with halves._runs.lock:
+            halves._store.approvals.change(run_id, state="asked")
+            decide_once(halves, run_id, **answer)
+
+    decide_once, plan = OwnHalves.decide, asked("both", 30.0)
+    assert [simulate(seed, plan).violations for seed in range(4)] == [[]] * 4
+    monkeypatch.setattr(OwnHalves, "decide", decide)
+    assert is_found(plan, range(4), "a person decides")
+
+
+def test_scheduler_that_is_dead_for_a_while_delays_a_run_and_is_named() -> None:
+    outcome = simulate(1, SCHEDULER_DEAD)
+    assert outcome.violations == [], outcome.history
+    assert done_at(outcome, "manual-bank-1") > 63.0
+
+
+def test_scheduler_that_is_called_dead_and_runs_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(airflow_health, "LOOK_AGAIN_MS", 600_000)  # what was seen once counts for long
+    assert rules(simulate(1, SCHEDULER_DEAD)) == {"causes are true"}
+
+
+def test_landings_are_known_once_to_whoever_may_use_the_dataset() -> None:
+    outcomes = [simulate(seed, LANDED) for seed in range(4)]
+    assert [outcome.violations for outcome in outcomes] == [[]] * 4
+    assert all("2026-11-20 has landed" in str(outcome.history) for outcome in outcomes)
+
+
+def test_landing_that_is_told_only_once_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def once(landings: Landings, name: str, row: LandingRow) -> None:
+        await tell(landings, name, row)
+        landings._told.add((name, row))
+
+    tell = Landings._tell
+    monkeypatch.setattr(Landings, "_tell", once)
+    assert is_found(LANDED, range(4), "landings are known")
+
+
+def test_landing_that_is_told_to_a_party_whose_ticket_is_revoked_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = Plan(events=(Event(1.0, "revoke", "bank"), Event(4.0, "land", "bank", day=DAY)))
+    assert simulate(1, plan).violations == []
+    monkeypatch.setattr(Landings, "_knowers", lambda landings, row: sorted({row.party, *landings._connections}))
+    monkeypatch.setattr(
+        Landings,
+        "learn",
+        lambda landings, peer, landed: landings._store.landings.add(
+            LandingRow(peer, landed.dataset, landed.partition, 0, landings._clock())
+        ),
+    )
+    assert rules(simulate(1, plan)) == {"landings are known"}
+
+
+def test_half_that_waits_and_was_lost_with_a_store_is_announced_again() -> None:
+    outcome = simulate(20685, WAITS_UNKNOWN)
+    assert outcome.violations == [], outcome.history
+
+
+def test_run_whose_end_was_lost_with_a_store_stays_done_at_the_peer() -> None:
+    outcome = simulate(1, Plan(events=(TRIGGER, Event(20.0, "restore store", "bank", number=13, lasts_s=1.9))))
+    assert outcome.violations == [], outcome.history
+
+
+def test_repetition_that_a_store_has_forgotten_leaves_both_accounts_alike() -> None:
+    assert [simulate(seed, REPEATED).violations for seed in range(3)] == [[]] * 3
+
+
+def test_both_registries_come_to_the_same_versions_and_champion() -> None:
+    outcome = simulate(1, PUBLISHED)
+    assert outcome.violations == [], outcome.history
+    assert sum("version 2 of" in entry.what for entry in outcome.history) == 2
+
+
+def test_version_that_is_put_into_use_at_one_side_alone_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def change(models: Models, request: worker_pb2.ChangeChampionRequest) -> Any:
+        return _message(models._store.models.make_champion(request.model, request.version))
+
+    plan = replace(PUBLISHED, events=(TRIGGER, *PUBLISHED.events[1:2], Event(50.0, "promote", "bank", number=1)))
+    assert simulate(1, plan).violations == []
+    monkeypatch.setattr(Models, "change", change)
+    assert rules(simulate(1, plan)) == {"registries agree"}
