@@ -65,6 +65,9 @@ REFUSED_PAUSE_MS = 60_000
 UNSHOWN_MS = 600_000
 """Refusals that were kept so shortly before the gateway starts are shown again."""
 
+COMPARED_MS = 30_000
+"""How long after its start a gateway waits for what its peers remember before Airflow alone can end a run."""
+
 GRACE_MS = 10_000
 """How long a failed run's DAG run may take to end by itself before it is failed from here."""
 
@@ -125,6 +128,7 @@ class Reconciler:
         self._refused_ms: dict[str, int] = {}
         self._to_ask: Backlogs[str] = Backlogs(base.connections)
         self._airflow_down = False
+        self._began_ms = self._clock()
         self._outage = Outage(self._clock)
 
     async def run(self) -> None:
@@ -325,7 +329,7 @@ class Reconciler:
             return
         state = await self._airflow.state(run.dag_id, run.dag_run_id)
         if run.state == "running":
-            if await self._repeat_tasks(run, state):
+            if await self._repeat_tasks(run, state) or not self._may_be_ended(run):
                 return
             if state is None and self._clock() - run.opened_ms > GRACE_MS:
                 await self._end_by_airflow(run, "deleted")
@@ -341,6 +345,16 @@ class Reconciler:
         elif run.state == "failed" and self._clock() - (run.closed_ms or 0) > GRACE_MS and await self._is_alone(run):
             log.warning("failing DAG run %s of %s: its run has failed", run.dag_run_id, run.dag_id)
             await self._airflow.fail(run.dag_id, run.dag_run_id)
+
+    def _may_be_ended(self, run: RunRow) -> bool:
+        """Return whether what Airflow says of a run's DAG run can end it.
+
+        Not before the peer has told what it remembers, or has not for a while: a store that was restored from a copy
+        takes a run for one that goes on, of which both sides and Airflow know the end.
+        """
+        connection = self._connections.get(run.peer)
+        has_told = connection is None or connection.compared.is_set()
+        return has_told or self._clock() - self._began_ms > COMPARED_MS
 
     async def _is_alone(self, run: RunRow) -> bool:
         """Return whether no other run of this one's DAG run goes on: that one's tasks would be ended too."""

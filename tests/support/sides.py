@@ -83,7 +83,7 @@ class Side:
         return await self.admission.start(peer, start_run(**changes))
 
 
-PEER = SimpleNamespace(clock_skew_s=0.0, is_connected=True, since_ms=0)
+PEER = SimpleNamespace(clock_skew_s=0.0, is_connected=True, since_ms=0, compared=SimpleNamespace(is_set=lambda: True))
 """A peer's conversation, as far as parts that only touch the store look at it."""
 
 

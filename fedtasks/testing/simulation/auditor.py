@@ -56,7 +56,9 @@ CAUSES = {
     "fail": {"RUN_CANCELLED", "PEER_CANCELLED", "RUN_FAILED", "PEER_FAILED"},
     "revoke": {"TICKET_REVOKED"},
     "clear": set(),
-    "restore store": {"STORE_RESTORED", "RUN_FAILED", "PEER_FAILED"},  # a DAG run whose run is lost fails
+    # A DAG run whose run is lost fails. Of an outcome that was lost before the peer had heard of it nobody knows more
+    # than that the receipts differ in it.
+    "restore store": {"STORE_RESTORED", "RUN_FAILED", "PEER_FAILED", "RECEIPTS_DIFFER"},
     "person says no": {"APPROVAL_REJECTED"},
     "person says both": {"APPROVAL_REJECTED"},
     "person says nothing": {"APPROVAL_EXPIRED"},

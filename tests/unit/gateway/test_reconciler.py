@@ -21,7 +21,7 @@ from fedtasks.gateway.runs import MEMORY_MS
 from fedtasks.store import HalfRow, RunRow, schema
 from fedtasks.tickets import load_ticket_key, revoke
 from tests.support.gateways import PIPELINE, Member, shared_config, sign_ticket
-from tests.support.sides import Side, side
+from tests.support.sides import PEER, Side, side
 
 NEWER = 10_000
 
@@ -134,6 +134,31 @@ def test_run_is_looked_after_however_many_newer_ones_there_are(house: House, wha
     assert house.state() == expected.get(what, ("running", ""))
     assert house.airflow.cleared == ([(run_id, "train")] if what == "a clear" else [])
     assert house.airflow.asked == 1  # none of the others costs anything
+
+
+def test_run_is_not_ended_by_airflow_before_the_peer_has_told_what_it_remembers(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared = asyncio.Event()
+    connections = {"bank": SimpleNamespace(**{**vars(PEER), "compared": compared})}
+    monkeypatch.setattr(house.side.runs, "_base", dataclasses.replace(house.side.runs._base, connections=connections))
+    house.airflow.states[house.run.run_id] = "failed"
+    house.look()
+    assert house.state() == ("running", "")
+    compared.set()
+    house.look()
+    assert house.state() == ("failed", "RUN_FAILED")
+
+
+def test_run_of_a_peer_that_stays_away_is_ended_by_airflow_after_a_while(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connections = {"bank": SimpleNamespace(**{**vars(PEER), "compared": asyncio.Event()})}
+    monkeypatch.setattr(house.side.runs, "_base", dataclasses.replace(house.side.runs._base, connections=connections))
+    monkeypatch.setattr("fedtasks.gateway.reconciler.COMPARED_MS", -1)
+    house.airflow.states[house.run.run_id] = "failed"
+    house.look()
+    assert house.state() == ("failed", "RUN_FAILED")
 
 
 def test_reconciler_reads_no_run_that_rests_however_many_there_are(house: House) -> None:
