@@ -470,6 +470,16 @@ def test_receipt_says_how_many_attempts_each_task_took(house: House, shop: Side)
 
 
 # -------------------------------------------------------------------------------------------------------- declarations
+def signed_here(house: House, shop: Side) -> Peer:
+    """Let the shop do its half and sign, and the bank be at its own."""
+    house.open(shop)
+    peer = Peer(shop)
+    peer.say(half())
+    run_own(shop, "train", "t1")
+    shop.runs.close(RUN)
+    return peer
+
+
 def signed_by_bank(house: House, shop: Side) -> str:
     """Return the bank's receipt of a run as the shop sees it."""
     key = load_ticket_key(house.bank.party.gateway.ticket_key)
@@ -477,11 +487,7 @@ def signed_by_bank(house: House, shop: Side) -> str:
 
 
 def test_receipt_is_withdrawn_when_a_task_is_repeated_that_it_speaks_of(house: House, shop: Side) -> None:
-    house.open(shop)
-    peer = Peer(shop)
-    peer.say(half())
-    run_own(shop, "train", "t1")
-    shop.runs.close(RUN)
+    peer = signed_here(house, shop)
     assert shop.runs.snapshot(RUN).receipt
     peer.say(half(attempt=2))
     assert run_own(shop, "train", "t2") == 2
@@ -492,20 +498,13 @@ def test_receipt_is_withdrawn_when_a_task_is_repeated_that_it_speaks_of(house: H
 
 
 def test_receipt_stays_when_its_run_is_only_closed_again(house: House, shop: Side) -> None:
-    house.open(shop)
-    Peer(shop).say(half())
-    run_own(shop, "train", "t1")
-    shop.runs.close(RUN)
+    signed_here(house, shop)
     shop.own_halves.announce(RUN, "close_run", "c2", 60)
     assert shop.runs.snapshot(RUN).receipt
 
 
 def test_run_that_is_cancelled_when_the_peer_has_both_receipts_has_succeeded(house: House, shop: Side) -> None:
-    house.open(shop)
-    peer = Peer(shop)
-    peer.say(half())
-    run_own(shop, "train", "t1")
-    shop.runs.close(RUN)
+    peer = signed_here(house, shop)
     receipt = signed_by_bank(house, shop)
     shop.runs.stop(RUN, "a person")
     assert not shop.runs.snapshot(RUN).receipt
@@ -519,11 +518,7 @@ def test_run_that_is_cancelled_when_the_peer_has_both_receipts_has_succeeded(hou
 
 @pytest.mark.parametrize("told", ["running", "differs"])
 def test_run_that_is_cancelled_before_the_peer_has_both_receipts_stays_so(house: House, shop: Side, told: str) -> None:
-    house.open(shop)
-    peer = Peer(shop)
-    peer.say(half())
-    run_own(shop, "train", "t1")
-    shop.runs.close(RUN)
+    peer = signed_here(house, shop)
     receipt = signed_by_bank(house, shop)
     shop.runs.stop(RUN, "a person")
     if told == "differs":
@@ -550,11 +545,7 @@ def test_run_that_is_cancelled_before_it_was_signed_has_not_succeeded_whatever_t
 def test_task_that_the_peer_repeats_before_it_learns_of_the_success_lets_the_run_go_on(
     house: House, shop: Side
 ) -> None:
-    house.open(shop)
-    peer = Peer(shop)
-    peer.say(half())
-    run_own(shop, "train", "t1")
-    shop.runs.close(RUN)
+    peer = signed_here(house, shop)
     peer.say(half(state=SUCCEEDED), receipt=signed_by_bank(house, shop))
     assert (state(shop), charged(shop)) == (("succeeded", ""), 1)
     peer.say(half(attempt=2))
