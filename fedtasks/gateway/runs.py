@@ -388,7 +388,7 @@ class Runs:
         """End a run badly, and those of this party's halves that live, with the failure as its row has it.
 
         What it was charged is taken back where nothing can have left: if its DAG run was not triggered, or if the peer
-        that has asked for it has never said that it knows it.
+        that has asked for it has never said that it knows it. A store that was restored cannot tell.
         """
         log.warning("run %s failed: %s at %s %s", row.run_id, failure["code"], failure["party"], failure["task"])
         for half in self._store.halves.list(row.run_id, own=True):
@@ -396,7 +396,8 @@ class Runs:
                 ended = dataclasses.replace(half, state="failed", since_ms=self._clock(), until_ms=0)
                 self._store.halves.put(dataclasses.replace(ended, failure=dict(failure)))
         changes = {"state": "failed", "failure": dict(failure), "closed_ms": self._clock()}
-        self._store.runs.change(row.run_id, bump=True, release=not row.triggered or _is_unclaimed(row), **changes)
+        nothing_left = (not row.triggered or _is_unclaimed(row)) and failure["code"] != StoreRestored.code
+        self._store.runs.change(row.run_id, bump=True, release=nothing_left, **changes)
         if failure["code"] in _UNAPPROVED:
             self._store.approvals.change(row.run_id, state=_UNAPPROVED[failure["code"]], decided_ms=self._clock())
         self._store.audit.add(self._party, "run.end", "noted", run_id=row.run_id, state="failed", code=failure["code"])

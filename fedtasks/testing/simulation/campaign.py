@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 
+from fedtasks.testing.simulation.plan import draw
 from fedtasks.testing.simulation.simulate import simulate
 
 CHUNK = 10
@@ -38,8 +39,15 @@ class Played:
     cpu_s: float
 
 
-def play(seeds: Iterable[int], jobs: int) -> Iterator[Played]:
+def play(seeds: Iterable[int], jobs: int, *, restores: bool = False) -> Iterator[Played]:
     """Play the schedules of some seeds in so many processes, and yield each as it comes to its end.
+
+    Parameters
+    ----------
+    seeds, jobs
+        Which schedules, and in how many processes.
+    restores
+        Whether a store is restored in each.
 
     Raises
     ------
@@ -49,20 +57,20 @@ def play(seeds: Iterable[int], jobs: int) -> Iterator[Played]:
     left = iter(seeds)
     chunks = iter(lambda: list(itertools.islice(left, CHUNK)), [])
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=gc.freeze) as pool:
-        under_way = {pool.submit(_play_all, chunk) for chunk in itertools.islice(chunks, 2 * jobs)}
+        under_way = {pool.submit(_play_all, chunk, restores) for chunk in itertools.islice(chunks, 2 * jobs)}
         while under_way:
             done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
-            under_way |= {pool.submit(_play_all, chunk) for chunk in itertools.islice(chunks, len(done))}
+            under_way |= {pool.submit(_play_all, chunk, restores) for chunk in itertools.islice(chunks, len(done))}
             for played in done:
                 yield from played.result()
 
 
-def _play_all(seeds: list[int]) -> list[Played]:
-    return [_play_one(seed) for seed in seeds]
+def _play_all(seeds: list[int], restores: bool) -> list[Played]:
+    return [_play_one(seed, restores) for seed in seeds]
 
 
-def _play_one(seed: int) -> Played:
+def _play_one(seed: int, restores: bool) -> Played:
     began_s = time.process_time()
-    outcome = simulate(seed)
+    outcome = simulate(seed, draw(seed, restores=restores))
     faults = sum(event.kind not in ("trigger", "land") for event in outcome.plan.events)
     return Played(seed, faults, tuple(map(str, outcome.violations)), time.process_time() - began_s)

@@ -115,14 +115,15 @@ class Plan:
         return (event for event in self.events if event.kind in kinds)
 
 
-def draw(seed: int) -> Plan:
-    """Return the plan of a seed."""
+def draw(seed: int, *, restores: bool = False) -> Plan:
+    """Return the plan of a seed; with `restores`, a store is restored from a copy in it, too."""
     chances = random.Random(f"{seed}/plan")  # noqa: S311 - the whole point is that it can be drawn again
     person = chances.random() < 0.2
     events = [*_triggers(chances), *_faults(chances), *_deeds(chances), *(_manners(chances) if person else ())]
-    events += [*_restores(chances), *_landings(chances)]
+    events += _landings(chances)
     at_once, publishes = chances.choice((1, 2, 4)), chances.random() < 0.07
     events += _publications(chances) if publishes else ()
+    events += [_restore(chances)] if restores else ()
     return Plan(events=tuple(sorted(events)), person=person, at_once=at_once, publishes=publishes)
 
 
@@ -165,10 +166,9 @@ def _manners(chances: random.Random) -> Iterator[Event]:
         yield Event(chances.uniform(0.0, 5.0), chances.choice(MANNERS), chances.choice(PARTIES), lasts_s=lasts_s)
 
 
-def _restores(chances: random.Random) -> Iterator[Event]:
-    if chances.random() < 0.06:
-        at_s, number = chances.uniform(2.0, 25.0), chances.randint(1, 15)
-        yield Event(at_s, "restore store", chances.choice(PARTIES), chances.uniform(0.5, 5.0), number=number)
+def _restore(chances: random.Random) -> Event:
+    at_s, number = chances.uniform(2.0, 25.0), chances.randint(1, 15)
+    return Event(at_s, "restore store", chances.choice(PARTIES), chances.uniform(0.5, 5.0), number=number)
 
 
 def _landings(chances: random.Random) -> Iterator[Event]:

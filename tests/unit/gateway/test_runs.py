@@ -573,6 +573,15 @@ def test_run_that_ends_before_its_asker_has_entered_it_costs_nothing(house: Hous
     assert shop.store.uses.total(shop.runs.run(RUN).ticket_id).get("runs", 0) == int(is_known)
 
 
+def test_charge_stays_of_a_run_of_which_a_restored_store_has_forgotten_what_the_peer_had_said(
+    house: House, shop: Side
+) -> None:
+    house.open(shop)
+    shop.runs.triggered(RUN)
+    shop.runs.lost_by("shop", RUN)
+    assert (state(shop), charged(shop)) == (("failed", "STORE_RESTORED"), 1)
+
+
 def test_run_whose_charge_was_taken_back_is_charged_when_own_people_let_it_go_on(house: House, shop: Side) -> None:
     house.open(shop)
     shop.runs.triggered(RUN)
