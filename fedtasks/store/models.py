@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, delete, select, update
 
 from fedtasks.errors import ModelTaken, ModelUnknown
 from fedtasks.store import schema
@@ -45,6 +45,8 @@ class ModelBook(Repository):
     def publish(self, row: ModelRow, pipeline: str) -> ModelRow:
         """Enter a version, which is in use from now on; entering it twice enters it once.
 
+        What one side alone had entered, before its peer failed and both did so again under the next number, goes.
+
         Parameters
         ----------
         row
@@ -76,6 +78,7 @@ class ModelBook(Repository):
                 raise ModelTaken(model=row.model, version=row.version, newest=newest)
             if row.parent is not None and row.parent not in versions:
                 raise ModelUnknown(model=row.model, version=row.parent)
+            self._remove_again(connection, row, stored)
             self._step_down(connection, row.model)
             published = replace(row, champion=True)
             connection.execute(self._table.insert(), to_columns(published))
@@ -94,6 +97,14 @@ class ModelBook(Repository):
             connection.execute(update(table).where(chosen).values(champion=True))
             return replace(to_row(ModelRow, found), champion=True)
 
+    def _remove_again(self, connection: Connection, row: ModelRow, stored: Iterable[ModelRow]) -> None:
+        """Remove what is the very version that a row is, under an earlier number that no other has gone on from."""
+        versions, table = list(stored), self._table
+        parents = {row.parent, *(each.parent for each in versions)}
+        for each in versions:
+            if _halves(each) == _halves(row) and each.version not in parents:
+                connection.execute(delete(table).where(table.c.model == row.model, table.c.version == each.version))
+
     def _step_down(self, connection: Connection, model: str) -> None:
         table = self._table
         connection.execute(update(table).where(table.c.model == model, table.c.champion).values(champion=False))
@@ -102,3 +113,8 @@ class ModelBook(Repository):
 def _identity(row: ModelRow) -> Mapping[str, Any]:
     """Return what makes a version; when it came to be, its figures and whether it is in use may differ."""
     return {**to_columns(row), "metrics": None, "champion": False, "published_ms": 0}
+
+
+def _halves(row: ModelRow) -> tuple[str, str, str]:
+    """Return what two numbers of one version have in common."""
+    return row.run_id, row.own_digest, row.peer_digest

@@ -79,6 +79,21 @@ def test_publish_of_what_is_taken_or_unfounded_changes_nothing(
     assert store.models.champion("credit") is not None
 
 
+def test_version_that_one_side_alone_had_entered_goes_when_both_enter_it_again(store: Store) -> None:
+    store.models.publish(version(1), PIPELINE)
+    store.models.publish(version(2), PIPELINE)
+    store.models.publish(version(3, run_id=version(1).run_id), PIPELINE)
+    assert [row.version for row in store.models.list("credit")] == [2, 3]
+
+
+def test_version_that_another_has_gone_on_from_stays_when_it_is_entered_again(store: Store) -> None:
+    store.models.publish(version(1), PIPELINE)
+    store.models.publish(version(2, 1), PIPELINE)
+    store.models.publish(version(3, 1, run_id=version(1).run_id), PIPELINE)
+    store.models.publish(version(4, run_id=version(2).run_id, own_digest="c" * 64), PIPELINE)
+    assert [row.version for row in store.models.list("credit")] == [1, 2, 3, 4]
+
+
 def test_publish_at_once_keeps_one_champion(store: Store) -> None:
     def publish(number: int) -> int:
         try:
