@@ -126,8 +126,7 @@ class PeerHalves:
         said: dict[str, Any] = {
             "peer_state": told.state,
             "peer_failure": told.failure,
-            # What it has signed before it failed shows in what both differ.
-            "peer_receipt": told.receipt or (row.peer_receipt if told.state == "failed" else ""),
+            "peer_receipt": told.receipt,
             "peer_version": told.version,
         }
         ends = row.state == "running" and (exhausted is not None or told.state == "failed")

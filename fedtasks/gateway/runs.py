@@ -413,8 +413,7 @@ class Runs:
             state=run_message(row, self._party).state,
             failure=failure_message(row.failure),
             tasks=[half_message(half, private=False) for half in self._store.halves.list(run_id, own=True)],
-            # That of a run that has failed counts no more, unless the peer had it before.
-            receipt="" if row.state == "failed" else row.receipt,
+            receipt=row.receipt,
         )
 
     def acknowledged(self, run_id: str, version: int) -> None:
