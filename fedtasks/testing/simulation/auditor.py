@@ -51,11 +51,14 @@ What makes it not run → after how long that can be seen; and how long after it
 have pauses, those at a peer's long ones.
 """
 
+REFUSED = {"TICKET_BUSY", "TICKET_EXHAUSTED"}
+"""With what a run ends at the side that lets it go on again while its ticket does not; the other's stays as it was."""
+
 CAUSES = {
     "cancel": {"RUN_CANCELLED", "PEER_CANCELLED"},
     "fail": {"RUN_CANCELLED", "PEER_CANCELLED", "RUN_FAILED", "PEER_FAILED"},
     "revoke": {"TICKET_REVOKED"},
-    "clear": set(),
+    "clear": REFUSED,
     # A DAG run whose run is lost fails. Of an outcome that was lost before the peer had heard of it nobody knows more
     # than that the receipts differ in it.
     "restore store": {"STORE_RESTORED", "RUN_FAILED", "PEER_FAILED", "RECEIPTS_DIFFER"},
@@ -226,6 +229,8 @@ class Auditor:
                     continue  # its store was restored, and it knows that
                 if other is None and run["state"] == "failed" and not run["initiated"]:
                     continue  # it has asked for it and could not enter it, and nothing came of it here
+                if other is not None and run["state"] != other["state"] and any(map(self._is_refused, (run, other))):
+                    continue
                 if other is None:
                     yield Violation(rule, f"{run['peer']} knows nothing of {run_id}, which {name} has")
                 elif run["peer_state"] != other["state"] or (
@@ -347,6 +352,10 @@ class Auditor:
         ]
         uris = asset_uri(party), asset_uri(party, cast.dataset(party))
         return rows.count(landing), {assets.get(uri, []).count(partition) for uri in uris}
+
+    def _is_refused(self, run: Row) -> bool:
+        """Whether a side has let a run go on again and its peer did not."""
+        return bool(run["failure"]) and json.loads(run["failure"])["code"] in REFUSED
 
     def _is_lost(self, run: Row) -> bool:
         """Whether the end of a run was lost with a store, which its party knows: it is never merged with the peer's."""

@@ -168,8 +168,16 @@ class Operators:
     async def _decide(self, run_id: str, approved: bool) -> None:
         asked_s = self._side.loop.time()
         decision = worker_pb2.DecideApprovalRequest(run_id=run_id, approved=approved, decided_by="ann")
-        await self._side.ask("DecideApproval", decision)
+        try:
+            await self._side.ask("DecideApproval", decision)
+        except asyncio.CancelledError:
+            if approved:  # the gateway may have taken it all the same
+                self._answered(asked_s, run_id, approved)
+            raise
         self._side.say(f"a person has said {'yes' if approved else 'no'} to {run_id}")
+        self._answered(asked_s, run_id, approved)
+
+    def _answered(self, asked_s: float, run_id: str, approved: bool) -> None:
         answer = Answer(asked_s, self._side.loop.time(), self._side.name, run_id, approved)
         self._side.person.answers.append(answer)
 
