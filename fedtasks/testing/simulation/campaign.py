@@ -56,13 +56,20 @@ def play(seeds: Iterable[int], jobs: int, *, restores: bool = False) -> Iterator
     """
     left = iter(seeds)
     chunks = iter(lambda: list(itertools.islice(left, CHUNK)), [])
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=gc.freeze) as pool:
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=_begin) as pool:
         under_way = {pool.submit(_play_all, chunk, restores) for chunk in itertools.islice(chunks, 2 * jobs)}
         while under_way:
             done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
             under_way |= {pool.submit(_play_all, chunk, restores) for chunk in itertools.islice(chunks, len(done))}
             for played in done:
                 yield from played.result()
+
+
+def _begin() -> None:
+    """Import and prepare what every schedule needs, and leave it out whenever garbage is looked for."""
+    simulate(0)
+    gc.collect()
+    gc.freeze()
 
 
 def _play_all(seeds: list[int], restores: bool) -> list[Played]:
