@@ -243,11 +243,14 @@ class Admission:
     ) -> worker_pb2.OpenRunResponse | None:
         """Ask the peer; None if it asks for the same itself and its request counts.
 
-        If it refuses, but asks for the same, its own request is what is left: it was told to wait, and asks again.
+        If it refuses, but asks for the same, its own request is what is left: it is looked at now, or was told to
+        wait, and is made again.
         """
         try:
             return await self._ask(wish, request)
-        except FedtasksError:
+        except FedtasksError as error:
+            if error.where == request.peer:  # what it has asked before it refused may not have been looked at
+                await self._base.connection(request.peer).wait_answered(CROSSED_S)
             wish.is_asked = False
             if wish.is_crossed:
                 await wish.wait_heard(CROSSED_S)
@@ -354,6 +357,8 @@ class Admission:
         config = readable_config(request)
         check_roles(config, peer, self._party.name)
         subject = Subject(peer, request.pipeline, request.partition, digest(config))
+        if request.within_ms and (asked := self._wishes.asked(subject)):
+            asked.is_crossed = True
         try:
             async with self._locks.hold(request.pipeline, request.partition):
                 crossed = await self._crossed(subject, request)
@@ -388,10 +393,8 @@ class Admission:
         for run in await self._same(subject):
             if run.initiated and run.state == "running":
                 return peer_pb2.RunStarted(run_id=run.run_id, number=run.number, crossed=True)
-        asked = self._wishes.asked(subject)
-        if asked is None or subject.peer < self._party.name:
+        if self._wishes.asked(subject) is None or subject.peer < self._party.name:
             return None
-        asked.is_crossed = True
         return peer_pb2.RunStarted(crossed=True)
 
     async def _decide(

@@ -175,6 +175,11 @@ class PeerConnection:
         except TimeoutError:
             raise self._absence() from None
 
+    async def wait_answered(self, timeout_s: float) -> None:
+        """Wait until all that the peer has asked so far is answered, or the time is over."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=timeout_s)
+
     async def request(self, timeout_s: float = 30.0, **body: Any) -> peer_pb2.Envelope:
         """Ask the peer's gateway and return its answer.
 

@@ -47,7 +47,7 @@ class Wish:
     is_asked
         Whether the peer has been asked and its answer has not been dealt with yet.
     is_crossed
-        Whether the peer has asked for the same meanwhile, and was told that this request counts.
+        Whether the peer has asked for the same meanwhile, whichever of the two requests counts.
     """
 
     subject: Subject

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from fedtasks import errors
-from fedtasks.wire.v1 import worker_pb2
+from fedtasks.gateway.control_stream import Conversation
+from fedtasks.wire.v1 import peer_pb2, worker_pb2
 from tests.support.flight import Flight
 from tests.support.gateways import PIPELINE, Member, grant_ticket, make_members, set_address, shared_config
 from tests.support.runs import open_run, wait_for
@@ -23,21 +24,32 @@ Answer = worker_pb2.OpenRunResponse | errors.FedtasksError
 
 
 @pytest.fixture
-def far(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[tuple[Member, Member]]:
-    """Bank and shop, connected, 50 ms apart or as far as a test says."""
-    bank, shop, listen = make_members(tmp_path)
-    flight = Flight(listen, getattr(request, "param", FLIGHT_S))
+def places(tmp_path: Path) -> tuple[Member, Member, str]:
+    return make_members(tmp_path)
+
+
+@pytest.fixture
+def flight(places: tuple[Member, Member, str]) -> Iterator[Flight]:
+    flight = Flight(places[2], FLIGHT_S)
+    yield flight
+    flight.close()
+
+
+@pytest.fixture
+def far(places: tuple[Member, Member, str], flight: Flight) -> Iterator[tuple[Member, Member]]:
+    """Bank and shop, connected, 50 ms apart."""
+    bank, shop, _ = places
     set_address(shop, flight.address)
     bank.start()
     shop.start()
-    with bank.client() as client:
-        wait_for(lambda: client.peers().peers[0].connected)
+    for member in (bank, shop):  # the one that dials knows of the connection a flight later
+        with member.client() as client:
+            wait_for(lambda client=client: client.peers().peers[0].connected)
     try:
         yield bank, shop
     finally:
         shop.close()
         bank.close()
-        flight.close()
 
 
 def ask(member: Member, peer: str, partition: str, after_s: float = 0.0, **changes: object) -> Answer:
@@ -110,12 +122,29 @@ def test_race_makes_each_sides_own_dag_run_its_half(far: tuple[Member, Member]) 
     assert bank.airflow.triggered == shop.airflow.triggered == []
 
 
-@pytest.mark.parametrize("far", [1.0], indirect=True)  # so that no request is answered before all have been made
 @pytest.mark.parametrize("holder", ["bank", "shop"])
-def test_race_of_which_one_side_holds_a_ticket_comes_to_that_sides_run(far: tuple[Member, Member], holder: str) -> None:
+def test_race_of_which_one_side_holds_a_ticket_comes_to_that_sides_run(
+    far: tuple[Member, Member], flight: Flight, holder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bank, shop = far
     grant_ticket(*((shop, bank) if holder == "bank" else (bank, shop)), limits=LIMITS)
-    for one, other in race(far, [f"day-{number}" for number in range(8)], apart_s=0.005):
+    sent: list[peer_pb2.StartRun] = []
+    put = Conversation.put
+
+    async def put_and_count(conversation: Conversation, envelope: peer_pb2.Envelope) -> None:
+        if envelope.HasField("start_run"):
+            sent.append(envelope.start_run)  # what is put is written in its order
+        await put(conversation, envelope)
+
+    monkeypatch.setattr(Conversation, "put", put_and_count)
+    with ThreadPoolExecutor(1) as pool:
+        with flight.held():  # no request arrives before all are on their way
+            racing = pool.submit(race, far, [f"day-{number}" for number in range(8)])
+            wait_for(lambda: len(sent) == 16)
+        answers = racing.result(60)
+    for one, other in answers:
+        assert isinstance(one, worker_pb2.OpenRunResponse), one
+        assert isinstance(other, worker_pb2.OpenRunResponse), other
         assert one.run.run_id == other.run.run_id
         assert one.run.initiator == holder
     assert charged(far) == 8
