@@ -112,6 +112,16 @@ def end_well(house: House, shop: Side, peer: Peer, attempt: int = 1) -> None:
     assert state(shop) == ("succeeded", "")
 
 
+def signed_here(house: House, shop: Side) -> Peer:
+    """Let the shop do its half and sign, and the bank be at its own."""
+    house.open(shop)
+    peer = Peer(shop)
+    peer.say(half())
+    run_own(shop, "train", "t1")
+    shop.runs.close(RUN)
+    return peer
+
+
 # --------------------------------------------------------------------------------------------------- what a peer says
 NESTED = '{"a":' * 3_000 + "1" + "}" * 3_000
 BAD = {
@@ -177,11 +187,7 @@ def test_attempts_that_fall_are_refused(house: House, shop: Side) -> None:
 
 
 def test_receipt_that_the_peer_has_not_signed_ends_the_run(house: House, shop: Side) -> None:
-    house.open(shop)
-    peer = Peer(shop)
-    peer.say(half())
-    run_own(shop, "train", "a")
-    shop.runs.close(RUN)
+    peer = signed_here(house, shop)
     peer.say(half(state=SUCCEEDED), state=SUCCEEDED, receipt="a.b.c")
     assert state(shop) == ("failed", "SIGNATURE_WRONG")
 
@@ -469,17 +475,7 @@ def test_receipt_says_how_many_attempts_each_task_took(house: House, shop: Side)
     assert shop.runs.account(shop.runs.run(RUN))["attempts"] == {"train": 2}
 
 
-# -------------------------------------------------------------------------------------------------------- declarations
-def signed_here(house: House, shop: Side) -> Peer:
-    """Let the shop do its half and sign, and the bank be at its own."""
-    house.open(shop)
-    peer = Peer(shop)
-    peer.say(half())
-    run_own(shop, "train", "t1")
-    shop.runs.close(RUN)
-    return peer
-
-
+# ------------------------------------------------------------------------------------------------------------ receipts
 def signed_by_bank(house: House, shop: Side) -> str:
     """Return the bank's receipt of a run as the shop sees it."""
     key = load_ticket_key(house.bank.party.gateway.ticket_key)
@@ -562,6 +558,7 @@ def test_closing_waits_for_no_half_of_a_peer_that_has_signed(house: House, shop:
     assert (meeting.own.attempt, meeting.peer.attempt, meeting.ready) == (2, 1, True)
 
 
+# ------------------------------------------------------------------------------------------------------------- charges
 @pytest.mark.parametrize("is_known", [False, True], ids=["unknown to it", "known to it"])
 def test_run_that_ends_before_its_asker_has_entered_it_costs_nothing(house: House, shop: Side, is_known: bool) -> None:
     house.open(shop)
@@ -596,6 +593,7 @@ def charged_or_none(shop: Side) -> int:
     return shop.store.uses.of_run(shop.runs.run(RUN).ticket_id, RUN).get("runs", 0)
 
 
+# -------------------------------------------------------------------------------------------------------- declarations
 def test_run_taken_up_again_reads_the_dataset_as_the_gateway_knows_it_now(house: House, shop: Side) -> None:
     house.open(shop)
     (dataset,) = house.shop.party.datasets
