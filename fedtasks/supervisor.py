@@ -21,6 +21,9 @@ from collections.abc import Callable, Sequence
 GRACE_S = 10.0
 """How long a half may take to end after SIGTERM."""
 
+_SIGNALS = signal.SIGTERM, signal.SIGUSR1, signal.SIGCHLD
+"""What a guard hears."""
+
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -89,15 +92,19 @@ def _sweep() -> None:
 
 def _start(work: Callable[[], int], libc: ctypes.CDLL) -> int:
     """Fork a process that does `work`, ends with what it returns, and does not outlive this one."""
+    # What reaches it before it takes signals as any process does would be lost in the guard's own handlers.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     pid = os.fork()
     if pid:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return pid
     code = 127
     try:
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         signal.set_wakeup_fd(-1)
-        for kind in (signal.SIGTERM, signal.SIGUSR1, signal.SIGCHLD):
+        for kind in _SIGNALS:
             signal.signal(kind, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         code = work()
     except BaseException:
         sys.excepthook(*sys.exc_info())
@@ -137,7 +144,7 @@ def guard(work: Callable[[], int], *, grace_s: float, lifelines: Sequence[int]) 
     libc.prctl(_PR_SET_CHILD_SUBREAPER, 1)
     wake, wake_in = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     signal.set_wakeup_fd(wake_in)
-    for kind in (signal.SIGTERM, signal.SIGUSR1, signal.SIGCHLD):
+    for kind in _SIGNALS:
         signal.signal(kind, lambda *_: None)
     child = _start(work, libc)
     awaited, deadline, status = list(lifelines), float("inf"), None

@@ -132,7 +132,7 @@ class Reconciler:
         self._outage = Outage(self._clock)
 
     async def run(self) -> None:
-        """Work until cancelled."""
+        """Work until cancelled; see `resume` for what comes before."""
         connections = self._connections.items()
         # What runs do is none of their business, at least not at once: so a change of one costs little.
         beside: list[Callable[[], Awaitable[object]]] = [
@@ -147,7 +147,6 @@ class Reconciler:
             self._base.show_again,
             self._openings.give_up,
         ]
-        await self._resume()
         await asyncio.gather(
             *(self._repeat(partial(self._tell_peer, *each), ANY) for each in connections),
             self._repeat(self._look_after_runs, ANY, GATHER_S),
@@ -156,8 +155,11 @@ class Reconciler:
             self._to_ask.work_off(self._ask_for_obstacles),
         )
 
-    async def _resume(self) -> None:
-        """Take up what the gateway was at when it was last ended, as far as the store tells."""
+    async def resume(self) -> None:
+        """Take up what the gateway was at when it was last ended, as far as the store tells: before it serves anybody.
+
+        Else whoever waits and calls in that moment would be told to ask again.
+        """
         try:
             await self._openings.restore()
             for row in await asyncio.to_thread(self._store.refusals.list):

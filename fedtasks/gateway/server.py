@@ -106,7 +106,8 @@ class Gateway:
     ) -> None:
         party = self._party
         parts = self._assemble(store, airflow)
-        peers = PeerService(parts)
+        peers, reconciler = PeerService(parts), Reconciler(parts)
+        await reconciler.resume()
         # End last: bytes cross, and peers ask, until the listeners have closed.
         stack.push_async_callback(parts.relay.flush)
         stack.push_async_callback(asyncio.to_thread, parts.base.ledger.flush)
@@ -118,7 +119,7 @@ class Gateway:
         async with asyncio.TaskGroup() as tasks:
             for connection in parts.base.connections.values():
                 tasks.create_task(connection.keep_dialling(self._dial_credentials(connection), peers.intake))
-            tasks.create_task(Reconciler(parts).run())
+            tasks.create_task(reconciler.run())
             tasks.create_task(parts.base.ledger.run())
             log.info("gateway of %s serves its workers at %s", party.name, party.gateway.workers)
             if party.gateway.listen is not None and party.gateway.peer_tunnels_at is None:

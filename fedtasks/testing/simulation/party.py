@@ -116,9 +116,14 @@ class Process:
         side = self.side
         for connection in self.parts.base.connections.values():
             self.spawn(connection.keep_dialling(cast("Any", None), self.peers.intake))
-        self.spawn(Reconciler(self.parts).run())
+        self.spawn(self._reconcile())
         self.spawn(self.parts.base.ledger.run())
         side.network.listen(side.name, self._accept_control, self._accept_session)
+
+    async def _reconcile(self) -> None:
+        reconciler = Reconciler(self.parts)
+        await reconciler.resume()
+        await reconciler.run()
 
     def spawn(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run something as part of this process."""

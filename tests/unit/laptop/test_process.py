@@ -49,6 +49,22 @@ def python(log: Path, program: str, *arguments: str, grace_s: float = 5.0) -> Pr
     return Process([sys.executable, "-c", program, *arguments], log=log, env=ENV, grace_s=grace_s)
 
 
+def test_process_stopped_before_it_takes_signals_ends_at_once() -> None:
+    class Slow:
+        @staticmethod
+        def prctl(*_: int) -> None:
+            time.sleep(0.5)
+
+    before = signal.signal(signal.SIGTERM, lambda *_: None)  # as a guard's own
+    try:
+        child = supervisor._start(lambda: 0, Slow())  # type: ignore[arg-type]
+        os.kill(child, signal.SIGTERM)
+        _, status = os.waitpid(child, 0)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert os.waitstatus_to_exitcode(status) == -signal.SIGTERM
+
+
 @pytest.mark.parametrize("end", [Process.stop, Process.kill])
 def test_process_ended_leaves_nothing_alive(tmp_path: Path, end: Callable[[Process], None]) -> None:
     log = tmp_path / "deep" / "log"
