@@ -135,6 +135,26 @@ bench-trees: setup ## Measure boosted trees; DATASET= is synthetic, or credit_de
 	@DATASET=$(or $(DATASET),synthetic) DATA=$(DATA) ROWS=$(ROWS) DEPTH=$(or $(DEPTH),3) TREES=$(or $(TREES),5) BINS=$(or $(BINS),32) \
 		KEY_BITS=$(or $(KEY_BITS),2048) $(BIN)/python tests/benchmarks/bench_trees.py
 
+.PHONY: bench-embedding
+bench-embedding: setup ## Measure what an embedding gives away of its features, made up or from folder DATA=, and what less costs.
+	@DATA=$(DATA) SEEDS=$(or $(SEEDS),3) $(BIN)/python tests/benchmarks/bench_embedding.py
+
+.PHONY: bench-label-protection
+bench-label-protection: setup ## Measure what protecting labels costs and hides; DATA= is a folder with credit_default.
+	@DATA=$(DATA) SEEDS=$(or $(SEEDS),1) $(BIN)/python tests/benchmarks/label_protection.py
+
+.PHONY: bench-ratings
+bench-ratings: setup ## Measure embedding tables on made-up ratings of movies; SEEDS= sets how many joint models are trained.
+	@SEEDS=$(or $(SEEDS),3) $(BIN)/python tests/benchmarks/bench_ratings.py
+
+.PHONY: bench-nn
+bench-nn: setup ## Measure a network in halves beside the joint one; PARTS= of rate,slow,payload,quality,memory,leak, DATA= for credit data, ROWS=.
+	@PARTS=$(PARTS) DATA=$(DATA) ROWS=$(ROWS) ROUNDS=$(ROUNDS) $(BIN)/python tests/benchmarks/bench_nn.py
+
+.PHONY: bench-nn-memory
+bench-nn-memory: setup ## Measure the memory of a split network's training; ROWS= sets numbers of rows, such as 1000000,10000000.
+	@ROWS=$(ROWS) $(BIN)/python tests/benchmarks/bench_nn_memory.py
+
 .PHONY: bench-pages
 bench-pages: setup ## Measure the pages' answers; RUNS= sets how many runs the store has.
 	@RUNS=$(or $(RUNS),10000) $(BIN)/python tests/benchmarks/bench_pages.py

@@ -7,12 +7,13 @@ import dataclasses
 from generated import keep, table, with_part
 
 from fedtasks.dataclass_io import clause_of
-from fedtasks.errors import AttemptsExhausted, TicketBusy, TicketExhausted, TicketRateLimited
+from fedtasks.errors import AttemptsExhausted, LabelLeakSpent, TicketBusy, TicketExhausted, TicketRateLimited
 from fedtasks.kinds import kinds
 from fedtasks.tickets.clauses import Clause, Group, Per, clauses
 
 _COUNTED = {Per.LIFE: TicketExhausted, Per.DAY: TicketRateLimited, Per.NOW: TicketBusy}
 _KEPT = {"limits.attempts": AttemptsExhausted}
+_ADDED_UP = {Per.LABELS: LabelLeakSpent}
 
 
 def render() -> str:
@@ -27,7 +28,7 @@ def render() -> str:
 
 def _says(clause: Clause) -> str:
     over = f" {clause.per.value}" if clause.group is Group.LIMIT else ""
-    default = "no limit" if clause.default is None else f"`{clause.default}`"
+    default = clause.left_open if clause.default is None else f"`{clause.default}`"
     return f"{clause.text[0].lower()}{clause.text[1:]}{over}. By default {'none' if clause.only_with else default}"
 
 
@@ -39,6 +40,7 @@ def _looked_at(clause: Clause) -> str:
         if clause_of(each) == clause.name
     ]
     counted = [f"what is counted as `{clause.counts}`"] if clause.counts else []
+    counted += ["what was told of the labels in all"] if clause.per is Per.LABELS else []
     return ", ".join([*settings, *counted]) or clause.kept_by
 
 
@@ -48,7 +50,8 @@ def _option(clause: Clause) -> str:
 
 def _refusal(clause: Clause) -> str:
     refusal = _COUNTED[clause.per] if clause.counts else _KEPT.get(clause.name, clause.refusal)
-    return f"`{refusal.code}`" if clause.option else "–"
+    codes = [refusal.code, *([_ADDED_UP[clause.per].code] if clause.per in _ADDED_UP else [])]
+    return ", ".join(f"`{code}`" for code in codes) if clause.option else "–"
 
 
 if __name__ == "__main__":

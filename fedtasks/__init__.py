@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from fedtasks.config import load_party
     from fedtasks.errors import FedtasksError
     from fedtasks.link.memory import memory_pair
-    from fedtasks.models.split_nn.layers import Receive, Send
+    from fedtasks.models.split_nn.cuts import Receive, Send
+    from fedtasks.models.split_nn.distance_correlation import DistanceCorrelation
     from fedtasks.pipeline.catalogue import (
         align,
         evaluate,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 __version__ = "0.3.0"
 
 __all__ = [
+    "DistanceCorrelation",
     "FederatedDag",
     "FedtasksError",
     "Receive",
@@ -55,10 +57,11 @@ __all__ = [
 ]
 
 _HOMES = {
+    "DistanceCorrelation": "fedtasks.models.split_nn.distance_correlation",
     "FederatedDag": "fedtasks.airflow.pipeline",
     "FedtasksError": "fedtasks.errors",
-    "Receive": "fedtasks.models.split_nn.layers",
-    "Send": "fedtasks.models.split_nn.layers",
+    "Receive": "fedtasks.models.split_nn.cuts",
+    "Send": "fedtasks.models.split_nn.cuts",
     "Stage": "fedtasks.pipeline.step",
     "Step": "fedtasks.pipeline.step",
     "align": "fedtasks.pipeline.catalogue",

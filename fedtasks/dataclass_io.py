@@ -191,7 +191,8 @@ def build(cls: type[T], value: object, lines: Lines | None = None, path: str = "
     Parameters
     ----------
     cls
-        A frozen dataclass whose fields are scalars, enums, tuples, dicts of scalars, or dataclasses of the same kind.
+        A frozen dataclass whose fields are scalars, enums, tuples, dicts of scalars, dataclasses of the same kind, or
+        such a dataclass or a scalar.
     value
         What YAML or JSON gave.
     lines
@@ -210,10 +211,13 @@ def build(cls: type[T], value: object, lines: Lines | None = None, path: str = "
 def _convert(kind: Any, value: object, lines: Lines, path: str) -> object:
     origin = typing.get_origin(kind)
     if origin in (typing.Union, types.UnionType):
-        if value is None:
+        arms = typing.get_args(kind)
+        if value is None and type(None) in arms:
             return None
-        (kind,) = (arm for arm in typing.get_args(kind) if arm is not type(None))
-        return _convert(kind, value, lines, path)
+        arms = tuple(arm for arm in arms if arm is not type(None))
+        if len(arms) > 1:  # a short form, or a dataclass that says more
+            arms = tuple(arm for arm in arms if dataclasses.is_dataclass(arm) == isinstance(value, Mapping))
+        return _convert(arms[0], value, lines, path)
     if origin is tuple:
         if not isinstance(value, Sequence) or isinstance(value, str | bytes):
             raise lines.error(path, "expected a list")

@@ -29,6 +29,12 @@ REMARK = "remark."
 LABEL_LEAK = "label_leak_"
 """What metrics begin with that say how well attacks on what a training sends read the labels."""
 
+EMBEDDING = "embedding_"
+"""What metrics begin with that say how well what the follower sends tells the labels, without any gradient."""
+
+RECONSTRUCTION = "reconstruction."
+"""What metrics begin with that say how well a feature can be rebuilt from what this party sends; its name follows."""
+
 TAG_BYTES = 16
 """The length of a tag, which stands for an id."""
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fedtasks import tickets
 from fedtasks.airflow.dagfiles import Declared, declared_in
@@ -21,12 +22,19 @@ from fedtasks.errors import (
     TicketNotAccepted,
     TicketRevoked,
 )
+from fedtasks.label_budget import ALL, percent_of
 from fedtasks.pipeline.shared import check_steps
 from fedtasks.pipeline.step import Step
+
+if TYPE_CHECKING:
+    from fedtasks.store import Store
 
 PARSE_S = 1.0
 """How much processor time a DAG file may take: Airflow parses it every few seconds."""
 
+_CUT_FORWARD = (
+    "A network that is cut further forward, with more of its layers at the label's side, costs nothing and hides more"
+)
 _IN_FUNCTIONS = "Import inside the function that uses it"
 
 
@@ -120,6 +128,7 @@ def _ticket(declared: Declared, party: Party) -> Iterator[Finding]:
     for ticket_id, refusal in _held(declared, party, peer):
         if refusal is None:
             yield Finding("ticket", Verdict.OK, f"{ticket_id} of {peer} covers it")
+            yield from _labels(declared, party)
             return
         refusals.append(f"{ticket_id}: {refusal.code}: {refusal.detail or refusal.public}")
     if refusals:
@@ -129,13 +138,47 @@ def _ticket(declared: Declared, party: Party) -> Iterator[Finding]:
         yield wrong("ticket", TicketMissing(f"{peer} has granted no ticket that names `{declared.pipeline}`"))
 
 
+def _labels(declared: Declared, party: Party) -> Iterator[Finding]:
+    """Say how well a run would let the peer read this party's labels."""
+    from fedtasks.reports.labels import labels_of, what_is_told
+    from fedtasks.store import Store
+
+    peer, shared = declared.asks["peer"], declared.shared
+    labels = labels_of(party, peer, shared)
+    if labels is None:
+        return
+    with Store.open(party.store.url, party.store.password_file) as store:
+        asked = what_is_told(store, labels, shared, _kinds(declared))
+        before = store.label_spends.total(labels)
+    if not asked:
+        return
+    if asked >= ALL:
+        text = f"a run lets {peer} read every `{labels.label}` of `{labels.dataset}`"
+        yield Finding("labels", Verdict.WARNING, text, "Set `label_protection` to one that bounds what can be read")
+        return
+    told = f", and {percent_of(before + asked):g} % with what it was told before" if before else ""
+    text = (
+        f"a run lets {peer} read `{labels.label}` of `{labels.dataset}` with an AUC of at most {percent_of(asked):g} %"
+    )
+    yield Finding("labels", Verdict.OK, f"{text} (50 % is guessing){told}", _CUT_FORWARD)
+
+
+def _kinds(declared: Declared) -> dict[str, str]:
+    return {step.name: step.kind for step in declared.steps}
+
+
 def _held(declared: Declared, party: Party, peer: str) -> Iterator[tuple[str, FedtasksError | None]]:
     """Yield each ticket held that names the pipeline, and what it refuses."""
     from fedtasks.store import Store
 
     with Store.open(party.store.url, party.store.password_file) as store:
-        rows = store.tickets.list(peer=peer, granted=False)
-    for row in rows:
+        yield from _judged(store, declared, party, peer)
+
+
+def _judged(store: Store, declared: Declared, party: Party, peer: str) -> Iterator[tuple[str, FedtasksError | None]]:
+    from fedtasks.reports.labels import labels_of, require_budget
+
+    for row in store.tickets.list(peer=peer, granted=False):
         try:
             grant = tickets.read(row.grant, tickets.public_from_text(party.peer(peer).ticket_key))
             if declared.pipeline not in grant.pipelines:
@@ -156,9 +199,10 @@ def _held(declared: Declared, party: Party, peer: str) -> Iterator[tuple[str, Fe
                 holder=party.name,
                 pipeline=declared.pipeline,
                 datasets=scopes,
-                step_kinds={step.name: step.kind for step in declared.steps},
+                step_kinds=_kinds(declared),
             )
             tickets.check_request(grant, asked, time.time())
+            require_budget(store, labels_of(party, peer, shared), grant, shared, _kinds(declared))
         except (TicketError, ConfigError) as error:
             yield row.ticket_id, error
         else:

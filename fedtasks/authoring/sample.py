@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fedtasks.config import Airflow, Dataset, FeatureType, Format, Gateway, IdType, LabelKind, Party, Peer
+from fedtasks.config import Airflow, Dataset, Feature, FeatureType, Format, Gateway, IdType, LabelKind, Party, Peer
 
 BANK, SHOP = "bank", "shop"
 
@@ -20,6 +20,7 @@ SHARED = 300
 _ONLY = 60
 _MISSING = 0.02
 _SECONDS = 100 * 86_400
+_WORDS, _MOST_IDS = np.array(["low", "middle", "high"]), 8
 _NUMBER, _CATEGORY = FeatureType.NUMERIC, FeatureType.CATEGORICAL
 _LOANS = Dataset(
     name="loans",
@@ -91,7 +92,7 @@ def pair_as_declared(folder: Path, own: Dataset, name: str, peer: str, *, shared
     return _make(folder, {name: own, peer: theirs}, shared)
 
 
-def _apart(theirs: Dataset, own: Dataset) -> dict[str, FeatureType]:
+def _apart(theirs: Dataset, own: Dataset) -> dict[str, FeatureType | Feature]:
     """Return features none of which is called like a column of the id."""
     return {name: kind for name, kind in theirs.features.items() if name not in own.id_columns}
 
@@ -145,24 +146,38 @@ def _table(dataset: Dataset, people: np.ndarray, traits: np.ndarray, rng: np.ran
         numbers = people if place == 0 else people % (7 + place)
         is_number = dataset.id_type is IdType.INTEGER
         columns[name] = pa.array(numbers) if is_number else pa.array([f"P{number:06d}" for number in numbers])
-    for feature, kind in dataset.features.items():
+    for feature, kind in dataset.types.items():
         name = dataset.column_of(feature)
         values = traits[people] + rng.normal(size=len(people))
         missing = rng.random(len(people)) < _MISSING
-        if kind.is_of_time:
+        if feature in dataset.further_labels:
+            columns[name] = pa.array((values > 0).astype(float))
+        elif kind.is_of_time:
             moments = np.datetime64("2026-01-01T00:00:00") + (values * _SECONDS).astype("timedelta64[s]")
             columns[name] = pa.array(moments, mask=missing)
         elif kind is FeatureType.NUMERIC:
             columns[name] = pa.array(np.round(100 + 15 * values, 2), mask=missing)
+        elif kind is FeatureType.CATEGORICAL:
+            columns[name] = pa.array(_WORDS[np.digitize(values, (-0.5, 0.5))], mask=missing)
         else:
-            columns[name] = pa.array(
-                np.array(["low", "middle", "high"])[np.digitize(values, (-0.5, 0.5))], mask=missing
-            )
+            columns[name] = _lists(dataset.details[feature], values, missing, rng)
     if dataset.label is not None:
         columns[dataset.label] = _labels(dataset, traits[people] + rng.normal(size=len(people)) / 2)
     if dataset.weight is not None:
         columns[dataset.weight] = pa.array(np.round(rng.uniform(0.5, 2.0, len(people)), 2))
     return pa.table(columns)
+
+
+def _lists(declared: Feature, values: np.ndarray, missing: np.ndarray, rng: np.random.Generator) -> pa.Array:
+    """Make a sequence or a vector of each row, whose items hang together with its value."""
+    if declared.width:
+        numbers = np.round(values[:, np.newaxis] + rng.normal(size=(len(values), declared.width)), 3)
+        offsets, items = np.arange(len(values) + 1) * declared.width, pa.array(numbers.ravel())
+    else:
+        lengths = rng.integers(0, _MOST_IDS, len(values))
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        items = pa.array(_WORDS[np.digitize(np.repeat(values, lengths) + rng.normal(size=lengths.sum()), (-0.5, 0.5))])
+    return pa.ListArray.from_arrays(offsets.astype(np.int32), items, mask=pa.array(missing))
 
 
 def _labels(dataset: Dataset, values: np.ndarray) -> pa.Array:

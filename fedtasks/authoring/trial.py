@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from fedtasks.airflow.dagfiles import Declared
+from fedtasks.authoring.networks import KIND as NETWORKS
+from fedtasks.authoring.networks import Network, with_networks
 from fedtasks.authoring.sample import BANK, SHARED, SHOP, Pair, pair_as_declared, sample_pair
 from fedtasks.config import Party, load_party
 from fedtasks.crypto.scheme import generate_key
@@ -55,6 +57,8 @@ class Side:
         What it sent, by name.
     uses
         What it would have charged to the ticket.
+    labels_told
+        What it would have charged of its party's labels, in millionths of a nat, by item.
     metrics
         The last value of each metric that it reported.
     """
@@ -62,6 +66,7 @@ class Side:
     outcome: dict[str, Any] = field(default_factory=dict)
     sent: dict[str, Sent] = field(default_factory=dict)
     uses: dict[str, int] = field(default_factory=dict)
+    labels_told: dict[str, int] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
 
 
@@ -79,12 +84,15 @@ class Tried:
         How long both took.
     left_out
         Why it was not tried; empty if it was.
+    networks
+        Party name → what its half is, where the step trains a network by model files.
     """
 
     step: str
     sides: dict[str, Side] = field(default_factory=dict)
     took_s: float = 0.0
     left_out: str = ""
+    networks: dict[str, Network] = field(default_factory=dict)
 
 
 def try_out(
@@ -123,12 +131,19 @@ def try_out(
     models = {name: MemoryModels() for name in pair.parties}
     for step in steps:
         try:
-            yield _try_step(step, settings[step.name], pair, models, run_id, partition)
+            networks: dict[str, Network] = {}
+            if step.kind == NETWORKS and settings[step.name].get("network"):
+                pair, networks = with_networks(pair, settings[step.name], run_id, folder)
+            tried = _try_step(step, settings[step.name], pair, models, run_id, partition)
+            tried.networks = networks
+            yield tried
         except ModelUnknown as error:
             yield Tried(step.name, left_out=f"it needs the model `{error.fields['model']}`, which another run trains")
 
 
-def pair_for(declared: Declared, folder: Path, party_file: Path | None = None) -> Pair:
+def pair_for(
+    declared: Declared, folder: Path, party_file: Path | None = None, peer_network: Path | None = None
+) -> Pair:
     """Make the two parties that a pipeline can be tried with.
 
     Parameters
@@ -138,7 +153,9 @@ def pair_for(declared: Declared, folder: Path, party_file: Path | None = None) -
     folder
         Where their files go.
     party_file
-        One of them has the name and the columns of this party; None makes both up.
+        One of them has the name, the columns and the model files of this party; None makes both up.
+    peer_network
+        The model file of the other one, for every step that names a network; by default a counterpart is made up.
     """
     shared = max(SHARED, *(int(step.settings.get("min_intersection", 0)) for step in declared.steps))
     if party_file is None:
@@ -148,7 +165,10 @@ def pair_for(declared: Declared, folder: Path, party_file: Path | None = None) -
         raise ConfigError("declare a dataset, whose columns the made-up people will have", where=str(party_file))
     named = declared.shared.get("datasets", {}).get(party.name) or party.datasets[0].name
     peer = declared.asks.get("peer") or next((peer.name for peer in party.peers), SHOP if party.name == BANK else BANK)
-    return pair_as_declared(folder, party.dataset(named), party.name, peer, shared=shared)
+    pair = pair_as_declared(folder, party.dataset(named), party.name, peer, shared=shared)
+    theirs = dict.fromkeys(party.networks, peer_network) if peer_network else {}
+    networks = {party.name: party.networks, peer: theirs}
+    return replace(pair, parties={name: replace(each, networks=networks[name]) for name, each in pair.parties.items()})
 
 
 def _with_keys_for(pair: Pair, steps: Sequence[Step], settings: Mapping[str, Mapping[str, Any]], folder: Path) -> Pair:
@@ -244,4 +264,5 @@ def _add(side: Side, context: MemoryContext, outcome: Mapping[str, Any]) -> None
             total.bytes + sent.bytes,
         )
     side.uses |= context.uses
+    side.labels_told |= context.labels_told
     side.metrics |= context.metrics

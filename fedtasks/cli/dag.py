@@ -48,6 +48,10 @@ CopyTo = Annotated[
 ]
 Partition = Annotated[str, typer.Option(help="Whose data the run is about: a day or another key.")]
 
+PeerNetwork = Annotated[
+    Path | None, typer.Option(help="A model file for the peer's half, in place of one that is made up.", metavar="FILE")
+]
+
 DAY = "2026-01-01"
 
 
@@ -96,20 +100,23 @@ def dag_test(
     conf: Conf = "{}",
     partition: Partition = DAY,
     pipeline: Pipeline = "",
+    peer_network: PeerNetwork = None,
     as_json: AsJson = False,
     party_file: PartyFile = PARTY,
 ) -> None:
     """Run both halves of every step on made-up people, without Airflow, a network or a ticket.
 
-    The people have the columns that party.yaml declares; without that file, a bank and a shop are made up too.
+    The people have the columns that party.yaml declares; without that file, a bank and a shop are made up too. Of a
+    step that trains a network by a model file, the peer's half is made up to fit; it is said what either half sends.
     """
-    with _trial(file, conf, partition, party_file, pipeline) as (pair, tried):
-        steps = []
+    with _trial(file, conf, partition, party_file, pipeline, peer_network) as (pair, tried):
+        steps: list[dict[str, Any]] = []
         for step in tried:
             outcome = next((side.outcome for side in step.sides.values()), {})
             metrics = {name: side.metrics for name, side in step.sides.items() if side.metrics}
             facts = {"step": step.step, "took_s": round(step.took_s, 2), "left_out": step.left_out}
-            steps.append({**facts, "outcome": outcome, "metrics": metrics})
+            networks = {name: asdict(network) for name, network in step.networks.items()}
+            steps.append({**facts, "outcome": outcome, "metrics": metrics, "networks": networks})
     if as_json:
         print_json({"parties": list(pair.parties), "leader": pair.leader, "steps": steps})
         return
@@ -118,6 +125,9 @@ def dag_test(
         for step in steps
     ]
     print_table(["", "Step", "Took", "Both halves ended with"], rows, empty="The pipeline has no steps.")
+    for each in steps:
+        for party, network in each["networks"].items():
+            say(f"{each['step']}: {_network(party, network)}")
     say(f"Tried as {' and '.join(pair.parties)}; {pair.leader} leads.")
 
 
@@ -152,6 +162,8 @@ def dag_plan(
     for kind, by_party in plan.spends.items():
         for party, amount in by_party.items():
             say(f"Spends {amount} of `limits.{kind}`, counted by {party}.")
+    for party, percent in plan.labels.items():
+        say(f"Lets {pair.other(party)} read labels of {party} with an AUC of at most {percent:g} %; 50 % is guessing.")
     say("Spends 1 of `limits.runs`.")
     for step, reason in left_out.items():
         say(f"Left out: {step}: {reason}")
@@ -174,7 +186,7 @@ def list_or_copy(sort: str, folder: Path | None, *, as_json: bool) -> None:
 
 @contextmanager
 def _trial(
-    file: Path, conf: str, partition: str, party_file: Path, pipeline: str
+    file: Path, conf: str, partition: str, party_file: Path, pipeline: str, peer_network: Path | None = None
 ) -> Iterator[tuple[Pair, Iterator[Tried]]]:
     """Yield two parties, and what becomes of a pipeline's steps between them, as they end."""
     from fedtasks.airflow.dagfiles import declared_in
@@ -185,7 +197,7 @@ def _trial(
     declared = declared_in(file, party_file if has_party else None, pipeline)
     with tempfile.TemporaryDirectory(prefix="fedtasks-trial-") as name:
         folder = Path(name)
-        pair = pair_for(declared, folder, party_file if has_party else None)
+        pair = pair_for(declared, folder, party_file if has_party else None, peer_network)
         yield pair, try_out(declared.steps, pair, folder, params=params, partition=partition)
 
 
@@ -197,6 +209,15 @@ def _settings(conf: str) -> Mapping[str, Any]:
     if not isinstance(found, dict):
         raise ConfigError("expected a JSON object", field="conf")
     return found
+
+
+def _network(party: str, network: Mapping[str, Any]) -> str:
+    """Say what one half of a network is, on one line."""
+    sends = ", ".join(f"`{name}` {what}" for name, what in network["sends"].items()) or "no cut"
+    return (
+        f"{party}'s half ({network['file'] or 'made up to fit'}) has {network['parameters']:,} parameters and sends "
+        f"{sends}; with gradients {size(network['bytes_a_row'])} a row in training"
+    )
 
 
 def _told(step: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -113,6 +114,8 @@ def _parts(report: Mapping[str, Any]) -> Iterator[RenderableType]:
         yield _table(["Metric", "Last value"], report["metrics"].items())
     if report["leak"]:
         yield cell(f"⚠ {report['leak']}")
+    if report["rebuilt"]:
+        yield cell(f"⚠ {report['rebuilt']}")
     for remark in report["remarks"]:
         yield cell(f"⚠ {remark}")
     if report["importance"]:
@@ -167,7 +170,12 @@ def half_text(half: Mapping[str, Any] | None) -> str:
 
 def _progress(progress: Mapping[str, Any]) -> str:
     phase, done, of = progress.get("phase", ""), progress.get("done"), progress.get("of")
-    return f"{phase} {done:,} of {of:,}".strip() if isinstance(done, int) and isinstance(of, int) else str(phase)
+    if not isinstance(done, int) or not isinstance(of, int):
+        return str(phase)
+    words = [f"{phase} {done:,} of {of:,}".strip()]
+    if isinstance(pace := progress.get("rows_per_s"), int) and isinstance(left_s := progress.get("left_s"), int):
+        words.append(f"{pace:,} rows/s, {timedelta(seconds=left_s)} left")
+    return " · ".join(words)
 
 
 def _bar(half: Mapping[str, Any] | None) -> RenderableType:

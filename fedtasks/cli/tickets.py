@@ -247,6 +247,7 @@ def decline(
 def show(ticket_id: TicketId, as_json: AsJson = False, party_file: PartyFile = PARTY) -> None:
     """Show everything that a ticket says, who signed it, and how much of it is used."""
     from fedtasks.gateway.tickets import Tickets
+    from fedtasks.reports.tickets import labels_told
 
     party = load_party(party_file)
     with open_store(party) as store:
@@ -255,8 +256,10 @@ def show(ticket_id: TicketId, as_json: AsJson = False, party_file: PartyFile = P
         found = _Ticket(row, known.read(row))
         used = store.uses.total(ticket_id)
         recent = store.uses.total(ticket_id, since_ms=int((time.time() - DAY_S) * 1000))
+        labels = labels_told(store.label_spends.list(), row, found.grant)
     plain = {"state": found.state(time.time()), **to_plain(found.grant), "used": used, "used_last_24h": recent}
     plain["synced"], plain["warnings"] = row.synced, list(found.grant.warnings)
+    plain["labels"] = labels
     if row.revocation is not None:
         plain["revoked_because"] = known.why_revoked(row)
     if row.declination is not None:
@@ -264,6 +267,7 @@ def show(ticket_id: TicketId, as_json: AsJson = False, party_file: PartyFile = P
     if as_json:
         print_json(plain)
         return
+    plain["labels"] = [each["text"] for each in labels] or None
     for name, value in _flat(plain):
         say(f"{name:<28}{value}")
 

@@ -3,14 +3,17 @@
 from fedtasks.config.dataset import (
     MAX_CLASSES,
     MISSING_WORDS,
+    SEPARATOR,
     TRUTHS,
     Dataset,
+    Feature,
     FeatureType,
     Format,
     IdType,
     LabelKind,
     Normalisation,
     canonical_word,
+    type_of,
 )
 from fedtasks.config.names import (
     MAX_FEATURE,
@@ -56,6 +59,7 @@ __all__ = [
     "PARTY_VARIABLE",
     "PIPELINE",
     "RESUME_S",
+    "SEPARATOR",
     "SOCKET",
     "TRUTHS",
     "WORKERS",
@@ -63,6 +67,7 @@ __all__ = [
     "Dataset",
     "Duckdb",
     "Event",
+    "Feature",
     "FeatureType",
     "Format",
     "Gateway",
@@ -86,4 +91,5 @@ __all__ = [
     "read_secret",
     "split_address",
     "tunnel_socket",
+    "type_of",
 ]

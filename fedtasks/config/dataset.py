@@ -73,7 +73,10 @@ class Normalisation(enum.Enum):
 
 
 class FeatureType(enum.Enum):
-    """How a column enters a model: as a number, as one of several values, or as what a date or time says."""
+    """How a column enters a model.
+
+    As a number, as one of several values, as what a date or time says, as a list of ids, or as several numbers at once.
+    """
 
     NUMERIC = "numeric"
     CATEGORICAL = "categorical"
@@ -81,17 +84,89 @@ class FeatureType(enum.Enum):
     SECONDS = "seconds"
     HOUR = "hour"
     WEEKDAY = "weekday"
+    SEQUENCE = "sequence"
+    VECTOR = "vector"
 
     @property
     def is_of_time(self) -> bool:
         """Whether the column holds dates or times."""
-        return self not in (FeatureType.NUMERIC, FeatureType.CATEGORICAL)
+        return self in (FeatureType.DAYS, FeatureType.SECONDS, FeatureType.HOUR, FeatureType.WEEKDAY)
+
+    @property
+    def is_list(self) -> bool:
+        """Whether a value is a list."""
+        return self in (FeatureType.SEQUENCE, FeatureType.VECTOR)
 
     @property
     def in_models(self) -> FeatureType:
-        """What models see, which know numbers and categories."""
-        is_category = self in (FeatureType.CATEGORICAL, FeatureType.WEEKDAY)
-        return FeatureType.CATEGORICAL if is_category else FeatureType.NUMERIC
+        """What models see, which know no dates: numbers and categories stand for them."""
+        if not self.is_of_time:
+            return self
+        return FeatureType.CATEGORICAL if self is FeatureType.WEEKDAY else FeatureType.NUMERIC
+
+
+MAX_LENGTH, MAX_WIDTH, MAX_BUCKETS = 10_000, 10_000, 100_000_000
+"""How many ids of a sequence, numbers of a vector and buckets of hashes there may be."""
+
+SEPARATOR, _MAX_SEPARATOR = " ", 10
+
+
+@dataclass(frozen=True)
+class Feature:
+    """A feature whose declaration says more than its type.
+
+    Parameters
+    ----------
+    type
+        How it enters a model.
+    hash_buckets
+        Of a category or the ids of a sequence: into how many buckets values are hashed, so that no list of them is
+        kept; None keeps a list.
+    length
+        Of a sequence: how many ids of a row count, the last ones.
+    width
+        Of a vector: how many numbers each row has.
+    separator
+        Of a sequence or vector that is kept as text: what stands between two items, by default white space.
+    """
+
+    type: FeatureType
+    hash_buckets: int | None = None
+    length: int | None = None
+    width: int | None = None
+    separator: str | None = None
+
+    def __post_init__(self) -> None:
+        of = {
+            "hash_buckets": (FeatureType.CATEGORICAL, FeatureType.SEQUENCE),
+            "length": (FeatureType.SEQUENCE,),
+            "width": (FeatureType.VECTOR,),
+            "separator": (FeatureType.SEQUENCE, FeatureType.VECTOR),
+        }
+        for name, kinds in of.items():
+            if getattr(self, name) is not None and self.type not in kinds:
+                known = " or ".join(kind.value for kind in kinds)
+                raise ConfigError(f"only for type {known}, and this is {self.type.value}; leave it out", field=name)
+        limits = {"hash_buckets": (2, MAX_BUCKETS), "length": (1, MAX_LENGTH), "width": (1, MAX_WIDTH)}
+        for name, (least, most) in limits.items():
+            number = getattr(self, name)
+            if number is None and name != "hash_buckets" and self.type in of[name]:
+                raise ConfigError(f"say it of a {self.type.value}, from {least} to {most:,}", field=name)
+            if number is not None and not least <= number <= most:
+                raise ConfigError(f"{shown(number)} is not between {least} and {most:,}", field=name)
+        if self.separator is not None and not 0 < len(self.separator) <= _MAX_SEPARATOR:
+            text = f"write what stands between two items, at most {_MAX_SEPARATOR} characters"
+            raise ConfigError(text, field="separator")
+
+    @property
+    def said(self) -> dict[str, object]:
+        """What is declared, as in party.yaml."""
+        return {name: value for name, value in to_plain(self).items() if value is not None}
+
+
+def type_of(declared: FeatureType | Feature) -> FeatureType:
+    """Return the type of a feature in whichever form it is declared."""
+    return declared.type if isinstance(declared, Feature) else declared
 
 
 class LabelKind(enum.Enum):
@@ -121,14 +196,17 @@ class Dataset:
     id_type, normalise
         What an id is and how its text is normalised; compared with the peer's before anything runs.
     features
-        Feature → type; a feature is the column of that name unless `columns` names another. There may be none where
-        there is a label, for a party that leads with that alone.
+        Feature → type, or what else there is to say of it; a feature is the column of that name unless `columns` names
+        another. There may be none where there is a label, for a party that leads with that alone.
     label, label_positive
         Label column and the value that counts as 1; only the leader's dataset has them.
     label_kind
         What the label says: one of two things, one of several classes, or a number.
     label_classes
         The texts of a label's classes; a class is known by its place among them.
+    further_labels
+        Which of the numeric features are none but further labels, such as a conversion beside a click: networks of
+        one's own may predict them, and no model sees them.
     weight
         Column of numbers above 0: how much each row counts in training.
     held_out
@@ -149,7 +227,7 @@ class Dataset:
     name: str
     uri: str
     id: str
-    features: Mapping[str, FeatureType]
+    features: Mapping[str, FeatureType | Feature]
     format: Format = Format.PARQUET
     id_type: IdType = IdType.STRING
     normalise: tuple[Normalisation, ...] = (Normalisation.TRIM, Normalisation.NFC)
@@ -157,6 +235,7 @@ class Dataset:
     label_positive: str | None = None
     label_kind: LabelKind = LabelKind.BINARY
     label_classes: tuple[str, ...] = ()
+    further_labels: tuple[str, ...] = ()
     weight: str | None = None
     held_out: str | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -174,14 +253,29 @@ class Dataset:
         if PARTITION in self.uri and (not self.is_partitioned or self.uri.count(PARTITION) > 1):
             text = f"`{self.uri}`: `{PARTITION}` must be its last part, as in data/{PARTITION} or data/day={PARTITION}"
             raise ConfigError(text, field="uri")
+        self._check_features()
         self._check_names()
         self._check_columns()
         self._check_label_kind()
+        self._check_further_labels()
         self._check_held_out()
         self._check_missing()
         self._check_files()
 
     # --------------------------------------------------------------------------------------------------------- checks
+    def _check_features(self) -> None:
+        """Refuse lists of which it is not said how long they are; what says its type alone has one form."""
+        for name, declared in self.features.items():
+            if isinstance(declared, FeatureType) and declared.is_list:
+                size = "length: 50" if declared is FeatureType.SEQUENCE else "width: 16"
+                text = f"say how many items count: `{shown(name)}: {{type: {declared.value}, {size}}}`"
+                raise ConfigError(text, field=f"features.{name}")
+        plain = {
+            name: each.type if isinstance(each, Feature) and len(each.said) == 1 else each
+            for name, each in self.features.items()
+        }
+        object.__setattr__(self, "features", plain)
+
     def _check_names(self) -> None:
         """Refuse names that no file can have or that the product needs, and a column that means two things."""
         for feature in self.features:
@@ -245,6 +339,16 @@ class Dataset:
                 raise ConfigError(f"{twice}; list each class once", field="label_classes")
             known[canonical_word(name)] = name
 
+    def _check_further_labels(self) -> None:
+        if self.further_labels and self.label is None:
+            raise ConfigError(
+                "there is no label; name its column in `label`, or leave this out", field="further_labels"
+            )
+        for name in self.further_labels:
+            if self.features.get(name) is not FeatureType.NUMERIC or self.further_labels.count(name) > 1:
+                text = f"`{shown(name)}` must stand in `features` as `numeric`, and here once"
+                raise ConfigError(text, field="further_labels")
+
     def _check_held_out(self) -> None:
         if self.held_out is None:
             return
@@ -307,9 +411,19 @@ class Dataset:
         return tuple(column.strip() for column in self.id.split(","))
 
     @property
+    def types(self) -> dict[str, FeatureType]:
+        """Feature → its type as declared."""
+        return {name: type_of(declared) for name, declared in self.features.items()}
+
+    @property
+    def details(self) -> dict[str, Feature]:
+        """Feature → its declaration, of those that say more than their type."""
+        return {name: declared for name, declared in self.features.items() if isinstance(declared, Feature)}
+
+    @property
     def model_features(self) -> dict[str, FeatureType]:
-        """Feature → number or category, as models see them."""
-        return {name: kind.in_models for name, kind in self.features.items()}
+        """Feature → its type as models see it."""
+        return {name: kind.in_models for name, kind in self.types.items()}
 
     def column_of(self, feature: str) -> str:
         """Return the column that a feature is read from."""
@@ -329,12 +443,13 @@ class Dataset:
     @property
     def declaration_digest(self) -> str:
         """SHA-256 (hex) over all that is declared, the place too: what decides which rows and columns are read."""
-        return digest(self._without_defaults((*_READING, "held_out")))
+        return digest(self._without_defaults((*_READING, "further_labels", "held_out")))
 
     @property
     def schema_digest(self) -> str:
         """SHA-256 (hex) over id, types, features, label and weight: what a ticket pins; not where or how it is read."""
         plain = self._without_defaults((*_LATER, "columns"))
+        plain["features"] = to_plain(self.types)  # how many items count is a matter of models
         for name in ("uri", "format", *_READING):
             if name != "columns":
                 plain.pop(name, None)
@@ -346,10 +461,14 @@ class Dataset:
         What was added later counts where it is used only: runs and tickets from before must go on to fit.
         """
         plain: dict[str, object] = to_plain(self)
+        plain["features"] = {
+            name: declared.said if isinstance(declared, Feature) else declared.value
+            for name, declared in self.features.items()
+        }
         default = to_plain(type(self)(name="a", uri="", id="b", features={"c": FeatureType.NUMERIC}))
         return {name: value for name, value in plain.items() if name not in names or value != default[name]}
 
 
 _OF_CSV = ("encoding", "delimiter", "quote")
 _READING = ("columns", "null", "not_null", *_OF_CSV, "endings")
-_LATER = ("label_kind", "label_classes", "weight", "held_out")
+_LATER = ("label_kind", "label_classes", "further_labels", "weight", "held_out")

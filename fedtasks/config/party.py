@@ -405,6 +405,8 @@ class Party:
         RSA private key for signing as the PSI signer (PEM file); made by ``fedtasks psi keygen``.
     psi_oprf_key
         The same for scheme ``oprf``; made by ``fedtasks psi keygen --scheme oprf``.
+    networks
+        Name → a model file of this party, for the setting `network` of ``train_split_nn``.
     schedules
         Pipelines that this side starts by their schedule; the other side of each only answers.
     max_clock_skew_s
@@ -430,6 +432,7 @@ class Party:
     notify: Notify | None = None
     psi_key: Path | None = None
     psi_oprf_key: Path | None = None
+    networks: Mapping[str, Path] = field(default_factory=dict)
     schedules: tuple[str, ...] = ()
     max_clock_skew_s: float = 120.0
     stall_s: float = 1800.0
@@ -442,8 +445,9 @@ class Party:
             for name in names:
                 if names.count(name) > 1:
                     raise ConfigError(f"`{name}` is declared twice", field=group)
-        for pipeline in self.schedules:
-            check_name(pipeline, "schedules")
+        for group, known in (("schedules", self.schedules), ("networks", tuple(self.networks))):
+            for name in known:
+                check_name(name, group)
         check_stall_s(self.stall_s)
         check_resume_s(self.resume_s)
         for uri in (self.storage, *(dataset.uri for dataset in self.datasets)):
@@ -515,6 +519,7 @@ def _resolve(plain: dict[str, object], party: Party, folder: Path) -> None:
     below(plain.get("airflow"), "password_file", "client_secret_file", "token_file")
     below(plain.get("notify"), "webhook_url_file")
     below(plain, "psi_key", "psi_oprf_key")
+    below(plain.get("networks"), *party.networks)
     for peer in _items(plain.get("peers")):
         below(peer, "authority")
     for dataset in _items(plain.get("datasets")):

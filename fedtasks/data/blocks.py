@@ -20,13 +20,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from fedtasks.config import FeatureType, LabelKind
+from fedtasks.config import Feature, FeatureType, LabelKind
 from fedtasks.data.held_out import UNIT_TYPE, Unit, is_held_out, units_of_keys
 from fedtasks.data.row_files import shards_of
 from fedtasks.data.run_storage import FileEntry, Manifest, RunStorage
 from fedtasks.data.storage import filesystem, write_atomically
+from fedtasks.data.tables import FEATURE_TYPES, LABEL_TYPES
 from fedtasks.data.tables import LABEL as LABEL
-from fedtasks.data.tables import LABEL_TYPES
 from fedtasks.data.tables import WEIGHT as WEIGHT
 from fedtasks.dataclass_io import build, to_plain
 from fedtasks.errors import ConfigError, DataCorrupt
@@ -41,8 +41,8 @@ TAG, SPLIT, UNIT = own_column("tag"), own_column("split"), own_column("unit")
 TRAIN, TEST = "train", "test"
 
 _PLAIN_NAMES = {name: name.removeprefix(OWN) for name in (TAG, SPLIT, LABEL, WEIGHT)}
-_ARROW = {FeatureType.NUMERIC: pa.float64(), FeatureType.CATEGORICAL: pa.string()}
 _INTEGER_BYTES = 8
+_READ_ROWS = 100_000
 
 
 class KeyType(enum.Enum):
@@ -139,7 +139,7 @@ def block_schema(
     fields = [pa.field(key.column, key.arrow, nullable=False), pa.field(SPLIT, pa.string(), nullable=False)]
     if has_units:
         fields.append(pa.field(UNIT, UNIT_TYPE, nullable=False))
-    fields += [pa.field(name, _ARROW[kind]) for name, kind in features.items()]
+    fields += [pa.field(name, FEATURE_TYPES[kind]) for name, kind in features.items()]
     if label is not None:
         fields.append(pa.field(LABEL, LABEL_TYPES[label], nullable=False))
     if has_weight:
@@ -194,9 +194,11 @@ def publish_blocks(
     attempt: int,
     *,
     features: Mapping[str, FeatureType],
+    details: Mapping[str, Feature] | None = None,
     label: LabelKind | None = None,
     classes: Sequence[str] = (),
     has_weight: bool = False,
+    further_labels: Sequence[str] = (),
     learnt: Sequence[str] = (),
     unit: Unit = Unit.PERSON,
     task: str = TASK,
@@ -210,8 +212,12 @@ def publish_blocks(
     ----------
     features, label, has_weight, key
         As `block_schema` was given them.
+    details
+        Feature → its declaration, of those that say more than their type.
     classes
         The texts of the label's classes, if it has such.
+    further_labels
+        Which of the features are no features but further labels.
     learnt
         The partitions that are new.
     unit
@@ -224,9 +230,11 @@ def publish_blocks(
     rows, row_order = order or order_digest(storage.attempt(task, attempt), key)
     facts = {
         "features": {name: kind.value for name, kind in features.items()},
+        "details": {name: declared.said for name, declared in (details or {}).items()},
         "has_label": label is not None,
         "label": label.value if label else None,
         "classes": list(classes),
+        "further_labels": list(further_labels),
         "has_weight": has_weight,
         "row_order": row_order,
         "learnt": list(learnt),
@@ -256,8 +264,10 @@ def write_blocks(
     table: pa.Table,
     features: Mapping[str, FeatureType],
     *,
+    details: Mapping[str, Feature] | None = None,
     label: LabelKind = LabelKind.BINARY,
     classes: Sequence[str] = (),
+    further_labels: Sequence[str] = (),
     seed: int = 0,
     test_fraction: float = 0.25,
     rows_per_block: int = 100_000,
@@ -273,8 +283,12 @@ def write_blocks(
         order. Without a column of units, each row's follows from its key.
     features
         Column → type, in the order that models see them.
+    details
+        As for `publish_blocks`.
     label, classes
         What kind of label it is, if there is one, and the texts of its classes.
+    further_labels
+        Which of the features are no features but further labels.
     seed, test_fraction
         Which rows are held out: see `fedtasks.data.held_out.is_held_out`.
     rows_per_block
@@ -306,8 +320,10 @@ def write_blocks(
         storage,
         attempt,
         features=features,
+        details=details,
         label=kind,
         classes=classes if kind is not None else (),
+        further_labels=further_labels,
         has_weight=has_weight,
         task=task,
         key=key,
@@ -327,8 +343,12 @@ class Blocks:
     ----------
     features
         Column → type, in the order that models see them.
+    details
+        Feature → its declaration, of those that say more than their type.
     has_label, label, classes
         Whether there is a label, of which kind, and the texts of its classes: label ``i`` is ``classes[i]``.
+    further_labels
+        Columns of numbers that models may predict beside the label, and that no model sees as a feature.
     has_weight
         Whether rows have weights.
     key
@@ -349,11 +369,18 @@ class Blocks:
             self.features: Mapping[str, FeatureType] = {
                 name: FeatureType(kind) for name, kind in manifest.facts["features"].items()
             }
+            # Before there were such features, a manifest told of none.
+            self.details: Mapping[str, Feature] = {
+                name: build(Feature, declared) for name, declared in manifest.facts.get("details", {}).items()
+            }
             self.has_label = bool(manifest.facts["has_label"])
             # Before there were other kinds, a manifest told of none.
             kind = manifest.facts.get("label", LabelKind.BINARY.value)
             self.label: LabelKind | None = LabelKind(kind) if self.has_label else None
             self.classes: tuple[str, ...] = tuple(manifest.facts.get("classes", ()))
+            self.further_labels: tuple[str, ...] = tuple(manifest.facts.get("further_labels", ()))
+            self._columns = self.features
+            self.features = {name: kind for name, kind in self._columns.items() if name not in self.further_labels}
             self.has_weight = bool(manifest.facts.get("has_weight", False))
             # Before its own columns stood apart, the product called them by plain names.
             self._plain_names = {} if manifest.facts.get("own") == OWN else _PLAIN_NAMES
@@ -394,16 +421,43 @@ class Blocks:
     def schema(self) -> pa.Schema:
         """Columns of every block."""
         return block_schema(
-            self.features,
+            self._columns,
             label=self.label,
             has_weight=self.has_weight,
             has_units=self.unit is not None,
             key=self.key,
         )
 
-    def table(self, split: str | None = None) -> pa.Table:
-        """Return all rows, or those of one split, in row order."""
-        return pa.Table.from_batches(self._filtered(100_000, split), self.schema)
+    @property
+    def n_blocks(self) -> int:
+        """How many files there are."""
+        return len(self._manifest.files)
+
+    def table(self, split: str | None = None, *, columns: Sequence[str] | None = None) -> pa.Table:
+        """Return all rows, or those of one split, in row order, by default with all their columns."""
+        return pa.Table.from_batches(self._filtered(_READ_ROWS, split, columns), self._schema_of(columns))
+
+    def block(self, number: int, split: str | None = None, *, columns: Sequence[str] | None = None) -> pa.Table:
+        """Return the rows of one block, or those of one split of it, in row order.
+
+        Parameters
+        ----------
+        number
+            From 0 to `n_blocks` - 1: the place of its file, since a block without any row has none.
+        split, columns
+            As for `table`.
+        """
+        batches = self._of_file(self._manifest.files[number], _READ_ROWS, split, columns)
+        return pa.Table.from_batches(batches, self._schema_of(columns))
+
+    def rows_per_block(self, split: str) -> tuple[int, ...]:
+        """Return how many rows of a split each block has.
+
+        Notes
+        -----
+        Cost: reads one column, a block at a time.
+        """
+        return tuple(self.block(number, split, columns=[SPLIT]).num_rows for number in range(self.n_blocks))
 
     def batches(
         self, rows: int, split: str | None = None, *, columns: Sequence[str] | None = None
@@ -427,17 +481,24 @@ class Blocks:
         if held:
             yield pa.concat_batches(waiting)
 
+    def _schema_of(self, columns: Sequence[str] | None) -> pa.Schema:
+        return self.schema if columns is None else pa.schema([self.schema.field(name) for name in columns])
+
     def _filtered(self, rows: int, split: str | None, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
         if split not in (None, TRAIN, TEST):
             raise ConfigError(f"`{split}` is not one of: {TRAIN}, {TEST}", field="split")
-        kept = self.schema.names if columns is None else list(columns)
-        schema = pa.schema([self.schema.field(name) for name in kept])
-        wanted = kept if split is None else list(dict.fromkeys([*kept, SPLIT]))
-        read = [self._plain_names.get(name, name) for name in wanted]
         for entry in self._manifest.files:
-            fs, path = filesystem(self._manifest.path(entry.name))
-            with fs.open(path, "rb") as file:
-                for found in pq.ParquetFile(file).iter_batches(batch_size=rows, columns=read):
-                    batch = pa.RecordBatch.from_arrays(list(map(found.column, read)), wanted)
-                    chosen = batch if split is None else batch.filter(pc.equal(batch.column(SPLIT), split))
-                    yield pa.RecordBatch.from_arrays([chosen.column(name) for name in kept], schema=schema)
+            yield from self._of_file(entry, rows, split, columns)
+
+    def _of_file(
+        self, entry: FileEntry, rows: int, split: str | None, columns: Sequence[str] | None
+    ) -> Iterator[pa.RecordBatch]:
+        schema = self._schema_of(columns)
+        wanted = schema.names if split is None else list(dict.fromkeys([*schema.names, SPLIT]))
+        read = [self._plain_names.get(name, name) for name in wanted]
+        fs, path = filesystem(self._manifest.path(entry.name))
+        with fs.open(path, "rb") as file:
+            for found in pq.ParquetFile(file).iter_batches(batch_size=rows, columns=read):
+                batch = pa.RecordBatch.from_arrays(list(map(found.column, read)), wanted)
+                chosen = batch if split is None else batch.filter(pc.equal(batch.column(SPLIT), split))
+                yield pa.RecordBatch.from_arrays([chosen.column(name) for name in schema.names], schema=schema)

@@ -104,8 +104,14 @@ def _missing(words: tuple[str, ...]) -> Missing:
 
 @lru_cache(maxsize=256)
 def kind_of(found: pa.DataType) -> str:
-    """Return what a type holds: text, whole, number, truth, date, time or nothing; an empty word for any other."""
+    """Return what a type holds: text, whole, number, truth, date, time or nothing; an empty word for any other.
+
+    Of a list that is ``list of`` and what its items hold.
+    """
     kind = found.value_type if pt.is_dictionary(found) else found
+    if pt.is_list(kind) or pt.is_large_list(kind) or pt.is_fixed_size_list(kind):
+        items = kind_of(kind.value_type)
+        return f"list of {items}" if items else ""
     checks: dict[str, tuple[Callable[[pa.DataType], bool], ...]] = {
         "text": (pt.is_string, pt.is_large_string, pt.is_string_view, pt.is_binary, pt.is_large_binary),
         "whole": (pt.is_integer,),

@@ -24,8 +24,8 @@ def numbers_of(rows: pa.Table | pa.RecordBatch, name: str) -> npt.NDArray[np.flo
     column = _column(rows, name)
     if not (pa.types.is_floating(column.type) or pa.types.is_integer(column.type)):
         raise ColumnType(f"feature `{name}` is numeric; found {column.type}", where=name)
-    filled = pc.fill_null(column.cast(pa.float64()), float("nan"))
-    return np.asarray(filled.to_numpy(zero_copy_only=False), dtype=np.float64)
+    # Where there is no value, NumPy has NaN.
+    return np.asarray(column.to_numpy(zero_copy_only=False), dtype=np.float64)
 
 
 def texts_of(rows: pa.Table | pa.RecordBatch, name: str) -> pa.Array:
@@ -34,6 +34,30 @@ def texts_of(rows: pa.Table | pa.RecordBatch, name: str) -> pa.Array:
     if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
         raise ColumnType(f"feature `{name}` is categorical, so text is expected; found {column.type}", where=name)
     return column.cast(pa.string())
+
+
+def sequences_of(rows: pa.Table | pa.RecordBatch, name: str) -> pa.ListArray:
+    """Return a column of lists of ids as texts, null where there is no value; raises as `numbers_of`."""
+    return _lists(rows, name, pa.list_(pa.string()), "a sequence, so lists of texts are expected")
+
+
+def vectors_of(rows: pa.Table | pa.RecordBatch, name: str, width: int) -> npt.NDArray[np.float64]:
+    """Return a column of vectors, shape ``(n, width)``, NaN where there is no value; raises as `numbers_of`."""
+    lists = _lists(rows, name, pa.list_(pa.float64()), "a vector, so lists of numbers are expected")
+    known = lists.is_valid().to_numpy(zero_copy_only=False)
+    if pc.any(pc.not_equal(pc.list_value_length(lists), width)).as_py():
+        remedy = f"declare `width: {width}`, or train a new model"
+        raise ColumnType(f"feature `{name}` is a vector of width {width}; found another: {remedy}", where=name)
+    found = np.full((len(lists), width), np.nan)
+    found[known] = pc.fill_null(lists.flatten(), float("nan")).to_numpy(zero_copy_only=False).reshape(-1, width)
+    return found
+
+
+def _lists(rows: pa.Table | pa.RecordBatch, name: str, kind: pa.DataType, expected: str) -> pa.ListArray:
+    column = _column(rows, name)
+    if column.type != kind:
+        raise ColumnType(f"feature `{name}` is {expected}; found {column.type}", where=name)
+    return column
 
 
 def spelled(texts: pa.Array, values: Sequence[str]) -> pa.Array:

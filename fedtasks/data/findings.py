@@ -12,7 +12,15 @@ import numpy as np
 
 from fedtasks.checks import Finding, Verdict
 from fedtasks.config import Dataset, LabelKind
-from fedtasks.data.profile import MAX_DISTINCT, CategoryProfile, Numbers, NumericProfile, Profile
+from fedtasks.data.profile import (
+    MAX_DISTINCT,
+    CategoryProfile,
+    Numbers,
+    NumericProfile,
+    Profile,
+    SequenceProfile,
+    VectorProfile,
+)
 
 SENTINELS = frozenset(
     (-1, -9, -99, 99, *(sign * (10**n - less) for sign in (-1, 1) for n in range(3, 11) for less in (1, 2, 3)))
@@ -101,8 +109,18 @@ def _suspect(value: float, rows: int, ascending: Numbers, filled: int) -> Sentin
 # ------------------------------------------------------------------------------------------------------------- in words
 def describe(profile: Profile) -> str:
     """Return what a column holds, on one line."""
-    different = "1 value" if profile.distinct == 1 else f"{_several(profile)} different values"
-    said = f"{profile.rows:,} rows, {share(profile.missing, profile.rows)} missing, {different}"
+    said = f"{profile.rows:,} rows, {share(profile.missing, profile.rows)} missing"
+    if isinstance(profile, VectorProfile):
+        least, most = (
+            float(np.fmin.reduce(profile.least, initial=np.nan)),
+            float(np.fmax.reduce(profile.most, initial=np.nan)),
+        )
+        said += f", vectors of width {len(profile.least):,}" if len(profile.least) else ""
+        return said if np.isnan(least) else f"{said}, {number(least)} to {number(most)}"
+    what = "id" if isinstance(profile, SequenceProfile) else "value"
+    said += f", 1 {what}" if profile.distinct == 1 else f", {_several(profile)} different {what}s"
+    if isinstance(profile, SequenceProfile) and profile.filled:
+        return f"{said}, {number(profile.total / profile.filled)} a list and at most {profile.longest:,}"
     if isinstance(profile, NumericProfile) and profile.lowest:
         said += f", {number(min(profile.lowest))} to {number(max(profile.highest))}"
     return said
@@ -125,12 +143,18 @@ def examine_column(subject: str, profile: Profile, limits: Mapping[str, int]) ->
         yield Finding(subject, Verdict.WARNING, "no row has a value", remedy)
     elif profile.distinct == 1:
         also = " or none" if profile.missing else ""
-        text = f"every row has the same value{also}, which says nothing of anybody"
+        what = "no id but one" if isinstance(profile, SequenceProfile) else "the same value"
+        text = f"every row has {what}{also}, which says nothing of anybody"
         yield Finding(subject, Verdict.WARNING, text, "Leave it out of `features`")
     elif isinstance(profile, NumericProfile):
         yield from _examine_numbers(subject, profile)
-    else:
+    elif isinstance(profile, CategoryProfile):
         yield from _examine_categories(subject, profile, limits)
+    elif isinstance(profile, VectorProfile):
+        alike = int((profile.least == profile.most).sum())
+        if alike:
+            text = f"{alike:,} of the {len(profile.least):,} numbers of a vector are the same in every row"
+            yield Finding(subject, Verdict.NOTE, text, "Leave them out, or find out why they never differ")
 
 
 def _examine_numbers(subject: str, profile: NumericProfile) -> Iterator[Finding]:

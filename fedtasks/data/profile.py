@@ -136,15 +136,70 @@ class CategoryProfile(ColumnProfile):
             self.counts.clear()
 
 
-Profile: TypeAlias = NumericProfile | CategoryProfile
+@dataclass
+class SequenceProfile(ColumnProfile):
+    """What a column of lists of ids holds; `distinct` is of the ids.
+
+    Parameters
+    ----------
+    longest, total
+        How many ids the longest list has, and all together.
+    """
+
+    longest: int = 0
+    total: int = 0
+    _ids: CategoryProfile = field(default_factory=CategoryProfile)
+
+    def add(self, column: pa.Array) -> None:
+        """Take in a batch of lists, null where there is none."""
+        self._count(column)
+        self.longest = max(self.longest, pc.max(pc.list_value_length(column)).as_py() or 0)
+        ids = column.flatten()
+        self.total += len(ids)
+        self._ids.add(ids)
+        self.distinct, self.until_many = self._ids.distinct, self._ids.until_many
+
+
+@dataclass
+class VectorProfile(ColumnProfile):
+    """What a column of vectors holds; `distinct` is 1 if they are all alike, and else None.
+
+    Parameters
+    ----------
+    least, most
+        Between what each of the numbers lies, shape ``(width,)``; NaN where there is none.
+    """
+
+    least: Numbers = field(default_factory=lambda: np.empty(0))
+    most: Numbers = field(default_factory=lambda: np.empty(0))
+
+    def add(self, column: pa.Array) -> None:
+        """Take in a batch of lists of equal width, null where there is none."""
+        self._count(column)
+        known = column.drop_null()
+        if not len(known):
+            return
+        values = known.flatten().to_numpy(zero_copy_only=False).reshape(len(known), -1)
+        least, most = np.fmin.reduce(values), np.fmax.reduce(values)
+        if len(self.least):
+            least, most = np.fmin(least, self.least), np.fmax(most, self.most)
+        self.least, self.most = least, most
+        self.distinct = None if (least < most).any() else 1
+
+
+Profile: TypeAlias = NumericProfile | CategoryProfile | SequenceProfile | VectorProfile
 
 
 def profiles_of(schema: pa.Schema) -> dict[str, Profile]:
-    """Return an empty profile for each column: of texts, or of numbers; of many columns each keeps fewer values."""
+    """Return an empty profile for each column, as its type asks for; of many columns each keeps fewer values."""
     size = min(_SAMPLE, max(_LEAST_SAMPLE, _SAMPLE_OF_ALL // max(len(schema), 1)))
-    return {
-        each.name: CategoryProfile() if pt.is_string(each.type) else NumericProfile(sample_size=size) for each in schema
-    }
+    return {each.name: _empty(each.type, size) for each in schema}
+
+
+def _empty(kind: pa.DataType, sample_size: int) -> Profile:
+    if pt.is_list(kind):
+        return SequenceProfile() if pt.is_string(kind.value_type) else VectorProfile()
+    return CategoryProfile() if pt.is_string(kind) else NumericProfile(sample_size=sample_size)
 
 
 def add_rows(profiles: Mapping[str, Profile], columns: Mapping[str, pa.Array]) -> None:

@@ -13,8 +13,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from fedtasks.config import PARTITION, Dataset, FeatureType, IdType, LabelKind
+from fedtasks.config import PARTITION, Dataset, Feature, FeatureType, IdType, LabelKind, type_of
 from fedtasks.data.cells import Missing, Place, kind_of, numbers, times, words
+from fedtasks.data.lists import IDS, NUMBERS, sequences, vectors
 from fedtasks.data.source_files import files_of, values_of_path
 from fedtasks.data.source_tables import open_table
 from fedtasks.data.tag_files import PADDING
@@ -28,6 +29,14 @@ held out for the test."""
 
 LABEL_TYPES = {LabelKind.BINARY: pa.int8(), LabelKind.CLASSES: pa.int16(), LabelKind.NUMBER: pa.float64()}
 """What a label is in memory: 0 or 1, the place among the declared classes, or the number itself."""
+
+FEATURE_TYPES = {
+    FeatureType.NUMERIC: pa.float64(),
+    FeatureType.CATEGORICAL: pa.string(),
+    FeatureType.SEQUENCE: IDS,
+    FeatureType.VECTOR: NUMBERS,
+}
+"""What a feature is in memory, by its type in models."""
 
 _SEPARATOR = "\x1f"
 _HELD_OUT, _NOT_HELD_OUT = pa.array(["1", "yes", "test"]), pa.array(["0", "no", "train"])
@@ -132,8 +141,8 @@ def read_ids(dataset: Dataset, part: Part) -> Iterator[pa.RecordBatch]:
 def rows_schema(dataset: Dataset) -> pa.Schema:
     """Return the columns of `read_rows`."""
     fields = [pa.field(ID, pa.string())]
-    for name, kind in dataset.features.items():
-        fields.append(pa.field(name, pa.float64() if kind.in_models is FeatureType.NUMERIC else pa.string()))
+    for name, kind in dataset.model_features.items():
+        fields.append(pa.field(name, FEATURE_TYPES[kind]))
     if dataset.label:
         fields.append(pa.field(LABEL, LABEL_TYPES[dataset.label_kind]))
     if dataset.weight:
@@ -158,9 +167,9 @@ def read_rows(dataset: Dataset, part: Part) -> Iterator[pa.RecordBatch]:
     missing, schema = Missing.of(dataset), rows_schema(dataset)
     for batch, first in _read(dataset, part, _columns(dataset)):
         arrays = [ids_of(dataset, batch, first)]
-        for feature, kind in dataset.features.items():
+        for feature, declared in dataset.features.items():
             column = dataset.column_of(feature)
-            arrays.append(_feature(batch.column(column), column, first, missing, kind))
+            arrays.append(_feature(batch.column(column), column, first, missing, declared))
         if dataset.label:
             arrays.append(_labels(dataset, batch, first))
         if dataset.weight:
@@ -245,6 +254,8 @@ _ACCEPTED = {
     "numbers": {"whole", "number", "truth", "text"},
     "text, numbers or true/false": {"text", "whole", "number", "truth", "date"},
     "dates or times": {"date", "time", "text"},
+    "lists of ids": {"list of text", "list of whole", "list of nothing", "text"},
+    "lists of numbers": {"list of number", "list of whole", "list of text", "list of nothing", "text"},
 }
 """What a column must hold → the kinds of types that can hold it; a text is read as it would be in CSV."""
 
@@ -252,15 +263,23 @@ _REMEDIES = {
     "text": "set `id_type: integer` for numbers",
     "numbers": "declare a date or time as `days`, `seconds`, `hour` or `weekday`",
     "text, numbers or true/false": "declare a time as `days`, `seconds`, `hour` or `weekday`",
+    "lists of ids": "declare lists of numbers with a fraction as `{type: vector, width: …}`",
+    "lists of numbers": "declare one number as `numeric`, and lists of texts as `{type: sequence, length: …}`",
 }
+_REMEDY_OF_LISTS = "declare lists of ids as `{type: sequence, length: …}`, of numbers as `{type: vector, width: …}`"
 
 
 def _needs(dataset: Dataset) -> list[tuple[str, str]]:
     """Return every column that the dataset declares, with what it must hold."""
     need_of_id = "text" if dataset.id_type is IdType.STRING else "whole numbers"
     needs = [(column, need_of_id) for column in dataset.id_columns]
-    of_kind = {FeatureType.NUMERIC: "numbers", FeatureType.CATEGORICAL: "text, numbers or true/false"}
-    for feature, kind in dataset.features.items():
+    of_kind = {
+        FeatureType.NUMERIC: "numbers",
+        FeatureType.CATEGORICAL: "text, numbers or true/false",
+        FeatureType.SEQUENCE: "lists of ids",
+        FeatureType.VECTOR: "lists of numbers",
+    }
+    for feature, kind in dataset.types.items():
         needs.append((dataset.column_of(feature), of_kind.get(kind, "dates or times")))
     if dataset.label:
         is_number = dataset.label_kind is LabelKind.NUMBER
@@ -296,6 +315,8 @@ def _check_type(name: str, found: pa.DataType, need: str, uri: str) -> None:
         return
     is_known = kind_of(found) != "" and (need != "text" or kind_of(found) in ("whole", "number"))
     remedy = f"; {_REMEDIES[need]}" if is_known and need in _REMEDIES else ""
+    if kind_of(found).startswith("list of") and need in ("numbers", "text, numbers or true/false", "dates or times"):
+        remedy = f"; {_REMEDY_OF_LISTS}"
     raise ColumnType(f"column `{name}`: found {found}, expected {need}{remedy}", where=uri)
 
 
@@ -324,12 +345,18 @@ def _read(dataset: Dataset, part: Part, columns: list[str]) -> Iterator[tuple[pa
         raise DataCorrupt(text, where=part.file)
 
 
-def _feature(column: pa.Array, name: str, first: Place, missing: Missing, kind: FeatureType) -> pa.Array:
-    if kind is FeatureType.NUMERIC:
-        return numbers(column, name, first, missing)
-    if kind is FeatureType.CATEGORICAL:
-        return words(column, name, first, missing)
-    return times(column, name, first, missing, kind)
+def _feature(column: pa.Array, name: str, first: Place, missing: Missing, declared: FeatureType | Feature) -> pa.Array:
+    match type_of(declared), declared:
+        case FeatureType.NUMERIC, _:
+            return numbers(column, name, first, missing)
+        case FeatureType.CATEGORICAL, _:
+            return words(column, name, first, missing)
+        case FeatureType.SEQUENCE, Feature(separator=separator):
+            return sequences(column, name, first, missing, separator)
+        case FeatureType.VECTOR, Feature(separator=separator, width=int(width)):
+            return vectors(column, name, first, missing, separator, width)
+        case kind, _:
+            return times(column, name, first, missing, kind)
 
 
 def _labels(dataset: Dataset, batch: pa.RecordBatch, first: Place) -> pa.Array:

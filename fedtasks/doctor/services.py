@@ -45,10 +45,22 @@ def _store(party: Party) -> Iterator[Finding]:
         require_known(party, store)
         old = outdated(store)
         lost = list(_losses(store))
+        told = list(_labels(store))
     yield Finding("store", Verdict.OK, f"{urlsplit(party.store.url).scheme}: {n_tickets} tickets, audit chain whole")
     if old is not None:
         yield old
     yield from lost
+    yield from told
+
+
+def _labels(store: Store) -> Iterator[Finding]:
+    """Say what peers were told of this party's labels."""
+    from fedtasks.label_budget import ALL
+    from fedtasks.reports.labels import in_words
+
+    for each in store.label_spends.list():
+        verdict = Verdict.NOTE if each.epsilon >= ALL else Verdict.OK
+        yield Finding("labels", verdict, in_words(each))
 
 
 def _losses(store: Store) -> Iterator[Finding]:

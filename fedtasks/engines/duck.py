@@ -48,6 +48,8 @@ _TYPES = {
     pa.float64(): "DOUBLE",
     pa.string(): "VARCHAR",
     pa.binary(): "BLOB",
+    pa.list_(pa.string()): "VARCHAR[]",
+    pa.list_(pa.float64()): "DOUBLE[]",
     # Sixteen bytes of fixed width, which ascend as bytes do; a blob is several times slower.
     _UUID: "UUID",
 }

@@ -138,6 +138,15 @@ class TrainingDiverged(RunError):
     remedy = "Lower `learning_rate`, or look for extreme values among the features"
 
 
+class NetworkInvalid(RunError):
+    """Raised when what a model file makes cannot be one half of a network."""
+
+    code = "NETWORK_INVALID"
+    who = "own"
+    summary = "The model file makes no half of a network"
+    remedy = "Mend the model file; `fedtasks dag test` tries it in seconds"
+
+
 class LabelLeaks(RunError):
     """Raised when attacks on what a training has sent read the labels better than the run allows."""
 
@@ -145,8 +154,8 @@ class LabelLeaks(RunError):
     who = "own"
     summary = "The labels leak more than the run allows"
     remedy = (
-        "Look at the metrics `label_leak_…`; then train boosted trees, or allow more by `max_label_leak`, as far "
-        "as the ticket does"
+        "Look at the metrics `label_leak_…`; then protect the labels by `label_protection`, train boosted trees, or "
+        "allow more by `max_label_leak`, as far as the ticket does"
     )
 
 

@@ -89,6 +89,18 @@ class TicketExhausted(TicketError):
     remedy = "Ask {grantor} for a new ticket (`fedtasks ticket request`)"
 
 
+class LabelLeakSpent(TicketError):
+    """Raised when a peer would be told more of the labels than the ticket allows over all runs; AUCs in percent."""
+
+    code = "LABEL_LEAK_SPENT"
+    who = "both"
+    summary = "As much of these labels has been told as the ticket allows"
+    remedy = (
+        "Protect the labels by what costs once (`label_protection: label_dp`), train fewer epochs or to a lower "
+        "`max_label_leak`, or agree on a ticket that allows more (`--label-leak`)"
+    )
+
+
 class TicketBusy(TicketError):
     """Raised when as many runs as a ticket allows at once are under way."""
 

@@ -73,6 +73,8 @@ class Message:
         Of what there are several, each with a message under a number of its own, such as shards; by default of nothing.
     counted_as
         Which count of the run's outcome says how many rows they hold, where the link cannot know; by default none.
+    measured_as
+        What the metrics begin with by which a run measures what the receiver learns; by default none does.
     max_bytes
         The most bytes of one message, where its receiver does not know better; a larger one is refused as it arrives.
     """
@@ -85,6 +87,7 @@ class Message:
     holds: str = field(default="", kw_only=True)
     per: str = field(default="", kw_only=True)
     counted_as: str = field(default="", kw_only=True)
+    measured_as: str = field(default="", kw_only=True)
     max_bytes: int = field(default=MAX_BYTES, kw_only=True)
 
     payload: ClassVar[str] = ""

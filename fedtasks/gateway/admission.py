@@ -38,6 +38,7 @@ from fedtasks.gateway.runs import Runs
 from fedtasks.gateway.scope import charge_of, declaration_of, require_covered
 from fedtasks.gateway.wishes import Subject, Wish, Wishes
 from fedtasks.names import OPEN_RUN
+from fedtasks.reports.labels import labels_of, require_budget
 from fedtasks.store import ApprovalRow, RefusalRow, RunRow
 from fedtasks.text import plain_text
 from fedtasks.tickets import Grant
@@ -266,6 +267,7 @@ class Admission:
     async def _ask(self, wish: Wish, request: worker_pb2.OpenRunRequest) -> worker_pb2.OpenRunResponse | None:
         connection = self._base.connection(request.peer)
         ticket_id = request.ticket_id = request.ticket_id or await asyncio.to_thread(self._choose_ticket, request)
+        await asyncio.to_thread(self._require_own_budget, request)
         await self.openings.require_turn(request)
         start = peer_pb2.StartRun(
             ticket_id=ticket_id,
@@ -339,6 +341,19 @@ class Admission:
                 return ticket_id
         held = self._store.tickets.list(peer=request.peer, granted=False)
         return next((row.ticket_id for row in held if row.acceptance), "")
+
+    def _require_own_budget(self, request: worker_pb2.OpenRunRequest) -> None:
+        """Refuse what this party's labels may not be told any more; the peer counts its own."""
+        grant = self._tickets.held(request.peer, request.pipeline, request.ticket_id).get(request.ticket_id)
+        if grant is not None:  # without one the granting side refuses, and keeps the record
+            kinds = {step.name: step.kind for step in request.steps}
+            self._require_budget(request.peer, grant, json.loads(request.config_json), kinds)
+
+    def _require_budget(
+        self, peer: str, grant: Grant, config: Mapping[str, Any], step_kinds: Mapping[str, str]
+    ) -> None:
+        labels = labels_of(self._base.party, peer, config)
+        require_budget(self._store, labels, grant, config, step_kinds)
 
     def _compare_steps(self, run: RunRow, request: worker_pb2.OpenRunRequest) -> None:
         """The responder's DAG must have the very steps that the initiator's has."""
@@ -418,6 +433,7 @@ class Admission:
             return known, False
         # An initiator that has lost its store begins to count anew; the numbers are its own.
         number = max(request.number, last + 1)
+        await asyncio.to_thread(self._require_budget, peer, grant, config, kinds)
         await self._base.require_startable()
         await self._airflow.require_ready(request.dag_id)
         waiting = await self._dag_runs.waiting(self._wishes.of(subject)) if request.within_ms else ""

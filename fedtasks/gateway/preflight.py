@@ -18,6 +18,7 @@ from fedtasks.errors import (
     ClockSkew,
     ConfigError,
     FedtasksError,
+    LabelLeakSpent,
     PeerAirflowUnreachable,
 )
 from fedtasks.gateway.base import Base
@@ -25,8 +26,10 @@ from fedtasks.gateway.control_stream import PeerConnection
 from fedtasks.gateway.locks import Locks
 from fedtasks.gateway.messages import failure_row
 from fedtasks.identity import valid_until
+from fedtasks.label_budget import limit_of
 from fedtasks.names import parts_of
 from fedtasks.reports.airflow_parts import said
+from fedtasks.reports.labels import in_words, limit_in
 from fedtasks.reports.tickets import readable
 from fedtasks.store import PeerRow, TicketRequestRow
 from fedtasks.text import MAX_TEXT, plain_text
@@ -120,6 +123,9 @@ class Preflights:
             yield check
         async for check in self._local_checks(peer, pipeline):
             yield _of(self._party.name, check)
+        if pipeline:
+            for check in await asyncio.to_thread(lambda: list(self._label_checks(peer, pipeline))):
+                yield _of(self._party.name, check)
         if silent := said(self._base.health.silent, self._party.name):
             yield _of(self._party.name, _check("Airflow", silent, AirflowIncomplete()))
         if not connection.is_connected:
@@ -191,6 +197,17 @@ class Preflights:
             yield _check("DAG", f"{dag_id} {state} {self._party.name}'s Airflow", error)
         else:
             yield _check("DAG", f"{dag_id} would start at once in {self._party.name}'s Airflow")
+
+    def _label_checks(self, peer: str, pipeline: str) -> Iterator[run_pb2.Check]:
+        """Say of each column of labels that a peer was told of how much the tickets for a pipeline leave."""
+        held, granted = self._tickets.held_now(peer), self._tickets.granted_now(peer)
+        grants = [grant for grant in (*held, *granted) if pipeline in grant.pipelines]
+        for told in self._store.label_spends.list():
+            if told.labels.peer != peer:
+                continue
+            limits = [limit_of(limit_in(grant)) for grant in grants]
+            is_spent = bool(limits) and all(limit is not None and told.epsilon >= limit for limit in limits)
+            yield _check("labels", in_words(told), LabelLeakSpent() if is_spent else None)
 
     # ------------------------------------------------------------------------------------------------ ticket requests
     async def request_ticket(self, request: worker_pb2.RequestTicketRequest) -> str:

@@ -7,6 +7,7 @@ store does not know any more ends on both sides, and is charged again to the tic
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import re
 from collections import defaultdict, deque
@@ -14,13 +15,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from fedtasks.config import PIPELINE
-from fedtasks.errors import FedtasksError, ProtocolViolated, StoreUnavailable
+from fedtasks.errors import ConfigError, FedtasksError, ProtocolViolated, StoreUnavailable
 from fedtasks.gateway.airflow_api import TERMINAL
 from fedtasks.gateway.base import Base
 from fedtasks.gateway.control_stream import PeerConnection
 from fedtasks.gateway.runs import MEMORY_MS, Runs
 from fedtasks.names import parts_of, pipeline_of
-from fedtasks.store import PeerRow, RunRow
+from fedtasks.reports.labels import labels_of, what_is_told
+from fedtasks.store import LabelSpendRow, PeerRow, RunRow
 from fedtasks.tickets import peek
 from fedtasks.wire.v1 import peer_pb2
 
@@ -278,7 +280,33 @@ class Recollections:
         if charged and row is not None:
             charged = _asker(run.run_id) == peer and pipeline_of(run.run_id) in peek(row.grant).pipelines
         at_ms = max(0, min(run.opened_ms, self._clock()))
-        return self._store.lost_runs.add(run.run_id, peer, run.ticket_id, at_ms, charge=charged)
+        is_new = self._store.lost_runs.add(run.run_id, peer, run.ticket_id, at_ms, charge=charged)
+        if is_new:
+            self._charge_labels(peer, run.run_id)
+        return is_new
+
+    def _charge_labels(self, peer: str, run_id: str) -> None:
+        """Charge what a lost run may have told of labels: as much as the newest run of its pipeline that is known may.
+
+        What it has told indeed was in the store alone; of a pipeline that has no other run, nothing is known.
+        """
+        known = self._store.runs.list(peer=peer, pipeline=pipeline_of(run_id), limit=1)
+        if not known:
+            return
+        config = json.loads(known[0].config_json)
+        labels = labels_of(self._base.party, peer, config)
+        if labels is None:
+            return
+        kinds = {step["name"]: step["kind"] for step in json.loads(known[0].steps_json)}
+        try:
+            epsilon = what_is_told(self._store, labels, config, kinds)
+        except ConfigError as error:  # of a kind that is not installed any more
+            log.warning("what %s, which is lost, may have told of labels is not known: %s", run_id, error)
+            return
+        if epsilon:
+            spent = self._store.label_spends.spend(LabelSpendRow(labels, f"{run_id}, lost", epsilon, run_id, ""), None)
+            facts = {"run_id": run_id, "epsilon": epsilon, "spent": spent, **vars(labels)}
+            self._store.audit.add(peer, "labels.spend", "noted", **facts)
 
 
 def _asker(run_id: str) -> str:

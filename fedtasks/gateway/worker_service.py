@@ -12,6 +12,7 @@ from typing import Any
 
 from fedtasks import __version__
 from fedtasks.errors import FedtasksError
+from fedtasks.gateway import labels
 from fedtasks.gateway.interceptors import Context
 from fedtasks.gateway.messages import failure_message, failure_row, half_message, run_message
 from fedtasks.gateway.parts import Parts
@@ -31,7 +32,7 @@ class WorkerService(worker_pb2_grpc.WorkerGatewayServicer):
     """
 
     def __init__(self, parts: Parts) -> None:
-        base = parts.base
+        self._base = base = parts.base
         self._party, self._store, self._tickets = base.party, base.store, base.tickets
         self._connections, self._changes, self._clock = base.connections, base.changes, base.clock
         self._runs, self._halves = parts.runs, parts.own_halves
@@ -140,6 +141,12 @@ class WorkerService(worker_pb2_grpc.WorkerGatewayServicer):
     async def CountUse(self, request: worker_pb2.CountUseRequest, _: Context) -> worker_pb2.CountUseResponse:
         charged = await asyncio.to_thread(self._halves.count_use, request)
         return worker_pb2.CountUseResponse(used=charged.ticket, charged=charged.run)
+
+    async def SpendLabelLeak(
+        self, request: worker_pb2.SpendLabelLeakRequest, _: Context
+    ) -> worker_pb2.SpendLabelLeakResponse:
+        spent = await asyncio.to_thread(labels.spend, self._base, self._runs, request)
+        return worker_pb2.SpendLabelLeakResponse(spent=spent)
 
     async def FinishTask(self, request: worker_pb2.FinishTaskRequest, _: Context) -> worker_pb2.FinishTaskResponse:
         # Its process has ended, so nobody renews its lease: whoever tells of the end is there.

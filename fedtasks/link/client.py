@@ -318,6 +318,33 @@ class GatewayClient:
         request = worker_pb2.CountUseRequest(run_id=run_id, task=task, attempt=attempt, kind=kind, amounts=amounts)
         return self._call("CountUse", request, worker_pb2.CountUseResponse)
 
+    def spend_label_leak(self, run_id: str, task: str, attempt: int, item: str, epsilon: int) -> int:
+        """Charge what the peer is about to be told of this party's labels.
+
+        Parameters
+        ----------
+        run_id, task, attempt
+            Who asks.
+        item
+            What is told, by a name that is one over all runs; safe to repeat.
+        epsilon
+            How much, in millionths of a nat.
+
+        Returns
+        -------
+        int
+            What the peer was told of these labels in all, in millionths of a nat.
+
+        Raises
+        ------
+        TicketError, RunError
+            The ticket or the attempt does not allow it; nothing was charged.
+        """
+        request = worker_pb2.SpendLabelLeakRequest(
+            run_id=run_id, task=task, attempt=attempt, item=item, epsilon=epsilon
+        )
+        return int(self._call("SpendLabelLeak", request, worker_pb2.SpendLabelLeakResponse).spent)
+
     def finish(
         self,
         run_id: str,

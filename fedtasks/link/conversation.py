@@ -15,6 +15,8 @@ for.
 Every chunk but the last of a message has `CHUNK` bytes, so that a message cannot be drawn out byte by byte. Progress is
 a chunk of what somebody here waits for, or an acknowledgement of messages taken; a half that has waited for `stall_s`
 without any gives up. Heartbeats are no progress.
+
+Where both halves send in turns, acknowledgements go along with data and no thread is woken for them.
 """
 
 from __future__ import annotations
@@ -60,6 +62,7 @@ notice sooner; this is for a half, or a gateway, that is there and passes nothin
 TUNNEL_SILENCE_S = 7.0
 """The same of a tunnel, where nobody but the two halves notices; a slow line counts as heard with every byte."""
 ACK_DELAY_S = 0.03
+"""After so long an Ack is sent by itself; half as long after it goes along with data, if there is any to send."""
 STALL_S = 3600.0
 CROWDED_S = 30.0
 CONFIRM_S = 2.0
@@ -147,6 +150,8 @@ class Conversation:
         self._heard_at = 0.0
         self._silence_s = SILENCE_S
         self._wrote_at = 0.0
+        self._looks_at = 0.0
+        """When the writer looks by itself whether something is due."""
         self._cut_at = clock()
 
         # Of the stream that stands, like what is above.
@@ -531,27 +536,41 @@ class Conversation:
 
     def outgoing(self, epoch: int) -> Iterator[bytes]:
         """Yield the frames to write to a stream, waiting for more, until the stream ends."""
-        while (frame := self._next_frame(epoch)) is not None:
-            yield frame
+        while frames := self._next_frames(epoch, 1):
+            yield frames[0]
 
-    def _next_frame(self, epoch: int) -> bytes | None:
+    def outgoing_together(self, epoch: int, n_bytes: int) -> Iterator[list[bytes]]:
+        """Do as `outgoing`, but yield together what is due at the same time: one frame, or several of so many bytes."""
+        while frames := self._next_frames(epoch, n_bytes):
+            yield frames
+
+    def _next_frames(self, epoch: int, n_bytes: int) -> list[bytes]:
+        """Return at least one frame, and more while fewer than so many bytes are due; none when the stream ends."""
+        found: list[bytes] = []
         with self._lock:
             while epoch == self._epoch:
+                self._looks_at = 0.0
                 now = self._clock()
-                frame = self._due_frame(now)
-                if frame is not None:
+                left = n_bytes
+                while left > 0 and (frame := self._due_frame(now)) is not None:
                     self._wrote_at = now
                     self.bytes_sent += len(frame)
+                    found.append(frame)
+                    left -= len(frame)
+                if found:
                     self._note_busy()
-                    return frame
+                    break
                 if not self._met or self._ended:
                     self._writable.wait()
                     continue
                 due = self._wrote_at + HEARTBEAT_S
                 if self._ack_since is not None:
                     due = min(due, self._ack_since + ACK_DELAY_S)
+                elif now < self._wrote_at + ACK_DELAY_S:
+                    due = now + ACK_DELAY_S  # an answer may come, of which nobody then has to tell this thread
+                self._looks_at = due
                 self._writable.wait(due - now)
-        return None
+        return found
 
     def _due_frame(self, now: float) -> bytes | None:
         if self._hello_due:
@@ -591,7 +610,7 @@ class Conversation:
     def _is_ack_due(self, now: float) -> bool:
         if self._ack_since is None:
             return False
-        is_old = now >= self._ack_since + ACK_DELAY_S
+        is_old = now >= self._ack_since + (ACK_DELAY_S / 2 if self._outbox.is_waiting else ACK_DELAY_S)
         return self._closing or is_old or self._inbox.is_much_unacknowledged
 
     def feed(self, epoch: int, frame: bytes | memoryview) -> None:
@@ -713,6 +732,7 @@ class Conversation:
         now = self._clock()
         if self._ack_since is None:
             self._ack_since = now
-            self._writable.notify()
+            if self._looks_at > now + ACK_DELAY_S:
+                self._writable.notify()
         elif self._is_ack_due(now):
             self._writable.notify()

@@ -48,6 +48,11 @@ class Outbox:
         """Whether the other half took everything."""
         return self._consumed == self._sent_cost
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a chunk waits to be written."""
+        return bool(self._waiting)
+
     def put(self, frame: bytes, n_bytes: int) -> None:
         """Queue the next chunk, of so many bytes of payload."""
         cost = n_bytes + OVERHEAD

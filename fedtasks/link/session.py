@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 LINGER_S = 1.0
 BUSY_BYTES = 1 << 20
 """A tunnel is made for a link over which so many bytes have crossed: it costs some hundredths of a CPU second."""
+TOGETHER = 64 << 10
+"""Frames that are due at once go into a tunnel together as long as they have fewer bytes."""
 OFFER_S = 5.0
 """How long a half waits for the other one's offer of a tunnel."""
 
@@ -171,8 +173,8 @@ class Session:
         log.info("the link with %s goes through a tunnel", self._conversation.peer)
         reader = self._start(self._read_tunnel, tunnel, name="tunnel-read")
         try:
-            for frame in self._conversation.outgoing(self._epoch):
-                tunnel.write(frame)
+            for frames in self._conversation.outgoing_together(self._epoch, TOGETHER):
+                tunnel.write(*frames)
         except OSError as error:
             self.cut = LinkLost(f"the tunnel broke: {error}")
         finally:

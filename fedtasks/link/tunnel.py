@@ -35,7 +35,7 @@ MAX_SEALED = 256 << 30
 _HEAD = 4
 _READ = 256 << 10
 _JOINED = 64 << 10
-"""Frames up to this size are put behind their length before they are sealed; larger ones are not copied for it."""
+"""Frames up to this size are put together, each behind its length, before they are sealed; others are not copied."""
 
 
 @dataclass(frozen=True)
@@ -155,18 +155,23 @@ class Tunnel:
             raise ssl.SSLError("the certificate is not the one that was offered")
         self._connection.settimeout(None)
 
-    def write(self, frame: bytes) -> None:
-        """Send one frame; blocks while the other half reads nothing. Raises `OSError` when the tunnel has ended."""
-        self._n_sealed += len(frame)
+    def write(self, *frames: bytes) -> None:
+        """Send frames; blocks while the other half reads nothing. Raises `OSError` when the tunnel has ended."""
+        self._n_sealed += sum(map(len, frames))
         if self._n_sealed > MAX_SEALED:
             raise OSError("its key has sealed as much as it may")
-        head = len(frame).to_bytes(_HEAD, "big")
+        small = bytearray()
         with self._lock:
-            if len(frame) <= _JOINED:
-                self._tls.write(head + frame)
-            else:
-                self._tls.write(head)
-                self._tls.write(frame)
+            for frame in frames:
+                small += len(frame).to_bytes(_HEAD, "big")
+                if len(frame) <= _JOINED:
+                    small += frame
+                else:
+                    self._tls.write(small)
+                    self._tls.write(frame)
+                    small.clear()
+            if small:
+                self._tls.write(small)
             sealed = self._outgoing.read()
         self._connection.sendall(sealed)
 

@@ -20,7 +20,7 @@ from fedtasks.runtime.context import TaskContext
 
 log = logging.getLogger(__name__)
 
-_NAME = re.compile(r"step-(\d{6})\.npz")
+_NAME = re.compile(r"step-(\d{6,})\.npz")
 _DIGEST_BYTES = 32
 
 
@@ -91,7 +91,9 @@ class Checkpoints:
         with np.load(io.BytesIO(payload), allow_pickle=False) as arrays:
             if str(arrays["identity"]) != self._identity:
                 raise DataCorrupt("the checkpoint is of other settings or other rows", where=path)
-            return [arrays[name] for name in sorted(arrays.files) if name != "identity"]
+            # By their number: of more than a thousand, `v1000` does not come between `v100` and `v101`.
+            names = sorted(set(arrays.files) - {"identity"}, key=lambda name: (len(name), name))
+            return [arrays[name] for name in names]
 
     def complete(self) -> list[int]:
         """Return the steps whose checkpoints can be used; warns of the others."""

@@ -9,15 +9,15 @@ from __future__ import annotations
 import abc
 import enum
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Self
 
 from fedtasks import registry
-from fedtasks.config import FeatureType, LabelKind
+from fedtasks.config import Feature, FeatureType, LabelKind
 from fedtasks.dataclass_io import to_plain
 from fedtasks.digests import digest
-from fedtasks.errors import LabelInvalid
+from fedtasks.errors import ColumnType, LabelInvalid
 from fedtasks.kinds import Kind
 from fedtasks.names import LEADER
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from fedtasks.data.run_storage import Manifest
     from fedtasks.exchange.message import ArrayMessage
+    from fedtasks.link.link import Link
 
 CARD = "model.json"
 """The file in which a half says what it is; see `HalfModel.save`."""
@@ -67,6 +68,11 @@ class Algorithm:
         Whether a process that forks halves may import its training beforehand: it starts no thread when imported.
     max_categories
         How many values of a categorical feature it takes at most; None is no limit.
+    features
+        The types of features that it takes.
+    check_details
+        Raises `ColumnType` unless settings suit features whose declarations say more than their type; by default they
+        do.
     check_settings
         Raises `ConfigError` unless settings suit a label of this kind with these classes; by default all do.
     """
@@ -81,6 +87,8 @@ class Algorithm:
     earlier_formats: tuple[str, ...] = ()
     forks: bool = False
     max_categories: int | None = None
+    features: tuple[FeatureType, ...] = (FeatureType.NUMERIC, FeatureType.CATEGORICAL)
+    check_details: Callable[[Any, Mapping[str, Feature]], None] = lambda *_: None
     check_settings: Callable[[Any, LabelKind, Sequence[str]], None] = lambda *_: None
 
     @property
@@ -108,6 +116,15 @@ class Algorithm:
             remedy = f"; train it with: {', '.join(others)}" if others else ""
             known = " or ".join(each.value for each in self.labels)
             raise LabelInvalid(f"`{self.name}` predicts a label of kind {known}, and this one is {kind.value}{remedy}")
+
+    def check_features(self, types: Mapping[str, FeatureType]) -> None:
+        """Raise `ColumnType` unless the algorithm takes features of these types (as models see them), by name."""
+        for name, kind in types.items():
+            if kind not in self.features:
+                others = [each.name for each in algorithms().values() if kind in each.features]
+                remedy = "declare a dataset without it"
+                remedy += f", or train it with: {', '.join(others)}" if others else ""
+                raise ColumnType(f"feature `{name}`: `{self.name}` takes no {kind.value}; {remedy}", where=name)
 
 
 def algorithms() -> Mapping[str, Algorithm]:
@@ -167,13 +184,13 @@ class HalfModel(abc.ABC):
     """One party's half of a model.
 
     Neither half can score alone: for a batch of rows the follower sends an answer, and the leader makes scores of it
-    and of this party's features.
+    and of this party's features. Halves that tell each other more than that fill in `score_together` instead.
     """
 
     @property
-    @abc.abstractmethod
     def answers(self) -> ArrayMessage:
         """The message that carries answers; its first dimension is the rows."""
+        raise NotImplementedError
 
     @property
     @abc.abstractmethod
@@ -195,15 +212,60 @@ class HalfModel(abc.ABC):
         """The columns of this party that it needs for an answer or a score; empty if the algorithm cannot say."""
         return {}
 
-    def lacking(self, declared: Mapping[str, FeatureType]) -> list[str]:
-        """Return the features that it needs and that are not declared, or of another type."""
+    def lacking(self, declared: Mapping[str, FeatureType], details: Mapping[str, Feature] | None = None) -> list[str]:
+        """Return the features that it needs and that are not declared, or of another type or width.
+
+        Parameters
+        ----------
+        declared, details
+            Feature → type, and the declarations of those that say more than their type.
+        """
+        del details  # such as an algorithm knows that takes lists
         return [name for name, kind in self.needs.items() if declared.get(name) is not kind]
 
     @abc.abstractmethod
     def save(self, folder: str) -> None:
         """Write the half into a folder of any file system, with a file `CARD` that says ``format`` and ``role``."""
 
-    @abc.abstractmethod
+    def score_together(self, link: Link, rows: pa.RecordBatch, unknown: str, *, of: str) -> np.ndarray:
+        """Score a batch with the other half: by one answer of the follower's, unless a half does it otherwise.
+
+        Parameters
+        ----------
+        link
+            The conversation with the other half.
+        rows, unknown
+            As for `answer`.
+        of
+            Which batch it is, for errors.
+
+        Returns
+        -------
+        ndarray
+            The scores at the leader; nothing at the follower.
+        """
+        import numpy as np
+
+        if self.card.role == LEADER:
+            return self.score(rows, self.answers.receive(link, rows.num_rows, of=of), unknown)
+        self.answers.send(link, self.answer(rows, unknown), of=of)
+        return np.empty(0)
+
+    def score_each(self, link: Link, batches: Iterable[pa.RecordBatch], unknown: str) -> Iterator[np.ndarray]:
+        """Yield what `score_together` returns, of one batch after the other.
+
+        Fill it in where both halves wait for each other within a batch: then several can be under way at a time.
+
+        Parameters
+        ----------
+        link, unknown
+            As for `score_together`.
+        batches
+            The same on both sides, up to their columns.
+        """
+        for number, rows in enumerate(batches, start=1):
+            yield self.score_together(link, rows, unknown, of=f"batch {number}")
+
     def answer(self, rows: pa.RecordBatch, unknown: str) -> np.ndarray:
         """Return what the leader needs of the follower's features, one item for each row.
 
@@ -223,8 +285,8 @@ class HalfModel(abc.ABC):
         -----
         Reveals: what the declaration of `answers` says.
         """
+        raise NotImplementedError
 
-    @abc.abstractmethod
     def score(self, rows: pa.RecordBatch, answer: np.ndarray, unknown: str) -> np.ndarray:
         """Return the leader's scores.
 
@@ -247,6 +309,7 @@ class HalfModel(abc.ABC):
         ColumnMissing, ColumnType, CategoryUnknown
             Names the column.
         """
+        raise NotImplementedError
 
     takes_unknown = False
     """Whether it has a place for categories that it does not know, so that they are no error."""

@@ -12,6 +12,7 @@ from fedtasks.errors import LabelInvalid, TrainingDiverged
 
 THRESHOLD = 0.5
 MIN_BIN_ROWS = 10
+GROUPS = 10
 ALIKE = 1e-3
 
 
@@ -62,7 +63,8 @@ def evaluate(labels: npt.ArrayLike, scores: npt.ArrayLike) -> dict[str, float]:
     -------
     dict
         ``auc`` (ties count one half), ``ks`` (largest distance between the two classes' score distributions),
-        ``accuracy`` and ``f1`` (a score of at least 0.5 predicts label 1), ``log_loss`` (natural logarithm).
+        ``accuracy`` and ``f1`` (a score of at least 0.5 predicts label 1), ``log_loss`` (natural logarithm),
+        ``brier`` (mean squared distance of the score from the label) and ``calibration_error`` (see there).
 
     Raises
     ------
@@ -81,6 +83,8 @@ def evaluate(labels: npt.ArrayLike, scores: npt.ArrayLike) -> dict[str, float]:
         "accuracy": float(np.mean(predicted == (truth == 1))),
         "f1": _f1(truth == 1, predicted),
         "log_loss": _log_loss(of_label),
+        "brier": float(np.mean((1 - of_label) ** 2)),
+        "calibration_error": calibration_error(truth, probability),
     }
 
 
@@ -97,7 +101,9 @@ def evaluate_classes(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> dic
     Returns
     -------
     dict
-        ``accuracy`` (the likeliest class is the label), ``f1`` (mean over the classes that occur) and ``log_loss``.
+        ``accuracy`` (the likeliest class is the label), ``f1`` (mean over the classes that occur), ``log_loss``,
+        ``brier`` (mean over rows of the squared distances of all probabilities from 0, or 1 for the label's class) and
+        ``calibration_error`` (of the likeliest class's probability).
     """
     truth, values = np.asarray(labels), _finite(probabilities)
     if not len(truth):
@@ -107,6 +113,8 @@ def evaluate_classes(labels: npt.ArrayLike, probabilities: npt.ArrayLike) -> dic
         "accuracy": float(np.mean(predicted == truth)),
         "f1": float(np.mean([_f1(truth == each, predicted == each) for each in np.unique(truth)])),
         "log_loss": _log_loss(values[np.arange(len(truth)), truth]),
+        "brier": float(np.mean(np.sum((values - np.eye(values.shape[1])[truth]) ** 2, axis=1))),
+        "calibration_error": calibration_error(*likeliest(truth, values)),
     }
 
 
@@ -165,6 +173,59 @@ def bins(labels: npt.ArrayLike, scores: npt.ArrayLike, *, most: int = 100) -> li
             "negatives": float(np.sum(truth[start:end] == 0)),
         }
         for start, end in zip(starts, ends, strict=True)
+    ]
+
+
+def likeliest(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return of several classes whether the likeliest one is right, and its probability; shapes ``(n,)``."""
+    return probabilities.argmax(axis=1) == labels, probabilities.max(axis=1)
+
+
+def calibration_error(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float:
+    """Return by how much mean score and mean label of a group differ, on average over all rows.
+
+    Notes
+    -----
+    Source: expected calibration error of Naeini et al., Obtaining Well Calibrated Probabilities Using Bayesian Binning,
+    2015; here of groups of equal size.
+    """
+    groups = groups_of(np.asarray(labels), np.asarray(scores, dtype=np.float64))
+    rows = np.array([group["rows"] for group in groups])
+    gaps = np.array([abs(group["mean_score"] - group["mean_label"]) for group in groups])
+    return float(rows @ gaps / rows.sum())
+
+
+def groups_of(labels: np.ndarray, scores: np.ndarray) -> list[dict[str, float]]:
+    """Return about ten groups of equally many rows, from low scores to high.
+
+    Parameters
+    ----------
+    labels, scores
+        Shape ``(n,)``; labels are numbers, or whether something is so.
+
+    Returns
+    -------
+    list of dict
+        ``rows``, ``lowest`` and ``mean_score``, ``mean_label``.
+
+    Notes
+    -----
+    Reveals: means of at least 10 rows each, unless there are fewer in all; equal scores are never parted.
+    """
+    if not len(scores):
+        return []
+    order = np.argsort(scores, kind="stable")
+    labels, scores = labels[order].astype(np.float64), scores[order]
+    least = max(MIN_BIN_ROWS, -(-len(scores) // GROUPS))
+    starts = [0]
+    for start in np.flatnonzero(np.diff(scores)) + 1:
+        if start - starts[-1] >= least and len(scores) - start >= MIN_BIN_ROWS:
+            starts.append(int(start))
+    rows = np.diff([*starts, len(scores)])
+    found = zip(rows, scores[starts], np.add.reduceat(scores, starts), np.add.reduceat(labels, starts), strict=True)
+    return [
+        {"rows": int(n), "lowest": float(low), "mean_score": float(total / n), "mean_label": float(right / n)}
+        for n, low, total, right in found
     ]
 
 

@@ -15,11 +15,12 @@ from fedtasks.data.storage import write_atomically, write_json
 from fedtasks.dataclass_io import to_plain
 from fedtasks.kinds import remark_text
 from fedtasks.models import evaluation
+from fedtasks.models.breakdown import breakdown
 from fedtasks.models.measured import Measured
 from fedtasks.names import BIN, CHAMPION, IMPORTANCE, OWN
 from fedtasks.runtime.context import TaskContext, report_remarks
 
-SCORES, PREDICTIONS = "scores.json", "predictions.parquet"
+SCORES, PREDICTIONS, BREAKDOWN = "scores.json", "predictions.parquet", "breakdown.json"
 SCORE = "score"
 
 _MOST_IMPORTANT = 50
@@ -68,6 +69,7 @@ def write_evaluation(
     context.report(progress(table.num_rows, table.num_rows), step=0, **quality)
     write_predictions(context, table, scores, classes)
     write_json(f"{context.folder}/{SCORES}", to_plain(quality | measured.figures))
+    write_json(f"{context.folder}/{BREAKDOWN}", breakdown(kind, labels, counting, classes))
 
 
 def write_predictions(context: TaskContext, table: pa.Table, scores: np.ndarray, classes: Sequence[str] = ()) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -41,6 +42,9 @@ log = logging.getLogger(__name__)
 _MAX_VERSION = 10**9 - 1
 """What a version can be called by: `v999999999`."""
 
+_REPORT_EVERY_S = 2.0
+"""A report costs the gateway some milliseconds."""
+
 _MORE_THAN_USUAL = 0.01
 """By which share of all rows there may be more rare values than in training, before that is worth a remark."""
 
@@ -75,7 +79,8 @@ def evaluate(context: TaskContext) -> Outcome:
     half = load_half(trained, role)
     version, in_use = version_of(context, settings.model, settings.model_task) if settings.model else (0, None)
     champion = load_half(in_use, role) if in_use else None
-    table = blocks.table(TEST)
+    # What the models see is read batch by batch.
+    table = blocks.table(TEST, columns=[name for name in blocks.schema.names if name not in blocks.features])
     if not table.num_rows:
         raise LabelInvalid(f"there is no test row; raise `test_fraction` of the step `{settings.rows_task}`")
     if context.is_leader:
@@ -90,10 +95,10 @@ def evaluate(context: TaskContext) -> Outcome:
         compared = champion is not None and _can_both_measure(context, link, champion, blocks, version)
         if context.is_leader:
             measured = rows_to_measure(blocks, table, trained, in_use if compared else None)
-        batches = _reported(context, "evaluate", table.to_batches(settings.batch_size), table.num_rows)
+        batches = _reported(context, "evaluate", _test_batches(blocks, settings.batch_size), table.num_rows)
         scores = [_scores(context, link, half, _known(context, half, batches, settings.unknown), settings.unknown)]
         if champion and compared:
-            batches = _reported(context, "evaluate", table.to_batches(settings.batch_size), table.num_rows)
+            batches = _reported(context, "evaluate", _test_batches(blocks, settings.batch_size), table.num_rows)
             # What is new to the version in use is no reason not to measure the one that knows it.
             scores.append(_scores(context, link, champion, batches, UNKNOWN_MISSING))
         if settings.scores == BOTH:
@@ -220,24 +225,14 @@ def publish(context: TaskContext) -> Outcome:
     return Outcome(values=found)
 
 
-def send_answers(link: Link, half: HalfModel, batches: Iterable[pa.RecordBatch], unknown: str) -> None:
-    """Send the follower's answers to the leader, one message per batch."""
-    for number, batch in enumerate(batches, start=1):
-        half.answers.send(link, half.answer(batch, unknown), of=f"batch {number}")
-
-
 def _scores(
     context: TaskContext, link: Link, half: HalfModel, batches: Iterable[pa.RecordBatch], unknown: str
 ) -> np.ndarray:
     """Return the scores at the leader, nothing at the follower; raise `TrainingDiverged` if one is not finite."""
-    if not context.is_leader:
-        send_answers(link, half, batches, unknown)
-        return np.empty(0)
     found = []
-    for number, batch in enumerate(batches, start=1):
-        answer = half.answers.receive(link, batch.num_rows, of=f"batch {number}")
-        found.append(half.score(batch, answer, unknown))
-        if not np.isfinite(found[-1]).all():
+    for number, scores in enumerate(half.score_each(link, batches, unknown), start=1):
+        found.append(scores)
+        if not np.isfinite(scores).all():
             raise TrainingDiverged(f"a score of batch {number} is not a finite number")
     return np.concatenate(found) if found else np.empty(0)
 
@@ -273,7 +268,7 @@ def _known(
 
 def _can_both_measure(context: TaskContext, link: Link, champion: HalfModel, blocks: Blocks, version: int) -> bool:
     """Whether both sides still have what their halves of the version in use need; remark who has not."""
-    lacking = champion.lacking(blocks.features)
+    lacking = champion.lacking(blocks.features, blocks.details)
     if lacking:
         log.warning("version %d needs what the dataset no longer declares: %s", version, ", ".join(lacking))
     messages.MEASURABLE.send(link, {"measurable": not lacking})
@@ -300,13 +295,25 @@ def _share_scores(context: TaskContext, link: Link, scores: np.ndarray, n_rows: 
     return messages.SCORES.receive(link, n_rows)
 
 
+def _test_batches(blocks: Blocks, rows: int) -> Iterator[pa.RecordBatch]:
+    """Yield the test rows of one block after the other, at most so many at a time.
+
+    Both sides, and neighbouring releases, must cut alike: so no batch goes on beyond the end of a block.
+    """
+    for number in range(blocks.n_blocks):
+        yield from blocks.block(number, TEST).to_batches(rows)
+
+
 def _reported(context: TaskContext, phase: str, batches: Iterable[pa.RecordBatch], of: int) -> Iterator[pa.RecordBatch]:
-    """Yield batches and report how far they are."""
-    done = 0
+    """Yield batches and report how far they are: at the end, and now and then before it."""
+    done, told_at = 0, time.monotonic()
     for batch in batches:
         yield batch
         done += batch.num_rows
-        context.report(progress(done, of, phase))
+        now = time.monotonic()
+        if done >= of or now - told_at >= _REPORT_EVERY_S:
+            told_at = now
+            context.report(progress(done, of, phase))
 
 
 def _metrics(context: TaskContext, settings: PublishSettings) -> dict[str, float]:

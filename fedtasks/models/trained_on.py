@@ -42,10 +42,18 @@ def write(folder: str, blocks: Blocks, before: Manifest | None) -> str | None:
     """
     if blocks.unit is None or (before is not None and before.facts.get(FACT) != blocks.unit.value):
         return None
-    known = [] if before is None else [_units(before)]
-    own = [batch.column(0).to_numpy() for batch in blocks.batches(_BATCH_ROWS, TRAIN, columns=[UNIT])]
-    units = np.unique(np.concatenate([*known, *own])) if known or own else np.empty(0, np.int64)
-    write_atomically(f"{folder}/{FILE}", units.astype("<i8").tobytes())
+    known = np.empty(0, np.int64) if before is None else _units(before)
+    # One array, sorted where it is: of many rows, each copy counts.
+    units = np.empty(len(known) + blocks.n_rows, "<i8")
+    units[: len(known)] = known
+    end = len(known)
+    for batch in blocks.batches(_BATCH_ROWS, TRAIN, columns=[UNIT]):
+        units[end : end + batch.num_rows] = batch.column(0).to_numpy()
+        end += batch.num_rows
+    units = units[:end]
+    units.sort()
+    is_new = np.append(True, units[1:] != units[:-1])[:end]
+    write_atomically(f"{folder}/{FILE}", (units if is_new.all() else units[is_new]).tobytes())
     return blocks.unit.value
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
+import numpy as np
+
 from fedtasks.config import LabelKind
 from fedtasks.data.blocks import Blocks
 from fedtasks.data.run_storage import Manifest
@@ -62,6 +64,8 @@ def begin(context: TaskContext, algorithm: Algorithm, *, rows_task: str, start_f
     ------
     LabelInvalid
         The leader's rows have no label, or one that the algorithm does not predict, or the follower's have one.
+    ColumnType
+        The rows have a feature of a type that the algorithm does not take.
     DataMissing
         Task `rows_task` has published no rows.
     ModelUnknown
@@ -70,6 +74,7 @@ def begin(context: TaskContext, algorithm: Algorithm, *, rows_task: str, start_f
         Another algorithm has trained it.
     """
     blocks = open_labelled(context, rows_task) if algorithm.labels else Blocks.open(context.storage, rows_task)
+    algorithm.check_features(blocks.features)
     if blocks.has_label:
         algorithm.check_label(LabelKind(blocks.label))
     parent, trained = start_of(context, start_from, model)
@@ -89,6 +94,39 @@ def open_labelled(context: TaskContext, rows_task: str) -> Blocks:
     if not context.is_leader and blocks.has_label:
         raise LabelInvalid("this party is the follower, but its dataset declares a label too")
     return blocks
+
+
+def check_train_labels(kind: LabelKind, labels: np.ndarray, *, may_be_alike: bool) -> None:
+    """Refuse labels of which nothing can be learnt.
+
+    Parameters
+    ----------
+    labels
+        Of all train rows.
+    may_be_alike
+        Whether they may all be equal, or none: a day's new rows may.
+
+    Raises
+    ------
+    LabelInvalid
+        There are none, a number is not finite, or all are equal.
+    """
+    if kind is LabelKind.NUMBER and not np.all(np.isfinite(labels)):
+        raise LabelInvalid(f"the label of {int(np.sum(~np.isfinite(labels)))} train rows is not a finite number")
+    if may_be_alike:
+        return
+    if not len(labels):
+        raise LabelInvalid("there is no train row")
+    if labels.min() == labels.max():
+        what = "have the same label" if kind is LabelKind.NUMBER else f"are of one class, {int(labels.min())}"
+        raise LabelInvalid(f"all {len(labels)} train rows {what}; nothing can be learnt")
+
+
+def check_same_label(start: Start, model: str) -> None:
+    """Raise `LabelInvalid` if the version that a training goes on from predicts another label than the rows have."""
+    before, blocks = start.before, start.blocks
+    if before and (before.label_kind, before.classes) != (LabelKind(blocks.label), blocks.classes):
+        raise LabelInvalid(f"version {start.parent} of `{model}` predicts another label; start from `{FRESH}`")
 
 
 def report_left_out(context: TaskContext, start: Start, fitted: Collection[str]) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from fedtasks import __version__
-from fedtasks.config import FeatureType
+from fedtasks.config import Feature, FeatureType
 from fedtasks.data.run_storage import Manifest, RunStorage
 from fedtasks.data.storage import read_json, write_json
 from fedtasks.errors import DataCorrupt, DataMissing, FedtasksError, ModelNewer, ModelUnknown
@@ -140,7 +140,12 @@ def _published(storage: str, version: ModelVersion, task: str) -> Manifest:
 
 
 def lacking(
-    storage: str, version: ModelVersion, task: str, role: str, declared: Mapping[str, FeatureType]
+    storage: str,
+    version: ModelVersion,
+    task: str,
+    role: str,
+    declared: Mapping[str, FeatureType],
+    details: Mapping[str, Feature],
 ) -> list[str]:
     """Return the features that this party's half of a version needs and that are not declared; none if it is not found.
 
@@ -152,10 +157,10 @@ def lacking(
         Which version, and the task of its run that has trained it.
     role
         Which half this party holds.
-    declared
-        The features of the dataset.
+    declared, details
+        The features of the dataset: see `HalfModel.lacking`.
     """
     try:
-        return load_half(_published(storage, version, task), role).lacking(declared)
+        return load_half(_published(storage, version, task), role).lacking(declared, details)
     except FedtasksError:  # whoever needs it says what is wrong with it
         return []

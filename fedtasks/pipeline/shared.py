@@ -163,6 +163,8 @@ def check_shared(party: Party, peer: str, steps: Sequence[Step], shared: Mapping
         It has settings for other steps than this pipeline, or a setting that this release has not.
     ColumnEmpty
         A model is trained, measured or used, and this party follows without a feature.
+    ColumnType
+        The dataset has a feature of a type that an algorithm of the pipeline does not take.
     LabelInvalid
         A step needs a label, and the leader's dataset has none or one that it does not predict, or the follower's has
         one.
@@ -178,7 +180,7 @@ def check_shared(party: Party, peer: str, steps: Sequence[Step], shared: Mapping
     _check_known(steps, shared["steps"])
     check_steps(steps, shared["steps"])
     dataset = party.dataset(datasets[party.name])
-    _check_label(dataset, LEADER if leader == party.name else FOLLOWER, steps, shared["steps"])
+    _check_dataset(dataset, LEADER if leader == party.name else FOLLOWER, steps, shared["steps"])
     for step in steps:
         if step.kind == "align" and leader == party.name:
             build(AlignSettings, dict(shared["steps"][step.name]), path=step.name).check_dataset(dataset)
@@ -232,8 +234,10 @@ def check_steps(steps: Sequence[Step], settings: Mapping[str, Mapping[str, Any]]
                 raise ConfigError(text, field=name)
 
 
-def _check_label(dataset: Dataset, role: str, steps: Sequence[Step], settings: Mapping[str, Mapping[str, Any]]) -> None:
-    """Refuse a dataset that has not the label which the steps ask of a party in this role, or settings for another.
+def _check_dataset(
+    dataset: Dataset, role: str, steps: Sequence[Step], settings: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Refuse a dataset that has not the label or features which the steps ask of this role, or settings for another.
 
     A leader may have its label alone; a follower brings features, which its gateway makes sure of on either side.
     """
@@ -247,10 +251,14 @@ def _check_label(dataset: Dataset, role: str, steps: Sequence[Step], settings: M
         text = f"this party follows, but its dataset `{dataset.name}` has no feature: nothing can be learnt from it"
         raise ColumnEmpty(text, where=dataset.name)
     for step in steps:
-        if role == LEADER and step.kind in known:
-            found = known[step.kind]
+        if step.kind not in known:
+            continue
+        found = known[step.kind]
+        asked: Any = build(found.settings, dict(settings[step.name]), path=step.name)
+        found.check_features(dataset.model_features)
+        found.check_details(asked, dataset.details)
+        if role == LEADER:
             found.check_label(dataset.label_kind)
-            asked: Any = build(found.settings, dict(settings[step.name]), path=step.name)
             found.check_settings(asked, dataset.label_kind, dataset.label_classes)
 
 
@@ -326,7 +334,7 @@ def _check_features(
 
     dataset = party.dataset(shared["datasets"][party.name])
     role = LEADER if shared["leader"] == party.name else FOLLOWER
-    missing = lacking(party.storage, version, trained_by, role, dataset.model_features)
+    missing = lacking(party.storage, version, trained_by, role, dataset.model_features, dataset.details)
     if not missing:
         return []
     names = ", ".join(f"`{name}`" for name in missing)

@@ -158,6 +158,8 @@ def run(context: TaskContext) -> Outcome:
         context.storage,
         context.config.attempt,
         features=dataset.model_features,
+        details=dataset.details,
+        further_labels=dataset.further_labels,
         label=_label_kind(dataset),
         classes=dataset.label_classes,
         has_weight=dataset.weight is not None,

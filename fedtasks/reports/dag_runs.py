@@ -123,8 +123,11 @@ def task_report(store: Store, party: str, run_id: str, half: str, now_ms: int) -
 
 
 def _pace(half: HalfRow | None, progress: Mapping[str, Any], now_ms: int) -> dict[str, float | None]:
-    """Return how fast a half that works has been on average, and how long the rest takes at that pace."""
+    """Return how fast a half that works is, and how long the rest takes: as it says itself, else on average."""
     done, of = progress.get("done"), progress.get("of")
+    told = progress.get("left_s")
+    if half is not None and half.state == "running" and isinstance(told, int):
+        return {"rate_per_s": progress.get("rows_per_s"), "left_s": told}
     if half is None or half.state != "running" or not isinstance(done, int) or not isinstance(of, int) or done < 1:
         return {"rate_per_s": None, "left_s": None}
     rate = done / max(0.001, (now_ms - half.started_ms) / 1000)

@@ -38,15 +38,21 @@ class Entry:
     bytes: int
 
 
-def meaning(name: str) -> tuple[str, str]:
+def meaning(name: str, measured: Mapping[str, str] = MappingProxyType({})) -> tuple[str, str]:
     """Return what messages of a name are, in words, and what their receiver learns.
 
     Both come from the declaration of the message; what is not declared here is what the authors of a pipeline send.
+
+    Parameters
+    ----------
+    measured
+        What a run has measured of it, in words, by what the metrics begin with.
     """
     for message in declared("MESSAGES").values():
         if found := message.meaning(name):
             what, learns = found
-            return what, _plain(learns)
+            told = measured.get(message.measured_as, "")
+            return what, f"{_plain(learns)}. Measured: {told}" if told else _plain(learns)
     return name, "what the pipeline's authors sent there"
 
 
@@ -56,7 +62,10 @@ def _plain(learns: str) -> str:
 
 
 def ledger(
-    rows: Iterable[DisclosureRow], bytes_sent: int, counts: Mapping[str, int] = MappingProxyType({})
+    rows: Iterable[DisclosureRow],
+    bytes_sent: int,
+    counts: Mapping[str, int] = MappingProxyType({}),
+    measured: Mapping[str, str] = MappingProxyType({}),
 ) -> list[Entry]:
     """Sum what all attempts have sent, by task and name, largest first.
 
@@ -69,6 +78,8 @@ def ledger(
         its own, so that the ledger never says less than what left.
     counts
         What both halves have counted alike.
+    measured
+        As of `meaning`.
     """
     sums: dict[tuple[str, str], tuple[int, int, int]] = {}
     for row in rows:
@@ -78,7 +89,7 @@ def ledger(
     counted = {message.name: message.counted_as for message in declared("MESSAGES").values() if message.counted_as}
     entries = []
     for (task, name), (messages, items, size) in sums.items():
-        what, learns = meaning(name)
+        what, learns = meaning(name, measured)
         held = items or counts.get(counted.get(name, ""), 0)
         entries.append(Entry(task, name, what, learns, messages, held, size))
     rest = bytes_sent - sum(entry.bytes for entry in entries)

@@ -33,6 +33,7 @@ def losses(store: Store) -> Iterator[Loss]:
     for peer, (n_runs, at_ms) in sorted(store.lost_runs.by_peer().items()):
         text = f"{peer} remembers {n_runs} {'run' if n_runs == 1 else 'runs'} that this party's store has lost"
         remedy = (
-            "Look through the tickets: what was granted is gone since the copy was made, what was revoked may count"
+            "Look through the tickets: what was granted is gone since the copy was made, what was revoked may count; "
+            "of labels, what those runs may have told is counted only if their pipeline had runs before"
         )
         yield Loss(peer, text, remedy, at_ms)

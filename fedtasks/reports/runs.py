@@ -9,10 +9,10 @@ from dataclasses import asdict
 from typing import Any
 
 from fedtasks.errors import FedtasksError, RunUnknown
-from fedtasks.names import BIN, CLOSE_RUN, IMPORTANCE, REMARK, TRAIN
+from fedtasks.names import BIN, CLOSE_RUN, IMPORTANCE, LABEL_LEAK, RECONSTRUCTION, REMARK, TRAIN
 from fedtasks.reports.airflow_parts import Silent, silent_now
 from fedtasks.reports.asked import what_is_asked
-from fedtasks.reports.leaks import leak_sentence
+from fedtasks.reports.leaks import leak_sentence, rebuilt_sentence
 from fedtasks.reports.ledger import ledger
 from fedtasks.reports.remarks import remarks_of
 from fedtasks.reports.status import ICONS, State, Status, counts_of, sentence, status_of
@@ -44,6 +44,8 @@ def run_report(store: Store, party: str, run_id: str) -> dict[str, Any]:
     own, peer = store.halves.list(run_id, True), store.halves.list(run_id, False)
     metrics, (sent, received) = store.metrics.list(run_id), store.traffic.total(run_id)
     counts = counts_of(own)
+    leak = leak_sentence(metrics, run.peer)
+    entries = ledger(store.disclosures.list(run_id), sent, counts, {LABEL_LEAK: leak})
     return {
         **summary(run, party),
         "status": run_status(store, run, own, peer, party),
@@ -52,9 +54,10 @@ def run_report(store: Store, party: str, run_id: str) -> dict[str, Any]:
         "counts": {name: bucket(n) for name, n in counts.items()},
         "bytes_sent": sent,
         "bytes_received": received,
-        "ledger": [asdict(entry) for entry in ledger(store.disclosures.list(run_id), sent, counts)],
+        "ledger": [asdict(entry) for entry in entries],
         "metrics": last_metrics(metrics),
-        "leak": leak_sentence(metrics, run.peer),
+        "leak": leak,
+        "rebuilt": rebuilt_sentence(metrics, run.peer),
         "remarks": remarks_of(metrics, own, run.peer),
         "importance": importance_of(metrics, run, party),
         "rights": run_rights(store, run, party),
@@ -171,7 +174,7 @@ def sides(halves: Iterable[HalfRow]) -> tuple[list[HalfRow], list[HalfRow]]:
     return [half for half in rows if half.own], [half for half in rows if not half.own]
 
 
-_APART = (BIN, IMPORTANCE, REMARK)
+_APART = (BIN, IMPORTANCE, RECONSTRUCTION, REMARK)
 """What has a place of its own in reports, and would bury the other metrics."""
 
 _STORED = {State.DONE: "succeeded", State.FAILED: "failed"}

@@ -10,7 +10,8 @@ from typing import Any
 from fedtasks.clock import DAY_MS, DAY_S
 from fedtasks.config import Party
 from fedtasks.errors import TicketError
-from fedtasks.store import RunRow, Store, TicketRow
+from fedtasks.reports.labels import label_reports
+from fedtasks.store import LabelsTold, RunRow, Store, TicketRow
 from fedtasks.text import plain_text
 from fedtasks.tickets import Asked, Clause, Grant, Group, Per, peek, peek_reason, settings_of
 from fedtasks.tickets.clauses import clauses
@@ -41,10 +42,10 @@ def readable(rows: Iterable[TicketRow]) -> Iterator[tuple[TicketRow, Grant]]:
 
 def ticket_reports(store: Store, party: str, now_ms: int) -> dict[str, list[dict[str, Any]]]:
     """Return all tickets and all requests for tickets, as plain values."""
-    rows = store.tickets.list()
+    rows, told = store.tickets.list(), store.label_spends.list()
     return {
-        "granted": [ticket_report(store, row, now_ms) for row in rows if row.granted],
-        "held": [ticket_report(store, row, now_ms) for row in rows if not row.granted],
+        "granted": [ticket_report(store, row, now_ms, told) for row in rows if row.granted],
+        "held": [ticket_report(store, row, now_ms, told) for row in rows if not row.granted],
         "requests": [
             {
                 "request_id": row.request_id,
@@ -59,8 +60,16 @@ def ticket_reports(store: Store, party: str, now_ms: int) -> dict[str, list[dict
     }
 
 
-def ticket_report(store: Store, row: TicketRow, now_ms: int) -> dict[str, Any]:
-    """Return what a ticket says, how it stands and how much of it is used; what cannot be read says so."""
+def ticket_report(store: Store, row: TicketRow, now_ms: int, told: Iterable[LabelsTold]) -> dict[str, Any]:
+    """Return what a ticket says, how it stands and how much of it is used; what cannot be read says so.
+
+    Parameters
+    ----------
+    store, row, now_ms
+        The ticket, where it is kept, and the time.
+    told
+        What all peers were told of this party's labels.
+    """
     try:
         grant = peek(row.grant)
     except TicketError as error:
@@ -76,6 +85,8 @@ def ticket_report(store: Store, row: TicketRow, now_ms: int) -> dict[str, Any]:
         "valid_from_ms": grant.not_before_s * 1000,
         "expires_ms": grant.expires_s * 1000,
         "limits": list(_budgets(store, row, grant, now_ms)),
+        # What was told of labels of this party's; of the peer's, the peer knows.
+        "labels": labels_told(told, row, grant),
         # A floor that demands nothing would read as if it did.
         "floor": [_said(clause, grant) for clause in _of(Group.FLOOR) if clause.demands(grant.bound(clause.name))],
         "outputs": [_said(clause, grant) for clause in _of(Group.OUTPUT) if grant.bound(clause.name)],
@@ -88,6 +99,12 @@ def ticket_report(store: Store, row: TicketRow, now_ms: int) -> dict[str, Any]:
         # What somebody is asked to sign is read in full.
         "terms": terms(grant) if state == "issued" else [],
     }
+
+
+def labels_told(told: Iterable[LabelsTold], row: TicketRow, grant: Grant) -> list[dict[str, Any]]:
+    """Return what the peer of a ticket was told of this party's labels, of all that was told, and what is left."""
+    datasets = [scope.name for scope in grant.datasets] if row.granted else []
+    return label_reports(told, row.peer, datasets, grant)
 
 
 def terms(grant: Grant) -> list[dict[str, str]]:
@@ -180,7 +197,7 @@ def _budgets(store: Store, row: TicketRow, grant: Grant, now_ms: int) -> Iterato
         limit = grant.bound(clause.name)
         if limit is not None:
             n_used = spent[clause.per].get(clause.counts, 0) if clause.counts else None
-            yield {**_named(clause), "limit": limit, "used": n_used}
+            yield {**_named(clause), "limit": limit, "used": n_used, "per": clause.per.name.lower()}
 
 
 def rights(grant: Grant, run: RunRow, party: str) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ What runs as a half is an `Entry`: a function of a `TaskContext`. A context is i
 from __future__ import annotations
 
 import abc
+import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
@@ -17,7 +18,8 @@ from fedtasks.config import Dataset, Party
 from fedtasks.data.partitions import landed_until
 from fedtasks.data.run_storage import RunStorage
 from fedtasks.dataclass_io import to_plain
-from fedtasks.errors import ModelTaken
+from fedtasks.errors import ConfigError, ModelTaken
+from fedtasks.label_budget import millionths
 from fedtasks.link.link import Default, Link
 from fedtasks.names import pipeline_of
 from fedtasks.runtime.task_config import TaskConfig
@@ -121,6 +123,30 @@ class TaskContext(Protocol):
             The ticket or this attempt is not valid any more.
         """
 
+    def spend_label_leak(self, epsilon: float, item: str = "") -> None:
+        """Charge what the peer is about to be told of this party's labels; to be called before it leaves.
+
+        Parameters
+        ----------
+        epsilon
+            By how much the peer can tell a row's labels apart by it: symmetric Kullback–Leibler divergence in nats
+            (`fedtasks.label_budget`); infinity where nothing bounds that.
+        item
+            What is told once and for all, such as labels that were flipped once and stay so: charged over all runs by
+            the most that was ever said of it. It begins with the name of its protection. By default it is what this
+            attempt tells now, and adds up with all else.
+
+        Raises
+        ------
+        LabelLeakSpent
+            The peer would be told more of these labels, over all runs and tickets, than the run's ticket allows;
+            nothing was charged.
+        ConfigError
+            This party is not the leader, or its dataset declares no label.
+        TicketRevoked, TicketExpired, AttemptStale, RunEnded, …
+            The ticket or this attempt is not valid any more.
+        """
+
     def model(self, name: str, version: int = 0, *, of_another: bool = False) -> worker_pb2.GetModelResponse:
         """Return a version of a model, by default the one in use before this run, as this party's registry has it.
 
@@ -200,6 +226,7 @@ class LocalContext(abc.ABC):
     def __init__(self, config: TaskConfig, party: Party) -> None:
         self.config = config
         self.party = party
+        self._parts_told = itertools.count(1)
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -240,6 +267,19 @@ class LocalContext(abc.ABC):
             if parent
             else worker_pb2.GetModelResponse(newest=found.newest)
         )
+
+    def spend_label_leak(self, epsilon: float, item: str = "") -> None:
+        """See `TaskContext.spend_label_leak`."""
+        config = self.config
+        if not self.is_leader:
+            raise ConfigError(f"{self.party.name} has no label in this run that could be told", field="label")
+        if not item:
+            item = f"{config.run_id} {config.half}, attempt {config.attempt}, part {next(self._parts_told)}"
+        self._spend(item, millionths(epsilon))
+
+    @abc.abstractmethod
+    def _spend(self, item: str, epsilon: int) -> None:
+        """Charge what is told of this party's labels, in millionths of a nat."""
 
     @abc.abstractmethod
     def alive(self) -> None:

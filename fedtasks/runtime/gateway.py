@@ -142,6 +142,11 @@ class GatewayContext(LocalContext):
             self._reached = step
             write_reached(self._beside, step)
 
+    def _spend(self, item: str, epsilon: int) -> None:
+        config = self.config
+        self._client.spend_label_leak(config.run_id, config.half, config.attempt, item, epsilon)
+        self._mark.move()
+
     def _send(self, patience_s: float | None) -> None:
         config = self.config
         progress = self._with_path(self._held)

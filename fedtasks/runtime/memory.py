@@ -123,6 +123,8 @@ class MemoryContext(LocalContext):
         With what the half asked for its link; empty if it has not.
     uses
         Limit → what the ticket would be charged.
+    labels_told
+        What would be charged of this party's labels, in millionths of a nat, by item.
     reports
         Progress and metrics of each report, in order.
     metrics
@@ -138,6 +140,7 @@ class MemoryContext(LocalContext):
         self.models = models if models is not None else MemoryModels()
         self.facts: dict[str, str] = {}
         self.uses: dict[str, int] = {}
+        self.labels_told: dict[str, int] = {}
         self._charged: dict[str, dict[str, int]] = {}
         self.reports: list[tuple[Mapping[str, Any] | None, dict[str, float]]] = []
         self.metrics: dict[str, float] = {}
@@ -190,6 +193,9 @@ class MemoryContext(LocalContext):
     def reached(self, step: int) -> None:
         """Remember it."""
         self.kept = max(self.kept, step)
+
+    def _spend(self, item: str, epsilon: int) -> None:
+        self.labels_told[item] = max(epsilon, self.labels_told.get(item, 0))
 
     def _registered(self, name: str, version: int) -> worker_pb2.GetModelResponse:
         return self.models.get(name, version)

@@ -455,3 +455,65 @@ class TagTableRow:
     columns: tuple[str, ...]
     rows: int
     loaded_ms: int
+
+
+@dataclass(frozen=True)
+class Labels:
+    """A column of labels of this party's, as one peer may be told of it.
+
+    Parameters
+    ----------
+    peer
+        Who is told.
+    dataset, label
+        The dataset by its name in party.yaml, and its label column.
+    """
+
+    peer: str
+    dataset: str
+    label: str
+
+
+@dataclass(frozen=True)
+class LabelSpendRow:
+    """What a peer is told of labels.
+
+    Parameters
+    ----------
+    labels
+        Of which labels who.
+    item
+        What is told, by a name that is one over all runs.
+    epsilon
+        How much, in millionths of a nat.
+    run_id, task
+        Which task of which run tells it.
+    """
+
+    labels: Labels
+    item: str
+    epsilon: int
+    run_id: str
+    task: str
+
+
+@dataclass(frozen=True)
+class LabelsTold:
+    """All that a peer was told of a column of labels.
+
+    Parameters
+    ----------
+    labels
+        Of which labels who.
+    epsilon
+        How much, in millionths of a nat.
+    runs
+        By how many runs.
+    last_ms
+        When last.
+    """
+
+    labels: Labels
+    epsilon: int
+    runs: int
+    last_ms: int

@@ -22,7 +22,7 @@ from sqlalchemy import (
     true,
 )
 
-REVISION = "0012"
+REVISION = "0013"
 """The newest of `migrations`: a store of another one is migrated, or refused."""
 
 metadata = MetaData(
@@ -76,6 +76,23 @@ uses = Table(
     _count("amount"),
     # When the amount last rose; a charge of before there were daily limits counts for no day.
     Column("at_ms", BigInteger, nullable=False, server_default="0"),
+)
+
+# What a peer was told of a column of labels, in millionths of a nat. It counts as long as there are these labels,
+# beyond the ticket and the run under which it was told, so there is no foreign key.
+label_spends = Table(
+    "label_spends",
+    metadata,
+    Column("peer", Text, primary_key=True),
+    Column("dataset", Text, primary_key=True),
+    Column("label", Text, primary_key=True),
+    # What was told: a part of an attempt, or what is told once and for all.
+    Column("item", Text, primary_key=True),
+    _count("epsilon"),
+    # Which task of which run has told it, and when it last rose.
+    _text("run_id"),
+    _text("task"),
+    _count("at_ms"),
 )
 
 runs = Table(

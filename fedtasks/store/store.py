@@ -14,6 +14,7 @@ from fedtasks.store.approvals import ApprovalBook
 from fedtasks.store.audit import AuditBook
 from fedtasks.store.halves import HalfBook
 from fedtasks.store.identity import IdentityBook, LostRunBook
+from fedtasks.store.label_spends import LabelSpendBook
 from fedtasks.store.landings import LandingBook
 from fedtasks.store.metrics import DisclosureBook, MetricBook, TrafficBook
 from fedtasks.store.models import ModelBook
@@ -41,6 +42,7 @@ class Store:
         self.tickets: Final = TicketBook(engine, clock)
         self.ticket_requests: Final = TicketRequestBook(engine, clock)
         self.uses: Final = UseBook(engine, clock)
+        self.label_spends: Final = LabelSpendBook(engine, clock)
         self.runs: Final = RunBook(engine, clock)
         self.approvals: Final = ApprovalBook(engine, clock)
         self.refusals: Final = RefusalBook(engine, clock)

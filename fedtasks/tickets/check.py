@@ -76,7 +76,7 @@ def check_settings(bounds: Mapping[str, Any], settings: Iterable[Asked]) -> None
     known = clauses()
     for asked in settings:
         clause = known[asked.clause]
-        bound = bounds.get(clause.name, clause.default)
+        bound = clause.bound_in(bounds)
         facts = {"clause": clause.name, "setting": f"{asked.step}.{asked.setting}", "allowed": clause.allowed(bound)}
         if not asked.is_declared and clause.demands(bound):
             text = f"`{asked.setting}` is bounded, and step `{asked.step}` is of no kind that declares it"

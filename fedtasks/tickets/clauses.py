@@ -37,6 +37,7 @@ class Per(enum.Enum):
     NOW = "at any one time"
     DAY = "within any 24 hours"
     LIFE = "over the ticket's life"
+    LABELS = "over all that the other party was ever told of the same labels"
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,10 @@ class Clause:
         The least that a number may be.
     choices
         For texts: what there is, from least to most revealing. Empty for numbers.
+    fallback
+        What a limit is that a ticket leaves open, in place of no limit; 0 if there is no such thing.
+    waived_by
+        Where `fallback` does not hold: a clause and those values of it by which a ticket says so.
     only_with
         For names of columns of the dataset: the clause and the value of it with which alone they are named. Empty for
         numbers and texts.
@@ -82,6 +87,8 @@ class Clause:
     default: Any = None
     least: int = 1
     choices: tuple[str, ...] = ()
+    fallback: int = 0
+    waived_by: tuple[str, tuple[str, ...]] = ("", ())
     only_with: tuple[str, str] | None = None
     per: Per = Per.RUN
     counts: str = ""
@@ -116,12 +123,36 @@ class Clause:
         floor = self.group is Group.FLOOR
         said = f"Floor: {self.text[0].lower()}{self.text[1:]}" if floor else self.text
         over = f" {self.per.value}" if self.group is Group.LIMIT else ""
-        return f"{said}{over}{'; no limit by default' if self.default is None else ''}."
+        default = f"; {self.left_open} by default" if self.default is None else ""
+        return f"{said}{over}{default}."
+
+    @property
+    def left_open(self) -> str:
+        """What a limit is that a ticket leaves open, in words."""
+        if not self.fallback:
+            return "no limit"
+        clause, values = self.waived_by
+        waived = f" (no limit where {clause.partition('.')[2]} is {' or '.join(values)})" if clause else ""
+        return f"{self.fallback}{waived}"
 
     @property
     def refusal(self) -> type[TicketError]:
         """With what a value is refused that the clause does not permit."""
         return FloorViolated if self.group is Group.FLOOR else TicketScope
+
+    def bound_in(self, bounds: Mapping[str, Any]) -> Any:
+        """Return what a ticket says here, by what it says at each clause that it names.
+
+        Parameters
+        ----------
+        bounds
+            Clause → bound; a clause that is not named has its default.
+        """
+        bound = bounds.get(self.name, self.default)
+        if bound is not None or not self.fallback:
+            return bound
+        clause, values = self.waived_by
+        return None if bounds.get(clause) in values else self.fallback
 
     def check(self, bound: Any) -> None:
         """Raise `ConfigError` unless a ticket may say this."""
@@ -174,6 +205,11 @@ def counting(use: str) -> dict[Per, Clause]:
     return {clause.per: clause for clause in clauses().values() if clause.counts == use}
 
 
+def limit_of_labels() -> Clause | None:
+    """Return the clause that limits what the other party is told of labels over all runs; None if none is installed."""
+    return next((clause for clause in clauses().values() if clause.per is Per.LABELS), None)
+
+
 def complete(bounds: Mapping[str, Any]) -> dict[str, Any]:
     """Return clause → bound for all clauses; those that are not named take their defaults.
 
@@ -186,7 +222,7 @@ def complete(bounds: Mapping[str, Any]) -> dict[str, Any]:
     for name in bounds:
         if name not in known:
             raise ConfigError(f"unknown clause; known are: {', '.join(known)}", field=name)
-    found = {name: bounds.get(name, clause.default) for name, clause in known.items()}
+    found = {name: clause.bound_in(bounds) for name, clause in known.items()}
     for name, clause in known.items():
         clause.check(found[name])
         if clause.only_with:

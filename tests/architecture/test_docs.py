@@ -24,6 +24,7 @@ SECTIONS = (
     config.Gateway,
     config.Peer,
     config.Dataset,
+    config.Feature,
     config.Store,
     config.Airflow,
     config.Spark,

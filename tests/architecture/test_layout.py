@@ -15,7 +15,13 @@ OF_MORE_THAN_A_MODULE = {
     "cli/test_help.py": "what all commands have in common",
     "models/secureboost/test_data.py": "both halves, on data of the world",
     "models/secureboost/test_protocol.py": "both halves, one of which lies",
+    "models/split_nn/test_gallery.py": "the networks of docs/gallery, from training to scores outside",
+    "models/split_nn/test_leakage_training.py": "the meter and both halves that train",
+    "models/split_nn/test_own_network.py": "model files of the parties' own, from training to predictions",
+    "models/split_nn/test_ratings.py": "embedding tables through both halves, beside one Keras model",
+    "models/split_nn/test_steps.py": "one step of either half",
     "reports/test_sentences.py": "every error of the registry, in the words of both sides",
+    "support/test_proxy.py": "the wire of the benchmarks, which belongs to the tests",
 }
 
 

@@ -41,4 +41,4 @@ def test_attack_has_a_test_and_says_what_remains(row: re.Match[str]) -> None:
 
 def test_table_has_every_attack() -> None:
     numbers = {int(row[0].split("|")[1]) for row in rows()}
-    assert numbers == set(range(1, 19))
+    assert numbers == set(range(1, 20))

@@ -217,6 +217,18 @@ def test_all_types_come_back_as_they_went(engine: Engine) -> None:
     assert rows_of(engine, engine.map(frame, lambda batches: batches, schema)) == Counter(rows)
 
 
+def test_lists_come_back_as_they_went_and_through_joins(engine: Engine) -> None:
+    lists = pa.schema([("key", pa.string()), ("ids", pa.list_(pa.string())), ("numbers", pa.list_(pa.float64()))])
+    rows = [("a", ["7", "é"], [0.1, None, -1e308]), ("b", None, None), ("c", ["x"] * 300, [2.0])]
+    frame = frame_of(engine, rows, lists)
+    one = frame_of(engine, [(key, number) for number, (key, _, _) in enumerate(rows)], KEYED)
+    joined = engine.select(engine.join(one, frame, "key"), lists.names)
+    first = engine.first_of_each(engine.concat(frame, joined), "key", ["key"])
+    for found in (frame, engine.map(frame, lambda batches: batches, lists), joined, first):
+        seen = [tuple(row[name] for name in lists.names) for row in engine.collect(found)]
+        assert sorted(seen, key=lambda row: row[0]) == rows
+
+
 def test_what_is_kept_is_worked_out_once(engine: Engine, tmp_path: Path) -> None:
     def read(item: int) -> Batches:
         (tmp_path / uuid.uuid4().hex).touch()

@@ -40,6 +40,7 @@ MODEL = "credit"
 SETTINGS = TrainSettings(
     **{"epochs": 3, "batch_size": 32, "embedding": 4, "hidden": (8,), "top": (6,), "learning_rate": 0.01},
     **{"model": MODEL, "start_from": "champion", "warm_epochs": 2, "warm_learning_rate": 0.01},
+    **{"label_protection": "none", "max_label_leak": 100},
 )
 
 

@@ -14,11 +14,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from fedtasks.config import LabelKind
-from fedtasks.data.blocks import LABEL, TAG, TEST, TRAIN, WEIGHT, Blocks
+from fedtasks.data.blocks import LABEL, TAG, TEST, TRAIN, Blocks
 from fedtasks.data.run_storage import RunStorage
 from fedtasks.data.storage import local_path, read_json
 from fedtasks.errors import (
     ConfigDiffers,
+    ConfigError,
     DataMissing,
     LabelInvalid,
     LabelLeaks,
@@ -39,7 +40,8 @@ from fedtasks.runtime.context import Outcome
 from tests.support.halves import ROLES, RUN, Context, run_both
 from tests.support.split_nn_case import SEEDS, write_party
 
-SETTINGS = TrainSettings(epochs=4, batch_size=32, embedding=4, hidden=(8,), top=(6,), learning_rate=0.01)
+OPEN = {"label_protection": "none", "max_label_leak": 100}
+SETTINGS = TrainSettings(epochs=4, batch_size=32, embedding=4, hidden=(8,), top=(6,), learning_rate=0.01, **OPEN)  # type: ignore[arg-type]
 
 
 def contexts(root: Path, task: str, *, attempt: int = 1, settings: object = SETTINGS) -> tuple[Context, Context]:
@@ -92,21 +94,26 @@ def test_train_both_halves_end_with_equal_outcomes(trained: Any) -> None:
 
 def test_train_reports_metrics_to_the_leader_only(trained: Any) -> None:
     _, leader, follower, _ = trained
-    epochs = [metrics for _, metrics in leader.reports if metrics]
+    *epochs, completed = [metrics for _, metrics in leader.reports if metrics]
     assert len(epochs) == SETTINGS.epochs
-    leaks = {f"label_leak_{name}_auc" for name in ("norm", "direction", "spectral")}
+    leaks = {f"label_leak_{name}_auc" for name in ("norm", "direction", "hint", "spectral")}
     worst = {"label_leak_auc", "label_leak_accuracy", "label_leak_guess_accuracy"}
-    assert all(set(metrics) == {"loss", "auc", *leaks, *worst} for metrics in epochs)
+    each = {"loss", "auc", *leaks, *worst, "embedding_spectral_auc"}
+    assert set(epochs[0]) == each
+    assert all(set(metrics) == {*each, "label_leak_averaging_auc"} for metrics in epochs[1:])
+    embedding = {"embedding_completion_auc", "embedding_gradient_completion_auc"}
+    assert set(completed) == {"label_leak_completion_auc", *embedding, *worst}
     assert epochs[-1]["loss"] < epochs[0]["loss"]
     assert follower.reports
-    assert not any(metrics for _, metrics in follower.reports)
-    assert not any("loss" in progress for progress, _ in follower.reports)
-    assert follower.reports[-1][0]["done"] == follower.reports[-1][0]["of"]
+    assert all(name.startswith("reconstruction.") for _, metrics in follower.reports for name in metrics)
+    progress = [progress for progress, _ in follower.reports if progress]
+    assert not any("loss" in each for each in progress)
+    assert progress[-1]["done"] == progress[-1]["of"]
 
 
 def test_train_says_that_every_label_can_be_read_however_little_norms_tell(trained: Any) -> None:
     root, leader, _, _ = trained
-    epochs = [metrics for _, metrics in leader.reports if metrics]
+    *epochs, _ = [metrics for _, metrics in leader.reports if metrics]
     figures = [metrics["label_leak_auc"] for metrics in epochs]
     assert figures == sorted(figures)
     assert figures[-1] == max(metrics["label_leak_spectral_auc"] for metrics in epochs) == 1.0
@@ -118,6 +125,27 @@ def test_train_says_that_every_label_can_be_read_however_little_norms_tell(train
     }
     assert cards["leader"]["label_leak"]["auc"] == 1.0
     assert cards["follower"]["label_leak"] is None
+
+
+def test_train_tells_the_follower_alone_which_of_its_features_can_be_rebuilt(trained: Any) -> None:
+    root, leader, follower, _ = trained
+    published = RunStorage(f"file://{root}/follower", RUN).published("train")
+    found = read_json(published.path("reconstruction.json"))
+    assert {each["feature"] for each in found} <= set(Blocks.open(follower.storage).features)
+    told = {name: value for _, metrics in follower.reports for name, value in metrics.items()}
+    assert told == {
+        f"reconstruction.{each['figure']}.{each['feature']}": max(each["ridge"], each["network"]) for each in found
+    }
+    assert not any("reconstruction" in name for _, metrics in leader.reports for name in metrics)
+
+
+def test_train_with_a_penalty_on_what_the_embedding_says_ends_as_any_other(tmp_path: Path) -> None:
+    for role in ROLES:
+        write_party(tmp_path, role)
+    leader, follower = contexts(tmp_path, "train", settings=replace(SETTINGS, embedding_privacy=0.2))
+    outcomes = run_both(training.train, leader, follower)
+    assert outcomes[0] == outcomes[1]
+    assert isinstance(outcomes[0], Outcome)
 
 
 def test_train_stops_before_the_next_epochs_gradients_leave_when_the_leak_passes_its_bound(tmp_path: Path) -> None:
@@ -181,7 +209,7 @@ def test_evaluate_scores_the_test_rows_and_tells_only_the_leader(trained: Any) -
     assert leader.reports[-1][1] == expected
     assert expected["auc"] > 0.75
     assert leaders.counts == {"rows_test": test.num_rows}
-    assert not any(metrics for _, metrics in follower.reports)
+    assert all(name.startswith("reconstruction.") for _, metrics in follower.reports for name in metrics)
     assert follower.storage.published("evaluate").files == ()
 
 
@@ -254,28 +282,25 @@ def test_train_with_one_class_raises_before_anything_is_sent(tmp_path: Path) -> 
 def test_label_that_is_not_binary_is_refused_naming_who_can(tmp_path: Path, kind: LabelKind) -> None:
     blocks = write_party(tmp_path, "leader", labels=np.arange(240) % 2, kind=kind)
     leader = Context(tmp_path, "leader", "train", settings=SETTINGS)
-    with pytest.raises(LabelInvalid, match=r"kind binary, .*: secureboost"):
+    with pytest.raises(ConfigError, match="name one of your own in `network`"):
         training.train(leader)  # type: ignore[arg-type]
     assert leader.facts == {}
     with pytest.raises(LabelInvalid, match="a binary label"):
         train_pooled(blocks.table(), blocks.table(), SETTINGS)
 
 
-def test_train_with_weights_warns_once_and_does_as_without(
-    trained: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    root, _, _, expected = trained
+def test_train_with_weights_equals_training_on_pooled_rows_with_them(trained: Any, tmp_path: Path) -> None:
+    root, *_ = trained
     write_party(tmp_path, "leader", weights=np.linspace(0.1, 9, 240))
     write_party(tmp_path, "follower")
-    with caplog.at_level(logging.WARNING, logger="fedtasks"):
-        ended = run_both(training.train, *contexts(tmp_path, "train"))
-    assert ended == expected
-    assert model_bytes(tmp_path) == model_bytes(root)
-    assert caplog.text.count("weights, which the split network does not use") == 1
-    tables = {role: Blocks.open(RunStorage(f"file://{tmp_path}/{role}", RUN)).table() for role in ROLES}
-    joint = train_pooled(tables["leader"], tables["follower"], replace(SETTINGS, epochs=1))
-    plain = train_pooled(tables["leader"].drop_columns(WEIGHT), tables["follower"], replace(SETTINGS, epochs=1))
-    np.testing.assert_array_equal(joint.scores, plain.scores)
+    assert all(isinstance(end, Outcome) for end in run_both(training.train, *contexts(tmp_path, "train")))
+    assert model_bytes(tmp_path) != model_bytes(root)
+    tables = [Blocks.open(RunStorage(f"file://{tmp_path}/{role}", RUN)).table() for role in ROLES]
+    joint = train_pooled(*tables, SETTINGS, seeds=(SEEDS["leader"], SEEDS["follower"]))
+    for role, half in zip(ROLES, (joint.leader, joint.follower), strict=True):
+        found = load_half(RunStorage(f"file://{tmp_path}/{role}", RUN).published("train"), role)
+        for ours, pooled in zip(found.weights, half.arrays, strict=True):
+            np.testing.assert_array_equal(ours, pooled)
 
 
 def test_train_with_a_label_on_both_sides_raises(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ ROLES = (LEADER, FOLLOWER)
 End = Outcome | FedtasksError
 
 
-def party_of(root: Path, role: str) -> Party:
+def party_of(root: Path, role: str, networks: Mapping[str, Path] | None = None) -> Party:
     """Return the party in a role, whose storage is a folder of `root`; its gateway and its Airflow are never asked."""
     nowhere = root / "nowhere"
     peer = FOLLOWER if role == LEADER else LEADER
@@ -31,7 +31,16 @@ def party_of(root: Path, role: str) -> Party:
         airflow=Airflow("http://127.0.0.1", "nobody", nowhere),
         storage=f"file://{root}/{role}",
         peers=(Peer(peer, nowhere, ""),),
-        datasets=(Dataset(name="people", uri=f"file://{nowhere}", id="id", features={"x": FeatureType.NUMERIC}),),
+        datasets=(
+            Dataset(
+                name="people",
+                uri=f"file://{nowhere}",
+                id="id",
+                features={"x": FeatureType.NUMERIC},
+                label="y" if role == LEADER else None,
+            ),
+        ),
+        networks=networks or {},
     )
 
 
@@ -48,6 +57,8 @@ class Context(MemoryContext):
         Which half of what.
     models
         The party's registry.
+    networks
+        The party's model files.
     """
 
     def __init__(
@@ -61,6 +72,7 @@ class Context(MemoryContext):
         run_id: str = RUN,
         leader: str = LEADER,
         models: MemoryModels | None = None,
+        networks: Mapping[str, Path] | None = None,
     ) -> None:
         config = TaskConfig(
             party=root / "party.yaml",
@@ -74,7 +86,7 @@ class Context(MemoryContext):
             shared_digest="s",
         )
         self.fail_at: int | None = None
-        super().__init__(config, party_of(root, role), models=models, wrap=self._failing)
+        super().__init__(config, party_of(root, role, networks), models=models, wrap=self._failing)
 
     def _failing(self, link: Link) -> Link:
         return link if self.fail_at is None else FailingLink(link, self.fail_at)

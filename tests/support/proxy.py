@@ -3,19 +3,46 @@
 from __future__ import annotations
 
 import contextlib
+import queue
 import select
 import socket
 import struct
 import threading
 import time
+from dataclasses import dataclass
 
 _LOOK_S = 0.05
+_PIECE = 8 << 10
+"""Bytes that a wire carries at once: a whole read would be late by the time of all its bytes."""
+
+
+@dataclass(frozen=True)
+class Wire:
+    """A long line, for each direction: pieces follow one another at its rate, and each is under way for its delay.
+
+    Parameters
+    ----------
+    delay_s
+        One way.
+    bytes_per_s
+        Of each direction of a connection.
+    buffer_bytes
+        What the line takes before it stops reading.
+    """
+
+    delay_s: float
+    bytes_per_s: float
+    buffer_bytes: int = 4 << 20
 
 
 class Proxy:
-    """Passes connections on to `target` (host:port) from `address`, until told otherwise."""
+    """Passes connections on to `target` (host:port) from `address`, until told otherwise.
 
-    def __init__(self, target: str) -> None:
+    With a `Wire` it can be cut and mended, but is neither held nor slowed down beyond that.
+    """
+
+    def __init__(self, target: str, wire: Wire | None = None) -> None:
+        self._wire = wire
         host, _, port = target.rpartition(":")
         self._target = (host, int(port))
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -78,10 +105,13 @@ class Proxy:
                 client.close()
                 continue
             server.settimeout(None)
+            for one in (client, server):
+                one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             with self._lock:
                 self._open |= {client, server}
+            pump = self._pump if self._wire is None else self._pump_slowly
             for direction, source, sink in (("out", client, server), ("back", server, client)):
-                threading.Thread(target=self._pump, args=(direction, source, sink), daemon=True).start()
+                threading.Thread(target=pump, args=(direction, source, sink), daemon=True).start()
 
     def _pump(self, direction: str, source: socket.socket, sink: socket.socket) -> None:
         try:
@@ -96,12 +126,45 @@ class Proxy:
         except OSError:
             pass
         finally:
-            for one in (source, sink):
-                with contextlib.suppress(OSError):
-                    one.shutdown(socket.SHUT_RDWR)
-                with self._lock:
-                    self._open.discard(one)
-                one.close()
+            self._end(source, sink)
+
+    def _end(self, *connections: socket.socket) -> None:
+        for one in connections:
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+            with self._lock:
+                self._open.discard(one)
+            one.close()
+
+    def _pump_slowly(self, direction: str, source: socket.socket, sink: socket.socket) -> None:
+        """Carry pieces as the wire does: several are under way at a time."""
+        assert self._wire is not None
+        wire = self._wire
+        under_way: queue.Queue[tuple[float, bytes]] = queue.Queue(max(wire.buffer_bytes // _PIECE, 1))
+        carrier = threading.Thread(target=self._deliver, args=(under_way, source, sink), daemon=True)
+        carrier.start()
+        free_at = 0.0
+        with contextlib.suppress(OSError):
+            while piece := source.recv(_PIECE):
+                self.bytes += len(piece)
+                free_at = max(free_at, time.monotonic()) + len(piece) / wire.bytes_per_s
+                under_way.put((free_at + wire.delay_s, piece))
+        under_way.put((free_at + wire.delay_s, b""))
+        carrier.join()
+
+    def _deliver(self, under_way: queue.Queue[tuple[float, bytes]], source: socket.socket, sink: socket.socket) -> None:
+        is_open = True
+        while True:
+            due, piece = under_way.get()
+            if not piece:
+                break
+            if is_open:
+                time.sleep(max(due - time.monotonic(), 0.0))
+                try:
+                    sink.sendall(piece)
+                except OSError:
+                    is_open = False  # what is still read is thrown away, so that the reading thread ends
+        self._end(source, sink)
 
     def _swallow(self, direction: str, source: socket.socket) -> bytes:
         """Read on while a direction is held; returns what came meanwhile."""

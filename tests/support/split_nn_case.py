@@ -32,17 +32,24 @@ def write_party(
     labels: np.ndarray | None = None,
     test_fraction: float = 0.25,
     kind: LabelKind = LabelKind.BINARY,
+    classes: tuple[str, ...] = (),
+    further: np.ndarray | None = None,
     weights: np.ndarray | None = None,
     units: np.ndarray | None = None,
     key: int | None = None,
     split_seed: int = 0,
     people: np.ndarray | None = None,
     place: str = "",
+    rows_per_block: int = 100,
 ) -> Blocks:
     """Write one party's blocks: people whose label depends on both parties' features.
 
     Parameters
     ----------
+    classes
+        The texts of a label of that kind.
+    further
+        Numbers of the leader's further label `later`.
     units
         Who they are, whatever their tags; by default that follows from their tags.
     key
@@ -53,6 +60,8 @@ def write_party(
         Which of them there are, as a mask; by default all.
     place
         The folder of `root` that is the party's storage; by default it is called as the role.
+    rows_per_block
+        About how many rows a block has.
     """
     rng = np.random.default_rng(seed)
     tags = [rng.bytes(16) for _ in range(n)]
@@ -65,6 +74,7 @@ def write_party(
         label = pa.array((risk > 0.3).astype(np.int8) if labels is None else labels)
         columns = {"age": pa.array(age), "home": pa.array(home.tolist()), LABEL: label}
         columns |= {} if weights is None else {WEIGHT: pa.array(weights)}
+        columns |= {} if further is None else {"later": pa.array(further)}
     else:
         known = [None if missing else value for missing, value in zip(rng.random(n) < 0.1, income, strict=True)]
         columns = {"income": pa.array(known, pa.float64()), "job": pa.array(job.tolist())}
@@ -76,4 +86,16 @@ def write_party(
     storage = RunStorage(f"file://{root}/{place or role}", run_id)
     write_json(f"{storage.folder('train')}/initial-seed.json", SEEDS[role])
     split = {"seed": split_seed, "test_fraction": test_fraction}
-    return write_blocks(storage, 1, table, FEATURES[role], label=kind, rows_per_block=100, **split)
+    later = ("later",) if role == "leader" and further is not None else ()
+    features = FEATURES[role] | dict.fromkeys(later, FeatureType.NUMERIC)
+    return write_blocks(
+        storage,
+        1,
+        table,
+        features,
+        label=kind,
+        classes=classes,
+        further_labels=later,
+        rows_per_block=rows_per_block,
+        **split,
+    )

@@ -11,6 +11,8 @@ from fedtasks.store import (
     ApprovalRow,
     DisclosureRow,
     HalfRow,
+    Labels,
+    LabelSpendRow,
     LandingRow,
     MetricRow,
     ModelRow,
@@ -28,6 +30,8 @@ MODEL = ModelRow("scores", 1, "shop", RUN, "2026-11-21", None, "a" * 64, "b" * 6
 LANDING = LandingRow("bank", "loans", "2026-11-21", 3, NOW)
 REFUSAL = RefusalRow("credit", "manual__1", "credit", "2026-11-21", "shop", {"code": "X"}, NOW)
 PEER = PeerRow("shop", True, "1", 0.0, None, NOW, NOW, [], NOW)
+LABELS = Labels("shop", "loans", "defaulted")
+LABEL_SPEND = LabelSpendRow(LABELS, "part 1", 1_000, RUN, "train")
 REQUEST = TicketRequestRow("r-1", "shop", True, {"pipelines": ["credit"]}, "open", NOW)
 
 
@@ -60,6 +64,10 @@ CALLS: dict[str, Callable[[Store], object]] = {
     "uses.of_run": lambda store: store.uses.of_run("t-1", RUN),
     "uses.total": lambda store: store.uses.total("t-1"),
     "uses.release": lambda store: store.uses.release("t-1", "none"),
+    "label_spends.spend": lambda store: store.label_spends.spend(LABEL_SPEND, 60),
+    "label_spends.total": lambda store: store.label_spends.total(LABELS),
+    "label_spends.told_once": lambda store: store.label_spends.told_once(LABELS, "part"),
+    "label_spends.list": lambda store: store.label_spends.list(),
     "runs.get": lambda store: store.runs.get(RUN),
     "runs.of_dag_run": lambda store: store.runs.of_dag_run("credit", "manual__1", "credit"),
     "runs.list_of_dag_run": lambda store: store.runs.list_of_dag_run("credit", "manual__1"),

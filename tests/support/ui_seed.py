@@ -13,6 +13,8 @@ from fedtasks.laptop.demo import PIPELINE
 from fedtasks.store import (
     DisclosureRow,
     HalfRow,
+    Labels,
+    LabelSpendRow,
     LandingRow,
     MetricRow,
     ModelRow,
@@ -48,6 +50,8 @@ def seed(store: Store, ticket_id: str) -> None:
     _seed_learning(store, "done", EPOCHS, now - 5 * HOUR_MS)
     _seed_evaluation(store, "done", now - 5 * HOUR_MS)
     _seed_evaluation(store, "before", now - DAY_MS, auc=0.9021, ks=0.6412, accuracy=0.84, champion_auc=0.8873)
+    told = LabelSpendRow(Labels("shop", "loans", "defaulted"), "part 1", 10_000, run_id_of("done"), "train")
+    store.label_spends.spend(told, None)
     store.refusals.put(
         RefusalRow(
             dag_id=PIPELINE,

@@ -420,6 +420,13 @@ def test_federation_tab(peer_seen: Store, visitor: Visitor, tab: str, text: str)
     visitor.picture(f"federation-{tab}")
 
 
+def test_ticket_says_what_the_peer_was_told_of_our_labels(peer_seen: Store, visitor: Visitor) -> None:
+    page = visitor.open("federation#tickets")
+    ticket = page.get_by_role("article").filter(has_text="Our labels").first
+    expect(ticket).to_contain_text("shop was told what lets it read `defaulted` of `loans`")
+    expect(ticket).to_contain_text("an AUC of at most 54.9 % (50 % is guessing); no limit")
+
+
 def test_federation_tabs_move_by_arrow_keys(seeded: Store, visitor: Visitor) -> None:
     page = visitor.open("federation")
     page.get_by_role("tab", name="Overview").focus()

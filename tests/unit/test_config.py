@@ -15,6 +15,7 @@ import pytest
 from fedtasks.config import (
     Dataset,
     Event,
+    Feature,
     FeatureType,
     Format,
     IdType,
@@ -25,6 +26,7 @@ from fedtasks.config import (
     load_party,
     read_secret,
 )
+from fedtasks.dataclass_io import build, parse_yaml, to_plain
 from fedtasks.digests import digest
 from fedtasks.errors import ConfigError, PeerUnknown
 
@@ -415,6 +417,8 @@ def test_schema_that_tickets_pin_says_from_which_column_a_feature_is_read() -> N
         ({"endings": ("dat",)}, "endings", "no ending such as `.dat`"),
         ({"uri": "data/x={partition}/y"}, "uri", "must be its last part"),
         ({"uri": "data/x{partition}"}, "uri", "must be its last part"),
+        ({"features": {"seen": FeatureType.SEQUENCE}}, "features.seen", "`seen: {type: sequence, length: 50}`"),
+        ({"features": {"query": FeatureType.VECTOR}}, "features.query", "`query: {type: vector, width: 16}`"),
     ],
 )
 def test_dataset_with_a_field_that_cannot_be_names_it_and_the_remedy(
@@ -541,3 +545,73 @@ def test_store_that_is_away_is_waited_for_as_long_as_party_yaml_says(load: Load)
     assert load(f"{GOOD}\nstore: {{patience_s: 30}}\n").store.patience_s == 30
     with pytest.raises(ConfigError, match="between 0 and 86400 s"):
         load(f"{GOOD}\nstore: {{patience_s: -1}}\n")
+
+
+LISTS = {
+    "age": Feature(FeatureType.NUMERIC),
+    "city": Feature(FeatureType.CATEGORICAL, hash_buckets=100),
+    "seen": Feature(FeatureType.SEQUENCE, length=50, separator="|"),
+    "query": Feature(FeatureType.VECTOR, width=16),
+}
+
+
+def test_features_with_more_to_say_are_read_from_party_yaml_and_back() -> None:
+    text = """
+    name: people
+    uri: people
+    id: person
+    features:
+      age: {type: numeric}
+      city: {type: categorical, hash_buckets: 100}
+      seen: {type: sequence, length: 50, separator: "|"}
+      query: {type: vector, width: 16}
+    """
+    dataset = build(Dataset, *parse_yaml(text, "party.yaml"))
+    assert dataset.features == {**LISTS, "age": FeatureType.NUMERIC}
+    assert dataset.details == {name: LISTS[name] for name in ("city", "seen", "query")}
+    assert [kind.value for kind in dataset.model_features.values()] == ["numeric", "categorical", "sequence", "vector"]
+    assert build(Dataset, to_plain(dataset)) == dataset
+
+
+def test_feature_with_one_type_to_say_is_that_type() -> None:
+    short, long = (replace(DATASET, features={"age": each}) for each in (FeatureType.NUMERIC, LISTS["age"]))
+    assert short == long
+    assert short.declaration_digest == long.declaration_digest == DATASET.declaration_digest
+
+
+def test_schema_that_tickets_pin_says_the_type_of_a_feature_and_not_its_size() -> None:
+    one = replace(DATASET, features=LISTS)
+    other = replace(one, features={**LISTS, "seen": Feature(FeatureType.SEQUENCE, length=9)})
+    assert one.schema_digest == other.schema_digest
+    assert one.declaration_digest != other.declaration_digest
+    assert one.schema_digest != replace(one, features={**LISTS, "seen": FeatureType.CATEGORICAL}).schema_digest
+
+
+@pytest.mark.parametrize(
+    ("declared", "field", "words"),
+    [
+        ("{type: sequence}", "features.x.length", "say it of a sequence, from 1 to 10,000"),
+        ("{type: vector}", "features.x.width", "say it of a vector"),
+        ("{type: vector, width: 0}", "features.x.width", "0 is not between 1 and 10,000"),
+        ("{type: categorical, hash_buckets: 1}", "features.x.hash_buckets", "1 is not between 2 and 100,000,000"),
+        ("{type: numeric, hash_buckets: 9}", "features.x.hash_buckets", "only for type categorical or sequence"),
+        ("{type: vector, width: 3, length: 3}", "features.x.length", "only for type sequence, and this is vector"),
+        ('{type: vector, width: 3, separator: ""}', "features.x.separator", "at most 10 characters"),
+        ("{type: list}", "features.x.type", "`list` is not one of: numeric"),
+        ("{length: 3}", "features.x.type", "is required"),
+        ("lists", "features.x", "`lists` is not one of: numeric"),
+        ("", "features.x", "`None` is not one of: numeric"),
+        (
+            "{type: sequence, length: 3, buckets: 4}",
+            "features.x.buckets",
+            "unknown field; known are: type",
+        ),
+    ],
+)
+def test_feature_that_cannot_be_names_line_field_and_remedy(declared: str, field: str, words: str) -> None:
+    text = f"name: people\nuri: people\nid: person\nfeatures:\n  x: {declared}\n"
+    with pytest.raises(ConfigError) as caught:
+        build(Dataset, *parse_yaml(text, "party.yaml"))
+    assert caught.value.detail.startswith(f"`{field}`: ")
+    assert words in caught.value.detail
+    assert caught.value.where == "party.yaml:5"

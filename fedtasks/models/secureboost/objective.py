@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 
 from fedtasks.config import LabelKind
-from fedtasks.errors import LabelInvalid
 
 Floats = npt.NDArray[np.float64]
 
@@ -126,27 +125,3 @@ def objective_of(kind: LabelKind, n_classes: int = 0) -> Objective:
     if kind is LabelKind.CLASSES:
         return Softmax(n_classes)
     return Logistic() if kind is LabelKind.BINARY else Squared()
-
-
-def check_labels(kind: LabelKind, labels: np.ndarray, *, may_be_alike: bool) -> None:
-    """Refuse labels of which nothing can be learnt.
-
-    Parameters
-    ----------
-    may_be_alike
-        Whether they may all be equal, or none: a day's new rows may.
-
-    Raises
-    ------
-    LabelInvalid
-        There are none, a number is not finite, or all are equal.
-    """
-    if kind is LabelKind.NUMBER and not np.all(np.isfinite(labels)):
-        raise LabelInvalid(f"the label of {int(np.sum(~np.isfinite(labels)))} train rows is not a finite number")
-    if may_be_alike:
-        return
-    if not len(labels):
-        raise LabelInvalid("there is no train row")
-    if labels.min() == labels.max():
-        what = "have the same label" if kind is LabelKind.NUMBER else f"are of one class, {labels[0]}"
-        raise LabelInvalid(f"all {len(labels)} train rows {what}; nothing can be learnt")

@@ -18,7 +18,6 @@ from fedtasks.digests import digest
 from fedtasks.encrypted.bins import Binner, Candidates
 from fedtasks.encrypted.cipher import PaillierOwner, PaillierSums, SumCipher
 from fedtasks.encrypted.histograms import BinnedRows, EncryptedHistograms, LocalHistograms, Scratch
-from fedtasks.errors import LabelInvalid
 from fedtasks.kinds import remark_metric
 from fedtasks.link.link import Link
 from fedtasks.models import training
@@ -28,10 +27,9 @@ from fedtasks.models.secureboost.declaration import SECUREBOOST
 from fedtasks.models.secureboost.follower import Follower
 from fedtasks.models.secureboost.leader import Leader
 from fedtasks.models.secureboost.model import FollowerHalf, Half, LeaderHalf
-from fedtasks.models.secureboost.objective import check_labels, objective_of
+from fedtasks.models.secureboost.objective import objective_of
 from fedtasks.models.secureboost.settings import TrainSettings
 from fedtasks.models.settings import FRESH, UNKNOWN_MISSING
-from fedtasks.models.tasks import send_answers
 from fedtasks.models.training import Start, exchange_digest
 from fedtasks.models.versions import private_seed, role_of
 from fedtasks.runtime.context import Outcome, TaskContext, facts_of
@@ -82,9 +80,8 @@ def _lead(context: TaskContext, settings: TrainSettings, start: Start) -> tuple[
     labels, weights = _labels(blocks)
     settings.check_label(kind, classes)
     objective = objective_of(kind, len(classes))
-    check_labels(kind, labels, may_be_alike=before is not None)
-    if before and (before.label_kind, before.classes) != (kind, classes):
-        raise LabelInvalid(f"version {start.parent} of `{settings.model}` predicts another label; start from `{FRESH}`")
+    training.check_train_labels(kind, labels, may_be_alike=before is not None)
+    training.check_same_label(start, settings.model)
     with Scratch() as scratch:
         rows = _binned(context, settings, scratch, start)
         if not blocks.features:
@@ -129,7 +126,8 @@ def _follow(context: TaskContext, settings: TrainSettings, start: Start) -> tupl
         with context.open_link(_facts(settings, start)) as link:
             splits, n_trees = (before.splits, before.n_trees) if before else ((), 0)
             if before:
-                send_answers(link, before, blocks.batches(_BATCH_ROWS, TRAIN), UNKNOWN_MISSING)
+                for number, batch in enumerate(blocks.batches(_BATCH_ROWS, TRAIN), start=1):
+                    before.score_together(link, batch, UNKNOWN_MISSING, of=f"batch {number}")
             if rows.n_rows:
                 follower = Follower(rows, settings, numbers, splits=splits, first_tree=n_trees)
                 n_trees = follower.train(

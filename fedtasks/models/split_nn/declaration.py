@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from fedtasks.config import LabelKind
+from fedtasks.config import FeatureType, LabelKind
 from fedtasks.kinds import Remark
 from fedtasks.models.contract import Algorithm
 from fedtasks.models.split_nn.settings import TrainSettings
-from fedtasks.tickets.clauses import Clause
+from fedtasks.tickets.clauses import Clause, Per
 
 SPLIT_NN = Algorithm(
     name="split_nn",
     train="fedtasks.models.split_nn.training:train",
     load="fedtasks.models.split_nn.model:load",
     settings=TrainSettings,
-    labels=(LabelKind.BINARY,),
+    labels=(LabelKind.BINARY, LabelKind.CLASSES, LabelKind.NUMBER),
+    features=(FeatureType.NUMERIC, FeatureType.CATEGORICAL, FeatureType.SEQUENCE, FeatureType.VECTOR),
     earlier_formats=("",),
+    check_settings=TrainSettings.check_label,
+    check_details=TrainSettings.check_details,
 )
 
 ALGORITHMS = (SPLIT_NN,)
@@ -24,18 +27,21 @@ CLAUSES = (
     Clause("limits.epochs", "How many passes over the rows a training may make"),
     Clause(
         "limits.label_leak",
-        "Up to which AUC, in percent, attacks on the gradients of a split network may tell the labels (50 is guessing, "
-        "100 is every label)",
+        "Up to which AUC, in percent, the gradients of split networks may let the other party read labels (50 is "
+        "guessing, 100 is every label)",
         least=50,
+        fallback=60,
+        waived_by=("floor.label_protection", ("max_norm", "none")),
+        per=Per.LABELS,
     ),
     Clause(
         "floor.label_protection",
-        "What a split network's gradients must be protected by: any (some protection, and as there is none yet, no "
-        "split network trains), or none (no demand)",
+        "What a split network's gradients must be protected by: any (one of those before it, which bound what can be "
+        "read), max_norm (also one that bounds nothing), or none (no demand)",
         default="any",
-        choices=("any", "none"),
-        warning="Where a split network trains, the follower can read the labels of all train rows from the gradients "
-        "that it receives, since nothing protects them",
+        choices=("label_dp", "marvell", "isotropic", "any", "max_norm", "none"),
+        warning="Where a split network trains without protection, the follower can read the labels of all train rows "
+        "from the gradients that it receives",
     ),
 )
 

@@ -1,205 +1,72 @@
-"""Raw feature columns to the matrix that a bottom sees, in NumPy; `serving` beside has the same for TensorFlow."""
+"""Raw feature columns to what a network is given: which columns there are, and how they are fitted."""
 
 from __future__ import annotations
 
 import keyword
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from statistics import NormalDist
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from fedtasks.config import FeatureType
-from fedtasks.data.columns import numbers_of, spelled, texts_of
-from fedtasks.errors import ColumnEmpty, IntersectionEmpty
+from fedtasks.config import Feature, FeatureType
+from fedtasks.data.columns import numbers_of, sequences_of, texts_of, vectors_of
+from fedtasks.errors import ColumnEmpty, ColumnType, IntersectionEmpty
+from fedtasks.models.split_nn.columns import (
+    MIN_CATEGORY_ROWS,
+    CategoricalColumn,
+    NumericColumn,
+    Scaling,
+    SequenceColumn,
+    VectorColumn,
+)
 
-# Where halves of earlier releases, which scale by mean and deviation, cut a value off.
-CLIP = 5.0
-MAX_KNOTS = 64
-# A knot is the mean of at least so many train rows: none says what a single person's value is.
-MIN_KNOT_ROWS = 5
-# An outermost value that occurs so many times as often as any of the next ones is a word of its own: "unknown", "none".
-APART_TIMES, APART_FROM, APART_SHARE, MAX_APART = 5, 10, 0.002, 3
-# Numbers further out count as this one: distances between two of them are still finite.
-LARGEST = 1e300
-# A category of fewer train rows is counted as unknown: so that bucket is trained, and no rare value is written down.
-MIN_CATEGORY_ROWS = 5
 _INPUT_NAME = re.compile("[A-Za-z][A-Za-z0-9_]*")
 _RESERVED = ("embedding", "self")  # the leader's other input, and what Python passes by itself
 
 
-@dataclass(frozen=True)
-class NumericColumn:
-    """How one numeric column is scaled.
-
-    Parameters
-    ----------
-    name
-        The column.
-    mean, scale
-        Of a half of an earlier release, which has no knots: what is taken off, and what it is divided by.
-    has_missing
-        Whether train rows had no value, which adds an indicator.
-    knots, scores
-        Ascending values, and what they are scaled to; between two of them a value is scaled linearly, beyond the outer
-        ones as they are.
-    apart
-        Values that stand for something else than a number, such as a sentinel: each has an indicator, and is no value.
-    """
-
-    name: str
-    mean: float | None = None
-    scale: float | None = None
-    has_missing: bool = False
-    knots: tuple[float, ...] = ()
-    scores: tuple[float, ...] = ()
-    apart: tuple[float, ...] = ()
-
-    @property
-    def width(self) -> int:
-        """Number of columns that it becomes."""
-        return 1 + len(self.apart) + self.has_missing
-
-    @classmethod
-    def fit(cls, name: str, values: np.ndarray) -> NumericColumn:
-        """Learn the scale of a column from train rows, NaN where there is no value.
-
-        Notes
-        -----
-        Values are scaled by their rank among the train rows to that of a normal distribution: a long tail does not take
-        the room of the others. An outermost value that occurs far more often than its neighbours, such as a sentinel
-        (-999) or the nothing of most people (0), stands apart from them.
-        Source: the preprocessing of Gorishniy et al., Revisiting deep learning models for tabular data, 2021.
-        """
-        has_missing = bool(np.isnan(values).any())
-        known = np.clip(values[~np.isnan(values)], -LARGEST, LARGEST)
-        distinct, counts = np.unique(known, return_counts=True)
-        is_apart = _apart(counts)
-        apart = tuple(distinct[is_apart].tolist())
-        distinct, counts = distinct[~is_apart], counts[~is_apart]
-        n_rows = int(counts.sum())
-        if not n_rows:
-            return cls(name, has_missing=has_missing, apart=apart)
-        knot_of = _knots(counts)
-        rows = np.bincount(knot_of, counts)
-        # Shares are taken first: a sum of the largest numbers would overflow.
-        knots = np.bincount(knot_of, distinct * (counts / rows[knot_of]))
-        middle = (np.cumsum(rows) - rows / 2) / n_rows
-        ascends = np.append(True, np.diff(knots) > 0)  # means of neighbours may be one number
-        scores = tuple(NormalDist().inv_cdf(float(share)) for share in middle[ascends])
-        return cls(name, has_missing=has_missing, knots=tuple(knots[ascends].tolist()), scores=scores, apart=apart)
-
-    @property
-    def slopes(self) -> np.ndarray:
-        """By how much the scaled value grows between a knot and the next; 0 where no number is large enough to say."""
-        with np.errstate(over="ignore"):
-            found = np.diff(self.scores) / np.diff(self.knots)
-        return np.where(np.isfinite(found), found, 0.0)
-
-    def matrix(self, values: np.ndarray) -> np.ndarray:
-        """Return its columns, shape ``(n, width)``: scaled values, 0 where there is none; then the indicators."""
-        missing = np.isnan(values)
-        if self.mean is not None and self.scale is not None:
-            scaled = np.clip((values - self.mean) / self.scale, -CLIP, CLIP)
-            indicators = []
-        else:
-            values = np.clip(values, -LARGEST, LARGEST)
-            indicators = [values == each for each in self.apart]
-            scaled = self._by_rank(np.where(missing, 0.0, values))
-        is_no_value = np.logical_or.reduce([missing, *indicators])
-        columns = [np.where(is_no_value, 0.0, scaled), *indicators, *([missing] if self.has_missing else [])]
-        return np.stack(columns, axis=1)
-
-    def _by_rank(self, values: np.ndarray) -> np.ndarray:
-        if len(self.knots) < 2:  # a column that never varied says nothing
-            return np.zeros(len(values))
-        knots, scores = np.array(self.knots), np.array(self.scores)
-        inside = np.clip(values, knots[0], knots[-1])
-        before = np.clip(np.searchsorted(knots, inside, side="right") - 1, 0, len(knots) - 2)
-        return np.asarray(scores[before] + self.slopes[before] * (inside - knots[before]))
-
-
-def _knots(counts: np.ndarray) -> np.ndarray:
-    """Return to which knot each of ascending values belongs, by how many rows have each."""
-    if len(counts) <= MAX_KNOTS:
-        knot_of = np.arange(len(counts))
-    else:
-        # Equal values share the rank in their middle, and so one knot.
-        ranks = (np.cumsum(counts) - counts / 2) / counts.sum()
-        _, knot_of = np.unique((ranks * MAX_KNOTS).astype(np.int64), return_inverse=True)
-    merged, n_knots, n_rows = np.zeros(knot_of[-1] + 1, dtype=np.int64), 0, 0
-    for knot, rows in enumerate(np.bincount(knot_of, counts)):
-        merged[knot] = n_knots
-        n_rows += rows
-        if n_rows >= MIN_KNOT_ROWS:
-            n_knots, n_rows = n_knots + 1, 0
-    if n_rows:  # too few for a knot of their own
-        merged[merged == n_knots] = max(0, n_knots - 1)
-    return merged[knot_of]
-
-
-def _apart(counts: np.ndarray) -> np.ndarray:
-    """Return which of ascending values stand apart from the numbers, by how many rows have each."""
-    found = np.zeros(len(counts), dtype=bool)
-    least = max(MIN_CATEGORY_ROWS, APART_SHARE * counts.sum())
-    low, high = 0, len(counts) - 1
-    while high - low >= APART_FROM and found.sum() < MAX_APART:
-        if counts[low] >= max(least, APART_TIMES * counts[low + 1 : low + 1 + APART_FROM].max()):
-            found[low] = True
-            low += 1
-        elif counts[high] >= max(least, APART_TIMES * counts[max(low, high - APART_FROM) : high].max()):
-            found[high] = True
-            high -= 1
-        else:
-            break
-    return found
-
-
-@dataclass(frozen=True)
-class CategoricalColumn:
-    """The values of one categorical column that have a place of their own, beside ``unknown`` and ``missing``.
-
-    Parameters
-    ----------
-    name, vocabulary
-        The column, and these values.
-    rare_share
-        The share of train rows with another value; None in a half of an earlier release.
-    """
-
-    name: str
-    vocabulary: tuple[str, ...]
-    rare_share: float | None = None
-
-    def places(self, texts: pa.Array) -> np.ndarray:
-        """Return the place of each text: its own, else the next for ``unknown``, or the last for ``missing``."""
-        own = pc.index_in(spelled(texts, self.vocabulary), value_set=pa.array(self.vocabulary, pa.string()))
-        other = pc.if_else(pc.equal(pc.fill_null(texts, ""), ""), len(self.vocabulary) + 1, len(self.vocabulary))
-        return np.asarray(pc.coalesce(own, other.cast(pa.int32())).to_numpy(zero_copy_only=False))
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Encoder:
     """Turns the feature columns of one party into numbers.
 
-    A numeric column becomes its scaled value, 0 where it is missing, an indicator for each value that stands apart, and
-    a missing indicator if train rows had missing values. A categorical column becomes one column for each frequent
-    value, one for any other value and one for a missing one.
+    In the matrix, a numeric column becomes its scaled value, 0 where it is missing, an indicator for each value that
+    stands apart, and a missing indicator if train rows had missing values. A categorical column becomes one column for
+    each place; a sequence the share of each of its ids, and an indicator for none; a vector its scaled numbers, 0 where
+    it is missing.
 
     Notes
     -----
+    Keras' preprocessing layers do parts of this, in TensorFlow alone: halves of the network that comes with fedtasks
+    score without it. Hashes are those of ``keras.layers.Hashing``.
     Reveals: nothing; it is fitted on this party's train rows and stays with its half.
     """
 
     numeric: tuple[NumericColumn, ...]
     categorical: tuple[CategoricalColumn, ...]
+    sequences: tuple[SequenceColumn, ...] = ()
+    vectors: tuple[VectorColumn, ...] = ()
 
     @classmethod
-    def fit(cls, table: pa.Table, features: Mapping[str, FeatureType]) -> Encoder:
+    def fit(
+        cls, table: pa.Table, features: Mapping[str, FeatureType], details: Mapping[str, Feature] | None = None
+    ) -> Encoder:
         """Learn scales and vocabularies from train rows; a column without any value is left out.
+
+        Parameters
+        ----------
+        table
+            The rows.
+        features
+            Column → type as models see it.
+        details
+            Column → its declaration, of those that say more than their type.
 
         Raises
         ------
@@ -209,41 +76,90 @@ class Encoder:
             No column has any value.
         IntersectionEmpty
             There are no rows.
+
+        Notes
+        -----
+        Cost: a sort of each numeric column; texts are counted in Arrow, whatever their number.
         """
         if table.num_rows == 0:
             raise IntersectionEmpty("there is no train row to fit the encoder on")
-        numeric, categorical = [], []
-        for name, kind in features.items():
-            if kind is FeatureType.NUMERIC:
-                values = numbers_of(table, name)
-                if not np.isnan(values).all():
-                    numeric.append(NumericColumn.fit(name, values))
-            else:
-                texts = texts_of(table, name)
-                if texts.null_count < len(texts):
-                    categorical.append(_fit_categorical(name, texts))
-        if features and not (numeric or categorical):
+
+        def fitted(kind: FeatureType, fit: Callable[[pa.Table, str, Feature | None], T | None]) -> tuple[T, ...]:
+            names = [name for name, each in features.items() if each is kind]
+            columns = (fit(table, name, (details or {}).get(name)) for name in names)
+            return tuple(column for column in columns if column is not None)
+
+        encoder = cls(
+            fitted(FeatureType.NUMERIC, _fit_numeric),
+            fitted(FeatureType.CATEGORICAL, _fit_categorical),
+            fitted(FeatureType.SEQUENCE, _fit_sequence),
+            fitted(FeatureType.VECTOR, _fit_vector),
+        )
+        if features and not encoder.columns:
             raise ColumnEmpty(f"none of {len(features)} features has a value in any train row")
-        return cls(tuple(numeric), tuple(categorical))
+        return encoder
+
+    @property
+    def columns(self) -> tuple[NumericColumn | CategoricalColumn | SequenceColumn | VectorColumn, ...]:
+        """All columns, in the order of the matrix."""
+        return (*self.numeric, *self.categorical, *self.sequences, *self.vectors)
+
+    @property
+    def worded(self) -> tuple[CategoricalColumn | SequenceColumn, ...]:
+        """The columns of texts."""
+        return (*self.categorical, *self.sequences)
+
+    def counted(self, counts: Mapping[str, pa.Table], n_rows: int) -> Encoder:
+        """Return this encoder of some train rows with the vocabularies of all of them.
+
+        Parameters
+        ----------
+        counts
+            Categorical column or sequence → columns ``value`` and ``count``, each value of a row once (see
+            `counts_of_ids`); hashed ones need none.
+        n_rows
+            How many rows were counted.
+
+        Notes
+        -----
+        How many rows of a sequence have a rare id, counts do not say: that share stays the sample's.
+        """
+        categorical = [
+            column
+            if column.hash_buckets
+            else _frequent(column.name, counts[column.name]["value"], counts[column.name]["count"], n_rows)
+            for column in self.categorical
+        ]
+        sequences = [
+            column
+            if column.hash_buckets
+            else replace(column, vocabulary=_vocabulary(counts[column.name]["value"], counts[column.name]["count"]))
+            for column in self.sequences
+        ]
+        return replace(self, categorical=tuple(categorical), sequences=tuple(sequences))
 
     @property
     def width(self) -> int:
         """Number of columns of the matrix."""
-        return sum(column.width for column in self.numeric) + sum(
-            len(column.vocabulary) + 2 for column in self.categorical
-        )
+        n_numbers = sum(column.width for column in self.numeric) + sum(column.width for column in self.vectors)
+        return n_numbers + sum(self.one_hot.values())
+
+    @property
+    def one_hot(self) -> dict[str, int]:
+        """Column of texts → number of columns of the matrix that it becomes."""
+        sequences = {column.name: column.size - 1 for column in self.sequences}
+        return {column.name: column.size for column in self.categorical} | sequences
 
     @property
     def features(self) -> dict[str, FeatureType]:
         """The columns that it needs."""
-        numeric = {column.name: FeatureType.NUMERIC for column in self.numeric}
-        return numeric | {column.name: FeatureType.CATEGORICAL for column in self.categorical}
+        return {name: kind for column in self.columns for name, kind in column.features.items()}
 
     @property
     def input_names(self) -> dict[str, str]:
         """Column → what a SavedModel calls it: the column's own name, where TensorFlow allows that as a name."""
         names: dict[str, str] = {}
-        columns = [column.name for column in self.numeric] + [column.name for column in self.categorical]
+        columns = [column.name for column in self.columns]
         for index, column in enumerate(columns):
             name = column
             if not _INPUT_NAME.fullmatch(column) or keyword.iskeyword(column) or column in _RESERVED:
@@ -265,20 +181,103 @@ class Encoder:
         -----
         Cost: ``4 × rows × width`` bytes.
         """
-        found, at = np.zeros((table.num_rows, self.width), np.float32), 0
-        for number in self.numeric:
-            values = numbers_of(table, number.name)
-            found[:, at : at + number.width] = number.matrix(values)
-            at += number.width
+        found, at = np.zeros((table.num_rows, self.width), np.float32), self._scaling.width
+        numbers = np.empty((len(self.numeric), table.num_rows))
+        for place, number in enumerate(self.numeric):
+            numbers[place] = numbers_of(table, number.name)
+        found[:, :at] = self._scaling.matrix(numbers)
         for category in self.categorical:
-            found[np.arange(table.num_rows), at + category.places(texts_of(table, category.name))] = 1
-            at += len(category.vocabulary) + 2
+            found[np.arange(table.num_rows), at + category.values(table)] = 1
+            at += category.size
+        for sequence in self.sequences:
+            found[:, at : at + sequence.size - 1] = sequence.shares(sequence.values(table))
+            at += sequence.size - 1
+        for vector in self.vectors:
+            found[:, at : at + vector.width] = vector.values(table)
+            at += vector.width
         return found
 
+    def values(self, rows: pa.Table | pa.RecordBatch) -> np.ndarray:
+        """See `Encoded`; the matrix."""
+        return self.matrix(rows)
 
-def _fit_categorical(name: str, texts: pa.Array) -> CategoricalColumn:
-    values = np.array(pc.fill_null(texts, "").to_pylist(), dtype=object)
-    found, counts = np.unique(values, return_counts=True)
-    frequent = found[counts >= MIN_CATEGORY_ROWS]
-    rare = counts[(counts < MIN_CATEGORY_ROWS) & (found != "")].sum() / len(values)
-    return CategoricalColumn(name, tuple(str(value) for value in frequent if value), float(rare))
+    @cached_property
+    def _scaling(self) -> Scaling:
+        return Scaling(self.numeric)
+
+    def unknown_rows(self, rows: pa.Table | pa.RecordBatch) -> dict[str, np.ndarray]:
+        """Return for each column of texts which rows, from 0, have a value or an id without a place of its own."""
+        return {column.name: column.unknown_rows(rows) for column in self.worded}
+
+    @property
+    def rare_shares(self) -> dict[str, float]:
+        """Column of texts → the share of train rows that had such a value."""
+        return {column.name: column.rare_share or 0.0 for column in self.worded}
+
+
+# ------------------------------------------------------------------------------------------------------------- fitting
+def _fit_numeric(table: pa.Table, name: str, declared: Feature | None) -> NumericColumn | None:
+    del declared
+    values = numbers_of(table, name)
+    return None if np.isnan(values).all() else NumericColumn.fit(name, values)
+
+
+def _fit_categorical(table: pa.Table, name: str, declared: Feature | None) -> CategoricalColumn | None:
+    texts = texts_of(table, name)
+    if texts.null_count == len(texts):
+        return None
+    if declared and declared.hash_buckets:
+        return CategoricalColumn(name, hash_buckets=declared.hash_buckets)
+    values, rows = pc.value_counts(texts.drop_null()).flatten()
+    return _frequent(name, values, rows, table.num_rows)
+
+
+def _frequent(name: str, values: pa.Array, rows: pa.Array, n_rows: int) -> CategoricalColumn:
+    """Return a column of the values that are frequent, by how many of all rows have each."""
+    is_text = pc.not_equal(values, "")
+    values, rows = values.filter(is_text), rows.filter(is_text)
+    rare = (pc.sum(rows.filter(pc.less(rows, MIN_CATEGORY_ROWS))).as_py() or 0) / n_rows
+    return CategoricalColumn(name, _vocabulary(values, rows), rare)
+
+
+def _vocabulary(values: pa.Array | pa.ChunkedArray, rows: pa.Array | pa.ChunkedArray) -> tuple[str, ...]:
+    """Return the values that enough rows have, ascending."""
+    found = values.filter(pc.greater_equal(rows, MIN_CATEGORY_ROWS))
+    return tuple(found.take(pc.array_sort_indices(found)).to_pylist())
+
+
+def _fit_sequence(table: pa.Table, name: str, declared: Feature | None) -> SequenceColumn | None:
+    if declared is None or declared.length is None:
+        raise ColumnType(f"of sequence `{name}` it is not known how many ids count", where=name)
+    column = SequenceColumn(name, hash_buckets=declared.hash_buckets, length=declared.length)
+    items = sequences_of(table, name).flatten()
+    if items.null_count == len(items):
+        return None
+    if column.hash_buckets:
+        return column
+    counts = counts_of_ids(table, name)
+    column = replace(column, vocabulary=_vocabulary(counts["value"], counts["count"]))
+    return replace(column, rare_share=len(column.unknown_rows(table)) / table.num_rows)
+
+
+def counts_of_ids(rows: pa.Table | pa.RecordBatch, name: str) -> pa.Table:
+    """Return how many rows have each id of a sequence, as columns ``value`` and ``count``.
+
+    A row counts once for each of its ids: one person's id shall not be written down, however often it is there.
+    """
+    lists = sequences_of(rows, name)
+    items, of_row = lists.flatten(), pc.list_parent_indices(lists).to_numpy(zero_copy_only=False)
+    is_id = pc.fill_null(pc.not_equal(items, ""), False)
+    coded = items.filter(is_id).dictionary_encode()
+    n_ids = max(len(coded.dictionary), 1)
+    pairs = np.sort(of_row[is_id.to_numpy(zero_copy_only=False)] * n_ids + coded.indices.to_numpy(zero_copy_only=False))
+    pairs = pairs[np.diff(pairs, prepend=-1) > 0]  # of millions, np.unique takes a hundred times as long
+    counts = np.bincount(pairs % n_ids, minlength=n_ids)[: len(coded.dictionary)]
+    return pa.table({"value": coded.dictionary, "count": pa.array(counts)})
+
+
+def _fit_vector(table: pa.Table, name: str, declared: Feature | None) -> VectorColumn | None:
+    if declared is None or declared.width is None:
+        raise ColumnType(f"of vector `{name}` it is not known how many numbers it has", where=name)
+    values = vectors_of(table, name, declared.width)
+    return None if np.isnan(values).all() else VectorColumn.fit(name, values)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
-from fedtasks.config import FeatureType
-from fedtasks.data.columns import texts_of
+from fedtasks.config import Feature, FeatureType, LabelKind
 from fedtasks.data.run_storage import Manifest
 from fedtasks.data.storage import read_bytes, read_json, write_atomically, write_json
 from fedtasks.dataclass_io import build, to_plain
@@ -26,7 +26,9 @@ from fedtasks.models.split_nn.leakage import Leak
 from fedtasks.models.split_nn.settings import TrainSettings
 
 if TYPE_CHECKING:
-    from fedtasks.models.split_nn.network import Half
+    from fedtasks.link.link import Link
+    from fedtasks.models.split_nn.features import Features
+    from fedtasks.models.split_nn.half import Half
 
 MODEL, WEIGHTS = "model", "weights.npz"
 
@@ -52,8 +54,16 @@ class Document:
         The algorithm's name.
     label_leak
         At the leader: the worst that was measured of what its training, and those that it went on from, have sent.
+    label_leak_means
+        The same in one sentence.
     release
         The release that wrote it; empty of one that did not say.
+    network
+        The text of the model file; empty for the network that comes with fedtasks.
+    rounds
+        Of a network of one's own, in which round each cut is sent.
+    label, classes
+        What the leader's half predicts: which kind of label, and the texts of its classes.
     """
 
     run_id: str
@@ -66,7 +76,12 @@ class Document:
     peer_digest: str
     format: str = ""
     label_leak: Leak | None = None
+    label_leak_means: str = ""
     release: str = ""
+    network: str = ""
+    rounds: Mapping[str, int] = field(default_factory=dict)
+    label: LabelKind = LabelKind.BINARY
+    classes: tuple[str, ...] = ()
 
 
 def half_digest(encoder: Encoder, weights: Sequence[np.ndarray]) -> str:
@@ -74,15 +89,15 @@ def half_digest(encoder: Encoder, weights: Sequence[np.ndarray]) -> str:
     return digest([encoder, forward.digest_of(weights)])
 
 
-class SplitNnHalf(HalfModel):
-    """One party's half of a split network.
+class EncodedHalf(HalfModel):
+    """One party's half of a network on encoded features.
 
     Parameters
     ----------
     document
         What it says about itself.
     weights
-        Kernel and bias of each layer, float32, the bottom's first.
+        What rows are scored with, in the model's order.
     """
 
     def __init__(self, document: Document, weights: Sequence[np.ndarray]) -> None:
@@ -90,37 +105,85 @@ class SplitNnHalf(HalfModel):
         self.weights = tuple(weights)
 
     @property
-    def answers(self) -> ArrayMessage:
-        """See `HalfModel.answers`; of the width that both halves were trained with."""
-        return replace(messages.EMBEDDING, shape=(None, self.document.settings.embedding))
-
-    @property
     def card(self) -> Card:
         """See `HalfModel.card`."""
         return Card.of(self.document)
+
+    @property
+    def label_kind(self) -> LabelKind:
+        """See `HalfModel.label_kind`."""
+        return self.document.label
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """See `HalfModel.classes`."""
+        return self.document.classes
 
     @property
     def needs(self) -> Mapping[str, FeatureType]:
         """See `HalfModel.needs`."""
         return self.document.encoder.features
 
+    def lacking(self, declared: Mapping[str, FeatureType], details: Mapping[str, Feature] | None = None) -> list[str]:
+        """See `HalfModel.lacking`: vectors have the width that they were trained with."""
+        missing, known = super().lacking(declared), details or {}
+        of_another_width = [
+            column.name
+            for column in self.document.encoder.vectors
+            if column.name in known and known[column.name].width not in (None, column.width)
+        ]
+        return [*missing, *(name for name in of_another_width if name not in missing)]
+
     def remarks(self) -> dict[str, int]:
         """Say so if all weights have come to nothing."""
-        largest = max(float(np.abs(weight).max(initial=0)) for weight in self.weights if weight.ndim > 1)
+        largest = max((float(np.abs(weight).max(initial=0)) for weight in self.weights if weight.ndim > 1), default=1.0)
         return {remark_metric("collapsed"): 1} if largest < _NOTHING else {}
 
     takes_unknown = True
 
     def usual_share(self, feature: str) -> float:
         """See `HalfModel.usual_share`: that of rare values."""
-        shares = {column.name: column.rare_share for column in self.document.encoder.categorical}
-        return shares[feature] or 0.0
+        return self.document.encoder.rare_shares[feature]
 
     def unknown_rows(self, rows: pa.Table | pa.RecordBatch) -> dict[str, np.ndarray]:
         """See `HalfModel.unknown_rows`; rare values of train rows have no place of their own either."""
-        columns = self.document.encoder.categorical
-        places = {column.name: column.places(texts_of(rows, column.name)) for column in columns}
-        return {column.name: np.flatnonzero(places[column.name] == len(column.vocabulary)) for column in columns}
+        return self.document.encoder.unknown_rows(rows)
+
+    def save(self, folder: str) -> None:
+        """Write the SavedModel, its weights and ``model.json``."""
+        from fedtasks.models.split_nn import serving  # TensorFlow: only where a half is written
+
+        serving.write(f"{folder}/{MODEL}", self.document, self.weights)
+        weights = io.BytesIO()
+        arrays = {f"w{index:03d}": weight for index, weight in enumerate(self.weights)}
+        np.savez(weights, allow_pickle=False, **arrays)
+        write_atomically(f"{folder}/{WEIGHTS}", weights.getvalue())
+        write_json(f"{folder}/{CARD}", to_plain(self.document))
+
+    def hand_on(self, half: Half) -> None:
+        """Give a new half these weights to go on from.
+
+        Raises
+        ------
+        ConfigError
+            The new one is of another shape.
+        """
+        try:
+            half.assign(self.weights)
+        except ValueError:
+            text = (
+                "the network has other weights than the version: `embedding`, `hidden`, `top` or the model file differ"
+            )
+            raise ConfigError(text, field="start_from") from None
+
+
+class SplitNnHalf(EncodedHalf):
+    """One party's half of the network that comes with fedtasks; scores in NumPy."""
+
+    @property
+    def answers(self) -> ArrayMessage:
+        """See `HalfModel.answers`; of the width that both halves were trained with."""
+        return replace(messages.EMBEDDING, shape=(None, self.document.settings.embedding))
 
     def answer(self, rows: pa.Table | pa.RecordBatch, unknown: str = "") -> np.ndarray:
         """Return the follower's embedding, shape ``(n, embedding)``; the encoder has a place for unknown values."""
@@ -136,35 +199,45 @@ class SplitNnHalf(HalfModel):
             raise ProtocolViolated(f"an embedding of shape {answer.shape} for {rows.num_rows} rows")
         return forward.probability(document.encoder.matrix(rows), answer, self.weights, document.settings)
 
-    def save(self, folder: str) -> None:
-        """Write the SavedModel, its weights and ``model.json``."""
-        from fedtasks.models.split_nn import serving  # TensorFlow: only where a half is written
 
-        document = self.document
-        serving.write(f"{folder}/{MODEL}", document.encoder, document.settings, document.role, self.weights)
-        weights = io.BytesIO()
-        arrays = {f"w{index:03d}": weight for index, weight in enumerate(self.weights)}
-        np.savez(weights, allow_pickle=False, **arrays)
-        write_atomically(f"{folder}/{WEIGHTS}", weights.getvalue())
-        write_json(f"{folder}/{CARD}", to_plain(document))
+class NetworkHalf(EncodedHalf):
+    """One party's half of a network of the parties' own; scores in TensorFlow, by the model file that trained it.
 
-    def hand_on(self, network: Half) -> None:
-        """Give a new network these weights to go on from.
+    Notes
+    -----
+    The file's text is kept with the half, so a file that changes later changes no version.
+    """
 
-        Raises
-        ------
-        ConfigError
-            The new network is of another shape.
-        """
-        try:
-            network.assign(self.weights)
-        except ValueError:
-            raise ConfigError(
-                "`embedding`, `hidden` or `top` differ from those of the version", field="start_from"
-            ) from None
+    @cached_property
+    def _made(self) -> tuple[Half, Features]:
+        from fedtasks.models.split_nn.remade import remade
+
+        return remade(self.document, self.weights)
+
+    def score_together(self, link: Link, rows: pa.RecordBatch, unknown: str, *, of: str) -> np.ndarray:
+        """See `HalfModel.score_together`: both halves' pieces in the order of training; there is no gradient."""
+        return next(self._score(link, [(rows, of)]))
+
+    def score_each(self, link: Link, batches: Iterable[pa.RecordBatch], unknown: str) -> Iterator[np.ndarray]:
+        """See `HalfModel.score_each`; several batches are under way at a time."""
+        del unknown
+        return self._score(link, ((rows, f"batch {number}") for number, rows in enumerate(batches, start=1)))
+
+    def _score(self, link: Link, batches: Iterable[tuple[pa.RecordBatch, str]]) -> Iterator[np.ndarray]:
+        from fedtasks.models.split_nn.crossing import Crossing
+
+        half, features = self._made
+        asked = ((features.arrays(rows), rows.num_rows, of) for rows, of in batches)
+        for predictions in Crossing(link, half, messages.EMBEDDING).score_each(asked):
+            yield half.scores_of(predictions, self.document.label) if half.has_label else np.empty(0)
 
 
-def load(manifest: Manifest, role: str) -> SplitNnHalf:
+def half_of(document: Document, weights: Sequence[np.ndarray]) -> EncodedHalf:
+    """Return the half that a document and weights are."""
+    return (NetworkHalf if document.network else SplitNnHalf)(document, weights)
+
+
+def load(manifest: Manifest, role: str) -> EncodedHalf:
     """Read a half that `train` has published.
 
     Raises
@@ -179,6 +252,9 @@ def load(manifest: Manifest, role: str) -> SplitNnHalf:
         raise DataCorrupt(f"not a model: {error.detail}", where=place) from error
     with np.load(io.BytesIO(read_bytes(manifest.path(WEIGHTS))), allow_pickle=False) as arrays:
         weights = [arrays[name] for name in sorted(arrays.files)]
-    if [weight.shape for weight in weights] != forward.shapes_of(document.encoder.width, document.settings, role):
+    built_in = not document.network
+    if built_in and [each.shape for each in weights] != forward.shapes_of(
+        document.encoder.width, document.settings, role
+    ):
         raise DataCorrupt("the weights are not those of this model", where=place)
-    return SplitNnHalf(document, [weight.astype(np.float32, copy=False) for weight in weights])
+    return half_of(document, [each.astype(np.float32, copy=False) if built_in else each for each in weights])

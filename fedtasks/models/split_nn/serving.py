@@ -6,34 +6,46 @@ import functools
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tensorflow as tf
 
 from fedtasks.data.storage import filesystem
-from fedtasks.models.split_nn.encoder import CLIP, LARGEST, Encoder, NumericColumn
-from fedtasks.models.split_nn.network import FollowerHalf, LeaderHalf
-from fedtasks.models.split_nn.settings import TrainSettings
-from fedtasks.names import LEADER
+from fedtasks.models.split_nn.columns import (
+    CLIP,
+    LARGEST,
+    CategoricalColumn,
+    Encoded,
+    NumericColumn,
+    SequenceColumn,
+    VectorColumn,
+)
+from fedtasks.models.split_nn.encoder import Encoder
+from fedtasks.models.split_nn.features import Features
+from fedtasks.models.split_nn.half import Half
+from fedtasks.models.split_nn.pieces import KEPT, Piece
+from fedtasks.models.split_nn.remade import remade
+
+if TYPE_CHECKING:
+    from fedtasks.models.split_nn.model import Document
 
 EMBEDDING, PROBABILITY = "embedding", "probability"
+SCORE = "score"
+DEFAULT = "serving_default"
 
 
-def write(folder: str, encoder: Encoder, settings: TrainSettings, role: str, weights: Sequence[np.ndarray]) -> None:
+def write(folder: str, document: Document, weights: Sequence[np.ndarray]) -> None:
     """Write a half as a SavedModel into a folder of any file system.
 
-    Parameters
-    ----------
-    encoder, settings, role, weights
-        The half.
+    A half that computes several pieces has a signature for each, ``round_0`` and so on; what one carries on for a later
+    one is among its outputs.
     """
-    network = (LeaderHalf if role == LEADER else FollowerHalf)(encoder.width, settings, 0)
-    network.assign(weights)
-    module = _module(encoder, network)
-    (concrete,) = module.serve._list_all_concrete_functions()
+    half, features = remade(document, weights)
+    module = _Served(document, half, features)
     with tempfile.TemporaryDirectory() as place:
         # TensorFlow writes to local disks only; fsspec takes it from there.
-        tf.saved_model.save(module, place, signatures=concrete)
+        tf.saved_model.save(module, place, signatures=module.signatures())
         fs, target = filesystem(folder)
         for file in sorted(Path(place).rglob("*")):
             if file.is_file():
@@ -42,61 +54,140 @@ def write(folder: str, encoder: Encoder, settings: TrainSettings, role: str, wei
                 fs.pipe_file(name, file.read_bytes())
 
 
-def _module(encoder: Encoder, half: LeaderHalf | FollowerHalf) -> tf.Module:
-    """Return a module whose ``serve`` takes raw columns (and the embedding, at the leader) by name."""
-    module = tf.Module()
-    signature = _signature(encoder)
-    if isinstance(half, FollowerHalf):
-        module.bottom = half.bottom
+class _Served(tf.Module):  # type: ignore[misc]
+    """A half whose pieces take raw columns by name, beside what they receive."""
 
-        def serve(**columns: tf.Tensor) -> dict[str, tf.Tensor]:
-            return {EMBEDDING: half.embed(_matrix(encoder, columns))}
-    else:
-        module.bottom, module.top = half.bottom, half.top
-        signature[EMBEDDING] = tf.TensorSpec([None, half.peer_width], tf.float32, EMBEDDING)
+    def __init__(self, document: Document, half: Half, features: Features) -> None:
+        super().__init__()
+        self._document, self._half, self._features = document, half, features
+        self.model = half.model
+        self.tables = _Tables(document.encoder)
 
-        def serve(**columns: tf.Tensor) -> dict[str, tf.Tensor]:
-            embedding = columns[EMBEDDING]
-            # A leader may have the label alone.
-            features = _matrix(encoder, columns) if encoder.width else tf.zeros([tf.shape(embedding)[0], 0])
-            return {PROBABILITY: tf.sigmoid(half.logits(features, embedding))}
+    def signatures(self) -> dict[str, Any]:
+        pieces = self._half.pieces
+        names = [DEFAULT] if len(pieces) == 1 else [f"round_{place}" for place in range(len(pieces))]
+        return {name: self._serve(piece) for name, piece in zip(names, pieces, strict=True)}
 
-    module.serve = tf.function(serve)
-    module.serve.get_concrete_function(**signature)
-    return module
+    def _serve(self, piece: Piece) -> Any:
+        encoder, parts = self._document.encoder, self._features.parts()
+        taken = {name: parts[name] for name in piece.takes if name in parts}
+        columns = {name for part in taken.values() for name in part.features}
+        signature: dict[str, Any] = {
+            encoder.input_names[column]: spec for column, spec in _signature(encoder).items() if column in columns
+        }
+        others = [name for name in piece.takes if name not in parts]
+        for name in others:
+            tensor = piece.network.inputs[piece.takes.index(name)]
+            signature[self._called(name)] = tf.TensorSpec(tensor.shape, tensor.dtype, self._called(name))
+
+        def serve(**given: tf.Tensor) -> dict[str, tf.Tensor]:
+            known = {name: given[self._called(name)] for name in others}
+            n_rows = tf.shape(next(iter(given.values())))[0]
+            for name, part in taken.items():
+                columns = {column: given[encoder.input_names[column]] for column in part.features}
+                known[name] = self.tables.values(part, columns, n_rows)
+            found, _ = self._half.compute(piece, [known[name] for name in piece.takes], training=False)
+            results = dict(zip(piece.gives, found, strict=True))
+            return self._outputs(piece, results)
+
+        return tf.function(serve).get_concrete_function(**signature)
+
+    def _outputs(self, piece: Piece, results: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        half, names = self._half, [*piece.sends, *(name for name in results if name.startswith(KEPT))]
+        found = {self._called(name): results[name] for name in names}
+        if half.has_label and piece is half.pieces[-1]:
+            score = half.scored(half.predictions_of(results), self._document.label)
+            found[SCORE if self._document.network else PROBABILITY] = score
+        return found
+
+    def _called(self, name: str) -> str:
+        """Return what a cut or what is carried on is called in a signature."""
+        return name.replace(" ", "_") if self._document.network else EMBEDDING
 
 
 def _signature(encoder: Encoder) -> dict[str, tf.TensorSpec]:
-    """Return raw columns as a SavedModel takes them: float64 with NaN for missing, text with "" for missing."""
-    kinds = {column.name: tf.float64 for column in encoder.numeric}
-    kinds |= {column.name: tf.string for column in encoder.categorical}
-    return {name: tf.TensorSpec([None], kinds[column], name) for column, name in encoder.input_names.items()}
+    """Return raw columns as a SavedModel takes them, by column.
+
+    float64, NaN if missing, of shape ``(n,)``, or ``(n, width)`` for a vector; text, "" if missing, of shape ``(n,)``,
+    or ``(n, any)`` for the ids of a sequence.
+    """
+    shapes: dict[str, tuple[list[int | None], Any]] = {column.name: ([None], tf.float64) for column in encoder.numeric}
+    shapes |= {column.name: ([None], tf.string) for column in encoder.categorical}
+    shapes |= {column.name: ([None, None], tf.string) for column in encoder.sequences}
+    shapes |= {column.name: ([None, column.width], tf.float64) for column in encoder.vectors}
+    return {column: tf.TensorSpec(*shapes[column], name) for column, name in encoder.input_names.items()}
 
 
-def _matrix(encoder: Encoder, columns: Mapping[str, tf.Tensor]) -> tf.Tensor:
-    """Return what `Encoder.matrix` does, of raw columns by the names of the signature."""
-    return tf.cast(tf.concat(list(_parts(encoder, columns)), axis=1), tf.float32)
+class _Tables(tf.Module):  # type: ignore[misc]
+    """Does in TensorFlow what an encoder does; known texts are looked up in tables that a SavedModel keeps."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.by_column = {column.name: _table(column) for column in encoder.worded if column.codes}
+
+    @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]  # it decides by types, not by tensors
+    def values(self, part: Encoded, columns: Mapping[str, tf.Tensor], n_rows: tf.Tensor) -> tf.Tensor:
+        """Return what `Encoded.values` of a part does, of raw columns by name."""
+        match part:
+            case NumericColumn():
+                return tf.cast(tf.stack(_number(part, columns[part.name]), axis=1), tf.float32)
+            case CategoricalColumn():
+                return self._places(part, columns[part.name])
+            case SequenceColumn():
+                return self._ids(part, columns[part.name])
+            case VectorColumn():
+                return tf.cast(_vector(part, columns[part.name]), tf.float32)
+            case Encoder() if part.width:
+                return tf.cast(tf.concat(list(self._matrix(part, columns)), axis=1), tf.float32)
+        return tf.zeros([n_rows, 0])  # a leader may have the label alone
+
+    def _matrix(self, part: Encoder, columns: Mapping[str, tf.Tensor]) -> Iterator[tf.Tensor]:
+        for number in part.numeric:
+            yield tf.stack(_number(number, columns[number.name]), axis=1)
+        for category in part.categorical:
+            yield tf.one_hot(self._places(category, columns[category.name]), category.size, dtype=tf.float64)
+        for sequence in part.sequences:
+            ids, size = self._ids(sequence, columns[sequence.name]), sequence.size
+            counts = tf.cast(tf.math.bincount(ids, minlength=size, maxlength=size, axis=-1)[:, 1:], tf.float64)
+            yield counts / tf.reduce_sum(counts, axis=1, keepdims=True)
+        for vector in part.vectors:
+            yield _vector(vector, columns[vector.name])
+
+    def _places(self, category: CategoricalColumn, texts: tf.Tensor) -> tf.Tensor:
+        return tf.where(tf.equal(texts, ""), category.n_codes, self._codes(category, texts))
+
+    def _ids(self, sequence: SequenceColumn, texts: tf.Tensor) -> tf.Tensor:
+        ids = tf.ragged.boolean_mask(texts, tf.not_equal(texts, ""))[:, -sequence.length :]
+        codes = ids.with_flat_values(self._codes(sequence, ids.flat_values) + 1).to_tensor(
+            shape=[None, sequence.length]
+        )
+        has_none = tf.equal(ids.row_lengths(), 0)[:, tf.newaxis] & (tf.range(sequence.length) == 0)
+        return tf.where(has_none, sequence.size - 1, codes)
+
+    def _codes(self, column: CategoricalColumn | SequenceColumn, texts: tf.Tensor) -> tf.Tensor:
+        if column.hash_buckets:
+            return tf.cast(tf.strings.to_hash_bucket_fast(texts, column.hash_buckets), tf.int32)
+        if column.name not in self.by_column:
+            return tf.zeros(tf.shape(texts), tf.int32)  # no value is known
+        return self.by_column[column.name].lookup(texts)
 
 
-def _parts(encoder: Encoder, columns: Mapping[str, tf.Tensor]) -> Iterator[tf.Tensor]:
-    names = encoder.input_names
-    for number in encoder.numeric:
-        value = columns[names[number.name]]
-        missing = tf.math.is_nan(value)
-        value = tf.where(missing, tf.zeros_like(value), value)
-        if number.mean is None:
-            value = tf.clip_by_value(value, tf.constant(-LARGEST, tf.float64), tf.constant(LARGEST, tf.float64))
-        indicators = [~missing & tf.equal(value, tf.constant(each, tf.float64)) for each in number.apart]
-        is_no_value = functools.reduce(tf.logical_or, indicators, missing)
-        yield tf.where(is_no_value, tf.zeros_like(value), _scaled(number, value))[:, tf.newaxis]
-        for indicator in (*indicators, *([missing] if number.has_missing else [])):
-            yield tf.cast(indicator, tf.float64)[:, tf.newaxis]
-    for category in encoder.categorical:
-        text = columns[names[category.name]][:, tf.newaxis]
-        missing = tf.equal(text, "")
-        known = tf.equal(text, tf.constant([category.vocabulary], tf.string, shape=[1, len(category.vocabulary)]))
-        unknown = ~(missing | tf.reduce_any(known, axis=1, keepdims=True))
-        yield tf.cast(tf.concat([known, unknown, missing], axis=1), tf.float64)
+def _table(column: CategoricalColumn | SequenceColumn) -> tf.lookup.StaticHashTable:
+    known = tf.lookup.KeyValueTensorInitializer(list(column.codes), list(column.codes.values()), tf.string, tf.int32)
+    return tf.lookup.StaticHashTable(known, len(column.vocabulary))
+
+
+def _number(number: NumericColumn, value: tf.Tensor) -> list[tf.Tensor]:
+    """Return the scaled values and the indicators."""
+    missing = tf.math.is_nan(value)
+    value = tf.where(missing, tf.zeros_like(value), value)
+    if number.mean is None:
+        value = tf.clip_by_value(value, tf.constant(-LARGEST, tf.float64), tf.constant(LARGEST, tf.float64))
+    indicators = [~missing & tf.equal(value, tf.constant(each, tf.float64)) for each in number.apart]
+    is_no_value = functools.reduce(tf.logical_or, indicators, missing)
+    shown = [*indicators, missing] if number.has_missing else indicators
+    scaled = tf.where(is_no_value, tf.zeros_like(value), _scaled(number, value))
+    return [scaled, *(tf.cast(each, tf.float64) for each in shown)]
 
 
 def _scaled(number: NumericColumn, value: tf.Tensor) -> tf.Tensor:
@@ -108,3 +199,11 @@ def _scaled(number: NumericColumn, value: tf.Tensor) -> tf.Tensor:
     inside = tf.clip_by_value(value, knots[0], knots[-1])
     before = tf.clip_by_value(tf.searchsorted(knots, inside, side="right") - 1, 0, len(number.knots) - 2)
     return tf.gather(scores, before) + tf.gather(slopes, before) * (inside - tf.gather(knots, before))
+
+
+def _vector(vector: VectorColumn, values: tf.Tensor) -> tf.Tensor:
+    missing = tf.math.is_nan(values)
+    values = tf.where(missing, tf.zeros_like(values), values)
+    values = tf.clip_by_value(values, tf.constant(-LARGEST, tf.float64), tf.constant(LARGEST, tf.float64))
+    middles, scales = (tf.constant(each, tf.float64) for each in (vector.middles, vector.scales))
+    return tf.where(missing, tf.zeros_like(values), tf.clip_by_value((values - middles) / scales, -CLIP, CLIP))

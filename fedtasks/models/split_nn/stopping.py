@@ -8,27 +8,23 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Iterator, Sequence
+from itertools import tee
+from typing import Any
 
 import numpy as np
 
 from fedtasks.errors import TrainingDiverged
 from fedtasks.link.link import Link
 from fedtasks.models.progress import Report
-from fedtasks.models.split_nn.messages import ACTIVATION, VERDICT
-from fedtasks.models.split_nn.network import FollowerHalf, Half, LeaderHalf
+from fedtasks.models.split_nn.compiled import VALIDATION
+from fedtasks.models.split_nn.crossing import Crossing
+from fedtasks.models.split_nn.curves import Curves
+from fedtasks.models.split_nn.half import Half
+from fedtasks.models.split_nn.messages import VERDICT
+from fedtasks.models.split_nn.rows import Rows, RowsInOrder
 from fedtasks.models.split_nn.settings import TrainSettings
 
 _ROWS_AT_ONCE = 8192
-
-
-def validation_rows(n_rows: int, settings: TrainSettings) -> np.ndarray:
-    """Return which train rows no weight is trained on, which both halves derive by themselves; shape ``(n,)``."""
-    found = np.zeros(n_rows, dtype=bool)
-    if settings.early_stopping_epochs:
-        # The order of an epoch's batches is drawn from seed and epoch: a third number keeps this apart.
-        generator = np.random.Generator(np.random.PCG64([settings.seed, 0, 1]))
-        found[generator.permutation(n_rows)[: round(settings.validation_fraction * n_rows)]] = True
-    return found
 
 
 class Watch(abc.ABC):
@@ -38,8 +34,8 @@ class Watch(abc.ABC):
     ----------
     half
         What is trained.
-    features
-        Encoded validation rows, in the same order on both sides.
+    rows
+        Validation rows, in the same order on both sides.
     link, settings
         As for the training.
     competes
@@ -51,14 +47,17 @@ class Watch(abc.ABC):
         The best epoch so far; 0 is before the first.
     """
 
-    def __init__(
-        self, half: Half, features: np.ndarray, link: Link, settings: TrainSettings, *, competes: bool
-    ) -> None:
-        self._half, self._features = half, features
+    def __init__(self, half: Half, rows: RowsInOrder, link: Link, settings: TrainSettings, *, competes: bool) -> None:
+        self._half, self._rows, self._crossing = half, rows, Crossing(link, half)
         self._link, self._settings, self._competes = link, settings, competes
         self.best = 0
         self._weights = half.arrays
         self._losses: list[float] = []
+
+    @property
+    def n_rows(self) -> int:
+        """How many validation rows there are."""
+        return self._rows.n_rows
 
     def begin(self) -> None:
         """Measure the weights before the first epoch, if they compete."""
@@ -96,9 +95,14 @@ class Watch(abc.ABC):
     def _verdict(self, epoch: int) -> tuple[int, bool]:
         """Return the best epoch, and whether the loss may still fall."""
 
-    def _parts(self) -> Iterator[slice]:
-        for start in range(0, len(self._features), _ROWS_AT_ONCE):
-            yield slice(start, start + _ROWS_AT_ONCE)
+    def _predicted(self, epoch: int) -> Iterator[tuple[Rows, Any]]:
+        """Yield the rows in parts, each with what is predicted of it."""
+        place = f"validation rows after epoch {epoch}"
+        parts = self._rows.parts(_ROWS_AT_ONCE)
+        scored, kept = tee(parts)
+        yield from zip(
+            kept, self._crossing.score_each((each.features, each.n_rows, place) for each in scored), strict=True
+        )
 
 
 class LeaderWatch(Watch):
@@ -106,10 +110,8 @@ class LeaderWatch(Watch):
 
     Parameters
     ----------
-    labels
-        Of the validation rows.
     report
-        Gets ``validation_loss`` of each epoch.
+        Gets of each epoch ``validation_loss``, and what `Curves.figures` says, called likewise.
 
     Notes
     -----
@@ -117,33 +119,24 @@ class LeaderWatch(Watch):
     """
 
     def __init__(
-        self,
-        half: LeaderHalf,
-        features: np.ndarray,
-        labels: np.ndarray,
-        link: Link,
-        settings: TrainSettings,
-        report: Report,
-        *,
-        competes: bool,
+        self, half: Half, rows: RowsInOrder, link: Link, settings: TrainSettings, report: Report, *, competes: bool
     ) -> None:
-        super().__init__(half, features, link, settings, competes=competes)
-        self._labels, self._leader, self._report = labels, half, report
+        super().__init__(half, rows, link, settings, competes=competes)
+        self._report, self._curves = report, Curves(half)
 
     def measure(self, epoch: int) -> None:
         """See `Watch.measure`; raise `TrainingDiverged` if the loss is not finite."""
         total = 0.0
-        for rows in self._parts():
-            labels = self._labels[rows]
-            place = f"validation rows after epoch {epoch}"
-            embedding = ACTIVATION.receive(self._link, len(labels), self._settings.embedding, of=place)
-            logits = self._leader.predict(self._features[rows], embedding)
-            total += float(self._leader.loss(labels, logits)) * len(labels)
-        loss = total / len(self._labels)
+        for batch, predictions in self._predicted(epoch):
+            assert batch.targets is not None  # noqa: S101 - these are the leader's
+            total += self._half.loss_of(predictions, batch.targets) * batch.n_rows
+            self._curves.add(batch.targets, predictions)
+        loss = total / self._rows.n_rows
         if not np.isfinite(loss):
             raise TrainingDiverged(f"the loss of validation rows is {loss} after epoch {epoch}")
         self._losses.append(loss)
-        self._report(None, step=epoch, validation_loss=loss)
+        figures = {f"{VALIDATION}{name}": value for name, value in self._curves.figures().items()}
+        self._report(None, step=epoch, **{f"{VALIDATION}loss": loss, **figures})
 
     def _verdict(self, epoch: int) -> tuple[int, bool]:
         best = int(np.argmin(self._losses))
@@ -160,17 +153,10 @@ class FollowerWatch(Watch):
     Reveals: to the leader, the embedding of each validation row, after each epoch.
     """
 
-    def __init__(
-        self, half: FollowerHalf, features: np.ndarray, link: Link, settings: TrainSettings, *, competes: bool
-    ) -> None:
-        super().__init__(half, features, link, settings, competes=competes)
-        self._follower = half
-
     def measure(self, epoch: int) -> None:
         """See `Watch.measure`."""
-        for rows in self._parts():
-            embedding = self._follower.forward(self._features[rows]).numpy()
-            ACTIVATION.send(self._link, embedding, of=f"validation rows after epoch {epoch}")
+        for _ in self._predicted(epoch):
+            pass
 
     def _verdict(self, epoch: int) -> tuple[int, bool]:
         found = VERDICT.receive(self._link)

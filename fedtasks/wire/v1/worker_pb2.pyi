@@ -244,6 +244,26 @@ class CountUseResponse(_message.Message):
     charged: int
     def __init__(self, used: _Optional[int] = ..., charged: _Optional[int] = ...) -> None: ...
 
+class SpendLabelLeakRequest(_message.Message):
+    __slots__ = ("run_id", "task", "attempt", "item", "epsilon")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    ITEM_FIELD_NUMBER: _ClassVar[int]
+    EPSILON_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    task: str
+    attempt: int
+    item: str
+    epsilon: int
+    def __init__(self, run_id: _Optional[str] = ..., task: _Optional[str] = ..., attempt: _Optional[int] = ..., item: _Optional[str] = ..., epsilon: _Optional[int] = ...) -> None: ...
+
+class SpendLabelLeakResponse(_message.Message):
+    __slots__ = ("spent",)
+    SPENT_FIELD_NUMBER: _ClassVar[int]
+    spent: int
+    def __init__(self, spent: _Optional[int] = ...) -> None: ...
+
 class FinishTaskRequest(_message.Message):
     __slots__ = ("run_id", "task", "attempt", "outcome_json", "failure", "final")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]

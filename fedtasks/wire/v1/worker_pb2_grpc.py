@@ -86,6 +86,11 @@ class WorkerGatewayStub:
                 request_serializer=fedtasks_dot_v1_dot_worker__pb2.CountUseRequest.SerializeToString,
                 response_deserializer=fedtasks_dot_v1_dot_worker__pb2.CountUseResponse.FromString,
                 _registered_method=True)
+        self.SpendLabelLeak = channel.unary_unary(
+                '/fedtasks.v1.WorkerGateway/SpendLabelLeak',
+                request_serializer=fedtasks_dot_v1_dot_worker__pb2.SpendLabelLeakRequest.SerializeToString,
+                response_deserializer=fedtasks_dot_v1_dot_worker__pb2.SpendLabelLeakResponse.FromString,
+                _registered_method=True)
         self.FinishTask = channel.unary_unary(
                 '/fedtasks.v1.WorkerGateway/FinishTask',
                 request_serializer=fedtasks_dot_v1_dot_worker__pb2.FinishTaskRequest.SerializeToString,
@@ -244,6 +249,13 @@ class WorkerGatewayServicer:
 
     def CountUse(self, request, context):
         """Charge a use to the run's ticket before it happens; the same run again costs only what its amount has risen.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SpendLabelLeak(self, request, context):
+        """Charge what the peer is about to be told of this party's labels, before it leaves; safe to repeat with the same item.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -423,6 +435,11 @@ def add_WorkerGatewayServicer_to_server(servicer, server):
                     servicer.CountUse,
                     request_deserializer=fedtasks_dot_v1_dot_worker__pb2.CountUseRequest.FromString,
                     response_serializer=fedtasks_dot_v1_dot_worker__pb2.CountUseResponse.SerializeToString,
+            ),
+            'SpendLabelLeak': grpc.unary_unary_rpc_method_handler(
+                    servicer.SpendLabelLeak,
+                    request_deserializer=fedtasks_dot_v1_dot_worker__pb2.SpendLabelLeakRequest.FromString,
+                    response_serializer=fedtasks_dot_v1_dot_worker__pb2.SpendLabelLeakResponse.SerializeToString,
             ),
             'FinishTask': grpc.unary_unary_rpc_method_handler(
                     servicer.FinishTask,
@@ -787,6 +804,33 @@ class WorkerGateway:
             '/fedtasks.v1.WorkerGateway/CountUse',
             fedtasks_dot_v1_dot_worker__pb2.CountUseRequest.SerializeToString,
             fedtasks_dot_v1_dot_worker__pb2.CountUseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SpendLabelLeak(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fedtasks.v1.WorkerGateway/SpendLabelLeak',
+            fedtasks_dot_v1_dot_worker__pb2.SpendLabelLeakRequest.SerializeToString,
+            fedtasks_dot_v1_dot_worker__pb2.SpendLabelLeakResponse.FromString,
             options,
             channel_credentials,
             insecure,

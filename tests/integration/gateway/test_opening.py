@@ -200,7 +200,7 @@ CASES = {
     ),
     "labels that anybody reads": (
         lambda pair: grant_ticket(pair.shop, pair.bank, floor={"label_protection": "any"}),
-        {},
+        {"config_json": config_of(train={"label_protection": "none", "max_label_leak": 100})},
         "FLOOR_VIOLATED",
         "floor.label_protection",
     ),

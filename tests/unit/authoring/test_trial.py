@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ from fedtasks.authoring import trial
 from fedtasks.authoring.plan import plan_of
 from fedtasks.authoring.sample import Pair, sample_pair
 from fedtasks.authoring.trial import Tried, try_out
-from fedtasks.config import Dataset, FeatureType, Format, IdType, LabelKind
-from fedtasks.errors import ConfigError, DataMissing, DeadlinePassed, ProcessFailed, ReceiptsDiffer
-from fedtasks.pipeline.catalogue import train_split_nn
+from fedtasks.config import Dataset, Feature, FeatureType, Format, IdType, LabelKind
+from fedtasks.errors import ConfigError, DataMissing, DeadlinePassed, NetworkInvalid, ProcessFailed, ReceiptsDiffer
+from fedtasks.label_budget import auc_of
+from fedtasks.pipeline.catalogue import align, evaluate, intersect, train_split_nn
 from fedtasks.pipeline.step import Step
+from fedtasks.runtime.context import Outcome, TaskContext
 from tests.support.dag_files import Write
 
 MEANS = """
@@ -64,6 +67,22 @@ def test_plan_lists_each_message_and_what_the_other_learns(write: Write, tmp_pat
         assert (entry.task, entry.name, entry.messages, entry.items) == ("means", "means", 2, 4)
         assert entry.learns == "what the pipeline's authors sent there"
     assert plan.spends == {}
+    assert plan.labels == {}
+
+
+def tell(context: TaskContext) -> Outcome:
+    """Tell two parts of labels, and another once."""
+    if context.is_leader:
+        for epsilon, item in ((0.005, ""), (0.005, ""), (0.02, "label_dp"), (0.02, "label_dp")):
+            context.spend_label_leak(epsilon, item)
+    return Outcome()
+
+
+def test_plan_says_how_well_labels_can_be_read_after_all_steps(tmp_path: Path) -> None:
+    steps = [Step(name, f"{__name__}:tell") for name in ("first", "second")]
+    plan = plan_of(tried(steps, sample_pair(tmp_path), tmp_path))
+    # Four parts of .005 add up; what is told once is told once.
+    assert plan.labels == {"bank": round(100 * auc_of(4 * 0.005 + 0.02), 1)}
 
 
 @pytest.mark.parametrize(
@@ -169,3 +188,103 @@ def test_pair_as_declared_has_labels_of_the_declared_kind_and_weights(
     found = {row[LABEL] for row in rows}
     assert found == {0, 1, 2} if classes else len(found) > 50
     assert len({row[WEIGHT] for row in rows}) > 10
+
+
+def test_pair_with_lists_goes_from_its_files_through_alignment_to_a_network(tmp_path: Path) -> None:
+    from fedtasks.authoring.sample import pair_as_declared
+
+    features: dict[str, FeatureType | Feature] = {
+        "visits": FeatureType.NUMERIC,
+        "device": Feature(FeatureType.CATEGORICAL, hash_buckets=5),
+        "seen": Feature(FeatureType.SEQUENCE, length=3),
+        "query": Feature(FeatureType.VECTOR, width=4),
+    }
+    own = Dataset(name="visits", uri="hdfs://nowhere/data", id="person", features=features)
+    pair = pair_as_declared(tmp_path, own, "acme", "globex", shared=200)
+    steps = [
+        intersect(scheme="oprf", min_intersection=10),
+        align(),
+        train_split_nn(epochs=8, batch_size=32),
+        evaluate(),
+    ]
+    *_, measured = tried(steps, pair, tmp_path)
+    assert measured.sides[pair.leader].metrics["auc"] > 0.7
+
+
+# ------------------------------------------------------------------------------------------------------ networks
+OWN = """
+import keras
+from fedtasks import Receive, Send
+
+
+def network(features, settings):
+    asked = Receive("asked", 6)
+    hidden = keras.layers.Dense(8, "relu")(keras.layers.Concatenate()([features.matrix(), asked]))
+    first = Send("first")(keras.layers.Dense(3)(features.matrix()))
+    second = Send("second")(keras.layers.Reshape((2, 2))(keras.layers.Dense(4)(hidden)))
+    model = keras.Model([*features.inputs, asked], [first, second])
+    model.compile(optimizer="adam")
+    return model
+"""
+
+
+def pair_with(folder: Path, own: str, text: str) -> Pair:
+    """Return a bank that leads and a shop, one of which has a model file."""
+    pair = sample_pair(folder)
+    file = folder / "own.py"
+    file.write_text(text, encoding="utf-8")
+    return replace(pair, parties={**pair.parties, own: replace(pair.parties[own], networks={"own": file})})
+
+
+def trained(pair: Pair, folder: Path, **settings: Any) -> Tried:
+    steps = [
+        intersect(),
+        align(),
+        train_split_nn(network="own", epochs=2, label_protection="none", max_label_leak=100, **settings),
+    ]
+    return tried(steps, pair, folder)[-1]
+
+
+@pytest.mark.parametrize("own", ["shop", "bank"])
+def test_network_is_tried_with_a_counterpart_made_up_of_its_cuts(tmp_path: Path, own: str) -> None:
+    text = OWN
+    if own == "bank":  # which holds the label
+        text = OWN.replace("[first, second]", "[keras.layers.Dense(1)(hidden), first, second]")
+        text = text.replace("Dense(4)(hidden)", "Dense(4)(features.matrix())")
+        text = text.replace('optimizer="adam"', 'optimizer="adam", loss="mse"')
+    found = trained(pair_with(tmp_path, own, text), tmp_path)
+    peer = "bank" if own == "shop" else "shop"
+    sent = {name: side.sent for name, side in found.sides.items()}
+    assert set(sent[own]) >= {"activation first", "activation second", "gradient asked"}
+    assert set(sent[peer]) >= {"activation asked", "gradient first", "gradient second"}
+    ours, theirs = found.networks[own], found.networks[peer]
+    assert (ours.sends, theirs.sends) == ({"first": "float32 3", "second": "float32 2×2"}, {"asked": "float32 6"})
+    assert ours.bytes_a_row == theirs.bytes_a_row == 4 * (3 + 4 + 6)
+    assert (Path(ours.file).name, theirs.file) == ("own.py", "")
+    # What was really sent: two epochs of as many rows.
+    n_rows = found.sides[own].outcome["counts"]["rows_train"]
+    for name, each in sent.items():
+        tensors = [amount.bytes for key, amount in each.items() if key.startswith(("activation", "gradient"))]
+        assert sum(tensors) == pytest.approx(2 * n_rows * found.networks[name].bytes_a_row, rel=0.1)
+
+
+def test_network_that_sends_what_nobody_can_use_any_more_is_refused(tmp_path: Path) -> None:
+    text = OWN.replace("[first, second]", "[keras.layers.Dense(1)(hidden), first, second]")
+    pair = pair_with(tmp_path, "bank", text.replace('optimizer="adam"', 'optimizer="adam", loss="mse"'))
+    with pytest.raises(NetworkInvalid, match="sends `second` after it has received all"):
+        trained(pair, tmp_path)
+
+
+def test_network_of_which_the_peers_file_is_given_is_tried_with_that(tmp_path: Path) -> None:
+    pair = pair_with(tmp_path, "shop", OWN)
+    file = tmp_path / "peer.py"
+    file.write_text(OWN.replace("Send", "Refuse"), encoding="utf-8")
+    pair = replace(pair, parties={**pair.parties, "bank": replace(pair.parties["bank"], networks={"own": file})})
+    with pytest.raises(NetworkInvalid, match="line 3: ImportError") as caught:
+        trained(pair, tmp_path)
+    assert caught.value.where == str(file)
+
+
+def test_network_that_neither_party_has_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="`own` is no network of"):
+        trained(sample_pair(tmp_path), tmp_path)

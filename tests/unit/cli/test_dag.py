@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from fedtasks.config import load_party
+from fedtasks.store import Labels, LabelSpendRow, Store
 from tests.support.command_line import DATASETS, Result, Run
 
 pytestmark = pytest.mark.usefixtures("quick_parsing")
@@ -92,6 +94,37 @@ def test_check_says_which_clause_no_ticket_covers(run: Run, asking: str, ticket_
     assert "fedtasks ticket request" in remedy
 
 
+TRAINING = """
+from fedtasks.airflow.pipeline import FederatedDag, align, intersect, train_split_nn
+
+FederatedDag("train", steps=[intersect(), align(), train_split_nn(label_protection="{by}", max_label_leak={most})])
+"""
+
+
+@pytest.mark.parametrize(
+    ("by", "most", "told_before", "subject", "verdict", "words"),
+    [
+        ("marvell", 60, 0, "labels", "ok", "lets shop read `bought` of `customers` with an AUC of at most 60 %"),
+        ("marvell", 55, 10_000, "labels", "ok", "at most 55 % (50 % is guessing), and 56.9 % with what it was told"),
+        ("marvell", 60, 10_000, "ticket", "wrong", "LABEL_LEAK_SPENT: shop was told of `bought`"),
+        ("none", 100, 0, "ticket", "wrong", "FLOOR_VIOLATED"),
+    ],
+)
+def test_check_says_how_much_a_training_tells_of_the_labels(
+    run: Run, asking: str, by: str, most: int, told_before: int, subject: str, verdict: str, words: str
+) -> None:
+    file = Path(asking)
+    file.write_text(file.read_text().replace("    id: person\n", "    id: person\n    label: bought\n"))
+    with Store.open(load_party(file).store.url) as store:
+        store.label_spends.spend(LabelSpendRow(Labels("shop", "customers", "bought"), "x", told_before, "r", "t"), None)
+    Path("train.py").write_text(TRAINING.format(by=by, most=most), encoding="utf-8")
+    result = run("dag", "check", "train.py", "--json", "--party", asking, expect=verdict == "wrong")
+    checked = found(result)
+    assert checked[subject][0] == verdict
+    assert words in checked[subject][1]
+    assert ("labels" in checked) is (subject == "labels")
+
+
 def test_check_without_a_ticket_says_what_to_ask_for(run: Run, asking: str, new: Path) -> None:
     checked = found(run("dag", "check", DAG, "--json", "--party", asking, expect=1))
     assert checked["ticket"][0] == "wrong"
@@ -139,6 +172,32 @@ def test_plan_says_what_leaves_and_what_it_spends(run: Run, asking: str, new: Pa
         assert f"Leaves {party}:" in told
         assert f"{party} learns" in told
     assert "Spends 1 of `limits.runs`." in told
+
+
+def test_network_of_ones_own_is_tried_and_described(run: Run, shop: Path, tmp_path: Path) -> None:
+    """The shop has no label, and the bank's half is made up."""
+    network = tmp_path / "shop" / "tower.py"
+    network.write_text(
+        "import keras\nfrom fedtasks import Send\n\ndef network(features, settings):\n"
+        "    user = Send('user')(keras.layers.Dense(3)(features.matrix()))\n"
+        "    model = keras.Model(features.inputs, user)\n    model.compile(optimizer='adam')\n    return model\n",
+        encoding="utf-8",
+    )
+    party = shop / "party.yaml"
+    party.write_text(f"{party.read_text(encoding='utf-8')}networks: {{tower: tower.py}}\n", encoding="utf-8")
+    pipeline = tmp_path / "train.py"
+    pipeline.write_text(
+        "from fedtasks.airflow.pipeline import FederatedDag, align, intersect, train_split_nn\n"
+        "FederatedDag('t', steps=[intersect(), align(), train_split_nn(network='tower', epochs=1)])",
+        encoding="utf-8",
+    )
+    told = run("dag", "test", str(pipeline), "--party", str(party)).out
+    assert "`user` float32 3; with gradients 12 B a row" in " ".join(told.split())
+    assert "made up to fit" in told
+    network.write_text("import keras\n\ndef network(features, settings):\n    return keras.Nothing()\n")
+    refused = run("dag", "test", str(pipeline), "--party", str(party), expect=1).err
+    assert "NETWORK_INVALID" in refused
+    assert "line 4: AttributeError" in " ".join(refused.split())
 
 
 def test_bad_conf_is_named(run: Run, new: Path) -> None:

@@ -16,7 +16,8 @@ from fedtasks import identity
 from fedtasks.config import load_party
 from fedtasks.crypto import kernels
 from fedtasks.doctor import party as doctor
-from fedtasks.store import Store
+from fedtasks.label_budget import ALL
+from fedtasks.store import Labels, LabelSpendRow, Store
 from tests.support.command_line import Run
 
 
@@ -53,6 +54,22 @@ def test_doctor_finds_good_what_is_good(findings: Callable[[], dict[str, Any]]) 
     assert {name: verdict(found[name]) for name in (*good, "dataset customers")} == dict.fromkeys(
         (*good, "dataset customers"), "ok"
     )
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "expected", "words"),
+    [(10_000, "ok", "an AUC of at most 54.9 %"), (ALL, "note", "may have read every `bought` of `customers`")],
+)
+def test_doctor_says_what_a_peer_was_told_of_labels(
+    findings: Callable[[], dict[str, Any]], met: tuple[str, str], epsilon: int, expected: str, words: str
+) -> None:
+    assert "labels" not in findings()
+    with Store.open(load_party(met[1]).store.url) as store:
+        told = LabelSpendRow(Labels("bank", "customers", "bought"), "x", epsilon, "train.d.1", "train")
+        store.label_spends.spend(told, None)
+    found = findings()["labels"]
+    assert verdict(found) == expected
+    assert words in found.text
 
 
 def test_doctor_names_every_missing_service_with_a_remedy(findings: Callable[[], dict[str, Any]]) -> None:

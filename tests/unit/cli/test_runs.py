@@ -53,7 +53,7 @@ def run_id(store: Store) -> str:
     done = {"counts": {"people_shared": 3000}}
     store.halves.put(HalfRow(run_id, "psi", True, 1, "succeeded", since_ms=HOUR_MS, outcome=done))
     store.halves.put(HalfRow(run_id, "psi", False, 1, "succeeded", since_ms=HOUR_MS))
-    progress = {"phase": "epoch 3", "done": 1200, "of": 3000, "link": "tunnel"}
+    progress = {"phase": "epoch 3", "done": 1200, "of": 3000, "rows_per_s": 45000, "left_s": 95, "link": "tunnel"}
     store.halves.put(HalfRow(run_id, "train", True, 2, "running", since_ms=2 * HOUR_MS, progress=progress))
     store.halves.put(HalfRow(run_id, "train", False, 2, "running", since_ms=2 * HOUR_MS))
     store.metrics.put([MetricRow(run_id, "train", "auc", step, 0.5 + step / 10, 0) for step in (1, 2)])
@@ -100,7 +100,7 @@ def test_run_show_tells_both_lanes_what_left_the_house_and_results(run: Run, run
     for words in (
         "bank → shop",
         "Reason nightly",
-        "▶ running · attempt 2 · since 02:00:00 · epoch 3 1,200 of 3,000 · link: tunnel",
+        "▶ running · attempt 2 · since 02:00:00 · epoch 3 1,200 of 3,000 · 45,000 rows/s, 0:01:35 left · link: tunnel",
         "✔ succeeded",
         "3,000",
         "Sent 614 kB, received 2.5 MB",
@@ -149,6 +149,15 @@ def test_run_show_says_how_many_labels_the_peer_can_read(run: Run, store: Store,
     expected = "shop can read 100 % of the labels of train rows from the gradients (spectral attack, epoch 2)"
     assert expected in shown
     assert run("run", "show", run_id, "--json", "--party", party_file).json()["leak"] == expected
+
+
+def test_run_show_says_which_features_can_be_rebuilt(run: Run, store: Store, run_id: str, party_file: str) -> None:
+    store.metrics.put([MetricRow(run_id, "train", "reconstruction.r2.age", 0, 0.93, 0)])
+    shown = " ".join(run("run", "show", run_id, "--party", party_file).out.split())
+    assert "from what shop has received, best of all age (R² 0.93); reconstruction.json has every feature" in shown
+    report = run("run", "show", run_id, "--json", "--party", party_file).json()
+    assert "age (R² 0.93)" in report["rebuilt"]
+    assert not any("reconstruction" in name for name in report["metrics"])
 
 
 def test_run_show_says_what_this_partys_half_remarks(run: Run, store: Store, run_id: str, party_file: str) -> None:

@@ -12,7 +12,7 @@ import pytest
 from fedtasks import tickets
 from fedtasks.config import load_party
 from fedtasks.gateway.tickets import Tickets
-from fedtasks.store import Store
+from fedtasks.store import Labels, LabelSpendRow, Store
 from fedtasks.tickets.clauses import clauses, complete
 from fedtasks.wire.v1 import peer_pb2
 from tests.support.command_line import Run
@@ -262,6 +262,18 @@ def test_ticket_show_tells_scope_and_use(run: Run, met: tuple[str, str], ticket_
     assert shown["used"] == {"runs": 1}
     assert shown["datasets"][0]["columns"] == ["age", "region"]
     assert shown["roles"] == ["leader"]
+
+
+def test_ticket_show_tells_how_much_of_the_labels_was_told(run: Run, met: tuple[str, str], ticket_id: str) -> None:
+    shop = load_party(met[1])
+    assert run("ticket", "show", ticket_id, "--json", "--party", met[1]).json()["labels"] == []
+    with Store.open(shop.store.url) as store:
+        row = LabelSpendRow(Labels("bank", "customers", "bought"), "x", 10_000, "train.d.1", "train")
+        store.label_spends.spend(row, None)
+    (labels,) = run("ticket", "show", ticket_id, "--json", "--party", met[1]).json()["labels"]
+    assert (labels["label"], labels["told"], labels["limit"], labels["left"]) == ("bought", 54.9, 60, 58)
+    shown = " ".join(run("ticket", "show", ticket_id, "--party", met[1]).out.split())
+    assert "bank was told what lets it read `bought` of `customers` with an AUC of at most 54.9 %" in shown
 
 
 def test_ticket_show_tells_ids_blinded_ever_and_within_the_day(run: Run, met: tuple[str, str]) -> None:

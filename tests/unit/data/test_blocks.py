@@ -108,6 +108,19 @@ def test_batches_of_any_size_are_full_and_equal_the_table(
     assert pa.Table.from_batches(some).equals(blocks.table(split).select([LABEL, TAG]))
 
 
+@pytest.mark.parametrize("split", [None, "train", "test"])
+def test_blocks_one_by_one_are_the_table(storage: RunStorage, rows: pa.Table, split: str | None) -> None:
+    blocks = write_blocks(storage, 1, rows, FEATURES, rows_per_block=90)
+    one_by_one = [blocks.block(number, split) for number in range(blocks.n_blocks)]
+    assert len(one_by_one) == 6
+    assert pa.concat_tables(one_by_one).equals(blocks.table(split))
+    some = [blocks.block(number, split, columns=["Age"]) for number in range(blocks.n_blocks)]
+    assert pa.concat_tables(some).equals(blocks.table(split, columns=["Age"]))
+    assert blocks.table(split, columns=["Age"]).equals(blocks.table(split).select(["Age"]))
+    if split:
+        assert blocks.rows_per_block(split) == tuple(table.num_rows for table in one_by_one)
+
+
 def test_batches_of_an_unknown_split_are_refused(storage: RunStorage, rows: pa.Table) -> None:
     blocks = write_blocks(storage, 1, rows, FEATURES)
     with pytest.raises(ConfigError, match="train, test"):

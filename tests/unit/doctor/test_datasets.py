@@ -84,6 +84,21 @@ def test_data_that_is_well_is_said_to_be(look: Look) -> None:
     assert "loans: exposure" in found
 
 
+def test_lists_are_said_and_looked_at_though_another_is_wrong(look: Look) -> None:
+    declared = LOANS.replace(
+        "region: categorical", "seen: {type: sequence, length: 9}, query: {type: vector, width: 2, separator: ;}"
+    )
+    seen = [["a", "b"], ["a"]] * (N // 2)
+    found = look(loans(seen=seen, query=["1;2", "3;2"] * (N // 2)), declared)
+    assert texts(found, "loans: seen").strip() == "400 rows, 0 % missing, 2 different ids, 1.5 a list and at most 2"
+    assert "vectors of width 2, 1 to 3" in texts(found, "loans: query")
+    assert "1 of the 2 numbers of a vector are the same in every row" in texts(found, "loans: query")
+    found = look(loans(seen=seen, query=["1;2", "3"] * (N // 2)), declared)
+    assert worst(found) == {"loans: query": "wrong"}
+    assert "row 2 of" in texts(found, "loans: query")
+    assert "at most 2" in texts(found, "loans: seen")
+
+
 @pytest.mark.parametrize("declared", [LOANS, LOANS.replace("loans.parquet", "loans.csv, format: csv")])
 def test_each_column_is_looked_at_whatever_is_wrong_with_another(look: Look, declared: str) -> None:
     table = loans(income=[np.inf, *range(N - 1)], outcome=["good"] * N, region=["north"] * N)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -17,13 +18,18 @@ import pytest
 from fedtasks.clock import now_ms
 from fedtasks.errors import FedtasksError, ProtocolViolated, RunUnknown, StoreRestored, TicketExhausted, from_code
 from fedtasks.gateway import recollections
+from fedtasks.gateway.party_file import PartyFile
 from fedtasks.gateway.recollections import RESTORED, Recollections
-from fedtasks.store import HalfRow, RunCharge, RunRow
+from fedtasks.label_budget import ALL
+from fedtasks.store import HalfRow, Labels, RunCharge, RunRow
 from fedtasks.wire.v1 import peer_pb2
 from tests.support.gateways import PIPELINE, Member, shared_config, sign_ticket
 from tests.support.sides import Side, side, update
 
 STEPS = '[{"name": "train", "kind": "", "digest": ""}]'
+
+
+UNPROTECTED = {"label_protection": "none", "max_label_leak": 100}
 
 
 class _Connection:
@@ -251,6 +257,30 @@ def test_limits_of_a_ticket_do_not_start_anew_in_a_restored_store(houses: Houses
     houses.run(3)
     with pytest.raises(TicketExhausted):
         houses.run(4)
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("split_nn", ALL), ("secureboost", 0)])
+def test_lost_run_is_charged_what_a_run_of_its_pipeline_may_tell_of_labels(
+    houses: Houses, monkeypatch: pytest.MonkeyPatch, kind: str, expected: int
+) -> None:
+    labels = Labels("bank", "customers", "bought")
+    (dataset,) = houses.shop.side.runs._base.party.datasets
+    labelled = dataclasses.replace(
+        houses.shop.side.runs._base.party, datasets=(dataclasses.replace(dataset, label="bought"),)
+    )
+    monkeypatch.setattr(PartyFile, "party", property(lambda _: labelled))
+    config = json.loads(shared_config()) | {"leader": "shop", "steps": {"train": UNPROTECTED if expected else {}}}
+    changes = {"config_json": json.dumps(config), "steps_json": STEPS.replace('"kind": ""', f'"kind": "{kind}"')}
+    known = houses.run(1)
+    houses.shop.side.store.runs.change(known.run_id, **changes)
+    copy = houses.shop.copy()
+    houses.run(2)
+    houses.compare()
+    houses.shop.restore(copy)
+    for _ in range(2):  # what is compared again is charged once
+        houses.compare()
+        assert houses.shop.side.store.label_spends.total(labels) == expected
+    assert houses.bank.side.store.label_spends.list() == []
 
 
 def test_peer_may_ask_for_nothing_before_it_has_told_what_it_remembers(houses: Houses) -> None:

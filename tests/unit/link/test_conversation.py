@@ -280,6 +280,59 @@ def test_frames_of_an_old_stream_are_passed_over(half: Conversation, met: Peer) 
     assert half.receive(Wish("n")) == (BYTES, b"1")
 
 
+def kinds(frames_: list[bytes]) -> list[str | None]:
+    return [session_pb2.Frame.FromString(frame).WhichOneof("kind") for frame in frames_]
+
+
+def test_acknowledgement_goes_along_with_data_once_it_is_half_as_old_as_one_that_goes_alone() -> None:
+    now = 0.0
+    half = Conversation("shop", {"epochs": "8"}, window=1 << 20, clock=lambda: now)
+    peer = Peer.__new__(Peer)
+    peer.half, peer.facts, peer.incarnation, peer.sequence = half, {"epochs": "8", "window": str(1 << 20)}, "theirs", 0
+    peer.epoch = half.begin_stream()
+    written = half.outgoing_together(peer.epoch, 1 << 16)
+    assert kinds(next(written)) == ["hello"]
+    peer.hello()
+    now += module.ACK_DELAY_S
+    assert kinds(next(written)) == ["ack"]  # each stream begins with one
+    peer.data("x", b"1")
+    now += 0.4 * module.ACK_DELAY_S
+    send(half, "y", b"2")
+    assert kinds(next(written)) == ["data"]
+    now += 0.2 * module.ACK_DELAY_S
+    for _ in range(2):
+        send(half, "y", b"2")
+    assert kinds(next(written)) == ["ack", "data", "data"]
+    peer.data("x", b"1")
+    now += module.ACK_DELAY_S
+    assert kinds(next(written)) == ["ack"]
+    half.hang_up()
+
+
+def test_writer_is_woken_for_no_acknowledgement_while_both_halves_send_in_turns(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "ACK_DELAY_S", WAIT_S)
+    half = Conversation("shop", {"epochs": "8"}, window=1 << 20)
+    met = Peer(half)
+    met.hello(facts={"epochs": "8", "window": str(1 << 20)})
+    woken = []
+    notify = half._writable.notify
+
+    def count(n: int = 1) -> None:
+        woken.append(n)
+        notify(n)
+
+    monkeypatch.setattr(half._writable, "notify", count)
+    for _ in range(20):
+        send(half, "y", b"2")
+        met.read("data")
+        met.data("x", b"1")
+        half.receive(Wish("x"))
+    assert len(woken) == 20  # for what it sends itself
+    half.hang_up()
+
+
 def test_acknowledgement_is_repeated_on_a_new_stream(half: Conversation, met: Peer) -> None:
     met.data("n", b"abc")
     half.receive(Wish("n"))

@@ -58,13 +58,14 @@ def test_frames_of_every_size_arrive_in_order_both_ways(sockets: tuple[socket.so
     def write(half: Tunnel) -> None:
         for frame in sent:
             half.write(frame)
+        half.write(*sent)
 
     writers = [threading.Thread(target=write, args=(half,)) for half in (a, b)]
     for writer in writers:
         writer.start()
     for half in (a, b):
         frames = half.frames()
-        assert [bytes(next(frames)) for _ in sent] == sent
+        assert [bytes(next(frames)) for _ in 2 * sent] == 2 * sent
     for writer in writers:
         writer.join(20)
 

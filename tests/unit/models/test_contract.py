@@ -24,8 +24,9 @@ def test_algorithm_that_is_not_installed_is_refused_with_those_that_are() -> Non
 
 def test_label_of_another_kind_is_refused_with_the_algorithms_that_predict_it() -> None:
     algorithm("secureboost").check_label(LabelKind.NUMBER)
-    with pytest.raises(LabelInvalid, match=r"`split_nn` predicts a label of kind binary, .* number; .*: secureboost"):
-        algorithm("split_nn").check_label(LabelKind.NUMBER)
+    of_two = replace(algorithm("split_nn"), name="of_two", labels=(LabelKind.BINARY,))
+    with pytest.raises(LabelInvalid, match=r"`of_two` predicts a label of kind binary, .* number; .*: .*secureboost"):
+        of_two.check_label(LabelKind.NUMBER)
 
 
 def test_pairing_is_equal_on_both_sides_and_differs_between_trainings() -> None:

@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 
 from fedtasks import __version__
-from fedtasks.config import FeatureType, LabelKind, Party, load_party
+from fedtasks.config import Feature, FeatureType, LabelKind, Party, load_party
 from fedtasks.data.run_storage import RunStorage
 from fedtasks.digests import digest
 from fedtasks.errors import (
     ColumnEmpty,
     ColumnMissing,
+    ColumnType,
     ConfigDiffers,
     ConfigError,
     FedtasksError,
@@ -174,10 +175,11 @@ def test_label_that_the_algorithm_does_not_predict_is_refused_before_anything_ru
     party = replace(party, datasets=(numbers, *others))
     trees, network = ([intersect(), align(), train(algorithm)] for algorithm in ("secureboost", "split_nn"))
     check_shared(party, "shop", trees, shared_of(trees))
-    with pytest.raises(
-        LabelInvalid, match=r"`split_nn` predicts a label of kind binary, .* train it with: secureboost"
-    ):
+    with pytest.raises(ConfigError, match=r"predicts a binary label, .* name one of your own in `network`") as caught:
         check_shared(party, "shop", network, shared_of(network))
+    assert caught.value.fields["field"] == "network"
+    own = [intersect(), align(), train("split_nn", network="own")]
+    check_shared(party, "shop", own, shared_of(own))
 
 
 @pytest.mark.parametrize("by", ["label", "partition", "column"])
@@ -310,3 +312,22 @@ def test_label_may_stand_alone_at_the_leader_and_at_no_follower(party: Party) ->
         check_shared(alone, "shop", scoring, {**shared_of(scoring), "leader": "shop"})
     with pytest.raises(ConfigError, match="at least one feature"):
         replace(others[0], features={})
+
+
+@pytest.mark.parametrize("leader", ["bank", "shop"])
+def test_feature_that_an_algorithm_does_not_take_is_refused_before_anything_runs(party: Party, leader: str) -> None:
+    (loans, *others) = party.datasets
+    seen = {**loans.features, "seen": Feature(FeatureType.SEQUENCE, length=9)}
+    if leader == "shop":
+        loans = replace(loans, label=None, label_positive=None)
+    listed = replace(party, datasets=(replace(loans, features=seen), *others))
+    trees, network = ([intersect(), align(), train(name), evaluate()] for name in ("secureboost", "split_nn"))
+    with pytest.raises(ColumnType, match=r"feature `seen`: `secureboost` takes no sequence.*split_nn"):
+        check_shared(listed, "shop", trees, {**shared_of(trees), "leader": leader})
+    check_shared(listed, "shop", network, {**shared_of(network), "leader": leader})
+    hashed = {**seen, "zip": Feature(FeatureType.CATEGORICAL, hash_buckets=1024)}
+    wide = replace(listed, datasets=(replace(listed.datasets[0], features=hashed), *others))
+    with pytest.raises(ColumnType, match=r"`zip` has 1,025 places.*setting `network`"):
+        check_shared(wide, "shop", network, {**shared_of(network), "leader": leader})
+    shared = {**shared_of(network), "leader": leader}
+    check_shared(wide, "shop", network, {**shared, "steps": {**shared["steps"], "train": {"network": "mine"}}})

@@ -213,6 +213,7 @@ def test_ticket_counts_what_is_used_in_all_and_in_a_day(store: Store) -> None:
         "limits.concurrent_runs": (2, 1),
         "limits.attempts": (3, None),
         "limits.epochs": (5, None),
+        "limits.label_leak": (60, None),
         "limits.ids_blinded": (1000, 70),
         "limits.ids_blinded_per_day": (100, 0),
     }
@@ -247,7 +248,8 @@ def test_ticket_shows_what_it_says_of_trees_and_nothing_that_demands_nothing(sto
     always = {"floor.label_protection": "any"}
     assert said(plain["floor"]) == always
     assert said(bounded["floor"]) == {"floor.min_leaf_rows": 30, "floor.first_tree": "leader", **always}
-    (trees,) = bounded["limits"]
+    leak, trees = sorted(bounded["limits"], key=lambda limit: str(limit["clause"]))
+    assert (leak["clause"], leak["limit"], leak["per"]) == ("limits.label_leak", 60, "labels")
     assert (trees["clause"], trees["label"], trees["limit"], trees["used"]) == ("limits.trees", "trees", 9, None)
     assert trees["text"] == clauses()["limits.trees"].sentence
     of_scores = [said(each["outputs"])["outputs.scores"] for each in (plain, bounded)]

@@ -255,7 +255,13 @@ def test_metrics_are_told_again_for_a_while_and_bins_never(store: Store) -> None
 
 @pytest.mark.parametrize(
     ("progress", "expected"),
-    [({"done": 20, "of": 100}, (2.0, 40.0)), ({"done": 0, "of": 100}, (None, None)), ({}, (None, None))],
+    [
+        ({"done": 20, "of": 100}, (2.0, 40.0)),
+        # A half that has gone on from a checkpoint knows better.
+        ({"done": 90, "of": 100, "rows_per_s": 8000, "left_s": 5}, (8000, 5)),
+        ({"done": 0, "of": 100}, (None, None)),
+        ({}, (None, None)),
+    ],
 )
 def test_task_says_its_pace_and_what_is_left(store: Store, progress: dict[str, Any], expected: tuple[Any, Any]) -> None:
     store.runs.add(make_run())

@@ -137,6 +137,25 @@ def test_progress_that_has_changed_metrics_uses_and_a_word_are_signs_of_life_and
     assert mark.n == 5
 
 
+def test_parts_of_an_attempt_that_are_told_have_names_of_their_own_over_all_runs(tmp_path: Path) -> None:
+    charged: list[tuple[Any, ...]] = []
+    client = Client()
+    client.spend_label_leak = lambda *said: charged.append(said)  # type: ignore[attr-defined]
+    for attempt in (1, 2):
+        config = TaskConfig(tmp_path, "credit.day.1", "train", attempt, "follower", "leader", {"leader": "leader"})
+        mark = Moves()
+        context = GatewayContext(config, party_of(tmp_path, "leader"), client, mark)
+        context.spend_label_leak(0.001)
+        context.spend_label_leak(0.002)
+        context.spend_label_leak(0.5, "label_dp")
+        assert mark.n == 3
+    items = [item for *_, item, _ in charged]
+    assert [said[:3] for said in charged] == [("credit.day.1", "train", attempt) for attempt in (1, 1, 1, 2, 2, 2)]
+    assert len(set(items)) == 5
+    assert items[2] == items[5] == "label_dp"
+    assert [epsilon for *_, epsilon in charged] == [1_000, 2_000, 500_000] * 2
+
+
 class Away(Client):
     """A gateway whose store is away until it is told otherwise."""
 

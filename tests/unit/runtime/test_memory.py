@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from fedtasks.errors import (
     ConfigDiffers,
+    ConfigError,
     DeadlinePassed,
     FedtasksError,
     LinkLost,
@@ -19,6 +21,7 @@ from fedtasks.errors import (
     PeerFailed,
     TrainingDiverged,
 )
+from fedtasks.label_budget import ALL
 from fedtasks.runtime.context import Entry, Outcome, TaskContext, facts_of
 from fedtasks.runtime.memory import MemoryModels, run_halves
 from fedtasks.wire.v1.model_pb2 import ModelVersion
@@ -54,6 +57,18 @@ def test_halves_meet_again_and_again_and_everything_told_is_kept(tmp_path: Path)
         assert context.uses == {"ids_blinded": 11}
         assert context.metrics == {"loss": 0.5}
         assert [progress for progress, _ in context.reports] == [{"done": 1, "of": 2}, {"done": 2, "of": 2}]
+
+
+def test_labels_that_are_told_add_up_unless_they_are_told_once(tmp_path: Path) -> None:
+    leader, follower = pair(tmp_path)
+    for epsilon, item in ((0.25, ""), (0.25, ""), (0.5, "label_dp"), (0.5, "label_dp"), (math.inf, "")):
+        leader.spend_label_leak(epsilon, item)
+    assert sorted(leader.labels_told.values()) == [250_000, 250_000, 500_000, ALL]
+    assert leader.labels_told["label_dp"] == 500_000
+    with pytest.raises(ConfigError, match="no label"):
+        follower.spend_label_leak(0.1)
+    with pytest.raises(ValueError, match="nats"):
+        leader.spend_label_leak(-1.0)
 
 
 def test_facts_that_differ_are_told_to_both(tmp_path: Path) -> None:

@@ -120,9 +120,10 @@ def test_default_within_its_bound_needs_no_name() -> None:
 @pytest.mark.parametrize("bounds", [{}, {"floor": {"label_protection": "any"}}])
 def test_training_that_does_not_protect_labels_needs_a_ticket_that_allows_it_by_name(bounds: dict[str, Any]) -> None:
     expected = ("floor.label_protection", "train.label_protection")
-    assert refusal(FloorViolated, bounds, {"train": {}}, train="split_nn") == expected
-    assert refusal(FloorViolated, bounds, {"train": {"label_protection": "none"}}, train="split_nn") == expected
-    ask(UNPROTECTED, {"train": {}}, train="split_nn")
+    for name in ("none", "max_norm"):
+        assert refusal(FloorViolated, bounds, {"train": {"label_protection": name}}, train="split_nn") == expected
+        ask(UNPROTECTED, {"train": {"label_protection": name}}, train="split_nn")
+    ask(bounds, {"train": {}}, train="split_nn")
     ask(bounds, {"train": {}}, train="secureboost")
 
 
@@ -134,11 +135,11 @@ def test_step_of_no_known_kind_cannot_name_the_protection_of_labels_itself() -> 
 
 
 def test_ticket_that_bounds_the_leak_refuses_a_run_that_names_no_bound() -> None:
-    bounds = {"limits": {"label_leak": 70}, **UNPROTECTED}
+    bounds = {"limits": {"label_leak": 55}, **UNPROTECTED}
     expected = ("limits.label_leak", "train.max_label_leak")
     assert refusal(TicketScope, bounds, {"train": {}}, train="split_nn") == expected
-    assert refusal(TicketScope, bounds, {"train": {"max_label_leak": 71}}, train="split_nn") == expected
-    ask(bounds, {"train": {"max_label_leak": 70}}, train="split_nn")
+    assert refusal(TicketScope, bounds, {"train": {"max_label_leak": 56}}, train="split_nn") == expected
+    ask(bounds, {"train": {"max_label_leak": 55}}, train="split_nn")
 
 
 def test_step_that_the_configuration_leaves_out_has_its_defaults() -> None:

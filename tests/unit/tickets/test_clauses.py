@@ -112,5 +112,47 @@ def test_uses_are_found_by_what_counts_them() -> None:
 
 
 def test_all_defaults_together_are_a_valid_ticket() -> None:
-    assert complete({}) == {name: clause.default for name, clause in clauses().items()}
+    assert complete({}) == {name: clause.bound_in({}) for name, clause in clauses().items()}
     assert {clause.group for clause in clauses().values()} == set(Group)
+
+
+FALLBACK = Clause("limits.told", "How much", fallback=60, waived_by=("floor.guard", ("weak", "none")))
+
+
+@pytest.mark.parametrize(
+    ("bounds", "expected"),
+    [
+        ({}, 60),
+        ({"limits.told": None}, 60),  # as tickets of before there was a fallback have it
+        ({"limits.told": None, "floor.guard": "strong"}, 60),
+        ({"floor.guard": "weak"}, None),
+        ({"limits.told": None, "floor.guard": "none"}, None),
+        ({"limits.told": 70, "floor.guard": "none"}, 70),
+        ({"limits.told": 100}, 100),
+    ],
+)
+def test_limit_with_a_fallback_holds_unless_the_ticket_names_one_or_waives_it(
+    bounds: dict[str, Any], expected: int | None
+) -> None:
+    assert FALLBACK.bound_in(bounds) == expected
+    assert FALLBACK.sentence == "How much in one run; 60 (no limit where guard is weak or none) by default."
+
+
+@pytest.mark.parametrize(
+    ("floor", "permitted"),
+    [
+        ({}, ["marvell", "isotropic", "label_dp"]),
+        ({"label_protection": "label_dp"}, ["label_dp"]),
+        ({"label_protection": "max_norm"}, ["marvell", "isotropic", "label_dp", "max_norm"]),
+        ({"label_protection": "none"}, ["marvell", "isotropic", "label_dp", "max_norm", "none"]),
+    ],
+)
+def test_floor_of_label_protection_permits_what_bounds_the_leak_unless_it_names_less(
+    floor: dict[str, str], permitted: list[str]
+) -> None:
+    bounds = complete({f"floor.{name}": value for name, value in floor.items()})
+    clause = clauses()["floor.label_protection"]
+    known = ("marvell", "isotropic", "label_dp", "max_norm", "none")
+    assert [each for each in known if clause.permits(bounds[clause.name], each)] == permitted
+    is_waived = bounds[clause.name] in ("max_norm", "none")
+    assert bounds["limits.label_leak"] == (None if is_waived else 60)

@@ -52,7 +52,7 @@ def test_clause_that_is_left_out_takes_its_default() -> None:
     named = {"limits.runs", "limits.epochs", "limits.trees", *(f"floor.{name}" for name in GRANT.floor)}
     for name, clause in clauses().items():
         if name not in named:
-            assert GRANT.bound(name) == clause.default
+            assert GRANT.bound(name) == clause.bound_in({})
     assert (GRANT.bound("limits.trees"), GRANT.bound("floor.pad_rows")) == (20, 100)
     assert GRANT.bounds.keys() == clauses().keys()
 
@@ -126,4 +126,4 @@ def test_dataset_with_a_wrong_field_names_it(changes: dict[str, Any], field: str
 
 def test_grant_with_no_bounds_at_all_has_every_default() -> None:
     bare = Grant("t", "bank", "shop", GRANT.datasets, ("credit",), ("leader",), 0, 1)
-    assert bare.bounds == {name: clause.default for name, clause in clauses().items()}
+    assert bare.bounds == {name: clause.bound_in({}) for name, clause in clauses().items()}

@@ -455,7 +455,7 @@ def test_ticket_that_the_previous_release_signed_reads_as_it_was_meant() -> None
     since = {
         "limits.attempts": 3,
         "limits.trees_per_round": None,
-        "limits.label_leak": None,
+        "limits.label_leak": 60,
         "outputs.held_out": "person",
         "outputs.id_shapes": "none",
         "floor.pad_rows": 1,
@@ -476,7 +476,8 @@ def test_ticket_that_allows_labels_without_protection_says_so_in_what_is_signed(
 
 def test_claims_of_a_ticket_keep_their_form_and_leave_out_what_demands_nothing() -> None:
     claims = claims_of(TOKEN)
-    assert claims["limits"] == {"runs": 3, "concurrent_runs": 1, "attempts": 3, "epochs": 10, "trees": 20}
+    limits = {"runs": 3, "concurrent_runs": 1, "attempts": 3, "epochs": 10, "trees": 20, "label_leak": 60}
+    assert claims["limits"] == limits
     assert {**claims["floor"], "noise_rows": 0} == GRANT.floor
     assert claims["outputs"] == {
         "held_out": "person",

@@ -32,7 +32,7 @@ class RunPage {
     const parts = {
       top: part(title, ({ state, reason }) => [state, reason]),
       approval: part(approvalOf, ({ approval }) => approval),
-      leak: part(leakOf, ({ leak }) => leak),
+      leak: part(leaksOf, ({ leak, rebuilt }) => [leak, rebuilt]),
       remarks: part(remarksOf, ({ remarks }) => remarks),
       tasks: part(lanes, ({ tasks }) => tasks),
       sent: part(ledger, ({ ledger }) => ledger),
@@ -189,8 +189,8 @@ function approvalOf(run) {
   );
 }
 
-function leakOf(run) {
-  return run.leak ? h("p", { role: "note" }, `⚠ ${run.leak}.`) : null;
+function leaksOf(run) {
+  return [run.leak, run.rebuilt].filter(Boolean).map((told) => h("p", { role: "note" }, `⚠ ${told}.`));
 }
 
 function remarksOf(run) {

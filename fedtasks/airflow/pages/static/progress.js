@@ -48,14 +48,14 @@ function progressOf(found) {
   if (!found.federated) return empty("This task works for this side alone; the other side has no half of it.");
   if (!own) return empty(`The half of ${found.party} has not begun; this page fills by itself when it does.`);
   const counted = progress.of > 0;
-  const known = new Set(["phase", "done", "of", "checkpoint"]);
+  const known = new Set(["phase", "done", "of", "checkpoint", "rows_per_s", "left_s"]);
   const others = Object.entries(progress).filter(([name]) => !known.has(name));
   return [
     counted ? bar(progress) : null,
     facts([
       ["Phase", progress.phase],
       ["Done", counted ? `${count(progress.done ?? 0)} of ${count(progress.of)}` : null],
-      ["Pace", found.rate_per_s ? `${figure(found.rate_per_s)} a second` : null],
+      ["Pace", found.rate_per_s ? `${figure(found.rate_per_s)}${progress.rows_per_s ? " rows" : ""} a second` : null],
       ["Time left", found.left_s !== null ? `about ${duration(found.left_s * 1000)}` : null],
       ["No progress since", own.quiet_since_ms ? time(own.quiet_since_ms) : null],
       ["Attempt", `${found.attempts}`],

@@ -8,11 +8,10 @@ import sys
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from fedtasks.models.split_nn import forward
-from fedtasks.models.split_nn.network import FollowerHalf, LeaderHalf
 from fedtasks.models.split_nn.settings import TrainSettings
+from tests.support.networks import built_in, embedded, scores
 
 WIDTHS: tuple[tuple[int, ...], ...] = ((), (1,), (32,), (64, 16), (8, 8, 8))
 
@@ -23,7 +22,7 @@ def test_halves_equal_those_of_tensorflow(hidden: tuple[int, ...], top: tuple[in
     rng = np.random.default_rng(len(hidden) * 10 + len(top))
     features = rng.normal(scale=2, size=(200, 7)).astype(np.float32)
     peers = rng.normal(scale=4, size=(200, 5)).astype(np.float32)
-    leader, follower = LeaderHalf(7, settings, 3), FollowerHalf(7, settings, 4)
+    leader, follower = built_in("leader", 7, settings, 3), built_in("follower", 7, settings, 4)
     for half in (leader, follower):  # biases are zero at first, and would hide a wrong order
         half.assign(
             [rng.normal(scale=weight.shape[0] ** -0.5, size=weight.shape).astype(np.float32) for weight in half.arrays]
@@ -32,12 +31,12 @@ def test_halves_equal_those_of_tensorflow(hidden: tuple[int, ...], top: tuple[in
     for half, role in ((leader, "leader"), (follower, "follower")):
         assert [weight.shape for weight in half.arrays] == forward.shapes_of(7, settings, role)
     embedding = forward.embedding(features, follower.arrays, settings)
-    expected = follower.forward(features).numpy()
+    expected = embedded(follower, features)
     scale = np.abs(expected).max()
     np.testing.assert_allclose(embedding / scale, expected / scale, atol=1e-6)
     probability = forward.probability(features, peers, leader.arrays, settings)
     assert probability.dtype == np.float32
-    np.testing.assert_allclose(probability, tf.sigmoid(leader.predict(features, peers)).numpy(), atol=1e-6)
+    np.testing.assert_allclose(probability, scores(leader, features, peers), atol=1e-6)
 
 
 def test_probability_of_extreme_logits_is_finite() -> None:

@@ -13,18 +13,25 @@ from fedtasks.data.run_storage import RunStorage
 from fedtasks.errors import ConfigError, LinkLost, ProtocolViolated
 from fedtasks.link.memory import memory_pair
 from fedtasks.models.split_nn import training
+from fedtasks.models.split_nn.batches import validation_rows
+from fedtasks.models.split_nn.features import MATRIX
 from fedtasks.models.split_nn.messages import VERDICT
-from fedtasks.models.split_nn.network import FollowerHalf
+from fedtasks.models.split_nn.rows import Rows
 from fedtasks.models.split_nn.settings import TrainSettings
-from fedtasks.models.split_nn.stopping import FollowerWatch, validation_rows
+from fedtasks.models.split_nn.stopping import FollowerWatch
 from fedtasks.models.versions import load_half
 from fedtasks.runtime.context import Outcome
 from fedtasks.runtime.memory import MemoryModels
 from fedtasks.wire.v1 import model_pb2
 from tests.support.halves import ROLES, RUN, Context, run_both
+from tests.support.networks import built_in
 from tests.support.split_nn_case import write_party
 
-SHAPES: dict[str, Any] = {"batch_size": 32, "embedding": 4, "hidden": (8,), "top": (6,)}
+# Without noise, of which a training of fewer epochs gets less.
+SHAPES: dict[str, Any] = {
+    **{"batch_size": 32, "embedding": 4, "hidden": (8,), "top": (6,)},
+    **{"label_protection": "none", "max_label_leak": 100},
+}
 # So fast that it soon goes past what is best.
 FAST = TrainSettings(epochs=12, learning_rate=0.1, validation_fraction=0.4, early_stopping_epochs=1, **SHAPES)
 
@@ -112,7 +119,8 @@ def test_rows_for_validation_are_alike_on_both_sides_and_only_where_asked_for() 
 
 def test_leader_that_names_an_epoch_of_which_nothing_is_kept_is_refused() -> None:
     own, other = memory_pair()
-    watch = FollowerWatch(FollowerHalf(3, FAST, 1), np.zeros((4, 3), np.float32), own, FAST, competes=False)
+    rows = Rows({MATRIX: np.zeros((4, 3), np.float32)})
+    watch = FollowerWatch(built_in("follower", 3, FAST, 1), rows, own, FAST, competes=False)
     watch.begin()
     for best in (0, 1):
         VERDICT.send(other, {"best": best, "goes_on": True})

@@ -13,10 +13,14 @@ from fedtasks.errors import FedtasksError, PeerFailed, ProtocolViolated, Trainin
 from fedtasks.link.memory import memory_pair
 from fedtasks.models.checkpoint import Checkpoints
 from fedtasks.models.messages import CHECKPOINTS
+from fedtasks.models.split_nn.features import MATRIX
+from fedtasks.models.split_nn.half import Half
 from fedtasks.models.split_nn.leakage import LeakMeter
-from fedtasks.models.split_nn.network import FollowerHalf, LeaderHalf
+from fedtasks.models.split_nn.rows import Rows
 from fedtasks.models.split_nn.settings import TrainSettings
-from fedtasks.models.split_nn.trainer import train_follower, train_leader
+from fedtasks.models.split_nn.targets import Targets
+from fedtasks.models.split_nn.trainer import train
+from tests.support.networks import built_in
 
 SETTINGS = TrainSettings(epochs=2, batch_size=8, embedding=3, hidden=(4,), top=(4,))
 FEATURES = np.random.default_rng(0).normal(size=(16, 5)).astype(np.float32)
@@ -27,22 +31,23 @@ def unheard(progress: Any = None, *, step: int = 0, **metrics: float) -> None:
     """Take a report."""
 
 
-def follow(half: FollowerHalf, link: Any, folder: Path) -> None:
-    train_follower(half, FEATURES, link, SETTINGS, Checkpoints(f"file://{folder}/f", ""), unheard)
+def follow(half: Half, link: Any, folder: Path) -> None:
+    train(half, Rows({MATRIX: FEATURES}), link, SETTINGS, Checkpoints(f"file://{folder}/f", ""), unheard)
 
 
-def lead(half: LeaderHalf, link: Any, folder: Path) -> None:
+def lead(half: Half, link: Any, folder: Path) -> None:
     meter = LeakMeter(f"file://{folder}/leak.json", 100)
-    train_leader(half, FEATURES, LABELS, link, SETTINGS, Checkpoints(f"file://{folder}/l", ""), unheard, meter)
+    rows = Rows({MATRIX: FEATURES}, Targets(LABELS[:, np.newaxis]))
+    train(half, rows, link, SETTINGS, Checkpoints(f"file://{folder}/l", ""), unheard, meter)
 
 
-def ended(half: Any, train: Any, folder: Path, hostile: Any) -> FedtasksError:
+def ended(half: Half, role: Any, folder: Path, hostile: Any) -> FedtasksError:
     """Return the error with which a half ends whose peer sends what `hostile` does."""
     own, other = memory_pair()
 
     def run() -> None:
         with own:
-            train(half, own, folder)
+            role(half, own, folder)
 
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(run)
@@ -64,7 +69,7 @@ BAD = [np.nan, np.inf, -np.inf, 2e9, -2e9]
 
 @pytest.mark.parametrize("value", BAD)
 def test_gradient_that_is_not_finite_never_enters_the_followers_network(tmp_path: Path, value: float) -> None:
-    half = FollowerHalf(5, SETTINGS, 1)
+    half = built_in("follower", 5, SETTINGS, 1)
     good = np.full((8, SETTINGS.embedding), 0.1, np.float32)
 
     def hostile(link: Any) -> None:
@@ -79,7 +84,7 @@ def test_gradient_that_is_not_finite_never_enters_the_followers_network(tmp_path
 
 @pytest.mark.parametrize("value", BAD)
 def test_activation_that_is_not_finite_never_enters_the_leaders_network(tmp_path: Path, value: float) -> None:
-    half = LeaderHalf(5, SETTINGS, 1)
+    half = built_in("leader", 5, SETTINGS, 1)
     before = half.digest
     error = ended(half, lead, tmp_path, lambda link: link.send("activation", one_bad(value)))
     assert isinstance(error, ProtocolViolated)
@@ -88,7 +93,7 @@ def test_activation_that_is_not_finite_never_enters_the_leaders_network(tmp_path
 
 
 def test_own_activation_that_is_not_finite_does_not_leave(tmp_path: Path) -> None:
-    half = FollowerHalf(5, SETTINGS, 1)
+    half = built_in("follower", 5, SETTINGS, 1)
     # Of the last layer: whether the maximum of zero and no number is a number differs by processor and place in memory.
     half.weights[-1].assign(np.full(half.weights[-1].shape, np.nan, np.float32))
 
@@ -103,7 +108,7 @@ def test_own_activation_that_is_not_finite_does_not_leave(tmp_path: Path) -> Non
 
 
 def test_weights_that_are_not_finite_after_an_epoch_are_neither_kept_nor_published(tmp_path: Path) -> None:
-    half = FollowerHalf(5, SETTINGS, 1)
+    half = built_in("follower", 5, SETTINGS, 1)
 
     def hostile(link: Any) -> None:
         for batch in range(2):
@@ -115,5 +120,5 @@ def test_weights_that_are_not_finite_after_an_epoch_are_neither_kept_nor_publish
 
     error = ended(half, follow, tmp_path, hostile)
     assert isinstance(error, TrainingDiverged)
-    assert error.detail == "a weight is not a finite number after epoch 1"
+    assert error.detail == "a weight of the follower is not a finite number after epoch 1"
     assert not list(tmp_path.glob("f/*"))

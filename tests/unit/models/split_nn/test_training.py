@@ -12,8 +12,12 @@ from fedtasks.dataclass_io import build
 from fedtasks.errors import ConfigError
 from fedtasks.models.settings import EvaluateSettings
 from fedtasks.models.split_nn.batches import batches, n_batches
-from fedtasks.models.split_nn.network import FollowerHalf, LeaderHalf
+from fedtasks.models.split_nn.cut import BUILT_IN
+from fedtasks.models.split_nn.features import MATRIX
+from fedtasks.models.split_nn.runtime import prepare_tensorflow
 from fedtasks.models.split_nn.settings import TrainSettings
+from fedtasks.models.split_nn.targets import Targets
+from tests.support.networks import built_in
 
 
 @pytest.mark.parametrize(
@@ -66,20 +70,23 @@ def test_batches_are_those_of_every_platform() -> None:
 
 def test_one_step_of_both_halves_applies_the_joint_gradient() -> None:
     settings = TrainSettings(embedding=3, hidden=(5,), top=(4,), l2=0.1, learning_rate=0.01)
-    leader, follower = LeaderHalf(4, settings, 1), FollowerHalf(6, settings, 2)
+    leader, follower = built_in("leader", 4, settings, 1), built_in("follower", 6, settings, 2)
     rng = np.random.default_rng(0)
     own, peer = rng.normal(size=(9, 4)).astype(np.float32), rng.normal(size=(9, 6)).astype(np.float32)
     labels = rng.integers(0, 2, 9).astype(np.float32)
     before = [weight.numpy() for half in (leader, follower) for weight in half.weights]
     variables = [weight.value for half in (leader, follower) for weight in half.weights]
     with tf.GradientTape() as tape:
-        logits = leader.logits(own, follower.embed(peer))
+        logits = leader.model([tf.constant(own), follower.model(tf.constant(peer))])[:, 0]
         total = tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels, logits))
         total += settings.l2 * tf.add_n([tf.reduce_sum(weight**2) for weight in variables if len(weight.shape) == 2])
     gradients = tape.gradient(total, variables)
 
-    _, _, outgoing = leader.step(own, follower.forward(peer), labels)
-    follower.apply(peer, outgoing)
+    step = follower.begin({MATRIX: peer})
+    sent = follower.forward(step, 0, {})
+    _, _, outgoing, _ = leader.step_at_once({MATRIX: own}, sent, Targets(labels[:, np.newaxis]))
+    leader.catch_up()
+    follower.apply(step, outgoing)
 
     after = [weight.numpy() for half in (leader, follower) for weight in half.weights]
     for old, new, gradient in zip(before, after, gradients, strict=True):
@@ -91,6 +98,21 @@ def test_one_step_of_both_halves_applies_the_joint_gradient() -> None:
 
 def test_halves_with_other_seeds_start_with_other_weights() -> None:
     settings = TrainSettings(embedding=3, hidden=(5,), top=(4,))
-    assert FollowerHalf(6, settings, 1).digest == FollowerHalf(6, settings, 1).digest
-    assert FollowerHalf(6, settings, 1).digest != FollowerHalf(6, settings, 2).digest
-    assert LeaderHalf(6, settings, 2**63 - 1).digest != LeaderHalf(6, settings, 2**63 - 2).digest
+    first = built_in("follower", 6, settings, 1).digest
+    assert first == built_in("follower", 6, settings, 1).digest != built_in("follower", 6, settings, 2).digest
+    largest = built_in("leader", 6, settings, 2**63 - 1).digest
+    assert largest != built_in("leader", 6, settings, 2**63 - 2).digest
+
+
+def test_leader_with_the_label_alone_learns_of_what_it_receives() -> None:
+    prepare_tensorflow()
+    rng = np.random.default_rng(0)
+    settings = TrainSettings(embedding=3, hidden=(5,), top=(4,), learning_rate=0.05)
+    leader = built_in("leader", 0, settings, 1)
+    received = rng.normal(size=(64, 3)).astype(np.float32)
+    targets = Targets((received[:, :1] > 0).astype(np.float32))
+    losses = []
+    for _ in range(30):
+        losses.append(leader.step_at_once({MATRIX: np.zeros((64, 0), np.float32)}, {BUILT_IN: received}, targets)[0])
+        leader.catch_up()
+    assert losses[-1] < losses[0] / 2

@@ -40,6 +40,9 @@ export function render(found, page) {
   ];
 }
 
+/** Over what a limit counts of which nothing adds up here. */
+const over = { run: "a run", labels: "% over all runs on the same labels" };
+
 function cards(found, granted, nothing, page) {
   return found.length ? found.map((ticket) => card(ticket, granted, page)) : empty(nothing);
 }
@@ -49,7 +52,7 @@ function card(ticket, granted, page) {
   if (ticket.state === "unreadable") return h("article", {}, title, h("p", {}, ticket.why));
   const datasets = ticket.datasets.map(({ name, columns }) => `${name}: ${columns.join(", ") || "no column"}`);
   const limits = ticket.limits.map((each) =>
-    h("div", {}, named(each), ": ", each.used === null ? `${count(each.limit)} a run` : meter(each)),
+    h("div", {}, named(each), ": ", each.used === null ? `${count(each.limit)} ${over[each.per]}` : meter(each)),
   );
   return h(
     "article",
@@ -61,6 +64,7 @@ function card(ticket, granted, page) {
       [granted ? `${ticket.peer} is` : "We are", ticket.role],
       ["Expires", time(ticket.expires_ms)],
       ["Limits", limits.length ? limits : null],
+      ["Our labels", ticket.labels.length ? ticket.labels.map(({ text }) => h("div", {}, text)) : null],
       ["Privacy at least", bounds(ticket.floor)],
       ["Outputs", bounds(ticket.outputs)],
       ["Allows", ticket.warnings.length ? ticket.warnings.map((text) => h("div", {}, `⚠ ${text}.`)) : null],

@@ -1,0 +1,53 @@
+"""What the label's holder knows of rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+LABEL = "label"
+"""What a model with several outputs calls the one that predicts the dataset's label."""
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What the label's holder knows of the rows of a batch.
+
+    Parameters
+    ----------
+    labels
+        Of a binary label or a number float32 of shape ``(n, 1)``, of classes int32 of shape ``(n,)``; by output where
+        there are several.
+    weights
+        How much each row counts, shape ``(n,)``; None if all count alike.
+    taught
+        The labels to train with where they are not the true ones, as `labels`; None if they are.
+    """
+
+    labels: Any
+    weights: np.ndarray | None = None
+    taught: Any = None
+
+    @property
+    def trained(self) -> Any:
+        """The labels to train with."""
+        return self.labels if self.taught is None else self.taught
+
+    @property
+    def of_label(self) -> np.ndarray:
+        """Those of the dataset's label, where there are several."""
+        found: np.ndarray = self.labels[LABEL] if isinstance(self.labels, dict) else self.labels
+        return found
+
+    def take(self, places: np.ndarray | slice) -> Targets:
+        """Return those of the rows at some places."""
+        weights = None if self.weights is None else self.weights[places]
+        return Targets(_taken(self.labels, places), weights, _taken(self.taught, places))
+
+
+def _taken(labels: Any, places: np.ndarray | slice) -> Any:
+    if isinstance(labels, dict):
+        return {name: each[places] for name, each in labels.items()}
+    return None if labels is None else labels[places]
