@@ -260,8 +260,9 @@ class Half:
     def coupling(self) -> str | None:
         """Name of a layer that mixes the rows of a batch in what is computed of received cuts; None without one."""
         for layer in self.model.layers:
-            if isinstance(layer, keras.layers.BatchNormalization) and self._graph.needs(layer.output):
-                return str(layer.name)
+            inner = [each for each in layer._flatten_layers() if isinstance(each, keras.layers.BatchNormalization)]
+            if inner and self._graph.needs(layer.output):
+                return str(inner[0].name)
         return None
 
     # ------------------------------------------------------------------------------------------------------ training

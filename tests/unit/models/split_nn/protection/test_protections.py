@@ -110,10 +110,15 @@ def test_corrected_loss_has_on_average_the_gradients_of_the_true_labels() -> Non
     np.testing.assert_allclose(total, expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("is_nested", [False, True])
 @pytest.mark.parametrize(("is_behind", "expected"), [(True, "mixes"), (False, None)])
-def test_layer_that_mixes_rows_is_named_if_it_lies_behind_a_cut(is_behind: bool, expected: str | None) -> None:
+def test_layer_that_mixes_rows_is_named_if_it_lies_behind_a_cut(
+    is_behind: bool, expected: str | None, is_nested: bool
+) -> None:
     feature, received = keras.Input((1,), name="x"), Receive("cut", 3)
     mixing = keras.layers.BatchNormalization(name="mixes")
+    if is_nested:
+        mixing = keras.Sequential([keras.Input((3 if is_behind else 1,)), mixing, keras.layers.Dense(2)])
     both = keras.layers.Concatenate()([feature, mixing(received)] if is_behind else [mixing(feature), received])
     model = keras.Model([feature, received], keras.layers.Dense(1)(both))
     model.compile(optimizer=keras.optimizers.SGD(0.1), loss=BINARY)
