@@ -171,7 +171,7 @@ class Stepper:
         received = self._crossing.receive(self._half.receives, batch.n_rows, of=place)
         loss, predictions, gradients, offsets = self._half.step_at_once(batch.features, received, batch.known_targets)
         if not math.isfinite(loss):
-            raise TrainingDiverged(f"the loss is {loss} in {place}")
+            raise TrainingDiverged(f"the loss of the {LEADER} is {loss} in {place}")
         if self._protection:
             gradients = self._protection.protect(gradients, offsets, received, place)
         self._crossing.send_gradients(gradients, of=place)
