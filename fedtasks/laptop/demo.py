@@ -261,7 +261,7 @@ def grant(bank: LocalParty, shop: LocalParty, pipelines: Sequence[str] = (PIPELI
         roles=("leader",),
         pipelines=pipelines,
         now_s=int(time.time()),
-        bounds={"limits.runs": 20, "floor.min_intersection": 100, "floor.label_protection": "none"},
+        bounds={"limits.runs": 20, "floor.min_intersection": 100, "limits.label_leak": 100},
     )
     ticket = offered.ticket_id
     with bank.store() as ours, shop.store() as theirs:

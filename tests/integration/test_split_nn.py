@@ -151,7 +151,7 @@ def test_train_with_a_penalty_on_what_the_embedding_says_ends_as_any_other(tmp_p
 def test_train_stops_before_the_next_epochs_gradients_leave_when_the_leak_passes_its_bound(tmp_path: Path) -> None:
     for role in ROLES:
         write_party(tmp_path, role)
-    bounded = replace(SETTINGS, max_label_leak=70)
+    bounded = replace(SETTINGS, label_protection="max_norm", max_label_leak=60)
     leader, follower = contexts(tmp_path, "train", settings=bounded)
     ended = run_both(training.train, leader, follower)
     assert [type(error) for error in ended] == [LabelLeaks, PeerFailed]
@@ -166,7 +166,7 @@ def test_train_stops_before_the_next_epochs_gradients_leave_when_the_leak_passes
 def test_follower_that_hangs_up_before_an_epoch_ends_is_measured_too(tmp_path: Path) -> None:
     for role in ROLES:
         write_party(tmp_path, role, n=600)
-    bounded = replace(SETTINGS, max_label_leak=70)
+    bounded = replace(SETTINGS, label_protection="max_norm", max_label_leak=60)
     leader, follower = contexts(tmp_path, "train", settings=bounded)
     run_both(training.train, leader, follower, fail=("follower", 12))
     assert sent_gradients(leader) > 0

@@ -243,12 +243,17 @@ class Half:
         self.rounds = dict(rounds)
         self.pieces = self._graph.pieces(self._predictions, rounds)
         compute = [partial(self.compute, piece) for piece in self.pieces]
-        self.compiled = [tf.function(each, reduce_retracing=True) for each in compute]
-        self._infer = [tf.function(partial(each, training=False), reduce_retracing=True) for each in compute]
-        self._update = tf.function(self.update)
-        self._at_once = tf.function(self._step_at_once, reduce_retracing=True)
-        self._differences = tf.function(self._residual_differences, reduce_retracing=True)
-        self._parts = None if self.has_label or self.receives else self._in_two_parts()
+        # Without autograph, as Keras itself does in `fit`: it would parse sources, which takes long, and two threads
+        # must not do so at once.
+        self.compiled = [tf.function(each, autograph=False, reduce_retracing=True) for each in compute]
+        self._infer = [
+            tf.function(partial(each, training=False), autograph=False, reduce_retracing=True) for each in compute
+        ]
+        self._update = tf.function(self.update, autograph=False)
+        self._at_once = tf.function(self._step_at_once, autograph=False, reduce_retracing=True)
+        self._differences = tf.function(self._residual_differences, autograph=False, reduce_retracing=True)
+        self._parts: TwoParts | None = None
+        self._is_compiled = False
         self._rest: list[tf.Tensor] | None = None  # of a step at once: what `catch_up` takes; None before the first one
 
     @property
@@ -268,6 +273,9 @@ class Half:
     # ------------------------------------------------------------------------------------------------------ training
     def begin(self, features: Arrays) -> Step:
         """Begin a step with the features of a batch, by input."""
+        if not (self._is_compiled or self.has_label or self.receives):
+            self._parts = self._in_two_parts()  # not when it is planned: halves that only score have no use for it
+        self._is_compiled = True
         if self._parts:
             return Step(dict(features), None)
         return Step({name: tf.constant(value) for name, value in features.items()}, tf.GradientTape(persistent=True))

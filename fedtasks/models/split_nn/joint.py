@@ -44,8 +44,8 @@ class Joint:
         rounds = rounds_of(leader.needs, follower.needs)
         for half in (leader, follower):
             half.plan(rounds)
-        self._step = tf.function(self._stepped, reduce_retracing=True)
-        self._predict = tf.function(self._predicted, reduce_retracing=True)
+        self._step = tf.function(self._stepped, autograph=False, reduce_retracing=True)
+        self._predict = tf.function(self._predicted, autograph=False, reduce_retracing=True)
 
     def step(self, features: Arrays, peer_features: Arrays, targets: Targets) -> tf.Tensor:
         """Train one batch; returns its loss with all penalties."""

@@ -86,8 +86,8 @@ def in_two_parts(
     # As concrete functions, since a quarter of the time of a small step went into looking for the right one.
     kept_specs = [tf.TensorSpec.from_tensor(tensor) for tensor in carried]
     return TwoParts(
-        tf.function(lambda *known: first(*known)).get_concrete_function(*now),
-        tf.function(lambda *known: finish(second(*known))).get_concrete_function(*kept_specs, *later),
+        tf.function(lambda *known: first(*known), autograph=False).get_concrete_function(*now),
+        tf.function(lambda *known: finish(second(*known)), autograph=False).get_concrete_function(*kept_specs, *later),
     )
 
 

@@ -90,7 +90,7 @@ class _Served(tf.Module):  # type: ignore[misc]
             results = dict(zip(piece.gives, found, strict=True))
             return self._outputs(piece, results)
 
-        return tf.function(serve).get_concrete_function(**signature)
+        return tf.function(serve, autograph=False).get_concrete_function(**signature)
 
     def _outputs(self, piece: Piece, results: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         half, names = self._half, [*piece.sends, *(name for name in results if name.startswith(KEPT))]

@@ -49,7 +49,7 @@ def test_steps_of_a_run_tell_together_what_their_settings_bound(store: Store) ->
 
 @pytest.mark.parametrize("by", ["none", "max_norm"])
 def test_step_without_a_bound_tells_every_label(store: Store, by: str) -> None:
-    twice = config(train=protected(by, 55), more=protected(by, 55))
+    twice = config(train=protected(by, 100), more=protected(by, 100))
     assert what_is_told(store, LABELS, twice, kinds("train", "more")) == ALL
 
 

@@ -121,8 +121,9 @@ def test_default_within_its_bound_needs_no_name() -> None:
 def test_training_that_does_not_protect_labels_needs_a_ticket_that_allows_it_by_name(bounds: dict[str, Any]) -> None:
     expected = ("floor.label_protection", "train.label_protection")
     for name in ("none", "max_norm"):
-        assert refusal(FloorViolated, bounds, {"train": {"label_protection": name}}, train="split_nn") == expected
-        ask(UNPROTECTED, {"train": {"label_protection": name}}, train="split_nn")
+        asked = {"train": {"label_protection": name, "max_label_leak": 100}}
+        assert refusal(FloorViolated, bounds, asked, train="split_nn") == expected
+        ask(UNPROTECTED, asked, train="split_nn")
     ask(bounds, {"train": {}}, train="split_nn")
     ask(bounds, {"train": {}}, train="secureboost")
 

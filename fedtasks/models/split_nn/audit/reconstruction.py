@@ -90,7 +90,7 @@ def rebuild(sent: np.ndarray, rows: pa.Table, encoder: Encoder) -> list[Rebuilt]
     wanted = standardised(wanted, wanted[known])
     found = [
         _ridge(given[known], wanted[known], given[others]),
-        Head(_HIDDEN).fit(given[known], wanted[known], steps=_STEPS)(given[others]),
+        Head(_HIDDEN).fit(given[known], wanted[known], steps=min(_STEPS, len(known)))(given[others]),
     ]
     best: dict[str, Rebuilt] = {}
     for place, target in enumerate(targets):
