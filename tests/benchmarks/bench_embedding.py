@@ -23,7 +23,7 @@ sys.path.insert(0, str(ROOT))
 
 from fedtasks.config import FeatureType
 from fedtasks.models.evaluation import auc
-from fedtasks.models.split_nn.audit.reconstruction import rebuild, sampled
+from fedtasks.models.split_nn.audit.reconstruction import MOST_ROWS, rebuild
 from fedtasks.models.split_nn.cut import BUILT_IN
 from fedtasks.models.split_nn.encoder import Encoder
 from fedtasks.models.split_nn.features import Features
@@ -107,7 +107,7 @@ def tried(
             joint.step(batch.features, others.take(batch.places).features, batch.known_targets)
     cpu_s = time.process_time() - begun
     scores = np.asarray(joint.predict(leads.rows(test).features, follows.rows(test).features))[:, 0]
-    places = sampled(len(train))
+    places = np.linspace(0, len(train) - 1, min(len(train), MOST_ROWS)).astype(np.int64)
     sent = follower.infer(0, others.take(places).features)[BUILT_IN].numpy()
     rebuilt = rebuild(sent, follows.table.take(train[places]), follows.encoder)
     return {

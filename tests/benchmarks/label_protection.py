@@ -34,13 +34,14 @@ sys.path.insert(0, str(ROOT))
 from fedtasks.config import FeatureType, LabelKind
 from fedtasks.link.memory import memory_pair
 from fedtasks.models.evaluation import auc
+from fedtasks.models.split_nn.audit.attacks import attacks
+from fedtasks.models.split_nn.audit.leak import separation
 from fedtasks.models.split_nn.batches import batches
 from fedtasks.models.split_nn.crossing import Crossing
 from fedtasks.models.split_nn.cut import BUILT_IN
 from fedtasks.models.split_nn.encoder import Encoder
 from fedtasks.models.split_nn.features import Features
 from fedtasks.models.split_nn.half import Arrays, Half
-from fedtasks.models.split_nn.leakage import attacks, separation
 from fedtasks.models.split_nn.networks import perceptron
 from fedtasks.models.split_nn.pieces import rounds_of
 from fedtasks.models.split_nn.protection.keys import Keys
