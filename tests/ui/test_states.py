@@ -84,7 +84,7 @@ def test_run_page_lists_what_left_the_house_and_what_it_tells(peer_seen: Store, 
     gradients = ledger.get_by_role("row").filter(has_text="gradients")
     expect(gradients).to_contain_text("23,688")
     expect(gradients).to_contain_text(
-        "shop learns for each train row and epoch a vector from which it can read the label"
+        "shop learns for each train row and epoch a vector that tells of its label as much as max_label_leak allows"
     )
 
 
