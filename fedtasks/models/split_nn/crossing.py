@@ -76,7 +76,7 @@ class Crossing:
     def _most_under_way(self, n_rows: int) -> int:
         """Return how many batches of so many rows may be; both halves know the cuts of both directions."""
         cuts = chain(self._half.sends.values(), self._half.receives.values())
-        n_bytes = n_rows * sum(cut.width * np.dtype(cut.dtype).itemsize for cut in cuts)
+        n_bytes = n_rows * sum(cut.n_bytes for cut in cuts)
         return max(1, min(_UNDER_WAY, _BYTES_UNDER_WAY // max(n_bytes, 1)))
 
     def send(self, values: Arrays, *, of: str) -> None:

@@ -44,11 +44,10 @@ class Alternatives:
             Of the train rows. Of several labels `kind` is that of the dataset's own; the others are numbers, or of two
             classes where none is anything but 0 and 1.
         """
-        labels = targets.labels if isinstance(targets.labels, Mapping) else {"": targets.labels}
-        found: dict[str, tuple[float, ...]] = {}
-        for name, each in labels.items():
-            each_kind = kind if name in ("", LABEL) else _kind_of(each)
-            found |= {name: cls.of(each_kind, each, n_classes=n_classes).values[""]}
+        found = {
+            name: cls.of(each_kind, labels, n_classes=n_classes).values[""]
+            for name, (each_kind, labels) in _labels_of(kind, targets).items()
+        }
         return cls(found, None if targets.weights is None else float(np.max(targets.weights)))
 
     @classmethod
@@ -84,16 +83,22 @@ class Alternatives:
         return cls({"": values}, None if weights is None else float(np.max(weights)))
 
 
-def _kind_of(labels: np.ndarray) -> LabelKind:
-    """Return the kind of a further label, as it looks."""
-    return LabelKind.BINARY if np.isin(labels, (0, 1)).all() else LabelKind.NUMBER
+def _labels_of(kind: LabelKind, targets: Targets) -> dict[str, tuple[LabelKind, np.ndarray]]:
+    """Return kind and labels by output; the kind of a further label is as it looks."""
+    labels = targets.labels if isinstance(targets.labels, Mapping) else {"": targets.labels}
+    looks = {
+        name: LabelKind.BINARY if np.isin(each, (0, 1)).all() else LabelKind.NUMBER for name, each in labels.items()
+    }
+    return {name: (kind if name in ("", LABEL) else looks[name], each) for name, each in labels.items()}
 
 
 def fences_of(kind: LabelKind, targets: Targets) -> dict[str, tuple[float, float]]:
     """Return the quartiles of those labels that are numbers, by output; see `Alternatives.of_outputs`."""
-    labels = targets.labels if isinstance(targets.labels, Mapping) else {"": targets.labels}
-    kinds = {name: kind if name in ("", LABEL) else _kind_of(each) for name, each in labels.items()}
-    return {name: quartiles(each) for name, each in labels.items() if kinds[name] is LabelKind.NUMBER}
+    return {
+        name: quartiles(labels)
+        for name, (each_kind, labels) in _labels_of(kind, targets).items()
+        if each_kind is LabelKind.NUMBER
+    }
 
 
 def quartiles(labels: np.ndarray) -> tuple[float, float]:
