@@ -75,7 +75,7 @@ demo-daily: setup ## Let a model retrain over five simulated days; takes about f
 
 .PHONY: test
 test: $(INSTALLED) ## Run all tests but the slow ones, the browser's and those on a cluster; needs no Java.
-	@$(BIN)/pytest -m $(QUICK) -n 3 --dist loadfile --no-loadscope-reorder $(OTHERS)
+	@$(BIN)/pytest -m $(QUICK) -n 4 --dist loadfile --no-loadscope-reorder $(OTHERS)
 
 .PHONY: test-cluster
 test-cluster: $(FAST_SPARK) ## Run the tests on a real HDFS and Spark cluster, started on this machine.
@@ -144,12 +144,16 @@ bench-label-protection: setup ## Measure what protecting labels costs and hides;
 	@DATA=$(DATA) SEEDS=$(or $(SEEDS),1) $(BIN)/python tests/benchmarks/label_protection.py
 
 .PHONY: bench-ratings
-bench-ratings: setup ## Measure embedding tables on made-up ratings of movies; SEEDS= sets how many joint models are trained.
+bench-ratings: setup ## Take made-up ratings of movies through all steps to exported halves, beside one Keras model; SEEDS= of it.
 	@SEEDS=$(or $(SEEDS),3) $(BIN)/python tests/benchmarks/bench_ratings.py
 
 .PHONY: bench-nn
-bench-nn: setup ## Measure a network in halves beside the joint one; PARTS= of rate,slow,payload,quality,memory,leak, DATA= for credit data, ROWS=.
+bench-nn: setup ## Measure a network in halves beside the joint one; PARTS= of rate,slow,workers,payload,quality,ratings,memory,leak, DATA= for credit data, ROWS=.
 	@PARTS=$(PARTS) DATA=$(DATA) ROWS=$(ROWS) ROUNDS=$(ROUNDS) $(BIN)/python tests/benchmarks/bench_nn.py
+
+.PHONY: bench-local-steps
+bench-local-steps: setup ## Measure what local steps between exchanges of a split network are worth; DATA= is a folder with credit_default.
+	@DATA=$(DATA) SEEDS=$(SEEDS) NETWORK=$(NETWORK) $(BIN)/python tests/benchmarks/bench_local_steps.py
 
 .PHONY: bench-nn-memory
 bench-nn-memory: setup ## Measure the memory of a split network's training; ROWS= sets numbers of rows, such as 1000000,10000000.

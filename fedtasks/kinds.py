@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from fedtasks import registry
+from fedtasks.dataclass_io import build
 from fedtasks.names import REMARK
+
+
+@dataclass(frozen=True)
+class VocabularyLimit:
+    """How many values of a feature a kind lists.
+
+    Parameters
+    ----------
+    most
+        How many at most.
+    least_rows
+        In how many rows a value must stand to be listed.
+    remedy
+        What to do about more, as a sentence without its full stop.
+    """
+
+    most: int
+    least_rows: int
+    remedy: str
 
 
 @dataclass(frozen=True)
@@ -27,6 +48,8 @@ class Kind:
         Whether a process that forks halves may import its module beforehand: that module starts no thread.
     max_categories
         How many values of a categorical feature it takes at most; None is no limit.
+    vocabulary_limit
+        Its settings → how many frequent values of a feature it lists; None, or returning None, is no limit.
     """
 
     name: str
@@ -35,6 +58,7 @@ class Kind:
     needs_label: bool = False
     forks: bool = False
     max_categories: int | None = None
+    vocabulary_limit: Callable[[Any], VocabularyLimit | None] | None = None
 
     @property
     def module(self) -> str:
@@ -58,6 +82,25 @@ def category_limits(names: Iterable[str]) -> dict[str, int]:
     known = kinds()
     limits = {name: known[name].max_categories for name in names if name in known}
     return {name: most for name, most in limits.items() if most is not None}
+
+
+def vocabulary_limits(steps: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[str, VocabularyLimit]:
+    """Return kind → how many frequent values of a feature it lists, of those that have such a limit.
+
+    Parameters
+    ----------
+    steps
+        Kind and settings of each; kinds that are not installed have no limit.
+    """
+    known, limits = kinds(), dict[str, VocabularyLimit]()
+    for name, settings in steps:
+        found = known.get(name)
+        if found is None or found.vocabulary_limit is None:
+            continue
+        limit = found.vocabulary_limit(build(found.settings, dict(settings)))
+        if limit is not None:
+            limits[name] = limit
+    return limits
 
 
 def kind(name: str) -> Kind:

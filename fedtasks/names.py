@@ -20,8 +20,21 @@ DATA = "data"
 TRAIN, EVALUATE = "train", "evaluate"
 """The tasks whose metrics pages show as a model's importance and quality."""
 
+WORK = "work"
+"""The stage of a training whose mapped tasks train one model together."""
+
 BIN, IMPORTANCE, CHAMPION = "bin.", "importance.", "champion_"
 """What metrics begin with that are parts of a curve, figures of a feature, or of the version in use."""
+
+GROUP, CONFUSION = "group.", "confusion."
+"""What metrics begin with that say of test rows with like scores, or with one label, how right the scores are.
+
+Their step is which group, or the place of the label's class; behind `CONFUSION` stand place and text of a class that is
+predicted.
+"""
+
+TABLES = (BIN, CONFUSION, GROUP, IMPORTANCE)
+"""What metrics begin with that are rows of tables, and would bury the others in a list."""
 
 REMARK = "remark."
 """What metrics begin with that stand for a remark; their step is the attempt that makes it."""
@@ -55,6 +68,11 @@ def own_column(name: str) -> str:
 def half_name(task: str, stage: str = "", shard: int | None = None) -> str:
     """Return ``task``, ``task.stage`` or ``task.stage[shard]``."""
     return f"{task}{f'.{stage}' if stage else ''}{'' if shard is None else f'[{shard}]'}"
+
+
+def step_of(half: str) -> str:
+    """Return the step that a half belongs to: of ``task.stage[shard]`` that is ``task``."""
+    return half.partition("[")[0].partition(".")[0]
 
 
 def pipeline_name(dag_id: str, run: str = "") -> str:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import os
+import socket
 import stat
+import struct
+import tempfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,6 +20,8 @@ UMASK = 0o077
 
 OTHERS = 0o077
 """The bits of a mode that speak of anybody but the owner."""
+
+_CREDENTIALS = struct.Struct("3i")
 
 PRIVATE, SHARED = 0o700, 0o755
 """Modes of folders: for nobody but the owner, and for everybody to look into."""
@@ -72,6 +77,18 @@ def make_file(path: Path) -> None:
 def share(file: Path) -> None:
     """Let everybody read a file that is no secret and meant for others, such as a DAG."""
     file.chmod(0o644)
+
+
+def socket_folder() -> Path:
+    """Return the folder of this machine in which processes of this user find each other."""
+    return Path(tempfile.gettempdir()) / f"fedtasks-{os.geteuid()}"
+
+
+def peer_of(connection: socket.socket) -> int:
+    """Return the process at the other end of a Unix socket, 0 if it is not one of this user that is seen from here."""
+    found = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    process, user, _ = _CREDENTIALS.unpack(found)
+    return int(process) if user == os.geteuid() else 0
 
 
 def require_private(path: Path, *beside: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from xdist.scheduler import LoadFileScheduling
 
 from tests.support.parsing_forks import ParsingForks
@@ -15,6 +16,10 @@ from tests.support.processes import same_umask
 AIRFLOWS = Path(__file__).parent / "e2e"
 """These tests share two Airflows and mostly wait for them."""
 POLITE = 5
+
+# How long an example takes depends on what else the machine does.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 class Scheduling(LoadFileScheduling):
@@ -35,11 +40,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.parent != AIRFLOWS)
 
 
+def pytest_collection() -> None:
+    """Look for no garbage while tests are collected, all of which stay: it would take a fifth of that."""
+    gc.disable()
+
+
 def pytest_collection_finish() -> None:
     """Leave out what is imported by now when looking for garbage, which would cost a tenth of all tests."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
+    gc.enable()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -52,6 +63,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def umask_before() -> Iterator[None]:
     """Give the umask back: commands and halves change that of their process, which here goes on to other tests."""
     with same_umask():
+        yield
+
+
+@pytest.fixture(scope="module")
+def no_saved_models() -> Iterator[None]:
+    """Publish halves without SavedModels, which only others serve: writing them takes a third of a training."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fedtasks.models.split_nn.serving.write", lambda *_: None)
         yield
 
 

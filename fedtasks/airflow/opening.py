@@ -29,8 +29,8 @@ from fedtasks.airflow.triggers import OpeningTrigger
 from fedtasks.config import Party
 from fedtasks.errors import ConfigDiffers, ConfigError, FedtasksError, RunUnknown
 from fedtasks.names import APPROVE, OPEN_RUN, pipeline_name
-from fedtasks.pipeline.shared import PARTITION, check_models, check_names, check_shared, initiate
-from fedtasks.pipeline.step import Step, shards_of
+from fedtasks.pipeline.shared import PARTITION, check_models, check_names, check_shared, check_workers, initiate
+from fedtasks.pipeline.step import Step, parts_of
 
 if TYPE_CHECKING:
     from airflow.sdk import DAG, Context
@@ -267,6 +267,8 @@ class OpenRunOperator(BaseOperator):
         shared = json.loads(run.config_json)
         try:
             check_shared(party, run.responder if run.initiator == party.name else run.initiator, self.steps, shared)
+            if run.responder == party.name:
+                check_workers(self.steps, shared["steps"])
             for warning in check_models(client.get_model, run.run_id, self.steps, shared, party):
                 self.log.warning(warning)
         except FedtasksError as error:
@@ -301,13 +303,15 @@ def _step_message(step: Step) -> run_pb2.Step:
     return run_pb2.Step(name=step.name, digest=step.digest, kind=step.kind)
 
 
-class ShardsOperator(BaseOperator):
-    """Lists the shards of a step in this run, for the tasks that are mapped over them.
+class PartsOperator(BaseOperator):
+    """Lists the shards or workers of a step in this run, for the tasks that are mapped over them.
 
     Parameters
     ----------
     step
         Which step; the run's own settings of it count.
+    by
+        The setting that says how many there are.
     open_run_task_id
         Task that opened the run.
     fedtasks_conn_id
@@ -318,12 +322,14 @@ class ShardsOperator(BaseOperator):
         self,
         *,
         step: Step,
+        by: str,
         open_run_task_id: str = OPEN_RUN,
         fedtasks_conn_id: str = FedtasksHook.default_conn_name,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**{"doc_md": f"Lists the shards of `{step.name}` in this run.", **kwargs})
+        super().__init__(**{"doc_md": f"Lists the {by} of `{step.name}` in this run.", **kwargs})
         self.step = step
+        self.by = by
         self.open_run_task_id = open_run_task_id
         self.fedtasks_conn_id = fedtasks_conn_id
 
@@ -333,4 +339,4 @@ class ShardsOperator(BaseOperator):
         skip_with_others(self, ti)
         with airflow_errors(ti), FedtasksHook(self.fedtasks_conn_id).client() as client:
             run = client.get_run(run_id=run_id_of(ti, self.open_run_task_id)).run
-            return list(range(shards_of(json.loads(run.config_json)["steps"][self.step.name])))
+            return list(range(parts_of(json.loads(run.config_json)["steps"][self.step.name], self.by)))

@@ -42,7 +42,7 @@ from fedtasks.errors import (
 )
 from fedtasks.link.mark import FileMark
 from fedtasks.models.settings import BOTH
-from fedtasks.names import APPROVE, BIN, CLOSE_RUN, IMPORTANCE, OPEN_RUN, half_name
+from fedtasks.names import APPROVE, CLOSE_RUN, OPEN_RUN, TABLES, half_name
 from fedtasks.pipeline.shared import WAIT
 from fedtasks.pipeline.step import Step
 from fedtasks.runtime.task_config import MARK, TaskConfig, read_reached
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from fedtasks.airflow.lease import Half
-    from fedtasks.airflow.opening import ShardsOperator
+    from fedtasks.airflow.opening import PartsOperator
     from fedtasks.link.client import GatewayClient
     from fedtasks.wire.v1 import run_pb2
 
@@ -89,7 +89,7 @@ def run_id_of(ti: Any, open_run_task_id: str) -> str:
     return str(opened["run_id"])
 
 
-def skip_with_others(task: MeetingOperator | ShardsOperator, ti: Any) -> None:
+def skip_with_others(task: MeetingOperator | PartsOperator, ti: Any) -> None:
     """Skip a task with every one before it but `approve`: the rule by which it runs without that overlooks the others.
 
     Raises
@@ -515,6 +515,7 @@ class FederatedTaskOperator(MeetingOperator):
             settings=shared["steps"][self.step.name],
             kind=self.step.kind,
             kinds=tuple(step.kind for step in meeting.run.steps),
+            kind_settings=tuple(shared["steps"].get(step.name, {}) for step in meeting.run.steps),
             bounds=json.loads(meeting.bounds_json),
             dataset_digest=meeting.dataset_digest,
             shared_digest=digest(shared),
@@ -631,7 +632,7 @@ class CloseRunOperator(MeetingOperator):
             "metrics": {
                 f"{metric.task}.{metric.name}": metric.value
                 for metric in sorted(answer.metrics, key=lambda metric: int(metric.step))
-                if not metric.name.startswith((BIN, IMPORTANCE))
+                if not metric.name.startswith(TABLES)
             },
         }
         self.log.info("Receipts agree: %s", json.dumps(summary, sort_keys=True))

@@ -21,7 +21,7 @@ from fedtasks.airflow import form
 from fedtasks.airflow.approval import APPROVAL_WAIT, ApproveOperator
 from fedtasks.airflow.hook import FedtasksHook, party_here
 from fedtasks.airflow.landing import AwaitDataOperator
-from fedtasks.airflow.opening import OpenRunOperator, ShardsOperator, openings
+from fedtasks.airflow.opening import OpenRunOperator, PartsOperator, openings
 from fedtasks.airflow.operators import CloseRunOperator, FederatedTaskOperator, doc_of
 from fedtasks.airflow.schedules import Periodic, Schedule, WhenLanded
 from fedtasks.airflow.sides import Sides
@@ -40,7 +40,7 @@ from fedtasks.pipeline.catalogue import (
     train_split_nn,
 )
 from fedtasks.pipeline.shared import RUN
-from fedtasks.pipeline.step import SHARDS, Stage, Step
+from fedtasks.pipeline.step import Stage, Step
 
 __all__ = [
     "FederatedDag",
@@ -342,8 +342,8 @@ def _tasks(step: Step, wait: timedelta, common: Mapping[str, Any]) -> FederatedT
     if not step.stages:
         return FederatedTaskOperator(task_id=step.name, step=step, wait=wait, **common)
     with TaskGroup(step.name) as group:
-        shards = ShardsOperator(task_id=SHARDS, step=step, **common) if step.is_by_shard else None
-        tasks: list[Any] = [] if shards is None else [shards]
+        listed = {name: PartsOperator(task_id=name, step=step, by=name, **common) for name in step.mapped_by}
+        tasks: list[Any] = [*listed.values()]
         for stage in step.stages:
             arguments: dict[str, Any] = {
                 "task_id": stage.name,
@@ -352,12 +352,12 @@ def _tasks(step: Step, wait: timedelta, common: Mapping[str, Any]) -> FederatedT
                 "wait": wait,
                 **common,
             }
-            if stage.by_shard and shards is not None:
+            if stage.by:
                 # Without a limit of how many run at once: a half that waits counts as running, and the two sides could
                 # each wait for shards that the other has not begun.
-                doc, index = doc_of(step, stage.name), "shard {{ task.shard }}"
+                doc, index = doc_of(step, stage.name), f"{stage.by.removesuffix('s')} {{{{ task.shard }}}}"
                 mapped = FederatedTaskOperator.partial(**arguments, doc_md=doc, map_index_template=index)
-                tasks.append(mapped.expand(shard=shards.output))
+                tasks.append(mapped.expand(shard=listed[stage.by].output))
             else:
                 tasks.append(FederatedTaskOperator(**arguments))
         chain(*tasks)

@@ -9,7 +9,9 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +33,8 @@ from fedtasks.errors import (
 )
 from fedtasks.link.endpoint import Sent
 from fedtasks.pipeline.shared import RUN, check_names, check_steps
-from fedtasks.pipeline.step import Step, shards_of
-from fedtasks.runtime.context import Entry, Outcome
+from fedtasks.pipeline.step import Step, parts_of
+from fedtasks.runtime.context import Outcome
 from fedtasks.runtime.function import entry_at
 from fedtasks.runtime.memory import MemoryContext, MemoryModels, run_halves
 from fedtasks.runtime.task_config import TaskConfig
@@ -199,40 +201,48 @@ def _try_step(
     entry = entry_at(step.entry)
     tried = Tried(step.name, {name: Side() for name in pair.parties})
     began = time.monotonic()
-    for stage, shard in _parts(step, settings):
-        contexts = {}
-        for name, party in pair.parties.items():
-            config = TaskConfig(
-                party=Path("party.yaml"),
-                run_id=run_id,
-                task=step.name,
-                attempt=1,
-                peer=pair.other(name),
-                leader=pair.leader,
-                datasets=pair.datasets,
-                settings=settings,
-                partition=partition,
-                stage=stage,
-                shard=shard,
-                kind=step.kind,
-            )
-            contexts[name] = MemoryContext(config, party, models=models[name])
-        _run_halves(entry, contexts, tried)
+    for together in _parts(step, settings):
+        pairs = []
+        for stage, shard in together:
+            contexts = {}
+            for name, party in pair.parties.items():
+                config = TaskConfig(
+                    party=Path("party.yaml"),
+                    run_id=run_id,
+                    task=step.name,
+                    attempt=1,
+                    peer=pair.other(name),
+                    leader=pair.leader,
+                    datasets=pair.datasets,
+                    settings=settings,
+                    partition=partition,
+                    stage=stage,
+                    shard=shard,
+                    kind=step.kind,
+                )
+                contexts[name] = MemoryContext(config, party, models=models[name])
+            pairs.append(contexts)
+        with ThreadPoolExecutor(len(pairs)) as pool:
+            ends = [*pool.map(partial(run_halves, entry, deadline_s=DEADLINE_S), pairs)]
+        for contexts, ended in zip(pairs, ends, strict=True):
+            _take_up(contexts, ended, tried)
     tried.took_s = time.monotonic() - began
     return tried
 
 
-def _parts(step: Step, settings: Mapping[str, Any]) -> Iterator[tuple[str, int | None]]:
-    """Yield stage and shard of each task that a step is cut into, in an order in which they may run."""
+def _parts(step: Step, settings: Mapping[str, Any]) -> Iterator[list[tuple[str, int | None]]]:
+    """Yield stage and shard of the tasks that a step is cut into, in an order in which they may run: those together."""
     if not step.stages:
-        yield "", None
+        yield [("", None)]
     for stage in step.stages:
-        for shard in range(shards_of(settings)) if stage.by_shard else (None,):
-            yield stage.name, shard
+        if not stage.by:
+            yield [(stage.name, None)]
+            continue
+        tasks: list[tuple[str, int | None]] = [(stage.name, number) for number in range(parts_of(settings, stage.by))]
+        yield from [tasks] if stage.by_worker else ([task] for task in tasks)
 
 
-def _run_halves(entry: Entry, contexts: Mapping[str, MemoryContext], tried: Tried) -> None:
-    ends = run_halves(entry, contexts, deadline_s=DEADLINE_S)
+def _take_up(contexts: Mapping[str, MemoryContext], ends: Mapping[str, Outcome | Exception], tried: Tried) -> None:
     _raise_first(contexts, ends)
     outcomes = {name: dict(to_plain(end)) for name, end in ends.items()}
     if len({str(outcome) for outcome in outcomes.values()}) > 1:

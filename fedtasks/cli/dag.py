@@ -222,12 +222,12 @@ def _network(party: str, network: Mapping[str, Any]) -> str:
 
 def _told(step: Mapping[str, Any]) -> str:
     """Say what a step ended with, on one line."""
-    from fedtasks.names import BIN, IMPORTANCE
+    from fedtasks.names import TABLES
 
     if step["left_out"]:
         return str(step["left_out"])
     facts = {**step["outcome"].get("counts", {}), **step["outcome"].get("values", {})}
     for party, metrics in step["metrics"].items():
-        figures = {name: value for name, value in metrics.items() if not name.startswith((BIN, IMPORTANCE))}
+        figures = {name: value for name, value in metrics.items() if not name.startswith(TABLES)}
         facts |= {f"{party}.{name}": round(value, 3) for name, value in figures.items()}
     return " ".join(f"{name}={json.dumps(value)}" for name, value in facts.items()) or "nothing to count"

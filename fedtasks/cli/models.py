@@ -1,4 +1,4 @@
-"""Commands about models: `models`, `models show | promote | rollback`."""
+"""Commands about models: `models`, `models show | promote | rollback | export`."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from fedtasks.cli.output import (
 )
 from fedtasks.config import load_party
 from fedtasks.errors import ConfigError, ModelUnknown
+from fedtasks.models.contract import ModelFormat
 
 if TYPE_CHECKING:
     from fedtasks.store import ModelRow
@@ -89,6 +90,49 @@ def promote(name: Name, version: Version, reason: Reason, party: PartyFile = PAR
 def rollback(name: Name, version: Version, reason: Reason, party: PartyFile = PARTY, as_json: AsJson = False) -> None:
     """Put an older version into use, on both sides or on neither; what only newer ones have learnt counts as new."""
     _change(name, version, reason, party, as_json, is_back=True)
+
+
+@models_app.command(
+    epilog=examples(
+        "models export credit --to credit-7", "models export credit --version 6 --format onnx --to credit-6"
+    )
+)
+def export(
+    name: Name,
+    to: Annotated[Path, typer.Option(help="The folder to write, which must not be there yet.")],
+    number: Annotated[
+        int | None, typer.Option("--version", min=1, help="Which version; by default the one in use.")
+    ] = None,
+    form: Annotated[ModelFormat, typer.Option("--format", help="As what.")] = ModelFormat.SAVED_MODEL,
+    task: Annotated[str, typer.Option(help="The task that has trained it.")] = "train",
+    party: PartyFile = PARTY,
+    as_json: AsJson = False,
+) -> None:
+    """Write this party's half of a version to a folder that only you may read, to be served without fedtasks.
+
+    Neither half can score alone: see `docs/split-network.md`.
+    """
+    from fedtasks.data.lean import lean_imports
+    from fedtasks.wire.v1.model_pb2 import ModelVersion
+
+    with lean_imports():
+        from fedtasks.models.exported import export_half
+
+    known = load_party(party)
+    with open_store(known) as store:
+        row = store.models.get(name, number) if number else store.models.champion(name)
+    if row is None:
+        raise ModelUnknown(model=name, version=number or "in use")
+    version = ModelVersion(
+        model=name,
+        version=row.version,
+        run_id=row.run_id,
+        own_digest=row.own_digest,
+        peer_digest=row.peer_digest,
+    )
+    files = export_half(known.storage, version, task, form, to)
+    facts = {"model": name, "version": row.version, "format": form.value, "folder": str(to), "files": list(files)}
+    tell(facts, f"{to} has {known.name}'s half of version {row.version} of {name}, as {form.value}", as_json=as_json)
 
 
 def _change(name: str, version: int, reason: str, party: Path, as_json: bool, *, is_back: bool = False) -> None:

@@ -112,6 +112,11 @@ def _parts(report: Mapping[str, Any]) -> Iterator[RenderableType]:
         yield _table(columns, map(_ledger_line, report["ledger"]))
     if report["metrics"]:
         yield _table(["Metric", "Last value"], report["metrics"].items())
+    if breakdown := report["breakdown"]:
+        if "groups" in breakdown:
+            yield _groups(breakdown["groups"])
+        if "classes" in breakdown:
+            yield _confusion(breakdown["classes"], breakdown["confusion"])
     if report["leak"]:
         yield cell(f"⚠ {report['leak']}")
     if report["rebuilt"]:
@@ -194,6 +199,18 @@ def _importance(features: Sequence[Mapping[str, Any]]) -> str:
     told = [f"{each['feature']} {each[by]:,.4g}" for each in features[:MOST_IMPORTANT]]
     more = [f"{len(features) - len(told)} more"] if len(features) > len(told) else []
     return f"Features by {by}: {' · '.join([*told, *more])}"
+
+
+def _groups(groups: Sequence[Mapping[str, float]]) -> Table:
+    """Show by groups of test rows with like scores how right these are."""
+    rows = [(each["lowest"], int(each["rows"]), each["mean_score"], each["mean_label"]) for each in groups]
+    return _table(["Scores from", "Test rows", "Mean score", "Mean label"], rows)
+
+
+def _confusion(classes: Sequence[str], counts: Sequence[Sequence[int]]) -> Table:
+    """Show how many test rows of each class (down) are taken for which (across)."""
+    rows = ((text, *row) for text, row in zip(classes, counts, strict=True))
+    return _table(["Label", *(f"→ {text}" for text in classes)], rows)
 
 
 def _clause(right: Mapping[str, Any]) -> str:

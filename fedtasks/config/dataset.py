@@ -421,6 +421,11 @@ class Dataset:
         return {name: declared for name, declared in self.features.items() if isinstance(declared, Feature)}
 
     @property
+    def hashed(self) -> frozenset[str]:
+        """The features whose values are hashed, so that no model lists them."""
+        return frozenset(name for name, declared in self.details.items() if declared.hash_buckets)
+
+    @property
     def model_features(self) -> dict[str, FeatureType]:
         """Feature → its type as models see it."""
         return {name: kind.in_models for name, kind in self.types.items()}

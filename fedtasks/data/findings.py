@@ -21,6 +21,7 @@ from fedtasks.data.profile import (
     SequenceProfile,
     VectorProfile,
 )
+from fedtasks.kinds import VocabularyLimit
 
 SENTINELS = frozenset(
     (-1, -9, -99, 99, *(sign * (10**n - less) for sign in (-1, 1) for n in range(3, 11) for less in (1, 2, 3)))
@@ -126,7 +127,12 @@ def describe(profile: Profile) -> str:
     return said
 
 
-def examine_column(subject: str, profile: Profile, limits: Mapping[str, int]) -> Iterator[Finding]:
+def examine_column(
+    subject: str,
+    profile: Profile,
+    limits: Mapping[str, int],
+    vocabularies: Mapping[str, VocabularyLimit] | None = None,
+) -> Iterator[Finding]:
     """Yield what is suspicious about a feature.
 
     Parameters
@@ -135,6 +141,9 @@ def examine_column(subject: str, profile: Profile, limits: Mapping[str, int]) ->
         What the column is called.
     limits
         Algorithm → how many values of a categorical feature it takes at most, of those that have such a limit.
+    vocabularies
+        Algorithm → how many frequent values of the feature it lists, of those that have such a limit; none where values
+        are hashed.
     """
     if not profile.rows:
         return
@@ -150,6 +159,9 @@ def examine_column(subject: str, profile: Profile, limits: Mapping[str, int]) ->
         yield from _examine_numbers(subject, profile)
     elif isinstance(profile, CategoryProfile):
         yield from _examine_categories(subject, profile, limits)
+        yield from _examine_vocabulary(subject, profile, vocabularies or {})
+    elif isinstance(profile, SequenceProfile):
+        yield from _examine_vocabulary(subject, profile, vocabularies or {})
     elif isinstance(profile, VectorProfile):
         alike = int((profile.least == profile.most).sum())
         if alike:
@@ -190,6 +202,23 @@ def _examine_categories(subject: str, profile: CategoryProfile, limits: Mapping[
     if alike:
         text = f"{alike:,} of {_several(profile)} categories differ from others by case or spaces alone"
         yield Finding(subject, Verdict.WARNING, text, "Write each one way")
+
+
+def _examine_vocabulary(
+    subject: str, profile: CategoryProfile | SequenceProfile, limits: Mapping[str, VocabularyLimit]
+) -> Iterator[Finding]:
+    """Say which algorithm may have too many values to list; how many remain, only the people in common decide."""
+    for algorithm, limit in limits.items():
+        found = profile.frequent(limit.least_rows)
+        if found <= limit.most:
+            continue
+        at_least = "at least " if profile.distinct is None else ""
+        what = "ids" if isinstance(profile, SequenceProfile) else "values"
+        text = (
+            f"{at_least}{found:,} {what} stand there {limit.least_rows} times or more; if more than {limit.most:,} "
+            f"still do so among the people in common, `{algorithm}` refuses to train"
+        )
+        yield Finding(subject, Verdict.WARNING, text, limit.remedy)
 
 
 def too_many(profile: Profile, algorithm: str, most: int) -> str:

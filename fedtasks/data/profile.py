@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TypeAlias
 
 import numpy as np
@@ -124,16 +125,30 @@ class CategoryProfile(ColumnProfile):
     """
 
     counts: Counter[str] = field(default_factory=Counter)
+    _first: pa.Array = field(default_factory=lambda: pa.array([], pa.string()))
+    _first_rows: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
 
     def add(self, column: pa.Array) -> None:
         """Take in a batch of texts, null where there is none."""
         self._count(column)
+        known = column.drop_null()
         if self.distinct is None:
+            places = pc.index_in(known, value_set=self._first).drop_null()
+            self._first_rows += np.bincount(places, minlength=len(self._first))
             return
-        found = pc.value_counts(column.drop_null())
+        found = pc.value_counts(known)
         self.counts.update(dict(zip(found.field("values").to_pylist(), found.field("counts").to_pylist(), strict=True)))
         if self._note_distinct(len(self.counts)):
+            # The first values are counted on, so that how many are frequent is known at least of these.
+            first = dict(islice(self.counts.items(), MAX_DISTINCT))
+            self._first, self._first_rows = pa.array(first, pa.string()), np.array([*first.values()], np.int64)
             self.counts.clear()
+
+    def frequent(self, least_rows: int) -> int:
+        """Return how many values stand in so many rows: at least this many, where there are over `MAX_DISTINCT`."""
+        if self.distinct is None:
+            return int(np.count_nonzero(self._first_rows >= least_rows))
+        return sum(rows >= least_rows for rows in self.counts.values())
 
 
 @dataclass
@@ -158,6 +173,10 @@ class SequenceProfile(ColumnProfile):
         self.total += len(ids)
         self._ids.add(ids)
         self.distinct, self.until_many = self._ids.distinct, self._ids.until_many
+
+    def frequent(self, least_times: int) -> int:
+        """Return how many ids stand in lists so many times; see `CategoryProfile.frequent`."""
+        return self._ids.frequent(least_times)
 
 
 @dataclass

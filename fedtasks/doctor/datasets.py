@@ -23,7 +23,7 @@ from fedtasks.data.profile import NumericProfile, Repeats, add_rows, profiles_of
 from fedtasks.data.tables import LABEL, Part, columns_of_ids, list_parts, read_ids, read_rows, rows_schema
 from fedtasks.data.values import check_label, check_label_varies
 from fedtasks.errors import ConfigError, DataError, DataNotLanded, FedtasksError, LabelInvalid
-from fedtasks.kinds import category_limits, kinds
+from fedtasks.kinds import category_limits, kinds, vocabulary_limits
 from fedtasks.psi.ids import keys_of_ids
 
 _MANY_LABELS = 1000
@@ -247,10 +247,12 @@ class _RowPass:
 
     def told(self) -> Iterator[Finding]:
         """Yield what there is to say of each column."""
-        limits = category_limits(kinds())
+        limits, vocabularies = category_limits(kinds()), vocabulary_limits((name, {}) for name in kinds())
         for name, profile in self._profiles.items():
-            subject = _of(self._dataset, name)
-            found = list(findings.examine_column(subject, profile, limits)) if name in self._dataset.features else []
+            subject, found = _of(self._dataset, name), list[Finding]()
+            if name in self._dataset.features:
+                listed = {} if name in self._dataset.hashed else vocabularies
+                found = list(findings.examine_column(subject, profile, limits, listed))
             yield Finding(subject, Verdict.NOTE if found else Verdict.OK, findings.describe(profile))
             yield from found
         if self._dataset.held_out is not None:

@@ -73,6 +73,8 @@ from fedtasks.errors.machine import (
     StoreReplaced,
     StoreUnavailable,
     WorkerLost,
+    WorkersMissing,
+    WorkersParted,
 )
 from fedtasks.errors.peers import (
     CallsExceeded,
@@ -251,6 +253,8 @@ __all__ = [
     "TrainingDiverged",
     "VersionDiffers",
     "WorkerLost",
+    "WorkersMissing",
+    "WorkersParted",
     "from_code",
     "leaves",
 ]

@@ -138,6 +138,30 @@ class WorkerLost(MachineError):
     )
 
 
+class WorkersParted(MachineError):
+    """Raised when another of this party's workers, which train one model together, has ended."""
+
+    code = "WORKERS_PARTED"
+    retryable = True
+    who = "nobody"
+    summary = "Another worker of the same training has ended, so this one ends too"
+    remedy = "Nothing to do: all workers go on together from the newest checkpoint that all of them hold"
+
+
+class WorkersMissing(MachineError):
+    """Raised when workers that train one model together did not come together in time."""
+
+    code = "WORKERS_MISSING"
+    retryable = True
+    who = "both"
+    summary = "Not all workers of a training came together in time"
+    remedy = (
+        "Let both Airflows run as many tasks at once as the step has `workers` (`parallelism`, "
+        "`max_active_tasks_per_dag`, pools), those of one party on one machine, and clear the group of the step's "
+        "tasks; or name fewer `workers`, on both sides"
+    )
+
+
 class HalfStalled(MachineError):
     """Raised when a half has computed for too long without saying that it makes progress."""
 

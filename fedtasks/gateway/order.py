@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 
-from fedtasks.names import APPROVE, CLOSE_RUN, DATA
+from fedtasks.names import APPROVE, CLOSE_RUN, DATA, step_of
 from fedtasks.store import HalfRow, RunRow
 
 
@@ -15,17 +15,13 @@ def that_follow(row: RunRow, task: str, halves: Iterable[HalfRow]) -> Iterator[H
     order = {name: place for place, name in enumerate([APPROVE, DATA, *steps, CLOSE_RUN])}
 
     def place_of(name: str) -> int:
-        return order.get(_step_of(name), 0)
+        return order.get(step_of(name), 0)
 
     for half in halves:
         is_later = place_of(half.task) > place_of(task)
-        is_another_stage = _step_of(half.task) == _step_of(task) and _stage_of(half.task) != _stage_of(task)
+        is_another_stage = step_of(half.task) == step_of(task) and _stage_of(half.task) != _stage_of(task)
         if is_later or is_another_stage:
             yield half
-
-
-def _step_of(half: str) -> str:
-    return half.partition("[")[0].partition(".")[0]
 
 
 def _stage_of(half: str) -> str:

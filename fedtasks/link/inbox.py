@@ -79,13 +79,11 @@ class Message:
     cost: int = 0
     credited: int = 0
 
-    def add(self, chunk: bytes | memoryview) -> None:
+    def add(self, chunk: bytes | memoryview, *, is_last: bool) -> None:
         """Append a chunk."""
         # Out of memory that the next frame will use. A longer message grows in place, so that it never stands twice.
         if not self.body:
-            self.body = bytes(chunk)
-        elif isinstance(self.body, bytes):
-            self.body = bytearray(self.body) + chunk
+            self.body = bytes(chunk) if is_last else bytearray(chunk)
         else:
             self.body += chunk
         self.cost += len(chunk) + OVERHEAD
@@ -216,7 +214,7 @@ class Inbox:
             wish.check(message.kind, size)
         if size > MAX_MESSAGE:
             raise ProtocolViolated(f"`{data.name}` is larger than {MAX_MESSAGE} bytes")
-        message.add(chunk)
+        message.add(chunk, is_last=data.last)
         self.received = data.sequence
         self._cost += len(chunk) + OVERHEAD
         if not data.last:

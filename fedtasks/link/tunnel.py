@@ -36,6 +36,8 @@ _HEAD = 4
 _READ = 256 << 10
 _JOINED = 64 << 10
 """Frames up to this size are put together, each behind its length, before they are sealed; others are not copied."""
+_SEALED = 128 << 10
+"""So many bytes are sealed before they are sent: fewer than a cache holds, and the other half opens them meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -161,17 +163,23 @@ class Tunnel:
         if self._n_sealed > MAX_SEALED:
             raise OSError("its key has sealed as much as it may")
         small = bytearray()
+        for frame in frames:
+            small += len(frame).to_bytes(_HEAD, "big")
+            if len(frame) <= _JOINED:
+                small += frame
+                continue
+            whole = memoryview(frame)
+            self._seal(small, whole[:_SEALED])
+            for start in range(_SEALED, len(whole), _SEALED):
+                self._seal(whole[start : start + _SEALED])
+            small.clear()
+        if small:
+            self._seal(small)
+
+    def _seal(self, *contents: bytearray | memoryview) -> None:
         with self._lock:
-            for frame in frames:
-                small += len(frame).to_bytes(_HEAD, "big")
-                if len(frame) <= _JOINED:
-                    small += frame
-                else:
-                    self._tls.write(small)
-                    self._tls.write(frame)
-                    small.clear()
-            if small:
-                self._tls.write(small)
+            for content in contents:
+                self._tls.write(content)
             sealed = self._outgoing.read()
         self._connection.sendall(sealed)
 

@@ -50,9 +50,9 @@ class Checkpoints:
 
     @classmethod
     def of(cls, context: TaskContext, identity: str) -> Self:
-        """Return those of a training, which say how far it has come as they are written."""
-        folder = context.storage.folder(context.config.task)
-        return cls(f"{folder}/checkpoints", identity, reached=context.reached)
+        """Return those of a training, or of one of its workers, which say how far it has come as they are written."""
+        folder, worker = context.storage.folder(context.config.task), context.config.shard or 0
+        return cls(f"{folder}/checkpoints{f'-{worker}' if worker else ''}", identity, reached=context.reached)
 
     def save(self, step: int, state: Sequence[np.ndarray]) -> None:
         """Write the state after `step` steps, then remove the oldest ones."""
@@ -128,13 +128,19 @@ class Checkpoints:
         return f"{self._uri}/step-{step:06d}.npz"
 
 
-def agree(link: Link, checkpoints: Checkpoints) -> int:
+def agree(link: Link, checkpoints: Checkpoints, common: Callable[[set[int]], set[int]] = set) -> int:
     """Return after how many steps both halves hold a checkpoint; 0, the beginning, both hold always.
 
     Newer ones are removed on both sides.
+
+    Parameters
+    ----------
+    common
+        Returns which of the steps all workers of this party hold; by default there is one.
     """
-    own = {0, *checkpoints.complete()}
+    held = {0, *checkpoints.complete()}
+    own = common(held)
     CHECKPOINTS.send(link, np.array(sorted(own), dtype=np.int64))
     newest = max(own & {0, *CHECKPOINTS.receive(link).tolist()})
-    checkpoints.go_on(newest, max(own))
+    checkpoints.go_on(newest, max(held))
     return newest

@@ -17,11 +17,13 @@ from fedtasks import registry
 from fedtasks.config import Feature, FeatureType, LabelKind
 from fedtasks.dataclass_io import to_plain
 from fedtasks.digests import digest
-from fedtasks.errors import ColumnType, LabelInvalid
-from fedtasks.kinds import Kind
+from fedtasks.errors import ColumnType, ConfigError, LabelInvalid
+from fedtasks.kinds import Kind, VocabularyLimit
 from fedtasks.names import LEADER
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
     import pyarrow as pa
 
@@ -31,6 +33,16 @@ if TYPE_CHECKING:
 
 CARD = "model.json"
 """The file in which a half says what it is; see `HalfModel.save`."""
+
+SAVED_MODEL = "model"
+"""The folder beside it that is TensorFlow's SavedModel, of an algorithm whose halves have such."""
+
+
+class ModelFormat(enum.Enum):
+    """As what a half is handed to whoever serves it without fedtasks."""
+
+    SAVED_MODEL = "savedmodel"
+    ONNX = "onnx"
 
 
 class Rows(enum.Enum):
@@ -68,6 +80,8 @@ class Algorithm:
         Whether a process that forks halves may import its training beforehand: it starts no thread when imported.
     max_categories
         How many values of a categorical feature it takes at most; None is no limit.
+    vocabulary_limit
+        The settings of its training → how many frequent values of a feature it lists; by default there is no limit.
     features
         The types of features that it takes.
     check_details
@@ -87,6 +101,7 @@ class Algorithm:
     earlier_formats: tuple[str, ...] = ()
     forks: bool = False
     max_categories: int | None = None
+    vocabulary_limit: Callable[[Any], VocabularyLimit | None] | None = None
     features: tuple[FeatureType, ...] = (FeatureType.NUMERIC, FeatureType.CATEGORICAL)
     check_details: Callable[[Any, Mapping[str, Feature]], None] = lambda *_: None
     check_settings: Callable[[Any, LabelKind, Sequence[str]], None] = lambda *_: None
@@ -101,6 +116,7 @@ class Algorithm:
             needs_label=bool(self.labels),
             forks=self.forks,
             max_categories=self.max_categories,
+            vocabulary_limit=self.vocabulary_limit,
         )
 
     def load_half(self, manifest: Manifest, role: str) -> HalfModel:
@@ -227,6 +243,16 @@ class HalfModel(abc.ABC):
     def save(self, folder: str) -> None:
         """Write the half into a folder of any file system, with a file `CARD` that says ``format`` and ``role``."""
 
+    def save_onnx(self, folder: Path) -> None:
+        """Write what the half computes as ONNX into a folder of this machine.
+
+        Raises
+        ------
+        ConfigError
+            The algorithm has no such form, an operation of the half has none, or what writes it is not installed.
+        """
+        raise ConfigError(f"a half of {self.card.format} has no form as ONNX; `{CARD}` is all of it", field="format")
+
     def score_together(self, link: Link, rows: pa.RecordBatch, unknown: str, *, of: str) -> np.ndarray:
         """Score a batch with the other half: by one answer of the follower's, unless a half does it otherwise.
 
@@ -265,6 +291,22 @@ class HalfModel(abc.ABC):
         """
         for number, rows in enumerate(batches, start=1):
             yield self.score_together(link, rows, unknown, of=f"batch {number}")
+
+    def score_labels(
+        self, link: Link, batches: Iterable[pa.RecordBatch], unknown: str
+    ) -> Iterator[tuple[np.ndarray, Mapping[str, np.ndarray]]]:
+        """Yield what `score_each` does, and the scores of further labels by name.
+
+        Fill it in where a model predicts labels beside the dataset's own (see `Dataset.further_labels`); they are
+        measured beside it.
+
+        Parameters
+        ----------
+        link, batches, unknown
+            As for `score_each`.
+        """
+        for scores in self.score_each(link, batches, unknown):
+            yield scores, {}
 
     def answer(self, rows: pa.RecordBatch, unknown: str) -> np.ndarray:
         """Return what the leader needs of the follower's features, one item for each row.

@@ -26,6 +26,41 @@ def quality(kind: LabelKind, labels: npt.ArrayLike, scores: npt.ArrayLike) -> di
     return of_kind[kind](labels, scores)
 
 
+def kind_of(labels: npt.ArrayLike, n_scores: int = 1) -> LabelKind:
+    """Return of which kind a further label is, which nobody declares, as it looks.
+
+    Parameters
+    ----------
+    labels
+        All of them.
+    n_scores
+        How many scores a row has; several are those of classes.
+    """
+    if n_scores > 1:
+        return LabelKind.CLASSES
+    return LabelKind.BINARY if np.isin(labels, (0, 1)).all() else LabelKind.NUMBER
+
+
+def headline(kind: LabelKind, labels: npt.ArrayLike, scores: npt.ArrayLike) -> dict[str, float]:
+    """Return the one figure of a label that says most: ``auc``, ``accuracy`` or ``rmse``; none where it has none.
+
+    Parameters
+    ----------
+    kind, labels, scores
+        As for `quality`; the scores of classes may be of any range.
+    """
+    truth = np.asarray(labels)
+    if not len(truth):
+        return {}
+    match kind:
+        case LabelKind.CLASSES:
+            return {"accuracy": float(np.mean(np.argmax(scores, axis=1) == truth))}
+        case LabelKind.NUMBER:
+            return {"rmse": evaluate_numbers(truth, scores)["rmse"]}
+        case LabelKind.BINARY:
+            return {"auc": auc(truth, scores)} if truth.min() != truth.max() else {}
+
+
 def is_at_least_as_good(found: Mapping[str, float], champion: Mapping[str, float], tolerance: float) -> bool:
     """Whether a model is no worse than the one in use: by AUC, else by accuracy, else by the root mean squared error.
 

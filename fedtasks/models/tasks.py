@@ -22,7 +22,7 @@ from fedtasks.models import evaluation, messages
 from fedtasks.models.contract import HalfModel
 from fedtasks.models.evaluation import is_at_least_as_good
 from fedtasks.models.measured import rows_to_measure
-from fedtasks.models.results import SCORES, progress, tell_remarks, write_evaluation, write_predictions
+from fedtasks.models.results import SCORES, Scored, progress, tell_remarks, write_evaluation, write_predictions
 from fedtasks.models.settings import (
     BOTH,
     UNKNOWN_ERROR,
@@ -70,7 +70,8 @@ def evaluate(context: TaskContext) -> Outcome:
     the features that it needs: each side says whether it has.
 
     The figures are of the test rows that neither model has learnt from: after a change of what is held out, others may
-    be among them. If too few are left for both, the new model is measured alone.
+    be among them. If too few are left for both, the new model is measured alone. Of a further label that the model
+    predicts there is one figure, of the rows that have it.
     """
     settings = build(EvaluateSettings, context.config.settings)
     blocks = open_labelled(context, settings.rows_task)
@@ -96,16 +97,17 @@ def evaluate(context: TaskContext) -> Outcome:
         if context.is_leader:
             measured = rows_to_measure(blocks, table, trained, in_use if compared else None)
         batches = _reported(context, "evaluate", _test_batches(blocks, settings.batch_size), table.num_rows)
-        scores = [_scores(context, link, half, _known(context, half, batches, settings.unknown), settings.unknown)]
+        scored = [_scores(context, link, half, _known(context, half, batches, settings.unknown), settings.unknown)]
         if champion and compared:
             batches = _reported(context, "evaluate", _test_batches(blocks, settings.batch_size), table.num_rows)
             # What is new to the version in use is no reason not to measure the one that knows it.
-            scores.append(_scores(context, link, champion, batches, UNKNOWN_MISSING))
+            scored.append(_scores(context, link, champion, batches, UNKNOWN_MISSING))
+        scores = scored[0].label
         if settings.scores == BOTH:
-            scores[0] = _share_scores(context, link, scores[0], table.num_rows)
+            scores = _share_scores(context, link, scores, table.num_rows)
     if context.is_leader:
-        write_evaluation(context, table, *scores, kind=half.label_kind, classes=half.classes, measured=measured)
-        alike = evaluation.are_alike(half.label_kind, table[LABEL].to_numpy(), scores[0])
+        write_evaluation(context, table, *scored, kind=half.label_kind, classes=half.classes, measured=measured)
+        alike = evaluation.are_alike(half.label_kind, table[LABEL].to_numpy(), scores)
         has_learnt = compared and not measured.champion
         tell_remarks(
             context,
@@ -114,7 +116,7 @@ def evaluate(context: TaskContext) -> Outcome:
             | ({remark_metric("learnt"): version} if has_learnt else {}),
         )
     elif settings.scores == BOTH:
-        write_predictions(context, table, scores[0])
+        write_predictions(context, table, scores)
     found = {"compared": compared} if champion else {}
     published = {"model": pairing, **found}
     context.storage.publish(context.config.task, context.config.attempt, rows=table.num_rows, facts=published)
@@ -154,7 +156,7 @@ def predict(context: TaskContext) -> Outcome:
     pairing, n_rows = half.card.pairing, blocks.n_rows
     with context.open_link(facts_of(settings, row_order=blocks.order_digest, model=pairing)) as link:
         batches = _reported(context, "predict", blocks.batches(settings.batch_size), n_rows)
-        scores = _scores(context, link, half, _known(context, half, batches, settings.unknown), settings.unknown)
+        scores = _scores(context, link, half, _known(context, half, batches, settings.unknown), settings.unknown).label
         if settings.scores == BOTH:
             scores = _share_scores(context, link, scores, n_rows)
     if context.is_leader or settings.scores == BOTH:
@@ -227,14 +229,18 @@ def publish(context: TaskContext) -> Outcome:
 
 def _scores(
     context: TaskContext, link: Link, half: HalfModel, batches: Iterable[pa.RecordBatch], unknown: str
-) -> np.ndarray:
+) -> Scored:
     """Return the scores at the leader, nothing at the follower; raise `TrainingDiverged` if one is not finite."""
-    found = []
-    for number, scores in enumerate(half.score_each(link, batches, unknown), start=1):
+    found: list[np.ndarray] = []
+    further: dict[str, list[np.ndarray]] = {}
+    for number, (scores, others) in enumerate(half.score_labels(link, batches, unknown), start=1):
         found.append(scores)
-        if not np.isfinite(scores).all():
+        for name, each in others.items():
+            further.setdefault(name, []).append(each)
+        if not all(np.isfinite(each).all() for each in (scores, *others.values())):
             raise TrainingDiverged(f"a score of batch {number} is not a finite number")
-    return np.concatenate(found) if found else np.empty(0)
+    label = np.concatenate(found) if found else np.empty(0)
+    return Scored(label, {name: np.concatenate(each) for name, each in further.items()})
 
 
 def _known(

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from fedtasks import __version__
 from fedtasks.config import Feature, FeatureType
 from fedtasks.data.run_storage import Manifest, RunStorage
-from fedtasks.data.storage import read_json, write_json
+from fedtasks.data.storage import create_once, read_json
+from fedtasks.digests import canonical
 from fedtasks.errors import DataCorrupt, DataMissing, FedtasksError, ModelNewer, ModelUnknown
 from fedtasks.models.contract import CARD, Algorithm, HalfModel, algorithms
 from fedtasks.models.settings import FRESH, version_number
@@ -25,14 +26,13 @@ def role_of(context: TaskContext) -> str:
 
 
 def private_seed(storage: RunStorage, task: str) -> int:
-    """Return a seed that only this party knows: drawn once per run, then kept for every attempt."""
+    """Return a seed that only this party knows: drawn once per run, then kept for every attempt and every worker."""
     place = f"{storage.folder(task)}/initial-seed.json"
     try:
         return int(read_json(place))
     except DataMissing:
-        seed = secrets.randbits(63)
-        write_json(place, seed)
-        return seed
+        create_once(place, canonical(secrets.randbits(63)).encode())  # by whoever is first
+        return int(read_json(place))
 
 
 def algorithm_of(manifest: Manifest) -> Algorithm:
@@ -127,10 +127,24 @@ def version_of(
     found = context.model(model, number, of_another=of_another)
     if not found.HasField("version"):
         return 0, None
-    return found.version.version, _published(context.party.storage, found.version, task)
+    return found.version.version, manifest_of(context.party.storage, found.version, task)
 
 
-def _published(storage: str, version: ModelVersion, task: str) -> Manifest:
+def manifest_of(storage: str, version: ModelVersion, task: str) -> Manifest:
+    """Return what holds this party's half of a version.
+
+    Parameters
+    ----------
+    storage
+        Root of everything that this party's runs write.
+    version, task
+        Which version, and the task of its run that has trained it.
+
+    Raises
+    ------
+    DataCorrupt
+        It is not there any more.
+    """
     # A task that was cleared after it had been published may have trained another model since.
     for trained in RunStorage(storage, version.run_id).publications(task):
         if (trained.facts["digest"], trained.facts["peer_digest"]) == (version.own_digest, version.peer_digest):
@@ -161,6 +175,6 @@ def lacking(
         The features of the dataset: see `HalfModel.lacking`.
     """
     try:
-        return load_half(_published(storage, version, task), role).lacking(declared, details)
+        return load_half(manifest_of(storage, version, task), role).lacking(declared, details)
     except FedtasksError:  # whoever needs it says what is wrong with it
         return []

@@ -6,7 +6,8 @@ from typing import Any
 
 from fedtasks.kinds import kind
 from fedtasks.models.contract import algorithm as algorithm_of
-from fedtasks.pipeline.step import Stage, Step
+from fedtasks.names import WORK
+from fedtasks.pipeline.step import WORKERS, Stage, Step
 
 
 def intersect(**settings: Any) -> Step:
@@ -36,7 +37,8 @@ def train(algorithm: str, **settings: Any) -> Step:
     algorithm
         Its name, such as ``split_nn`` or ``secureboost``.
     **settings
-        Those of its training.
+        Those of its training. With ``workers``, where the algorithm has that setting, it is a task group of so many
+        mapped tasks ``train.work``, which train one model together.
 
     Raises
     ------
@@ -44,7 +46,8 @@ def train(algorithm: str, **settings: Any) -> Step:
         No such algorithm is installed here, or it has no such setting.
     """
     doc = f"Train a model of algorithm `{algorithm}`, whose halves stay apart; task ``train``."
-    return Step.of(algorithm_of(algorithm).kind, "train", settings=settings, doc=doc)
+    stages = (Stage(WORK, by_worker=True),) if WORKERS in settings else ()
+    return Step.of(algorithm_of(algorithm).kind, "train", settings=settings, stages=stages, doc=doc)
 
 
 def train_split_nn(**settings: Any) -> Step:

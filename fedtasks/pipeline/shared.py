@@ -23,7 +23,7 @@ from fedtasks.kinds import kinds
 from fedtasks.models.contract import algorithm, algorithms
 from fedtasks.models.settings import FRESH, version_number
 from fedtasks.names import FOLLOWER, LEADER, pipeline_of
-from fedtasks.pipeline.step import Step
+from fedtasks.pipeline.step import WORKERS, Step, parts_of
 from fedtasks.psi.settings import AlignSettings
 from fedtasks.text import plain_text
 
@@ -194,6 +194,29 @@ def _check_known(steps: Sequence[Step], settings: Mapping[str, Mapping[str, Any]
             if name not in declared:
                 field, shown = plain_text(f"{step.name}.{name}", _MAX_NAME), plain_text(str(value), _MAX_NAME)
                 raise ConfigDiffers(field=field, ours=f"absent in {__version__}", theirs=shown)
+
+
+def check_workers(steps: Sequence[Step], settings: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse a run that asks for another number of workers than this party's DAG names: they are its processes.
+
+    Parameters
+    ----------
+    steps
+        This party's, which has been asked for the run.
+    settings
+        Step → the settings that the other one asks for.
+
+    Raises
+    ------
+    ConfigDiffers
+        With both numbers.
+    """
+    for step in steps:
+        if WORKERS not in step.mapped_by:
+            continue
+        ours, theirs = parts_of(step.settings, WORKERS), parts_of(settings[step.name], WORKERS)
+        if ours != theirs:
+            raise ConfigDiffers(field=f"{step.name}.{WORKERS}", ours=str(ours), theirs=str(theirs))
 
 
 def check_steps(steps: Sequence[Step], settings: Mapping[str, Mapping[str, Any]]) -> None:

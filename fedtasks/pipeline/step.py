@@ -16,10 +16,10 @@ from fedtasks.digests import digest
 from fedtasks.errors import ConfigError
 from fedtasks.kinds import Kind, kinds
 
-SHARDS = "shards"
-"""The task of a step in stages that lists its shards."""
+SHARDS, WORKERS = "shards", "workers"
+"""What mapped tasks of a step may be numbers of: the setting that says how many, and the task that lists them."""
 
-MAX_SHARDS = 1024
+MAX_PARTS = 1024
 """As many tasks as Airflow maps over by default (``core.max_map_length``)."""
 
 _ENTRY = re.compile(r"([A-Za-z_]\w*(\.[A-Za-z_]\w*)*|/[^:]+\.py):[A-Za-z_]\w*", re.ASCII)
@@ -35,15 +35,30 @@ class Stage:
         Its task id within the step's group.
     by_shard
         One mapped task for each shard instead of one.
+    by_worker
+        One for each worker: they run at the same time, and each needs the others.
     """
 
     name: str
     by_shard: bool = False
+    by_worker: bool = False
 
     def __post_init__(self) -> None:
         check_name(self.name, "stages")
-        if self.name == SHARDS:
-            raise ConfigError(f"a stage cannot be called `{SHARDS}`", field="stages")
+        if self.name in (SHARDS, WORKERS):
+            raise ConfigError(f"a stage cannot be called `{self.name}`", field="stages")
+        if self.by_shard and self.by_worker:
+            raise ConfigError("a stage is mapped by shard or by worker, not by both", field="stages")
+
+    @property
+    def said(self) -> dict[str, Any]:
+        """What both sides must declare alike; a release without stages by worker says nothing of them."""
+        return {"name": self.name, "by_shard": self.by_shard, **({"by_worker": True} if self.by_worker else {})}
+
+    @property
+    def by(self) -> str:
+        """The setting that says how many tasks it has; empty for one task."""
+        return SHARDS if self.by_shard else WORKERS if self.by_worker else ""
 
 
 @dataclass(frozen=True)
@@ -59,8 +74,8 @@ class Step:
     settings
         Its settings where they differ from the defaults; equal on both sides.
     stages
-        The parts that it is cut into; by default it is one task. With a stage by shard, the setting ``shards`` says how
-        many there are.
+        The parts that it is cut into; by default it is one task. With a stage by shard or by worker, the setting
+        ``shards`` or ``workers`` says how many there are.
     settings_type
         ``package.module:Dataclass`` that declares the settings; makes the fields of the trigger form.
     needs_label
@@ -176,12 +191,13 @@ class Step:
     def digest(self) -> str:
         """SHA-256 (hex) of the declaration without its settings, which the shared configuration holds."""
         what = self.source_digest or self.entry  # where a function of one's own stands is each side's own affair
-        return digest({"name": self.name, "kind": self.kind, "entry": what, "stages": self.stages})
+        stages = [stage.said for stage in self.stages]
+        return digest({"name": self.name, "kind": self.kind, "entry": what, "stages": stages})
 
     @property
-    def is_by_shard(self) -> bool:
-        """Whether a stage has a task for each shard."""
-        return any(stage.by_shard for stage in self.stages)
+    def mapped_by(self) -> tuple[str, ...]:
+        """The settings that say how many mapped tasks stages have."""
+        return tuple(name for name in (SHARDS, WORKERS) if any(stage.by == name for stage in self.stages))
 
     @property
     def declaration(self) -> Any:
@@ -221,25 +237,37 @@ class Step:
 
     def check(self, settings: Mapping[str, Any]) -> None:
         """Check settings as both halves will read them; raise `ConfigError` naming the field."""
-        if self.is_by_shard:
-            shards_of(settings)
+        for name in self.mapped_by:
+            parts_of(settings, name)
         if self.settings_type:
-            build(self.declaration, dict(settings), path=self.name)
+            asked = build(self.declaration, dict(settings), path=self.name)
+            workers = getattr(asked, WORKERS, 1)
+            if workers > 1 and WORKERS not in self.mapped_by:
+                raise ConfigError(
+                    f"`{self.name}` is one task, and {workers} workers are a task each: name the number in the DAG's "
+                    f'file, on both sides, as train("{self.kind}", workers={workers})',
+                    field=f"{self.name}.{WORKERS}",
+                )
 
     def command(self, config: Path) -> list[str]:
         """Return the command that runs one half with the configuration file `config`."""
         return [sys.executable, "-m", "fedtasks.runtime", self.entry, str(config)]
 
 
-def shards_of(settings: Mapping[str, Any]) -> int:
-    """Return how many shards a step's settings name.
+def parts_of(settings: Mapping[str, Any], by: str) -> int:
+    """Return how many mapped tasks a step's settings name.
+
+    Parameters
+    ----------
+    by
+        The setting: `SHARDS` or `WORKERS`.
 
     Raises
     ------
     ConfigError
         They name none, no number of at least 1, or more than Airflow maps over.
     """
-    shards = settings.get("shards")
-    if type(shards) is not int or not 1 <= shards <= MAX_SHARDS:
-        raise ConfigError(f"`{shards}` is not a number of shards, 1 to {MAX_SHARDS}", field="shards")
-    return shards
+    found = settings.get(by)
+    if type(found) is not int or not 1 <= found <= MAX_PARTS:
+        raise ConfigError(f"`{found}` is not a number of {by}, 1 to {MAX_PARTS}", field=by)
+    return found

@@ -15,7 +15,7 @@ from fedtasks.data.profile import Profile, add_rows, profiles_of
 from fedtasks.data.storage import read_json, write_json
 from fedtasks.data.tables import Part, columns_of_ids, read_rows, rows_schema
 from fedtasks.errors import ColumnType, DataError, DataMissing
-from fedtasks.kinds import category_limits, remark_metric
+from fedtasks.kinds import category_limits, remark_metric, vocabulary_limits
 from fedtasks.link.link import Link
 from fedtasks.psi import messages
 from fedtasks.runtime.context import TaskContext, report_remarks
@@ -93,13 +93,16 @@ def _sample(context: TaskContext, parts: Sequence[Part]) -> Iterator[pa.RecordBa
 
 
 def _warnings(context: TaskContext, profiles: dict[str, Profile]) -> Iterator[tuple[str, Iterator[Finding]]]:
-    limits = category_limits(context.config.kinds)
+    config, dataset = context.config, context.dataset
+    limits = category_limits(config.kinds)
+    vocabularies = vocabulary_limits(zip(config.kinds, config.kind_settings, strict=False))
     for name, profile in profiles.items():
         for algorithm, most in limits.items():
             if findings.has_too_many(profile, most):
                 text = f"column `{name}`: {findings.too_many(profile, algorithm, most)}. {findings.GROUPED}"
-                raise ColumnType(text, where=context.dataset.uri)
-        yield name, findings.examine_column(f"column `{name}`", profile, limits)
+                raise ColumnType(text, where=dataset.uri)
+        listed = {} if name in dataset.hashed else vocabularies
+        yield name, findings.examine_column(f"column `{name}`", profile, limits, listed)
 
 
 # ----------------------------------------------------------------------------------------------------------- afterwards

@@ -9,7 +9,7 @@ from typing import Any
 
 from fedtasks.errors import RunUnknown
 from fedtasks.names import BIN, CHAMPION, EVALUATE, TRAIN
-from fedtasks.reports.runs import importance_of, last_metrics, run_rights
+from fedtasks.reports.runs import breakdown_of, importance_of, last_metrics, run_rights
 from fedtasks.store import MetricRow, Store
 
 
@@ -36,8 +36,9 @@ def results_report(store: Store, party: str, run_id: str) -> dict[str, Any]:
     Returns
     -------
     dict
-        What `curves` finds, if the label is binary; the figures of the task ``evaluate``, and as ``champion`` those of
-        the version in use, or None; or ``reason``. In any case ``importance``, of which either side sees its own.
+        What `curves` finds, if the label is binary, and `breakdown_of`; the figures of the task ``evaluate``, and as
+        ``champion`` those of the version in use, or None; or ``reason``. In any case ``importance``, of which either
+        side sees its own.
 
     Raises
     ------
@@ -60,7 +61,8 @@ def results_report(store: Store, party: str, run_id: str) -> dict[str, Any]:
         return {"reason": why, "importance": importance}
     champion = {name.removeprefix(CHAMPION): scalars[name] for name in scalars if name.startswith(CHAMPION)}
     own = {name: value for name, value in scalars.items() if not name.startswith(CHAMPION)}
-    return {**(curves(bins) if bins else {}), **own, "champion": champion or None, "importance": importance}
+    drawn = curves(bins) if bins else {}
+    return {**drawn, **breakdown_of(rows), **own, "champion": champion or None, "importance": importance}
 
 
 def bins_of(rows: Iterable[MetricRow]) -> list[Bin]:

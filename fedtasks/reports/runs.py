@@ -9,7 +9,19 @@ from dataclasses import asdict
 from typing import Any
 
 from fedtasks.errors import FedtasksError, RunUnknown
-from fedtasks.names import BIN, CLOSE_RUN, IMPORTANCE, LABEL_LEAK, RECONSTRUCTION, REMARK, TRAIN
+from fedtasks.names import (
+    CLOSE_RUN,
+    CONFUSION,
+    EVALUATE,
+    GROUP,
+    IMPORTANCE,
+    LABEL_LEAK,
+    RECONSTRUCTION,
+    REMARK,
+    TABLES,
+    TRAIN,
+    step_of,
+)
 from fedtasks.reports.airflow_parts import Silent, silent_now
 from fedtasks.reports.asked import what_is_asked
 from fedtasks.reports.leaks import leak_sentence, rebuilt_sentence
@@ -60,6 +72,7 @@ def run_report(store: Store, party: str, run_id: str) -> dict[str, Any]:
         "rebuilt": rebuilt_sentence(metrics, run.peer),
         "remarks": remarks_of(metrics, own, run.peer),
         "importance": importance_of(metrics, run, party),
+        "breakdown": breakdown_of(metrics),
         "rights": run_rights(store, run, party),
         "approval": _approval(store, run),
         "receipts": {"own": run.receipt, "peer": run.peer_receipt, "agree": run.state == "succeeded"},
@@ -174,8 +187,10 @@ def sides(halves: Iterable[HalfRow]) -> tuple[list[HalfRow], list[HalfRow]]:
     return [half for half in rows if half.own], [half for half in rows if not half.own]
 
 
-_APART = (BIN, IMPORTANCE, RECONSTRUCTION, REMARK)
+_APART = (*TABLES, RECONSTRUCTION, REMARK)
 """What has a place of its own in reports, and would bury the other metrics."""
+
+_OF_GROUP = {"rows", "lowest", "mean_score", "mean_label"}
 
 _STORED = {State.DONE: "succeeded", State.FAILED: "failed"}
 
@@ -212,11 +227,11 @@ def lanes(run: RunRow, own: Sequence[HalfRow], peer: Sequence[HalfRow]) -> list[
     """
     steps = steps_of(run)
     halves = [*own, *peer]
-    before = sorted({_step(half.task) for half in halves} - {*steps, CLOSE_RUN})  # approve, data
+    before = sorted({step_of(half.task) for half in halves} - {*steps, CLOSE_RUN})  # approve, data
     names = [*before, *steps, CLOSE_RUN]
     found = []
     for name in names:
-        parts = sorted({half.task for half in halves if _step(half.task) == name}, key=_begun(halves))
+        parts = sorted({half.task for half in halves if step_of(half.task) == name}, key=_begun(halves))
         rows = [
             {"task": part, "own": half_report(part, own), "peer": half_report(part, peer)} for part in (parts or [name])
         ]
@@ -261,7 +276,7 @@ def importance_of(rows: Iterable[MetricRow], run: RunRow, party: str) -> list[di
     found = sorted(
         (-row.value, row.name.removeprefix(IMPORTANCE))
         for row in rows
-        if row.task == TRAIN and row.name.startswith(IMPORTANCE) and math.isfinite(row.value)
+        if step_of(row.task) == TRAIN and row.name.startswith(IMPORTANCE) and math.isfinite(row.value)
     )
     return [
         {"feature": name, "gain": -value} if is_leader else {"feature": name, "splits": int(-value)}
@@ -269,13 +284,38 @@ def importance_of(rows: Iterable[MetricRow], run: RunRow, party: str) -> list[di
     ]
 
 
+def breakdown_of(rows: Iterable[MetricRow]) -> dict[str, Any]:
+    """Return where the scores of test rows are right, which the leader alone has; empty where nothing was measured.
+
+    Returns
+    -------
+    dict
+        ``groups``, from low scores to high: ``rows``, ``lowest`` and ``mean_score``, ``mean_label``. Of several classes
+        also ``classes``, their texts, and ``confusion``, rows by the place of the label's class (outer) and by that of
+        what is predicted (inner).
+    """
+    groups: dict[int, dict[str, float]] = {}
+    predicted: dict[int, tuple[str, dict[int, int]]] = {}
+    for row in rows:
+        if row.task != EVALUATE or not math.isfinite(row.value):
+            continue
+        if row.name.startswith(GROUP):
+            groups.setdefault(row.step, {})[row.name.removeprefix(GROUP)] = row.value
+        elif row.name.startswith(CONFUSION):
+            place, _, text = row.name.removeprefix(CONFUSION).partition(".")
+            predicted.setdefault(int(place), (text, {}))[1][row.step] = int(row.value)
+    complete = [group for _, group in sorted(groups.items()) if group.keys() >= _OF_GROUP]
+    found: dict[str, Any] = {"groups": complete} if complete else {}
+    if predicted:
+        columns = [column for _, column in sorted(predicted.items())]
+        found["classes"] = [text for text, _ in columns]
+        found["confusion"] = [[counts.get(label, 0) for _, counts in columns] for label in range(len(columns))]
+    return found
+
+
 def number(value: float) -> float | None:
     """Return a value as JSON can hold it."""
     return value if math.isfinite(value) else None
-
-
-def _step(half: str) -> str:
-    return half.partition(".")[0]
 
 
 def _begun(halves: Sequence[HalfRow]) -> Any:

@@ -54,6 +54,8 @@ class TaskConfig:
         Whose data the run uses: a day or another key.
     kinds
         The kinds of all steps of the run; empty if nobody has said.
+    kind_settings
+        Their settings, in the same order; empty if nobody has said.
     bounds
         Clause → what the run's ticket says there.
     dataset_digest
@@ -76,6 +78,7 @@ class TaskConfig:
     shard: int | None = None
     kind: str = ""
     kinds: tuple[str, ...] = ()
+    kind_settings: tuple[Mapping[str, Any], ...] = ()
     bounds: Mapping[str, Any] = field(default_factory=dict)
     dataset_digest: str = ""
     resume_s: float = RESUME_S

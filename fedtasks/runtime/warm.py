@@ -25,11 +25,9 @@ import resource
 import select
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import sysconfig
-import tempfile
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -47,7 +45,6 @@ STARTED = b"started"
 _START_TIMEOUT_S = 20.0
 _REQUEST_TIMEOUT_S = 5.0
 _REQUEST_BYTES = 1 << 16
-_CREDENTIALS = struct.Struct("3i")
 _LIMITS = tuple(value for name, value in sorted(vars(resource).items()) if name.startswith("RLIMIT_"))
 
 
@@ -88,19 +85,8 @@ def _files(folder: Path | str) -> Iterator[os.DirEntry[str]]:
             yield entry
 
 
-def _folder() -> Path:
-    return Path(tempfile.gettempdir()) / f"fedtasks-{os.geteuid()}"
-
-
 def _name(party_file: Path) -> str:
     return hashlib.sha256(str(party_file).encode()).hexdigest()[:16]
-
-
-def _peer_of(connection: socket.socket) -> int:
-    """Return the process at the other end, 0 if it is not one of this user that can be seen from here."""
-    found = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    pid, user, _ = _CREDENTIALS.unpack(found)
-    return int(pid) if user == os.geteuid() else 0
 
 
 # -------------------------------------------------------------------------------------------------- the operator's side
@@ -162,9 +148,9 @@ def ask(
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     connection.settimeout(_START_TIMEOUT_S)
     try:
-        with private.PrivateFolder(_folder(), {os.geteuid()}) as folder:
+        with private.PrivateFolder(private.socket_folder(), {os.geteuid()}) as folder:
             connection.connect(folder.place(_name(party_file)))
-        if _peer_of(connection):
+        if private.peer_of(connection):
             socket.send_fds(connection, [json.dumps(request).encode()], [output])
             if connection.recv(len(STARTED)) == STARTED:
                 return connection
@@ -179,7 +165,7 @@ def main(argv: Sequence[str]) -> None:
     """Listen for one party's operators, let the caller go on, import, and serve until nobody has asked for long."""
     private.keep_private()
     like = sys.stdin.read()
-    folder, name = _folder(), _name(Path(argv[0]))
+    folder, name = private.socket_folder(), _name(Path(argv[0]))
     with contextlib.suppress(BlockingIOError), contextlib.ExitStack() as stack:  # another one serves already
         private.make_folders(folder)
         opened = stack.enter_context(private.PrivateFolder(folder, {os.geteuid()}))
@@ -245,7 +231,7 @@ def _guard(connection: socket.socket, like: str) -> None:
     """Become the guard of the half that a connection asks for."""
     os.setsid()
     connection.settimeout(_REQUEST_TIMEOUT_S)
-    asking = _peer_of(connection)
+    asking = private.peer_of(connection)
     message, received, _, _ = socket.recv_fds(connection, _REQUEST_BYTES, 1)
     request = json.loads(message)
     if not asking or request["likeness"] != like or len(received) != 1:

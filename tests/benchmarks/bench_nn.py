@@ -1,17 +1,21 @@
 """What a network in two halves costs beside the same network in one process, and what a slow wire adds.
 
 Both gateways and both halves are processes of their own, and so is the joint network, which is measured in turns with
-the halves. Run it with ``make bench-nn``; PARTS= selects some of ``rate,slow,payload,quality,memory,leak``, ROWS= says
-how many synthetic rows each side has, DATA= names a folder with ``credit_default``, which part ``quality`` needs.
+the halves. Run it with ``make bench-nn``; PARTS= selects some of ``rate,slow,workers,payload,quality,ratings,memory``
+and ``leak``, ROWS= says how many synthetic rows each side has, DATA= names a folder with ``credit_default``, which part
+``quality`` needs.
 
 The last line is one JSON object. A figure of a part that was not measured is null.
 
 - ``rate_vs_joint_b4096_w1`` and the like: steps per second of the halves as a share of the joint network's, at a batch
   of 4,096 rows and a window of 1; the median over rounds, in each of which both are measured once.
 - ``ms_per_step_slow_b256_w4``: with a wire of 25 ms each way and 100 Mbit/s between the gateways.
+- ``workers_2_vs_1_slow_b256_w4``: batches per second of two workers of each party over that wire, which both share, as
+  a multiple of those of one; both are measured in turns.
 - ``bytes_per_row_*`` and ``ms_per_step_slow_b256_w4_*``: bytes of frames a row and step, both directions together, and
   milliseconds a step over that wire, by `payload`.
 - ``auc_gap``: test AUC of the joint network minus that of the halves with a window of 4, on UCI credit.
+- ``auc_gap_ratings``: the same of embedding tables on ratings of movies, through all steps: see ``bench_ratings.py``.
 - ``cpu_ms_*``: user and system CPU milliseconds of a step, by process.
 """
 
@@ -24,7 +28,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
@@ -38,6 +42,7 @@ from fedtasks.config import load_party
 from fedtasks.laptop.ports import free_ports
 from fedtasks.link.client import GatewayClient
 from fedtasks.link.grpc_link import GrpcLink
+from fedtasks.names import WORK, half_name
 from tests.support.gateways import PIPELINE, Member, gateway_process, grant_ticket, make_members, set_address
 from tests.support.processes import cpu_s
 from tests.support.proxy import Proxy, Wire
@@ -49,15 +54,18 @@ if TYPE_CHECKING:
     from fedtasks.models.split_nn.settings import TrainSettings
 
 PROTECTED: dict[str, Any] = {"label_protection": "marvell", "max_label_leak": 60}
-PARTS = ("rate", "slow", "payload", "quality", "memory", "leak")
+PARTS = ("rate", "slow", "workers", "payload", "quality", "ratings", "memory", "leak")
 FIGURES = (
     "rate_vs_joint_b4096_w1",
     "rate_vs_joint_b4096_w4",
     "rate_vs_joint_b256_w1",
     "rate_vs_joint_b256_w4",
     "ms_per_step_slow_b256_w4",
+    "workers_2_vs_1_slow_b256_w1",
+    "workers_2_vs_1_slow_b256_w4",
     "rss_ratio_10m_vs_1m",
     "auc_gap",
+    "auc_gap_ratings",
     "leak_auc_off",
     "leak_auc_on",
     "leak_bound",
@@ -194,10 +202,17 @@ class Place:
     peer: str
     run_id: str
     attempt: int
+    window: int = 1
+    worker: int = 0
+    workers: int = 1
+
+    @property
+    def task(self) -> str:
+        return half_name("train", WORK, self.worker) if self.workers > 1 else "train"
 
     def open(self, stack: ExitStack) -> GrpcLink:
         client = stack.enter_context(GatewayClient.of(load_party(self.party_file)))
-        key: dict[str, Any] = {"run_id": self.run_id, "task": "train", "shard": 0, "attempt": self.attempt}
+        key: dict[str, Any] = {"run_id": self.run_id, "task": self.task, "shard": self.worker, "attempt": self.attempt}
         return stack.enter_context(GrpcLink(client, peer=self.peer, facts={}, **key))
 
 
@@ -211,8 +226,8 @@ class Asked:
         How many batches to train.
     n_epochs
         Or how many passes, from fresh weights, and then to score the test rows.
-    payload
-        As the setting of that name.
+    payload, local_steps
+        As the settings of these names.
     """
 
     batch_size: int
@@ -220,43 +235,53 @@ class Asked:
     n_steps: int = 0
     n_epochs: int = 0
     payload: str = "float32"
+    local_steps: int = 0
 
 
 def serve_half(place: Place, source: Source, commands: Connection) -> None:
     """Train one half as it is asked."""
     from fedtasks.models.split_nn.runtime import prepare_tensorflow
 
-    prepare_tensorflow()
+    prepare_tensorflow(overlaps=place.window > 1 or place.workers > 1)
     from itertools import islice
 
+    from fedtasks.models.split_nn.averaging import Averaging
     from fedtasks.models.split_nn.coding import coding_of
     from fedtasks.models.split_nn.crossing import Crossing
+    from fedtasks.models.split_nn.local_steps import LocalSteps
     from fedtasks.models.split_nn.pieces import rounds_of
     from fedtasks.models.split_nn.trainer import Stepper, train_epoch
+    from fedtasks.models.split_nn.workers import Workers, workers_of
 
     side, rounds = source.side(place.role), rounds_of({"activation": ()}, {})
 
-    def fresh() -> Half:
+    def fresh(workers: Workers) -> Half:
         half = _half(side, _settings(1, 1), place.role)
+        if workers.are_several:
+            half.averaging = Averaging(workers, half.values)
         half.plan(rounds)
         half.carry()
         return half
 
-    half = fresh()
     with ExitStack() as stack:
         link = place.open(stack)
+        team = workers_of(f"{place.party_file} {place.run_id}", "train", place.worker, place.workers, identity="same")
+        workers = stack.enter_context(team)
+        half = fresh(workers)
         commands.send(os.getpid())
         while (asked := commands.recv()) != STOP:
             settings = _settings(asked.batch_size, asked.window)
             if asked.n_epochs:
-                half = fresh()
+                half = fresh(workers)
                 batches: Any = (each for epoch in range(asked.n_epochs) for each in side.train.batches(epoch, settings))
             else:
                 batches = islice(_forever(side.train, settings), asked.n_steps)
             coding = coding_of(asked.payload, settings.seed)
             n_bytes = link.bytes_sent
             before, start = time.process_time(), time.perf_counter()
-            for _ in train_epoch(Stepper(half, Crossing(link, half, coding=coding)), batches, asked.window, "it"):
+            local_steps = LocalSteps(half, asked.local_steps, asked.window)
+            stepper = Stepper(half, Crossing(link, half, coding=coding), local_steps=local_steps)
+            for _ in train_epoch(stepper, batches, asked.window, "it"):
                 pass
             found = {"wall_s": time.perf_counter() - start, "cpu_s": time.process_time() - before}
             answer: dict[str, Any] = {
@@ -350,29 +375,30 @@ class Worker:
 
 
 class Pair:
-    """Both halves with their gateways."""
+    """Both halves, or several workers of either, with their gateways."""
 
-    def __init__(self, halves: Mapping[str, Worker], gateways: Mapping[str, int]) -> None:
+    def __init__(self, halves: Mapping[str, Sequence[Worker]], gateways: Mapping[str, int]) -> None:
         self._halves, self._gateways = halves, gateways
 
     def train(self, asked: Asked) -> dict[str, Any]:
         """Return seconds a step: wall of the slower half, CPU by process; and what each half said last."""
         before = {name: cpu_s(pid) for name, pid in self._gateways.items()}
-        for half in self._halves.values():
-            half.ask(asked)
-        said = {role: half.answer() for role, half in self._halves.items()}
+        for halves in self._halves.values():
+            for half in halves:
+                half.ask(asked)
+        said = {role: [half.answer() for half in halves] for role, halves in self._halves.items()}
         gateways_cpu_s = sum(cpu_s(pid) - before[name] for name, pid in self._gateways.items())
         return {
-            "wall_s": max(each["wall_s"] for each in said.values()),
-            **{f"cpu_s_{role}": each["cpu_s"] for role, each in said.items()},
+            "wall_s": max(each["wall_s"] for answers in said.values() for each in answers),
+            **{f"cpu_s_{role}": sum(each["cpu_s"] for each in answers) for role, answers in said.items()},
             "cpu_s_gateways": gateways_cpu_s,
-            "said": said,
+            "said": {role: answers[0] for role, answers in said.items()},
         }
 
 
 @contextmanager
-def pair(source: Source, wire: Wire | None = None) -> Iterator[Pair]:
-    """Start gateways and halves; between the gateways is a wire, if one is named."""
+def pair(source: Source, window: int, wire: Wire | None = None, workers: int = 1) -> Iterator[Pair]:
+    """Start gateways and halves for a window, or so many workers of each; a wire between the gateways, if named."""
     with ExitStack() as stack:
         bank, shop, listen = make_members(Path(stack.enter_context(tempfile.TemporaryDirectory())))
         address = listen if wire is None else _over(wire, bank, listen, stack)
@@ -384,19 +410,22 @@ def pair(source: Source, wire: Wire | None = None) -> Iterator[Pair]:
         clients = [stack.enter_context(member.client()) for member in (bank, shop)]
         bank.airflow.runs[PIPELINE, "manual-1"] = {"state": "running"}
         run_id = open_run(clients[0]).run.run_id
-        attempt = meet(clients, run_id)
-        halves = {
-            role: Worker(serve_half, Place(own.folder / "party.yaml", role, peer.name, run_id, attempt), source)
-            for role, own, peer in (("leader", bank, shop), ("follower", shop, bank))
-        }
-        for half in halves.values():
+        halves: dict[str, list[Worker]] = {"leader": [], "follower": []}
+        for number in range(workers):
+            place = Place(bank.folder / "party.yaml", "leader", shop.name, run_id, 0, window, number, workers)
+            place = replace(place, attempt=meet(clients, run_id, place.task))
+            other = replace(place, party_file=shop.folder / "party.yaml", role="follower", peer=bank.name)
+            for each in (place, other):
+                halves[each.role].append(Worker(serve_half, each, source))
+        both = [*halves["leader"], *halves["follower"]]
+        for half in both:
             half.ready()
         try:
             yield Pair(halves, gateways)
         finally:
-            for half in halves.values():
+            for half in both:
                 half.stop()
-            for half in halves.values():
+            for half in both:
                 half.join()
 
 
@@ -427,7 +456,8 @@ def joint(source: Source) -> Iterator[Worker]:
 def measure_rate() -> dict[str, Any]:
     """Measure both networks in turns."""
     source, figures = Source("", ROWS), {}
-    with joint(source) as one, pair(source) as two:
+    with joint(source) as one, ExitStack() as stack:
+        pairs = {window: stack.enter_context(pair(source, window)) for window in WINDOWS}
 
         def train_joint(asked: Asked) -> dict[str, Any]:
             one.ask(asked)
@@ -436,14 +466,17 @@ def measure_rate() -> dict[str, Any]:
         # The same steps from the same weights: with a window of 1 both come to the same bytes.
         first = Asked(256, 1, 60)
         digests = train_joint(first)["digest"]
-        halves = two.train(first)["said"]
+        halves = pairs[1].train(first)["said"]
         figures["is_exact_w1"] = digests == [halves[role]["digest"] for role in ("leader", "follower")]
         for batch_size, n_steps in N_STEPS.items():
             asked = {window: Asked(batch_size, window, n_steps) for window in WINDOWS}
             train_joint(asked[1])
-            for each in asked.values():
-                two.train(each)
-            rounds = [(train_joint(asked[1]), {w: two.train(each) for w, each in asked.items()}) for _ in range(ROUNDS)]
+            for window, each in asked.items():
+                pairs[window].train(each)
+            rounds = [
+                (train_joint(asked[1]), {window: pairs[window].train(each) for window, each in asked.items()})
+                for _ in range(ROUNDS)
+            ]
             for window in WINDOWS:
                 rates = [alone["wall_s"] / together[window]["wall_s"] for alone, together in rounds]
                 figures[f"rate_vs_joint_b{batch_size}_w{window}"] = statistics.median(rates)
@@ -461,20 +494,35 @@ def measure_rate() -> dict[str, Any]:
 def measure_slow() -> dict[str, Any]:
     """Measure the halves with a slow wire between the gateways."""
     figures: dict[str, Any] = {}
-    with pair(Source("", min(ROWS, 100_000)), SLOW) as two:
-        two.train(Asked(256, 4, 40))
-        for window in WINDOWS:
+    for window in WINDOWS:
+        with pair(Source("", min(ROWS, 100_000)), window, SLOW) as two:
+            two.train(Asked(256, window, 40))
             found = [two.train(Asked(256, window, SLOW_STEPS // (5 - window))) for _ in range(3)]
             steps = SLOW_STEPS // (5 - window)
             figures[f"ms_per_step_slow_b256_w{window}"] = 1e3 * statistics.median(f["wall_s"] for f in found) / steps
-        figures["path_slow"] = found[-1]["said"]["leader"]["path"]
+            figures["path_slow"] = found[-1]["said"]["leader"]["path"]
+    return figures
+
+
+def measure_workers() -> dict[str, Any]:
+    """Measure two workers of each party beside one, over the slow wire."""
+    figures: dict[str, Any] = {}
+    source = Source("", min(ROWS, 100_000))
+    for window in WINDOWS:
+        with pair(source, window, SLOW) as one, pair(source, window, SLOW, workers=2) as two:
+            for each in (one, two):
+                each.train(Asked(256, window, 40))
+            asked = Asked(256, window, SLOW_STEPS // (5 - window))
+            rounds = [(one.train(asked), two.train(asked)) for _ in range(3)]
+            ratios = [2 * alone["wall_s"] / together["wall_s"] for alone, together in rounds]
+            figures[f"workers_2_vs_1_slow_b256_w{window}"] = statistics.median(ratios)
     return figures
 
 
 def measure_payload() -> dict[str, Any]:
     """Measure what each payload saves over the slow wire."""
     figures: dict[str, Any] = {}
-    with pair(Source("", min(ROWS, 100_000)), SLOW) as two:
+    with pair(Source("", min(ROWS, 100_000)), 4, SLOW) as two:
         two.train(Asked(256, 4, 40))
         for payload in ("float32", "bf16", "int8"):
             found = [two.train(Asked(256, 4, SLOW_STEPS, payload=payload)) for _ in range(3)]
@@ -493,7 +541,7 @@ def measure_quality() -> dict[str, Any]:
         log("part `quality` needs DATA=, a folder with `credit_default`")
         return {}
     source = Source(folder, 0)
-    with joint(source) as one, pair(source) as two:
+    with joint(source) as one, pair(source, 4) as two:
         one.ask(Asked(256, 1, n_epochs=QUALITY_EPOCHS))
         alone = one.answer()["auc"]
         found = {
@@ -502,6 +550,13 @@ def measure_quality() -> dict[str, Any]:
         }
     together = {f"auc_w4_{payload}": auc for payload, auc in found.items()}
     return {"auc_joint": alone, **together, "auc_gap": alone - found["float32"]}
+
+
+def measure_ratings() -> dict[str, Any]:
+    """Train embedding tables on ratings, killed once, beside three joint models, and score by the exported halves."""
+    from tests.benchmarks.bench_ratings import measure
+
+    return {f"{name}_ratings": value for name, value in measure(seeds=3).items()}
 
 
 def measure_memory() -> dict[str, Any]:
@@ -529,8 +584,10 @@ def main() -> None:
     measure = {
         "rate": measure_rate,
         "slow": measure_slow,
+        "workers": measure_workers,
         "payload": measure_payload,
         "quality": measure_quality,
+        "ratings": measure_ratings,
         "memory": measure_memory,
         "leak": measure_leak,
     }

@@ -42,6 +42,7 @@ from fedtasks.models.split_nn.cut import BUILT_IN
 from fedtasks.models.split_nn.encoder import Encoder
 from fedtasks.models.split_nn.features import Features
 from fedtasks.models.split_nn.half import Arrays, Half
+from fedtasks.models.split_nn.local_steps import LocalSteps
 from fedtasks.models.split_nn.networks import perceptron
 from fedtasks.models.split_nn.pieces import rounds_of
 from fedtasks.models.split_nn.protection.keys import Keys
@@ -181,19 +182,21 @@ def measure(case: Case, settings: TrainSettings, seed: int) -> dict[str, float]:
         one, other = memory_pair()
 
         def follow() -> None:
-            stepper = Stepper(follower, Crossing(other, follower))
+            local_steps = LocalSteps(follower, settings.local_steps, settings.window)
+            stepper = Stepper(follower, Crossing(other, follower), local_steps=local_steps)
             for epoch in range(settings.epochs):
-                for _ in train_epoch(stepper, others.batches(epoch, settings), 1, f"epoch {epoch + 1}"):
+                for _ in train_epoch(stepper, others.batches(epoch, settings), settings.window, f"epoch {epoch + 1}"):
                     pass
 
         thread = threading.Thread(target=follow, daemon=True)
         thread.start()
-        stepper = Stepper(leader, Crossing(one, leader), protection)
+        local_steps = LocalSteps(leader, settings.local_steps, settings.window)
+        stepper = Stepper(leader, Crossing(one, leader), protection, local_steps)
         sums, worst, worst_beyond = np.zeros((len(labels), settings.embedding)), 0.5, 0.5
         for epoch in range(settings.epochs):
             protection.begin_epoch()
             name = f"epoch {epoch + 1}"
-            steps = train_epoch(stepper, rows.batches(epoch, settings), 1, name)
+            steps = train_epoch(stepper, rows.batches(epoch, settings), settings.window, name)
             sent = np.concatenate([done.gradients[BUILT_IN] * len(done.predictions) for done in steps if done])
             in_order = np.empty_like(sent)
             in_order[np.concatenate(list(batches(len(labels), epoch, settings)))] = sent
@@ -240,6 +243,9 @@ def plans() -> Iterator[tuple[str, TrainSettings]]:
     for batch_size, rate in ((64, 0.002), (4096, 0.005)):
         changed = replace(middle, batch_size=batch_size, learning_rate=rate)
         yield f"marvell {middle.max_label_leak}, batch {batch_size}", changed
+    for n_steps in (0, 3):
+        changed = replace(middle, window=4, local_steps=n_steps)
+        yield f"marvell {middle.max_label_leak}, window 4, local steps {n_steps}", changed
     for settings in (OPEN, middle):
         name = "none" if settings is OPEN else f"marvell {settings.max_label_leak}"
         yield f"{name}, cut further forward", replace(settings, top=(32, 32, 16))

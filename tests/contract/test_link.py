@@ -160,8 +160,8 @@ def test_two_halves_exchange_messages_of_any_size(open_pair: OpenPair, size: int
 
 
 # ----------------------------------------------------------------------------------------------------------- window
-def test_100_mb_array_passes_a_4_mib_window(open_pair: OpenPair) -> None:
-    array = np.random.default_rng(4).normal(size=12_500_000)
+def test_32_mb_array_passes_a_4_mib_window(open_pair: OpenPair) -> None:
+    array = np.random.default_rng(4).normal(size=4_000_000)
 
     with open_pair(window=4 * MIB) as (a, b, _):
         _, back = both(lambda: a.send("x", array), lambda: b.receive("x"))

@@ -147,7 +147,7 @@ def test_run_in_a_group_that_changes_no_names_is_fine(party_file: Path) -> None:
     assert "trees.open_run" in dag.task_dict
 
 
-def test_pipeline_of_a_file_with_several_is_chosen_by_its_name(tmp_path: Path) -> None:
+def test_pipeline_of_a_file_with_several_is_chosen_by_its_name(tmp_path: Path, quick_parsing: None) -> None:
     file = tmp_path / "nightly.py"
     file.write_text(FILE)
     party = tmp_path / "party.yaml"

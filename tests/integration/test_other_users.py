@@ -33,7 +33,7 @@ shop.command("store", "migrate")
 
 
 @needs_root
-@pytest.mark.parametrize("umask", ["022", "000"])
+@pytest.mark.parametrize("umask", ["000", pytest.param("022", marks=pytest.mark.slow)])
 def test_party_has_nothing_that_another_user_may_read(tmp_path: Path, umask: str) -> None:
     subprocess.run(
         [sys.executable, "-c", PARTIES, str(tmp_path / "demo"), umask], umask=int(umask, 8), check=True, timeout=120

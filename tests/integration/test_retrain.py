@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +36,7 @@ from fedtasks.runtime.memory import MemoryModels
 from tests.support.halves import ROLES, Context, run_both
 from tests.support.split_nn_case import FEATURES, write_party
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = [pytest.mark.timeout(400), pytest.mark.usefixtures("no_saved_models")]
 
 MODEL = "credit"
 SETTINGS = TrainSettings(
@@ -47,9 +49,14 @@ SETTINGS = TrainSettings(
 class World:
     """Both sides' storages and registries."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, models: dict[str, MemoryModels] | None = None) -> None:
         self.root = root
-        self.models = {role: MemoryModels() for role in ROLES}
+        self.models = models or {role: MemoryModels() for role in ROLES}
+
+    def copy(self, root: Path) -> World:
+        """Return a world in another folder in which all has happened that has in this one."""
+        shutil.copytree(self.root, root, dirs_exist_ok=True)
+        return World(root, copy.deepcopy(self.models))
 
     def align(self, run_id: str, seed: int, **options: Any) -> None:
         """Give a run its blocks, of people of its own."""
@@ -103,6 +110,19 @@ def world(tmp_path: Path) -> World:
     return World(tmp_path)
 
 
+@pytest.fixture(scope="module")
+def first_day(tmp_path_factory: pytest.TempPathFactory, no_saved_models: None) -> World:
+    world = World(tmp_path_factory.mktemp("first"))
+    world.day("credit.d1.1", 1)
+    return world
+
+
+@pytest.fixture
+def begun(first_day: World, tmp_path: Path) -> World:
+    """After a first day."""
+    return first_day.copy(tmp_path)
+
+
 def test_days_go_on_from_the_version_in_use_and_are_measured_on_the_same_people(world: World) -> None:
     first = world.day("credit.d1.1", 1)
     assert first.values == {"published": True, "model": MODEL, "version": 1}
@@ -128,6 +148,19 @@ UNITS = np.random.default_rng(3).integers(0, 2**62, 240)
 FRESH = TrainSettings(**{**vars(SETTINGS), "start_from": "fresh"})
 
 
+@pytest.fixture(scope="module")
+def first_day_by_units(tmp_path_factory: pytest.TempPathFactory, no_saved_models: None) -> World:
+    world = World(tmp_path_factory.mktemp("first"))
+    world.day("credit.d1.1", 1, FRESH, units=UNITS)
+    return world
+
+
+@pytest.fixture
+def begun_by_units(first_day_by_units: World, tmp_path: Path) -> World:
+    """After a first day of people who are known whatever their tags."""
+    return first_day_by_units.copy(tmp_path)
+
+
 def honest(world: World, run_id: str, of: str) -> tuple[float, int]:
     """Return the AUC of a run's halves on test rows of another run that they were not trained on, and the others."""
     both = {role: Blocks.open(RunStorage(f"file://{world.root}/{role}", of)).table(TEST) for role in ROLES}
@@ -138,131 +171,121 @@ def honest(world: World, run_id: str, of: str) -> tuple[float, int]:
     return auc(both["leader"][LABEL].to_numpy()[fresh], scores[fresh]), int((~fresh).sum())
 
 
-def test_after_a_rotation_both_are_measured_on_rows_that_neither_has_learnt_from(world: World) -> None:
-    world.day("credit.d1.1", 1, FRESH, units=UNITS)
-    world.day("credit.d2.1", 1, FRESH, tolerance=1.0, units=UNITS, key=2)
-    first, second = world.scores("credit.d1.1"), world.scores("credit.d2.1")
+def test_after_a_rotation_both_are_measured_on_rows_that_neither_has_learnt_from(begun_by_units: World) -> None:
+    begun_by_units.day("credit.d2.1", 1, FRESH, tolerance=1.0, units=UNITS, key=2)
+    first, second = begun_by_units.scores("credit.d1.1"), begun_by_units.scores("credit.d2.1")
     assert second["champion_auc"] == pytest.approx(first["auc"], abs=1e-12)
     assert "rows_learnt_before" not in second
-    assert honest(world, "credit.d1.1", "credit.d2.1") == (pytest.approx(second["champion_auc"], abs=1e-9), 0)
+    assert honest(begun_by_units, "credit.d1.1", "credit.d2.1") == (pytest.approx(second["champion_auc"], abs=1e-9), 0)
 
 
 @pytest.mark.parametrize("start", ["fresh", "champion"])
-def test_test_rows_that_a_model_has_learnt_from_do_not_count(world: World, start: str) -> None:
-    world.day("credit.d1.1", 1, FRESH, units=UNITS)
+def test_test_rows_that_a_model_has_learnt_from_do_not_count(begun_by_units: World, start: str) -> None:
     settings = TrainSettings(**{**vars(SETTINGS), "start_from": start})
-    world.day("credit.d2.1", 1, settings, tolerance=1.0, units=UNITS, key=2, split_seed=9)
-    expected, learnt = honest(world, "credit.d1.1", "credit.d2.1")
-    found = world.scores("credit.d2.1")
+    begun_by_units.day("credit.d2.1", 1, settings, tolerance=1.0, units=UNITS, key=2, split_seed=9)
+    expected, learnt = honest(begun_by_units, "credit.d1.1", "credit.d2.1")
+    found = begun_by_units.scores("credit.d2.1")
     assert found["champion_auc"] == pytest.approx(expected, abs=1e-9)
     assert found["rows_learnt_before"] == learnt > 20
 
 
-def test_version_that_has_learnt_from_all_test_rows_is_not_compared(world: World) -> None:
-    world.day("credit.d1.1", 1, FRESH, units=UNITS)
-    blocks = Blocks.open(RunStorage(f"file://{world.root}/leader", "credit.d1.1"))
+def test_version_that_has_learnt_from_all_test_rows_is_not_compared(begun_by_units: World) -> None:
+    blocks = Blocks.open(RunStorage(f"file://{begun_by_units.root}/leader", "credit.d1.1"))
     options = {"units": UNITS, "key": 2, "people": np.isin(UNITS, blocks.table(TRAIN)[UNIT].to_numpy())}
-    outcome = world.day("credit.d2.1", 1, FRESH, split_seed=9, **options)
+    outcome = begun_by_units.day("credit.d2.1", 1, FRESH, split_seed=9, **options)
     assert outcome.values["published"]
-    assert "champion_auc" not in world.scores("credit.d2.1")
-    world.align("credit.d3.1", 1, split_seed=8, **options)
-    assert world.run("train", "credit.d3.1", SETTINGS)[0].counts
-    leader, _ = world.run("evaluate", "credit.d3.1", EvaluateSettings(model=MODEL))
+    assert "champion_auc" not in begun_by_units.scores("credit.d2.1")
+    begun_by_units.align("credit.d3.1", 1, split_seed=8, **options)
+    assert begun_by_units.run("train", "credit.d3.1", SETTINGS)[0].counts
+    leader, _ = begun_by_units.run("evaluate", "credit.d3.1", EvaluateSettings(model=MODEL))
     assert isinstance(leader, LabelInvalid)
     assert "test rows have been learnt from" in str(leader)
 
 
-def test_rows_of_a_version_of_an_earlier_release_are_said_to_be_unchecked(world: World) -> None:
-    world.day("credit.d1.1", 1, FRESH, units=UNITS)
-    published = RunStorage(f"file://{world.root}/leader", "credit.d1.1").published("train")
+def test_rows_of_a_version_of_an_earlier_release_are_said_to_be_unchecked(begun_by_units: World) -> None:
+    published = RunStorage(f"file://{begun_by_units.root}/leader", "credit.d1.1").published("train")
     for place in (f"{published.uri}/_manifest.json", f"{published.uri.rpartition('/')[0]}/manifest.json"):
         manifest = read_json(place)
         del manifest["facts"]["trained_on"]
         write_json(place, manifest)
-    world.day("credit.d2.1", 1, FRESH, tolerance=1.0, units=UNITS, key=2)
-    found = world.scores("credit.d2.1")
+    begun_by_units.day("credit.d2.1", 1, FRESH, tolerance=1.0, units=UNITS, key=2)
+    found = begun_by_units.scores("credit.d2.1")
     assert found["rows_unchecked"] > 40
     assert "champion_auc" in found
 
 
 @pytest.mark.slow
-def test_training_that_goes_on_begins_with_the_weights_of_before(world: World) -> None:
-    world.day("credit.d1.1", 1)
-    world.align("credit.d2.1", 2)
+def test_training_that_goes_on_begins_with_the_weights_of_before(begun: World) -> None:
+    begun.align("credit.d2.1", 2)
     frozen = TrainSettings(**{**vars(SETTINGS), "warm_learning_rate": 1e-12})
-    leaders, followers = world.run("train", "credit.d2.1", frozen)
+    leaders, followers = begun.run("train", "credit.d2.1", frozen)
     assert isinstance(leaders, Outcome)
     assert leaders == followers
     assert leaders.counts["epochs"] == SETTINGS.warm_epochs
     for role in ROLES:
-        place = RunStorage(f"file://{world.root}/{role}", "credit.d1.1").published("train").path("weights.npz")
-        again = RunStorage(f"file://{world.root}/{role}", "credit.d2.1").published("train").path("weights.npz")
+        place = RunStorage(f"file://{begun.root}/{role}", "credit.d1.1").published("train").path("weights.npz")
+        again = RunStorage(f"file://{begun.root}/{role}", "credit.d2.1").published("train").path("weights.npz")
         with np.load(place.removeprefix("file://")) as old, np.load(again.removeprefix("file://")) as new:
             for name in old.files:
                 np.testing.assert_allclose(old[name], new[name], atol=1e-6)
 
 
-def test_day_without_a_new_row_keeps_the_version_in_use(world: World) -> None:
-    world.day("credit.d1.1", 1)
-    outcome = world.day("credit.d2.1", 2, tolerance=1.0, test_fraction=1 - 1e-9)
+def test_day_without_a_new_row_keeps_the_version_in_use(begun: World) -> None:
+    outcome = begun.day("credit.d2.1", 2, tolerance=1.0, test_fraction=1 - 1e-9)
     assert outcome.values == {"published": False, "model": MODEL, "version": 1}
-    assert world.champions() == [1, 1]
+    assert begun.champions() == [1, 1]
 
 
 @pytest.mark.slow
-def test_day_whose_new_rows_are_of_one_class_is_learnt_from_too(world: World) -> None:
-    world.day("credit.d1.1", 1)
+def test_day_whose_new_rows_are_of_one_class_is_learnt_from_too(begun: World) -> None:
     rng = np.random.default_rng(2)
     tags = np.frombuffer(b"".join(rng.bytes(16) for _ in range(240)), np.uint8).reshape(240, 16)
     held_out = is_held_out(units_of_keys(tags).to_numpy(), seed=0, test_fraction=0.25)
     labels = np.where(held_out, np.arange(240) % 2, 1).astype(np.int8)
-    outcome = world.day("credit.d2.1", 2, tolerance=1.0, labels=labels)
+    outcome = begun.day("credit.d2.1", 2, tolerance=1.0, labels=labels)
     assert outcome.values == {"published": True, "model": MODEL, "version": 2}
 
 
 @pytest.mark.slow
-def test_worse_model_is_kept_from_use_on_both_sides(world: World) -> None:
-    world.day("credit.d1.1", 1)
+def test_worse_model_is_kept_from_use_on_both_sides(begun: World) -> None:
     useless = TrainSettings(**{**vars(SETTINGS), "start_from": "fresh", "learning_rate": 1e-9, "epochs": 1})
-    outcome = world.day("credit.d2.1", 2, useless)
+    outcome = begun.day("credit.d2.1", 2, useless)
     assert outcome.values == {"published": False, "model": MODEL, "version": 1}
-    assert world.champions() == [1, 1]
-    assert [row.version for row in world.models["follower"].versions(MODEL)] == [1]
+    assert begun.champions() == [1, 1]
+    assert [row.version for row in begun.models["follower"].versions(MODEL)] == [1]
 
 
 @pytest.mark.parametrize("role", ROLES)
 def test_dropped_feature_is_published_without_a_comparison_and_both_sides_say_so(
-    world: World, role: str, monkeypatch: pytest.MonkeyPatch
+    begun: World, role: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world.day("credit.d1.1", 1)
     (kept, *_) = FEATURES[role].items()
     monkeypatch.setitem(FEATURES, role, dict([kept]))
     fresh = TrainSettings(**{**vars(SETTINGS), "start_from": "fresh"})
-    world.align("credit.d2.1", 2)
-    world.run("train", "credit.d2.1", fresh)
-    contexts = [Context(world.root, each, "evaluate", **world.known(each, "credit.d2.1")) for each in ROLES]
+    begun.align("credit.d2.1", 2)
+    begun.run("train", "credit.d2.1", fresh)
+    contexts = [Context(begun.root, each, "evaluate", **begun.known(each, "credit.d2.1")) for each in ROLES]
     ends = run_both(tasks.evaluate, *contexts)
     assert ends[0] == ends[1]
     assert isinstance(ends[0], Outcome)
     assert ends[0].values == {"compared": False}
-    assert "champion_auc" not in world.scores("credit.d2.1")
+    assert "champion_auc" not in begun.scores("credit.d2.1")
     for context in contexts:
         assert f"remark.not_compared.{role}" in {name for _, metrics in context.reports for name in metrics}
-    published, _ = world.run("publish", "credit.d2.1", PublishSettings(MODEL))
+    published, _ = begun.run("publish", "credit.d2.1", PublishSettings(MODEL))
     assert published.values == {"published": True, "model": MODEL, "version": 2, "compared": False}
-    assert world.champions() == [2, 2]
+    assert begun.champions() == [2, 2]
 
 
 @pytest.mark.slow
-def test_publishing_again_enters_nothing_new_and_catches_up_a_side_that_has_not(world: World) -> None:
-    world.day("credit.d1.1", 1)
-    for follower in (world.models["follower"], MemoryModels()):
-        world.models["follower"] = follower
-        leaders, followers = world.run("publish", "credit.d1.1", PublishSettings(MODEL))
+def test_publishing_again_enters_nothing_new_and_catches_up_a_side_that_has_not(begun: World) -> None:
+    for follower in (begun.models["follower"], MemoryModels()):
+        begun.models["follower"] = follower
+        leaders, followers = begun.run("publish", "credit.d1.1", PublishSettings(MODEL))
         assert leaders == followers
         assert leaders.values == {"published": True, "model": MODEL, "version": 1}
-        assert [len(world.models[role].versions(MODEL)) for role in ROLES] == [1, 1]
-        assert world.champions() == [1, 1]
+        assert [len(begun.models[role].versions(MODEL)) for role in ROLES] == [1, 1]
+        assert begun.champions() == [1, 1]
 
 
 @pytest.mark.parametrize("number", [0, -1, 10**9, 2**40])
@@ -290,27 +313,25 @@ def test_number_that_no_version_can_have_is_refused(world: World, number: int) -
 
 
 @pytest.mark.slow
-def test_version_in_use_outlives_a_repeat_of_its_run_that_trains_another(world: World) -> None:
-    world.day("credit.d1.1", 1)
+def test_version_in_use_outlives_a_repeat_of_its_run_that_trains_another(begun: World) -> None:
     other = TrainSettings(**{**vars(SETTINGS), "start_from": "fresh", "epochs": 1})
-    leaders, followers = world.run("train", "credit.d1.1", other, attempt=2)
+    leaders, followers = begun.run("train", "credit.d1.1", other, attempt=2)
     assert leaders == followers
-    row = world.models["leader"].champion(MODEL)
+    row = begun.models["leader"].champion(MODEL)
     assert row is not None
-    assert world.half("leader", "credit.d1.1").card.digest != row.own_digest
-    assert world.day("credit.d2.1", 2, tolerance=1.0).values["version"] == 2
-    row = world.models["leader"].champion(MODEL)
+    assert begun.half("leader", "credit.d1.1").card.digest != row.own_digest
+    assert begun.day("credit.d2.1", 2, tolerance=1.0).values["version"] == 2
+    row = begun.models["leader"].champion(MODEL)
     assert row is not None
     assert row.parent == 1
 
 
 @pytest.mark.slow
-def test_halves_that_start_from_different_versions_do_not_train(world: World) -> None:
-    world.day("credit.d1.1", 1)
-    world.day("credit.d2.1", 2, tolerance=1.0)
-    world.models["leader"].make_champion(MODEL, 1)
-    world.align("credit.d3.1", 3)
-    leaders, followers = world.run("train", "credit.d3.1", SETTINGS)
+def test_halves_that_start_from_different_versions_do_not_train(begun: World) -> None:
+    begun.day("credit.d2.1", 2, tolerance=1.0)
+    begun.models["leader"].make_champion(MODEL, 1)
+    begun.align("credit.d3.1", 3)
+    leaders, followers = begun.run("train", "credit.d3.1", SETTINGS)
     for error in (leaders, followers):
         assert isinstance(error, ConfigDiffers)
         assert "start_from" in str(error)
@@ -321,10 +342,9 @@ def test_halves_that_start_from_different_versions_do_not_train(world: World) ->
     ("changes", "error"),
     [({"start_from": "v7"}, ModelUnknown), ({"embedding": 6}, ConfigError)],
 )
-def test_start_that_there_is_not_is_refused(world: World, changes: dict[str, Any], error: type[FedtasksError]) -> None:
-    world.day("credit.d1.1", 1)
-    world.align("credit.d2.1", 2)
-    leaders, _ = world.run("train", "credit.d2.1", TrainSettings(**{**vars(SETTINGS), **changes}))
+def test_start_that_there_is_not_is_refused(begun: World, changes: dict[str, Any], error: type[FedtasksError]) -> None:
+    begun.align("credit.d2.1", 2)
+    leaders, _ = begun.run("train", "credit.d2.1", TrainSettings(**{**vars(SETTINGS), **changes}))
     assert isinstance(leaders, error)
 
 

@@ -30,7 +30,7 @@ from tests.support.runs import open_run, wait_for
 pytestmark = pytest.mark.timeout(200)
 
 KILLS = 20
-QUICK_KILLS = 4
+QUICK_KILLS = 2
 ROLE = {"bank": "leader", "shop": "follower"}
 PEER = {"bank": "shop", "shop": "bank"}
 BIG = replace(SETTINGS, trees=8)

@@ -40,6 +40,8 @@ from fedtasks.runtime.context import Outcome
 from tests.support.halves import ROLES, RUN, Context, run_both
 from tests.support.split_nn_case import SEEDS, write_party
 
+pytestmark = pytest.mark.usefixtures("no_saved_models")
+
 OPEN = {"label_protection": "none", "max_label_leak": 100}
 SETTINGS = TrainSettings(epochs=4, batch_size=32, embedding=4, hidden=(8,), top=(6,), learning_rate=0.01, **OPEN)  # type: ignore[arg-type]
 
@@ -62,19 +64,21 @@ def first_epoch(context: Context) -> int:
 
 
 def model_bytes(root: Path) -> dict[str, bytes]:
-    """Return what both halves learnt: the weights in their SavedModels, and their last checkpoints."""
+    """Return what both halves learnt: the weights that they score with, and their last checkpoints."""
     found = {}
     for role in ROLES:
         storage = RunStorage(f"file://{root}/{role}", RUN)
-        variables = local_path(storage.published("train").uri) / "model" / "variables"
+        weights = local_path(storage.published("train").path("weights.npz"))
         last = local_path(storage.folder("train")) / "checkpoints" / f"step-{SETTINGS.epochs:06d}.npz"
-        for file in (variables / "variables.data-00000-of-00001", last):
+        for file in (weights, last):
             found[f"{role}/{file.name}"] = file.read_bytes()
     return found
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Context, Context, tuple[Outcome, Outcome]]:
+def trained(
+    tmp_path_factory: pytest.TempPathFactory, no_saved_models: None
+) -> tuple[Path, Context, Context, tuple[Outcome, Outcome]]:
     """A run in which both halves have trained without interruption."""
     root = tmp_path_factory.mktemp("trained")
     for role in ROLES:
@@ -139,6 +143,7 @@ def test_train_tells_the_follower_alone_which_of_its_features_can_be_rebuilt(tra
     assert not any("reconstruction" in name for _, metrics in leader.reports for name in metrics)
 
 
+@pytest.mark.slow
 def test_train_with_a_penalty_on_what_the_embedding_says_ends_as_any_other(tmp_path: Path) -> None:
     for role in ROLES:
         write_party(tmp_path, role)
@@ -229,7 +234,15 @@ def test_scores_that_are_not_finite_reach_neither_a_file_nor_the_peer(
         leader.storage.published("predict")
 
 
-@pytest.mark.parametrize(("role", "fail_at"), [("follower", 3), ("leader", 9), ("follower", 14), ("leader", 24)])
+@pytest.mark.parametrize(
+    ("role", "fail_at"),
+    [
+        ("follower", 3),
+        ("leader", 9),
+        pytest.param("follower", 14, marks=pytest.mark.slow),
+        pytest.param("leader", 24, marks=pytest.mark.slow),
+    ],
+)
 def test_train_stopped_midway_resumes_to_the_same_bytes(trained: Any, tmp_path: Path, role: str, fail_at: int) -> None:
     for each in ROLES:
         write_party(tmp_path, each)

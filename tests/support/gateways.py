@@ -80,7 +80,7 @@ class FakeAirflow:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
     def answer(self, method: str, path: str, body: Any) -> tuple[int, Any]:
         parts = path.removeprefix("/api/v2").strip("/").split("/")

@@ -10,7 +10,7 @@ from fedtasks.config import Airflow, Dataset, FeatureType, Gateway, Party, Peer
 from fedtasks.dataclass_io import to_plain
 from fedtasks.errors import FedtasksError, LinkLost
 from fedtasks.link.link import Link
-from fedtasks.names import FOLLOWER, LEADER
+from fedtasks.names import FOLLOWER, LEADER, WORK
 from fedtasks.runtime.context import Outcome, TaskContext
 from fedtasks.runtime.memory import MemoryContext, MemoryModels, run_halves
 from fedtasks.runtime.task_config import TaskConfig
@@ -59,6 +59,8 @@ class Context(MemoryContext):
         The party's registry.
     networks
         The party's model files.
+    worker
+        Which of several workers it is; None where there is one.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class Context(MemoryContext):
         leader: str = LEADER,
         models: MemoryModels | None = None,
         networks: Mapping[str, Path] | None = None,
+        worker: int | None = None,
     ) -> None:
         config = TaskConfig(
             party=root / "party.yaml",
@@ -84,6 +87,8 @@ class Context(MemoryContext):
             datasets=dict.fromkeys(ROLES, "people"),
             settings=to_plain(settings),
             shared_digest="s",
+            stage="" if worker is None else WORK,
+            shard=worker,
         )
         self.fail_at: int | None = None
         super().__init__(config, party_of(root, role, networks), models=models, wrap=self._failing)

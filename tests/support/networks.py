@@ -20,6 +20,7 @@ from fedtasks.models.split_nn.cut import BUILT_IN
 from fedtasks.models.split_nn.encoder import Encoder
 from fedtasks.models.split_nn.features import MATRIX, Features
 from fedtasks.models.split_nn.half import Half
+from fedtasks.models.split_nn.model import Document, NetworkHalf, half_digest
 from fedtasks.models.split_nn.model_files import ModelFile
 from fedtasks.models.split_nn.pieces import rounds_of
 from fedtasks.models.split_nn.rows import Rows
@@ -195,6 +196,40 @@ def gallery_case(name: str, n_rows: int = 600) -> Case:
         further,
         details,
     )
+
+
+def published(case: Case, trained: Side, role: str, settings: TrainSettings) -> NetworkHalf:
+    """Return a half as training publishes it."""
+    encoder = trained.features._encoder
+    document = Document(
+        run_id="ads.2026-11-30.1",
+        role=role,
+        settings=settings,
+        row_order="",
+        inputs=encoder.input_names,
+        encoder=encoder,
+        digest=half_digest(encoder, trained.half.arrays),
+        peer_digest="",
+        format="split_nn",
+        network=trained.source.file.source if trained.source.file else "",
+        rounds=trained.half.rounds,
+        label=case.label,
+        classes=tuple(map(str, range(case.n_classes))),
+    )
+    return NetworkHalf(document, trained.half.arrays)
+
+
+def scores_together(leader: NetworkHalf, follower: NetworkHalf, case: Case) -> np.ndarray:
+    """Return the leader's scores of all rows, by both halves over a link in memory."""
+    a, b = memory_pair()
+
+    def score(half: NetworkHalf, table: Any, link: Any) -> np.ndarray:
+        with link:
+            (batch,) = table.combine_chunks().to_batches()
+            return half.score_together(link, batch, "", of="rows")
+
+    found, _ = both(lambda: score(leader, case.leader, a), lambda: score(follower, case.follower, b))
+    return found
 
 
 def numbers(width: int) -> Features:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 
@@ -25,6 +25,16 @@ def running_with(last_argument: str) -> int:
             if place.read_bytes().endswith(f"\0{last_argument}\0".encode()):
                 return int(place.parent.name)
     return 0
+
+
+def process_of(argv: Sequence[str]) -> int:
+    """Return a process with exactly this command line; raise `ProcessLookupError` if there is none."""
+    wanted = "".join(f"{each}\0" for each in argv).encode()
+    for place in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if place.read_bytes() == wanted:
+                return int(place.parent.name)
+    raise ProcessLookupError(argv[-1])
 
 
 def cpu_s(pid: int) -> float:

@@ -25,7 +25,7 @@ class Wire:
     delay_s
         One way.
     bytes_per_s
-        Of each direction of a connection.
+        Of each direction, for all connections together.
     buffer_bytes
         What the line takes before it stops reading.
     """
@@ -50,6 +50,7 @@ class Proxy:
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
         self._refusing = False
+        self._free_at = {"out": 0.0, "back": 0.0}
         self._held: frozenset[str] = frozenset()
         self.bytes = 0
         self.delay_s = 0.0
@@ -143,13 +144,16 @@ class Proxy:
         under_way: queue.Queue[tuple[float, bytes]] = queue.Queue(max(wire.buffer_bytes // _PIECE, 1))
         carrier = threading.Thread(target=self._deliver, args=(under_way, source, sink), daemon=True)
         carrier.start()
-        free_at = 0.0
+        due = 0.0
         with contextlib.suppress(OSError):
             while piece := source.recv(_PIECE):
                 self.bytes += len(piece)
-                free_at = max(free_at, time.monotonic()) + len(piece) / wire.bytes_per_s
-                under_way.put((free_at + wire.delay_s, piece))
-        under_way.put((free_at + wire.delay_s, b""))
+                with self._lock:
+                    self._free_at[direction] = max(self._free_at[direction], time.monotonic())
+                    self._free_at[direction] += len(piece) / wire.bytes_per_s
+                    due = self._free_at[direction] + wire.delay_s
+                under_way.put((due, piece))
+        under_way.put((due, b""))
         carrier.join()
 
     def _deliver(self, under_way: queue.Queue[tuple[float, bytes]], source: socket.socket, sink: socket.socket) -> None:

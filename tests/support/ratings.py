@@ -2,33 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from fedtasks.config import Feature, FeatureType
-from fedtasks.data.blocks import LABEL, TAG, TEST, TRAIN, Blocks, write_blocks
+from fedtasks.data.blocks import LABEL, TEST, TRAIN, Blocks
 from fedtasks.data.run_storage import RunStorage
-from fedtasks.data.storage import write_json
+from fedtasks.data.storage import read_json
+from fedtasks.dataclass_io import to_plain
+from fedtasks.errors import PeerRestarted, ProcessFailed
+from fedtasks.kinds import kind
 from fedtasks.models import evaluation
-from fedtasks.models.settings import EvaluateSettings
-from fedtasks.models.split_nn import training
+from fedtasks.models.results import SCORES
 from fedtasks.models.split_nn.settings import TrainSettings
-from fedtasks.models.tasks import evaluate
-from fedtasks.runtime.context import Outcome, TaskContext
-from tests.support.halves import ROLES, RUN, Context, run_both
+from fedtasks.pipeline.step import Step
+from tests.support.command_line import invoke
 from tests.support.networks import GALLERY
-from tests.support.split_nn_case import SEEDS
+from tests.support.pipelines import FOLLOWER, LEADER, Ended, Kill, Pipeline, pipeline
 
-FEATURES = {"leader": {"movie": FeatureType.CATEGORICAL}, "follower": {"user": FeatureType.CATEGORICAL}}
+MODEL = "ratings"
+ROLE = {LEADER: "leader", FOLLOWER: "follower"}
 FACTORS, WIDTH = 6, 16
-BUCKETS = 1 << 16
+BUCKETS = 1 << 18
 """Into which movies are hashed, most of them alone: of a list, the many that few have rated would be one value."""
-DETAILS = {"leader": {"movie": Feature(FeatureType.CATEGORICAL, hash_buckets=BUCKETS)}, "follower": {}}
 
 
 @dataclass(frozen=True)
@@ -68,36 +73,109 @@ def make_ratings(n_ratings: int = 100_836, n_users: int = 610, n_movies: int = 9
     return Ratings(users, movies, (np.round(2 * rating) / 2 >= 4).astype(np.int8))
 
 
-def write_ratings(root: Path, ratings: Ratings) -> dict[str, Blocks]:
-    """Write both parties' blocks: the leader knows movies and labels, the follower users."""
+@dataclass(frozen=True)
+class Rated:
+    """What became of ratings on the platform.
+
+    Parameters
+    ----------
+    auc
+        Of the test rows, as `evaluate` has measured it.
+    went_on
+        How many epochs had been kept when a half was killed, and the other ones were trained by the second attempt.
+    inside, outside
+        Scores of all ratings: of `predict`, and of the exported halves in a process that knows no fedtasks. Alike in
+        order, shape ``(n,)``.
+    blocks
+        Both parties' rows, by role.
+    s_train
+        Seconds of both attempts of training.
+    """
+
+    auc: float
+    went_on: int
+    inside: np.ndarray
+    outside: np.ndarray
+    blocks: dict[str, Blocks]
+    s_train: float
+
+
+def rate(folder: Path, ratings: Ratings, settings: TrainSettings, kill_after: int) -> Rated:
+    """Take ratings the whole way: two gateways, halves that are processes, one of which is killed, and export.
+
+    Parameters
+    ----------
+    settings
+        Those of the training.
+    kill_after
+        After how many epochs the follower's half is killed.
+    """
+    networks = {party: {settings.network: GALLERY / "ratings" / f"{role}.py"} for party, role in ROLE.items()}
+    _write_tables(folder, ratings)
+    steps = [_step("psi", scheme="oprf"), _step("align"), _step("train", "split_nn", **to_plain(settings))]
+    steps += [_step("evaluate"), _step("predict"), _step("publish", model=MODEL)]
+    with pipeline(folder / "parties", _datasets(folder), networks, steps) as run:
+        for name in ("psi", "align"):
+            _succeed(run.run(name))
+        began = time.monotonic()
+        broken = run.run("train", Kill(FOLLOWER, kill_after))
+        assert [type(broken[party].error) for party in ROLE] == [PeerRestarted, ProcessFailed], broken
+        _succeed(run.run("train"))
+        s_train = time.monotonic() - began
+        for name in ("evaluate", "predict", "publish"):
+            _succeed(run.run(name))
+        storages = {party: RunStorage(run.members[party].party.storage, run.run_id) for party in ROLE}
+        scores = read_json(storages[LEADER].published("evaluate").path(SCORES))
+        inside, outside = _score(folder, run, ratings)
+    blocks = {role: Blocks.open(storages[party]) for party, role in ROLE.items()}
+    return Rated(scores["auc"], broken[FOLLOWER].reached, inside, outside, blocks, s_train)
+
+
+def _step(name: str, kind_name: str = "", **settings: Any) -> Step:
+    return Step.of(kind(kind_name or name), name, settings=settings)
+
+
+def _succeed(ended: Mapping[str, Ended]) -> None:
+    """Assert that both halves have ended with one outcome."""
+    assert ended[LEADER].outcome == ended[FOLLOWER].outcome is not None, ended
+
+
+def _write_tables(folder: Path, ratings: Ratings) -> None:
+    """Write both parties' tables, each in an order of its own: the leader knows movies and labels, the other users."""
     rng = np.random.default_rng(1)
-    tags = pa.array([rng.bytes(16) for _ in ratings.users], pa.binary(16))
-    columns = {
-        "leader": {"movie": ratings.movies.astype(str), LABEL: ratings.liked},
-        "follower": {"user": ratings.users.astype(str)},
+    known = pa.array([f"r{number:06d}" for number in range(len(ratings.users))])
+    tables = {
+        LEADER: {"rating": known, "movie": ratings.movies.astype(str), "liked": ratings.liked},
+        FOLLOWER: {"rating": known, "user": ratings.users.astype(str)},
     }
-    found = {}
-    for role in ROLES:
-        table = pa.table({TAG: tags, **{name: pa.array(values) for name, values in columns[role].items()}})
-        storage = RunStorage(f"file://{root}/{role}", RUN)
-        write_json(f"{storage.folder('train')}/initial-seed.json", SEEDS[role])
-        found[role] = write_blocks(storage, 1, table, FEATURES[role], details=DETAILS[role])
-    return found
+    for party, columns in tables.items():
+        pq.write_table(pa.table(columns).take(rng.permutation(len(known))), folder / f"{party}.parquet")
 
 
-def train_federated(root: Path, settings: TrainSettings) -> float:
-    """Train and measure by model files of the gallery, as two parties do; return the AUC of the test rows."""
-    networks = {role: {settings.network: GALLERY / "ratings" / f"{role}.py"} for role in ROLES}
+def _datasets(folder: Path) -> dict[str, str]:
+    common = "    uri: {}\n    id: rating\n"
+    return {
+        LEADER: common.format(folder / f"{LEADER}.parquet")
+        + f"    label: liked\n    features:\n      movie: {{type: categorical, hash_buckets: {BUCKETS}}}\n",
+        FOLLOWER: common.format(folder / f"{FOLLOWER}.parquet") + "    features: {user: categorical}\n",
+    }
 
-    def run(name: str, task: Callable[[TaskContext], Outcome], asked: object) -> Context:
-        contexts = [Context(root, role, name, settings=asked, networks=networks[role]) for role in ROLES]
-        end, _ = run_both(task, contexts[0], contexts[1])
-        if not isinstance(end, Outcome):
-            raise end
-        return contexts[0]
 
-    run("train", training.train, settings)
-    return run("evaluate", evaluate, EvaluateSettings()).metrics["auc"]
+def _score(folder: Path, run: Pipeline, ratings: Ratings) -> tuple[np.ndarray, np.ndarray]:
+    """Return the scores of all ratings in their order: those of `predict`, and those of the halves as exported."""
+    files = {party: str(run.members[party].folder / "party.yaml") for party in ROLE}
+    for party, file in files.items():
+        done = invoke("models", "export", MODEL, "--to", str(folder / f"{party}-half"), "--party", file)
+        assert done.exit_code == 0, done.output
+    predicted = folder / "scores.parquet"
+    done = invoke("predictions", "export", run.run_id, "--to", str(predicted), "--party", files[LEADER])
+    assert done.exit_code == 0, done.output
+    for name, numbers in (("movies", ratings.movies), ("users", ratings.users)):
+        (folder / name).write_text("".join(f"{number}\n" for number in numbers))
+    script = Path(__file__).with_name("score_ratings.py")
+    taken = [folder / f"{LEADER}-half", folder / f"{FOLLOWER}-half", folder / "movies", folder / "users"]
+    subprocess.run([sys.executable, "-P", script, *taken, folder / "scores.npy"], check=True, cwd=folder)
+    return pq.read_table(predicted).sort_by("rating")["score"].to_numpy(), np.load(folder / "scores.npy")
 
 
 def train_joint(blocks: dict[str, Blocks], settings: TrainSettings, seed: int) -> float:

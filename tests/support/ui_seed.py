@@ -35,6 +35,10 @@ EPOCHS = 8
 MINUTE_MS = 60_000
 HOUR_MS = 60 * MINUTE_MS
 BINS = ((0.9, 40, 2), (0.8, 30, 6), (0.6, 20, 20), (0.4, 8, 60), (0.2, 2, 112))
+GROUPS = (
+    {"rows": 150, "lowest": 0.2, "mean_score": 0.31, "mean_label": 0.25},
+    {"rows": 150, "lowest": 0.6, "mean_score": 0.715, "mean_label": 0.825},
+)
 
 
 def seed(store: Store, ticket_id: str) -> None:
@@ -258,6 +262,10 @@ def _seed_evaluation(store: Store, state: str, at_ms: int, **figures: float) -> 
         values = {"threshold": threshold, "positives": positives, "negatives": negatives}
         store.metrics.put(
             [MetricRow(run_id, "evaluate", f"bin.{name}", step, value, at_ms) for name, value in values.items()]
+        )
+    for step, group in enumerate(GROUPS):
+        store.metrics.put(
+            [MetricRow(run_id, "evaluate", f"group.{name}", step, value, at_ms) for name, value in group.items()]
         )
 
 

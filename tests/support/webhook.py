@@ -37,7 +37,7 @@ class Webhook:
         self.file = folder / "webhook.url"
         self.file.write_text(f"{self.url}/hook?token=s3cret\n")
         self.file.chmod(0o600)
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
     def __enter__(self) -> Self:
         return self

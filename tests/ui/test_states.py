@@ -8,7 +8,7 @@ import re
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 from playwright.sync_api import FrameLocator, Locator, Page, expect
@@ -16,7 +16,7 @@ from playwright.sync_api import FrameLocator, Locator, Page, expect
 from fedtasks.laptop.demo import PIPELINE
 from fedtasks.store import MetricRow, Store
 from tests.support.browser import PATIENCE_MS, Visitor
-from tests.support.ui_seed import BINS, EPOCHS, add_epoch, run_id_of, see_peer
+from tests.support.ui_seed import BINS, EPOCHS, GROUPS, add_epoch, run_id_of, see_peer
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -265,25 +265,60 @@ def test_threshold_slider_counts_as_the_bins_do(peer_seen: Store, visitor: Visit
         )
 
 
+def test_run_page_shows_calibration_by_tenths_of_the_rows(peer_seen: Store, visitor: Visitor) -> None:
+    groups = run_page(visitor, "done").get_by_role("region", name="Calibration by tenths of the test rows")
+    expect(groups.get_by_role("columnheader")).to_have_text(
+        ["scores from", "test rows", "mean score", "share of positives", "too high by"]
+    )
+    for row, group in zip(groups.get_by_role("row").all()[1:], GROUPS, strict=True):
+        over = group["mean_score"] - group["mean_label"]
+        expect(row.get_by_role("rowheader")).to_have_text(f"{group['lowest']:g}")
+        expect(row.get_by_role("cell")).to_have_text(
+            [f"{group['rows']:g}", f"{group['mean_score']:g}", f"{group['mean_label']:g}", f"{over:.4g}"]
+        )
+    visitor.require_accessible()
+    groups.scroll_into_view_if_needed()
+    visitor.picture("federated-calibration")
+
+
+def test_run_page_says_above_the_curves_which_features_can_be_rebuilt(peer_seen: Store, visitor: Visitor) -> None:
+    rows = [("reconstruction.r2.income", 0.93), ("reconstruction.auc.<b>home</b>", 0.75)]
+    peer_seen.metrics.put([MetricRow(run_id_of("done"), "train", name, 0, value, 0) for name, value in rows])
+    page = run_page(visitor, "done")
+    said = page.get_by_role("note").filter(has_text="whoever knows some people's features")
+    expect(said).to_have_text(
+        "⚠ whoever knows some people's features can rebuild those of the others from what shop has received, best of "
+        "all income (R² 0.93), <b>home</b> (AUC 0.75); reconstruction.json has every feature."
+    )
+    expect(page.get_by_role("figure", name="reconstruction")).to_have_count(0)
+    visitor.require_accessible()
+    said.scroll_into_view_if_needed()
+    visitor.picture("federated-rebuilt")
+
+
 def test_run_page_says_beside_results_what_its_half_remarks(peer_seen: Store, visitor: Visitor) -> None:
     peer_seen.metrics.put([MetricRow(run_id_of("done"), "train", "remark.no_split", 1, 4.0, 0)])
     said = run_page(visitor, "done").get_by_role("note").filter(has_text="train: no split was found in 4 trees")
     expect(said).to_be_visible()
 
 
+CONFUSED = {"classes": ["low", "middle", "<b>high</b>"], "confusion": [[40, 3, 0], [5, 1200, 2], [0, 1, 30]]}
+
+
 @pytest.mark.parametrize(
-    ("figures", "tile"),
+    ("figures", "more", "tile"),
     [
-        ({"accuracy": 0.81, "f1": 0.7, "log_loss": 0.42}, "accuracy 0.81 · log loss 0.42"),
-        ({"rmse": 120.46, "mae": 90.0, "r2": 0.4}, "RMSE 120.5 · R² 0.4"),
+        ({"accuracy": 0.81, "f1": 0.7, "log_loss": 0.42}, CONFUSED, "accuracy 0.81 · log loss 0.42"),
+        ({"rmse": 120.46, "mae": 90.0, "r2": 0.4}, {}, "RMSE 120.5 · R² 0.4"),
     ],
     ids=["classes", "number"],
 )
 def test_run_page_of_another_label_shows_figures_and_no_curves(
-    peer_seen: Store, visitor: Visitor, figures: dict[str, float], tile: str
+    peer_seen: Store, visitor: Visitor, figures: dict[str, float], more: dict[str, Any], tile: str
 ) -> None:
     trees = [{"feature": "income", "gain": 40.5}, {"feature": "peer feature 2", "gain": 10.0}]
-    found = {**figures, "champion": {name: value / 2 for name, value in figures.items()}, "importance": trees}
+    champion = {name: value / 2 for name, value in figures.items()}
+    found = {**figures, **more, "groups": GROUPS, "champion": champion, "importance": trees}
     visitor.page.route("**/api/results?*", lambda route: route.fulfill(json=found))
     page = run_page(visitor, "done")
     expect(page.get_by_text(tile).first).to_be_visible()
@@ -292,6 +327,16 @@ def test_run_page_of_another_label_shows_figures_and_no_curves(
     for name in ("ROC", "K-S", "Lift"):
         expect(page.get_by_role("figure", name=name)).to_have_count(0)
     expect(page.get_by_role("slider")).to_have_count(0)
+    if more:
+        rows = page.get_by_role("region", name="Confusion of classes").get_by_role("row")
+        expect(rows.first.get_by_role("columnheader")).to_have_text(
+            ["label", "predicted low", "predicted middle", "predicted <b>high</b>"]
+        )
+        expect(rows.nth(2)).to_have_text("middle51,2002")
+        expect(page.get_by_role("columnheader", name="share that is right")).to_be_visible()
+    else:
+        errors = page.get_by_role("region", name="Error by tenths of the test rows")
+        expect(errors.get_by_role("row")).to_have_count(len(GROUPS) + 1)
     assert "undefined" not in page.locator("body").inner_text()
     features = page.get_by_role("region", name="Which features count")
     expect(features.get_by_role("rowheader")).to_have_text(["income", "peer feature 2"])

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from fedtasks.config import FeatureType, canonical_word
 from fedtasks.data.columns import numbers_of, sequences_of, texts_of, vectors_of
+from fedtasks.models.split_nn.settings import MIN_CATEGORY_ROWS
 
 # Where the numbers of a vector, and of halves of earlier releases, which scale by mean and deviation, are cut off.
 CLIP = 5.0
@@ -26,8 +27,6 @@ APART_TIMES, APART_FROM, APART_SHARE, MAX_APART = 5, 10, 0.002, 3
 APART_WIDTHS = 3
 # Numbers further out count as this one: distances between two of them are still finite.
 LARGEST = 1e300
-# A category of fewer train rows is counted as unknown: so that bucket is trained, and no rare value is written down.
-MIN_CATEGORY_ROWS = 5
 # Quantiles of a vector's numbers, each the mean of the values within so much of the ranks on either side.
 QUARTILES, AROUND = (0.25, 0.5, 0.75), 0.02
 # By so much the quartiles of a normal distribution lie apart in deviations.

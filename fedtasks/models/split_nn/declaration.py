@@ -16,6 +16,7 @@ SPLIT_NN = Algorithm(
     labels=(LabelKind.BINARY, LabelKind.CLASSES, LabelKind.NUMBER),
     features=(FeatureType.NUMERIC, FeatureType.CATEGORICAL, FeatureType.SEQUENCE, FeatureType.VECTOR),
     earlier_formats=("",),
+    vocabulary_limit=TrainSettings.vocabulary_limit,
     check_settings=TrainSettings.check_label,
     check_details=TrainSettings.check_details,
 )

@@ -17,13 +17,13 @@ from fedtasks.config import Feature, FeatureType
 from fedtasks.data.columns import numbers_of, sequences_of, texts_of, vectors_of
 from fedtasks.errors import ColumnEmpty, ColumnType, IntersectionEmpty
 from fedtasks.models.split_nn.columns import (
-    MIN_CATEGORY_ROWS,
     CategoricalColumn,
     NumericColumn,
     Scaling,
     SequenceColumn,
     VectorColumn,
 )
+from fedtasks.models.split_nn.settings import MIN_CATEGORY_ROWS
 
 _INPUT_NAME = re.compile("[A-Za-z][A-Za-z0-9_]*")
 _RESERVED = ("embedding", "self")  # the leader's other input, and what Python passes by itself

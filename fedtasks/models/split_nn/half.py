@@ -20,13 +20,14 @@ import tensorflow as tf
 
 from fedtasks.config import LabelKind
 from fedtasks.errors import NetworkInvalid
+from fedtasks.models.split_nn.averaging import Averaging
 from fedtasks.models.split_nn.compiled import metrics_of, takes_logits
 from fedtasks.models.split_nn.cuts import cuts_of, receives_of, sends_of
 from fedtasks.models.split_nn.forward import digest_of
 from fedtasks.models.split_nn.pieces import Graph, Piece
 from fedtasks.models.split_nn.protection.alternatives import Alternatives
 from fedtasks.models.split_nn.protection.flips import Correction
-from fedtasks.models.split_nn.retained import TwoParts, in_two_parts
+from fedtasks.models.split_nn.retained import TwoParts, in_two_parts, tensor_of
 from fedtasks.models.split_nn.targets import LABEL, Targets
 
 _ROUNDING = 1e-5
@@ -94,6 +95,8 @@ class Half:
         What computes each piece in training: `compute` as a function of TensorFlow.
     alternatives, correction
         At the label's holder, what protects its labels; to be set before `plan`.
+    averaging
+        What averages gradients with those of other workers before weights change; to be set before `plan`.
     outputs
         Names of the outputs where there are several, of which one is `LABEL`.
     label, metrics
@@ -148,6 +151,7 @@ class Half:
         self.values = [weight.value for weight in self._trained]
         self.alternatives: Alternatives | None = None
         self.correction: Correction | None = None
+        self.averaging: Averaging | None = None
         self.pieces: tuple[Piece, ...] = ()
         self.compiled: list[Any] = []
         self.rounds: dict[str, int] = {}
@@ -158,6 +162,17 @@ class Half:
     def state(self) -> list[keras.Variable]:
         """All that the next step depends on: weights, statistics, states of dropout and optimizer, what is carried."""
         return [*self.model.variables, *self.optimizer.variables, *self._seeds, *self.carried.values()]
+
+    @property
+    def statistics(self) -> list[keras.Variable]:
+        """What rows are scored with and no gradient trains, such as the moments of batch normalization."""
+        trained = {id(variable) for variable in self._trained}
+        return [each for each in self.weights if id(each) not in trained and "float" in each.dtype]
+
+    def vary(self, number: int) -> None:
+        """Let dropout and the like draw otherwise than at other workers, as far as their seeds are the model's."""
+        for state in [each.state for layer in self.model._flatten_layers() for each in layer._seed_generators]:
+            state.assign(state.numpy() + np.asarray(number, state.numpy().dtype))
 
     def carry(self) -> None:
         """Keep, from zeros on, what is cut off the gradients of each received cut and carried on to the next step."""
@@ -249,12 +264,12 @@ class Half:
         self._infer = [
             tf.function(partial(each, training=False), autograph=False, reduce_retracing=True) for each in compute
         ]
-        self._update = tf.function(self.update, autograph=False)
+        self._update = tf.function(self.update, autograph=False, reduce_retracing=True)
         self._at_once = tf.function(self._step_at_once, autograph=False, reduce_retracing=True)
         self._differences = tf.function(self._residual_differences, autograph=False, reduce_retracing=True)
         self._parts: TwoParts | None = None
         self._is_compiled = False
-        self._rest: list[tf.Tensor] | None = None  # of a step at once: what `catch_up` takes; None before the first one
+        self._rest: list[Any] | None = None  # of a step at once: what `catch_up` takes; None before the first one
 
     @property
     def is_at_once(self) -> bool:
@@ -278,7 +293,7 @@ class Half:
         self._is_compiled = True
         if self._parts:
             return Step(dict(features), None)
-        return Step({name: tf.constant(value) for name, value in features.items()}, tf.GradientTape(persistent=True))
+        return Step({name: tensor_of(value) for name, value in features.items()}, tf.GradientTape(persistent=True))
 
     def forward(self, step: Step, place: int, received: Arrays, targets: Targets | None = None) -> Arrays:
         """Compute piece number `place` with what came for it, and the last one with the batch's labels.
@@ -293,7 +308,7 @@ class Half:
             found, step.kept = self._parts.first(*(step.known[name] for name in piece.takes))
             return {name: np.asarray(tensor) for name, tensor in zip(piece.sends, found, strict=True)}
         assert step.tape is not None  # noqa: S101 - see `begin`
-        tensors = {name: tf.constant(value) for name, value in received.items()}
+        tensors = {name: tensor_of(value) for name, value in received.items()}
         step.known |= tensors
         with step.tape:
             for tensor in tensors.values():
@@ -347,14 +362,31 @@ class Half:
         by_cut = zip(known.items(), zip(*found, strict=True), strict=True)
         return {name: np.stack([_dense(one, tensor).numpy() for one in each]) for (name, tensor), each in by_cut}
 
-    def apply(self, step: Step, returned: Arrays) -> None:
-        """Change the weights; `returned` are the gradients that came back, of all cuts that were sent."""
+    def apply(self, step: Step, returned: Arrays, n_rows: int = 1) -> None:
+        """Change the weights.
+
+        Parameters
+        ----------
+        returned
+            The gradients that came back, of all cuts that were sent.
+        n_rows
+            How many rows the batch has: as much do these gradients count beside those of other workers.
+        """
         if self._parts and step.tape is None:
-            self._parts.second(*step.kept, *(returned[name] for name in self.pieces[0].sends))
+            found = self._parts.second(*step.kept, *(returned[name] for name in self.pieces[0].sends))
+            if self.averaging:
+                self._change(self._unflattened(found), n_rows)
             return
         assert step.tape is not None  # noqa: S101 - see `begin`
         targets, gradients = self._targets(step, returned)
-        self._update(step.tape.gradient(targets, self.values, output_gradients=gradients))
+        self._change(step.tape.gradient(targets, self.values, output_gradients=gradients), n_rows)
+
+    def apply_others(self) -> None:
+        """Change the weights by the gradients of other workers, in a step in which this one has no batch."""
+        self._change([], 0)
+
+    def _change(self, gradients: Sequence[Any], n_rows: int) -> None:
+        self._update(self.averaging.mean(gradients, n_rows) if self.averaging else gradients)
 
     def step_at_once(self, features: Arrays, received: Arrays, targets: Targets) -> tuple[float, Any, Arrays, Arrays]:
         """Do a step that waits for nothing after the loss, as far as the other half waits for it; then `catch_up`.
@@ -377,16 +409,19 @@ class Half:
             predictions = self.structured([*islice(left, len(self._predictions))])
             gradients, offsets = [*islice(left, len(self.receives))], [*left]
         else:
-            loss, predictions, gradients, offsets = self._at_once(values, labels, weights)
+            loss, predictions, gradients, offsets, self._rest = self._at_once(values, labels, weights)
         found = dict(zip(self.receives, map(np.asarray, gradients), strict=True))
         others = dict(zip(self.receives, map(np.asarray, offsets), strict=True)) if offsets else {}
         return float(loss), predictions, found, others
 
-    def catch_up(self) -> None:
-        """Change the weights by the last `step_at_once`, unless that has done so."""
-        if self._parts and self._rest:
-            self._parts.second(*self._rest)
-            self._rest = []
+    def catch_up(self, n_rows: int = 1) -> None:
+        """Change the weights by the last `step_at_once`, of so many rows, unless that has done so."""
+        rest, self._rest = self._rest, []
+        if rest and self._parts:
+            found = self._parts.second(*rest)
+            rest = self._unflattened(found) if self.averaging else []
+        if rest:
+            self._change(rest, n_rows)
 
     # ------------------------------------------------------------------------------------------------------- scoring
     def infer(self, place: int, known: Mapping[str, Any]) -> dict[str, tf.Tensor]:
@@ -421,10 +456,28 @@ class Half:
 
     def scored(self, predictions: Any, label: LabelKind) -> tf.Tensor:
         """Return what `scores_of` does, as a tensor."""
-        values = tf.convert_to_tensor(self.of_label(predictions))
-        if takes_logits(self.model, LABEL):
-            values = tf.nn.softmax(values) if label is LabelKind.CLASSES else tf.sigmoid(values)
-        return values if label is LabelKind.CLASSES else tf.reshape(values, [-1])
+        return self._scored(LABEL, self.of_label(predictions), is_classes=label is LabelKind.CLASSES)
+
+    def further_scores(self, predictions: Any) -> dict[str, np.ndarray]:
+        """Return predictions of further labels as scores, by name of the label.
+
+        Returns
+        -------
+        dict of str to ndarray
+            Shape ``(n,)``, or ``(n, classes)`` of an output of several values; probabilities where the author's loss
+            takes logits.
+        """
+        found = {name: predictions[name] for name in self.outputs if name != LABEL}
+        return {
+            name: self._scored(name, each, is_classes=math.prod(each.shape[1:]) > 1).numpy()
+            for name, each in found.items()
+        }
+
+    def _scored(self, output: str, predictions: Any, *, is_classes: bool) -> tf.Tensor:
+        values = tf.convert_to_tensor(predictions)
+        if takes_logits(self.model, output):
+            values = tf.nn.softmax(values) if is_classes else tf.sigmoid(values)
+        return values if is_classes else tf.reshape(values, [-1])
 
     def loss_of(self, predictions: Any, targets: Targets) -> float:
         """Return the author's loss, without penalties."""
@@ -500,7 +553,13 @@ class Half:
         return self._compiled(step, [tf.TensorSpec((None, *each.shape[1:]), each.dtype) for each in arrays], [])
 
     def _compiled(self, step: Any, now: list[tf.TensorSpec], later: list[tf.TensorSpec]) -> TwoParts | None:
-        return in_two_parts(step, lambda tensors: self.update(self._unflattened(tensors)), now, later)
+        def finish(tensors: list[tf.Tensor]) -> list[tf.Tensor]:
+            if self.averaging:
+                return tensors
+            self.update(self._unflattened(tensors))
+            return []
+
+        return in_two_parts(step, finish, now, later)
 
     def _flattened(self, gradients: Sequence[Any]) -> list[tf.Tensor]:
         """Return gradients as tensors: of an embedding table there are two or three, and of some weights none."""
@@ -515,8 +574,10 @@ class Half:
 
     def _step_at_once(self, values: list[tf.Tensor], labels: Any, weights: Any) -> tuple[Any, ...]:
         loss, predictions, gradients, outgoing, offsets = self._differentiated(values, labels, weights)
-        self.update(gradients)
-        return loss, self.structured(predictions), outgoing, offsets
+        if self.averaging is None:
+            self.update(gradients)
+            gradients = []
+        return loss, self.structured(predictions), outgoing, offsets, gradients
 
     def _differentiated(self, values: Sequence[tf.Tensor], labels: Any, weights: Any) -> tuple[Any, ...]:
         """Return loss, predictions, gradients of the weights, and for each received cut its gradient and `offsets`."""
@@ -577,7 +638,7 @@ class Half:
             targets, gradients = [step.loss], [tf.ones_like(step.loss)]
         for name, gradient in returned.items():
             targets.append(step.sent[name])
-            gradients.append(tf.constant(gradient))
+            gradients.append(tensor_of(gradient))
         return targets, gradients
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -10,12 +11,14 @@ import numpy as np
 from fedtasks.config import LabelKind
 from fedtasks.data.storage import read_json, write_json
 from fedtasks.dataclass_io import build, to_plain
+from fedtasks.digests import canonical
 from fedtasks.errors import ConfigError, DataCorrupt, DataMissing, LabelLeaks
 from fedtasks.models.split_nn.audit.attacks import SPECTRAL, attacks
 from fedtasks.models.split_nn.audit.completion import COMPLETION, complete
 from fedtasks.models.split_nn.audit.leak import SURE, Leak, worse
 from fedtasks.models.split_nn.audit.sample import Arrays, Sample
 from fedtasks.models.split_nn.targets import LABEL
+from fedtasks.models.split_nn.workers import Workers
 from fedtasks.names import EMBEDDING, LABEL_LEAK
 from fedtasks.reports.leaks import CLASSES, leak_text
 
@@ -188,6 +191,18 @@ class LeakMeter:
             if self.classes != 2:
                 metrics[f"{LABEL_LEAK}{CLASSES}"] = self.classes
         return metrics
+
+    def worst_of(self, workers: Workers) -> Leak | None:
+        """Return the worst that any of some workers has measured, and remember it as this one's."""
+
+        def combine(told: Sequence[bytes]) -> bytes:
+            known = [build(Leak, each) for each in map(json.loads, told) if each]
+            return canonical(to_plain(worse(*known)) if known else None).encode()
+
+        own = canonical(to_plain(self.worst) if self.worst else None).encode()
+        found = json.loads(workers.exchange(own, combine))
+        self.worst = build(Leak, found) if found else None
+        return self.worst
 
     @property
     def classes(self) -> int:

@@ -140,4 +140,13 @@ VERDICT = JsonMessage(
     "with early stopping",
 )
 
-MESSAGES = (ACTIVATION, GRADIENT, EMBEDDING, NEEDS, VERDICT)
+FINISHED = JsonMessage(
+    "finished",
+    "whether all workers have finished",
+    "whether the other party's workers have published the model, so that a task which is cleared alone does nothing",
+    fields={"finished": bool},
+    tasks=("train",),
+    holds="whether this party's workers have published the model; only with several `workers`",
+)
+
+MESSAGES = (ACTIVATION, GRADIENT, EMBEDDING, NEEDS, VERDICT, FINISHED)

@@ -19,18 +19,20 @@ from fedtasks.digests import digest
 from fedtasks.errors import ConfigError, DataCorrupt, ProtocolViolated
 from fedtasks.exchange.message import ArrayMessage
 from fedtasks.kinds import remark_metric
-from fedtasks.models.contract import CARD, Card, HalfModel
-from fedtasks.models.split_nn import forward, messages
+from fedtasks.models.contract import CARD, SAVED_MODEL, Card, HalfModel
+from fedtasks.models.split_nn import forward, messages, onnx_files
 from fedtasks.models.split_nn.encoder import Encoder
 from fedtasks.models.split_nn.leakage import Leak
 from fedtasks.models.split_nn.settings import TrainSettings
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from fedtasks.link.link import Link
     from fedtasks.models.split_nn.features import Features
     from fedtasks.models.split_nn.half import Half
 
-MODEL, WEIGHTS = "model", "weights.npz"
+WEIGHTS = "weights.npz"
 
 _NOTHING = 0.01
 """Weights begin at some tenths; where none is larger than this, what goes in does not matter."""
@@ -153,12 +155,16 @@ class EncodedHalf(HalfModel):
         """Write the SavedModel, its weights and ``model.json``."""
         from fedtasks.models.split_nn import serving  # TensorFlow: only where a half is written
 
-        serving.write(f"{folder}/{MODEL}", self.document, self.weights)
+        serving.write(f"{folder}/{SAVED_MODEL}", self.document, self.weights)
         weights = io.BytesIO()
         arrays = {f"w{index:03d}": weight for index, weight in enumerate(self.weights)}
         np.savez(weights, allow_pickle=False, **arrays)
         write_atomically(f"{folder}/{WEIGHTS}", weights.getvalue())
         write_json(f"{folder}/{CARD}", to_plain(self.document))
+
+    def save_onnx(self, folder: Path) -> None:
+        """See `HalfModel.save_onnx`."""
+        onnx_files.write(folder, self.document, self.weights)
 
     def hand_on(self, half: Half) -> None:
         """Give a new half these weights to go on from.
@@ -216,20 +222,31 @@ class NetworkHalf(EncodedHalf):
 
     def score_together(self, link: Link, rows: pa.RecordBatch, unknown: str, *, of: str) -> np.ndarray:
         """See `HalfModel.score_together`: both halves' pieces in the order of training; there is no gradient."""
-        return next(self._score(link, [(rows, of)]))
+        return next(self._score(link, [(rows, of)]))[0]
 
     def score_each(self, link: Link, batches: Iterable[pa.RecordBatch], unknown: str) -> Iterator[np.ndarray]:
         """See `HalfModel.score_each`; several batches are under way at a time."""
+        return (scores for scores, _ in self.score_labels(link, batches, unknown))
+
+    def score_labels(
+        self, link: Link, batches: Iterable[pa.RecordBatch], unknown: str
+    ) -> Iterator[tuple[np.ndarray, Mapping[str, np.ndarray]]]:
+        """See `HalfModel.score_labels`: one for each output of the model."""
         del unknown
         return self._score(link, ((rows, f"batch {number}") for number, rows in enumerate(batches, start=1)))
 
-    def _score(self, link: Link, batches: Iterable[tuple[pa.RecordBatch, str]]) -> Iterator[np.ndarray]:
+    def _score(
+        self, link: Link, batches: Iterable[tuple[pa.RecordBatch, str]]
+    ) -> Iterator[tuple[np.ndarray, Mapping[str, np.ndarray]]]:
         from fedtasks.models.split_nn.crossing import Crossing
 
         half, features = self._made
         asked = ((features.arrays(rows), rows.num_rows, of) for rows, of in batches)
         for predictions in Crossing(link, half, messages.EMBEDDING).score_each(asked):
-            yield half.scores_of(predictions, self.document.label) if half.has_label else np.empty(0)
+            if half.has_label:
+                yield half.scores_of(predictions, self.document.label), half.further_scores(predictions)
+            else:
+                yield np.empty(0), {}
 
 
 def half_of(document: Document, weights: Sequence[np.ndarray]) -> EncodedHalf:
@@ -251,7 +268,8 @@ def load(manifest: Manifest, role: str) -> EncodedHalf:
     except ConfigError as error:
         raise DataCorrupt(f"not a model: {error.detail}", where=place) from error
     with np.load(io.BytesIO(read_bytes(manifest.path(WEIGHTS))), allow_pickle=False) as arrays:
-        weights = [arrays[name] for name in sorted(arrays.files)]
+        # By their number: of more than a thousand, `w1000` does not come between `w100` and `w101`.
+        weights = [arrays[name] for name in sorted(arrays.files, key=lambda name: (len(name), name))]
     built_in = not document.network
     if built_in and [each.shape for each in weights] != forward.shapes_of(
         document.encoder.width, document.settings, role

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 _READS = frozenset({"ReadVariableOp", "ResourceGather", "ResourceGatherNd", "VariableShape"})
@@ -23,18 +25,22 @@ class TwoParts:
     Parameters
     ----------
     first
-        Takes what is known at once; returns the first results and what is kept for `second`.
+        Takes what is known at once, as arrays; returns the first results and what is kept for `second`.
     second
-        Takes what was kept, then what has come since.
+        Takes what was kept, then the arrays that have come since; returns what `finish` does, in one list.
+
+    Notes
+    -----
+    Arrays may be shared with tensors: nobody may change them afterwards.
     """
 
     first: Callable[..., tuple[list[tf.Tensor], list[tf.Tensor]]]
-    second: Callable[..., None]
+    second: Callable[..., list[tf.Tensor]]
 
 
 def in_two_parts(
     function: Callable[..., tuple[list[tf.Tensor], list[tf.Tensor]]],
-    finish: Callable[[list[tf.Tensor]], None],
+    finish: Callable[[list[tf.Tensor]], Any],
     now: Sequence[tf.TensorSpec],
     later: Sequence[tf.TensorSpec],
 ) -> TwoParts | None:
@@ -83,12 +89,37 @@ def in_two_parts(
     carried = sorted(kept.values(), key=lambda tensor: (order[tensor.op], tensor.value_index))
     first = whole.prune(arguments[: len(now)], [first_results, carried])
     second = whole.prune([*carried, *arguments[len(now) :]], second_results)
-    # As concrete functions, since a quarter of the time of a small step went into looking for the right one.
     kept_specs = [tf.TensorSpec.from_tensor(tensor) for tensor in carried]
-    return TwoParts(
-        tf.function(lambda *known: first(*known), autograph=False).get_concrete_function(*now),
-        tf.function(lambda *known: finish(second(*known)), autograph=False).get_concrete_function(*kept_specs, *later),
-    )
+    run_first = _compiled(lambda *known: first(*known), now)
+    run_second = _compiled(lambda *known: finish(second(*known)), [*kept_specs, *later])
+    n_results = len(first_results)
+
+    def call_first(*known: Any) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
+        found = run_first(*known)
+        return found[:n_results], found[n_results:]
+
+    return TwoParts(call_first, run_second)
+
+
+def _compiled(function: Callable[..., Any], specs: Sequence[tf.TensorSpec]) -> Callable[..., list[tf.Tensor]]:
+    """Compile a function of tensors; what is returned takes arrays too, and returns all results in one list.
+
+    Called as TensorFlow's functions are, it would look for the right graph and compare each argument with what it was
+    compiled for, which takes longer than a small step itself; and an array would be copied twice.
+    """
+    concrete = tf.function(function, autograph=False).get_concrete_function(*specs)
+    call, captured = concrete.inference_fn.call_flat, concrete.captured_inputs
+
+    def run(*known: Any) -> list[tf.Tensor]:
+        tensors = [tensor_of(each) if isinstance(each, np.ndarray) else each for each in known]
+        return list(call(*tensors, *captured) or ())
+
+    return run
+
+
+def tensor_of(array: np.ndarray) -> tf.Tensor:
+    """Return an array as a tensor, which may share its memory: nobody may change it afterwards."""
+    return tf.raw_ops.Identity(input=array)  # `tf.constant` copies it once or twice
 
 
 def _ancestors(operations: Sequence[tf.Operation]) -> set[tf.Operation]:

@@ -12,7 +12,7 @@ import numpy as np
 from fedtasks.models.split_nn.batches import batches
 from fedtasks.models.split_nn.half import Arrays
 from fedtasks.models.split_nn.settings import TrainSettings
-from fedtasks.models.split_nn.targets import Targets
+from fedtasks.models.split_nn.targets import Targets, taken
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Rows:
     def take(self, places: np.ndarray | slice) -> Rows:
         """Return the rows at some places of these."""
         targets = self.targets.take(places) if self.targets else None
-        return Rows({name: value[places] for name, value in self.features.items()}, targets, self.places[places])
+        return Rows({name: taken(value, places) for name, value in self.features.items()}, targets, self.places[places])
 
     def then(self, others: Rows) -> Rows:
         """Return these rows and others behind them."""

@@ -1,7 +1,8 @@
-"""A trained half as a SavedModel on raw columns, for whoever serves it with TensorFlow and without fedtasks."""
+"""What a trained half computes of columns, for whoever serves it without fedtasks, and as a SavedModel on raw ones."""
 
 from __future__ import annotations
 
+import abc
 import functools
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -42,7 +43,7 @@ def write(folder: str, document: Document, weights: Sequence[np.ndarray]) -> Non
     one is among its outputs.
     """
     half, features = remade(document, weights)
-    module = _Served(document, half, features)
+    module = Served(document, half, features, _Tables(document.encoder))
     with tempfile.TemporaryDirectory() as place:
         # TensorFlow writes to local disks only; fsspec takes it from there.
         tf.saved_model.save(module, place, signatures=module.signatures())
@@ -54,16 +55,27 @@ def write(folder: str, document: Document, weights: Sequence[np.ndarray]) -> Non
                 fs.pipe_file(name, file.read_bytes())
 
 
-class _Served(tf.Module):  # type: ignore[misc]
-    """A half whose pieces take raw columns by name, beside what they receive."""
+def taking_ids(document: Document, weights: Sequence[np.ndarray]) -> Served:
+    """Return a half that takes ids in place of texts.
 
-    def __init__(self, document: Document, half: Half, features: Features) -> None:
+    Numbers and vectors are raw as in the SavedModel; a category is int32 ``(n,)`` and a sequence int32 ``(n, length)``,
+    as `CategoricalColumn.values` and `SequenceColumn.values` number them.
+    """
+    half, features = remade(document, weights)
+    return Served(document, half, features, _Ids())
+
+
+class Served(tf.Module):  # type: ignore[misc]
+    """A half whose pieces take columns by name, beside what they receive."""
+
+    def __init__(self, document: Document, half: Half, features: Features, columns: _Columns) -> None:
         super().__init__()
         self._document, self._half, self._features = document, half, features
         self.model = half.model
-        self.tables = _Tables(document.encoder)
+        self.columns = columns
 
     def signatures(self) -> dict[str, Any]:
+        """Return concrete functions by name; they compute as long as this object is there."""
         pieces = self._half.pieces
         names = [DEFAULT] if len(pieces) == 1 else [f"round_{place}" for place in range(len(pieces))]
         return {name: self._serve(piece) for name, piece in zip(names, pieces, strict=True)}
@@ -73,7 +85,9 @@ class _Served(tf.Module):  # type: ignore[misc]
         taken = {name: parts[name] for name in piece.takes if name in parts}
         columns = {name for part in taken.values() for name in part.features}
         signature: dict[str, Any] = {
-            encoder.input_names[column]: spec for column, spec in _signature(encoder).items() if column in columns
+            encoder.input_names[column]: spec
+            for column, spec in self.columns.signature(encoder).items()
+            if column in columns
         }
         others = [name for name in piece.takes if name not in parts]
         for name in others:
@@ -85,7 +99,7 @@ class _Served(tf.Module):  # type: ignore[misc]
             n_rows = tf.shape(next(iter(given.values())))[0]
             for name, part in taken.items():
                 columns = {column: given[encoder.input_names[column]] for column in part.features}
-                known[name] = self.tables.values(part, columns, n_rows)
+                known[name] = self.columns.values(part, columns, n_rows)
             found, _ = self._half.compute(piece, [known[name] for name in piece.takes], training=False)
             results = dict(zip(piece.gives, found, strict=True))
             return self._outputs(piece, results)
@@ -105,25 +119,25 @@ class _Served(tf.Module):  # type: ignore[misc]
         return name.replace(" ", "_") if self._document.network else EMBEDDING
 
 
-def _signature(encoder: Encoder) -> dict[str, tf.TensorSpec]:
-    """Return raw columns as a SavedModel takes them, by column.
+class _Columns(tf.Module, abc.ABC):  # type: ignore[misc]
+    """Does in TensorFlow what an encoder does."""
 
-    float64, NaN if missing, of shape ``(n,)``, or ``(n, width)`` for a vector; text, "" if missing, of shape ``(n,)``,
-    or ``(n, any)`` for the ids of a sequence.
-    """
-    shapes: dict[str, tuple[list[int | None], Any]] = {column.name: ([None], tf.float64) for column in encoder.numeric}
-    shapes |= {column.name: ([None], tf.string) for column in encoder.categorical}
-    shapes |= {column.name: ([None, None], tf.string) for column in encoder.sequences}
-    shapes |= {column.name: ([None, column.width], tf.float64) for column in encoder.vectors}
-    return {column: tf.TensorSpec(*shapes[column], name) for column, name in encoder.input_names.items()}
+    @abc.abstractmethod
+    def signature(self, encoder: Encoder) -> dict[str, tf.TensorSpec]:
+        """Return what is taken of each column: float64, NaN if missing, ``(n,)``, or ``(n, width)`` of a vector."""
+        shapes: dict[str, list[int | None]] = {column.name: [None] for column in encoder.numeric}
+        shapes |= {column.name: [None, column.width] for column in encoder.vectors}
+        return {
+            column: tf.TensorSpec(shape, tf.float64, encoder.input_names[column]) for column, shape in shapes.items()
+        }
 
+    @abc.abstractmethod
+    def _places(self, category: CategoricalColumn, given: tf.Tensor) -> tf.Tensor:
+        """Return what `CategoricalColumn.values` does."""
 
-class _Tables(tf.Module):  # type: ignore[misc]
-    """Does in TensorFlow what an encoder does; known texts are looked up in tables that a SavedModel keeps."""
-
-    def __init__(self, encoder: Encoder) -> None:
-        super().__init__()
-        self.by_column = {column.name: _table(column) for column in encoder.worded if column.codes}
+    @abc.abstractmethod
+    def _ids(self, sequence: SequenceColumn, given: tf.Tensor) -> tf.Tensor:
+        """Return what `SequenceColumn.values` does."""
 
     @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]  # it decides by types, not by tensors
     def values(self, part: Encoded, columns: Mapping[str, tf.Tensor], n_rows: tf.Tensor) -> tf.Tensor:
@@ -145,13 +159,48 @@ class _Tables(tf.Module):  # type: ignore[misc]
         for number in part.numeric:
             yield tf.stack(_number(number, columns[number.name]), axis=1)
         for category in part.categorical:
-            yield tf.one_hot(self._places(category, columns[category.name]), category.size, dtype=tf.float64)
+            places = self._places(category, columns[category.name])
+            yield tf.cast(tf.one_hot(places, category.size), tf.float64)
         for sequence in part.sequences:
             ids, size = self._ids(sequence, columns[sequence.name]), sequence.size
-            counts = tf.cast(tf.math.bincount(ids, minlength=size, maxlength=size, axis=-1)[:, 1:], tf.float64)
+            counts = _counts(ids, size)[:, 1:]
             yield counts / tf.reduce_sum(counts, axis=1, keepdims=True)
         for vector in part.vectors:
             yield _vector(vector, columns[vector.name])
+
+
+class _Ids(_Columns):
+    """Takes texts as ids."""
+
+    def signature(self, encoder: Encoder) -> dict[str, tf.TensorSpec]:
+        shapes: dict[str, list[int | None]] = {column.name: [None] for column in encoder.categorical}
+        shapes |= {column.name: [None, column.length] for column in encoder.sequences}
+        specs = {
+            column: tf.TensorSpec(shape, tf.int32, encoder.input_names[column]) for column, shape in shapes.items()
+        }
+        return {**super().signature(encoder), **specs}
+
+    def _places(self, category: CategoricalColumn, given: tf.Tensor) -> tf.Tensor:
+        return given
+
+    def _ids(self, sequence: SequenceColumn, given: tf.Tensor) -> tf.Tensor:
+        return given
+
+
+class _Tables(_Columns):
+    """Takes texts, "" if missing; known ones are looked up in tables that a SavedModel keeps."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.by_column = {column.name: _table(column) for column in encoder.worded if column.codes}
+
+    def signature(self, encoder: Encoder) -> dict[str, tf.TensorSpec]:
+        shapes: dict[str, list[None]] = {column.name: [None] for column in encoder.categorical}
+        shapes |= {column.name: [None, None] for column in encoder.sequences}
+        specs = {
+            column: tf.TensorSpec(shape, tf.string, encoder.input_names[column]) for column, shape in shapes.items()
+        }
+        return {**super().signature(encoder), **specs}
 
     def _places(self, category: CategoricalColumn, texts: tf.Tensor) -> tf.Tensor:
         return tf.where(tf.equal(texts, ""), category.n_codes, self._codes(category, texts))
@@ -177,6 +226,15 @@ def _table(column: CategoricalColumn | SequenceColumn) -> tf.lookup.StaticHashTa
     return tf.lookup.StaticHashTable(known, len(column.vocabulary))
 
 
+def _counts(ids: tf.Tensor, size: int) -> tf.Tensor:
+    """Return how often each id stands in each row, float64 of shape ``(n, size)``."""
+    n_rows, length = tf.unstack(tf.shape(ids))
+    rows = tf.tile(tf.range(n_rows)[:, tf.newaxis], [1, length])
+    places = tf.stack([tf.reshape(rows, [-1]), tf.reshape(ids, [-1])], axis=1)
+    ones = tf.ones([n_rows * length], tf.float64)
+    return tf.tensor_scatter_nd_add(tf.zeros([n_rows, size], tf.float64), places, ones)
+
+
 def _number(number: NumericColumn, value: tf.Tensor) -> list[tf.Tensor]:
     """Return the scaled values and the indicators."""
     missing = tf.math.is_nan(value)
@@ -197,7 +255,8 @@ def _scaled(number: NumericColumn, value: tf.Tensor) -> tf.Tensor:
         return tf.zeros_like(value)
     knots, scores, slopes = (tf.constant(each, tf.float64) for each in (number.knots, number.scores, number.slopes))
     inside = tf.clip_by_value(value, knots[0], knots[-1])
-    before = tf.clip_by_value(tf.searchsorted(knots, inside, side="right") - 1, 0, len(number.knots) - 2)
+    # A count of those passed, not a search: that has no counterpart in ONNX.
+    before = tf.reduce_sum(tf.cast(inside[:, tf.newaxis] >= knots[1:-1], tf.int32), axis=1)
     return tf.gather(scores, before) + tf.gather(slopes, before) * (inside - tf.gather(knots, before))
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from fedtasks.config import Feature, LabelKind
 from fedtasks.dataclass_io import check_limits, within
 from fedtasks.errors import ColumnType, ConfigError
+from fedtasks.kinds import VocabularyLimit
 from fedtasks.models.settings import FRESH, check_start
 
 FLOAT32, BF16, INT8 = "float32", "bf16", "int8"
@@ -20,6 +21,14 @@ BOUNDED = (*NOISE, "label_dp")
 
 MAX_ONE_HOT = 1024
 """How many places of a feature become a column each: more would fill the memory. An embedding takes any number."""
+
+MIN_CATEGORY_ROWS = 5
+"""A category of fewer train rows counts as unknown: so that place is trained, and no rare value is written down."""
+
+_NARROWER = (
+    f"declare `hash_buckets` of at most {MAX_ONE_HOT - 1:,}, or give it an embedding in a model file (setting "
+    "`network`)"
+)
 
 
 @dataclass(frozen=True)
@@ -55,6 +64,9 @@ class TrainSettings:
     window
         How many batches may be under way, so that a slow wire is waited for less. With 1 the result is that of the
         joint network; with more, gradients are of weights that are up to so many batches older.
+    local_steps
+        How many steps each half does between two exchanges, on what has crossed in the last `window` of them. They
+        need no message, so they are for a slow wire; and with a `window` of 1, which is exact, there are none.
     payload
         How what crosses at a cut is written in training: ``float32``, ``bf16`` in half of the bytes, or ``int8`` in a
         quarter, with a scale for each row, rounded at random by `seed`, and with what is cut off the gradients carried
@@ -63,6 +75,9 @@ class TrainSettings:
         Share of the train rows that no weight is trained on, and after how many epochs without a lower loss on them
         training ends; both halves keep the weights of the best epoch, or those of the version that training goes on
         from. By default neither is done.
+    workers
+        How many processes of each party train the model together, each with a peer and blocks of its own; a step is one
+        of all of them, on `batch_size` rows each. Where the DAG's file names it, on both sides, each is a mapped task.
     shuffle_rows
         So many train rows are shuffled together and held in memory. Where there are more, the blocks are read anew in
         each epoch, in an order drawn from `seed`.
@@ -102,9 +117,11 @@ class TrainSettings:
     rows_task: str = "align"
     network: str = ""
     window: int = within(1, 1, 64)
+    local_steps: int = within(0, 0, 16)
     payload: str = within("float32", choices=CODINGS)
     validation_fraction: float = within(0.0, 0, 0.9)
     early_stopping_epochs: int = within(0, 0)
+    workers: int = within(1, 1, 64)
     shuffle_rows: int = within(262_144, 1)
     checkpoint_every_epochs: int = within(1, 1)
     checkpoint_every_steps: int = within(0, 0)
@@ -126,6 +143,18 @@ class TrainSettings:
         for name in ("learning_rate", "warm_learning_rate"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"must be positive, found {getattr(self, name)}", field=name)
+        if self.local_steps and self.window == 1:
+            raise ConfigError(
+                "with a `window` of 1 the result is exactly that of the joint network, which local steps would change; "
+                "they are for a slow wire: set `window` to 2 or more, or this to 0",
+                field="local_steps",
+            )
+        if self.local_steps and self.workers > 1:
+            raise ConfigError(
+                "several workers average each of their steps, and these are steps of one alone: set this to 0, or "
+                "`workers` to 1",
+                field="local_steps",
+            )
         if (self.early_stopping_epochs > 0) != (self.validation_fraction > 0):
             raise ConfigError(
                 "set both `validation_fraction` and `early_stopping_epochs`, or neither", field="early_stopping_epochs"
@@ -158,6 +187,12 @@ class TrainSettings:
             if not self.network and declared.hash_buckets:
                 check_places(name, declared.hash_buckets + 1)
 
+    def vocabulary_limit(self) -> VocabularyLimit | None:
+        """Return how many values have a column each, beside that of all others and that of none."""
+        if self.network:
+            return None
+        return VocabularyLimit(MAX_ONE_HOT - 2, MIN_CATEGORY_ROWS, _NARROWER[0].upper() + _NARROWER[1:])
+
     def warm(self) -> TrainSettings:
         """Return the settings of a training that goes on from a version."""
         return replace(self, epochs=min(self.epochs, self.warm_epochs), learning_rate=self.warm_learning_rate)
@@ -167,6 +202,5 @@ def check_places(feature: str, places: int) -> None:
     """Raise `ColumnType` if a feature has too many places for a column each."""
     if places > MAX_ONE_HOT:
         raise ColumnType(
-            f"feature `{feature}` has {places:,} places, and at most {MAX_ONE_HOT:,} become a column each: declare "
-            "fewer `hash_buckets`, or give it an embedding in a model file (setting `network`)"
+            f"feature `{feature}` has {places:,} places, and at most {MAX_ONE_HOT:,} become a column each: {_NARROWER}"
         )

@@ -23,6 +23,7 @@ from fedtasks.models.split_nn.half import Half
 from fedtasks.models.split_nn.messages import VERDICT
 from fedtasks.models.split_nn.rows import Rows, RowsInOrder
 from fedtasks.models.split_nn.settings import TrainSettings
+from fedtasks.models.split_nn.workers import ALONE, Workers
 
 _ROWS_AT_ONCE = 8192
 
@@ -36,8 +37,8 @@ class Watch(abc.ABC):
         What is trained.
     rows
         Validation rows, in the same order on both sides.
-    link, settings
-        As for the training.
+    link, settings, workers
+        As for the training; all workers have the same losses, and find the same epoch.
     competes
         Whether the weights before the first epoch are those of a version, which may be the best.
 
@@ -47,9 +48,18 @@ class Watch(abc.ABC):
         The best epoch so far; 0 is before the first.
     """
 
-    def __init__(self, half: Half, rows: RowsInOrder, link: Link, settings: TrainSettings, *, competes: bool) -> None:
+    def __init__(
+        self,
+        half: Half,
+        rows: RowsInOrder,
+        link: Link,
+        settings: TrainSettings,
+        workers: Workers = ALONE,
+        *,
+        competes: bool,
+    ) -> None:
         self._half, self._rows, self._crossing = half, rows, Crossing(link, half)
-        self._link, self._settings, self._competes = link, settings, competes
+        self._link, self._settings, self._workers, self._competes = link, settings, workers, competes
         self.best = 0
         self._weights = half.arrays
         self._losses: list[float] = []
@@ -119,9 +129,17 @@ class LeaderWatch(Watch):
     """
 
     def __init__(
-        self, half: Half, rows: RowsInOrder, link: Link, settings: TrainSettings, report: Report, *, competes: bool
+        self,
+        half: Half,
+        rows: RowsInOrder,
+        link: Link,
+        settings: TrainSettings,
+        report: Report,
+        workers: Workers = ALONE,
+        *,
+        competes: bool,
     ) -> None:
-        super().__init__(half, rows, link, settings, competes=competes)
+        super().__init__(half, rows, link, settings, workers, competes=competes)
         self._report, self._curves = report, Curves(half)
 
     def measure(self, epoch: int) -> None:
@@ -131,10 +149,17 @@ class LeaderWatch(Watch):
             assert batch.targets is not None  # noqa: S101 - these are the leader's
             total += self._half.loss_of(predictions, batch.targets) * batch.n_rows
             self._curves.add(batch.targets, predictions)
-        loss = total / self._rows.n_rows
+        of_all, n_rows = self._workers.summed([np.array(total), np.array(self._rows.n_rows)])
+        loss = float(of_all / n_rows)
         if not np.isfinite(loss):
             raise TrainingDiverged(f"the loss of validation rows is {loss} after epoch {epoch}")
         self._losses.append(loss)
+        if self._workers.are_several:
+            found = self._workers.gathered(self._curves.state())
+            if not self._workers.is_first:
+                self._curves.drop()
+                return
+            self._curves.load_all(found)
         figures = {f"{VALIDATION}{name}": value for name, value in self._curves.figures().items()}
         self._report(None, step=epoch, **{f"{VALIDATION}loss": loss, **figures})
 

@@ -43,11 +43,19 @@ class Targets:
 
     def take(self, places: np.ndarray | slice) -> Targets:
         """Return those of the rows at some places."""
-        weights = None if self.weights is None else self.weights[places]
+        weights = None if self.weights is None else taken(self.weights, places)
         return Targets(_taken(self.labels, places), weights, _taken(self.taught, places))
+
+
+def taken(values: np.ndarray, places: np.ndarray | slice) -> np.ndarray:
+    """Return the rows at some places, which are numbers, truth values or a slice; a slice copies nothing."""
+    # Of rows of many values, twice as fast as an index in brackets, which truth values need.
+    if isinstance(places, np.ndarray) and places.dtype.kind == "i":
+        return values.take(places, axis=0)
+    return values[places]
 
 
 def _taken(labels: Any, places: np.ndarray | slice) -> Any:
     if isinstance(labels, dict):
-        return {name: each[places] for name, each in labels.items()}
-    return None if labels is None else labels[places]
+        return {name: taken(each, places) for name, each in labels.items()}
+    return None if labels is None else taken(labels, places)

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from fedtasks.config import FeatureType
 from fedtasks.data.blocks import LABEL, TRAIN, WEIGHT, Blocks
 from fedtasks.digests import digest
+from fedtasks.errors import ConfigError
 from fedtasks.models.split_nn.batches import validation_rows
 from fedtasks.models.split_nn.encoder import Encoder, counts_of_ids
 from fedtasks.models.split_nn.rows import RowsInOrder, TrainRows
@@ -30,7 +31,7 @@ class Split:
     trained
         Those that weights are trained on.
     validation
-        The others; None where all are trained on.
+        The others, of which there may be none; None where all are trained on.
     """
 
     trained: TrainRows
@@ -76,6 +77,23 @@ class TrainData(abc.ABC):
         """Encode them; there may be a file that is closed at the end."""
 
 
+def share_of(blocks: Blocks, number: int, workers: int) -> Blocks:
+    """Return the blocks of one of several workers: every so manieth, on both sides alike.
+
+    Raises
+    ------
+    ConfigError
+        There are fewer blocks than workers.
+    """
+    if blocks.n_blocks < workers:
+        raise ConfigError(
+            f"{workers} workers need a block each, and there are {blocks.n_blocks}: lower `rows_per_block` of the task "
+            "that makes them, such as align, or name fewer",
+            field="workers",
+        )
+    return blocks.only(range(number, blocks.n_blocks, workers))
+
+
 def train_data(blocks: Blocks, settings: TrainSettings, alive: Callable[[], None]) -> TrainData:
     """Return the train rows of blocks: in memory if there are at most `shuffle_rows` of them.
 
@@ -89,6 +107,25 @@ def train_data(blocks: Blocks, settings: TrainSettings, alive: Callable[[], None
         if sum(rows_per_block) > settings.shuffle_rows:
             return DataInBlocks(blocks, rows_per_block, settings.shuffle_rows, alive)
     return DataInMemory(blocks)
+
+
+def data_of_worker(
+    blocks: Blocks, settings: TrainSettings, number: int, alive: Callable[[], None]
+) -> tuple[TrainData, TrainData]:
+    """Return the train rows of one worker, and those of all, of which only `fit` and `labels` are of use then.
+
+    Raises
+    ------
+    ConfigError
+        There are fewer blocks than workers.
+    """
+    if settings.workers == 1:
+        data = train_data(blocks, settings, alive)
+        return data, data
+    share = share_of(blocks, number, settings.workers)
+    # Never in memory as a whole: each worker is to hold its own share alone.
+    whole = DataInBlocks(blocks, blocks.rows_per_block(TRAIN), settings.shuffle_rows, alive)
+    return train_data(share, settings, alive), whole
 
 
 class DataInMemory(TrainData):
@@ -116,7 +153,7 @@ class DataInMemory(TrainData):
         """See `TrainData.split`."""
         rows, validates = encode(self._table), validation_rows(self.n_rows, settings)
         del self._table
-        yield Split(rows.take(~validates), rows.take(validates)) if validates.any() else Split(rows)
+        yield Split(rows.take(~validates), rows.take(validates)) if settings.early_stopping_epochs else Split(rows)
 
 
 class DataInBlocks(TrainData):
@@ -189,8 +226,8 @@ class DataInBlocks(TrainData):
         validates = validation_rows(self.n_rows, settings)
         blocks = EncodedBlocks(self._blocks, self._rows_per_block, encode, validates, self._alive)
         try:
-            n_validation = int(validates.sum())
-            yield Split(StreamedRows(blocks), StreamedInOrder(blocks, n_validation) if n_validation else None)
+            validation = StreamedInOrder(blocks, int(validates.sum())) if settings.early_stopping_epochs else None
+            yield Split(StreamedRows(blocks), validation)
         finally:
             blocks.close()
 

@@ -29,11 +29,13 @@ from fedtasks.models.split_nn.crossing import Crossing
 from fedtasks.models.split_nn.curves import Curves
 from fedtasks.models.split_nn.half import Arrays, Half, Step
 from fedtasks.models.split_nn.leakage import LeakMeter
+from fedtasks.models.split_nn.local_steps import Exchange, LocalSteps
 from fedtasks.models.split_nn.protection.protections import Protection
 from fedtasks.models.split_nn.rows import Rows, TrainRows
 from fedtasks.models.split_nn.settings import TrainSettings
 from fedtasks.models.split_nn.stopping import Watch
 from fedtasks.models.split_nn.targets import Targets
+from fedtasks.models.split_nn.workers import ALONE, Workers
 from fedtasks.names import FOLLOWER, LEADER
 
 log = logging.getLogger(__name__)
@@ -120,6 +122,8 @@ class Stepper:
         Carries what crosses.
     protection
         What protects the labels in gradients that are sent; None sends them as they are.
+    local_steps
+        What trains the half between exchanges; by default nothing does.
 
     Notes
     -----
@@ -127,8 +131,15 @@ class Stepper:
     and receive in the same order, whatever the window is.
     """
 
-    def __init__(self, half: Half, crossing: Crossing, protection: Protection | None = None) -> None:
+    def __init__(
+        self,
+        half: Half,
+        crossing: Crossing,
+        protection: Protection | None = None,
+        local_steps: LocalSteps | None = None,
+    ) -> None:
         self._half, self._crossing = half, crossing
+        self.local_steps = local_steps or LocalSteps(half)
         self._protection = protection if protection and protection.changes_gradients else None
         self._opening = [place for place, piece in enumerate(half.pieces) if piece.sends]
 
@@ -162,7 +173,8 @@ class Stepper:
                     gradients = {cut: protected[cut] + value for cut, value in gradients.items()}
                 crossing.send_gradients(gradients, of=place)
                 sent |= gradients
-        half.apply(step, returned)
+        half.apply(step, returned, n_rows)
+        self.local_steps.cache(Exchange(batch, activations, returned))
         if batch.targets is None or step.loss is None:
             return None
         return Done(batch.targets, step.predictions, float(step.loss), sent, activations, batch.places)
@@ -175,7 +187,8 @@ class Stepper:
         if self._protection:
             gradients = self._protection.protect(gradients, offsets, received, place)
         self._crossing.send_gradients(gradients, of=place)
-        self._half.catch_up()
+        self._half.catch_up(batch.n_rows)
+        self.local_steps.cache(Exchange(batch, received, {}))
         return Done(batch.known_targets, predictions, loss, gradients, received, batch.places)
 
     def _protected(self, step: Step, batch: Rows, place: str) -> Arrays | None:
@@ -196,7 +209,9 @@ class Stepper:
 def train_epoch(
     stepper: Stepper, batches: Iterable[Rows], window: int, name: str, first: int = 1
 ) -> Iterator[Done | None]:
-    """Train batches of one epoch; yields after each step what it has come to. At the end none is under way.
+    """Train batches of one epoch; yields after each step what it has come to.
+
+    At the end none is under way, and none is cached for local steps.
 
     Parameters
     ----------
@@ -213,8 +228,12 @@ def train_epoch(
             yield stepper.finish(*under_way.popleft())
         place = f"{name}, batch {number}"
         under_way.append((stepper.open(batch, place), batch, place))
+        # While what was just opened is on its way; nothing is cached before the first batch is finished.
+        stepper.local_steps.train()
     while under_way:
         yield stepper.finish(*under_way.popleft())
+        stepper.local_steps.train()
+    stepper.local_steps.clear()
 
 
 def train(
@@ -227,6 +246,7 @@ def train(
     meter: LeakMeter | None = None,
     watch: Watch | None = None,
     protection: Protection | None = None,
+    workers: Workers = ALONE,
 ) -> int:
     """Train a half; return after how many epochs it is what it is at the end.
 
@@ -249,9 +269,13 @@ def train(
         This half's part in finding the best epoch; without one it is the last.
     protection
         What protects the labels; at the label's holder.
+    workers
+        Those of this party that train the same weights, each on rows of its own.
 
     Raises
     ------
+    WorkersParted
+        Another worker has ended.
     TrainingDiverged
         The loss, a weight, or what would be sent is not finite.
     LabelLeaks, LabelLeakSpent
@@ -264,7 +288,7 @@ def train(
     Reveals: what crosses at the cuts, row by row and in each epoch; the gradients tell of the labels.
     Cost: per row and epoch ``8 × width`` bytes on the wire, both directions together; less by `TrainSettings.payload`.
     """
-    return _Training(half, rows, link, settings, checkpoints, report, meter, watch, protection).run()
+    return _Training(half, rows, link, settings, checkpoints, report, meter, watch, protection, workers).run()
 
 
 class _Training:
@@ -272,8 +296,11 @@ class _Training:
 
     Notes
     -----
-    No batch is under way where a checkpoint may be written, whether or not one is gone on from later: so what comes of
-    a training is a function of its settings and seeds, however often it breaks off.
+    No batch is under way, nor cached, where a checkpoint may be written, whether or not one is gone on from later: so
+    what comes of a training is a function of its settings and seeds, however often it breaks off.
+
+    Of several workers all do the same number of steps: whoever has no batch left takes part in changing the weights.
+    What weights do not follow from, such as statistics of batches, is averaged where it counts beyond a step.
     """
 
     def __init__(
@@ -287,12 +314,13 @@ class _Training:
         meter: LeakMeter | None,
         watch: Watch | None,
         protection: Protection | None,
+        workers: Workers,
     ) -> None:
         self._half, self._rows, self._link, self._settings = half, rows, link, settings
-        self._protection = protection
+        self._protection, self._workers = protection, workers
         self._checkpoints, self._report, self._meter, self._watch = checkpoints, report, meter, watch
         self._progress = Progress(rows.n_rows, settings, report)
-        self._steps = n_batches(rows.n_rows, settings)
+        self._steps = workers.most(n_batches(rows.n_rows, settings))
         self._epoch = self._step = 0
         """How many epochs are finished, and how many steps of the next one."""
         self._n_saved = 0
@@ -300,14 +328,15 @@ class _Training:
         coding = coding_of(settings.payload, settings.seed)
         if coding and coding.carries:
             half.carry()
-        self._stepper = Stepper(half, Crossing(link, half, coding=coding), protection)
+        local_steps = LocalSteps(half, settings.local_steps, settings.window)
+        self._stepper = Stepper(half, Crossing(link, half, coding=coding), protection, local_steps)
 
     def run(self) -> int:
         """Go on from the newest joint checkpoint and train to the end; return the best epoch."""
         if self._meter:
             n_rows = self._rows.n_rows + (self._watch.n_rows if self._watch else 0)
             self._meter.open(n_rows, sum(cut.width for cut in self._half.receives.values()))
-        self._n_saved = agree(self._link, self._checkpoints)
+        self._n_saved = agree(self._link, self._checkpoints, self._workers.common)
         if self._n_saved:
             self._load(self._checkpoints.load(self._n_saved))
             log.info(
@@ -335,8 +364,9 @@ class _Training:
             self._meter.check()
             if not self._step:
                 self._meter.begin()
-        if self._protection:
-            self._protection.begin_epoch()
+        if self._protection and self._workers.is_first:
+            self._protection.begin_epoch()  # of all workers' rows, each of which crosses once
+        self._workers.wait()
         try:
             with closing(self._rows.batches(self._epoch, self._settings, self._step)) as batches:
                 self._train_steps(batches)
@@ -344,8 +374,9 @@ class _Training:
             if self._meter:
                 self._meter.measure_broken(self._epoch + 1)
             raise
+        self._average_statistics()
         leaks = self._meter.measure(self._epoch + 1) if self._meter else {}
-        self._progress.epoch(self._epoch, **self._seen.metrics(), **leaks)
+        self._progress.epoch(self._epoch, **self._seen.metrics(self._workers), **leaks)
         self._epoch, self._step, self._seen = self._epoch + 1, 0, self._nothing_seen()
         self._check_weights()
         if self._watch:
@@ -356,11 +387,14 @@ class _Training:
     def _train_steps(self, batches: Iterator[Rows]) -> None:
         every = self._settings.checkpoint_every_steps or self._steps
         while self._step < self._steps:
-            n_steps = min(every - self._step % every, self._steps - self._step)
-            some = islice(batches, n_steps)
+            before = self._step
+            until = before + min(every - before % every, self._steps - before)
+            some = islice(batches, until - before)
             name = f"epoch {self._epoch + 1}"
-            window, first = self._settings.window, self._step + 1
-            for done in train_epoch(self._stepper, some, window, name, first):
+            if self._workers.are_several:  # no two workers may have the same noise
+                name = f"{name}, worker {self._workers.number}"
+            window = self._settings.window
+            for done in train_epoch(self._stepper, some, window, name, before + 1):
                 self._step += 1
                 if done:
                     if not math.isfinite(done.loss):
@@ -369,7 +403,11 @@ class _Training:
                     if self._meter:
                         self._meter.add(done.places, done.targets.labels, done.gradients, done.received)
                 self._progress.step(self._epoch, self._step)
+            while self._step < until:
+                self._half.apply_others()
+                self._step += 1
             if self._step < self._steps:
+                self._average_statistics()
                 self._check_weights()
                 self._save()
 
@@ -379,6 +417,14 @@ class _Training:
     def _nothing_seen(self) -> _Seen:
         of_curve = math.ceil(self._steps / max(1, _CURVE_ROWS // self._settings.batch_size))
         return _Seen(Curves(self._half, max(1, of_curve)))
+
+    def _average_statistics(self) -> None:
+        """Give all workers the mean of what each of them has followed by itself, such as statistics of its batches."""
+        statistics = self._half.statistics
+        if statistics and self._workers.are_several:
+            total = self._workers.summed([np.ones(()), *(variable.numpy() for variable in statistics)])
+            for variable, value in zip(statistics, total[1:], strict=True):
+                variable.assign((value / total[0]).astype(value.dtype))
 
     def _check_weights(self) -> None:
         if not all(np.isfinite(variable.numpy()).all() for variable in self._half.state):
@@ -430,7 +476,15 @@ class _Seen:
         self._n_rows += n_rows
         self._loss += done.loss * n_rows
 
-    def metrics(self) -> dict[str, float]:
+    def metrics(self, workers: Workers) -> dict[str, float]:
+        """Return the figures of all workers' rows, at the first one."""
+        if workers.are_several:
+            found = [each for each in workers.gathered(self.state()) if each]
+            if not workers.is_first:
+                self._curves.drop()
+                return {}
+            self._n_rows, self._loss = sum(int(each[0]) for each in found), sum(float(each[1]) for each in found)
+            self._curves.load_all([curves for _, _, *curves in found])
         if not self._n_rows:
             return {}
         return {"loss": self._loss / self._n_rows, **self._curves.figures()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import ExitStack
 from dataclasses import replace
 
 import numpy as np
@@ -12,14 +13,15 @@ from fedtasks import __version__
 from fedtasks.config import LabelKind
 from fedtasks.data.blocks import UNIT, Blocks
 from fedtasks.data.held_out import units_of_keys
-from fedtasks.data.storage import write_json
+from fedtasks.data.storage import read_json, write_json
 from fedtasks.dataclass_io import build, to_plain
 from fedtasks.digests import digest
-from fedtasks.errors import NetworkInvalid
+from fedtasks.errors import ConfigError, DataMissing, NetworkInvalid
 from fedtasks.link.link import Link
 from fedtasks.models import training
 from fedtasks.models.checkpoint import Checkpoints
 from fedtasks.models.split_nn.audit.reconstruction import MOST_ROWS, metrics_of, rebuild
+from fedtasks.models.split_nn.averaging import Averaging
 from fedtasks.models.split_nn.batches import n_batches
 from fedtasks.models.split_nn.crossing import targets_of
 from fedtasks.models.split_nn.declaration import SPLIT_NN
@@ -27,6 +29,7 @@ from fedtasks.models.split_nn.encoder import Encoder
 from fedtasks.models.split_nn.features import Features
 from fedtasks.models.split_nn.half import Half
 from fedtasks.models.split_nn.leakage import LeakMeter
+from fedtasks.models.split_nn.messages import FINISHED
 from fedtasks.models.split_nn.model import Document, EncodedHalf, half_digest, half_of
 from fedtasks.models.split_nn.protection.keys import Keys
 from fedtasks.models.split_nn.protection.protections import Protection, protection_of
@@ -36,13 +39,14 @@ from fedtasks.models.split_nn.settings import TrainSettings
 from fedtasks.models.split_nn.sources import Source
 from fedtasks.models.split_nn.stopping import FollowerWatch, LeaderWatch, Watch
 from fedtasks.models.split_nn.targets import Targets
-from fedtasks.models.split_nn.train_data import TrainData, train_data
+from fedtasks.models.split_nn.train_data import TrainData, data_of_worker
 from fedtasks.models.split_nn.trainer import train as train_half
+from fedtasks.models.split_nn.workers import Workers, workers_of
 from fedtasks.models.training import exchange_digest
 from fedtasks.models.versions import private_seed, role_of
 from fedtasks.runtime.context import Outcome, TaskContext, facts_of
 
-LEAK, RECONSTRUCTION = "label-leak.json", "reconstruction.json"
+RECONSTRUCTION = "reconstruction.json"
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +74,8 @@ def train(context: TaskContext) -> Outcome:
         At the leader: all runs together would tell more of the labels than the ticket allows.
     ProtocolViolated
         The other half sent numbers that are not finite.
+    WorkersMissing, WorkersParted
+        Of several workers not all came together, or one has ended.
     ModelUnknown, ModelTaken
         There is no such version to start from, or another algorithm has trained it.
 
@@ -77,8 +83,9 @@ def train(context: TaskContext) -> Outcome:
     -----
     Reveals: see `trainer.train`; at the end each half's digest.
     """
-    prepare_tensorflow()
     settings = build(TrainSettings, context.config.settings)
+    prepare_tensorflow(overlaps=settings.window > 1 or settings.workers > 1)
+    number = _worker(context, settings)
     start = training.begin(
         context, SPLIT_NN, rows_task=settings.rows_task, start_from=settings.start_from, model=settings.model
     )
@@ -86,25 +93,28 @@ def train(context: TaskContext) -> Outcome:
     assert before is None or isinstance(before, EncodedHalf)  # noqa: S101 - its format is checked
     if before:
         settings = settings.warm()
-    data = train_data(blocks, settings, context.alive)
-    encoder = before.document.encoder if before else data.fit()
-    training.report_left_out(context, start, encoder.features)
+    data, whole = data_of_worker(blocks, settings, number, context.alive)
+    encoder = before.document.encoder if before else whole.fit()
+    if not number:
+        training.report_left_out(context, start, encoder.features)
     # Whoever knows the follower's initial weights can solve its first embeddings for its features: seeds stay at home.
     seed = private_seed(context.storage, context.config.task)
     source = Source.named(settings.network, context.party)
     features = Features(encoder, may_be_wide=before is not None)
     half = source.half(features, settings, seed, has_label=context.is_leader)
+    if number:
+        half.vary(number)
     if before:
         before.hand_on(half)
     kind = LabelKind(blocks.label or LabelKind.BINARY)
-    protection = _protected(context, settings, start, data, half) if context.is_leader else None
+    protection = _protected(context, settings, start, whole, half) if context.is_leader else None
     # The shared digest and the row order are equal on both sides; encoder, network and seed, only this half knows.
     identity = digest(
         [
             context.config.shared_digest,
             settings,
             blocks.order_digest,
-            data.facts,
+            whole.facts,
             encoder,
             source.digest,
             seed,
@@ -114,7 +124,8 @@ def train(context: TaskContext) -> Outcome:
     checkpoints = Checkpoints.of(context, identity)
     state = context.storage.folder(context.config.task)
     leaked = before.document.label_leak if before else None
-    meter = LeakMeter(f"{state}/{LEAK}", most_measured(settings), leaked, blocks.label or LabelKind.BINARY)
+    place = f"{state}/label-leak{f'-{number}' if number else ''}.json"
+    meter = LeakMeter(place, most_measured(settings), leaked, blocks.label or LabelKind.BINARY)
     meter.check()
     facts = facts_of(
         settings, row_order=blocks.order_digest, start_from=start.origin, **data.facts, **source.facts(half)
@@ -128,44 +139,104 @@ def train(context: TaskContext) -> Outcome:
         return Rows(features.arrays(table), replace(targets, taught=taught))
 
     some = data.first(MOST_ROWS)
-    with data.split(encode, settings) as rows, context.open_link(facts) as link:
-        source.meet(half, link)
-        watch = _watch(context, settings, half, rows.validation, link, competes=before is not None)
-        leaking = meter if context.is_leader else None
-        epochs = train_half(half, rows.trained, link, settings, checkpoints, context.report, leaking, watch, protection)
-        steps = epochs * n_batches(rows.trained.n_rows, settings)
-        found = half_digest(encoder, half.arrays)
-        peer = exchange_digest(link, found)
-    document = Document(
-        run_id=context.config.run_id,
-        role=role_of(context),
-        settings=settings,
-        row_order=blocks.order_digest,
-        inputs=encoder.input_names,
-        encoder=encoder,
-        digest=found,
-        peer_digest=peer,
-        format=SPLIT_NN.name,
-        release=__version__,
-        label_leak=meter.worst,
-        label_leak_means=meter.means(context.config.peer),
-        network=source.file.source if source.file else "",
-        rounds=half.rounds if source.file else {},
-        label=kind,
-        classes=blocks.classes,
-    )
-    if half.sends:
-        _audit_features(context, half, encoder, features, some)
-    # Without an epoch, the best is the version that it goes on from.
-    return training.conclude(
-        context,
-        half_of(document, half.arrays),
-        start,
-        n_rows=data.n_rows,
-        is_kept=epochs == 0,
-        epochs=epochs,
-        steps=steps,
-    )
+    finished = Finished(f"{state}/finished.json", identity)
+    with ExitStack() as stack:
+        rows = stack.enter_context(data.split(encode, settings))
+        with context.open_link(facts) as link:
+            if settings.workers > 1 and finished.at_both(link):
+                return finished.outcome()
+            workers = stack.enter_context(
+                workers_of(context.storage.uri, context.config.task, number, settings.workers, identity=identity)
+            )
+            if workers.are_several:
+                half.averaging = Averaging(workers, half.values)
+            source.meet(half, link)
+            watch = _watch(context, settings, half, rows.validation, link, workers, competes=before is not None)
+            leaking = meter if context.is_leader else None
+            epochs = train_half(
+                half, rows.trained, link, settings, checkpoints, context.report, leaking, watch, protection, workers
+            )
+            found = half_digest(encoder, half.arrays)
+            peer = exchange_digest(link, found)
+        steps = epochs * workers.most(n_batches(rows.trained.n_rows, settings))
+        worst = meter.worst_of(workers)
+        if not workers.is_first:
+            workers.wait()
+            return finished.outcome()
+        document = Document(
+            run_id=context.config.run_id,
+            role=role_of(context),
+            settings=settings,
+            row_order=blocks.order_digest,
+            inputs=encoder.input_names,
+            encoder=encoder,
+            digest=found,
+            peer_digest=peer,
+            format=SPLIT_NN.name,
+            release=__version__,
+            label_leak=worst,
+            label_leak_means=meter.means(context.config.peer),
+            network=source.file.source if source.file else "",
+            rounds=half.rounds if source.file else {},
+            label=kind,
+            classes=blocks.classes,
+        )
+        if half.sends:
+            _audit_features(context, half, encoder, features, some)
+        # Without an epoch, the best is the version that it goes on from.
+        outcome = training.conclude(
+            context,
+            half_of(document, half.arrays),
+            start,
+            n_rows=whole.n_rows,
+            is_kept=epochs == 0,
+            epochs=epochs,
+            steps=steps,
+        )
+        if workers.are_several:
+            finished.write(outcome)
+            workers.wait()
+        return outcome
+
+
+def _worker(context: TaskContext, settings: TrainSettings) -> int:
+    """Return which of the workers this process is, from 0."""
+    number = context.config.shard
+    if number is None and settings.workers > 1:
+        raise ConfigError(f"of {settings.workers} workers each is a task, and this is one alone", field="workers")
+    return number or 0
+
+
+class Finished:
+    """What workers leave when all have done their part, so that one that is cleared alone does not need the others.
+
+    Parameters
+    ----------
+    place
+        URI of the file that all attempts of all workers share.
+    identity
+        Digest of everything that the training depends on.
+    """
+
+    def __init__(self, place: str, identity: str) -> None:
+        self._place, self._identity = place, identity
+
+    def at_both(self, link: Link) -> bool:
+        """Whether both parties' workers have; both must be asked by all of their workers."""
+        try:
+            own = read_json(self._place)["identity"] == self._identity
+        except DataMissing:
+            own = False
+        FINISHED.send(link, {"finished": own})
+        return bool(FINISHED.receive(link)["finished"]) and own
+
+    def write(self, outcome: Outcome) -> None:
+        """Say so; to be called once the model is published."""
+        write_json(self._place, {"identity": self._identity, "outcome": to_plain(outcome)})
+
+    def outcome(self) -> Outcome:
+        """Return what all have ended with."""
+        return build(Outcome, read_json(self._place)["outcome"])
 
 
 def _protected(
@@ -198,14 +269,21 @@ def _protected(
 
 
 def _watch(
-    context: TaskContext, settings: TrainSettings, half: Half, rows: RowsInOrder | None, link: Link, *, competes: bool
+    context: TaskContext,
+    settings: TrainSettings,
+    half: Half,
+    rows: RowsInOrder | None,
+    link: Link,
+    workers: Workers,
+    *,
+    competes: bool,
 ) -> Watch | None:
-    """Return this half's part in finding the best epoch; None where no row is held back for that."""
-    if rows is None:
+    """Return this half's part in finding the best epoch; None where no worker holds back a row for that."""
+    if rows is None or not workers.most(rows.n_rows):
         return None
     if context.is_leader:
-        return LeaderWatch(half, rows, link, settings, context.report, competes=competes)
-    return FollowerWatch(half, rows, link, settings, competes=competes)
+        return LeaderWatch(half, rows, link, settings, context.report, workers, competes=competes)
+    return FollowerWatch(half, rows, link, settings, workers, competes=competes)
 
 
 def _audit_features(context: TaskContext, half: Half, encoder: Encoder, features: Features, rows: pa.Table) -> None:

@@ -27,7 +27,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from fedtasks.airflow import opening, operators
 from fedtasks.airflow.hook import FedtasksHook
-from fedtasks.airflow.opening import OpenRunOperator, ShardsOperator
+from fedtasks.airflow.opening import OpenRunOperator, PartsOperator
 from fedtasks.airflow.operators import CloseRunOperator, FederatedTaskOperator, Progress, is_final
 from fedtasks.airflow.pipeline import FederatedDag
 from fedtasks.data.run_storage import RunStorage
@@ -480,6 +480,7 @@ def test_half_that_is_ready_runs_and_reports_its_outcome(
         "shard": None,
         "kind": "",
         "kinds": ["psi", "secureboost"],
+        "kind_settings": [{}, {"epochs": 3}],
         "bounds": BOUNDS,
         "dataset_digest": "d" * 64,
         "resume_s": 120.0,
@@ -803,7 +804,7 @@ def test_stage_of_a_shard_meets_under_its_own_name_and_tells_the_algorithm(
 def test_shards_are_those_of_the_run_and_not_of_the_file(gateway: FakeGateway, context: dict[str, Any]) -> None:
     shared = {**SHARED, "steps": {"psi": {"shards": 3}}}
     gateway.run = make_run(config_json=json.dumps(shared))
-    operator = ShardsOperator(task_id="shards", step=intersect_by_shard(shards=8))
+    operator = PartsOperator(task_id="shards", step=intersect_by_shard(shards=8), by="shards")
     assert execute(operator, context) == [0, 1, 2]
 
 

@@ -16,7 +16,7 @@ from airflow.sdk import task
 from fedtasks.airflow import get_provider_info
 from fedtasks.airflow.hook import FedtasksHook
 from fedtasks.airflow.links import FederatedLink
-from fedtasks.airflow.pipeline import FederatedDag, intersect_by_shard, train_split_nn
+from fedtasks.airflow.pipeline import FederatedDag, align, evaluate, intersect_by_shard, train, train_split_nn
 
 
 def test_provider_info_satisfies_airflows_schema() -> None:
@@ -95,6 +95,17 @@ def test_every_federated_task_has_a_link_to_the_page_of_its_run(
         assert [link.get_link(each, ti_key=key) for link in links] == (
             [] if each.task_id == "psi.shards" else [expected]
         )
+
+
+def test_workers_are_mapped_tasks_in_a_group_of_the_step(party_file: Path) -> None:
+    dag = FederatedDag("credit", steps=[intersect_by_shard(), align(), train("split_nn", workers=4), evaluate()])
+    assert [each.task_id for each in dag.task_group_dict["train"].children.values()] == ["train.workers", "train.work"]
+    work = dag.get_task("train.work")
+    assert work.is_mapped
+    assert work.upstream_task_ids == {"train.workers"}
+    assert dag.get_task("evaluate").upstream_task_ids == {"train.work"}
+    alone = FederatedDag("credit", steps=[train_split_nn()])
+    assert not alone.get_task("train").is_mapped
 
 
 def test_template_fields_exist(party_file: Path) -> None:

@@ -29,7 +29,9 @@ FederatedDag("counts", steps=[count()])
 """
 
 
-def test_run_both_returns_what_both_halves_ended_with(write: Write, two_parties: Pair, run_both: RunBoth) -> None:
+def test_run_both_returns_what_both_halves_ended_with(
+    write: Write, two_parties: Pair, run_both: RunBoth, quick_parsing: None
+) -> None:
     dataset = two_parties.parties["shop"].datasets[0]
     table = pa.table({"customer": ["a"], "spent": [1.0], "visits": [2.0], "segment": ["low"]})
     pq.write_table(table, dataset.uri.removeprefix("file://"))

@@ -245,6 +245,7 @@ def trained(pair: Pair, folder: Path, **settings: Any) -> Tried:
     return tried(steps, pair, folder)[-1]
 
 
+@pytest.mark.usefixtures("no_saved_models")
 @pytest.mark.parametrize("own", ["shop", "bank"])
 def test_network_is_tried_with_a_counterpart_made_up_of_its_cuts(tmp_path: Path, own: str) -> None:
     text = OWN

@@ -142,6 +142,20 @@ def test_run_show_tells_the_ten_features_that_count_most_and_json_all(
     assert list(report["metrics"]) == ["train.auc"]
 
 
+def test_run_show_tells_how_right_scores_are_by_groups_and_which_class_is_taken_for_which(
+    run: Run, store: Store, run_id: str, party_file: str
+) -> None:
+    group = {"rows": 12.0, "lowest": 0.25, "mean_score": 0.375, "mean_label": 0.3125}
+    cells = {(0, "0.low"): 7.0, (0, "1.high"): 1.0, (1, "0.low"): 0.0, (1, "1.high"): 4.0}
+    store.metrics.put([MetricRow(run_id, "evaluate", f"group.{name}", 0, value, 0) for name, value in group.items()])
+    store.metrics.put([MetricRow(run_id, "evaluate", f"confusion.{of}", step, n, 0) for (step, of), n in cells.items()])
+    lines = [line.split() for line in run("run", "show", run_id, "--party", party_file).out.splitlines()]
+    for expected in (["0.2500", "12", "0.3750", "0.3125"], ["low", "7", "1"], ["high", "0", "4"]):
+        assert expected in lines
+    report = run("run", "show", run_id, "--json", "--party", party_file).json()
+    assert report["breakdown"] == {"groups": [group], "classes": ["low", "high"], "confusion": [[7, 1], [0, 4]]}
+
+
 def test_run_show_says_how_many_labels_the_peer_can_read(run: Run, store: Store, run_id: str, party_file: str) -> None:
     figures = {"label_leak_spectral_auc": 1.0, "label_leak_auc": 1.0, "label_leak_accuracy": 1.0}
     store.metrics.put([MetricRow(run_id, "train", name, 2, value, 0) for name, value in figures.items()])

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from fedtasks.checks import Verdict
 from fedtasks.config import Dataset, FeatureType, LabelKind
 from fedtasks.data.findings import describe, examine_column, examine_label, number, sentinels, share
-from fedtasks.data.profile import CategoryProfile, NumericProfile, Profile
+from fedtasks.data.profile import CategoryProfile, NumericProfile, Profile, SequenceProfile
+from fedtasks.kinds import VocabularyLimit
 
 N = 20_000
 RNG = np.random.default_rng(11)
@@ -138,6 +139,27 @@ def test_number_that_another_column_may_mean_is_not_to_be_declared_for_all() -> 
 def test_column_that_harms_a_model_is_said(profile: Profile, words: str) -> None:
     (text,) = warnings(profile)
     assert words in text
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ([f"{n % 1500}" for n in range(7500)], "1,500 values stand there 5 times or more; if more than 1,000 still do"),
+        ([f"{n % 12_000}" for n in range(60_000)], "at least 10,000 values stand there 5 times or more"),
+        ([f"{n % 1000}" for n in range(5000)], ""),
+        ([f"{n % 2000}" for n in range(8000)], ""),
+    ],
+)
+def test_frequent_values_that_an_algorithm_cannot_list_are_said_with_its_remedy(values: list[str], words: str) -> None:
+    limits = {"net": VocabularyLimit(1000, 5, "Hash them")}
+    column = pa.array(values)
+    lists = SequenceProfile()
+    lists.add(pa.ListArray.from_arrays(pa.array(range(0, len(values) + 1, 2)), column))
+    for profile, what in ((texts(list(values)), "values"), (lists, "ids")):
+        found = list(examine_column("people: zip", profile, {}, limits))
+        assert [each.remedy for each in found] == ["Hash them"] * bool(words)
+        assert all(words.replace("values", what) in each.text for each in found)
+        assert all("`net` refuses to train" in each.text for each in found)
 
 
 def test_column_that_is_well_is_not_warned_of() -> None:

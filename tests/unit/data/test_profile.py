@@ -54,6 +54,19 @@ def test_profile_of_many_values_keeps_few_and_knows_that_they_are_many() -> None
     assert abs(np.median(sample) - 200_000) < 2_000
 
 
+@given(st.lists(st.sampled_from("abcdefgh"), max_size=200), CUTS)
+def test_frequent_values_are_counted_on_among_the_first_where_there_are_many(values: list[str], cut: int) -> None:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(profile, "MAX_DISTINCT", 4)
+        found, seen = CategoryProfile(), dict.fromkeys(values[:0])
+        for start in range(0, len(values), cut):
+            batch = values[start : start + cut]
+            found.add(pa.array(batch, pa.string()))
+            seen |= dict.fromkeys(batch)
+    first = list(seen) if found.distinct is not None else list(seen)[:4]
+    assert found.frequent(3) == sum(values.count(value) >= 3 for value in first)
+
+
 def test_column_whose_values_come_back_is_not_nearly_unique() -> None:
     found = CategoryProfile()
     for _ in range(3):

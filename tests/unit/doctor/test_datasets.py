@@ -123,6 +123,19 @@ def test_ids_that_are_wrong_are_said_once(look: Look) -> None:
     assert "row 2 of" in texts(found, "loans: person")
 
 
+def test_values_that_the_network_cannot_list_are_said_unless_they_are_hashed(look: Look) -> None:
+    towns = [f"t{number % 1023}" for number in range(5 * 1023)]
+    table = pd.DataFrame({"person": [f"{number:06d}" for number in range(len(towns))], "a": towns, "b": towns})
+    declared = """\
+  - {name: visits, uri: visits.parquet, id: person,
+     features: {a: categorical, b: {type: categorical, hash_buckets: 100}}}
+"""
+    found = look(table, declared)
+    assert worst(found) == {"visits: a": "warning"}
+    assert "1,023 values stand there 5 times or more; if more than 1,022 still do" in texts(found, "visits: a")
+    assert "Declare `hash_buckets` of at most 1,023" in texts(found, "visits: a")
+
+
 def test_dataset_without_a_row_is_said_to_have_none(look: Look) -> None:
     found = look(loans().head(0))
     assert worst(found) == {"loans: id": "warning", "loans: label": "wrong"}

@@ -5,7 +5,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -68,6 +68,30 @@ def test_frames_of_every_size_arrive_in_order_both_ways(sockets: tuple[socket.so
         assert [bytes(next(frames)) for _ in 2 * sent] == 2 * sent
     for writer in writers:
         writer.join(20)
+
+
+class Counted(socket.socket):
+    """Notes how many bytes are handed to it at a time."""
+
+    sizes: ClassVar[list[int]] = []
+
+    def sendall(self, content: Any, flags: int = 0) -> None:
+        self.sizes.append(len(content))
+        super().sendall(content, flags)
+
+
+def test_large_frame_is_sent_as_it_is_sealed(sockets: tuple[socket.socket, socket.socket]) -> None:
+    with Counted(fileno=sockets[0].detach()) as counted:
+        a, b, ends = shake((counted, sockets[1]))
+        assert ends == [None, None]
+        counted.sizes.clear()
+        frame = bytes(MAX_FRAME)
+        writer = threading.Thread(target=a.write, args=(frame,))
+        writer.start()
+        assert bytes(next(b.frames())) == frame
+        writer.join(20)
+        assert len(counted.sizes) > 4
+        assert max(counted.sizes) < MAX_FRAME / 4
 
 
 def test_only_the_certificate_that_was_offered_is_accepted(sockets: tuple[socket.socket, socket.socket]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +12,12 @@ import pytest
 
 from fedtasks.config import FeatureType, LabelKind
 from fedtasks.data.blocks import TAG, write_blocks
+from fedtasks.data.run_storage import RunStorage
 from fedtasks.errors import LabelInvalid
 from fedtasks.models.contract import Algorithm
 from fedtasks.models.split_nn.settings import TrainSettings
 from fedtasks.models.training import begin
+from fedtasks.models.versions import private_seed
 from tests.support.halves import ROLES, Context
 
 
@@ -30,3 +34,18 @@ def test_algorithm_without_labels_opens_rows_without_one(tmp_path: Path, role: s
     if role == "leader":
         with pytest.raises(LabelInvalid):
             begin(context, needs_one, rows_task="align", start_from="fresh", model="")
+
+
+def test_workers_that_begin_at_once_draw_one_seed(tmp_path: Path) -> None:
+    for number in range(20):
+        storage = RunStorage(f"file://{tmp_path}", f"credit.2026-11-21.{number}")
+        storage.folder("train")
+        together = threading.Barrier(4)
+
+        def draw(storage: RunStorage = storage, together: threading.Barrier = together) -> int:
+            together.wait()
+            return private_seed(storage, "train")
+
+        with ThreadPoolExecutor(4) as pool:
+            drawn = [each.result() for each in [pool.submit(draw) for _ in range(4)]]
+        assert len({*drawn, private_seed(storage, "train")}) == 1

@@ -31,7 +31,7 @@ from fedtasks.models.secureboost.model import LeaderHalf
 from fedtasks.models.secureboost.settings import TrainSettings
 from fedtasks.models.secureboost.trees import Condition, LeaderNode, Tree
 from fedtasks.pipeline.catalogue import align, evaluate, intersect, intersect_by_shard, predict, publish, train
-from fedtasks.pipeline.shared import check_models, check_shared, initiate
+from fedtasks.pipeline.shared import check_models, check_shared, check_workers, initiate
 from fedtasks.pipeline.step import Step
 from fedtasks.wire.v1 import model_pb2, worker_pb2
 from tests.support.airflow_fakes import FORM, PARTY, SHARED
@@ -118,6 +118,28 @@ def test_check_shared_of_a_wrong_number_of_shards_is_refused_before_anything_run
     check_shared(party, "shop", steps, {**SHARED, "steps": {"psi": {"shards": 3}}})
     with pytest.raises(ConfigError, match="not a number of shards"):
         check_shared(party, "shop", steps, {**SHARED, "steps": {"psi": {"shards": shards}}})
+
+
+def test_other_number_of_workers_than_this_partys_dag_names_is_refused_with_both() -> None:
+    steps = [train("split_nn", workers=2)]
+    check_workers(steps, {"train": {"workers": 2}})
+    with pytest.raises(ConfigDiffers) as caught:
+        check_workers(steps, {"train": {"workers": 4}})
+    assert caught.value.fields == {"field": "train.workers", "ours": "2", "theirs": "4"}
+    check_workers([train("split_nn")], {"train": {}})
+
+
+def test_workers_that_the_dag_has_no_tasks_for_are_refused_before_anything_runs() -> None:
+    with pytest.raises(ConfigError, match=r"`train` is one task, and 2 workers .*name the number in the DAG's file"):
+        train("split_nn").check({"workers": 2})
+
+
+def test_stages_by_shard_say_what_earlier_releases_say() -> None:
+    said = [stage.said for stage in intersect_by_shard().stages]
+    assert said[1] == {"name": "send", "by_shard": True}
+    assert [stage.said for stage in train("split_nn", workers=2).stages] == [
+        {"name": "work", "by_shard": False, "by_worker": True}
+    ]
 
 
 MODEL_STEPS = [intersect(), align(), train("secureboost"), evaluate(), publish(model="credit")]

@@ -12,12 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fedtasks.config import Dataset, FeatureType
+from fedtasks.config import Dataset, Feature, FeatureType
 from fedtasks.data.id_shapes import Form, Shape, to_plain
 from fedtasks.data.storage import write_json
 from fedtasks.data.tables import list_parts
 from fedtasks.errors import ColumnType, ProtocolViolated
 from fedtasks.link.memory import memory_pair
+from fedtasks.models.split_nn.settings import check_places
 from fedtasks.psi import inspection, messages
 
 OWN = [((Shape(Form.DIGITS, 11), 99),)]
@@ -27,18 +28,20 @@ THEIRS = [((Shape(Form.POINT_ZERO, 13), 98),)]
 class Context:
     """As much of a context as is asked for."""
 
-    def __init__(self, dataset: Dataset, *, clause: str = "classes", kinds: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, dataset: Dataset, *, clause: str = "classes", kinds: tuple[str, ...] = (), settings: tuple[Any, ...] = ()
+    ) -> None:
         self.dataset = dataset
         self.party = SimpleNamespace(name="bank")
         bounds = {"outputs.id_shapes": clause} if clause else {}
-        self.config = SimpleNamespace(peer="shop", bounds=bounds, kinds=kinds, attempt=3)
+        self.config = SimpleNamespace(peer="shop", bounds=bounds, kinds=kinds, kind_settings=settings, attempt=3)
         self.reports: list[Any] = []
 
     def report(self, progress: Any = None, **metrics: float) -> None:
         self.reports.append(metrics)
 
 
-def dataset(folder: Path, **features: FeatureType) -> Dataset:
+def dataset(folder: Path, **features: FeatureType | Feature) -> Dataset:
     return Dataset(name="people", uri=f"file://{folder}", id="id", features=features or {"x": FeatureType.NUMERIC})
 
 
@@ -177,6 +180,35 @@ def test_categories_beyond_what_a_step_takes_are_refused(
         return
     with pytest.raises(ColumnType, match="column `zip`: 1,025 categories, of which `secureboost` takes at most 1,024"):
         inspection.inspect(context, list_parts(context.dataset), f"file://{tmp_path}")
+
+
+@pytest.mark.parametrize(
+    ("n", "settings", "declared", "is_said"),
+    [
+        (1023, {}, FeatureType.CATEGORICAL, True),
+        (1022, {}, FeatureType.CATEGORICAL, False),
+        (1023, {"network": "own"}, FeatureType.CATEGORICAL, False),
+        (1023, {}, Feature(FeatureType.CATEGORICAL, hash_buckets=500), False),
+    ],
+)
+def test_values_that_the_network_cannot_list_are_said_with_the_remedy_before_anything_is_signed(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    n: int,
+    settings: dict[str, Any],
+    declared: FeatureType | Feature,
+    is_said: bool,
+) -> None:
+    write(tmp_path / "people", 1, 5 * n, 500, zip=[f"{number % n}" for number in range(5 * n)])
+    context: Any = Context(
+        dataset(tmp_path / "people", zip=declared), kinds=("psi", "split_nn"), settings=({}, settings)
+    )
+    with caplog.at_level(logging.WARNING):
+        inspection.inspect(context, list_parts(context.dataset), f"file://{tmp_path}")
+    assert context.reports == ([{"step": 3, "remark.suspicious.zip": 1.0}] if is_said else [])
+    assert ("Declare `hash_buckets` of at most 1,023, or give it an embedding" in caplog.text) == is_said
+    with pytest.raises(ColumnType, match="declare `hash_buckets` of at most 1,023, or give it an embedding"):
+        check_places("zip", 1023 + 2)
 
 
 def test_value_that_no_model_can_use_is_refused_where_rows_are_aligned(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -132,6 +134,51 @@ def test_results_of_other_labels_are_figures_with_the_champions_and_no_curves(
     champion = {name: value / 2 for name, value in figures.items()}
     put_figures(store, "evaluate", figures | {f"champion_{name}": value for name, value in champion.items()})
     assert results_report(store, "bank", RUN_ID) == {**figures, "champion": champion, "importance": []}
+
+
+def put_breakdown(store: Store) -> None:
+    rows = [
+        ("evaluate", f"group.{name}", step, value)
+        for step, group in enumerate(BREAKDOWN["groups"])
+        for name, value in group.items()
+    ]
+    rows += [
+        ("evaluate", f"confusion.{place}.{text}", label, counts[place])
+        for label, counts in enumerate(BREAKDOWN["confusion"])
+        for place, text in enumerate(BREAKDOWN["classes"])
+    ]
+    rows += [("train", "group.rows", 0, 1.0), ("evaluate", "group.rows", 9, 1.0)]  # of another task, and incomplete
+    store.metrics.put([MetricRow(RUN_ID, task, name, step, value, NOW_MS) for task, name, step, value in rows])
+
+
+BREAKDOWN: dict[str, Any] = {
+    "groups": [
+        {"rows": 10.0, "lowest": 0.4, "mean_score": 0.5, "mean_label": 0.4},
+        {"rows": 12.0, "lowest": 0.7, "mean_score": 0.8, "mean_label": 0.9},
+    ],
+    "classes": ["low", "v1.5"],
+    "confusion": [[4, 1], [2, 15]],
+}
+
+
+def test_breakdown_is_told_where_metrics_may_be_seen_and_is_in_no_list_of_them(store: Store) -> None:
+    store.runs.add(make_run())
+    put_ticket(store)
+    put_breakdown(store)
+    put_figures(store, "evaluate", {"accuracy": 0.86})
+    found = results_report(store, "bank", RUN_ID)
+    assert found == {**BREAKDOWN, "accuracy": 0.86, "champion": None, "importance": []}
+    report = run_report(store, "bank", RUN_ID)
+    assert report["breakdown"] == BREAKDOWN
+    assert report["metrics"] == {"evaluate.accuracy": 0.86}
+    assert list(metrics_report(store, RUN_ID, "", -1)["series"]) == ["evaluate.accuracy"]
+
+
+def test_breakdown_that_others_keep_is_not_told(store: Store) -> None:
+    store.runs.add(make_run(config_json='{"leader": "shop", "steps": {}}'))
+    put_ticket(store)
+    put_breakdown(store)
+    assert not BREAKDOWN.keys() & results_report(store, "bank", RUN_ID).keys()
 
 
 IMPORTANCE = {"importance.age": 2.0, "importance.basket": 7.0, "importance.city": 2.0, "importance.odd": float("inf")}

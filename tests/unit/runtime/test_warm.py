@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from fedtasks import private
 from fedtasks.runtime import warm
 from tests.support.processes import is_alive, running_with
 
@@ -169,7 +170,7 @@ def test_socket_is_for_its_user_only(parent: Warm) -> None:
 def test_half_for_another_user_is_not_started(parent: Warm, monkeypatch: pytest.MonkeyPatch, user: int) -> None:
     asked = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     monkeypatch.setattr(os, "geteuid", lambda: user or os.getuid() + 2)
-    assert warm._peer_of(asked[0]) == 0
+    assert private.peer_of(asked[0]) == 0
     for each in asked:
         each.close()
 

@@ -72,7 +72,7 @@ const BAR = 10;
 export function results(found) {
   const features = found.importance?.length ? importance(found.importance) : null;
   if (found.reason) return [empty(`${capital(found.reason)}.`), features];
-  return [facts(scalars(found)), scoreParts(found), features];
+  return [facts(scalars(found)), scoreParts(found), groups(found), classes(found), features];
 }
 
 /** Name the metrics of a run in one line. */
@@ -96,6 +96,43 @@ function scoreParts(found) {
       ? h("div", { className: "charts" }, ...CURVES.map((curve) => drawn(curve, found)))
       : empty("All test rows have the same label: there is nothing to tell apart."),
   ];
+}
+
+/** By tenths of the rows, from low scores to high: what was predicted and what came true. */
+function groups({ groups: found, bins, rmse }) {
+  if (!found?.length) return null;
+  const [title, score, label] = [
+    ["Calibration by tenths of the test rows", "mean score", "share of positives"],
+    ["Calibration by tenths of the test rows", "mean probability of the likeliest class", "share that is right"],
+    ["Error by tenths of the test rows", "mean prediction", "mean label"],
+  ][rmse !== undefined ? 2 : bins ? 0 : 1];
+  const rows = found.map((each) => [
+    figure(each.lowest),
+    count(each.rows),
+    figure(each.mean_score),
+    figure(each.mean_label),
+    figure(each.mean_score - each.mean_label),
+  ]);
+  return h(
+    "div",
+    { className: "breakdown" },
+    h("h3", {}, title),
+    table(title, ["scores from", "test rows", score, label, "too high by"], rows),
+  );
+}
+
+/** Which class is taken for which. */
+function classes({ classes: names, confusion: counts }) {
+  if (!names) return null;
+  const title = "Confusion of classes";
+  const rows = counts.map((row, place) => [names[place], ...row.map(count)]);
+  return h(
+    "div",
+    { className: "breakdown" },
+    h("h3", {}, title),
+    h("p", { className: "quiet" }, "Test rows by their label (down) and by the likeliest class (across)."),
+    table(title, ["label", ...names.map((name) => `predicted ${name}`)], rows),
+  );
 }
 
 /** Show which features count most, each with its number and a bar. */

@@ -9,6 +9,7 @@ import numpy as np
 
 from fedtasks.config import LabelKind
 from fedtasks.errors import LabelInvalid
+from fedtasks.models.evaluation import kind_of
 from fedtasks.models.split_nn.targets import LABEL, Targets
 
 MOST_CLASSES = 16
@@ -86,10 +87,7 @@ class Alternatives:
 def _labels_of(kind: LabelKind, targets: Targets) -> dict[str, tuple[LabelKind, np.ndarray]]:
     """Return kind and labels by output; the kind of a further label is as it looks."""
     labels = targets.labels if isinstance(targets.labels, Mapping) else {"": targets.labels}
-    looks = {
-        name: LabelKind.BINARY if np.isin(each, (0, 1)).all() else LabelKind.NUMBER for name, each in labels.items()
-    }
-    return {name: (kind if name in ("", LABEL) else looks[name], each) for name, each in labels.items()}
+    return {name: (kind if name in ("", LABEL) else kind_of(each), each) for name, each in labels.items()}
 
 
 def fences_of(kind: LabelKind, targets: Targets) -> dict[str, tuple[float, float]]:

@@ -37,7 +37,6 @@ from fedtasks.models.split_nn.columns import (
     APART_SHARE,
     CLIP,
     MAX_KNOTS,
-    MIN_CATEGORY_ROWS,
     CategoricalColumn,
     NumericColumn,
 )
@@ -47,7 +46,7 @@ from fedtasks.models.split_nn.features import Features
 from fedtasks.models.split_nn.half import Half
 from fedtasks.models.split_nn.joint import train_pooled
 from fedtasks.models.split_nn.model import Document, SplitNnHalf, half_digest
-from fedtasks.models.split_nn.settings import TrainSettings
+from fedtasks.models.split_nn.settings import MIN_CATEGORY_ROWS, TrainSettings
 from fedtasks.models.split_nn.sources import Source
 from fedtasks.models.versions import load_half
 from tests.support.halves import Context

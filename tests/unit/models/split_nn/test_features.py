@@ -28,7 +28,6 @@ from fedtasks.models.settings import EvaluateSettings
 from fedtasks.models.split_nn import serving, training
 from fedtasks.models.split_nn.columns import (
     CLIP,
-    MIN_CATEGORY_ROWS,
     CategoricalColumn,
     NumericColumn,
     Scaling,
@@ -39,7 +38,7 @@ from fedtasks.models.split_nn.columns import (
 from fedtasks.models.split_nn.encoder import Encoder
 from fedtasks.models.split_nn.features import Features
 from fedtasks.models.split_nn.model_files import ModelFile
-from fedtasks.models.split_nn.settings import MAX_ONE_HOT, TrainSettings
+from fedtasks.models.split_nn.settings import MAX_ONE_HOT, MIN_CATEGORY_ROWS, TrainSettings
 from fedtasks.models.versions import load_half
 from fedtasks.runtime.context import Outcome
 from tests.support.halves import ROLES, RUN, Context, run_both
@@ -86,7 +85,7 @@ def people(n: int, seed: int = 0) -> pa.Table:
 def raw_tensors(encoder: Encoder, rows: pa.Table) -> dict[str, tf.Tensor]:
     """Return rows as whoever feeds a SavedModel passes them, by column; the page's own code does it."""
     column = runpy.run_path(str(SNIPPET))["column"]
-    specs = serving._signature(encoder)
+    specs = serving._Tables(encoder).signature(encoder)
     return {name: column(rows[name].to_pylist(), specs[name]) for name in encoder.features}
 
 

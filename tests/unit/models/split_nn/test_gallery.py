@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
+from dataclasses import dataclass
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import numpy as np
@@ -12,21 +15,31 @@ import tensorflow as tf
 
 from fedtasks.config import LabelKind
 from fedtasks.data.blocks import TRAIN
+from fedtasks.data.run_storage import RunStorage
 from fedtasks.errors import LinkLost
-from fedtasks.link.memory import memory_pair
 from fedtasks.models.split_nn import training
 from fedtasks.models.split_nn.joint import Joint
-from fedtasks.models.split_nn.model import Document, NetworkHalf, half_digest
+from fedtasks.models.split_nn.model import NetworkHalf, load
 from fedtasks.models.split_nn.settings import TrainSettings
 from fedtasks.models.versions import load_half
-from tests.support.halves import ROLES, Context, run_both
-from tests.support.links import both
-from tests.support.networks import GALLERY, Case, Side, gallery_case, side, train_federated
+from tests.support.halves import ROLES, RUN, Context, run_both
+from tests.support.networks import (
+    GALLERY,
+    Case,
+    Side,
+    gallery_case,
+    published,
+    scores_together,
+    side,
+    train_federated,
+)
 from tests.support.split_nn_case import SEEDS, write_party
 
 SETTINGS = TrainSettings(batch_size=50, learning_rate=0.01, network="own")
 EPOCHS = 3
 NAMES = sorted(folder.name for folder in GALLERY.iterdir() if folder.is_dir())
+SERVED_QUICKLY = ("din", "esmm", "text_tower")
+"""Sequences and several rounds, several labels, and classes: between them, all that a SavedModel can have."""
 
 
 def train_joint(leader: Side, follower: Side) -> None:
@@ -35,39 +48,6 @@ def train_joint(leader: Side, follower: Side) -> None:
         batches = zip(leader.rows.batches(epoch, SETTINGS), follower.rows.batches(epoch, SETTINGS), strict=True)
         for own, theirs in batches:
             joint.step(own.features, theirs.features, own.known_targets)
-
-
-def published(case: Case, trained: Side, role: str) -> NetworkHalf:
-    """Return a half as training publishes it."""
-    encoder = trained.features._encoder
-    document = Document(
-        run_id="ads.2026-11-30.1",
-        role=role,
-        settings=SETTINGS,
-        row_order="",
-        inputs=encoder.input_names,
-        encoder=encoder,
-        digest=half_digest(encoder, trained.half.arrays),
-        peer_digest="",
-        format="split_nn",
-        network=trained.source.file.source if trained.source.file else "",
-        rounds=trained.half.rounds,
-        label=case.label,
-        classes=tuple(map(str, range(case.n_classes))),
-    )
-    return NetworkHalf(document, trained.half.arrays)
-
-
-def scores_together(leader: NetworkHalf, follower: NetworkHalf, case: Case) -> np.ndarray:
-    a, b = memory_pair()
-
-    def score(half: NetworkHalf, table: Any, link: Any) -> np.ndarray:
-        with link:
-            (batch,) = table.combine_chunks().to_batches()
-            return half.score_together(link, batch, "", of="rows")
-
-    found, _ = both(lambda: score(leader, case.leader, a), lambda: score(follower, case.follower, b))
-    return found
 
 
 def served(values: list[Any]) -> tf.Tensor:
@@ -112,27 +92,51 @@ def scores_outside(leader: Path, follower: Path, case: Case) -> np.ndarray:
     return crossed["score"].numpy()
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_network_of_the_gallery_trains_as_the_joint_one_and_scores_alike_everywhere(name: str, tmp_path: Path) -> None:
+@dataclass(frozen=True)
+class Trained:
+    """Both sides after a federated training, what they have published, and how these score all rows together."""
+
+    case: Case
+    sides: tuple[Side, Side]
+    losses: list[float]
+    halves: tuple[NetworkHalf, NetworkHalf]
+    scores: np.ndarray
+
+
+@functools.cache
+def trained(name: str) -> Trained:
+    """Train a network of the gallery, each once."""
     case = gallery_case(name)
     leader, follower = case.sides(SETTINGS)
     losses = train_federated(leader, follower, SETTINGS, EPOCHS)
+    halves = published(case, leader, "leader", SETTINGS), published(case, follower, "follower", SETTINGS)
+    return Trained(case, (leader, follower), losses, halves, scores_together(*halves, case))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_network_of_the_gallery_trains_as_the_joint_one_and_scores_as_in_training(name: str) -> None:
+    found = trained(name)
+    case, (leader, follower), losses = found.case, found.sides, found.losses
     alone_leader, alone_follower = case.sides(SETTINGS)
     train_joint(alone_leader, alone_follower)
-    for trained, joint in ((leader, alone_leader), (follower, alone_follower)):
-        for own, other in zip(trained.half.state, joint.half.state, strict=True):
+    for side_of, joint in ((leader, alone_leader), (follower, alone_follower)):
+        for own, other in zip(side_of.half.state, joint.half.state, strict=True):
             np.testing.assert_array_equal(own.numpy(), other.numpy())
     n_steps = len(losses) // EPOCHS
     assert np.mean(losses[-n_steps:]) < 0.97 * np.mean(losses[:n_steps])
-
-    halves = [published(case, each, role) for each, role in ((leader, "leader"), (follower, "follower"))]
-    scores = scores_together(halves[0], halves[1], case)
     in_training = Joint(leader.half, follower.half).predict(leader.rows.features, follower.rows.features)
-    np.testing.assert_allclose(scores, leader.half.scores_of(in_training, case.label), rtol=0, atol=1e-6)
-    for half, folder in zip(halves, ("leader", "follower"), strict=True):
-        half.save(str(tmp_path / folder))
-    outside = scores_outside(tmp_path / "leader", tmp_path / "follower", case)
-    np.testing.assert_allclose(outside, scores, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(found.scores, leader.half.scores_of(in_training, case.label), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in SERVED_QUICKLY else [pytest.mark.slow]) for name in NAMES]
+)
+def test_network_of_the_gallery_scores_outside_as_inside(name: str, tmp_path: Path) -> None:
+    found = trained(name)
+    folders = tmp_path / "leader", tmp_path / "follower"
+    for half, folder in zip(found.halves, folders, strict=True):
+        half.save(str(folder))
+    np.testing.assert_allclose(scores_outside(*folders, found.case), found.scores, rtol=0, atol=1e-6)
 
 
 @pytest.mark.slow
@@ -172,3 +176,31 @@ def test_training_of_the_gallery_that_is_broken_off_equals_the_joint_one_after_2
         assert isinstance(published_half, NetworkHalf)
         for found, expected in zip(published_half.weights, each.half.arrays, strict=True):
             np.testing.assert_array_equal(found, expected)
+
+
+def test_half_of_more_than_a_thousand_weights_is_read_in_their_order(tmp_path: Path) -> None:
+    text = """
+        import keras
+        from fedtasks import Send
+
+        class Shares(keras.layers.Layer):
+            def build(self, shape):
+                self.shares = [self.add_weight(shape=(1,), initializer="glorot_uniform") for _ in range(1001)]
+
+            def call(self, rows):
+                return rows * self.shares[0]
+
+        def network(features, settings):
+            sent = Send("user")(Shares()(features.numbers()))
+            model = keras.Model(features.inputs, sent)
+            model.compile()
+            return model
+        """
+    case = gallery_case("cut_late", 40)
+    made = side(dedent(text), case.follower, case.kinds[1], SETTINGS, SEEDS["follower"])
+    made.half.assign([np.full(1, number, np.float32) for number in range(1001)])
+    made.half.plan({"user": 0})
+    storage = RunStorage(f"file://{tmp_path}", RUN)
+    published(case, made, "follower", SETTINGS).save(storage.attempt("train", 1))
+    found = load(storage.publish("train", 1, rows=40, facts={}), "follower")
+    assert [float(weight[0]) for weight in found.weights] == list(range(1001))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -83,12 +84,18 @@ def trained(folder: Path, settings: TrainSettings) -> tuple[LeakMeter, Reports]:
     return meter, reports
 
 
+@dataclass(frozen=True)
+class Whole:
+    """A training that nothing breaks, and the gradients that its follower has received."""
+
+    folder: Path
+    meter: LeakMeter
+    reports: Reports
+    received: list[np.ndarray]
+
+
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[LeakMeter, Reports]:
-    return trained(tmp_path_factory.mktemp("whole"), SETTINGS)
-
-
-def test_sums_are_those_of_what_the_follower_received(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
     received: list[np.ndarray] = []
     plain = Crossing.receive_gradients
 
@@ -97,36 +104,39 @@ def test_sums_are_those_of_what_the_follower_received(tmp_path: Path, monkeypatc
         received.extend(found.values())
         return found
 
-    monkeypatch.setattr(Crossing, "receive_gradients", noted)
-    meter, _ = trained(tmp_path, SETTINGS)
+    folder = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Crossing, "receive_gradients", noted)
+        return Whole(folder, *trained(folder, SETTINGS), received)
+
+
+def test_sums_are_those_of_what_the_follower_received(whole: Whole) -> None:
     expected = np.zeros((N, SETTINGS.embedding))
     batches = [batch for epoch in range(SETTINGS.epochs) for batch in LEADS.batches(epoch, SETTINGS)]
-    for batch, gradients in zip(batches, received, strict=True):
+    for batch, gradients in zip(batches, whole.received, strict=True):
         expected[batch.places] += gradients * batch.n_rows
-    sums, epochs, names, labels = meter.state()
+    sums, epochs, names, labels = whole.meter.state()
     np.testing.assert_allclose(sums, expected, rtol=1e-5, atol=1e-7)
     assert int(epochs) == SETTINGS.epochs
     assert names.tolist() == [""]
     np.testing.assert_array_equal(labels[:, 0], LABELS)
 
 
-def test_attempt_that_goes_on_measures_what_one_without_a_break_does(
-    tmp_path: Path, whole: tuple[LeakMeter, Reports]
-) -> None:
+def test_attempt_that_goes_on_measures_what_one_without_a_break_does(tmp_path: Path, whole: Whole) -> None:
     trained(tmp_path, replace(SETTINGS, epochs=2))
     meter, reports = trained(tmp_path, SETTINGS)
-    expected, told = whole
-    for found, wanted in zip(meter.state(), expected.state(), strict=True):
+    told = whole.reports
+    for found, wanted in zip(meter.state(), whole.meter.state(), strict=True):
         np.testing.assert_array_equal(found, wanted)
     assert reports[0] == told[2]  # the third epoch
     assert reports[-1][1]["label_leak_completion_auc"] == told[-1][1]["label_leak_completion_auc"]
 
 
-def test_attempt_with_no_epoch_left_still_measures_the_sums(tmp_path: Path, whole: tuple[LeakMeter, Reports]) -> None:
-    trained(tmp_path, SETTINGS)
+def test_attempt_with_no_epoch_left_still_measures_the_sums(tmp_path: Path, whole: Whole) -> None:
+    shutil.copytree(whole.folder, tmp_path, dirs_exist_ok=True)
     _, reports = trained(tmp_path, SETTINGS)
     ((_, found),) = reports
-    assert found["label_leak_completion_auc"] == whole[1][-1][1]["label_leak_completion_auc"]
+    assert found["label_leak_completion_auc"] == whole.reports[-1][1]["label_leak_completion_auc"]
     assert "embedding_completion_auc" not in found
 
 

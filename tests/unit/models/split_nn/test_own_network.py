@@ -15,6 +15,7 @@ import pytest
 from fedtasks.config import LabelKind
 from fedtasks.data.blocks import LABEL, TEST, Blocks
 from fedtasks.data.run_storage import RunStorage
+from fedtasks.data.storage import read_json
 from fedtasks.errors import ConfigDiffers, ConfigError, FedtasksError, LabelInvalid, LinkLost, NetworkInvalid
 from fedtasks.models import evaluation
 from fedtasks.models.settings import EvaluateSettings
@@ -28,6 +29,8 @@ from fedtasks.runtime.context import Outcome
 from tests.support.halves import ROLES, RUN, Context, run_both
 from tests.support.networks import GALLERY, gallery_case, plan, side, train_federated
 from tests.support.split_nn_case import FEATURES, write_party
+
+pytestmark = pytest.mark.usefixtures("no_saved_models")
 
 SETTINGS = TrainSettings(epochs=6, batch_size=32, learning_rate=0.02, network="own")
 
@@ -154,16 +157,28 @@ def test_further_label_is_learnt_and_never_seen_as_a_feature(tmp_path: Path) -> 
     write_party(tmp_path, "follower")
     write_party(tmp_path, "leader", further=(ages() < 38).astype(float))
     output = "{'label': keras.layers.Dense(1, 'sigmoid')(hidden), 'later': keras.layers.Dense(1, 'sigmoid')(hidden)}"
-    compiled = (
-        "loss={'label': 'binary_crossentropy', 'later': 'binary_crossentropy'}, "
-        "metrics={'later': [keras.metrics.AUC(name='auc')]}"
-    )
+    compiled = "loss={'label': 'binary_crossentropy', 'later': 'binary_crossentropy'}"
     leader = trained(tmp_path, LEADER.format(output=output, compiled=compiled))
     half = load_half(leader.storage.published("train"), "leader")
     assert set(half.needs) == set(FEATURES["leader"])
     assert curve(leader, "later_auc")[-1] > 0.9
     figures, _ = evaluated(tmp_path)
     assert figures["auc"] > 0.7
+    assert figures["later_auc"] > 0.9
+
+
+def test_further_label_is_measured_by_what_its_loss_takes_at_the_labels_holder_alone(tmp_path: Path) -> None:
+    write_party(tmp_path, "follower")
+    blocks = write_party(tmp_path, "leader", further=ages() / 10)
+    output = "{'label': keras.layers.Dense(1)(hidden), 'later': keras.layers.Dense(1)(hidden)}"
+    compiled = "loss={'label': keras.losses.BinaryCrossentropy(from_logits=True), 'later': 'mse'}"
+    leader = trained(tmp_path, LEADER.format(output=output, compiled=compiled), replace(SETTINGS, epochs=30))
+    assert curve(leader, "later_rmse")[-1] < curve(leader, "later_rmse")[0]
+    end, (leader, follower) = run(evaluate, "evaluate", tmp_path, EvaluateSettings(), "")
+    assert isinstance(end, Outcome), end
+    assert 0 < leader.metrics["later_rmse"] < np.std(blocks.table(TEST)["later"].to_numpy())
+    assert read_json(f"{leader.folder}/scores.json")["later_rmse"] == leader.metrics["later_rmse"]
+    assert not follower.metrics
 
 
 def test_row_of_weight_two_counts_as_two_rows(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from fedtasks import Receive, Send
 from fedtasks.models.split_nn.half import Half, Targets
-from fedtasks.models.split_nn.retained import in_two_parts
+from fedtasks.models.split_nn.retained import in_two_parts, tensor_of
 from fedtasks.models.split_nn.runtime import prepare_tensorflow
 
 prepare_tensorflow()
@@ -39,6 +39,53 @@ def test_second_part_takes_values_of_the_first_however_much_a_variable_has_chang
         np.testing.assert_array_equal(doubled, 2 * factor * X)
         parts.second(*kept, tf.constant(later))
         np.testing.assert_array_equal(found, 2 * later + factor * X + 2 * factor * X.sum() - 2 * factor * X)
+
+
+def test_parts_take_arrays_as_they_take_tensors() -> None:
+    found = tf.Variable(tf.zeros((2, 3)))
+    parts = in_two_parts(lambda x, y: ([x + 1], [x * y]), lambda each: found.assign(each[0]), [ROW], [ROW])
+    assert parts is not None
+    for make in (tf.constant, lambda array: array):
+        (first,), kept = parts.first(make(X))
+        parts.second(*kept, make(3 * X))
+        np.testing.assert_array_equal(first, X + 1)
+        np.testing.assert_array_equal(found, 3 * X * X)
+
+
+def placed(values: np.ndarray, offset: int) -> np.ndarray:
+    """Return float32 values at so many bytes behind a place at which TensorFlow shares memory."""
+    memory = np.zeros(values.nbytes + 128, np.uint8)
+    start = -memory.ctypes.data % 64 + offset
+    found: np.ndarray = memory[start : start + values.nbytes].view(np.float32).reshape(values.shape)
+    found[:] = values
+    return found
+
+
+@pytest.mark.parametrize("offset", [0, 4, 16])
+def test_tensor_has_the_values_of_an_array_wherever_that_lies(offset: int) -> None:
+    array = placed(np.arange(4096, dtype=np.float32).reshape(-1, 4), offset)
+    array.flags.writeable = False
+
+    tensor = tensor_of(array)
+
+    np.testing.assert_array_equal(tensor, array)
+    np.testing.assert_array_equal(tf.reduce_sum(tensor, axis=1), array.sum(axis=1))
+    assert np.shares_memory(np.asarray(tensor), array) == (offset == 0)
+
+
+def test_parts_change_no_array_that_they_are_given() -> None:
+    values = np.random.default_rng(5).normal(size=(500, 3)).astype(np.float32)
+    now, later = placed(values, 0), placed(2 * values, 0)
+    parts = in_two_parts(
+        lambda x, y: ([tf.nn.relu(x)], [tf.nn.relu(y), x + y]), lambda each: tf.nn.relu(each[1]), [ROW], [ROW]
+    )
+    assert parts is not None
+    (first,), kept = parts.first(now)
+    (second,) = parts.second(*kept, later)
+    np.testing.assert_array_equal(first, np.maximum(values, 0))
+    np.testing.assert_array_equal(second, np.maximum(3 * values, 0))
+    np.testing.assert_array_equal(now, values)
+    np.testing.assert_array_equal(later, 2 * values)
 
 
 def test_parts_take_any_number_of_rows() -> None:

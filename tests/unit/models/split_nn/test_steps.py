@@ -29,6 +29,8 @@ from fedtasks.runtime.context import Outcome
 from tests.support.halves import ROLES, RUN, Context, run_both
 from tests.support.split_nn_case import SEEDS, write_party
 
+pytestmark = pytest.mark.usefixtures("no_saved_models")
+
 SHAPES: dict[str, Any] = {
     "batch_size": 16,
     "embedding": 4,
@@ -73,7 +75,9 @@ def curve(context: Context) -> dict[int, tuple[float, float]]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[int, tuple[Outcome, dict[str, bytes], Any]]:
+def undisturbed(
+    tmp_path_factory: pytest.TempPathFactory, no_saved_models: None
+) -> dict[int, tuple[Outcome, dict[str, bytes], Any]]:
     """Trainings that nothing breaks, by window."""
     found = {}
     for window in (1, 3):

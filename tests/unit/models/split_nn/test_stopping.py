@@ -27,6 +27,8 @@ from tests.support.halves import ROLES, RUN, Context, run_both
 from tests.support.networks import built_in
 from tests.support.split_nn_case import write_party
 
+pytestmark = pytest.mark.usefixtures("no_saved_models")
+
 # Without noise, of which a training of fewer epochs gets less.
 SHAPES: dict[str, Any] = {
     **{"batch_size": 32, "embedding": 4, "hidden": (8,), "top": (6,)},

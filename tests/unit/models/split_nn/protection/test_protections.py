@@ -36,6 +36,8 @@ from fedtasks.runtime.context import Outcome
 from tests.support.halves import ROLES, Context, run_both
 from tests.support.split_nn_case import write_party
 
+pytestmark = pytest.mark.usefixtures("no_saved_models")
+
 TWO = Alternatives({"": (0.0, 1.0)})
 SMALL = TrainSettings(epochs=2, batch_size=32, embedding=3, hidden=(4,), top=(4,), learning_rate=0.01)
 
