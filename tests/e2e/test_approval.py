@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import pytest
@@ -10,7 +9,7 @@ import pytest
 from fedtasks.laptop.demo import PIPELINE, wait_for
 from fedtasks.laptop.party import LocalParty
 from fedtasks.store import ApprovalRow, Store
-from tests.support.two_airflows import World, await_question, ended, note, state, task_state, trigger
+from tests.support.two_airflows import World, await_question, ended, grant, note, state, task_state, trigger
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -18,16 +17,7 @@ pytestmark = pytest.mark.timeout(600)
 @pytest.fixture(scope="module")
 def ticket(world: World) -> str:
     """A ticket of the shop's that asks for a person, accepted by the bank."""
-    issued = world.shop.command(
-        *("ticket", "issue", "--to", "bank", "--dataset", "customers", "--pipeline", PIPELINE),
-        *("--approval", "person", "--concurrent", "5", "--label-protection", "none"),
-    )
-    found = re.search(r"Ticket (\S+) is granted", issued)
-    assert found is not None
-    wait_for(lambda: found[1] in world.bank.command("ticket", "list", "--json"), 60, "the ticket to arrive")
-    world.bank.command("ticket", "accept", found[1])
-    wait_for(lambda: '"accepted"' in world.shop.command("ticket", "show", found[1], "--json"), 60, "its acceptance")
-    return found[1]
+    return grant(world, PIPELINE, more=("--approval", "person", "--concurrent", "5", "--label-protection", "none"))
 
 
 def hitl(party: LocalParty, dag_run_id: str, method: str = "GET", body: object = None) -> dict[str, Any]:

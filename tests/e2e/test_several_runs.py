@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 
 import pytest
 
 from fedtasks.laptop.demo import wait_for
 from fedtasks.laptop.party import LocalParty
-from tests.support.two_airflows import World
+from tests.support.two_airflows import World, deploy, grant
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -43,16 +42,6 @@ with DAG("twice"):
 '''
 
 
-def grant(world: World) -> None:
-    pipelines = [argument for run in ("first", "second") for argument in ("--pipeline", f"{NAME}.{run}")]
-    told = world.shop.command("ticket", "issue", "--to", "bank", "--dataset", "customers", *pipelines)
-    ticket = re.search(r"Ticket (\S+) is granted", told)
-    assert ticket is not None
-    wait_for(lambda: ticket[1] in world.bank.command("ticket", "list", "--json"), 60, "the ticket to arrive")
-    world.bank.command("ticket", "accept", ticket[1])
-    wait_for(lambda: '"accepted"' in world.shop.command("ticket", "show", ticket[1], "--json"), 60, "its acceptance")
-
-
 def tasks(party: LocalParty, dag_run_id: str) -> dict[str, str]:
     answer = party.airflow.rest("GET", f"/api/v2/dags/{NAME}/dagRuns/{dag_run_id}/taskInstances")
     return {one["task_id"]: one["state"] for one in answer["task_instances"]}
@@ -60,12 +49,8 @@ def tasks(party: LocalParty, dag_run_id: str) -> dict[str, str]:
 
 def test_runs_of_one_dag_meet_the_peers_one_by_one(opened: World) -> None:
     world = opened
-    for party in (world.bank, world.shop):
-        (party.dags / f"{NAME}.py").write_text(FILE)
-    grant(world)
-    for party in (world.bank, world.shop):
-        party.airflow.wait_for_dag(NAME)
-        party.unpause(NAME)
+    grant(world, f"{NAME}.first", f"{NAME}.second")
+    deploy(world, NAME, FILE)
     world.bank.trigger(NAME, "once", {"partition": "2026-11-21"})
     ends = ("success", "failed")
     wait_for(lambda: world.bank.dag_run(NAME, "once")["state"] in ends, 240, "the bank's DAG run")

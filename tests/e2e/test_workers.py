@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 
 import pytest
@@ -13,7 +12,7 @@ from fedtasks.data.run_storage import RunStorage
 from fedtasks.data.storage import read_json
 from fedtasks.laptop.demo import wait_for
 from fedtasks.laptop.party import LocalParty
-from tests.support.two_airflows import World
+from tests.support.two_airflows import World, deploy, grant
 from tests.support.victims import algorithms
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -36,27 +35,14 @@ FederatedDag(
 PAIRS = {f"train.work[{number}]" for number in range(2)}
 
 
-def grant(world: World) -> None:
-    told = world.shop.command("ticket", "issue", "--to", "bank", "--dataset", "customers", "--pipeline", NAME)
-    ticket = re.search(r"Ticket (\S+) is granted", told)
-    assert ticket is not None, told
-    wait_for(lambda: ticket[1] in world.bank.command("ticket", "list", "--json"), 60, "the ticket to arrive")
-    world.bank.command("ticket", "accept", ticket[1])
-    wait_for(lambda: '"accepted"' in world.shop.command("ticket", "show", ticket[1], "--json"), 60, "its acceptance")
-
-
 def storage(party: LocalParty, run_id: str) -> RunStorage:
     return RunStorage(party.party().storage, run_id)
 
 
 def test_two_workers_of_each_party_train_one_model_though_one_is_killed(opened: World) -> None:
     world, run_id = opened, f"{NAME}.2026-11-21.bank.1"
-    for party in (world.bank, world.shop):
-        (party.dags / f"{NAME}.py").write_text(FILE)
-    grant(world)
-    for party in (world.bank, world.shop):
-        party.airflow.wait_for_dag(NAME)
-        party.unpause(NAME)
+    grant(world, NAME)
+    deploy(world, NAME, FILE)
     world.bank.trigger(NAME, "first", {"partition": "2026-11-21"})
 
     def losses() -> int:

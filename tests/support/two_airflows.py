@@ -26,6 +26,27 @@ class World:
         self.proxy = proxy
 
 
+def grant(world: World, *pipelines: str, more: tuple[str, ...] = ()) -> str:
+    """Let the shop grant pipelines to the bank, which accepts; returns the ticket."""
+    named = [argument for pipeline in pipelines for argument in ("--pipeline", pipeline)]
+    told = world.shop.command("ticket", "issue", "--to", "bank", "--dataset", "customers", *named, *more)
+    found = re.search(r"Ticket (\S+) is granted", told)
+    assert found is not None, told
+    wait_for(lambda: found[1] in world.bank.command("ticket", "list", "--json"), 60, "the ticket to arrive")
+    world.bank.command("ticket", "accept", found[1])
+    wait_for(lambda: '"accepted"' in world.shop.command("ticket", "show", found[1], "--json"), 60, "its acceptance")
+    return found[1]
+
+
+def deploy(world: World, name: str, file: str) -> None:
+    """Put a DAG file into both folders, and wait until both Airflows may run it."""
+    for party in (world.bank, world.shop):
+        (party.dags / f"{name}.py").write_text(file)
+    for party in (world.bank, world.shop):
+        party.airflow.wait_for_dag(name)
+        party.unpause(name)
+
+
 def running(world: World) -> list[str]:
     """Return the DAG runs that have not ended."""
     return [
