@@ -6,6 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
+import tests.support.airflow_home  # noqa: F401 - before anything imports Airflow
+
+# Behind TensorFlow, which tests here import before others import Airflow, it would close what pytest captures.
+import airflow  # noqa: F401 isort: skip
+
 from tests.support.hdfs import HdfsCluster
 from tests.support.spark_cluster import SparkCluster
 
