@@ -3,7 +3,7 @@
 Both halves train in one process over a link in memory, on UCI credit where DATA= names its folder, else on made-up
 rows; the test rows are scored each quarter of an epoch, where the halves stop as they do for a checkpoint. What an
 exchange takes over a slow wire is measured apart, with both gateways, as in ``bench_nn.py``. Run it with
-``make bench-local-steps DATA=../shared/data``; SEEDS= says how many trainings a curve is the mean of, NETWORK= which
+``make bench-local-steps DATA=folder``; SEEDS= says how many trainings a curve is the mean of, NETWORK= which
 network is trained, that which comes with fedtasks or the ``wide`` one of ``bench_nn.py``. A table on stderr, then one
 JSON object:
 

@@ -1,7 +1,7 @@
 """What boosted trees cost two parties, and how well they predict beside XGBoost, which sees all columns in plain.
 
 Two gateways and, for each task, one process of each party; every one of them is a process of its own. Run it with
-``make bench-trees DATA=../shared/data DATASET=mnist DEPTH=5``; without a dataset, ROWS rows of 20 columns are made up.
+``make bench-trees DATA=folder DATASET=mnist DEPTH=5``; without a dataset, ROWS rows of 20 columns are made up.
 FIRST_TREE and MIN_LEAF_ROWS are taken from the environment too. The last line is one JSON object, in which
 
 - ``cpu_s_leader`` and ``cpu_s_follower`` are user and system CPU seconds of each party's training process from start to

@@ -1,6 +1,6 @@
 """What protection of labels costs and hides: test AUC, and what attacks on all that leaves read of the train labels.
 
-Both halves train in one process over a link in memory. Run it with ``make bench-label-protection DATA=../shared/data``,
+Both halves train in one process over a link in memory. Run it with ``make bench-label-protection DATA=folder``,
 where the folder has ``credit_default/leader.parquet`` and ``follower.parquet``; without one, rows of the same shape are
 made up. EPOCHS, BATCH, BOUNDS and SEEDS are taken from the environment. A table on stderr, then one JSON object:
 
