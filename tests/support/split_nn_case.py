@@ -11,8 +11,8 @@ import pyarrow as pa
 from fedtasks.config import FeatureType, LabelKind
 from fedtasks.data.blocks import LABEL, TAG, UNIT, WEIGHT, Blocks, write_blocks
 from fedtasks.data.run_storage import RunStorage
-from fedtasks.data.storage import write_json
-from tests.support.halves import RUN
+from fedtasks.data.storage import local_path, write_json
+from tests.support.halves import ROLES, RUN
 
 SEEDS = {"leader": 11, "follower": 12}
 
@@ -20,6 +20,17 @@ FEATURES = {
     "leader": {"age": FeatureType.NUMERIC, "home": FeatureType.CATEGORICAL},
     "follower": {"income": FeatureType.NUMERIC, "job": FeatureType.CATEGORICAL},
 }
+
+
+def learnt(root: Path) -> dict[str, bytes]:
+    """Return the weights of both halves, and their last checkpoints."""
+    found = {}
+    for role in ROLES:
+        storage = RunStorage(f"file://{root}/{role}", RUN)
+        found[f"{role} weights"] = local_path(storage.published("train").path("weights.npz")).read_bytes()
+        last = max((local_path(storage.folder("train")) / "checkpoints").iterdir())
+        found[f"{role} {last.name}"] = last.read_bytes()
+    return found
 
 
 def write_party(

@@ -11,6 +11,7 @@ import numpy as np
 from fedtasks.models import evaluation
 from fedtasks.models.split_nn.half import Half
 from fedtasks.models.split_nn.targets import LABEL, Targets
+from fedtasks.models.split_nn.workers import ALONE, Workers
 
 _ROWS_AT_ONCE = 8192
 
@@ -51,18 +52,24 @@ class Curves:
             if self._n_waiting >= _ROWS_AT_ONCE:
                 self._measure()
 
-    def figures(self) -> dict[str, float]:
+    def figures(self, workers: Workers = ALONE) -> dict[str, float]:
         """Return the figures of all rows since the last time; those that are no finite numbers are left out.
+
+        Of several workers all must ask; the first one is told those of all rows, the others none.
 
         Of a binary label that is ``auc``, of classes ``accuracy``, of a number ``rmse``, of a further label the same
         behind its name (``converted_auc``); then the author's metrics, of which one of the same name takes its place.
         """
+        if workers.are_several:
+            told = workers.gathered(self.state())
+            self._drop()
+            self._load_all(told)
         found = self._of_labels()
         metrics = self._half.metrics
         if metrics is not None and found is not None:
             self._measure()
             found |= {name: float(np.asarray(value)) for name, value in metrics.result().items()}
-        self.drop()
+        self._drop()
         return {name: value for name, value in (found or {}).items() if math.isfinite(value)}
 
     def state(self) -> list[np.ndarray]:
@@ -87,13 +94,13 @@ class Curves:
             for variable, value in zip(self._half.metrics.variables, values, strict=True):
                 variable.assign(value)
 
-    def drop(self) -> None:
+    def _drop(self) -> None:
         """Forget the rows since the last time."""
         self._seen, self._waiting, self._n_batches, self._n_waiting = {}, [], 0, 0
         if self._half.metrics is not None:
             self._half.metrics.reset_state()
 
-    def load_all(self, states: Sequence[Sequence[np.ndarray]]) -> None:
+    def _load_all(self, states: Sequence[Sequence[np.ndarray]]) -> None:
         """Go on from what several workers took in: their rows together."""
         known = [each for each in states if each]
         if not known:

@@ -154,14 +154,9 @@ class LeaderWatch(Watch):
         if not np.isfinite(loss):
             raise TrainingDiverged(f"the loss of validation rows is {loss} after epoch {epoch}")
         self._losses.append(loss)
-        if self._workers.are_several:
-            found = self._workers.gathered(self._curves.state())
-            if not self._workers.is_first:
-                self._curves.drop()
-                return
-            self._curves.load_all(found)
-        figures = {f"{VALIDATION}{name}": value for name, value in self._curves.figures().items()}
-        self._report(None, step=epoch, **{f"{VALIDATION}loss": loss, **figures})
+        figures = {f"{VALIDATION}{name}": value for name, value in self._curves.figures(self._workers).items()}
+        if self._workers.is_first:
+            self._report(None, step=epoch, **{f"{VALIDATION}loss": loss, **figures})
 
     def _verdict(self, epoch: int) -> tuple[int, bool]:
         best = int(np.argmin(self._losses))

@@ -478,16 +478,9 @@ class _Seen:
 
     def metrics(self, workers: Workers) -> dict[str, float]:
         """Return the figures of all workers' rows, at the first one."""
-        if workers.are_several:
-            found = [each for each in workers.gathered(self.state()) if each]
-            if not workers.is_first:
-                self._curves.drop()
-                return {}
-            self._n_rows, self._loss = sum(int(each[0]) for each in found), sum(float(each[1]) for each in found)
-            self._curves.load_all([curves for _, _, *curves in found])
-        if not self._n_rows:
-            return {}
-        return {"loss": self._loss / self._n_rows, **self._curves.figures()}
+        figures = self._curves.figures(workers)
+        n_rows, loss = workers.summed([np.array(self._n_rows), np.array(self._loss)])
+        return {"loss": float(loss / n_rows), **figures} if n_rows and workers.is_first else {}
 
     def state(self) -> list[np.ndarray]:
         """Return what a checkpoint within an epoch must hold; nothing at the follower, which sees no label."""

@@ -14,8 +14,6 @@ import pytest
 import tensorflow as tf
 
 from fedtasks import Receive, Send
-from fedtasks.data.run_storage import RunStorage
-from fedtasks.data.storage import local_path
 from fedtasks.dataclass_io import build
 from fedtasks.errors import ConfigError, LinkLost, PeerFailed
 from fedtasks.link.memory import memory_pair
@@ -30,9 +28,9 @@ from fedtasks.models.split_nn.settings import TrainSettings
 from fedtasks.models.split_nn.targets import Targets
 from fedtasks.models.split_nn.trainer import Stepper, train_epoch
 from fedtasks.runtime.context import Outcome
-from tests.support.halves import ROLES, RUN, Context, run_both
+from tests.support.halves import ROLES, Context, run_both
 from tests.support.links import both
-from tests.support.split_nn_case import write_party
+from tests.support.split_nn_case import learnt, write_party
 
 prepare_tensorflow()
 
@@ -343,17 +341,6 @@ def write_both(root: Path) -> Path:
         write_party(root, role)
     (root / "leader" / "label-protection.key").write_bytes(bytes(32))
     return root
-
-
-def learnt(root: Path) -> dict[str, bytes]:
-    """Return the weights of both halves, and their last checkpoints."""
-    found = {}
-    for role in ROLES:
-        storage = RunStorage(f"file://{root}/{role}", RUN)
-        found[f"{role} weights"] = local_path(storage.published("train").path("weights.npz")).read_bytes()
-        last = max((local_path(storage.folder("train")) / "checkpoints").iterdir())
-        found[f"{role} {last.name}"] = last.read_bytes()
-    return found
 
 
 def iterations(checkpoint: bytes) -> int:

@@ -27,7 +27,7 @@ from fedtasks.models.split_nn.settings import TrainSettings
 from fedtasks.models.split_nn.trainer import Progress
 from fedtasks.runtime.context import Outcome
 from tests.support.halves import ROLES, RUN, Context, run_both
-from tests.support.split_nn_case import SEEDS, write_party
+from tests.support.split_nn_case import SEEDS, learnt, write_party
 
 pytestmark = pytest.mark.usefixtures("no_saved_models")
 
@@ -55,17 +55,6 @@ def write_both(root: Path) -> Path:
     for role in ROLES:
         write_party(root, role)
     return root
-
-
-def learnt(root: Path) -> dict[str, bytes]:
-    """Return the weights of both halves, and their last checkpoints."""
-    found = {}
-    for role in ROLES:
-        storage = RunStorage(f"file://{root}/{role}", RUN)
-        found[f"{role} weights"] = local_path(storage.published("train").path("weights.npz")).read_bytes()
-        last = max((local_path(storage.folder("train")) / "checkpoints").iterdir())
-        found[f"{role} {last.name}"] = last.read_bytes()
-    return found
 
 
 def curve(context: Context) -> dict[int, tuple[float, float]]:
