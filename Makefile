@@ -73,6 +73,10 @@ demo-cluster: $(FAST_SPARK) ## The demo on a real HDFS and Spark cluster, starte
 demo-daily: setup ## Let a model retrain over five simulated days; takes about four minutes.
 	@$(BIN)/fedtasks demo --daily
 
+.PHONY: demo-stream
+demo-stream: setup ## Join two logs that keep growing, and train on what was joined; takes about four minutes.
+	@$(BIN)/fedtasks demo --stream $(if $(KEEP),--keep)
+
 .PHONY: test
 test: $(INSTALLED) ## Run all tests but the slow ones, the browser's and those on a cluster; needs no Java.
 	@$(BIN)/pytest -m $(QUICK) -n 4 --dist loadfile --no-loadscope-reorder $(OTHERS)
@@ -150,6 +154,10 @@ bench-ratings: setup ## Take made-up ratings of movies through all steps to expo
 .PHONY: bench-nn
 bench-nn: setup ## Measure a network in halves beside the joint one; PARTS= of rate,slow,workers,payload,quality,ratings,memory,leak, DATA= for credit data, ROWS=.
 	@PARTS=$(PARTS) DATA=$(DATA) ROWS=$(ROWS) ROUNDS=$(ROUNDS) $(BIN)/python tests/benchmarks/bench_nn.py
+
+.PHONY: bench-join
+bench-join: setup ## Measure the streaming join; ROWS= of the leader's log, PARTS= of rate,live,pairs, SECONDS= of part live.
+	@PARTS=$(PARTS) ROWS=$(ROWS) SECONDS=$(SECONDS) ROUNDS=$(ROUNDS) $(BIN)/python tests/benchmarks/bench_join.py
 
 .PHONY: bench-local-steps
 bench-local-steps: setup ## Measure what local steps between exchanges of a split network are worth; DATA= is a folder with credit_default.

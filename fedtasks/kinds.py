@@ -46,6 +46,8 @@ class Kind:
         Whether the leader's dataset must declare a label, and the follower's none.
     forks
         Whether a process that forks halves may import its module beforehand: that module starts no thread.
+    is_sharded
+        Whether each shard is a task of its own, so that its setting ``shards`` is what the DAG's file names.
     max_categories
         How many values of a categorical feature it takes at most; None is no limit.
     vocabulary_limit
@@ -57,6 +59,7 @@ class Kind:
     settings: type
     needs_label: bool = False
     forks: bool = False
+    is_sharded: bool = False
     max_categories: int | None = None
     vocabulary_limit: Callable[[Any], VocabularyLimit | None] | None = None
 

@@ -23,6 +23,12 @@ TRAIN, EVALUATE = "train", "evaluate"
 WORK = "work"
 """The stage of a training whose mapped tasks train one model together."""
 
+SHARD = "shard"
+"""The stage of a streaming join whose mapped tasks join a shard each."""
+
+ANNOUNCE = "announce"
+"""The task at which a step of several tasks says once what all of them have left."""
+
 BIN, IMPORTANCE, CHAMPION = "bin.", "importance.", "champion_"
 """What metrics begin with that are parts of a curve, figures of a feature, or of the version in use."""
 
@@ -33,7 +39,18 @@ Their step is which group, or the place of the label's class; behind `CONFUSION`
 predicted.
 """
 
-TABLES = (BIN, CONFUSION, GROUP, IMPORTANCE)
+JOIN = "join"
+"""The kind of steps that join streams."""
+
+JOINING = "join."
+"""What metrics begin with that say how a stream is joined; their step is the window of event time, by its beginning.
+
+``memory_mb`` and ``spilled_mb`` are what open rows take in memory and on the local disk. ``clock_offset_ms`` is by how
+much the peer's time of an event is later than this party's: the median over rows that were joined, below 0 where the
+peer's is earlier. Of rows before ``watermark_ms`` it is decided whether they have a counterpart.
+"""
+
+TABLES = (BIN, CONFUSION, GROUP, IMPORTANCE, JOINING)
 """What metrics begin with that are rows of tables, and would bury the others in a list."""
 
 REMARK = "remark."
@@ -121,6 +138,11 @@ def asset_uri(party: str, dataset: str = "") -> str:
 def rows_uri(party: str, pipeline: str) -> str:
     """Return the asset that is updated when a pipeline has aligned the shared people's rows at a party."""
     return f"fedtasks://{party}/rows/{pipeline}"
+
+
+def joined_uri(party: str, stream: str) -> str:
+    """Return the asset that is updated when rows of a stream have been joined at a party."""
+    return f"fedtasks://{party}/joined/{stream}"
 
 
 def scores_uri(party: str, pipeline: str) -> str:

@@ -20,6 +20,7 @@ PACKAGES = (
     "fedtasks.tickets",
     "fedtasks.psi",
     "fedtasks.online",
+    "fedtasks.join",
     "fedtasks.models",
     "fedtasks.models.split_nn",
     "fedtasks.models.secureboost",

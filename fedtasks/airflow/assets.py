@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from airflow.sdk import Asset, AssetAlias
 
-from fedtasks.names import asset_uri, model_uri, rows_uri, scores_uri
+from fedtasks.names import asset_uri, joined_uri, model_uri, rows_uri, scores_uri
 
 if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 LEFT = AssetAlias("fedtasks")
 """What tasks declare as outlet: which asset they update, if any, is known when they have run."""
 
-_LEAVES = ("align", "predict", "publish")
+_LEAVES = ("align", "join", "joined", "predict", "publish")
 """The kinds of steps that leave something."""
 
 
@@ -46,7 +46,14 @@ def leaves(kind: str) -> bool:
 
 
 def lineage_of(
-    kind: str, party: str, dataset: str, run: tuple[str, str, str], outcome: Mapping[str, Any], *, learns_scores: bool
+    kind: str,
+    party: str,
+    dataset: str,
+    run: tuple[str, str, str],
+    outcome: Mapping[str, Any],
+    *,
+    learns_scores: bool,
+    stream: str = "",
 ) -> Lineage:
     """Return what a half has read and left.
 
@@ -62,6 +69,8 @@ def lineage_of(
         What the half ended with.
     learns_scores
         Whether this party is told the scores of a prediction.
+    stream
+        Which stream is joined, or what was joined of it taken; empty for other kinds.
     """
     pipeline, partition, run_id = run
     values = outcome.get("values", {})
@@ -69,6 +78,12 @@ def lineage_of(
     rows = rows_uri(party, pipeline)
     if kind in ("psi", "align"):
         return Lineage((asset_uri(party, dataset),), (rows,) if kind == "align" else (), facts)
+    if kind == "join":
+        # Nothing is to be trained on where nothing was joined.
+        left = (joined_uri(party, stream),) if outcome.get("counts", {}).get("rows_joined") else ()
+        return Lineage((asset_uri(party, dataset),), left, facts)
+    if kind == "joined":
+        return Lineage((joined_uri(party, stream),), (rows,), facts)
     if kind == "predict":
         return Lineage((rows,), (scores_uri(party, pipeline),) if learns_scores else (), facts)
     if kind == "publish" and values.get("published"):

@@ -25,7 +25,7 @@ import textwrap
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, overload
 
-from fedtasks.airflow.schedules import cron, daily, when_landed
+from fedtasks.airflow.schedules import cron, daily, when_joined, when_landed
 from fedtasks.errors import ConfigError
 from fedtasks.pipeline.step import Step
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from fedtasks.link.link import Link
     from fedtasks.runtime.function import Config, Data
 
-__all__ = ["Task", "cron", "daily", "task", "when_landed"]
+__all__ = ["Task", "cron", "daily", "task", "when_joined", "when_landed"]
 
 Half = Callable[["Link", "Config", "Data"], Mapping[str, Any]]
 

@@ -303,7 +303,7 @@ class MeetingOperator(BaseOperator):
         until_ms: int,
         state: dict[str, Any] | None = None,
         kind: type[MeetingTrigger] = MeetingTrigger,
-        **facts: str,
+        **facts: Any,
     ) -> Never:
         left_s = max(0.0, until_ms / 1000 - time.time())
         self.defer(
@@ -349,6 +349,21 @@ def peer_name(run: run_pb2.Run, party: Party) -> str:
     return str(run.responder if run.initiator == party.name else run.initiator)
 
 
+def lineage_here(step: Step, party: str, run: run_pb2.Run, outcome: Mapping[str, Any]) -> Lineage:
+    """Return what a party's half of a step has read and left in a run."""
+    shared = json.loads(run.config_json)
+    settings = step.effective(shared["steps"][step.name])
+    return lineage_of(
+        step.kind,
+        party,
+        shared["datasets"][party],
+        (run.pipeline, run.partition, run.run_id),
+        outcome,
+        learns_scores=shared["leader"] == party or settings.get("scores") == BOTH,
+        stream=settings.get("stream", ""),
+    )
+
+
 def doc_of(step: Step, stage: str = "") -> str:
     """Describe in Markdown what the task of a step, or of one part of it, does."""
     part = f" Part `{stage}` of it." if stage else ""
@@ -375,7 +390,7 @@ class FederatedTaskOperator(MeetingOperator):
     def __init__(self, *, step: Step, stage: str = "", shard: int | None = None, **kwargs: Any) -> None:
         kwargs = {"doc_md": doc_of(step, stage), **kwargs}
         super().__init__(federated_task=half_name(step.name, stage, shard), **kwargs)
-        if leaves(step.kind):
+        if leaves(step.kind) and not stage:
             self.outlets = [*self.outlets, LEFT]
         self.step = step
         self.stage = stage
@@ -477,20 +492,9 @@ class FederatedTaskOperator(MeetingOperator):
     def _show(self, context: Context, hook: FedtasksHook, run: run_pb2.Run, outcome: dict[str, Any]) -> None:
         """Say in Airflow what came of this half."""
         self.log.info("Outcome: %s", json.dumps(outcome, sort_keys=True))
-        self._lineage = self._lineage_of(hook, run, outcome)
-        announce(context, self._lineage)
-
-    def _lineage_of(self, hook: FedtasksHook, run: run_pb2.Run, outcome: dict[str, Any]) -> Lineage:
-        shared, name = json.loads(run.config_json), hook.party.name
-        scores = self.step.effective(shared["steps"][self.step.name]).get("scores")
-        return lineage_of(
-            self.step.kind,
-            name,
-            shared["datasets"][name],
-            (run.pipeline, run.partition, run.run_id),
-            outcome,
-            learns_scores=shared["leader"] == name or scores == BOTH,
-        )
+        self._lineage = lineage_here(self.step, hook.party.name, run, outcome)
+        if not self.stage:  # of several tasks, one says it for all
+            announce(context, self._lineage)
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
         """Say what this half has read and left, if the OpenLineage provider asks.

@@ -18,7 +18,9 @@ from airflow.sdk.definitions.param import ParamsDict
 from airflow.sdk.definitions.timetables.simple import NullTimetable
 
 from fedtasks.airflow import form
+from fedtasks.airflow.announcing import AnnounceOperator
 from fedtasks.airflow.approval import APPROVAL_WAIT, ApproveOperator
+from fedtasks.airflow.assets import leaves
 from fedtasks.airflow.hook import FedtasksHook, party_here
 from fedtasks.airflow.landing import AwaitDataOperator
 from fedtasks.airflow.opening import OpenRunOperator, PartsOperator, openings
@@ -27,12 +29,14 @@ from fedtasks.airflow.schedules import Periodic, Schedule, WhenLanded
 from fedtasks.airflow.sides import Sides
 from fedtasks.config import Party, check_name
 from fedtasks.errors import ConfigError
-from fedtasks.names import APPROVE, CLOSE_RUN, DATA, OPEN_RUN
+from fedtasks.names import ANNOUNCE, APPROVE, CLOSE_RUN, DATA, OPEN_RUN
 from fedtasks.pipeline.catalogue import (
     align,
     evaluate,
     intersect,
     intersect_by_shard,
+    join,
+    joined,
     predict,
     publish,
     train,
@@ -51,6 +55,8 @@ __all__ = [
     "federated",
     "intersect",
     "intersect_by_shard",
+    "join",
+    "joined",
     "predict",
     "publish",
     "timetable",
@@ -61,7 +67,9 @@ __all__ = [
 
 _RESERVED = frozenset({"fedtasks", *RUN, OPEN_RUN, APPROVE, DATA, CLOSE_RUN})
 _APPROVE_DOC = "Waits until a person of the granting side has said yes, where the ticket asks for one."
-_DATA_DOC = "Waits until both sides have landed the run's partition."
+_DATA_DOC = (
+    "Waits until both sides have the data of the run's partition: landed, or of a stream all rows up to its end."
+)
 _NOT_CRON = ("@once", "@continuous")
 _CONNECTION = FedtasksHook.default_conn_name
 DEFAULT_ARGS = {"retries": 2, "retry_delay": timedelta(seconds=5)}
@@ -92,7 +100,7 @@ class federated:  # noqa: N801 - reads as a verb where it is used
     approval_wait
         How long a person has to approve the run, where its ticket asks for one.
     data_wait
-        How long the run waits until both sides have landed its partition; by default it does not.
+        How long the run waits until both sides have the data of its partition; by default it does not.
     by_partition
         Whether runs are about partitions that land, so that a dataset without is not meant; `data_wait` says so too.
     timezone
@@ -151,6 +159,7 @@ class federated:  # noqa: N801 - reads as a verb where it is used
         self._group = group
         self._connection = fedtasks_conn_id
         self._steps: list[Step] = []
+        self._data: AwaitDataOperator | None = None
 
     def __enter__(self) -> Self:
         dag = DagContext.get_current_dag()
@@ -181,7 +190,9 @@ class federated:  # noqa: N801 - reads as a verb where it is used
             chain(self._opened, self._approve)
             self._last: Any = self._approve
             if self._data_wait is not None:
-                self._append(AwaitDataOperator(task_id=DATA, wait=self._data_wait, doc_md=_DATA_DOC, **self._common))
+                waits: dict[str, Any] = {"wait": self._data_wait, "timezone": self._timezone, "doc_md": _DATA_DOC}
+                self._data = AwaitDataOperator(task_id=DATA, **waits, **self._common)
+                self._append(self._data)
             self._open = stack.pop_all()
         return self
 
@@ -223,6 +234,8 @@ class federated:  # noqa: N801 - reads as a verb where it is used
             if kind is not None:
                 return
             self._opened.steps = tuple(self._steps)
+            if self._data is not None:
+                self._data.steps = self._opened.steps
             self._closed = CloseRunOperator(task_id=CLOSE_RUN, wait=self._wait, **self._common)
             self._append(self._closed)
             dag = self._opened.dag
@@ -257,9 +270,9 @@ class FederatedDag(DAG):
         As for `federated`.
     schedule
         When a run begins by itself, at the one side whose party.yaml names the pipeline in ``schedules``:
-        ``fed.daily("03:00", timezone="Europe/Berlin")``, ``fed.when_landed()``, a cron expression such as ``@weekly``,
-        whose run is about the last day before it (or, with several hours of a day, the last hour), or a timetable. By
-        default only when triggered, by a person or by the gateway.
+        ``fed.daily("03:00", timezone="Europe/Berlin")``, ``fed.when_landed()``, ``fed.when_joined("clicks")``, a cron
+        expression such as ``@weekly``, whose run is about the last day before it (or, with several hours of a day, the
+        last hour), or a timetable. By default only when triggered, by a person or by the gateway.
     **kwargs
         As for every DAG. ``params`` stand in a section of their own of the trigger form.
 
@@ -360,6 +373,8 @@ def _tasks(step: Step, wait: timedelta, common: Mapping[str, Any]) -> FederatedT
                 tasks.append(mapped.expand(shard=listed[stage.by].output))
             else:
                 tasks.append(FederatedTaskOperator(**arguments))
+        if leaves(step.kind):
+            tasks.append(AnnounceOperator(task_id=ANNOUNCE, step=step, **common))
         chain(*tasks)
     return group
 

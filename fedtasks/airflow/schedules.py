@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pendulum
 from airflow.sdk import Asset, PartitionedAssetTimetable
 
+from fedtasks.config import check_name
 from fedtasks.errors import ConfigError
-from fedtasks.names import asset_uri
+from fedtasks.names import asset_uri, joined_uri
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 DATA_WAIT = timedelta(hours=6)
 """How long a run waits by default for the data of its day."""
+
+_HOURS = 24
+_INTERVAL = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(T[0-9]{2})?")
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,29 @@ class WhenLanded:
         return PartitionedAssetTimetable(assets=Asset(uri=uris[0]) & Asset(uri=uris[1]))
 
 
-Schedule = Periodic | WhenLanded
+@dataclass(frozen=True)
+class WhenJoined:
+    """As soon as rows of a stream have been joined, about the interval whose run has joined them.
+
+    Parameters
+    ----------
+    stream
+        What the joined stream is called.
+    """
+
+    stream: str
+    wait: ClassVar[None] = None
+    timezone: ClassVar[str] = "UTC"
+
+    def __post_init__(self) -> None:
+        check_name(self.stream, "stream")
+
+    def timetable(self, party: Party, sides: Sides) -> Any:
+        """Return the timetable of the side that begins: both have joined the same."""
+        return PartitionedAssetTimetable(assets=Asset(uri=joined_uri(party.name, self.stream)))
+
+
+Schedule = Periodic | WhenLanded | WhenJoined
 
 
 def daily(at: str = "03:00", wait: timedelta | None = DATA_WAIT, *, timezone: str = "UTC") -> Periodic:
@@ -119,12 +145,43 @@ def when_landed() -> WhenLanded:
     return WhenLanded()
 
 
+def when_joined(stream: str) -> WhenJoined:
+    """Begin as soon as a run has joined rows of a stream, about the same hour or day as that run."""
+    return WhenJoined(stream)
+
+
 def zone_of(timezone: str) -> pendulum.Timezone | pendulum.FixedTimezone:
     """Return a time zone; raise `ConfigError` if there is none of this name."""
     try:
         return pendulum.timezone(timezone)
     except ValueError:
         raise ConfigError(f"`{timezone}` is no time zone such as Europe/Berlin", field="timezone") from None
+
+
+def end_of_interval_ms(partition: str, timezone: str = "UTC") -> int | None:
+    """Return when the day or hour that a partition is called by ends, in milliseconds since 1970.
+
+    Parameters
+    ----------
+    partition
+        Such as ``2026-11-21``, or ``2026-11-21T05`` of an hour in UTC.
+    timezone
+        By whose clock a day ends.
+
+    Returns
+    -------
+    int or None
+        None of a key that is neither.
+    """
+    if not _INTERVAL.fullmatch(partition):
+        return None
+    day, _, hour = partition.partition("T")
+    try:
+        begin = pendulum.instance(datetime.fromisoformat(day), tz=zone_of("UTC" if hour else timezone))
+        end = begin.add(hours=int(hour) + 1) if hour else begin.add(days=1)
+    except ValueError:
+        return None
+    return int(end.timestamp() * 1000) if not hour or int(hour) < _HOURS else None
 
 
 def partition_of(context: Context, timezone: str = "UTC") -> str:

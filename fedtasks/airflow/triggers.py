@@ -52,7 +52,7 @@ class HintTrigger(BaseTrigger):
         """Return how long it may still wait."""
         return max(0.0, self.until_ms / 1000 - time.time())
 
-    def _place(self) -> dict[str, str]:
+    def _place(self) -> dict[str, Any]:
         """Return the constructor arguments that say where it waits."""
         raise NotImplementedError
 
@@ -81,7 +81,7 @@ class MeetingTrigger(HintTrigger):
         # `task` itself belongs to the base class: there it is the operator.
         self.federated_task = task
 
-    def _place(self) -> dict[str, str]:
+    def _place(self) -> dict[str, Any]:
         return {"run_id": self.run_id, "task": self.federated_task}
 
     async def _wait(self) -> str:

@@ -10,7 +10,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fedtasks.config import Airflow, Dataset, Feature, FeatureType, Format, Gateway, IdType, LabelKind, Party, Peer
+from fedtasks.config import (
+    Airflow,
+    Dataset,
+    EventTime,
+    Feature,
+    FeatureType,
+    Format,
+    Gateway,
+    IdType,
+    LabelKind,
+    Party,
+    Peer,
+    TimeUnit,
+)
 
 BANK, SHOP = "bank", "shop"
 
@@ -20,6 +33,7 @@ SHARED = 300
 _ONLY = 60
 _MISSING = 0.02
 _SECONDS = 100 * 86_400
+_TIME, _BEGAN_MS, _APART_MS = "at_ms", 1_780_000_000_000, 5_000
 _WORDS, _MOST_IDS = np.array(["low", "middle", "high"]), 8
 _NUMBER, _CATEGORY = FeatureType.NUMERIC, FeatureType.CATEGORICAL
 _LOANS = Dataset(
@@ -60,7 +74,7 @@ class Pair:
         return next(known for known in self.parties if known != name)
 
 
-def sample_pair(folder: Path, *, shared: int = SHARED) -> Pair:
+def sample_pair(folder: Path, *, shared: int = SHARED, streams: bool = False) -> Pair:
     """Make a bank that knows who repaid, and a shop that knows what people buy.
 
     Parameters
@@ -69,11 +83,16 @@ def sample_pair(folder: Path, *, shared: int = SHARED) -> Pair:
         Where their files go.
     shared
         How many people both know; each knows some more.
+    streams
+        Whether the datasets are streams: each row is an event, and has a time.
     """
-    return _make(folder, {BANK: _LOANS, SHOP: _BASKETS}, shared)
+    declared = {BANK: _LOANS, SHOP: _BASKETS}
+    return _make(folder, {name: _timed(each) if streams else each for name, each in declared.items()}, shared)
 
 
-def pair_as_declared(folder: Path, own: Dataset, name: str, peer: str, *, shared: int = SHARED) -> Pair:
+def pair_as_declared(
+    folder: Path, own: Dataset, name: str, peer: str, *, shared: int = SHARED, streams: bool = False
+) -> Pair:
     """Make a party whose made-up people have the columns that it declares, and a peer that fits.
 
     Parameters
@@ -86,10 +105,21 @@ def pair_as_declared(folder: Path, own: Dataset, name: str, peer: str, *, shared
         What the two are called.
     shared
         How many people both know.
+    streams
+        Whether the datasets are streams, also if this party declares none.
     """
     fitting = _BASKETS if own.label is not None else _LOANS
     theirs = replace(fitting, id=own.id, id_type=own.id_type, normalise=own.normalise, features=_apart(fitting, own))
+    if streams:
+        own = _timed(own)
+        theirs = replace(_timed(theirs), event_keys=own.event_keys, shard_by=own.shard_by)
     return _make(folder, {name: own, peer: theirs}, shared)
+
+
+def _timed(dataset: Dataset) -> Dataset:
+    """Return a dataset whose rows have times, written so that the files made here need not be waited for."""
+    declared = dataset.event_time.column if dataset.event_time is not None else _TIME
+    return replace(dataset, event_time=EventTime(declared, TimeUnit.MILLISECONDS), settle_s=0.0)
 
 
 def _apart(theirs: Dataset, own: Dataset) -> dict[str, FeatureType | Feature]:
@@ -105,8 +135,11 @@ def _make(folder: Path, declared: Mapping[str, Dataset], shared: int) -> Pair:
     parties = {}
     for (name, dataset), own in zip(declared.items(), known, strict=True):
         file = folder / name / f"{dataset.name}.parquet"
+        if dataset.is_stream:
+            file = folder / name / dataset.name / "part-00000.parquet"
         file.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(_table(dataset, rng.permutation(own), traits, rng), file)
+        people_here = np.sort(own) if dataset.is_stream else rng.permutation(own)
+        pq.write_table(_table(dataset, people_here, traits, rng), file)
         (peer,) = set(declared) - {name}
         parties[name] = _party(folder, name, peer, _in_parquet(dataset, file))
     leader = next((name for name, dataset in declared.items() if dataset.label is not None), BANK)
@@ -118,7 +151,7 @@ def _in_parquet(dataset: Dataset, file: Path) -> Dataset:
     plain = Dataset(name=dataset.name, uri="", id=dataset.id, features=dataset.features, label=dataset.label)
     return replace(
         dataset,
-        uri=f"file://{file}",
+        uri=f"file://{file.parent if dataset.is_stream else file}",
         format=Format.PARQUET,
         encoding=plain.encoding,
         delimiter=plain.delimiter,
@@ -161,6 +194,13 @@ def _table(dataset: Dataset, people: np.ndarray, traits: np.ndarray, rng: np.ran
             columns[name] = pa.array(_WORDS[np.digitize(values, (-0.5, 0.5))], mask=missing)
         else:
             columns[name] = _lists(dataset.details[feature], values, missing, rng)
+    if dataset.event_time is not None:
+        # In the order of a log: the events of some seconds are not in order.
+        times = _BEGAN_MS + people * 1000 + rng.integers(-_APART_MS, _APART_MS, len(people))
+        columns[dataset.event_time.column] = pa.array(times)
+        for column in {part for level in dataset.key_levels for part in level} - set(columns):
+            if not column.startswith("@"):
+                columns[column] = pa.array([f"K{number:06d}" for number in people])
     if dataset.label is not None:
         columns[dataset.label] = _labels(dataset, traits[people] + rng.normal(size=len(people)) / 2)
     if dataset.weight is not None:

@@ -32,11 +32,12 @@ from fedtasks.errors import (
     ReceiptsDiffer,
 )
 from fedtasks.link.endpoint import Sent
+from fedtasks.pipeline.catalogue import join
 from fedtasks.pipeline.shared import RUN, check_names, check_steps
 from fedtasks.pipeline.step import Step, parts_of
 from fedtasks.runtime.context import Outcome
 from fedtasks.runtime.function import entry_at
-from fedtasks.runtime.memory import MemoryContext, MemoryModels, run_halves
+from fedtasks.runtime.memory import MemoryContext, MemoryJoins, MemoryModels, run_halves
 from fedtasks.runtime.task_config import TaskConfig
 from fedtasks.shortage import shortage
 
@@ -44,6 +45,7 @@ DEADLINE_S = 120.0
 """How long both halves of one step may take on sample data."""
 
 _KEY_BITS = 3072
+_OF_STREAMS = ("join", "joined")
 _numbers = itertools.count(1)
 
 
@@ -131,14 +133,16 @@ def try_out(
     pair = _with_keys_for(pair, steps, settings, folder)
     run_id = f"trial.{partition}.{next(_numbers)}"
     models = {name: MemoryModels() for name in pair.parties}
-    for step in steps:
+    joins = {name: MemoryJoins() for name in pair.parties}
+    for step in _joining(steps):
         try:
             networks: dict[str, Network] = {}
             if step.kind == NETWORKS and settings[step.name].get("network"):
                 pair, networks = with_networks(pair, settings[step.name], run_id, folder)
-            tried = _try_step(step, settings[step.name], pair, models, run_id, partition)
+            tried = _try_step(step, _ended(step, settings), pair, models, joins, run_id, partition)
             tried.networks = networks
-            yield tried
+            if step in steps:
+                yield tried
         except ModelUnknown as error:
             yield Tried(step.name, left_out=f"it needs the model `{error.fields['model']}`, which another run trains")
 
@@ -160,17 +164,36 @@ def pair_for(
         The model file of the other one, for every step that names a network; by default a counterpart is made up.
     """
     shared = max(SHARED, *(int(step.settings.get("min_intersection", 0)) for step in declared.steps))
+    streams = any(step.kind in _OF_STREAMS for step in declared.steps)
     if party_file is None:
-        return sample_pair(folder, shared=shared)
+        return sample_pair(folder, shared=shared, streams=streams)
     party = load_party(party_file)
     if not party.datasets:
         raise ConfigError("declare a dataset, whose columns the made-up people will have", where=str(party_file))
     named = declared.shared.get("datasets", {}).get(party.name) or party.datasets[0].name
     peer = declared.asks.get("peer") or next((peer.name for peer in party.peers), SHOP if party.name == BANK else BANK)
-    pair = pair_as_declared(folder, party.dataset(named), party.name, peer, shared=shared)
+    pair = pair_as_declared(folder, party.dataset(named), party.name, peer, shared=shared, streams=streams)
     theirs = dict.fromkeys(party.networks, peer_network) if peer_network else {}
     networks = {party.name: party.networks, peer: theirs}
     return replace(pair, parties={name: replace(each, networks=networks[name]) for name, each in pair.parties.items()})
+
+
+def _joining(steps: Sequence[Step]) -> Iterator[Step]:
+    """Yield the steps, before one that takes what another pipeline joins one that joins it."""
+    joined: set[str] = set()
+    for step in steps:
+        stream = str(step.settings.get("stream", ""))
+        if step.kind == "joined" and stream not in joined:
+            yield join(stream)
+        if step.kind in _OF_STREAMS:
+            joined.add(stream)
+        yield step
+
+
+def _ended(step: Step, settings: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Return a step's settings; made-up logs have ended, so all of them is joined."""
+    found = settings.get(step.name, step.settings)
+    return {**found, "final": True} if step.kind == "join" else found
 
 
 def _with_keys_for(pair: Pair, steps: Sequence[Step], settings: Mapping[str, Mapping[str, Any]], folder: Path) -> Pair:
@@ -195,6 +218,7 @@ def _try_step(
     settings: Mapping[str, Any],
     pair: Pair,
     models: Mapping[str, MemoryModels],
+    joins: Mapping[str, MemoryJoins],
     run_id: str,
     partition: str,
 ) -> Tried:
@@ -220,7 +244,7 @@ def _try_step(
                     shard=shard,
                     kind=step.kind,
                 )
-                contexts[name] = MemoryContext(config, party, models=models[name])
+                contexts[name] = MemoryContext(config, party, models=models[name], joins=joins[name])
             pairs.append(contexts)
         with ThreadPoolExecutor(len(pairs)) as pool:
             ends = [*pool.map(partial(run_halves, entry, deadline_s=DEADLINE_S), pairs)]

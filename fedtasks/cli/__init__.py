@@ -33,6 +33,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "audit": ("runs", "Every decision of this party's gateway, hash-chained."),
     "store": ("runs", "Where this party's state lives."),
     "data": ("data", "Datasets by partition: which have landed, here and at peers."),
+    "joins": ("joins", "Streams that are joined with peers: how far each is, and what became of its rows."),
     "models": ("models", "Models that both sides have published, and which version is in use."),
     "predictions": ("predictions", "What models have predicted, beside this party's own ids."),
     "dag": ("dag", "Pipelines of one's own: make one, check it, try it out."),

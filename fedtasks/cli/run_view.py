@@ -15,6 +15,7 @@ from rich.table import Table
 
 from fedtasks.cli.output import cell, console, empty_table, moment, print_json, say, size
 from fedtasks.errors import StoreUnavailable
+from fedtasks.reports.joins import run_joins_report
 from fedtasks.reports.runs import run_report
 from fedtasks.reports.status import clock_time
 from fedtasks.store import Store
@@ -26,6 +27,15 @@ PATIENCE_S = 120.0
 MOST_IMPORTANT = 10
 """How many features are told of."""
 
+_OF_JOIN = {
+    "Rows joined": "joined",
+    "Joined by correction": "corrected",
+    "Without a counterpart": "unmatched",
+    "Late, kept": "late",
+    "Too late, left out": "too_late",
+    "Duplicates, left out": "duplicates",
+    "Without id or time, left out": "rejected",
+}
 _SIGNS = {"waiting": "⏳", "running": "▶", "succeeded": "✔", "failed": "✘"}
 _ASKED = ("place", "value", "clause")
 _FACTS = {"Ticket": "ticket_id", "DAG run": "dag_run_id", "Reason": "reason"}
@@ -71,7 +81,7 @@ def _screen(as_json: bool) -> Iterator[Callable[[Mapping[str, Any]], None]]:
 def changes(store: Store, party: str, run_id: str) -> Iterator[dict[str, Any]]:
     """Yield a run's report now and whenever it has changed, until the run has ended."""
     seen = run_report(store, party, run_id)
-    yield seen
+    yield with_joins(store, seen)
     answered = time.monotonic()
     while seen["state"] == "running":
         time.sleep(LOOK_EVERY_S)
@@ -84,7 +94,15 @@ def changes(store: Store, party: str, run_id: str) -> Iterator[dict[str, Any]]:
         answered = time.monotonic()
         if report != seen:
             seen = report
-            yield seen
+            yield with_joins(store, seen)
+
+
+def with_joins(store: Store, report: dict[str, Any]) -> dict[str, Any]:
+    """Add to a run's report what it has joined in all, which takes longer than the rest."""
+    if not report["joins"]:
+        return report
+    joins = run_joins_report(store, report["run_id"])["joins"]
+    return {**report, "joins": [{name: each[name] for name in each if name != "windows"} for each in joins]}
 
 
 def run_view(report: Mapping[str, Any]) -> RenderableType:
@@ -112,6 +130,8 @@ def _parts(report: Mapping[str, Any]) -> Iterator[RenderableType]:
         yield _table(columns, map(_ledger_line, report["ledger"]))
     if report["metrics"]:
         yield _table(["Metric", "Last value"], report["metrics"].items())
+    for joined in report["joins"]:
+        yield join_table(joined)
     if breakdown := report["breakdown"]:
         if "groups" in breakdown:
             yield _groups(breakdown["groups"])
@@ -129,6 +149,35 @@ def _parts(report: Mapping[str, Any]) -> Iterator[RenderableType]:
         rows = [(right["what"], "✔ yes" if right["may"] else "✘ no", _clause(right)) for right in report["rights"]]
         yield _table(["Results", "May be seen here", "Because"], rows)
     yield cell(_receipts(report["receipts"], report["peer"]))
+
+
+def join_table(joined: Mapping[str, Any]) -> Table:
+    """Show what became of this party's rows of a stream, as `fedtasks.reports.joins` has it."""
+    facts = [(title, shown) for title, shown in join_facts(joined).items() if shown]
+    return _table([f"Stream {joined['stream']} with {joined['peer']}", ""], facts)
+
+
+def join_facts(joined: Mapping[str, Any]) -> dict[str, str]:
+    """Say what became of rows and how it goes, title by title; empty for what is not known."""
+    counted = {title: f"{joined[key]:,}" for title, key in _OF_JOIN.items()}
+    offset_ms, lag_s, rate = joined["clock_offset_ms"], joined["lag_s"], joined["join_rate"]
+    return {
+        "Join rate": "nothing is decided yet" if rate is None else f"{100 * rate:.1f} %",
+        **counted,
+        "Lag, on average": "" if lag_s is None else f"{lag_s:,.1f} s",
+        "Open rows, in memory": _megabytes(joined["memory_mb"]),
+        "Open rows, on the local disk": _megabytes(joined["spilled_mb"]),
+        "Clock offset, measured": "" if offset_ms is None else _offset(offset_ms, joined["peer"]),
+        "Decided up to (UTC)": moment(int(joined["watermark_ms"])) if joined["watermark_ms"] else "",
+    }
+
+
+def _offset(offset_ms: float, peer: str) -> str:
+    return f"event times of {peer} are {abs(offset_ms):,.0f} ms {'later' if offset_ms >= 0 else 'earlier'}"
+
+
+def _megabytes(value: float | None) -> str:
+    return "" if value is None else size(int(value * 1e6))
 
 
 def _facts(report: Mapping[str, Any]) -> Iterator[str]:

@@ -141,12 +141,12 @@ def run_show(run_id: RunId, as_json: AsJson = False, party_file: PartyFile = PAR
 
     Of trees it tells the ten features that count most; with --json, up to fifty.
     """
-    from fedtasks.cli.run_view import run_view
+    from fedtasks.cli.run_view import run_view, with_joins
     from fedtasks.reports.runs import run_report
 
     party = load_party(party_file)
     with open_store(party) as store:
-        report = run_report(store, party.name, run_id)
+        report = with_joins(store, run_report(store, party.name, run_id))
     if as_json:
         print_json(report)
     else:

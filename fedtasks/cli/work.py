@@ -50,14 +50,18 @@ def spark_jobs(folder: CopyTo = None, as_json: AsJson = False) -> None:
     list_or_copy(JOBS, folder, as_json=as_json)
 
 
-@app.command(epilog=examples("demo", "demo --keep --folder /tmp/demo"))
+@app.command(epilog=examples("demo", "demo --keep --folder /tmp/demo", "demo --stream"))
 def demo(
     folder: Annotated[Path, typer.Option(help="Everything that the demo makes stays here.")] = Path(".demo"),
     keep: Annotated[bool, typer.Option("--keep", help="Leave both Airflows up and print where they are.")] = False,
     daily: Annotated[bool, typer.Option("--daily", help="Let a model retrain over five simulated days.")] = False,
+    stream: Annotated[bool, typer.Option("--stream", help="Join two logs that grow, and train on them.")] = False,
 ) -> None:
     """Train one model from two parties on this machine, each with its own Airflow, gateway and store."""
     from fedtasks.laptop import daily as five_days
     from fedtasks.laptop import demo as one_run
+    from fedtasks.laptop import stream_demo as growing_logs
 
-    (five_days if daily else one_run).main(folder, keep=keep)
+    if daily and stream:
+        raise typer.BadParameter("choose one of --daily and --stream")
+    (growing_logs if stream else five_days if daily else one_run).main(folder, keep=keep)

@@ -1,11 +1,10 @@
 """party.yaml: everything that one party says about itself, checked on load."""
 
-from fedtasks.config.dataset import (
+from fedtasks.config.columns import (
     MAX_CLASSES,
     MISSING_WORDS,
     SEPARATOR,
     TRUTHS,
-    Dataset,
     Feature,
     FeatureType,
     Format,
@@ -15,12 +14,16 @@ from fedtasks.config.dataset import (
     canonical_word,
     type_of,
 )
+from fedtasks.config.dataset import Dataset
+from fedtasks.config.events import EventTime, TimeUnit
 from fedtasks.config.names import (
+    CUT,
     MAX_FEATURE,
     MAX_PARTITION,
     NAME,
     PARTITION,
     PIPELINE,
+    check_learnt,
     check_name,
     check_partition,
     check_pipeline,
@@ -48,8 +51,10 @@ from fedtasks.config.party import (
     split_address,
     tunnel_socket,
 )
+from fedtasks.config.topics import Kafka, Security
 
 __all__ = [
+    "CUT",
     "MAX_CLASSES",
     "MAX_FEATURE",
     "MAX_PARTITION",
@@ -67,20 +72,25 @@ __all__ = [
     "Dataset",
     "Duckdb",
     "Event",
+    "EventTime",
     "Feature",
     "FeatureType",
     "Format",
     "Gateway",
     "Hdfs",
     "IdType",
+    "Kafka",
     "LabelKind",
     "Normalisation",
     "Notify",
     "Party",
     "Peer",
+    "Security",
     "Spark",
     "Store",
+    "TimeUnit",
     "canonical_word",
+    "check_learnt",
     "check_name",
     "check_partition",
     "check_pipeline",

@@ -3,178 +3,30 @@
 from __future__ import annotations
 
 import codecs
-import enum
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from fedtasks.config.columns import (
+    MAX_CLASSES,
+    MISSING_WORDS,
+    Feature,
+    FeatureType,
+    Format,
+    IdType,
+    LabelKind,
+    Normalisation,
+    canonical_word,
+    type_of,
+)
+from fedtasks.config.events import MAX_SETTLE_S, STEPS_MS, EventTime, check_keys, parts_of_key
 from fedtasks.config.names import MAX_FEATURE, PARTITION, check_column, check_name
+from fedtasks.config.topics import Kafka, is_topic, parts_of_topic
 from fedtasks.dataclass_io import shown, to_plain
 from fedtasks.digests import digest
 from fedtasks.errors import ConfigError
 
-MAX_CLASSES = 1000
-"""How many classes a label may have."""
-
-MISSING_WORDS = (
-    *("NULL", "Null", "null", "None", "NONE", "none", "NaN", "NAN", "nan", "-NaN", "-nan"),
-    *("NA", "N/A", "n/a", "<NA>", "#NA", "#N/A", "NaT", "\\N"),
-)
-"""The texts that mean "no value" in every column, beside an empty one, unless the dataset says otherwise."""
-
-TRUTHS = {"1": ("true", "True", "TRUE"), "0": ("false", "False", "FALSE")}
-"""How a truth may be written, by its canonical text."""
-
-_WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]*))\.0+")
 _PARTITIONED = re.compile(r"/(?:[^/{}=]+=)?\{partition\}$")
-
-
-def canonical_word(text: str) -> str:
-    """Return the one text of a value of few: a truth is ``1`` or ``0``, a whole number has no decimal point."""
-    for truth, written in TRUTHS.items():
-        if text in written:
-            return truth
-    whole = _WHOLE.fullmatch(text)
-    return text if whole is None else "0" if whole[1] == "-0" else whole[1]
-
-
-class Format(enum.Enum):
-    """File formats of a dataset."""
-
-    PARQUET = "parquet"
-    CSV = "csv"
-    ORC = "orc"
-
-    @property
-    def endings(self) -> tuple[str, ...]:
-        """How names of such files end, in lower case."""
-        return {"parquet": (".parquet", ".parq", ".pq"), "csv": (".csv",), "orc": (".orc",)}[self.value]
-
-
-class IdType(enum.Enum):
-    """What an id is; both sides must mean the same."""
-
-    STRING = "string"
-    INTEGER = "integer"
-
-
-class Normalisation(enum.Enum):
-    """One step that an id's text goes through before it is hashed, in the order declared."""
-
-    TRIM = "trim"
-    LOWER = "lower"
-    UPPER = "upper"
-    NFC = "nfc"
-    NFKC = "nfkc"
-    VISIBLE = "visible"
-    """Takes off signs that nobody sees: control characters, byte order marks, zero-width spaces."""
-    UNWRAP = "unwrap"
-    """Takes off what spreadsheets and exports add: ``="…"``, quotes around, ``.0`` behind digits."""
-
-
-class FeatureType(enum.Enum):
-    """How a column enters a model.
-
-    As a number, as one of several values, as what a date or time says, as a list of ids, or as several numbers at once.
-    """
-
-    NUMERIC = "numeric"
-    CATEGORICAL = "categorical"
-    DAYS = "days"
-    SECONDS = "seconds"
-    HOUR = "hour"
-    WEEKDAY = "weekday"
-    SEQUENCE = "sequence"
-    VECTOR = "vector"
-
-    @property
-    def is_of_time(self) -> bool:
-        """Whether the column holds dates or times."""
-        return self in (FeatureType.DAYS, FeatureType.SECONDS, FeatureType.HOUR, FeatureType.WEEKDAY)
-
-    @property
-    def is_list(self) -> bool:
-        """Whether a value is a list."""
-        return self in (FeatureType.SEQUENCE, FeatureType.VECTOR)
-
-    @property
-    def in_models(self) -> FeatureType:
-        """What models see, which know no dates: numbers and categories stand for them."""
-        if not self.is_of_time:
-            return self
-        return FeatureType.CATEGORICAL if self is FeatureType.WEEKDAY else FeatureType.NUMERIC
-
-
-MAX_LENGTH, MAX_WIDTH, MAX_BUCKETS = 10_000, 10_000, 100_000_000
-"""How many ids of a sequence, numbers of a vector and buckets of hashes there may be."""
-
-SEPARATOR, _MAX_SEPARATOR = " ", 10
-
-
-@dataclass(frozen=True)
-class Feature:
-    """A feature whose declaration says more than its type.
-
-    Parameters
-    ----------
-    type
-        How it enters a model.
-    hash_buckets
-        Of a category or the ids of a sequence: into how many buckets values are hashed, so that no list of them is
-        kept; None keeps a list.
-    length
-        Of a sequence: how many ids of a row count, the last ones.
-    width
-        Of a vector: how many numbers each row has.
-    separator
-        Of a sequence or vector that is kept as text: what stands between two items, by default white space.
-    """
-
-    type: FeatureType
-    hash_buckets: int | None = None
-    length: int | None = None
-    width: int | None = None
-    separator: str | None = None
-
-    def __post_init__(self) -> None:
-        of = {
-            "hash_buckets": (FeatureType.CATEGORICAL, FeatureType.SEQUENCE),
-            "length": (FeatureType.SEQUENCE,),
-            "width": (FeatureType.VECTOR,),
-            "separator": (FeatureType.SEQUENCE, FeatureType.VECTOR),
-        }
-        for name, kinds in of.items():
-            if getattr(self, name) is not None and self.type not in kinds:
-                known = " or ".join(kind.value for kind in kinds)
-                raise ConfigError(f"only for type {known}, and this is {self.type.value}; leave it out", field=name)
-        limits = {"hash_buckets": (2, MAX_BUCKETS), "length": (1, MAX_LENGTH), "width": (1, MAX_WIDTH)}
-        for name, (least, most) in limits.items():
-            number = getattr(self, name)
-            if number is None and name != "hash_buckets" and self.type in of[name]:
-                raise ConfigError(f"say it of a {self.type.value}, from {least} to {most:,}", field=name)
-            if number is not None and not least <= number <= most:
-                raise ConfigError(f"{shown(number)} is not between {least} and {most:,}", field=name)
-        if self.separator is not None and not 0 < len(self.separator) <= _MAX_SEPARATOR:
-            text = f"write what stands between two items, at most {_MAX_SEPARATOR} characters"
-            raise ConfigError(text, field="separator")
-
-    @property
-    def said(self) -> dict[str, object]:
-        """What is declared, as in party.yaml."""
-        return {name: value for name, value in to_plain(self).items() if value is not None}
-
-
-def type_of(declared: FeatureType | Feature) -> FeatureType:
-    """Return the type of a feature in whichever form it is declared."""
-    return declared.type if isinstance(declared, Feature) else declared
-
-
-class LabelKind(enum.Enum):
-    """What a label says of a person."""
-
-    BINARY = "binary"
-    CLASSES = "classes"
-    NUMBER = "number"
 
 
 @dataclass(frozen=True)
@@ -187,7 +39,8 @@ class Dataset:
         Its name in tickets and runs.
     uri
         A file or folder: ``file://``, ``hdfs://``, or a path relative to party.yaml. If it ends in ``/{partition}`` or
-        ``/name={partition}``, the dataset grows by folders, each with the rows that are new or changed in it.
+        ``/name={partition}``, the dataset grows by folders, each with the rows that are new or changed in it. A topic
+        of Kafka is ``kafka://host:port/topic``.
     format
         How it is stored.
     id
@@ -222,6 +75,20 @@ class Dataset:
         How CSV is written: the encoding by Python's name, the sign between values, and the one around them, if any.
     endings
         How the names of files end that are of the format in spite of their names; empty for a name without an ending.
+    event_time
+        When the event of a row happened: makes the dataset a stream, a folder that grows by files.
+    event_keys
+        Of a stream: by what rows belong together, the best first: each a column, or several separated by commas, of
+        which ``@minute``, ``@hour`` and ``@day`` are of the event time; by default the id alone.
+    shard_by
+        Of a stream: the columns that decide in which shard a row is joined, part of every key; by default the id.
+    settle_s
+        Of a stream: for how long a file must not have changed before it is read.
+    kafka
+        Of a topic: how it is reached, if not by a plain connection.
+    late_labels
+        Of a stream with a label: the name of another stream of this party, whose labels became known later and count
+        for the same ids from then on.
     """
 
     name: str
@@ -245,6 +112,12 @@ class Dataset:
     delimiter: str = ","
     quote: str = '"'
     endings: tuple[str, ...] = ()
+    event_time: EventTime | None = None
+    event_keys: tuple[str, ...] = ()
+    shard_by: str = ""
+    settle_s: float = 2.0
+    kafka: Kafka | None = None
+    late_labels: str = ""
 
     def __post_init__(self) -> None:
         check_name(self.name, "name")
@@ -261,6 +134,7 @@ class Dataset:
         self._check_held_out()
         self._check_missing()
         self._check_files()
+        self._check_events()
 
     # --------------------------------------------------------------------------------------------------------- checks
     def _check_features(self) -> None:
@@ -393,7 +267,79 @@ class Dataset:
                 text = f"`{shown(ending)}` is no ending such as `.dat`, and not empty for names without one"
                 raise ConfigError(text, field="endings")
 
+    def _check_events(self) -> None:
+        """Refuse what is said of streams alone where there is no event time, and streams that cannot be."""
+        if self.kafka is not None and not self.is_topic:
+            raise ConfigError("only for a topic, whose `uri` begins with kafka://; leave it out", field="kafka")
+        if self.is_topic:
+            parts_of_topic(self.uri)
+            if self.event_time is None:
+                raise ConfigError("a topic is a stream: say what its `event_time` is", field="event_time")
+            if self.format is not Format.JSON_LINES:
+                raise ConfigError("of a topic JSON is read: set `format: jsonl`", field="format")
+        if self.event_time is None:
+            for name in _OF_STREAMS:
+                if getattr(self, name) != type(self).__dataclass_fields__[name].default:
+                    raise ConfigError("only for a stream, which names its `event_time`; leave it out", field=name)
+            return
+        if self.is_partitioned:
+            text = f"a stream is a folder that grows by files, and `uri` ends in `{PARTITION}`; take one of them out"
+            raise ConfigError(text, field="event_time")
+        others = {self.label: "the label", self.weight: "the weight", self.held_out: "what says who is held out"}
+        means = "the id" if self.event_time.column in self.id_columns else others.get(self.event_time.column)
+        if means is not None:
+            text = f"`{self.event_time.column}` is {means} and cannot be the time as well"
+            raise ConfigError(text, field="event_time.column")
+        check_keys(self.event_keys, self.shard_by)
+        if not 0 <= self.settle_s <= MAX_SETTLE_S:
+            text = f"{shown(self.settle_s)} is not between 0 and {MAX_SETTLE_S:,.0f} seconds"
+            raise ConfigError(text, field="settle_s")
+        if self.late_labels and self.label is None:
+            text = "there is no label that others could replace; name its column in `label`, or leave this out"
+            raise ConfigError(text, field="late_labels")
+
+    def check_late_labels(self, source: Dataset) -> None:
+        """Refuse a dataset, named in `late_labels`, whose labels cannot be meant for the rows of this one.
+
+        Raises
+        ------
+        ConfigError
+            It is this one, it is no stream, or its labels or ids are of another kind.
+        """
+        text = f"`{source.name}` "
+        if source.name == self.name:
+            raise ConfigError(f"{text}is this stream itself; name another", field="late_labels")
+        if not source.is_stream or source.label is None:
+            lacks = "no `label`" if source.is_stream else "no `event_time`, when each label became known"
+            raise ConfigError(f"{text}has {lacks}", field="late_labels")
+        if (source.label_kind, source.label_classes) != (self.label_kind, self.label_classes):
+            text += f"has labels of kind `{source.label_kind.value}`, or other classes, and `{self.name}` has not"
+            raise ConfigError(f"{text}; declare both alike", field="late_labels")
+        if source.id_facts != self.id_facts:
+            text += f"has other ids than `{self.name}`: their columns, `id_type` or `normalise`"
+            raise ConfigError(f"{text}; declare both alike", field="late_labels")
+
     # ---------------------------------------------------------------------------------------------------------- views
+    @property
+    def is_stream(self) -> bool:
+        """Whether its rows are events, which go on to come."""
+        return self.event_time is not None
+
+    @property
+    def is_topic(self) -> bool:
+        """Whether it is a topic of Kafka."""
+        return is_topic(self.uri)
+
+    @property
+    def key_levels(self) -> tuple[tuple[str, ...], ...]:
+        """The parts of each key by which events belong together, the best first; of no other than the id by default."""
+        return tuple(map(parts_of_key, self.event_keys)) or (self.id_columns,)
+
+    @property
+    def shard_columns(self) -> tuple[str, ...]:
+        """The columns that decide in which shard an event is joined."""
+        return parts_of_key(self.shard_by) if self.shard_by else self.id_columns
+
     @property
     def is_partitioned(self) -> bool:
         """Whether it grows by partitions."""
@@ -435,6 +381,28 @@ class Dataset:
         return self.columns.get(feature, feature)
 
     @property
+    def all_columns(self) -> tuple[str, ...]:
+        """Every column that is declared, once."""
+        time = None if self.event_time is None else self.event_time.column
+        needed = (*self.id_columns, self.label, self.weight, self.held_out, time)
+        return tuple(dict.fromkeys([*filter(None, needed), *self.sparse_columns]))
+
+    @property
+    def list_columns(self) -> tuple[str, ...]:
+        """The columns of features that are lists, and no texts with something between the items."""
+        lists = [name for name, declared in self.details.items() if declared.type.is_list and not declared.separator]
+        return tuple(map(self.column_of, lists))
+
+    @property
+    def sparse_columns(self) -> tuple[str, ...]:
+        """The columns that a row need not have where each says its own: of features, and of keys other than the id."""
+        time = None if self.event_time is None else self.event_time.column
+        needed = {*self.id_columns, self.label, self.weight, self.held_out, time}
+        parts = [part for parts in (*self.key_levels, self.shard_columns) for part in parts if part not in STEPS_MS]
+        found = dict.fromkeys([*map(self.column_of, self.features), *parts])
+        return tuple(column for column in found if column not in needed)
+
+    @property
     def missing_words(self) -> tuple[str, ...]:
         """The texts that mean "no value" here, beside an empty one."""
         return tuple(word for word in (*MISSING_WORDS, *self.null) if word not in self.not_null)
@@ -448,16 +416,18 @@ class Dataset:
     @property
     def declaration_digest(self) -> str:
         """SHA-256 (hex) over all that is declared, the place too: what decides which rows and columns are read."""
-        return digest(self._without_defaults((*_READING, "further_labels", "held_out")))
+        return digest(self._without_defaults((*_READING, *_STREAMING, "further_labels", "held_out")))
 
     @property
     def schema_digest(self) -> str:
         """SHA-256 (hex) over id, types, features, label and weight: what a ticket pins; not where or how it is read."""
-        plain = self._without_defaults((*_LATER, "columns"))
+        plain = self._without_defaults((*_LATER, *_STREAMING, "columns"))
         plain["features"] = to_plain(self.types)  # how many items count is a matter of models
-        for name in ("uri", "format", *_READING):
-            if name != "columns":
+        for name in ("uri", "format", *_READING, *_STREAMING):
+            if name not in ("columns", "event_keys"):
                 plain.pop(name, None)
+        if self.event_time is not None:
+            plain["event_time"] = self.event_time.column
         return digest(plain)
 
     def _without_defaults(self, names: Sequence[str]) -> dict[str, object]:
@@ -475,5 +445,7 @@ class Dataset:
 
 
 _OF_CSV = ("encoding", "delimiter", "quote")
+_OF_STREAMS = ("event_keys", "shard_by", "settle_s", "late_labels")
+_STREAMING = ("event_time", *_OF_STREAMS, "kafka")
 _READING = ("columns", "null", "not_null", *_OF_CSV, "endings")
 _LATER = ("label_kind", "label_classes", "further_labels", "weight", "held_out")

@@ -26,6 +26,9 @@ MAX_FEATURE, MAX_COLUMN = 128, 1000
 # ASCII alone: the metadata of a stream carries nothing else.
 _PARTITION = re.compile(rf"[A-Za-z0-9_-]{{1,{MAX_PARTITION}}}")
 
+CUT = re.compile(rf"(?P<stream>{NAME.pattern})@(?P<numbers>[0-9]{{1,18}}(\.[0-9]{{1,18}}){{0,1023}})")
+"""How much of a joined stream somebody has: how many commits of each shard, as ``clicks@12.9.14``."""
+
 
 def check_name(value: str, field_name: str) -> None:
     """Raise `ConfigError` unless `value` is a plain name."""
@@ -61,3 +64,9 @@ def check_partition(partition: str) -> None:
     if not _PARTITION.fullmatch(partition):
         text = f"a partition is 1–{MAX_PARTITION} of the letters A–Z and a–z, digits, `-` or `_`, such as 2026-11-21"
         raise ConfigError(text, field="partition")
+
+
+def check_learnt(name: str) -> None:
+    """Raise `ConfigError` unless a model can have learnt from what is called so: a partition, or joined commits."""
+    if not CUT.fullmatch(name):
+        check_partition(name)

@@ -450,13 +450,16 @@ class Party:
                 check_name(name, group)
         check_stall_s(self.stall_s)
         check_resume_s(self.resume_s)
-        for uri in (self.storage, *(dataset.uri for dataset in self.datasets)):
+        for uri in (self.storage, *(dataset.uri for dataset in self.datasets if not dataset.is_topic)):
             if "://" in uri and uri.partition("://")[0] not in _SCHEMES:
                 field_name = "storage" if uri == self.storage else "datasets"
                 raise ConfigError(f"`{shown(uri)}` is no path, and none of: {', '.join(_SCHEMES)}", field=field_name)
             if uri.startswith("hdfs://") and self.hdfs is None:
                 remedy = "give the section `hdfs` with `web`, the NameNode's http address host:port"
                 raise ConfigError(f"`{uri}` is on HDFS: {remedy}", field="hdfs")
+        for dataset in self.datasets:
+            if dataset.late_labels:
+                dataset.check_late_labels(self.dataset(dataset.late_labels))
         if self.duckdb is not None and self.spark is not None:
             raise ConfigError("jobs run on one engine: keep the section `duckdb` or the section `spark`", field="spark")
         if any(peer.name == self.name for peer in self.peers):
@@ -524,6 +527,7 @@ def _resolve(plain: dict[str, object], party: Party, folder: Path) -> None:
         below(peer, "authority")
     for dataset in _items(plain.get("datasets")):
         dataset["uri"] = _absolute_uri(str(dataset["uri"]), folder, party.hdfs)
+        below(dataset.get("kafka"), "password_file", "authority", "certificate", "private_key")
     plain["storage"] = _absolute_uri(party.storage, folder, party.hdfs)
     store = dict(to_plain(party.store))
     below(store, "password_file")

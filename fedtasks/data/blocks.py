@@ -4,7 +4,8 @@ A block set belongs to the task that made it, and its rows are in the order of i
 alike. Task ``align`` orders by tag: a block is the rows whose tags lie in one equal part of the tag space. Tags are
 uniform, so blocks are of about equal size, both sides cut them alike without talking, and blocks in order of their
 number are rows in order of their tag. Whoever orders by another key cuts the rows, which are the same on both sides,
-into equal parts.
+into equal parts. Task ``joined`` keeps the order in which two streams were joined: its key tells rows apart, and both
+sides have the same order because both have joined in it.
 """
 
 from __future__ import annotations
@@ -167,13 +168,15 @@ def tag_array(tags: pa.Array | pa.ChunkedArray) -> np.ndarray:
     return BY_TAG.rows(tags)
 
 
-def write_block(folder: str, number: int, table: pa.Table, schema: pa.Schema) -> FileEntry:
-    """Write one block, sorted by its key, into `folder`; safe to repeat.
+def write_block(folder: str, number: int, table: pa.Table, schema: pa.Schema, *, is_ordered: bool = False) -> FileEntry:
+    """Write one block, by default sorted by its key, into `folder`; safe to repeat.
 
     Parameters
     ----------
     table
         The block's rows, with every column of `schema` (see `block_schema`); cast to its types.
+    is_ordered
+        Whether the rows are in their order already, and stay in it.
 
     Returns
     -------
@@ -181,9 +184,9 @@ def write_block(folder: str, number: int, table: pa.Table, schema: pa.Schema) ->
         What was written.
     """
     name = f"block-{number:05d}.parquet"
-    ordered = table.select(schema.names).cast(schema).sort_by(schema.names[0])
+    rows = table.select(schema.names).cast(schema)
     sink = pa.BufferOutputStream()
-    pq.write_table(ordered, sink, compression="zstd")
+    pq.write_table(rows if is_ordered else rows.sort_by(schema.names[0]), sink, compression="zstd")
     content = sink.getvalue().to_pybytes()
     write_atomically(f"{folder}/{name}", content)
     return FileEntry(name, len(content), hashlib.sha256(content).hexdigest())

@@ -88,12 +88,13 @@ class Missing:
         """Return texts, null where they mean that there is no value; `trimmed` are they without spaces around."""
         trimmed = pc.utf8_trim_whitespace(text) if trimmed is None else trimmed
         shortest = pc.min(pc.binary_length(trimmed)).as_py()
-        if shortest is None or shortest > self._longest:
+        if shortest is None or shortest > self.longest:
             return text  # as most columns of ids are: lengths are cheaper to compare than words
         return pc.if_else(pc.is_in(trimmed, value_set=self.texts), _NO_TEXT, text)
 
     @cached_property
-    def _longest(self) -> int:
+    def longest(self) -> int:
+        """How many bytes the longest of the texts has."""
         return max((len(word.encode()) for word in self.words), default=0)
 
 
@@ -143,7 +144,7 @@ def texts(column: pa.Array, name: str, first: Place) -> pa.Array:
         return column.cast(pa.binary()).cast(pa.string())
     except pa.ArrowInvalid:
         plain = column.cast(pa.binary())
-        wrong = _first_refused(plain, lambda part: part.cast(pa.string()))
+        wrong = first_refused(plain, lambda part: part.cast(pa.string()))
         problem = "found bytes that are not UTF-8; correct them, or declare the file's `encoding` if it is CSV"
         raise FileInvalid(f"column `{name}`: {problem}", where=str(first.after(wrong))) from None
 
@@ -200,6 +201,9 @@ def words(column: pa.Array, name: str, first: Place, missing: Missing, *, trimme
     """
     column = _decoded(column)
     kind = kind_of(column.type)
+    if pt.is_integer(column.type):
+        numbered = column.dictionary_encode()
+        return words(numbered.dictionary.cast(pa.string()), name, first, missing).take(numbered.indices)
     if kind == "truth":
         text = column.cast(pa.int8()).cast(pa.string())
     elif pt.is_floating(column.type):
@@ -276,7 +280,7 @@ def _decoded(column: pa.Array) -> pa.Array:
     return column.dictionary_decode() if pt.is_dictionary(column.type) else column
 
 
-def _first_refused(column: pa.Array, convert: Callable[[pa.Array], object]) -> int:
+def first_refused(column: pa.Array, convert: Callable[[pa.Array], object]) -> int:
     """Return the number of the first value that a conversion refuses, which refuses some."""
     low, high = 0, len(column)
     while high - low > 1:
@@ -327,7 +331,7 @@ def _numbers_of_words(text: pa.Array, name: str, first: Place) -> pa.Array:
     try:
         return text.cast(pa.float64())
     except pa.ArrowInvalid:
-        row = first.after(_first_refused(text, lambda part: part.cast(pa.float64())))
+        row = first.after(first_refused(text, lambda part: part.cast(pa.float64())))
         raise ColumnType(f"column `{name}`: found text that is not a number", where=str(row)) from None
 
 
@@ -390,7 +394,7 @@ def _moments_of_texts(text: pa.Array, name: str, first: Place) -> pa.Array:
         try:
             parts.append(part.cast(kind))
         except pa.ArrowInvalid:
-            row = first.after(_first_refused(part, lambda some, kind=kind: some.cast(kind)))  # type: ignore[misc]
+            row = first.after(first_refused(part, lambda some, kind=kind: some.cast(kind)))  # type: ignore[misc]
             expected = "a date or time such as 2026-11-21 or 2026-11-21T08:30:00; name what means no value in `null`"
             raise ColumnType(f"column `{name}`: found text that is not {expected}", where=str(row)) from None
     return pc.coalesce(pc.local_timestamp(parts[0]), parts[1])
@@ -403,5 +407,5 @@ def _moments(column: pa.Array, name: str, first: Place) -> pa.Array:
     try:
         return column.cast(pa.timestamp("us"), safe=pt.is_timestamp(kind) and kind.unit != "ns")
     except pa.ArrowInvalid:
-        row = first.after(_first_refused(column, lambda part: part.cast(pa.timestamp("us"))))
+        row = first.after(first_refused(column, lambda part: part.cast(pa.timestamp("us"))))
         raise ColumnType(f"column `{name}`: found a time that is too far away", where=str(row)) from None

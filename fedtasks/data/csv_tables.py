@@ -7,14 +7,14 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from typing import IO, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
-from fedtasks.config import Dataset
-from fedtasks.data.source_files import COMPRESSIONS, Group, arrow_errors, opened
+from fedtasks.config import Dataset, Format
+from fedtasks.data.source_files import BATCH_ROWS, Group, arrow_errors, opened, plain_stream
 from fedtasks.errors import FileInvalid
 
 _BOM = "\ufeff".encode()
@@ -30,7 +30,7 @@ _CHUNK = 1 << 20
 _HEADER_BYTES, _BLOCK_BYTES = 1 << 15, 1 << 20
 """What Arrow reads at a time to find the columns, and then the rows."""
 
-_JOINED_ROWS, _JOINED_BYTES = 8192, 1 << 24
+_JOINED_BYTES = 1 << 24
 
 
 class CsvTable:
@@ -63,13 +63,13 @@ class CsvTable:
         """Return the file as one group: where a row begins, only reading can tell."""
         return [Group(None)]
 
-    def batches(self, group: int | None, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    def batches(self, group: int | None, columns: Sequence[str], rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
         """Yield the rows as bytes; raises `FileInvalid`."""
         names = self.schema.names
         row, last = 1, None
         read = list(dict.fromkeys([*columns, names[-1]]))
         with self._reader(read) as (reader, tail):
-            for batch in _joined(reader):
+            for batch in joined(reader, rows):
                 self._check_headers(batch, read, row)
                 row += batch.num_rows
                 last = batch.column(names[-1])[-1].as_py() if batch.num_rows else last
@@ -78,6 +78,10 @@ class CsvTable:
             if last and b"\n" in last and self._dataset.quote and not tail.ends_with(self._dataset.quote):
                 problem = "a quote is opened here and never closed; correct the row, or the dataset's `quote`"
                 raise FileInvalid(f"column `{names[-1]}`: {problem}", where=f"row {row - 1} of {self._uri}")
+
+    def most(self, group: int | None, column: str) -> pa.Array | None:
+        """Return None: only reading tells."""
+        return None
 
     def _check_headers(self, batch: pa.RecordBatch, columns: Sequence[str], first_row: int) -> None:
         """Refuse a header that stands among the rows, as when files are put behind one another."""
@@ -115,7 +119,7 @@ class CsvTable:
             convert.include_columns = columns
         try:
             with opened(self._uri) as file, arrow_errors(self._uri, f"not CSV in {dataset.encoding}"):
-                tail = _Tail(self._plain(file))
+                tail = _Tail(plain_stream(Format.CSV, self._uri, file))
                 try:
                     yield (
                         pa_csv.open_csv(
@@ -146,18 +150,12 @@ class CsvTable:
             text = f"line {self._bad_line()}: not CSV in {dataset.encoding}; correct it, or the dataset's `encoding`"
             raise FileInvalid(text, where=self._uri) from None
 
-    def _plain(self, file: IO[bytes]) -> Any:
-        for ending, codec in COMPRESSIONS.items():
-            if self._uri.lower().endswith(ending):
-                return pa.CompressedInputStream(pa.PythonFile(file, mode="r"), codec)
-        return file
-
     def _bad_line(self) -> int:
         """Return the number of the line in which the first byte stands that the encoding does not know."""
         decoder = codecs.getincrementaldecoder(self._dataset.encoding)()
         line = 1
         with opened(self._uri) as file:
-            stream = self._plain(file)
+            stream = plain_stream(Format.CSV, self._uri, file)
             while chunk := stream.read(_CHUNK):
                 try:
                     line += decoder.decode(chunk).count("\n")
@@ -168,14 +166,14 @@ class CsvTable:
         return line
 
 
-def _joined(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Join batches until they have some thousand rows: of a wide file, Arrow reads some hundred at a time."""
+def joined(batches: Iterable[pa.RecordBatch], least: int) -> Iterator[pa.RecordBatch]:
+    """Join batches until they have so many rows: of a wide file, Arrow reads some hundred at a time."""
     waiting: list[pa.RecordBatch] = []
     rows = n_bytes = 0
     for batch in batches:
         waiting.append(batch)
         rows, n_bytes = rows + batch.num_rows, n_bytes + batch.nbytes
-        if rows >= _JOINED_ROWS or n_bytes >= _JOINED_BYTES:
+        if rows >= least or n_bytes >= _JOINED_BYTES:
             yield pa.concat_batches(waiting) if len(waiting) > 1 else batch
             waiting, rows, n_bytes = [], 0, 0
     if waiting:

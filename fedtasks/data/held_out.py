@@ -34,6 +34,8 @@ class Unit(enum.Enum):
     PERSON = "person"
     ROW = "row"
     """A person in one partition of the leader: another day's row of the same person is another one."""
+    EVENT = "event"
+    """What two streams have logged under one id; see `units_of_keys`."""
 
 
 def units_of(ids: pa.Array, partition: str = "") -> pa.Array:

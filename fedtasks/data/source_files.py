@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
 from typing import IO, Any, cast
 from urllib.parse import unquote
 
@@ -15,11 +18,18 @@ from fsspec.spec import AbstractFileSystem
 
 from fedtasks.config import Dataset, Format
 from fedtasks.data.storage import filesystem
-from fedtasks.errors import DataMissing, FileForbidden, FileInvalid, FileUnexpected
+from fedtasks.errors import ConfigError, DataMissing, FileForbidden, FileInvalid, FileUnexpected
 
-COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
-"""How the name of a compressed CSV file ends, and how it is compressed."""
+BATCH_ROWS = 8192
+"""How many rows are read at a time unless somebody wants more."""
 
+_BEING_WRITTEN = (
+    *(".tmp", ".temp", ".part", ".partial", ".inprogress", ".in-progress", ".pending", ".writing", ".filepart"),
+    *("._copying_", ".crdownload", ".swp", "~"),
+)
+"""How the names of files end, in lower case, that programs are still writing."""
+
+_HIDDEN = re.compile(r"(?:^|/)(?:[._/]|$)")
 _HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 
 
@@ -45,7 +55,8 @@ class Group:
 def files_of(dataset: Dataset, *, may_be_empty: bool = False) -> list[str]:
     """Return the URIs of a dataset's files, in the order of their names; of a partition if `uri` is that of one.
 
-    Files and folders whose names begin with ``.`` or ``_`` are hidden, as for Hadoop; linked folders are followed.
+    Files and folders whose names begin with ``.`` or ``_`` are hidden, as for Hadoop; linked folders are followed. The
+    files of a stream have the order of `listed_files`, which hides what is being written too.
 
     Parameters
     ----------
@@ -60,28 +71,106 @@ def files_of(dataset: Dataset, *, may_be_empty: bool = False) -> list[str]:
         A file is neither hidden nor ends as the format's do; names it.
     FileForbidden
         A folder may not be looked into.
+    ConfigError
+        It is a topic.
     """
+    if dataset.is_topic:
+        text = f"dataset `{dataset.name}` is a topic of Kafka, which only a join reads; declare another dataset here"
+        raise ConfigError(text, field="uri")
     fs, path = filesystem(dataset.uri)
-    if isinstance(fs, LocalFileSystem):
-        with _allowed(dataset.uri), suppress(FileNotFoundError):
-            os.stat(path)  # of what lies in a closed folder, file systems say that it is not there
-    if fs.isfile(path):
+    if _is_file(dataset, fs, path):
         return [dataset.uri]
-    if not fs.exists(path):
-        raise DataMissing(f"dataset `{dataset.name}`: the file does not exist", where=dataset.uri)
     root = dataset.uri.rstrip("/")
-    with _allowed(root):
-        names = sorted(name for name in _names_below(fs, path, root) if not _is_hidden(name))
-    for name in names:
-        if not _is_of_format(dataset, name):
-            endings = " or ".join(_endings(dataset))
-            raise FileUnexpected(
-                f"dataset `{dataset.name}`: the name does not end in {endings}", where=f"{root}/{name}"
-            )
+    if dataset.is_stream:
+        names = [file.name for file in listed_files(dataset)]
+    else:
+        with _allowed(root):
+            names = sorted(name for name, _ in _below(fs, path, root) if not _is_hidden(name))
+        for name in names:
+            _check_ending(dataset, name)
     if not names and not may_be_empty:
         endings = " or ".join(_endings(dataset))
         raise DataMissing(f"dataset `{dataset.name}`: the folder holds no {endings} file", where=dataset.uri)
     return [f"{root}/{name}" for name in names]
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A file of a stream, as a listing shows it.
+
+    Parameters
+    ----------
+    name
+        Its path below the dataset's `uri`, empty where that is the file itself.
+    size_bytes, modified_ms
+        How large it is, and when it was last changed.
+    """
+
+    name: str
+    size_bytes: int
+    modified_ms: int
+
+
+def listed_files(dataset: Dataset) -> list[Listed]:
+    """Return the files of a stream, oldest first; those that are still being written by their names are hidden.
+
+    Raises
+    ------
+    DataMissing, FileUnexpected, FileForbidden
+        As `files_of`; but the folder may be empty.
+
+    Notes
+    -----
+    Cost: one listing; no file is opened.
+    """
+    fs, path = filesystem(dataset.uri)
+    if _is_file(dataset, fs, path):
+        return [_listed("", _facts_of(fs, path, dataset.uri))]
+    root = dataset.uri.rstrip("/")
+    fs.invalidate_cache(path)  # others write here
+    with _allowed(root):
+        found = [
+            _listed(name, facts)
+            for name, facts in _below(fs, path, root)
+            if not _is_hidden(name) and not name.lower().endswith(_BEING_WRITTEN)
+        ]
+    for file in found:
+        _check_ending(dataset, file.name)
+    return sorted(found, key=lambda file: (file.modified_ms, file.name))
+
+
+def listed_file(dataset: Dataset, name: str) -> Listed:
+    """Return one file of a stream as it is now; raises as `listed_files`."""
+    root = dataset.uri.rstrip("/")
+    uri = f"{root}/{name}" if name else root
+    fs, path = filesystem(uri)
+    return _listed(name, _facts_of(fs, path, uri))
+
+
+def _facts_of(fs: AbstractFileSystem, path: str, uri: str) -> _Facts:
+    with _allowed(uri):
+        return os.stat(path) if isinstance(fs, LocalFileSystem) else dict(fs.info(path))
+
+
+def _listed(name: str, facts: _Facts) -> Listed:
+    if isinstance(facts, os.stat_result):
+        return Listed(name, facts.st_size, facts.st_mtime_ns // 1_000_000)
+    return Listed(name, int(facts.get("size") or 0), _modified_ms(facts))
+
+
+def _modified_ms(facts: Mapping[str, Any]) -> int:
+    """Return when a file was last changed, as the file systems of fsspec say it in several words; 0 if one does not."""
+    for word in ("modificationTime", "mtime", "LastModified", "last_modified", "updated", "created"):
+        match facts.get(word):
+            case datetime() as moment:
+                return int(moment.timestamp() * 1000)
+            case int(number) if word == "modificationTime":
+                return number  # of HDFS: milliseconds
+            case int(number) | float(number):
+                return int(number * 1000)
+            case str(text):
+                return int(datetime.fromisoformat(text).timestamp() * 1000)
+    return 0
 
 
 def values_of_path(uri: str) -> dict[str, str | None]:
@@ -119,6 +208,14 @@ def opened(uri: str) -> Iterator[IO[bytes]]:
                 if noting.failure is not None:
                     raise noting.failure from None
                 raise
+
+
+def plain_stream(form: Format, uri: str, file: IO[bytes]) -> Any:
+    """Return the content of a file, which is compressed if its name says so."""
+    for ending, codec in form.compressions.items():
+        if uri.lower().endswith(ending):
+            return pa.CompressedInputStream(pa.PythonFile(file, mode="r"), codec)
+    return file
 
 
 class _Noting:
@@ -174,16 +271,19 @@ def _allowed(uri: str) -> Iterator[None]:
         raise DataMissing("the file is not there any more", where=uri) from None
 
 
-def _names_below(fs: AbstractFileSystem, path: str, root: str) -> Iterator[str]:
-    """Yield the names of all files below a folder, relative to it."""
+_Facts = os.stat_result | Mapping[str, Any]
+
+
+def _below(fs: AbstractFileSystem, path: str, root: str) -> Iterator[tuple[str, _Facts]]:
+    """Yield the names of all files below a folder, relative to it, and what there is to know of each."""
     if not isinstance(fs, LocalFileSystem):
-        for found in fs.find(path):
-            yield str(found)[len(path) :].lstrip("/")
+        for found, facts in fs.find(path, detail=True).items():
+            yield str(found)[len(path) :].lstrip("/"), facts
         return
-    yield from _local_names(path, "", (os.path.realpath(path),), root)
+    yield from _below_local(path, "", (os.path.realpath(path),), root)
 
 
-def _local_names(folder: str, prefix: str, above: tuple[str, ...], root: str) -> Iterator[str]:
+def _below_local(folder: str, prefix: str, above: tuple[str, ...], root: str) -> Iterator[tuple[str, os.stat_result]]:
     with os.scandir(folder) as found:
         entries = list(found)
     for entry in entries:
@@ -193,28 +293,58 @@ def _local_names(folder: str, prefix: str, above: tuple[str, ...], root: str) ->
         if entry.is_symlink() and not os.path.exists(entry.path):
             raise DataMissing("the link leads nowhere; remove it, or restore what it leads to", where=f"{root}/{name}")
         if not entry.is_dir():
-            yield name
+            with suppress(FileNotFoundError):  # it has been taken away meanwhile
+                yield name, entry.stat()
             continue
         real = os.path.realpath(entry.path)
         if real in above:
             raise FileUnexpected("the link leads back to a folder that it lies in; remove it", where=f"{root}/{name}")
-        yield from _local_names(entry.path, f"{name}/", (*above, real), root)
+        yield from _below_local(entry.path, f"{name}/", (*above, real), root)
+
+
+def _is_file(dataset: Dataset, fs: AbstractFileSystem, path: str) -> bool:
+    """Whether a dataset is one file; raises `DataMissing` where there is neither that nor a folder."""
+    if isinstance(fs, LocalFileSystem):
+        with _allowed(dataset.uri), suppress(FileNotFoundError):
+            os.stat(path)  # of what lies in a closed folder, file systems say that it is not there
+    if fs.isfile(path):
+        return True
+    if not fs.exists(path):
+        raise DataMissing(f"dataset `{dataset.name}`: the file does not exist", where=dataset.uri)
+    return False
+
+
+def _check_ending(dataset: Dataset, name: str) -> None:
+    if not _is_of_format(dataset, name):
+        endings, where = " or ".join(_endings(dataset)), f"{dataset.uri.rstrip('/')}/{name}"
+        raise FileUnexpected(f"dataset `{dataset.name}`: the name does not end in {endings}", where=where)
 
 
 def _is_hidden(name: str) -> bool:
-    return any(part[:1] in ("", ".", "_") for part in name.split("/"))
+    return _HIDDEN.search(name) is not None
 
 
 def _endings(dataset: Dataset) -> list[str]:
-    of_csv = [*COMPRESSIONS] if dataset.format is Format.CSV else []
     first = dataset.format.endings[0]
-    return [*dataset.format.endings, *(f"{first}{ending}" for ending in of_csv), *filter(None, dataset.endings)]
+    return [
+        *dataset.format.endings,
+        *(f"{first}{ending}" for ending in dataset.format.compressions),
+        *filter(None, dataset.endings),
+    ]
 
 
 def _is_of_format(dataset: Dataset, name: str) -> bool:
     file = name.rpartition("/")[2].lower()
-    if dataset.format is Format.CSV:
-        file = next((file.removesuffix(ending) for ending in COMPRESSIONS if file.endswith(ending)), file)
-    if "." not in file and "" in dataset.endings:
+    if file.endswith(_suffixes(dataset.format, dataset.endings)):
         return True
-    return any(ending and file.endswith(ending.lower()) for ending in (*dataset.format.endings, *dataset.endings))
+    if "" not in dataset.endings:
+        return False
+    compressions = dataset.format.compressions
+    return "." not in next((file.removesuffix(ending) for ending in compressions if file.endswith(ending)), file)
+
+
+@lru_cache
+def _suffixes(form: Format, endings: tuple[str, ...]) -> tuple[str, ...]:
+    """Return how names of such files end, compressed or not, in lower case."""
+    named = (*form.endings, *(ending.lower() for ending in endings if ending))
+    return tuple(f"{ending}{compressed}" for ending in named for compressed in ("", *form.compressions))

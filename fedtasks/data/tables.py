@@ -16,8 +16,8 @@ import pyarrow.compute as pc
 from fedtasks.config import PARTITION, Dataset, Feature, FeatureType, IdType, LabelKind, type_of
 from fedtasks.data.cells import Missing, Place, kind_of, numbers, times, words
 from fedtasks.data.lists import IDS, NUMBERS, sequences, vectors
-from fedtasks.data.source_files import files_of, values_of_path
-from fedtasks.data.source_tables import open_table
+from fedtasks.data.source_files import BATCH_ROWS, Group, files_of, values_of_path
+from fedtasks.data.source_tables import SourceTable, open_table
 from fedtasks.data.tag_files import PADDING
 from fedtasks.data.values import check_length, label_bits, label_indices, label_numbers, label_text, normalise, weights
 from fedtasks.errors import ColumnMissing, ColumnType, DataCorrupt, FileInvalid
@@ -38,7 +38,9 @@ FEATURE_TYPES = {
 }
 """What a feature is in memory, by its type in models."""
 
-_SEPARATOR = "\x1f"
+KEY_SEPARATOR = "\x1f"
+"""Stands between the parts of an id of several columns."""
+
 _HELD_OUT, _NOT_HELD_OUT = pa.array(["1", "yes", "test"]), pa.array(["0", "no", "train"])
 
 
@@ -95,13 +97,10 @@ def list_parts(dataset: Dataset, partitions: Sequence[str] = ()) -> list[Part]:
     Cost: opens every file; reads some thousand rows of the first.
     """
     parts: list[Part] = []
-    needs = _needs(dataset)
+    needs = needs_of(dataset)
     for index, (partition, uri) in enumerate(_files_of(dataset, partitions)):
         with open_table(dataset, uri) as table:
-            there = _check_columns(dataset, table.schema, uri)
-            for column, need in needs:
-                if column in there:
-                    _check_type(column, table.schema.field(column).type, need, uri)
+            there = check_table(table, needs, uri)
             for group in table.groups(there):
                 parts.append(Part(uri, index, group.number, group.first_row, partition, group.n_rows))
     # What is wrong with a column of texts is mostly wrong from its beginning; ids are dear, so it is said before.
@@ -124,7 +123,8 @@ def read_ids(dataset: Dataset, part: Part) -> Iterator[pa.RecordBatch]:
         As `read_rows`.
     """
     columns = [*dataset.id_columns, *(name for name in (dataset.label, dataset.weight) if name)]
-    for batch, first in _read(dataset, part, columns):
+    needs = [(column, need) for column, need in needs_of(dataset) if column in columns]
+    for batch, first in _read(dataset, part, needs):
         if dataset.weight:
             _weights(dataset, batch, first)
         labels = _label_texts(dataset, batch, first) if dataset.label else pa.nulls(batch.num_rows, pa.string())
@@ -164,19 +164,25 @@ def read_rows(dataset: Dataset, part: Part) -> Iterator[pa.RecordBatch]:
     LabelInvalid
         A label is missing or not among the declared classes; of a binary one only `check_label` can tell.
     """
-    missing, schema = Missing.of(dataset), rows_schema(dataset)
-    for batch, first in _read(dataset, part, _columns(dataset)):
-        arrays = [ids_of(dataset, batch, first)]
-        for feature, declared in dataset.features.items():
-            column = dataset.column_of(feature)
-            arrays.append(_feature(batch.column(column), column, first, missing, declared))
-        if dataset.label:
-            arrays.append(_labels(dataset, batch, first))
-        if dataset.weight:
-            arrays.append(_weights(dataset, batch, first))
-        if dataset.held_out:
-            arrays.append(_held_out(batch.column(dataset.held_out), dataset.held_out, first, missing))
-        yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+    schema = rows_schema(dataset)
+    for batch, first in _read(dataset, part, needs_of(dataset)):
+        yield pa.RecordBatch.from_arrays(arrays_of(dataset, batch, first), schema=schema)
+
+
+def arrays_of(dataset: Dataset, batch: pa.RecordBatch, first: Place) -> list[pa.Array]:
+    """Return the columns of `rows_schema` of rows as they stand in a file; raises as `read_rows`."""
+    missing = Missing.of(dataset)
+    arrays = [ids_of(dataset, batch, first)]
+    for feature, declared in dataset.features.items():
+        column = dataset.column_of(feature)
+        arrays.append(_feature(batch.column(column), column, first, missing, declared))
+    if dataset.label:
+        arrays.append(_labels(dataset, batch, first))
+    if dataset.weight:
+        arrays.append(_weights(dataset, batch, first))
+    if dataset.held_out:
+        arrays.append(_held_out(batch.column(dataset.held_out), dataset.held_out, first, missing))
+    return arrays
 
 
 def ids_of(dataset: Dataset, batch: pa.RecordBatch, first: Place) -> pa.Array:
@@ -203,11 +209,11 @@ def ids_of(dataset: Dataset, batch: pa.RecordBatch, first: Place) -> pa.Array:
     if len(parts) == 1:
         return check_length(_unlike_padding(parts[0]), dataset, first)
     for name, part in zip(dataset.id_columns, parts, strict=True):
-        found = pc.index(pc.match_substring(part, _SEPARATOR), True).as_py()
+        found = pc.index(pc.match_substring(part, KEY_SEPARATOR), True).as_py()
         if found >= 0:
             place = Place(first.file, first.row + found)
             raise ColumnType(f"column `{name}`: found a control character (U+001F) in an id", where=str(place))
-    ids = pc.binary_join_element_wise(*parts, _SEPARATOR)  # null where a part is
+    ids = pc.binary_join_element_wise(*parts, KEY_SEPARATOR)  # null where a part is
     return check_length(_unlike_padding(ids), dataset, first)
 
 
@@ -221,7 +227,7 @@ def _unlike_padding(ids: pa.Array) -> pa.Array:
 
 def parts_of_id(dataset: Dataset, text: str) -> dict[str, str]:
     """Return an id that `ids_of` made as column → text."""
-    return dict(zip(dataset.id_columns, text.removeprefix(PADDING[0]).split(_SEPARATOR), strict=True))
+    return dict(zip(dataset.id_columns, text.removeprefix(PADDING[0]).split(KEY_SEPARATOR), strict=True))
 
 
 def columns_of_ids(dataset: Dataset, ids: pa.Array) -> dict[str, pa.Array]:
@@ -231,7 +237,7 @@ def columns_of_ids(dataset: Dataset, ids: pa.Array) -> dict[str, pa.Array]:
         ids = pc.if_else(is_alike, pc.utf8_slice_codeunits(ids, 1), ids)
     if len(dataset.id_columns) == 1:
         return {dataset.id_columns[0]: ids}
-    parts = pc.split_pattern(ids, _SEPARATOR)
+    parts = pc.split_pattern(ids, KEY_SEPARATOR)
     return {name: pc.list_element(parts, place) for place, name in enumerate(dataset.id_columns)}
 
 
@@ -248,7 +254,12 @@ def _files_of(dataset: Dataset, partitions: Sequence[str]) -> list[tuple[str, st
     return [(key, uri) for key in newest_first for uri in files_of(partition_of(dataset, key), may_be_empty=True)]
 
 
+NUMBERED_TIMES, WRITTEN_TIMES = "numbers since 1970", "dates and times"
+"""What the column of an event time must hold, by its unit."""
+
 _ACCEPTED = {
+    NUMBERED_TIMES: {"whole", "number", "text"},
+    WRITTEN_TIMES: {"date", "time", "text"},
     "text": {"text"},
     "whole numbers": {"whole", "number", "text"},
     "numbers": {"whole", "number", "truth", "text"},
@@ -260,6 +271,8 @@ _ACCEPTED = {
 """What a column must hold → the kinds of types that can hold it; a text is read as it would be in CSV."""
 
 _REMEDIES = {
+    NUMBERED_TIMES: "of dates and times leave `unit` out",
+    WRITTEN_TIMES: "of numbers since 1970 say their `unit`: `s`, `ms` or `us`",
     "text": "set `id_type: integer` for numbers",
     "numbers": "declare a date or time as `days`, `seconds`, `hour` or `weekday`",
     "text, numbers or true/false": "declare a time as `days`, `seconds`, `hour` or `weekday`",
@@ -269,8 +282,12 @@ _REMEDIES = {
 _REMEDY_OF_LISTS = "declare lists of ids as `{type: sequence, length: …}`, of numbers as `{type: vector, width: …}`"
 
 
-def _needs(dataset: Dataset) -> list[tuple[str, str]]:
-    """Return every column that the dataset declares, with what it must hold."""
+Needs = list[tuple[str, str]]
+"""Columns, each with what it must hold."""
+
+
+def needs_of(dataset: Dataset) -> Needs:
+    """Return the columns that `read_rows` needs."""
     need_of_id = "text" if dataset.id_type is IdType.STRING else "whole numbers"
     needs = [(column, need_of_id) for column in dataset.id_columns]
     of_kind = {
@@ -291,14 +308,23 @@ def _needs(dataset: Dataset) -> list[tuple[str, str]]:
     return needs
 
 
-def _columns(dataset: Dataset) -> list[str]:
-    return list(dict.fromkeys(column for column, _ in _needs(dataset)))
+def columns_of(needs: Needs) -> list[str]:
+    """Return each column once."""
+    return list(dict.fromkeys(column for column, _ in needs))
 
 
-def _check_columns(dataset: Dataset, found: pa.Schema, uri: str) -> list[str]:
-    """Return the declared columns that a file has; its path may say others."""
-    of_path = values_of_path(uri)
-    for column in _columns(dataset):
+def check_table(table: SourceTable, needs: Needs, uri: str) -> list[str]:
+    """Return which of the columns that are needed a file has; its path may say others.
+
+    Raises
+    ------
+    ColumnMissing, ColumnType, FileInvalid
+        As `list_parts`.
+    """
+    columns, found, of_path = columns_of(needs), table.schema, values_of_path(uri)
+    if not found.names and not table.groups([]):
+        return []  # of a file without rows, not every format says columns
+    for column in columns:
         places = [place for place, name in enumerate(found.names, 1) if name == column]
         if len(places) > 1:
             text = f"column `{column}` stands twice in the file, as number {places[0]} and {places[1]}"
@@ -306,7 +332,10 @@ def _check_columns(dataset: Dataset, found: pa.Schema, uri: str) -> list[str]:
         if not places and column not in of_path:
             names = ", ".join([*found.names, *of_path])
             raise ColumnMissing(f"column `{column}` is not in the file; it has: {names}", where=uri)
-    return [column for column in _columns(dataset) if column in found.names]
+    for column, need in needs:
+        if column in found.names:
+            _check_type(column, found.field(column).type, need, uri)
+    return [column for column in columns if column in found.names]
 
 
 def _check_type(name: str, found: pa.DataType, need: str, uri: str) -> None:
@@ -320,29 +349,41 @@ def _check_type(name: str, found: pa.DataType, need: str, uri: str) -> None:
     raise ColumnType(f"column `{name}`: found {found}, expected {need}{remedy}", where=uri)
 
 
-def _read(dataset: Dataset, part: Part, columns: list[str]) -> Iterator[tuple[pa.RecordBatch, Place]]:
-    """Yield the rows of a part, those columns that its path alone has among them.
+def _read(dataset: Dataset, part: Part, needs: Needs) -> Iterator[tuple[pa.RecordBatch, Place]]:
+    with open_table(dataset, part.file) as table:
+        yield from read_group(table, part.file, Group(part.row_group, part.first_row, part.n_rows), needs)
+
+
+def read_group(
+    table: SourceTable, uri: str, group: Group, needs: Needs, batch_rows: int = BATCH_ROWS
+) -> Iterator[tuple[pa.RecordBatch, Place]]:
+    """Yield the rows of a group as they stand in the file, those columns that its path alone has among them.
 
     Raises
     ------
+    ColumnType
+        A column that had no values so far has some of another type than is needed.
     DataCorrupt
         It has not as many rows as the file said.
     """
-    row, of_path = part.first_row, values_of_path(part.file)
-    with open_table(dataset, part.file) as table:
-        there = [column for column in columns if column in table.schema.names]
-        for batch in table.batches(part.row_group, there):
-            arrays = [
-                batch.column(column)
-                if column in there
-                else pa.repeat(pa.scalar(of_path[column], pa.string()), len(batch))
-                for column in columns
-            ]
-            yield pa.RecordBatch.from_arrays(arrays, columns), Place(part.file, row)
-            row += batch.num_rows
-    if part.n_rows is not None and row != part.first_row + part.n_rows:
-        text = f"{row - part.first_row} rows were read of {part.n_rows}; the file has changed meanwhile"
-        raise DataCorrupt(text, where=part.file)
+    row, of_path, columns, known = group.first_row, values_of_path(uri), columns_of(needs), table.schema
+    there = [column for column in columns if column in known.names]
+    types = [known.field(column).type for column in there]
+    for batch in table.batches(group.number, there, batch_rows):
+        if batch.schema.types != types:  # as only files may have that say no types
+            types = batch.schema.types
+            for column, need in needs:
+                if column in there:
+                    _check_type(column, batch.schema.field(column).type, need, str(Place(uri, row)))
+        arrays = [
+            batch.column(column) if column in there else pa.repeat(pa.scalar(of_path[column], pa.string()), len(batch))
+            for column in columns
+        ]
+        yield pa.RecordBatch.from_arrays(arrays, columns), Place(uri, row)
+        row += batch.num_rows
+    if group.n_rows is not None and row != group.first_row + group.n_rows:
+        text = f"{row - group.first_row} rows were read of {group.n_rows}; the file has changed meanwhile"
+        raise DataCorrupt(text, where=uri)
 
 
 def _feature(column: pa.Array, name: str, first: Place, missing: Missing, declared: FeatureType | Feature) -> pa.Array:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -41,11 +42,15 @@ _STEPS = {
     Normalisation.VISIBLE: lambda text: pc.replace_substring_regex(text, _INVISIBLE, ""),
     Normalisation.UNWRAP: _unwrapped,
 }
+_KEEP_PLAIN = frozenset((Normalisation.TRIM, Normalisation.NFC, Normalisation.NFKC))
+"""What leaves a text of ASCII as it is that neither begins nor ends with white space."""
+
 MAX_ID_BYTES = 2**16 - 1
 """How long an id may be, in UTF-8: the OPRF writes its length in two bytes. Other schemes could take more, and whether
 an id can be used shall not depend on the scheme.
 """
 
+_SPACE, _BEYOND_ASCII = 0x20, 0x80
 _INTEGER = r"^[+-]?[0-9]+(\.0*)?$"
 _NO_TEXT = pa.scalar(None, pa.string())
 
@@ -94,6 +99,8 @@ def normalise(
         text = pc.if_else(pc.equal(text, "-0"), "0", text)
         return pc.if_else(pc.is_in(text, value_set=missing.canonical), _NO_TEXT, text)
     text = texts(column, name, first)
+    if _KEEP_PLAIN.issuperset(steps) and _are_plain(text, missing):
+        return text
     if steps[:1] == (Normalisation.TRIM,):
         text, steps = pc.utf8_trim_whitespace(text), steps[1:]
         text = missing.blanked(text, text)
@@ -106,6 +113,19 @@ def normalise(
     if Normalisation.UNWRAP in steps or Normalisation.VISIBLE in steps:
         text = missing.blanked(text)  # `="NULL"` is no id either
     return pc.if_else(pc.equal(text, ""), _NO_TEXT, text)
+
+
+def _are_plain(text: pa.Array, missing: Missing) -> bool:
+    """Whether all are texts of ASCII without white space around them, too long to mean that there is no value."""
+    if text.null_count or not len(text) or not pa.types.is_string(text.type):
+        return False
+    _, offsets, data = text.buffers()
+    ends = np.frombuffer(offsets, dtype=np.int32)[text.offset : text.offset + len(text) + 1]
+    if np.diff(ends).min() <= missing.longest:
+        return False
+    signs = np.frombuffer(data, dtype=np.uint8)
+    has_margin = min(signs[ends[:-1]].min(), signs[ends[1:] - 1].min()) <= _SPACE
+    return not has_margin and bool(signs[ends[0] : ends[-1]].max() < _BEYOND_ASCII)
 
 
 def _require(right: pa.Array, name: str, expected: str, first: Place) -> None:

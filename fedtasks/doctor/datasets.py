@@ -22,6 +22,7 @@ from fedtasks.data.partitions import landed
 from fedtasks.data.profile import NumericProfile, Repeats, add_rows, profiles_of
 from fedtasks.data.tables import LABEL, Part, columns_of_ids, list_parts, read_ids, read_rows, rows_schema
 from fedtasks.data.values import check_label, check_label_varies
+from fedtasks.doctor.streams import examine_times
 from fedtasks.errors import ConfigError, DataError, DataNotLanded, FedtasksError, LabelInvalid
 from fedtasks.kinds import category_limits, kinds, vocabulary_limits
 from fedtasks.psi.ids import keys_of_ids
@@ -55,6 +56,9 @@ def examine_data(party_file: Path, dataset: str = "", partition: str = "") -> It
     """
     party = load_party(party_file)
     for each in _named(party, dataset):
+        if each.is_topic:
+            yield Finding(each.name, Verdict.NOTE, "a topic of Kafka, which is not looked through", "")
+            continue
         keys = landed(each)
         if partition:
             if partition not in keys:
@@ -66,6 +70,7 @@ def examine_data(party_file: Path, dataset: str = "", partition: str = "") -> It
             continue
         try:
             yield from _examine(each, keys)
+            yield from examine_times(each)
         except FedtasksError as error:
             yield wrong(each.name, error)
         except OSError as error:
@@ -181,7 +186,10 @@ class _IdPass:
         if repeated := self._repeats.share:
             about = findings.share(round(repeated * self._repeats.rows), self._repeats.rows)
             text = f"about {about} of the rows repeat the id of another; of those the first counts"
-            if self._dataset.is_partitioned:
+            if self._dataset.is_stream:
+                text = f"about {about} of the rows repeat the id of another; those that lie close together count once"
+                yield Finding(subject, Verdict.NOTE, text)
+            elif self._dataset.is_partitioned:
                 yield Finding(subject, Verdict.NOTE, f"{text}, of the newest partition")
             else:
                 yield Finding(subject, Verdict.WARNING, text, "Keep one row for each id")

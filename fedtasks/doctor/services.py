@@ -119,6 +119,8 @@ def _dataset(subject: str, dataset: Dataset) -> Finding:
         from fedtasks.data.partitions import landed
         from fedtasks.data.tables import list_parts
 
+    if dataset.is_topic:
+        return _topic(subject, dataset)
     newest, which = [], ""
     if dataset.is_partitioned:
         keys = landed(dataset)
@@ -129,6 +131,16 @@ def _dataset(subject: str, dataset: Dataset) -> Finding:
     n_files = len({part.file for part in list_parts(dataset, newest)})
     columns = 1 + len(dataset.features) + (dataset.label is not None) + (dataset.weight is not None)
     return Finding(subject, Verdict.OK, f"{which}{n_files} files, {columns} declared columns are there")
+
+
+def _topic(subject: str, dataset: Dataset) -> Finding:
+    from fedtasks.data.topics import connected
+
+    topic = connected(dataset)
+    stands = topic.stands().values()
+    topic.close()
+    held = sum(stand.end - stand.first for stand in stands)
+    return Finding(subject, Verdict.OK, f"a topic of {len(stands)} partitions, which hold {held:,} messages")
 
 
 def _airflow(party: Party) -> Iterator[Finding]:

@@ -22,6 +22,15 @@ class DataNotLanded(DataError):
     remedy = "Land the partition with `fedtasks data land`, or choose one that has landed"
 
 
+class StreamBehind(DataError):
+    """Raised when a stream has not come to the end of an interval; ``dataset`` and ``partition`` name it."""
+
+    code = "DATA_STREAM_BEHIND"
+    retryable = True
+    summary = "The stream has not come to the end of the interval"
+    remedy = "See why no newer rows come; a log to which none will come is joined with `final: true`"
+
+
 class DatasetChanged(DataError):
     """Raised when a dataset is declared otherwise than when the run opened."""
 
@@ -68,6 +77,30 @@ class ColumnType(DataError):
     code = "DATA_COLUMN_TYPE"
     summary = "A column has another type than declared"
     remedy = "Correct the file or the declared type"
+
+
+class EventTimeImplausible(DataError):
+    """Raised when the time of an event is not between 2000 and 2100."""
+
+    code = "EVENT_TIME_IMPLAUSIBLE"
+    summary = "The time of an event is before 2000 or after 2099"
+    remedy = "Correct the `unit` of the dataset's `event_time`, or the row"
+
+
+class StreamFileChanged(DataError):
+    """Raised when a file of a stream is not as it was when it was found."""
+
+    code = "STREAM_FILE_CHANGED"
+    summary = "A file of a stream has changed after it was found"
+    remedy = "Put the file back as it was, and what is new into a file of its own that is renamed once it is complete"
+
+
+class StreamMessagesGone(DataError):
+    """Raised when a topic does not hold messages any more that belong to a stream."""
+
+    code = "STREAM_MESSAGES_GONE"
+    summary = "Messages of a topic are gone before they were joined"
+    remedy = "Let the topic keep messages for longer, and join under another name: what is gone cannot be joined"
 
 
 class ColumnEmpty(DataError):
@@ -117,6 +150,14 @@ class IntersectionEmpty(DataError):
     who = "both"
     summary = "The two sides share too few ids"
     remedy = "Check that both ids mean the same and are normalised alike (`fedtasks doctor --data`)"
+
+
+class NothingJoined(DataError):
+    """Raised when there is no joined row that a run could train on."""
+
+    code = "DATA_NOTHING_JOINED"
+    summary = "No row has been joined that the run could train on"
+    remedy = "Run the pipeline that joins the two streams first, and look with `fedtasks joins` what it has joined"
 
 
 class LabelInvalid(DataError):

@@ -168,6 +168,28 @@ class ModelTaken(RunError):
     remedy = "Give the pipeline's steps another `model`; `fedtasks models` lists those that are taken"
 
 
+class JoinTaken(RunError):
+    """Raised when another commit of a joined stream's shard stands where one was to be made.
+
+    The attempt must end, since what it holds is of before; another one reads anew what is committed.
+    """
+
+    code = "JOIN_TAKEN"
+    retryable = True
+    who = "own"
+    summary = "Another commit of this joined stream has been made meanwhile"
+    remedy = "Let one run at a time join a stream (`max_active_runs=1`), or give the other pipeline another `stream`"
+
+
+class JoinDiffers(RunError):
+    """Raised when the commits of a joined stream's shard do not belong together on the two sides."""
+
+    code = "JOIN_DIFFERS"
+    who = "both"
+    summary = "The two sides do not hold the same commits of this joined stream"
+    remedy = "Restore the older side's store and storage together, or join under another `stream` on both sides"
+
+
 class ModelUnknown(RunError):
     """Raised when there is no such version of a model."""
 

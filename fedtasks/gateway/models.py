@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from fedtasks.config import check_name, check_partition
+from fedtasks.config import check_learnt, check_name
 from fedtasks.errors import ChampionDiffers, ConfigDiffers, ConfigError, ModelUnknown
 from fedtasks.gateway.base import Base
 from fedtasks.gateway.runs import Runs
@@ -162,7 +162,7 @@ class Models:
             if not isinstance(partitions, list):
                 raise ConfigError(f"the partitions of `{dataset}` are no list", field="consumed")
             for partition in partitions:
-                check_partition(str(partition))
+                check_learnt(str(partition))
         return consumed
 
     def _audit(self, actor: str, action: str, decision: str, row: ModelRow, **facts: Any) -> None:

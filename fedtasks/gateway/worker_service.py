@@ -12,7 +12,7 @@ from typing import Any
 
 from fedtasks import __version__
 from fedtasks.errors import FedtasksError
-from fedtasks.gateway import labels
+from fedtasks.gateway import joins, labels
 from fedtasks.gateway.interceptors import Context
 from fedtasks.gateway.messages import failure_message, failure_row, half_message, run_message
 from fedtasks.gateway.parts import Parts
@@ -263,6 +263,13 @@ class WorkerService(worker_pb2_grpc.WorkerGatewayServicer):
         self, request: worker_pb2.ChangeChampionRequest, _: Context
     ) -> worker_pb2.ChangeChampionResponse:
         return worker_pb2.ChangeChampionResponse(version=await self._models.change(request))
+
+    async def GetJoin(self, request: worker_pb2.GetJoinRequest, _: Context) -> worker_pb2.GetJoinResponse:
+        return await asyncio.to_thread(joins.last, self._base, request)
+
+    async def CommitJoin(self, request: worker_pb2.CommitJoinRequest, _: Context) -> worker_pb2.CommitJoinResponse:
+        commit = await asyncio.to_thread(joins.commit, self._base, self._runs, request)
+        return worker_pb2.CommitJoinResponse(commit=commit)
 
     async def LookUp(self, request: worker_pb2.LookUpRequest, _: Context) -> worker_pb2.LookUpResponse:
         return await self._lookups.ask(request.peer, request.lookup)

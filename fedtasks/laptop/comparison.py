@@ -39,7 +39,7 @@ def train_others(bank: LocalParty, shop: LocalParty, run: GetRunResponse) -> tup
     run
         The run as the bank's gateway knows it.
     """
-    with _stderr_to(bank.folder.parent / "compare.log"):
+    with stderr_to(bank.folder.parent / "compare.log"):
         from fedtasks.models.evaluation import evaluate
         from fedtasks.models.split_nn.joint import train_alone, train_pooled
         from fedtasks.models.split_nn.settings import TrainSettings
@@ -78,7 +78,7 @@ def show(console: Console, result: Mapping[str, Any], rows: tuple[Comparison, ..
 
 
 @contextmanager
-def _stderr_to(path: Path) -> Iterator[None]:
+def stderr_to(path: Path) -> Iterator[None]:
     """Send what native code writes to stderr into a file: TensorFlow greets there, whatever it is told."""
     terminal = os.dup(2)
     try:

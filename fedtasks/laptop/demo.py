@@ -134,7 +134,10 @@ def main(folder: Path, *, keep: bool = False, cluster: AbstractContextManager[Cl
 
 @contextmanager
 def stage(
-    folder: Path, console: Console, cluster: AbstractContextManager[Cluster] | None = None
+    folder: Path,
+    console: Console,
+    cluster: AbstractContextManager[Cluster] | None = None,
+    names: tuple[str, str] = ("bank", "shop"),
 ) -> Iterator[tuple[LocalParty, LocalParty]]:
     """Lay out two parties and stop them in the end; if a process fails on the way, say so and exit with code 1.
 
@@ -150,7 +153,7 @@ def stage(
     with alone(folder):
         _require_removable(folder)
         with nullcontext() if cluster is None else cluster as started:
-            parties = prepare(folder, cluster=started)
+            parties = prepare(folder, cluster=started, names=names)
             try:
                 yield parties
             except ProcessFailed as error:
@@ -162,7 +165,11 @@ def stage(
 
 # ------------------------------------------------------------------------------------------------------- preparation
 def prepare(
-    folder: Path, *, dags: tuple[Path, Path] = (DAGS, DAGS), cluster: Cluster | None = None
+    folder: Path,
+    *,
+    dags: tuple[Path, Path] = (DAGS, DAGS),
+    cluster: Cluster | None = None,
+    names: tuple[str, str] = ("bank", "shop"),
 ) -> tuple[LocalParty, LocalParty]:
     """Lay out two parties; ports are free ones, and what this process makes is private from now on.
 
@@ -179,9 +186,10 @@ def prepare(
     folder.chmod(0o700)
     (folder / MARK).touch()
     ports = free_ports(3)
-    bank = LocalParty(folder / "bank", "bank", "127.0.0.1", ports[0], f"127.0.0.1:{ports[1]}", dags[0], cluster=cluster)
-    # The shop has no inbound port: it dials, and everything flows both ways.
-    shop = LocalParty(folder / "shop", "shop", "127.0.0.2", ports[2], None, dags[1], cluster=cluster)
+    ours, theirs = names
+    bank = LocalParty(folder / ours, ours, "127.0.0.1", ports[0], f"127.0.0.1:{ports[1]}", dags[0], cluster=cluster)
+    # The other party has no inbound port: it dials, and everything flows both ways.
+    shop = LocalParty(folder / theirs, theirs, "127.0.0.2", ports[2], None, dags[1], cluster=cluster)
     return bank, shop
 
 
@@ -217,7 +225,12 @@ def declare(name: str, place: str, features: Mapping[str, str], *, label: bool) 
     )
 
 
-def start(parties: tuple[LocalParty, LocalParty], pipelines: Sequence[str] = (PIPELINE,)) -> str:
+def start(
+    parties: tuple[LocalParty, LocalParty],
+    pipelines: Sequence[str] = (PIPELINE,),
+    dataset: str = "customers",
+    **bounds: int,
+) -> str:
     """Start gateways and Airflows of both parties at once, and let the shop grant a ticket meanwhile.
 
     Parameters
@@ -225,7 +238,11 @@ def start(parties: tuple[LocalParty, LocalParty], pipelines: Sequence[str] = (PI
     parties
         The bank and the shop.
     pipelines
-        What the ticket allows; the first is there, on both sides, when this returns.
+        What the ticket allows; they are there, on both sides, when this returns.
+    dataset
+        The shop's, which the ticket is about.
+    **bounds
+        What else it limits, such as ``concurrent_runs``.
 
     Returns
     -------
@@ -235,12 +252,14 @@ def start(parties: tuple[LocalParty, LocalParty], pipelines: Sequence[str] = (PI
 
     def airflow(party: LocalParty) -> None:
         party.airflow.start()
-        party.airflow.wait_for_dag(pipelines[0])
+        for pipeline in pipelines:
+            party.airflow.wait_for_dag(pipeline)
 
     with ThreadPoolExecutor(2 * len(parties)) as pool:
         airflows = [pool.submit(airflow, party) for party in parties]
         list(pool.map(LocalParty.start_gateway, parties))
-        ticket = grant(*parties, pipelines)
+        bank, shop = parties
+        ticket = grant(bank, shop, pipelines, dataset, **bounds)
         for one in airflows:
             one.result()
     return ticket
@@ -252,16 +271,27 @@ def stop(parties: tuple[LocalParty, LocalParty]) -> None:
         list(pool.map(LocalParty.stop, parties))
 
 
-def grant(bank: LocalParty, shop: LocalParty, pipelines: Sequence[str] = (PIPELINE,)) -> str:
+def grant(
+    bank: LocalParty,
+    shop: LocalParty,
+    pipelines: Sequence[str] = (PIPELINE,),
+    dataset: str = "customers",
+    **bounds: int,
+) -> str:
     """The shop grants a ticket; the gateways carry it over; the bank accepts; the acceptance returns."""
     offered = offer(
         shop.party(),
         to=bank.name,
-        dataset="customers",
+        dataset=dataset,
         roles=("leader",),
         pipelines=pipelines,
         now_s=int(time.time()),
-        bounds={"limits.runs": 20, "floor.min_intersection": 100, "limits.label_leak": 100},
+        bounds={
+            "limits.runs": 20,
+            "floor.min_intersection": 100,
+            "limits.label_leak": 100,
+            **{f"limits.{name}": most for name, most in bounds.items()},
+        },
     )
     ticket = offered.ticket_id
     with bank.store() as ours, shop.store() as theirs:

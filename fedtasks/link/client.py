@@ -460,6 +460,23 @@ class GatewayClient:
         request = worker_pb2.ChangeChampionRequest(model=model, version=version, reason=reason, actor=actor)
         return self._call("ChangeChampion", request, worker_pb2.ChangeChampionResponse).version
 
+    def get_join(self, peer: str, stream: str, shard: int, windows: int = 0) -> worker_pb2.GetJoinResponse:
+        """Return the last commit of a shard of a stream that is joined with a peer, and some of its newest windows."""
+        request = worker_pb2.GetJoinRequest(peer=peer, stream=stream, shard=shard, windows=windows)
+        return self._call("GetJoin", request, worker_pb2.GetJoinResponse)
+
+    def commit_join(self, request: worker_pb2.CommitJoinRequest) -> worker_pb2.JoinCommit:
+        """Put a commit of a shard in the place of the one before it; the same again adds nothing.
+
+        Raises
+        ------
+        JoinTaken
+            Another commit is there than the one before it; nothing has changed.
+        RunError
+            The attempt may not speak.
+        """
+        return self._call("CommitJoin", request, worker_pb2.CommitJoinResponse).commit
+
     # ----------------------------------------------------------------------------------------------------- lookups
     def look_up(self, peer: str, lookup: lookup_pb2.Lookup) -> worker_pb2.LookUpResponse:
         """Have a peer match a batch of tags; the same sequence again is answered again and not charged again.

@@ -20,6 +20,7 @@ from fedtasks import durable
 from fedtasks.config import Dataset
 from fedtasks.data.ascending import KEY, are_in, keys_of, walk
 from fedtasks.data.batch_files import read_batches
+from fedtasks.data.held_out import Unit
 from fedtasks.data.run_storage import Manifest, RunStorage
 from fedtasks.data.tables import columns_of_ids
 from fedtasks.errors import ConfigError, DataCorrupt, DataMissing
@@ -73,6 +74,8 @@ def predictions_by_id(
 
     Raises
     ------
+    ConfigError
+        The rows are no people but events of a joined stream.
     DataMissing
         A task has published nothing, or no predictions: this party did not learn them.
     DataCorrupt
@@ -84,6 +87,11 @@ def predictions_by_id(
     Cost: one pass over both files, in the order of tags; holds a batch of each.
     """
     rows_task = settings.get(task, {}).get("rows_task", "align")
+    with suppress(DataMissing):  # what has made the rows may be gone, what has found the people not
+        rows = storage.published(rows_task)
+        if rows.facts.get("unit") == Unit.EVENT.value:
+            text = f"the rows of task `{rows_task}` are events of a joined stream, of which tags alone are kept"
+            raise ConfigError(f"{text}; read the predictions by tag", field="rows_task")
     people = storage.published(settings.get(rows_task, {}).get("psi_task", "psi"))
     scored = storage.published(task)
     if not any(entry.name == PREDICTIONS for entry in scored.files):

@@ -6,8 +6,8 @@ from typing import Any
 
 from fedtasks.kinds import kind
 from fedtasks.models.contract import algorithm as algorithm_of
-from fedtasks.names import WORK
-from fedtasks.pipeline.step import WORKERS, Stage, Step
+from fedtasks.names import SHARD, WORK
+from fedtasks.pipeline.step import SHARDS, WORKERS, Stage, Step
 
 
 def intersect(**settings: Any) -> Step:
@@ -27,6 +27,38 @@ def intersect_by_shard(shards: int = 8, **settings: Any) -> Step:
 def align(**settings: Any) -> Step:
     """Put the shared rows of both parties into blocks of equal order; task ``align``."""
     return Step.of(kind("align"), settings=settings, doc=align.__doc__)
+
+
+def join(stream: str, shards: int = 1, **settings: Any) -> Step:
+    """Join two growing logs into blocks that both sides have alike, each row exactly once; task ``join``.
+
+    Parameters
+    ----------
+    stream
+        What the joined stream is called: `joined` names it so.
+    shards
+        Into how many parts ids are cut. With several, it is a task group of so many mapped tasks ``join.shard``, which
+        join at the same time.
+    **settings
+        Those of `fedtasks.join.settings.JoinSettings`, such as ``lateness_s``.
+    """
+    stages = (Stage(SHARD, by_shard=True),) if shards != 1 else ()
+    found = {"stream": stream, **({SHARDS: shards} if stages else {}), **settings}
+    return Step.of(kind("join"), settings=found, stages=stages, doc=join.__doc__)
+
+
+def joined(stream: str, **settings: Any) -> Step:
+    """Take what has been joined of a stream as rows to train on, in the place of an intersection; task ``joined``.
+
+    Parameters
+    ----------
+    stream
+        Which one, as the step `join` of this pipeline or of another has called it.
+    **settings
+        Those of `fedtasks.join.settings.TakeSettings`: ``joined("clicks", rows="new", model="ctr")`` takes what was
+        joined since what the version of the model in use has learnt from.
+    """
+    return Step.of(kind("joined"), settings={"stream": stream, **settings}, doc=joined.__doc__)
 
 
 def train(algorithm: str, **settings: Any) -> Step:

@@ -43,6 +43,9 @@ RUN = ("peer", "ticket", PARTITION, "reason", "own_dataset", "peer_dataset", "le
 
 _MAX_NAME = 80
 
+_OF_STREAMS = ("join", "joined")
+"""The kinds of steps that are of streams."""
+
 
 def check_names(conf: Collection[str], fields: Collection[str], others: Collection[str]) -> None:
     """Refuse what somebody has passed to a run that is no field, so that a slip of the pen starts nothing.
@@ -144,7 +147,9 @@ def suitable_datasets(
         Whether runs begin by partitions.
     """
     found = list(party.datasets)
-    if by_partition:
+    if any(step.kind in _OF_STREAMS for step in steps):
+        found = [dataset for dataset in found if dataset.is_stream] or found
+    elif by_partition:
         found = [dataset for dataset in found if dataset.is_partitioned] or found
     if any(step.needs_label for step in steps):
         found = [dataset for dataset in found if (dataset.label is not None) == leads] or found
@@ -182,6 +187,9 @@ def check_shared(party: Party, peer: str, steps: Sequence[Step], shared: Mapping
     dataset = party.dataset(datasets[party.name])
     _check_dataset(dataset, LEADER if leader == party.name else FOLLOWER, steps, shared["steps"])
     for step in steps:
+        if step.kind in _OF_STREAMS and not dataset.is_stream:
+            text = f"dataset `{dataset.name}` is no stream: name the column of its rows' times in `event_time`"
+            raise ConfigError(text, field="datasets")
         if step.kind == "align" and leader == party.name:
             build(AlignSettings, dict(shared["steps"][step.name]), path=step.name).check_dataset(dataset)
 

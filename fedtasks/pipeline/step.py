@@ -241,13 +241,21 @@ class Step:
             parts_of(settings, name)
         if self.settings_type:
             asked = build(self.declaration, dict(settings), path=self.name)
-            workers = getattr(asked, WORKERS, 1)
-            if workers > 1 and WORKERS not in self.mapped_by:
-                raise ConfigError(
-                    f"`{self.name}` is one task, and {workers} workers are a task each: name the number in the DAG's "
-                    f'file, on both sides, as train("{self.kind}", workers={workers})',
-                    field=f"{self.name}.{WORKERS}",
-                )
+            for name in (SHARDS, WORKERS):
+                self._check_parts(name, asked)
+
+    def _check_parts(self, by: str, asked: Any) -> None:
+        """Refuse settings that ask for several parts, each a task of its own, of a step that is one task."""
+        is_task = by == WORKERS or (self.kind in kinds() and kinds()[self.kind].is_sharded)
+        parts = getattr(asked, by, 1)
+        if not is_task or parts <= 1 or by in self.mapped_by:
+            return
+        made = f"join(…, shards={parts})" if by == SHARDS else f'train("{self.kind}", workers={parts})'
+        raise ConfigError(
+            f"`{self.name}` is one task, and {parts} {by} are a task each: name the number in the DAG's file, on both "
+            f"sides, as {made}",
+            field=f"{self.name}.{by}",
+        )
 
     def command(self, config: Path) -> list[str]:
         """Return the command that runs one half with the configuration file `config`."""

@@ -17,13 +17,14 @@ from fedtasks.data import blocks
 from fedtasks.data.ascending import KEY
 from fedtasks.data.blocks import LABEL, SPLIT, TAG, TEST, TRAIN, UNIT, block_schema, n_blocks, split_of
 from fedtasks.data.held_out import UNIT_TYPE, Unit, units_of
+from fedtasks.data.label_range import LabelRange
 from fedtasks.data.row_files import RowFile, read_sorted_rows, to_column
 from fedtasks.data.run_storage import FileEntry, Manifest
 from fedtasks.data.storage import make_private, read_bytes, remove, write_atomically
 from fedtasks.data.tables import HELD_OUT, ID, Part, list_parts, read_rows, rows_schema
 from fedtasks.dataclass_io import build
 from fedtasks.engines.engine import Batches, Engine, Frame, How, new_file
-from fedtasks.errors import ConfigError, DataCorrupt, LabelInvalid, RowOrderDiffers
+from fedtasks.errors import ConfigError, DataCorrupt, RowOrderDiffers
 from fedtasks.link.link import Link
 from fedtasks.names import TAG_BYTES, own_column
 from fedtasks.psi import held_out, messages
@@ -46,11 +47,6 @@ _COUNTS = pa.schema(
     ]
 )
 _TAGS = pa.schema([(TAG, KEY)])
-_CONSTANT = {
-    LabelKind.BINARY: "are of one class",
-    LabelKind.CLASSES: "are of one class",
-    LabelKind.NUMBER: "have one number",
-}
 
 
 @dataclass(frozen=True)
@@ -324,22 +320,13 @@ def _check(context: TaskContext, settings: AlignSettings, people: Manifest, coun
         return
     # Without a model to go on from, and not only with what is new since then, which may be of one class, or nothing.
     if not (settings.rows is Rows.NEW and since.version):
-        _check_labels(context.dataset, "training", counts.rows_train, counts.labels[TRAIN], "keep fewer for the test")
+        found = LabelRange(counts.rows_train, *counts.labels[TRAIN])
+        found.check(context.dataset, "training", "share more people, keep fewer for the test")
     if settings.test_fraction > 0 or settings.held_out_by in (HeldOutBy.PARTITION, HeldOutBy.COLUMN):
         remedy = "keep more for the test, the same share of each class (`held_out_by: label`), or none"
         if context.dataset.label_kind is LabelKind.BINARY:
-            _check_labels(context.dataset, "the test", counts.rows_test, counts.labels[TEST], remedy)
-
-
-def _check_labels(
-    dataset: Dataset, purpose: str, n_rows: int, labels: tuple[float | None, float | None], remedy: str
-) -> None:
-    least, most = labels
-    if least != most:
-        return
-    alike = f"all {n_rows} rows for {purpose} {_CONSTANT[dataset.label_kind]}" if n_rows else f"no row is for {purpose}"
-    remedies = f"share more people, {remedy} (`test_fraction`), or declare a label that differs"
-    raise LabelInvalid(f"column `{dataset.label}`: {alike}; {remedies}", where=dataset.uri)
+            found = LabelRange(counts.rows_test, *counts.labels[TEST])
+            found.check(context.dataset, "the test", f"share more people, {remedy}")
 
 
 def _compare(link: Link, rows: int, order: str) -> None:

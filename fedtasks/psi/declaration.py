@@ -35,11 +35,11 @@ CLAUSES = (
     ),
     Clause(
         "outputs.id_shapes",
-        "What both may learn of how the other's ids are written, when few people are shared: none, or classes (forms "
-        "and lengths with their shares, never an id)",
+        "What both may learn of how the other's ids are written, when few people are shared or a join rate has halved: "
+        "none, or classes (forms and lengths with their shares, never an id)",
         default="none",
         choices=("none", "classes"),
-        kept_by="both halves of an intersection: without it they say nothing of their ids",
+        kept_by="both halves of an intersection or a join: without it they say nothing of their ids",
     ),
     Clause("limits.ids_blinded", "How many ids of the holder may be signed", per=Per.LIFE, counts="ids_blinded"),
     Clause("limits.ids_blinded_per_day", "How many ids of the holder may be signed", per=Per.DAY, counts="ids_blinded"),

@@ -24,6 +24,7 @@ from fedtasks.names import (
 )
 from fedtasks.reports.airflow_parts import Silent, silent_now
 from fedtasks.reports.asked import what_is_asked
+from fedtasks.reports.joins import joins_of_run
 from fedtasks.reports.leaks import leak_sentence, rebuilt_sentence
 from fedtasks.reports.ledger import ledger
 from fedtasks.reports.remarks import remarks_of
@@ -71,6 +72,7 @@ def run_report(store: Store, party: str, run_id: str) -> dict[str, Any]:
         "leak": leak,
         "rebuilt": rebuilt_sentence(metrics, run.peer),
         "remarks": remarks_of(metrics, own, run.peer),
+        "joins": joins_of_run(store, run),
         "importance": importance_of(metrics, run, party),
         "breakdown": breakdown_of(metrics),
         "rights": run_rights(store, run, party),

@@ -22,6 +22,7 @@ from fedtasks.errors import ConfigError, ModelTaken
 from fedtasks.label_budget import millionths
 from fedtasks.link.link import Default, Link
 from fedtasks.names import pipeline_of
+from fedtasks.runtime.joins import JoinCommitted, JoinWindow
 from fedtasks.runtime.task_config import TaskConfig
 from fedtasks.wire.v1 import worker_pb2
 
@@ -181,6 +182,47 @@ class TaskContext(Protocol):
         ------
         ModelTaken
             The name belongs to another pipeline or peer, or the number to another version.
+        """
+
+    def join_commit(self, stream: str, shard: int) -> JoinCommitted | None:
+        """Return the last commit of a shard of a stream that is joined with the peer, None if there is none yet."""
+
+    def join_windows(self, stream: str, shard: int, limit: int) -> list[JoinWindow]:
+        """Return the newest windows of event time of a shard as all its commits have counted them, by beginning."""
+
+    def commit_join(
+        self, stream: str, shard: int, number: int, digest: str, windows: Sequence[JoinWindow] = ()
+    ) -> JoinCommitted:
+        """Put a commit that both halves have prepared in the place of the one before it, in this party's store.
+
+        Parameters
+        ----------
+        stream, shard
+            Of what.
+        number
+            One more than the last commit, or 1.
+        digest
+            SHA-256 (hex) of this party's account of it: whatever was prepared under the same number and has another one
+            does not count.
+        windows
+            What it adds to windows of event time; added up and kept in one transaction with the commit.
+
+        Returns
+        -------
+        JoinCommitted
+            The commit as it stands. The same number and digest again add nothing, whichever run says them.
+
+        Raises
+        ------
+        JoinTaken
+            Another commit is there than the one before it: what this attempt holds is of before, and it must end.
+            Nothing has changed.
+        AttemptStale, RunEnded, …
+            The attempt may not speak; nothing has changed.
+
+        Notes
+        -----
+        Reveals: nothing; it stays with this party.
         """
 
     def report(self, progress: Mapping[str, Any] | None = None, *, step: int = 0, **metrics: float) -> None:

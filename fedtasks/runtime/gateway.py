@@ -17,6 +17,7 @@ from fedtasks.link.grpc_link import GrpcLink
 from fedtasks.link.link import Link
 from fedtasks.link.mark import NO_MARK, Mark
 from fedtasks.runtime.context import LocalContext
+from fedtasks.runtime.joins import COUNTS, JoinCommitted, JoinWindow
 from fedtasks.runtime.task_config import TaskConfig, write_reached
 from fedtasks.wire.v1 import model_pb2, worker_pb2
 
@@ -103,6 +104,35 @@ class GatewayContext(LocalContext):
         config = self.config
         self._client.publish_model(config.run_id, config.half, config.attempt, version, consumed, metrics)
         self._mark.move()
+
+    def join_commit(self, stream: str, shard: int) -> JoinCommitted | None:
+        """See `TaskContext.join_commit`."""
+        found = self._client.get_join(self.config.peer, stream, shard)
+        return JoinCommitted(found.commit.number, found.commit.digest) if found.HasField("commit") else None
+
+    def join_windows(self, stream: str, shard: int, limit: int) -> list[JoinWindow]:
+        """See `TaskContext.join_windows`."""
+        found = self._client.get_join(self.config.peer, stream, shard, limit).windows
+        return [JoinWindow(window.start_ms, **{name: getattr(window, name) for name in COUNTS}) for window in found]
+
+    def commit_join(
+        self, stream: str, shard: int, number: int, digest: str, windows: Sequence[JoinWindow] = ()
+    ) -> JoinCommitted:
+        """See `TaskContext.commit_join`."""
+        config = self.config
+        request = worker_pb2.CommitJoinRequest(
+            run_id=config.run_id,
+            task=config.half,
+            attempt=config.attempt,
+            stream=stream,
+            shard=shard,
+            number=number,
+            digest=digest,
+            windows=[worker_pb2.JoinWindow(**vars(window)) for window in windows],
+        )
+        found = self._client.commit_join(request)
+        self._mark.move()
+        return JoinCommitted(found.number, found.digest)
 
     def report(self, progress: Mapping[str, Any] | None = None, *, step: int = 0, **metrics: float) -> None:
         """See `TaskContext.report`; mere progress goes out every two seconds at most, metrics at once.

@@ -13,12 +13,13 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 from fedtasks.config import Party
-from fedtasks.errors import DeadlinePassed, FedtasksError, ModelTaken, ModelUnknown, PeerFailed
+from fedtasks.errors import DeadlinePassed, FedtasksError, JoinTaken, ModelTaken, ModelUnknown, PeerFailed
 from fedtasks.link.endpoint import Sent, sent_over
 from fedtasks.link.link import Link
 from fedtasks.link.memory import MemoryLink, memory_pair
 from fedtasks.names import pipeline_of
 from fedtasks.runtime.context import Entry, LocalContext, Outcome
+from fedtasks.runtime.joins import JoinCommitted, JoinWindow
 from fedtasks.runtime.task_config import TaskConfig
 from fedtasks.wire.v1 import model_pb2, worker_pb2
 
@@ -105,6 +106,48 @@ def _identity(version: model_pb2.ModelVersion) -> tuple[Any, ...]:
     return version.run_id, version.parent, version.own_digest, version.peer_digest
 
 
+class MemoryJoins:
+    """One party's commits of joined streams with one peer, in memory, and what they count of windows."""
+
+    def __init__(self) -> None:
+        self._commits: dict[tuple[str, int], JoinCommitted] = {}
+        self._windows: dict[tuple[str, int, int], JoinWindow] = {}
+        self._changing = threading.Lock()
+
+    def get(self, stream: str, shard: int) -> JoinCommitted | None:
+        """Return the last commit of a shard, None if there is none yet."""
+        return self._commits.get((stream, shard))
+
+    def windows(self, stream: str, shard: int | None = None) -> list[JoinWindow]:
+        """Return the windows of a stream by their beginning, of one shard or summed over all."""
+        found: dict[int, JoinWindow] = {}
+        for (of_stream, of_shard, start_ms), window in sorted(self._windows.items()):
+            if of_stream == stream and shard in (None, of_shard):
+                found[start_ms] = found.get(start_ms, JoinWindow(start_ms)) + window
+        return [window for _, window in sorted(found.items())]
+
+    def commit(self, stream: str, shard: int, commit: JoinCommitted, windows: Sequence[JoinWindow]) -> JoinCommitted:
+        """Put a commit in the place of the one before it; the same again adds nothing.
+
+        Raises
+        ------
+        JoinTaken
+            Another commit is there; nothing has changed.
+        """
+        with self._changing:
+            found = self._commits.get((stream, shard))
+            if found == commit:
+                return found
+            newest = found.number if found else 0
+            if commit.number != newest + 1:
+                raise JoinTaken(stream=stream, shard=shard, number=commit.number, newest=newest)
+            self._commits[stream, shard] = commit
+            for window in windows:
+                key = (stream, shard, window.start_ms)
+                self._windows[key] = self._windows.get(key, JoinWindow(window.start_ms)) + window
+            return commit
+
+
 class MemoryContext(LocalContext):
     """A `TaskContext` without a gateway: it meets its other half in memory, and keeps what a gateway would be told.
 
@@ -114,6 +157,8 @@ class MemoryContext(LocalContext):
         See `TaskContext`.
     models
         This party's registry; by default there is no model yet.
+    joins
+        This party's commits of joined streams; by default there is none yet.
     wrap
         What the half gets in place of its end of a link, such as one that fails.
 
@@ -134,10 +179,17 @@ class MemoryContext(LocalContext):
     """
 
     def __init__(
-        self, config: TaskConfig, party: Party, *, models: MemoryModels | None = None, wrap: Wrap = lambda link: link
+        self,
+        config: TaskConfig,
+        party: Party,
+        *,
+        models: MemoryModels | None = None,
+        joins: MemoryJoins | None = None,
+        wrap: Wrap = lambda link: link,
     ) -> None:
         super().__init__(config, party)
         self.models = models if models is not None else MemoryModels()
+        self.joins = joins if joins is not None else MemoryJoins()
         self.facts: dict[str, str] = {}
         self.uses: dict[str, int] = {}
         self.labels_told: dict[str, int] = {}
@@ -181,6 +233,20 @@ class MemoryContext(LocalContext):
         """See `TaskContext.publish_model`."""
         self.models.publish(version, consumed)
         self.metrics |= metrics
+
+    def join_commit(self, stream: str, shard: int) -> JoinCommitted | None:
+        """See `TaskContext.join_commit`."""
+        return self.joins.get(stream, shard)
+
+    def join_windows(self, stream: str, shard: int, limit: int) -> list[JoinWindow]:
+        """See `TaskContext.join_windows`."""
+        return self.joins.windows(stream, shard)[-limit:]
+
+    def commit_join(
+        self, stream: str, shard: int, number: int, digest: str, windows: Sequence[JoinWindow] = ()
+    ) -> JoinCommitted:
+        """See `TaskContext.commit_join`."""
+        return self.joins.commit(stream, shard, JoinCommitted(number, digest), windows)
 
     def report(self, progress: Mapping[str, Any] | None = None, *, step: int = 0, **metrics: float) -> None:
         """Keep progress and metrics."""

@@ -118,7 +118,7 @@ class Repository:
         **changes
             Compute a column from the stored and the new row; functions of the module, since the statement is kept.
         """
-        return _upserted(self._table, self._is_postgresql, only, tuple(changes.items()))
+        return upserted(self._table, self._is_postgresql, only, tuple(changes.items()))
 
 
 # Statements are made once: making one costs more than running it.
@@ -138,12 +138,13 @@ def _inserted(table: Table, is_postgresql: bool) -> Any:
 
 
 @cache
-def _upserted(
+def upserted(
     table: Table,
     is_postgresql: bool,
     only: tuple[str, ...],
     changes: tuple[tuple[str, Callable[[Any, Any], Any]], ...],
 ) -> Any:
+    """Insert into a table, or replace there: see `Repository._upsert`."""
     statement = _inserted(table, is_postgresql)
     key = [column.name for column in table.primary_key]
     names = only or [column.name for column in table.c if column.name not in key]

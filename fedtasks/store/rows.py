@@ -401,6 +401,74 @@ class ModelRow:
 
 
 @dataclass(frozen=True)
+class JoinRow:
+    """The last commit of a shard of a stream that is joined with a peer.
+
+    Parameters
+    ----------
+    peer, stream, shard
+        Of what.
+    number
+        1, 2, 3, …, equal on both sides.
+    digest
+        SHA-256 of this party's account of it, which names its blocks and the order of their rows.
+    run_id
+        Which run has made it.
+    at_ms
+        When.
+    """
+
+    peer: str
+    stream: str
+    shard: int
+    number: int
+    digest: str
+    run_id: str
+    at_ms: int
+
+
+@dataclass(frozen=True)
+class JoinWindowRow:
+    """What became of this party's rows of one window of event time, in one shard and by one run's commits.
+
+    Parameters
+    ----------
+    peer, stream, shard
+        Of what.
+    start_ms
+        Where the window begins.
+    run_id
+        Whose commits have counted them.
+    joined
+        Rows in committed blocks together with rows of the peer, in time.
+    corrected
+        Rows that were joined late, in correction blocks.
+    late, too_late
+        Rows that came later than the lateness and were kept, and those that came too late even for that, left out.
+    unmatched
+        Rows to which none of the peer's belongs.
+    duplicates, rejected
+        Rows of an id that was there before, and rows without a usable id or time.
+    lag_ms
+        Of all joined and corrected rows together: how long after its event time each was committed.
+    """
+
+    peer: str
+    stream: str
+    shard: int
+    start_ms: int
+    run_id: str
+    joined: int = 0
+    corrected: int = 0
+    late: int = 0
+    too_late: int = 0
+    unmatched: int = 0
+    duplicates: int = 0
+    rejected: int = 0
+    lag_ms: int = 0
+
+
+@dataclass(frozen=True)
 class AuditRow:
     """One decision, chained to the one before it.
 

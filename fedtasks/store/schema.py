@@ -22,7 +22,7 @@ from sqlalchemy import (
     true,
 )
 
-REVISION = "0013"
+REVISION = "0014"
 """The newest of `migrations`: a store of another one is migrated, or refused."""
 
 metadata = MetaData(
@@ -298,6 +298,43 @@ models = Table(
     Column("algorithm", Text, nullable=False, server_default=""),
 )
 Index(None, models.c.run_id)
+
+# The last commit of a shard of a stream that is joined with a peer, numbered alike on both sides. What is committed
+# outlives the run that has committed it, so there is no foreign key.
+joins = Table(
+    "joins",
+    metadata,
+    Column("peer", Text, primary_key=True),
+    Column("stream", Text, primary_key=True),
+    Column("shard", Integer, primary_key=True, autoincrement=False),
+    _count("number"),
+    # Of the account of the commit, as hexadecimal digits.
+    _text("digest"),
+    _text("run_id"),
+    _count("at_ms"),
+)
+
+# What became of this party's rows, by windows of event time.
+join_windows = Table(
+    "join_windows",
+    metadata,
+    Column("peer", Text, primary_key=True),
+    Column("stream", Text, primary_key=True),
+    Column("shard", Integer, primary_key=True, autoincrement=False),
+    Column("start_ms", BigInteger, primary_key=True, autoincrement=False),
+    # Whose commits have counted them.
+    Column("run_id", Text, primary_key=True),
+    _count("joined"),
+    _count("corrected"),
+    _count("late"),
+    _count("too_late"),
+    _count("unmatched"),
+    _count("duplicates"),
+    _count("rejected"),
+    # Of all rows that were joined together: how long after its event time each was committed.
+    _count("lag_ms"),
+)
+Index(None, join_windows.c.run_id)
 
 audit = Table(
     "audit",

@@ -14,6 +14,7 @@ from fedtasks.store.approvals import ApprovalBook
 from fedtasks.store.audit import AuditBook
 from fedtasks.store.halves import HalfBook
 from fedtasks.store.identity import IdentityBook, LostRunBook
+from fedtasks.store.joins import JoinBook
 from fedtasks.store.label_spends import LabelSpendBook
 from fedtasks.store.landings import LandingBook
 from fedtasks.store.metrics import DisclosureBook, MetricBook, TrafficBook
@@ -53,6 +54,7 @@ class Store:
         self.peers: Final = PeerBook(engine, clock)
         self.landings: Final = LandingBook(engine, clock)
         self.models: Final = ModelBook(engine, clock)
+        self.joins: Final = JoinBook(engine, clock)
         self.tags: Final = TagBook(engine, clock)
         self.audit: Final = AuditBook(engine, clock)
 

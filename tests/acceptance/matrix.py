@@ -1,13 +1,14 @@
 """Input files as companies have them, generated, each with what it gives: rows, or an error with its place.
 
 A case is one input: a file or a folder, and a declaration. What does not depend on the format is written once and
-becomes a case for CSV, Parquet and ORC, which must all give the same.
+becomes a case for CSV, Parquet, ORC and JSON Lines, which must all give the same.
 """
 
 from __future__ import annotations
 
 import bz2
 import gzip
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
@@ -20,11 +21,12 @@ import pyarrow.csv as pa_csv
 import pyarrow.orc as pa_orc
 import pyarrow.parquet as pq
 
-from fedtasks.config import FeatureType, Format, IdType, LabelKind
+from fedtasks.config import Feature, FeatureType, Format, IdType, LabelKind
+from tests.support.tf_records import records, written
 
 NUMERIC, CATEGORICAL = FeatureType.NUMERIC, FeatureType.CATEGORICAL
-CSV, PARQUET, ORC = Format.CSV, Format.PARQUET, Format.ORC
-ALL = (CSV, PARQUET, ORC)
+CSV, PARQUET, ORC, JSON, TFRECORD = Format.CSV, Format.PARQUET, Format.ORC, Format.JSON_LINES, Format.TFRECORD
+ALL = (CSV, PARQUET, ORC, JSON)
 TYPED = (PARQUET, ORC)
 
 Content = bytes | Callable[[Path], None]
@@ -100,9 +102,17 @@ def write(table: pa.Table, format: Format) -> bytes:
         pq.write_table(table, sink, row_group_size=2)
     elif format is ORC:
         pa_orc.write_table(table, sink)
+    elif format is JSON:
+        for row in table.to_pylist():
+            sink.write(json.dumps(row, default=_as_json, ensure_ascii=False).encode() + b"\n")
     else:
         pa_csv.write_csv(table, sink, pa_csv.WriteOptions(quoting_style="needed"))
     return bytes(sink.getvalue())
+
+
+def _as_json(value: Any) -> Any:
+    """Return what JSON has no type for as those write it who have it."""
+    return float(value) if isinstance(value, Decimal) else value.isoformat()
 
 
 def of_table(
@@ -355,7 +365,7 @@ def names() -> Iterator[Case]:
     called = {"features": {"short": NUMERIC}, "columns": {"short": long}}
     yield from of_table("300-characters", {"id": ["a"], long: [1.0]}, Gives(["a"], {"short": [1.0]}), **called)
     missing = Refused("DATA_COLUMN_MISSING", "column `x` is not in the file; it has: id, y")
-    yield from of_table("column-missing", {"id": ["a"], "y": [1]}, missing)
+    yield from of_table("column-missing", {"id": ["a"], "y": [1]}, missing, (CSV, *TYPED))
 
 
 def twice(path: Path) -> None:
@@ -450,6 +460,135 @@ def csv_files() -> Iterator[Case]:
     yield of_csv("id-called-like-its-column", b"id,x\nid,1\n", Gives(["id"], {"x": [1.0]}))
     yield of_csv("nothing-but-line-ends", b"\n\n", Refused(BROKEN, "the file is empty"))
     yield of_csv("binary", bytes(range(256)), Refused(BROKEN, ""))
+
+
+LINES = b'{"id": "a", "x": 1}\n{"id": "b", "x": 2}\n'
+MANY = b"".join(b'{"id": "p%d", "x": %d}\n' % (row, row) for row in range(1, 120_000))
+
+
+def of_json(
+    name: str, content: Content, expected: Gives | Refused, file: str = "people.jsonl", **declared: Any
+) -> Case:
+    """Make a case of one file of JSON Lines."""
+    return Case(name, {"features": {"x": NUMERIC}, "format": JSON} | declared, {file: content}, file, expected)
+
+
+def json_files() -> Iterator[Case]:
+    """What JSON Lines alone have."""
+    for file in ("people.jsonl", "PEOPLE.NDJSON", "people.json"):
+        yield of_json(f"plain-{file}", LINES, BOTH, file)
+    yield of_json("mark-at-the-beginning", b"\xef\xbb\xbf" + LINES, BOTH)
+    yield of_json("no-line-end-at-the-end", LINES[:-1], BOTH)
+    yield of_json("empty-lines-and-windows", LINES.replace(b"\n", b"\r\n\r\n"), BOTH)
+    yield of_json("nothing", b"", Gives([]))
+    yield of_json("nothing-but-line-ends", b"\n\n", Gives([]))
+    yield of_json("other-columns", b'{"z": [{"y": 1}], "id": "a", "x": 1}\n{"x": 2, "id": "b", "w": "?"}\n', BOTH)
+    motley = b'{"z": 1, "id": "a", "x": 1}\n{"x": 2, "id": "b", "z": "?"}\n'
+    yield of_json("other-columns-of-several-kinds", motley, BOTH)
+    yield of_json("features-left-out", b'{"id": "a"}\n{"id": "b", "x": null}\n', Gives(["a", "b"], {"x": [None, None]}))
+    yield of_json("ids-left-out", b'{"id": "a", "x": 1}\n{"x": 2}\n{}\n', Gives(["a", None, None], {"x": [1, 2, None]}))
+    yield of_json("id-of-no-row", b'{"x": 1}\n', Refused("DATA_COLUMN_MISSING", "`id` is not in the file; it has: x"))
+    yield of_json("gzip", gzip.compress(LINES), BOTH, "people.jsonl.gz")
+    yield of_json("bzip2", bz2.compress(LINES), BOTH, "people.json.bz2")
+    yield of_json("zstandard", pa.compress(LINES, codec="zstd", asbytes=True), BOTH, "people.ndjson.zst")
+    cut = Refused(BROKEN, "the compressed file ends in the middle")
+    yield of_json("gzip-cut", gzip.compress(MANY)[:-900], cut, "people.jsonl.gz")
+    dates = b'{"id": "2026-11-21", "x": "2026-11-21"}\n{"id": "b", "x": "rent"}\n'
+    same = {"features": {"x": CATEGORICAL}}
+    yield of_json("texts-like-dates", dates, Gives(["2026-11-21", "b"], {"x": ["2026-11-21", "rent"]}), **same)
+    day = b'{"id": "2026-11-21", "x": "2026-11-21T08:00:00Z"}\n'
+    yield of_json("nothing-but-dates", day, Gives(["2026-11-21"], {"x": [8.0]}), features={"x": FeatureType.HOUR})
+    fractions = MANY + b'{"id": "q", "x": 0.5}\n' + MANY
+    numbers = [float(row) for row in range(1, 120_000)]
+    known = [f"p{row}" for row in range(1, 120_000)]
+    gives = Gives([*known, "q", *known], {"x": [*numbers, 0.5, *numbers]})
+    yield of_json("fractions-far-down", fractions, gives)
+    mixed = "found a text where rows before have a number"
+    yield of_json("text-among-numbers", LINES + b'{"id": "c", "x": "secret"}\n', Refused(BROKEN, mixed, 3))
+    far = MANY + b'{"id": "c", "x": "secret"}\n'
+    yield of_json("text-among-numbers-far-down", far, Refused(BROKEN, f"column `x`: {mixed}", 120_000))
+    late = b'{"id": null, "x": 1}\n' * 120_000 + b'{"id": 7, "x": 1}\n'
+    text = Refused("DATA_COLUMN_TYPE", "column `id`: found int64, expected text; set `id_type: integer`", 99_865)
+    yield of_json("id-of-another-type-far-down", late, text)
+    cut_off = Refused(BROKEN, "not JSON; write one object on each line", 3)
+    yield of_json("row-cut-off", LINES + b'{"id": "secret", "x"', cut_off)
+    yield of_json("row-cut-off-far-down", MANY + b'{"id": "secret', Refused(BROKEN, "not JSON", 120_000))
+    yield of_json("list-of-objects", b'[{"id": "a", "x": 1}]\n', Refused(BROKEN, "not a JSON object such as", 1))
+    yield of_json("number-among-rows", LINES + b"7\n", Refused(BROKEN, "not a JSON object such as", 3))
+    yield of_json("csv-inside", PLAIN, Refused(BROKEN, "not JSON; write one object on each line", 1))
+    twice = b'{"id": "a", "x": 1, "x": 2}\n'
+    yield of_json("column-twice", twice, Refused(BROKEN, "column `x` stands twice in this row", 1))
+    latin = '{"id": "größe", "x": 1}\n'.encode("latin-1")
+    yield of_json("latin-1", LINES + latin, Refused(BROKEN, "`id`: found bytes that are not UTF-8", 3))
+    half = b'{"id": "a", "x": 1}\n{"id": "\\ud800", "x": 1}\n'
+    yield of_json("half-of-a-character", half, Refused(BROKEN, "", None))
+    yield of_json("object-as-number", b'{"id": "a", "x": {"y": 1}}\n', Refused("DATA_COLUMN_TYPE", "`x`: found struct"))
+    yield of_json("infinite", b'{"id": "a", "x": Infinity}\n', Refused("DATA_COLUMN_TYPE", "an infinite number", 1))
+    seen = {"features": {"x": Feature(FeatureType.SEQUENCE, length=9)}}
+    lists = b'{"id": "a", "x": ["2026-11-21", "u"]}\n{"id": "b", "x": []}\n{"id": "c"}\n'
+    yield of_json("lists", lists, Gives([*"abc"], {"x": [["2026-11-21", "u"], None, None]}), **seen)
+    yield of_json("binary", bytes(range(256)), Refused(BROKEN, "", 1))
+
+
+ROWS = [{"id": "a", "x": 1.0}, {"id": "b", "x": 2.0}]
+
+
+def of_examples(
+    name: str,
+    rows: Sequence[Mapping[str, Any]] | Callable[[], bytes],
+    gives: Gives | Refused,
+    file: str = "p.tfrecord",
+    **more: Any,
+) -> Case:
+    """Make a case of one file of examples, which are written only where the case is tried."""
+
+    def write_rows(path: Path) -> None:
+        path.write_bytes(rows() if callable(rows) else written(rows, compressed=file.endswith(".gz")))
+
+    return Case(name, {"features": {"x": NUMERIC}, "format": TFRECORD} | more, {file: write_rows}, file, gives)
+
+
+def examples() -> Iterator[Case]:
+    """Files of examples."""
+    for file in ("p.tfrecord", "p.TFRECORDS", "p.tfrecord.gz"):
+        yield of_examples(f"plain-{file}", ROWS, BOTH, file)
+    yield of_examples("nothing", [], Gives([]))
+    yield of_examples("whole-numbers", [{"id": "a", "x": 2**53}], Gives(["a"], {"x": [2.0**53]}))
+    yield of_examples("numbers-as-texts", [{"id": "a", "x": " 1.5 "}], Gives(["a"], {"x": [1.5]}))
+    left_out = [{"id": "a"}, {"x": 1.0}, {"id": "c", "x": None}, {}]
+    yield of_examples("values-left-out", left_out, Gives(["a", None, "c", None], {"x": [None, 1.0, None, None]}))
+    yield of_examples("feature-of-no-row", [{"id": "a"}], Gives(["a"], {"x": [None]}))
+    yield of_examples(
+        "id-of-no-row", [{"x": 1.0}], Refused("DATA_COLUMN_MISSING", "`id` is not in the file; it has: x")
+    )
+    yield of_examples("other-columns", [{"id": "a", "x": 1.0, "z": ["?", "!"]}], Gives(["a"], {"x": [1.0]}))
+    late = [{"id": f"p{row}"} for row in range(9000)] + [{"id": "q", "x": 1.5}]
+    yield of_examples("feature-far-down", late, Gives([row["id"] for row in late], {"x": [*[None] * 9000, 1.5]}))
+    mixed = Refused(BROKEN, "column `x`: found whole numbers where rows before have numbers with fractions", 3)
+    yield of_examples("whole-among-fractions", [*ROWS, {"id": "c", "x": 1}], mixed)
+    far = [{"id": f"p{row}", "x": 0.5} for row in range(9000)] + [{"id": "c", "x": "secret"}]
+    yield of_examples("text-far-down", far, Refused(BROKEN, "column `x`: found bytes where rows before", 9001))
+    several = Refused(BROKEN, "column `x`: found several values; declare a `sequence` or `vector`", 2)
+    yield of_examples("several-values", [{"id": "a", "x": 1.0}, {"id": "b", "x": [1.0, 2.0]}], several)
+    seen = {"features": {"x": Feature(FeatureType.SEQUENCE, length=9)}}
+    lists = [{"id": "a", "x": ["u", "v"]}, {"id": "b"}, {"id": "c", "x": ["w"]}]
+    yield of_examples("sequences", lists, Gives([*"abc"], {"x": [["u", "v"], None, ["w"]]}), **seen)
+    separated = {"features": {"x": Feature(FeatureType.SEQUENCE, length=9, separator="|")}}
+    yield of_examples(
+        "texts-with-separators", [{"id": "a", "x": "u|v"}], Gives(["a"], {"x": [["u", "v"]]}), **separated
+    )
+    wide = {"features": {"x": Feature(FeatureType.VECTOR, width=2)}}
+    vectors = [{"id": "a", "x": [1.0, 0.5]}, {"id": "b"}]
+    yield of_examples("vectors", vectors, Gives(["a", "b"], {"x": [[1.0, 0.5], None]}), **wide)
+    damaged = "the record is cut off or damaged"
+    yield of_examples("cut-off", lambda: written(ROWS)[:-3], Refused(BROKEN, damaged, 2))
+    yield of_examples("one-byte-changed", lambda: written(ROWS).replace(b"id", b"ID"), Refused(BROKEN, damaged, 1))
+    yield of_examples("csv-inside", lambda: PLAIN, Refused(BROKEN, damaged, 1))
+    yield of_examples(
+        "no-examples", lambda: records(b"\xff\xff"), Refused(BROKEN, "the record is no tf.train.Example", 1)
+    )
+    not_utf8 = [{"id": "a", "x": 1.0}, {"id": b"\xff", "x": 1.0}]
+    yield of_examples("bytes-that-are-no-text", not_utf8, Refused(BROKEN, "`id`: found bytes that are not UTF-8", 2))
 
 
 def typed_files() -> Iterator[Case]:
@@ -550,7 +689,7 @@ def folders() -> Iterator[Case]:
 
 def cases() -> list[Case]:
     """Return all of them."""
-    groups = (numbers, categories, moments, ids, labels, names, csv_files, typed_files, folders)
+    groups = (numbers, categories, moments, ids, labels, names, csv_files, json_files, examples, typed_files, folders)
     return [
         Case(f"{group.__name__}/{case.name}", case.declared, case.files, case.uri, case.expected)
         for group in groups

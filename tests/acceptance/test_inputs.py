@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fedtasks.config import MISSING_WORDS, Dataset
+from fedtasks.config import MISSING_WORDS, Dataset, Format
 from fedtasks.data.tables import ID, LABEL, WEIGHT, list_parts, read_ids, read_rows
 from fedtasks.dataclass_io import build, parse_yaml
 from fedtasks.errors import FedtasksError
@@ -89,4 +89,4 @@ def test_matrix_is_large_and_names_each_case_once() -> None:
     names = Counter(case.name for case in CASES)
     assert [name for name, count in names.items() if count > 1] == []
     assert len(names) >= 120
-    assert {case.declared["format"].value for case in CASES} == {"csv", "parquet", "orc"}
+    assert {case.declared["format"].value for case in CASES} == {each.value for each in Format}

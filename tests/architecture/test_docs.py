@@ -25,6 +25,8 @@ SECTIONS = (
     config.Peer,
     config.Dataset,
     config.Feature,
+    config.EventTime,
+    config.Kafka,
     config.Store,
     config.Airflow,
     config.Spark,

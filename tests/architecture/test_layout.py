@@ -21,6 +21,7 @@ OF_MORE_THAN_A_MODULE = {
     "models/split_nn/test_own_network.py": "model files of the parties' own, from training to predictions",
     "models/split_nn/test_steps.py": "one step of either half",
     "reports/test_sentences.py": "every error of the registry, in the words of both sides",
+    "support/test_join_logs.py": "the oracles of the streaming join, which belong to the tests",
     "support/test_proxy.py": "the wire of the benchmarks, which belongs to the tests",
 }
 

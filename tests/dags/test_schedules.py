@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from fedtasks.airflow import fed
-from fedtasks.airflow.pipeline import FederatedDag, intersect
+from fedtasks.airflow.pipeline import FederatedDag, intersect, join, joined
 from fedtasks.errors import ConfigError
 from tests.support.dag_files import write_party
 
@@ -69,7 +69,31 @@ def test_landed_pipeline_waits_for_the_peer_that_it_names(party_file: Path) -> N
     assert "fedtasks://mill/" in {key.uri for key, _ in stored(dag).timetable.asset_condition.iter_assets()}
 
 
-@pytest.mark.parametrize("schedule", [fed.daily(), fed.when_landed()], ids=["daily", "when_landed"])
+def test_pipeline_on_joined_rows_is_triggered_by_this_partys(party_file: Path) -> None:
+    schedule_here(party_file)
+    timetable = stored(FederatedDag("credit", steps=[joined("clicks")], schedule=fed.when_joined("clicks"))).timetable
+    assert timetable.partitioned
+    assert {key.uri for key, _ in timetable.asset_condition.iter_assets()} == {"fedtasks://bank/joined/clicks"}
+
+
+def test_pipeline_that_joins_by_the_clock_waits_for_the_end_of_the_hour(party_file: Path) -> None:
+    dag = FederatedDag("credit", steps=[join("clicks", lateness_s=60)], schedule=fed.cron("5 * * * *"))
+    data = dag.get_task("data")
+    assert data.steps == dag.get_task("open_run").steps
+    assert data.downstream_task_ids == {"join"}
+
+
+@pytest.mark.parametrize("stream", ["", "Clicks", "a b"])
+def test_schedule_on_what_no_stream_is_called_is_refused(stream: str) -> None:
+    with pytest.raises(ConfigError):
+        fed.when_joined(stream)
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [fed.daily(), fed.when_landed(), fed.when_joined("clicks")],
+    ids=["daily", "when_landed", "when_joined"],
+)
 def test_side_that_does_not_schedule_only_answers(party_file: Path, schedule: Any) -> None:
     write_party(party_file, ["shop"], ["loans"])
     timetable = stored(FederatedDag("credit", steps=[intersect()], schedule=schedule)).timetable

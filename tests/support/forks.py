@@ -8,6 +8,7 @@ FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(
     [
         "fedtasks.engines.duck",
+        "fedtasks.join.half",
         "fedtasks.models.secureboost.training",
         "fedtasks.psi.align",
         "fedtasks.psi.offline",

@@ -12,7 +12,7 @@ from fedtasks.errors import FedtasksError, LinkLost
 from fedtasks.link.link import Link
 from fedtasks.names import FOLLOWER, LEADER, WORK
 from fedtasks.runtime.context import Outcome, TaskContext
-from fedtasks.runtime.memory import MemoryContext, MemoryModels, run_halves
+from fedtasks.runtime.memory import MemoryContext, MemoryJoins, MemoryModels, run_halves
 from fedtasks.runtime.task_config import TaskConfig
 from tests.support.declared import assert_declared
 
@@ -57,6 +57,8 @@ class Context(MemoryContext):
         Which half of what.
     models
         The party's registry.
+    joins
+        The party's commits of joined streams.
     networks
         The party's model files.
     worker
@@ -74,6 +76,7 @@ class Context(MemoryContext):
         run_id: str = RUN,
         leader: str = LEADER,
         models: MemoryModels | None = None,
+        joins: MemoryJoins | None = None,
         networks: Mapping[str, Path] | None = None,
         worker: int | None = None,
     ) -> None:
@@ -91,7 +94,7 @@ class Context(MemoryContext):
             shard=worker,
         )
         self.fail_at: int | None = None
-        super().__init__(config, party_of(root, role, networks), models=models, wrap=self._failing)
+        super().__init__(config, party_of(root, role, networks), models=models, joins=joins, wrap=self._failing)
 
     def _failing(self, link: Link) -> Link:
         return link if self.fail_at is None else FailingLink(link, self.fail_at)

@@ -1,4 +1,4 @@
-"""The jars of a real HDFS, of the version that pyspark's own Hadoop client has; `python -m tests.support.jars` fetches.
+"""The jars of a real HDFS, of pyspark's version of Hadoop, and of Kafka; `python -m tests.support.jars` fetches them.
 
 Apache Ivy, which pyspark bundles, gets them from Maven Central: a machine needs Java and nothing else.
 """
@@ -15,6 +15,7 @@ from pathlib import Path
 import pyspark
 
 SPARK_HOME = Path(pyspark.__file__).resolve().parent
+KAFKA_VERSION = "3.9.1"
 TOOLS = Path(__file__).resolve().parents[2] / ".tools" / "hadoop"
 
 
@@ -37,25 +38,33 @@ def hadoop_version() -> str:
 
 def hadoop_jars() -> Path:
     """Return the folder that holds all jars of the NameNode and the DataNode; fetches them the first time."""
-    version = hadoop_version()
-    folder = TOOLS / version
+    return _jars(TOOLS, "org.apache.hadoop", "hadoop-client-minicluster", hadoop_version())
+
+
+def kafka_jars() -> Path:
+    """Return the folder that holds all jars of a broker of Kafka; fetches them the first time."""
+    return _jars(TOOLS.parent / "kafka", "org.apache.kafka", "kafka_2.13", KAFKA_VERSION)
+
+
+def _jars(tools: Path, organisation: str, module: str, version: str) -> Path:
+    folder = tools / version
     if folder.exists():
         return folder
-    TOOLS.mkdir(parents=True, exist_ok=True)
+    tools.mkdir(parents=True, exist_ok=True)
     # Into a folder of its own first: one that was fetched by half must not look whole.
-    with tempfile.TemporaryDirectory(dir=TOOLS) as partial:
+    with tempfile.TemporaryDirectory(dir=tools) as partial:
         jars = Path(partial) / "jars"
         done = subprocess.run(
             [
                 *(java(), "-cp", f"{SPARK_HOME}/jars/*", "org.apache.ivy.Main", "-warn", "-cache", f"{partial}/cache"),
-                *("-dependency", "org.apache.hadoop", "hadoop-client-minicluster", version, "-confs", "default"),
+                *("-dependency", organisation, module, version, "-confs", "default"),
                 *("-retrieve", f"{jars}/[artifact]-[revision].[ext]"),
             ],
             capture_output=True,
             text=True,
         )
-        if done.returncode or not list(jars.glob(f"hadoop-client-minicluster-{version}.jar")):
-            raise RuntimeError(f"Ivy could not get Hadoop {version} from Maven Central:\n{done.stdout}{done.stderr}")
+        if done.returncode or not list(jars.glob(f"{module}-{version}.jar")):
+            raise RuntimeError(f"Ivy could not get {module} {version} from Maven Central:\n{done.stdout}{done.stderr}")
         try:
             jars.rename(folder)
         except OSError:  # another process was quicker
@@ -65,4 +74,4 @@ def hadoop_jars() -> Path:
 
 
 if __name__ == "__main__":
-    print(hadoop_jars())
+    print(hadoop_jars(), kafka_jars())

@@ -11,6 +11,8 @@ from fedtasks.store import (
     ApprovalRow,
     DisclosureRow,
     HalfRow,
+    JoinRow,
+    JoinWindowRow,
     Labels,
     LabelSpendRow,
     LandingRow,
@@ -27,6 +29,8 @@ from tests.support.stores import NOW, RUN, TICKET, run_row
 HALF = HalfRow(RUN, "train", True, 1, "waiting", "try")
 APPROVAL = ApprovalRow(RUN, "asked", "approval", NOW, 0)
 MODEL = ModelRow("scores", 1, "shop", RUN, "2026-11-21", None, "a" * 64, "b" * 64, None, {}, False, NOW)
+JOIN = JoinRow("shop", "clicks", 0, 1, "c" * 64, RUN, NOW)
+JOIN_WINDOW = JoinWindowRow("shop", "clicks", 0, NOW, RUN, joined=3)
 LANDING = LandingRow("bank", "loans", "2026-11-21", 3, NOW)
 REFUSAL = RefusalRow("credit", "manual__1", "credit", "2026-11-21", "shop", {"code": "X"}, NOW)
 PEER = PeerRow("shop", True, "1", 0.0, None, NOW, NOW, [], NOW)
@@ -125,6 +129,13 @@ CALLS: dict[str, Callable[[Store], object]] = {
     "models.consumed": lambda store: store.models.consumed("scores", 1),
     "models.publish": lambda store: store.models.publish(MODEL, "credit"),
     "models.make_champion": lambda store: store.models.make_champion("scores", 1),
+    "joins.get": lambda store: store.joins.get("shop", "clicks", 0),
+    "joins.list": lambda store: store.joins.list(),
+    "joins.commit": lambda store: store.joins.commit(JOIN, [JOIN_WINDOW]),
+    "joins.windows": lambda store: store.joins.windows(stream="clicks", width_ms=60_000),
+    "joins.newest_windows": lambda store: store.joins.newest_windows("shop", "clicks", 0, 9),
+    "joins.span": lambda store: store.joins.span("shop", "clicks", RUN),
+    "joins.of_run": lambda store: store.joins.of_run(RUN),
     "tags.get": lambda store: store.tags.get("people", "k"),
     "tags.load": _load,
     "tags.tags_of": lambda store: store.tags.tags_of("people", "k", ["a"]),

@@ -13,6 +13,8 @@ from fedtasks.laptop.demo import PIPELINE
 from fedtasks.store import (
     DisclosureRow,
     HalfRow,
+    JoinRow,
+    JoinWindowRow,
     Labels,
     LabelSpendRow,
     LandingRow,
@@ -33,6 +35,7 @@ MISSING = "customers has no partition 2026-11-20"
 TASKS = ("psi", "align", "train", "evaluate")
 EPOCHS = 8
 MINUTE_MS = 60_000
+JOIN_DAG = "stream_join"
 HOUR_MS = 60 * MINUTE_MS
 BINS = ((0.9, 40, 2), (0.8, 30, 6), (0.6, 20, 20), (0.4, 8, 60), (0.2, 2, 112))
 GROUPS = (
@@ -78,6 +81,47 @@ def seed(store: Store, ticket_id: str) -> None:
     busy = {"code": "TICKET_BUSY", "text": "", "party": "bank", "task": "open_run", "at_ms": now, "waits": waits}
     store.refusals.put(RefusalRow(PIPELINE, "opening", PIPELINE, "2026-11-25", "shop", busy, now))
     _seed_party(store, now)
+
+
+def seed_joins(store: Store) -> None:
+    """Write a run that joins a stream, whose join rate has halved, and one that joins and has committed nothing."""
+    now = now_ms()
+    steps = json.dumps([{"name": "join", "digest": "", "kind": "join"}])
+    config = json.dumps({"leader": "bank", "datasets": {}, "steps": {"join": {"stream": "clicks", "shards": 2}}})
+    for number, name in enumerate(("joining", "begun"), 1):
+        run_id = f"{JOIN_DAG}.2026-11-2{number}.bank.1"
+        opened: dict[str, Any] = {
+            "opened_ms": now - 3 * HOUR_MS,
+            "partition": f"2026-11-2{number}",
+            "config_json": config,
+        }
+        place: dict[str, Any] = {"pipeline": JOIN_DAG, "dag_id": JOIN_DAG, "dag_run_id": name, "steps_json": steps}
+        run = replace(_running("t-join", now), run_id=run_id, **opened, **place)
+        store.runs.add(run)
+        for shard in range(2):
+            half = HalfRow(run_id, f"join.work[{shard}]", True, 1, "running", "t", now - 3 * HOUR_MS)
+            for each in (half, replace(half, own=False)):
+                store.halves.put(replace(each, announced_ms=half.since_ms, started_ms=half.since_ms))
+        if name == "joining":
+            _seed_windows(store, run_id, now)
+
+
+def _seed_windows(store: Store, run_id: str, now: int) -> None:
+    first = now - now % MINUTE_MS - 90 * MINUTE_MS
+    for shard in range(2):
+        windows, metrics = list[JoinWindowRow](), list[MetricRow]()
+        for minute in range(90):
+            start, found = first + minute * MINUTE_MS, 440 if minute < 60 else 180
+            counts = {"joined": found + minute % 7, "unmatched": 500 - found if minute < 80 else 0, "late": minute % 5}
+            more = {"too_late": minute % 3, "duplicates": 4, "rejected": 1, "corrected": 3, "lag_ms": 2_600 * found}
+            windows.append(JoinWindowRow("shop", "clicks", shard, start, run_id, **counts, **more))
+            spilled = float(max(0, minute - 70))
+            values = {"memory_mb": min(20.0 + minute, 90.0), "spilled_mb": spilled, "clock_offset_ms": -184_000.0}
+            values["watermark_ms"] = float(start - 9 * MINUTE_MS)
+            task = f"join.work[{shard}]"
+            metrics += [MetricRow(run_id, task, f"join.{name}", start, value, now) for name, value in values.items()]
+        store.joins.commit(JoinRow("shop", "clicks", shard, 1, "a" * 64, run_id, now), windows)
+        store.metrics.put(metrics)
 
 
 def spoil(store: Store) -> None:

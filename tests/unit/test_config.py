@@ -15,13 +15,17 @@ import pytest
 from fedtasks.config import (
     Dataset,
     Event,
+    EventTime,
     Feature,
     FeatureType,
     Format,
     IdType,
+    Kafka,
     LabelKind,
     Normalisation,
     Party,
+    Security,
+    TimeUnit,
     check_partition,
     load_party,
     read_secret,
@@ -417,6 +421,34 @@ def test_schema_that_tickets_pin_says_from_which_column_a_feature_is_read() -> N
         ({"endings": ("dat",)}, "endings", "no ending such as `.dat`"),
         ({"uri": "data/x={partition}/y"}, "uri", "must be its last part"),
         ({"uri": "data/x{partition}"}, "uri", "must be its last part"),
+        ({"event_keys": ("a",)}, "event_keys", "only for a stream"),
+        ({"uri": "kafka://host:9092/clicks"}, "event_time", "a topic is a stream"),
+        ({"uri": "kafka://host:9092/clicks", "event_time": EventTime("t")}, "format", "set `format: jsonl`"),
+        ({"uri": "kafka://host/clicks", "event_time": EventTime("t")}, "uri", "form kafka://host:port/topic"),
+        ({"uri": "kafka://host:9092", "event_time": EventTime("t")}, "uri", "form kafka://host:port/topic"),
+        ({"kafka": Kafka()}, "kafka", "only for a topic"),
+        ({"shard_by": "a"}, "shard_by", "only for a stream"),
+        ({"settle_s": 3.0}, "settle_s", "only for a stream"),
+        ({"event_time": EventTime("t"), "uri": "data/{partition}"}, "event_time", "is a folder that grows by files"),
+        ({"event_time": EventTime("person")}, "event_time.column", "`person` is the id and cannot be the time as well"),
+        ({"event_time": EventTime("y"), "label": "y"}, "event_time.column", "is the label"),
+        ({"event_time": EventTime("t"), "settle_s": -1.0}, "settle_s", "not between 0 and 86,400"),
+        ({"event_time": EventTime("t"), "event_keys": ("a,",)}, "event_keys", "is empty"),
+        ({"event_time": EventTime("t"), "event_keys": ("a, a",)}, "event_keys", "more than once"),
+        ({"event_time": EventTime("t"), "event_keys": ("a", " a ")}, "event_keys", "stands twice"),
+        ({"event_time": EventTime("t"), "event_keys": ("@minute",)}, "event_keys", "nothing but the time"),
+        ({"event_time": EventTime("t"), "event_keys": ("a, @week",)}, "event_keys", "is none of: @minute, @hour, @day"),
+        ({"event_time": EventTime("t"), "event_keys": ("a, @day, @hour",)}, "event_keys", "more than once"),
+        ({"event_time": EventTime("t"), "event_keys": tuple("abcde")}, "event_keys", "at most 4"),
+        (
+            {"event_time": EventTime("t"), "event_keys": ("a, b", "b, @day"), "shard_by": "a"},
+            "shard_by",
+            "`a` is not part of `b, @day`, level 2",
+        ),
+        ({"event_time": EventTime("t"), "shard_by": "@day"}, "shard_by", "times do not decide shards"),
+        ({"event_time": EventTime("t"), "shard_by": "a, a"}, "shard_by", "names a column twice"),
+        ({"late_labels": "b"}, "late_labels", "only for a stream"),
+        ({"event_time": EventTime("t"), "late_labels": "b"}, "late_labels", "no label that others could replace"),
         ({"features": {"seen": FeatureType.SEQUENCE}}, "features.seen", "`seen: {type: sequence, length: 50}`"),
         ({"features": {"query": FeatureType.VECTOR}}, "features.query", "`query: {type: vector, width: 16}`"),
     ],
@@ -427,6 +459,89 @@ def test_dataset_with_a_field_that_cannot_be_names_it_and_the_remedy(
     with pytest.raises(ConfigError, match=re.escape(words)) as caught:
         replace(DATASET, **fields)
     assert caught.value.fields["field"] == field
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "words"),
+    [
+        ({"column": "__fedtasks_time"}, "column", "begins with"),
+        ({"zone": "Mars/Olympus"}, "zone", "no time zone such as `UTC`"),
+        ({"zone": "../etc"}, "zone", "no time zone"),
+        ({"zone": "UTC", "unit": TimeUnit.SECONDS}, "zone", "only for `unit: iso`"),
+        ({"offset_s": float("inf")}, "offset_s", "more than 34,560,000 seconds"),
+    ],
+)
+def test_event_time_that_cannot_be_names_the_field(fields: dict[str, Any], field: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(words)) as caught:
+        EventTime(**({"column": "t"} | fields))
+    assert caught.value.fields["field"] == field
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "words"),
+    [
+        ({"security": Security.SASL_SSL}, "mechanism", "is needed: `security` is SASL_SSL"),
+        ({"security": Security.SASL_SSL, "mechanism": "PLAIN", "user": "u"}, "password_file", "is needed"),
+        ({"user": "u"}, "user", "only for SASL"),
+        ({"mechanism": "GSSAPI"}, "mechanism", "is not one of"),
+        ({"authority": Path("a")}, "authority", "only for SSL"),
+        ({"security": Security.SSL, "certificate": Path("a")}, "private_key", "name both, or none"),
+    ],
+)
+def test_kafka_that_cannot_be_names_the_field(fields: dict[str, Any], field: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(words)) as caught:
+        Kafka(**fields)
+    assert caught.value.fields["field"] == field
+
+
+def test_topic_of_yaml_keeps_its_uri_and_has_its_files_beside_party_yaml(load: Load, tmp_path: Path) -> None:
+    kafka = "kafka: {security: SSL, authority: keys/kafka.pem}"
+    told = f"event_time: {{column: at, unit: ms}}\n    format: jsonl\n    {kafka}"
+    text = re.sub(r"uri: data/\S+", "uri: kafka://a:1,b:2/clicks", GOOD)
+    dataset = load(text.replace("features: {age", f"{told}\n    features: {{age")).datasets[0]
+    assert dataset.uri == "kafka://a:1,b:2/clicks"
+    assert dataset.kafka == Kafka(Security.SSL, authority=tmp_path / "keys" / "kafka.pem")
+
+
+LATE = "event_time: {column: at}\n    late_labels: known"
+KNOWN = "\n  - {name: known, uri: known, id: person, features: {}, label: z, event_time: {column: at}}"
+
+
+def test_late_labels_of_another_stream_are_declared_in_yaml(load: Load) -> None:
+    good = GOOD.replace("features: {age", f"{LATE}\n    features: {{age")
+    with pytest.raises(ConfigError, match="dataset `known` is not declared"):
+        load(good)
+    party = load(good.rstrip() + KNOWN)
+    assert party.datasets[0].late_labels == party.datasets[1].name == "known"
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"name": "loans"}, "is this stream itself"),
+        ({"event_time": None}, "no `event_time`, when each label became known"),
+        ({"label": None, "features": {"x": FeatureType.NUMERIC}}, "has no `label`"),
+        ({"label_kind": LabelKind.NUMBER}, "labels of kind `number`"),
+        ({"id_type": IdType.INTEGER}, "has other ids than"),
+    ],
+)
+def test_late_labels_that_cannot_be_meant_for_the_rows_are_refused(fields: dict[str, Any], words: str) -> None:
+    rows = replace(DATASET, name="loans", label="y", event_time=EventTime("t"), late_labels="known")
+    labels = replace(rows, name="known", late_labels="", features={})
+    rows.check_late_labels(labels)
+    with pytest.raises(ConfigError, match=re.escape(words)) as caught:
+        rows.check_late_labels(replace(labels, **fields))
+    assert caught.value.fields["field"] == "late_labels"
+
+
+def test_stream_is_declared_in_yaml(load: Load) -> None:
+    told = "event_time: {column: at, unit: ms, offset_s: -2}\n    event_keys: [person, 'user, @day']\n    settle_s: 9"
+    dataset = load(GOOD.replace("features: {age", f"{told}\n    features: {{age")).datasets[0]
+    assert dataset.is_stream
+    assert dataset.event_time == EventTime("at", TimeUnit.MILLISECONDS, offset_s=-2.0)
+    assert dataset.key_levels == (("person",), ("user", "@day"))
+    assert dataset.shard_columns == dataset.id_columns
+    assert dataset.settle_s == 9.0
 
 
 def test_keys_of_yaml_are_names_as_they_stand(load: Load) -> None:

@@ -13,6 +13,7 @@ from fedtasks.errors import RunUnknown
 from fedtasks.names import half_name, half_of, parts_of
 from fedtasks.reports.audit import audit_csv, audit_report, chain_report
 from fedtasks.reports.dag_runs import dag_run_report, metrics_report, task_report
+from fedtasks.reports.joins import run_joins_report
 from fedtasks.reports.models import compare_report, model_reports
 from fedtasks.reports.party import data_report, overview, own_certificate_until, peer_reports
 from fedtasks.reports.results import results_report
@@ -67,6 +68,10 @@ def read_routes(own: OwnParty) -> APIRouter:
     @routes.get("/run/metrics", dependencies=[READ_RUN])
     def get_metrics(dag_id: str, dag_run_id: str, pipeline: Word = "", task: str = "", after_ms: int = -1) -> Report:
         return metrics_report(own.store, _run_id(own, dag_id, dag_run_id, pipeline), task, after_ms)
+
+    @routes.get("/run/joins", dependencies=[READ_RUN])
+    def get_joins(dag_id: str, dag_run_id: str, pipeline: Word = "") -> Report:
+        return run_joins_report(own.store, _run_id(own, dag_id, dag_run_id, pipeline))
 
     @routes.get("/task", dependencies=[READ_TASK])
     def get_task(dag_id: str, dag_run_id: str, task_id: str, map_index: str = "-1") -> Report:

@@ -595,3 +595,87 @@ class ChangeChampionResponse(_message.Message):
     VERSION_FIELD_NUMBER: _ClassVar[int]
     version: _model_pb2.ModelVersion
     def __init__(self, version: _Optional[_Union[_model_pb2.ModelVersion, _Mapping]] = ...) -> None: ...
+
+class GetJoinRequest(_message.Message):
+    __slots__ = ("peer", "stream", "shard", "windows")
+    PEER_FIELD_NUMBER: _ClassVar[int]
+    STREAM_FIELD_NUMBER: _ClassVar[int]
+    SHARD_FIELD_NUMBER: _ClassVar[int]
+    WINDOWS_FIELD_NUMBER: _ClassVar[int]
+    peer: str
+    stream: str
+    shard: int
+    windows: int
+    def __init__(self, peer: _Optional[str] = ..., stream: _Optional[str] = ..., shard: _Optional[int] = ..., windows: _Optional[int] = ...) -> None: ...
+
+class JoinCommit(_message.Message):
+    __slots__ = ("stream", "shard", "number", "digest", "run_id", "at_ms")
+    STREAM_FIELD_NUMBER: _ClassVar[int]
+    SHARD_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    AT_MS_FIELD_NUMBER: _ClassVar[int]
+    stream: str
+    shard: int
+    number: int
+    digest: str
+    run_id: str
+    at_ms: int
+    def __init__(self, stream: _Optional[str] = ..., shard: _Optional[int] = ..., number: _Optional[int] = ..., digest: _Optional[str] = ..., run_id: _Optional[str] = ..., at_ms: _Optional[int] = ...) -> None: ...
+
+class GetJoinResponse(_message.Message):
+    __slots__ = ("commit", "windows")
+    COMMIT_FIELD_NUMBER: _ClassVar[int]
+    WINDOWS_FIELD_NUMBER: _ClassVar[int]
+    commit: JoinCommit
+    windows: _containers.RepeatedCompositeFieldContainer[JoinWindow]
+    def __init__(self, commit: _Optional[_Union[JoinCommit, _Mapping]] = ..., windows: _Optional[_Iterable[_Union[JoinWindow, _Mapping]]] = ...) -> None: ...
+
+class JoinWindow(_message.Message):
+    __slots__ = ("start_ms", "joined", "corrected", "late", "too_late", "unmatched", "duplicates", "rejected", "lag_ms")
+    START_MS_FIELD_NUMBER: _ClassVar[int]
+    JOINED_FIELD_NUMBER: _ClassVar[int]
+    CORRECTED_FIELD_NUMBER: _ClassVar[int]
+    LATE_FIELD_NUMBER: _ClassVar[int]
+    TOO_LATE_FIELD_NUMBER: _ClassVar[int]
+    UNMATCHED_FIELD_NUMBER: _ClassVar[int]
+    DUPLICATES_FIELD_NUMBER: _ClassVar[int]
+    REJECTED_FIELD_NUMBER: _ClassVar[int]
+    LAG_MS_FIELD_NUMBER: _ClassVar[int]
+    start_ms: int
+    joined: int
+    corrected: int
+    late: int
+    too_late: int
+    unmatched: int
+    duplicates: int
+    rejected: int
+    lag_ms: int
+    def __init__(self, start_ms: _Optional[int] = ..., joined: _Optional[int] = ..., corrected: _Optional[int] = ..., late: _Optional[int] = ..., too_late: _Optional[int] = ..., unmatched: _Optional[int] = ..., duplicates: _Optional[int] = ..., rejected: _Optional[int] = ..., lag_ms: _Optional[int] = ...) -> None: ...
+
+class CommitJoinRequest(_message.Message):
+    __slots__ = ("run_id", "task", "attempt", "stream", "shard", "number", "digest", "windows")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    STREAM_FIELD_NUMBER: _ClassVar[int]
+    SHARD_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    WINDOWS_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    task: str
+    attempt: int
+    stream: str
+    shard: int
+    number: int
+    digest: str
+    windows: _containers.RepeatedCompositeFieldContainer[JoinWindow]
+    def __init__(self, run_id: _Optional[str] = ..., task: _Optional[str] = ..., attempt: _Optional[int] = ..., stream: _Optional[str] = ..., shard: _Optional[int] = ..., number: _Optional[int] = ..., digest: _Optional[str] = ..., windows: _Optional[_Iterable[_Union[JoinWindow, _Mapping]]] = ...) -> None: ...
+
+class CommitJoinResponse(_message.Message):
+    __slots__ = ("commit",)
+    COMMIT_FIELD_NUMBER: _ClassVar[int]
+    commit: JoinCommit
+    def __init__(self, commit: _Optional[_Union[JoinCommit, _Mapping]] = ...) -> None: ...

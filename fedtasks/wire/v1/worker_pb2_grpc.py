@@ -171,6 +171,16 @@ class WorkerGatewayStub:
                 request_serializer=fedtasks_dot_v1_dot_worker__pb2.ChangeChampionRequest.SerializeToString,
                 response_deserializer=fedtasks_dot_v1_dot_worker__pb2.ChangeChampionResponse.FromString,
                 _registered_method=True)
+        self.GetJoin = channel.unary_unary(
+                '/fedtasks.v1.WorkerGateway/GetJoin',
+                request_serializer=fedtasks_dot_v1_dot_worker__pb2.GetJoinRequest.SerializeToString,
+                response_deserializer=fedtasks_dot_v1_dot_worker__pb2.GetJoinResponse.FromString,
+                _registered_method=True)
+        self.CommitJoin = channel.unary_unary(
+                '/fedtasks.v1.WorkerGateway/CommitJoin',
+                request_serializer=fedtasks_dot_v1_dot_worker__pb2.CommitJoinRequest.SerializeToString,
+                response_deserializer=fedtasks_dot_v1_dot_worker__pb2.CommitJoinResponse.FromString,
+                _registered_method=True)
         self.LookUp = channel.unary_unary(
                 '/fedtasks.v1.WorkerGateway/LookUp',
                 request_serializer=fedtasks_dot_v1_dot_worker__pb2.LookUpRequest.SerializeToString,
@@ -369,6 +379,20 @@ class WorkerGatewayServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetJoin(self, request, context):
+        """How far a shard of a joined stream is committed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CommitJoin(self, request, context):
+        """Put a commit of a shard that both halves have prepared in the place of the one before it; safe to repeat.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def LookUp(self, request, context):
         """Have a peer match tags of live ids; safe to repeat with the same sequence.
         """
@@ -520,6 +544,16 @@ def add_WorkerGatewayServicer_to_server(servicer, server):
                     servicer.ChangeChampion,
                     request_deserializer=fedtasks_dot_v1_dot_worker__pb2.ChangeChampionRequest.FromString,
                     response_serializer=fedtasks_dot_v1_dot_worker__pb2.ChangeChampionResponse.SerializeToString,
+            ),
+            'GetJoin': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetJoin,
+                    request_deserializer=fedtasks_dot_v1_dot_worker__pb2.GetJoinRequest.FromString,
+                    response_serializer=fedtasks_dot_v1_dot_worker__pb2.GetJoinResponse.SerializeToString,
+            ),
+            'CommitJoin': grpc.unary_unary_rpc_method_handler(
+                    servicer.CommitJoin,
+                    request_deserializer=fedtasks_dot_v1_dot_worker__pb2.CommitJoinRequest.FromString,
+                    response_serializer=fedtasks_dot_v1_dot_worker__pb2.CommitJoinResponse.SerializeToString,
             ),
             'LookUp': grpc.unary_unary_rpc_method_handler(
                     servicer.LookUp,
@@ -1263,6 +1297,60 @@ class WorkerGateway:
             '/fedtasks.v1.WorkerGateway/ChangeChampion',
             fedtasks_dot_v1_dot_worker__pb2.ChangeChampionRequest.SerializeToString,
             fedtasks_dot_v1_dot_worker__pb2.ChangeChampionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetJoin(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fedtasks.v1.WorkerGateway/GetJoin',
+            fedtasks_dot_v1_dot_worker__pb2.GetJoinRequest.SerializeToString,
+            fedtasks_dot_v1_dot_worker__pb2.GetJoinResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CommitJoin(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fedtasks.v1.WorkerGateway/CommitJoin',
+            fedtasks_dot_v1_dot_worker__pb2.CommitJoinRequest.SerializeToString,
+            fedtasks_dot_v1_dot_worker__pb2.CommitJoinResponse.FromString,
             options,
             channel_credentials,
             insecure,

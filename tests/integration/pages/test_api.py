@@ -32,7 +32,7 @@ FORBIDDEN = ("style=", "<script>", "onclick")
 
 def sample(path: str) -> dict[str, str]:
     """What a read needs to be told."""
-    if path in ("/run", "/run/metrics", "/results"):
+    if path in ("/run", "/run/joins", "/run/metrics", "/results"):
         return DAG
     if path == "/task":
         return {**DAG, "task_id": "train", "map_index": "{MAP_INDEX}"}

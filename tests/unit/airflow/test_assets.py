@@ -11,12 +11,29 @@ import pytest
 from airflow.sdk import Asset
 
 from fedtasks.airflow.assets import LEFT, Lineage, announce, lineage_of, operator_lineage, to_openlineage
-from fedtasks.airflow.pipeline import FederatedDag, align, evaluate, intersect, predict, publish, train_split_nn
+from fedtasks.airflow.pipeline import FederatedDag, align, evaluate, intersect, join, predict, publish, train_split_nn
 
 RUN = ("credit", "2026-11-21", "credit.2026-11-21.bank.1")
 FACTS = {"run_id": RUN[2], "partition": RUN[1]}
 ROWS = "fedtasks://bank/rows/credit"
 PUBLISHED = {"values": {"published": True, "model": "scores", "version": 4}}
+
+
+JOINED = "fedtasks://bank/joined/clicks"
+
+
+@pytest.mark.parametrize(
+    ("kind", "outcome", "expected"),
+    [
+        ("join", {"counts": {"rows_joined": 3}}, Lineage(("fedtasks://bank/loans",), (JOINED,), FACTS)),
+        ("join", {"counts": {"rows_joined": 0}}, Lineage(("fedtasks://bank/loans",), (), FACTS)),
+        ("joined", {"counts": {"rows": 3}}, Lineage((JOINED,), (ROWS,), FACTS)),
+    ],
+)
+def test_joined_rows_are_an_asset_of_the_stream_where_there_are_any(
+    kind: str, outcome: dict[str, Any], expected: Lineage
+) -> None:
+    assert lineage_of(kind, "bank", "loans", RUN, outcome, learns_scores=True, stream="clicks") == expected
 
 
 @pytest.mark.parametrize(
@@ -44,6 +61,10 @@ def test_only_steps_that_leave_something_declare_it_beside_the_authors_outlets()
     dag = FederatedDag("credit", steps=steps)
     outlets = {task.task_id: task.outlets for task in dag.tasks}
     assert {name for name, found in outlets.items() if found} == {"align", "predict", "publish"}
+    shards = FederatedDag("hourly", steps=[join("clicks", shards=3)])
+    assert {task.task_id for task in shards.tasks if task.outlets} == {"join.announce"}
+    one = FederatedDag("hour", steps=[join("clicks")])
+    assert {task.task_id for task in one.tasks if task.outlets} == {"join"}
     mine = FederatedDag("mine", steps=[align()], default_args={"outlets": [Asset("mine")]})
     assert mine.get_task("align").outlets == [Asset("mine"), LEFT]
 

@@ -26,6 +26,8 @@ from airflow.sdk.exceptions import (
 from fsspec.implementations.local import LocalFileSystem
 
 from fedtasks.airflow import opening, operators
+from fedtasks.airflow.announcing import AnnounceOperator
+from fedtasks.airflow.assets import LEFT
 from fedtasks.airflow.hook import FedtasksHook
 from fedtasks.airflow.opening import OpenRunOperator, PartsOperator
 from fedtasks.airflow.operators import CloseRunOperator, FederatedTaskOperator, Progress, is_final
@@ -49,7 +51,7 @@ from fedtasks.errors import (
     TicketBusy,
     TicketRateLimited,
 )
-from fedtasks.pipeline.catalogue import align, intersect, intersect_by_shard, train_split_nn
+from fedtasks.pipeline.catalogue import align, intersect, intersect_by_shard, join, train_split_nn
 from fedtasks.pipeline.step import Stage, Step
 from fedtasks.wire.v1 import run_pb2, worker_pb2
 from tests.support.airflow_fakes import (
@@ -806,6 +808,30 @@ def test_shards_are_those_of_the_run_and_not_of_the_file(gateway: FakeGateway, c
     gateway.run = make_run(config_json=json.dumps(shared))
     operator = PartsOperator(task_id="shards", step=intersect_by_shard(shards=8), by="shards")
     assert execute(operator, context) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(("joined", "events"), [((2, 0, 5), 1), ((0, 0, 0), 0)])
+def test_shards_of_a_join_update_the_asset_together_and_once(
+    gateway: FakeGateway, context: dict[str, Any], monkeypatch: pytest.MonkeyPatch, joined: tuple[int, ...], events: int
+) -> None:
+    from airflow.sdk.execution_time.context import OutletEventAccessors
+
+    shared = {**SHARED, "steps": {"join": {"stream": "clicks", "shards": 3}}}
+    halves = [
+        run_pb2.Half(task=f"join.shard[{shard}]", outcome_json=json.dumps({"counts": {"rows_joined": rows}}))
+        for shard, rows in enumerate(joined)
+    ]
+    other = run_pb2.Half(task="joined", outcome_json=json.dumps({"counts": {"rows_joined": 99}}))
+    run = make_run(config_json=json.dumps(shared))
+    answer = worker_pb2.GetRunResponse(run=run, own=[*halves, other])
+    monkeypatch.setattr(gateway, "get_run", lambda run_id: answer)
+    context["outlet_events"] = OutletEventAccessors()
+    operator = AnnounceOperator(task_id="announce", step=join("clicks", shards=3))
+
+    assert execute(operator, context) == {"rows_joined": sum(joined)}
+
+    found = context["outlet_events"][LEFT].asset_alias_events
+    assert [event.dest_asset_key.uri for event in found] == ["fedtasks://bank/joined/clicks"] * events
 
 
 def test_half_without_a_task_state_store_runs(gateway: FakeGateway, context: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from airflow.sdk import task
 from fedtasks.airflow import get_provider_info
 from fedtasks.airflow.hook import FedtasksHook
 from fedtasks.airflow.links import FederatedLink
-from fedtasks.airflow.pipeline import FederatedDag, align, evaluate, intersect_by_shard, train, train_split_nn
+from fedtasks.airflow.pipeline import FederatedDag, align, evaluate, intersect_by_shard, join, train, train_split_nn
 
 
 def test_provider_info_satisfies_airflows_schema() -> None:
@@ -106,6 +106,17 @@ def test_workers_are_mapped_tasks_in_a_group_of_the_step(party_file: Path) -> No
     assert dag.get_task("evaluate").upstream_task_ids == {"train.work"}
     alone = FederatedDag("credit", steps=[train_split_nn()])
     assert not alone.get_task("train").is_mapped
+
+
+def test_shards_of_a_join_are_mapped_tasks_behind_which_one_says_what_all_have_left(party_file: Path) -> None:
+    dag = FederatedDag("hourly", steps=[join("clicks", shards=3)])
+    names = [each.task_id for each in dag.task_group_dict["join"].children.values()]
+    assert names == ["join.shards", "join.shard", "join.announce"]
+    assert dag.get_task("join.shard").is_mapped
+    assert dag.get_task("join.shard").unmap({"shard": 2}).federated_task == "join.shard[2]"
+    assert dag.get_task("close_run").upstream_task_ids == {"join.announce"}
+    alone = FederatedDag("hour", steps=[join("clicks")])
+    assert not alone.get_task("join").is_mapped
 
 
 def test_template_fields_exist(party_file: Path) -> None:

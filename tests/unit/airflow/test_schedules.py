@@ -10,7 +10,7 @@ import pytest
 from airflow.sdk import DagRunState
 from airflow.sdk.api.datamodels._generated import DagRun, DagRunType
 
-from fedtasks.airflow.schedules import partition_of
+from fedtasks.airflow.schedules import end_of_interval_ms, partition_of
 from fedtasks.errors import ConfigError
 
 DUE = datetime(2026, 11, 21, 23, 30, tzinfo=UTC)
@@ -84,3 +84,23 @@ def test_day_of_a_logical_date_is_by_the_schedules_clock() -> None:
     assert about(None, midnight, None, "Europe/Berlin") == "2026-11-20"
     assert about(None, midnight.in_timezone("UTC"), None, "Europe/Berlin") == "2026-11-20"
     assert about(None, None, None, "Europe/Berlin") == "2026-11-22"
+
+
+@pytest.mark.parametrize(
+    ("partition", "timezone", "end"),
+    [
+        ("2026-11-21", "UTC", datetime(2026, 11, 22, tzinfo=UTC)),
+        ("2026-11-21", "Europe/Berlin", datetime(2026, 11, 21, 23, tzinfo=UTC)),
+        ("2026-10-25", "Europe/Berlin", datetime(2026, 10, 25, 23, tzinfo=UTC)),  # a day of 25 hours
+        ("2026-11-21T05", "UTC", datetime(2026, 11, 21, 6, tzinfo=UTC)),
+        ("2026-11-21T05", "Europe/Berlin", datetime(2026, 11, 21, 6, tzinfo=UTC)),  # hours are of UTC
+        ("2026-12-31T23", "UTC", datetime(2027, 1, 1, tzinfo=UTC)),
+    ],
+)
+def test_interval_ends_with_its_day_or_hour(partition: str, timezone: str, end: datetime) -> None:
+    assert end_of_interval_ms(partition, timezone) == end.timestamp() * 1000
+
+
+@pytest.mark.parametrize("partition", ["week-47", "2026-11", "2026-13-01", "2026-11-21T24", "2026-11-21T5", ""])
+def test_partition_that_is_no_day_or_hour_has_no_end(partition: str) -> None:
+    assert end_of_interval_ms(partition) is None

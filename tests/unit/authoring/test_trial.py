@@ -12,12 +12,12 @@ import pytest
 
 from fedtasks.authoring import trial
 from fedtasks.authoring.plan import plan_of
-from fedtasks.authoring.sample import Pair, sample_pair
+from fedtasks.authoring.sample import Pair, pair_as_declared, sample_pair
 from fedtasks.authoring.trial import Tried, try_out
-from fedtasks.config import Dataset, Feature, FeatureType, Format, IdType, LabelKind
+from fedtasks.config import Dataset, EventTime, Feature, FeatureType, Format, IdType, LabelKind
 from fedtasks.errors import ConfigError, DataMissing, DeadlinePassed, NetworkInvalid, ProcessFailed, ReceiptsDiffer
 from fedtasks.label_budget import auc_of
-from fedtasks.pipeline.catalogue import align, evaluate, intersect, train_split_nn
+from fedtasks.pipeline.catalogue import align, evaluate, intersect, join, joined, train_split_nn
 from fedtasks.pipeline.step import Step
 from fedtasks.runtime.context import Outcome, TaskContext
 from tests.support.dag_files import Write
@@ -58,6 +58,41 @@ def test_function_of_ones_own_ends_with_what_the_tables_say(write: Write, tmp_pa
         assert side.outcome["values"] == {**expected, "leader": "bank", "day": "2026-11-21"}
         assert (side.sent["means"].messages, side.sent["means"].items) == (3, 6)
         assert side.metrics == {"total": pytest.approx(sum(value.expected for value in expected[name]))}
+
+
+def test_pipeline_of_streams_is_tried_with_logs_that_have_ended(tmp_path: Path) -> None:
+    pair = sample_pair(tmp_path, shared=90, streams=True)
+    steps = [join("clicks", shards=2), joined("clicks")]
+    ours, theirs = tried(steps, pair, tmp_path)
+    assert (ours.step, theirs.step) == ("join", "joined")
+    for side in theirs.sides.values():
+        assert side.outcome["counts"]["rows"] == 90
+        assert side.outcome["values"] == {"joined": "clicks@1.1"}
+
+
+def test_what_another_pipeline_joins_is_joined_before_it_is_taken_and_not_shown(tmp_path: Path) -> None:
+    pair = sample_pair(tmp_path, shared=90, streams=True)
+    (found,) = tried([joined("clicks")], pair, tmp_path)
+    assert found.step == "joined"
+    assert found.sides["bank"].outcome["counts"]["rows"] == 90
+
+
+def test_columns_of_further_keys_are_made_up_too(tmp_path: Path) -> None:
+    own = Dataset(
+        name="log",
+        uri="file:///nowhere",
+        id="request",
+        features={"price": FeatureType.NUMERIC},
+        label="bought",
+        event_keys=("request", "user, @minute"),
+        event_time=EventTime("at"),
+        shard_by="",
+    )
+    pair = pair_as_declared(tmp_path, own, "bank", "shop", streams=True)
+    for party in pair.parties.values():
+        (dataset,) = party.datasets
+        table = pq.read_table(dataset.uri.removeprefix("file://"))
+        assert {"request", "user", dataset.event_time.column} <= set(table.column_names)  # type: ignore[union-attr]
 
 
 def test_plan_lists_each_message_and_what_the_other_learns(write: Write, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from fedtasks.config import Dataset, FeatureType, Format
 from fedtasks.data import partitions
 from fedtasks.data.tables import ID, list_parts, read_rows
 from fedtasks.errors import ColumnType, ConfigError, DataMissing, DataNotLanded, FedtasksError, GatewayUnreachable
+from tests.support.tf_records import written
 
 DAY = "2026-11-21"
 
@@ -148,6 +149,10 @@ def test_empty_day_lands_with_no_rows_and_later_days_go_on(tmp_path: Path, form:
                 frame.to_csv(file, index=False)
             case Format.PARQUET:
                 frame.to_parquet(file)
+            case Format.JSON_LINES:
+                frame.to_json(file, orient="records", lines=True)
+            case Format.TFRECORD:
+                file.write_bytes(written(frame.to_dict("records")))
             case Format.ORC:
                 schema = pa.schema([("customer", pa.string()), ("a", pa.float64())])
                 orc.write_table(pa.Table.from_pandas(frame, schema), file)

@@ -26,6 +26,7 @@ from fedtasks.data.values import (
     weights,
 )
 from fedtasks.errors import ColumnType, IdLong, IdNull, LabelInvalid
+from tests.support.tf_records import written
 
 FIRST = Place("file:///people.csv", 1)
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
@@ -251,8 +252,13 @@ def test_check_label_varies_refuses_what_is_the_same_everywhere() -> None:
 
 def people_of(folder: Path, form: Format, ids: list[str], **columns: list[str]) -> Dataset:
     frame, path = pd.DataFrame({"who": ids, **columns, "a": 1.0}), folder / f"people.{form.value}"
-    write = {Format.CSV: frame.to_csv, Format.PARQUET: frame.to_parquet, Format.ORC: frame.to_orc}[form]
-    write(path, index=False)
+    write = {Format.CSV: frame.to_csv, Format.PARQUET: frame.to_parquet, Format.ORC: frame.to_orc}.get(form)
+    if form is Format.TFRECORD:
+        path.write_bytes(written(frame.to_dict("records")))
+    elif write is None:
+        frame.to_json(path, orient="records", lines=True)
+    else:
+        write(path, index=False)
     who = ",".join(["who", *columns])
     return Dataset("people", f"file://{path}", who, {"a": FeatureType.NUMERIC}, format=form)
 

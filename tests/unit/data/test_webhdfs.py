@@ -17,6 +17,7 @@ from fedtasks.data.storage import copy_in, copy_out, filesystem, read_bytes, rem
 from fedtasks.data.tables import list_parts, read_ids
 from fedtasks.errors import DataMissing, DiskFull, FedtasksError, FileForbidden, FileInvalid, StorageUnavailable
 from fedtasks.shortage import shortage
+from tests.support.tf_records import written
 from tests.support.webhdfs import FakeHdfs, Fault, fake_hdfs
 
 SILENT, RESET, HALF, STALL, LOST = (Fault(what) for what in ("silent", "reset", "half", "stall", "lost"))
@@ -58,6 +59,8 @@ def people(hdfs: FakeHdfs, form: Format) -> Dataset:
             Format.CSV: lambda frame: frame.to_csv(index=False).encode(),
             Format.PARQUET: lambda frame: frame.to_parquet(row_group_size=2000),
             Format.ORC: lambda frame: frame.to_orc(index=False),
+            Format.JSON_LINES: lambda frame: frame.to_json(orient="records", lines=True).encode(),
+            Format.TFRECORD: lambda frame: written(frame.to_dict("records")),
         }[form]
         hdfs.put(f"/people/part-{number}.{form.value}", write(frame))
     return Dataset("people", f"{hdfs.uri}/people", "who", {"age": FeatureType.NUMERIC}, format=form)

@@ -265,3 +265,42 @@ def test_command_prints_findings_and_exits_with_1_if_something_is_wrong(look: Lo
     assert {"subject", "verdict", "text", "remedy"} == set(json.loads(found.stdout)[0])
     refused = invoke("doctor", "loans", "--party", party)
     assert (refused.exit_code, "only `--data` looks at a dataset" in refused.stderr) == (1, True)
+
+
+CLICKS = """\
+  - {name: clicks, uri: clicks.parquet, id: request, event_time: {column: at, unit: ms}, features: {price: numeric}}
+"""
+
+
+def clicks(at: list[int | None]) -> pd.DataFrame:
+    ids = [f"r{number:05d}" for number in range(len(at))]
+    return pd.DataFrame({"request": ids, "price": 1.0 + np.arange(len(at)), "at": pd.array(at, dtype="Int64")})
+
+
+def test_stream_says_from_when_to_when_and_how_far_rows_come_behind(look: Look) -> None:
+    start = 1_795_262_400_000
+    at: list[int | None] = [start + 1000 * row for row in range(2000)]
+    assert "in their order" in texts(look(clicks(at), CLICKS), "clicks: at")
+    at[500], at[900], at[901] = start, start + 895_000, None
+    found = look(clicks(at), CLICKS)
+    said = texts(found, "clicks: at")
+    assert "1,999 events from 2026-11-21 12:00:00 UTC to 2026-11-21 12:33:19 UTC" in said
+    assert "99.9 % of all by at most 4.0" in said
+    assert "the last by 8.32 min" in said
+    assert "With `lateness_s: 5` at most one of a thousand is late" in said
+    assert "1 of 2,000 rows (under 0.1 %) have no time" in said
+    assert worst(found)["clicks: at"] == "warning"
+
+
+def test_stream_whose_times_cannot_be_is_wrong_and_the_rest_is_looked_at(look: Look) -> None:
+    found = look(clicks([1_795_262_400_000, 1_795_262_400]), CLICKS)
+    assert worst(found)["clicks: at"] == "wrong"
+    assert "set `unit: s`" in texts(found, "clicks: at")
+    assert "row 2 of" in texts(found, "clicks: at")
+    assert "clicks: price" in found
+    found = look(clicks([None, None]), CLICKS)
+    assert "no row has a time" in texts(found, "clicks: at")
+    found = look(clicks([4_000_000_000_000]), CLICKS)
+    assert "ahead of this machine's clock" in texts(found, "clicks: at")
+    found = look(clicks([1_795_262_400_000]).rename(columns={"at": "when"}), CLICKS)
+    assert "column `at` is not in the file" in texts(found, "clicks: at")

@@ -10,14 +10,14 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
-from fedtasks.authoring.sample import Pair, pair_as_declared
+from fedtasks.authoring.sample import Pair, pair_as_declared, sample_pair
 from fedtasks.authoring.trial import Tried, try_out
 from fedtasks.config import Dataset
 from fedtasks.data.run_storage import RunStorage
 from fedtasks.data.storage import local_path
 from fedtasks.errors import ConfigError, DataMissing, DiskFull
 from fedtasks.models.export import predictions_by_id, task_that_scored, write_file
-from fedtasks.pipeline.catalogue import align, evaluate, intersect, predict, train
+from fedtasks.pipeline.catalogue import align, evaluate, intersect, joined, predict, train
 
 BUYERS = Dataset(name="buyers", uri="", id="shop, score", features={}, label="bought")
 STEPS = [intersect(), align(), train("secureboost", trees=2), evaluate(), predict(scores="both")]
@@ -100,6 +100,18 @@ def test_export_at_a_follower_that_learnt_no_scores_says_so(tried: tuple[Pair, l
     pair, _ = tried
     with pytest.raises(DataMissing, match="only the leader learns them"):
         exported(pair, "shop", tmp_path / "scores.csv", "evaluate")
+
+
+def test_export_of_joined_rows_says_that_tags_alone_are_known(tmp_path: Path) -> None:
+    pair = sample_pair(tmp_path, streams=True)
+    rows = {"rows_task": "joined"}
+    steps = [joined("clicks"), train("secureboost", trees=2, **rows), predict(**rows)]
+    assert [each.step for each in try_out(steps, pair, tmp_path, partition="2026-11-21")] == [
+        "joined", "train", "predict"
+    ]  # fmt: skip
+    dataset = pair.parties["bank"].datasets[0]
+    with pytest.raises(ConfigError, match="tags alone are kept"):
+        next(predictions_by_id(storage_of(pair, "bank"), dataset, "predict", {"predict": rows}))
 
 
 def test_export_that_breaks_off_leaves_no_part_of_a_file(tmp_path: Path) -> None:

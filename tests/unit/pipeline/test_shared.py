@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from fedtasks import __version__
-from fedtasks.config import Feature, FeatureType, LabelKind, Party, load_party
+from fedtasks.config import EventTime, Feature, FeatureType, LabelKind, Party, load_party
 from fedtasks.data.run_storage import RunStorage
 from fedtasks.digests import digest
 from fedtasks.errors import (
@@ -30,8 +30,18 @@ from fedtasks.errors import (
 from fedtasks.models.secureboost.model import LeaderHalf
 from fedtasks.models.secureboost.settings import TrainSettings
 from fedtasks.models.secureboost.trees import Condition, LeaderNode, Tree
-from fedtasks.pipeline.catalogue import align, evaluate, intersect, intersect_by_shard, predict, publish, train
-from fedtasks.pipeline.shared import check_models, check_shared, check_workers, initiate
+from fedtasks.pipeline.catalogue import (
+    align,
+    evaluate,
+    intersect,
+    intersect_by_shard,
+    join,
+    joined,
+    predict,
+    publish,
+    train,
+)
+from fedtasks.pipeline.shared import check_models, check_shared, check_workers, initiate, suitable_datasets
 from fedtasks.pipeline.step import Step
 from fedtasks.wire.v1 import model_pb2, worker_pb2
 from tests.support.airflow_fakes import FORM, PARTY, SHARED
@@ -127,6 +137,31 @@ def test_other_number_of_workers_than_this_partys_dag_names_is_refused_with_both
         check_workers(steps, {"train": {"workers": 4}})
     assert caught.value.fields == {"field": "train.workers", "ours": "2", "theirs": "4"}
     check_workers([train("split_nn")], {"train": {}})
+
+
+def test_shards_that_the_dag_has_no_tasks_for_are_refused_before_anything_runs() -> None:
+    with pytest.raises(ConfigError, match=r"`join` is one task, and 3 shards .*name the number in the DAG's file"):
+        join("clicks").check({"stream": "clicks", "shards": 3})
+    join("clicks", shards=2).check({"stream": "clicks", "shards": 3})
+    intersect().check({"shards": 3})  # files, and no tasks
+
+
+def test_one_shard_is_one_task_and_its_settings_say_nothing_of_shards() -> None:
+    assert join("clicks", lateness_s=5).stages == ()
+    assert dict(join("clicks", lateness_s=5).settings) == {"stream": "clicks", "lateness_s": 5}
+    assert [stage.said for stage in join("clicks", shards=2).stages] == [{"name": "shard", "by_shard": True}]
+
+
+@pytest.mark.parametrize("step", [join("clicks"), joined("clicks")], ids=lambda step: step.name)
+def test_steps_of_streams_refuse_another_dataset_and_take_a_stream_by_themselves(party: Party, step: Step) -> None:
+    shared = {**SHARED, "steps": {step.name: {"stream": "clicks"}}}
+    with pytest.raises(ConfigError, match="is no stream"):
+        check_shared(party, "shop", [step], shared)
+    loans, *others = party.datasets
+    stream = replace(loans, event_time=EventTime("at"))
+    streaming = replace(party, datasets=(stream, *others))
+    check_shared(streaming, "shop", [step], shared)
+    assert suitable_datasets(streaming, [step], leads=False, by_partition=True) == ("loans",)
 
 
 def test_workers_that_the_dag_has_no_tasks_for_are_refused_before_anything_runs() -> None:

@@ -15,6 +15,7 @@ from fedtasks.errors import (
     ConfigError,
     DeadlinePassed,
     FedtasksError,
+    JoinTaken,
     LinkLost,
     ModelTaken,
     ModelUnknown,
@@ -23,7 +24,8 @@ from fedtasks.errors import (
 )
 from fedtasks.label_budget import ALL
 from fedtasks.runtime.context import Entry, Outcome, TaskContext, facts_of
-from fedtasks.runtime.memory import MemoryModels, run_halves
+from fedtasks.runtime.joins import JoinCommitted, JoinWindow
+from fedtasks.runtime.memory import MemoryJoins, MemoryModels, run_halves
 from fedtasks.wire.v1.model_pb2 import ModelVersion
 from tests.support.halves import ROLES, Context
 
@@ -165,3 +167,22 @@ def test_publishing_again_after_another_version_enters_nothing() -> None:
     champion = models.champion("credit")
     assert champion is not None
     assert champion.version == 2
+
+
+def test_commits_of_joined_streams_follow_each_other_over_contexts_of_a_party(tmp_path: Path) -> None:
+    joins = MemoryJoins()
+    first, _ = pair(tmp_path, joins=joins)
+    second, _ = pair(tmp_path, joins=joins, attempt=2)
+    assert first.join_commit("clicks", 0) is None
+    for context in (first, second):  # the same again adds nothing
+        context.commit_join("clicks", 0, 1, "a" * 64, [JoinWindow(0, joined=1), JoinWindow(0, late=1)])
+    second.commit_join("clicks", 1, 1, "b" * 64, [JoinWindow(0, joined=2), JoinWindow(60_000, joined=3)])
+    assert first.join_commit("clicks", 0) == JoinCommitted(1, "a" * 64)
+    assert joins.windows("clicks") == [JoinWindow(0, joined=3, late=1), JoinWindow(60_000, joined=3)]
+    assert second.join_windows("clicks", 1, 9) == [JoinWindow(0, joined=2), JoinWindow(60_000, joined=3)]
+    assert second.join_windows("clicks", 1, 1) == [JoinWindow(60_000, joined=3)]
+    for number, digest in ((1, "c" * 64), (3, "c" * 64), (0, "a" * 64)):
+        with pytest.raises(JoinTaken):
+            first.commit_join("clicks", 0, number, digest, [JoinWindow(0, joined=9)])
+    assert joins.windows("clicks")[0].joined == 3
+    assert first.join_commit("views", 0) is None

@@ -458,6 +458,7 @@ def test_ticket_that_the_previous_release_signed_reads_as_it_was_meant() -> None
         "limits.label_leak": 60,
         "outputs.held_out": "person",
         "outputs.id_shapes": "none",
+        "outputs.join_ids": "keyed",
         "floor.pad_rows": 1,
         "floor.noise_rows": 0,
         "floor.label_protection": "any",
@@ -485,6 +486,7 @@ def test_claims_of_a_ticket_keep_their_form_and_leave_out_what_demands_nothing()
         "answers": "nothing",
         "answer_columns": [],
         "id_shapes": "none",
+        "join_ids": "keyed",
     }
 
 

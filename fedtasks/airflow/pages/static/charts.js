@@ -4,6 +4,7 @@ import { h } from "./dom.js";
 import { onTheme } from "./frame.js";
 import { Numbers } from "./numbers.js";
 import { kindOf, scaleOf, written } from "./scales.js";
+import { onAxis, written as instantOf, zone } from "./times.js";
 import { figure } from "./words.js";
 
 const HEIGHT = 240;
@@ -12,6 +13,12 @@ const SIGN = 6; // so wide is a sign of a label
 const WHOLE = [1, 2, 5]
   .flatMap((digit) => [1, 10, 100, 1_000, 10_000].map((power) => digit * power))
   .sort((a, b) => a - b);
+const [MINUTE_MS, HOUR_MS] = [60_000, 3_600_000];
+const CLOCK = [
+  ...[1, 5, 15, 30].map((n) => n * 1_000),
+  ...[1, 2, 5, 10, 15, 30].map((n) => n * MINUTE_MS),
+  ...[1, 2, 3, 6, 12, 24, 48, 168, 336, 672, 1344, 2688, 5376].map((n) => n * HOUR_MS),
+];
 const COLOURS = ["--line-1", "--line-2", "--line-3", "--line-4"];
 const DASHES = [[], [8, 4], [2, 3], [8, 3, 2, 3]];
 const styles = getComputedStyle(document.documentElement);
@@ -23,13 +30,13 @@ export class LineChart {
   /**
    * @param {string} title What it shows.
    * @param {{x: string, xTitle?: string, xBounds?: number[], yTitle: string, lines: string[], bounds:
-   *   Function|number[], grows?: boolean}} axes The horizontal values' name, and the axis' title where that says more,
+   *   Function|number[], grows?: boolean, clock?: boolean}} axes The horizontal values' name, and the axis' title where that says more,
    *   with its unit, and its range if that is always the same; the vertical axis' title; the names of the lines; the
    *   vertical range, or what gives it for all values; whether a point is added with each step, so that the points are
-   *   drawn and the last is told.
+   *   drawn and the last is told; whether the horizontal values are instants in milliseconds.
    */
-  constructor(title, { x, xTitle = x, xBounds = null, yTitle, lines, bounds, grows = false }) {
-    Object.assign(this, { title, x, xBounds, lines, grows, axes: `Across: ${xTitle}. Up: ${yTitle}` });
+  constructor(title, { x, xTitle = x, xBounds = null, yTitle, lines, bounds, grows = false, clock = false }) {
+    Object.assign(this, { title, x, xBounds, lines, grows, clock, axes: `Across: ${xTitle}. Up: ${yTitle}` });
     this.bounds = typeof bounds === "function" ? bounds : () => bounds;
     this.data = [[], ...lines.map(() => [])];
     this.limits = [0, 1];
@@ -95,13 +102,14 @@ export class LineChart {
 
   rows() {
     return this.data[0].map((x, index) => [
-      this.labels ? this.nameOf(x) : x,
+      this.labels || this.clock ? this.nameOf(x) : x,
       ...this.data.slice(1).map((values) => values[index]),
     ]);
   }
 
-  /** Name a horizontal value: a partition, or the number itself. */
+  /** Name a horizontal value: a partition, an instant, or the number itself. */
   nameOf(x) {
+    if (this.clock) return instantOf(x);
     return this.labels ? (this.labels[Math.round(x) - 1] ?? "") : figure(x);
   }
 
@@ -137,8 +145,11 @@ export class LineChart {
       labelFont: font,
       labelSize: TITLE,
     };
-    const across = { ...axis, label: xTitle, size: 30, ...(this.grows ? { incrs: WHOLE } : {}) };
-    across.space = () => (this.labels ? SIGN * (1 + Math.max(...this.labels.map((name) => name.length))) : 50);
+    const steps = this.clock ? { incrs: CLOCK } : this.grows ? { incrs: WHOLE } : {};
+    const label = this.clock ? () => `${xTitle}, ${zone()}` : xTitle;
+    const across = { ...axis, label, size: 30, ...steps };
+    const wide = this.clock ? SIGN * 14 : 50;
+    across.space = () => (this.labels ? SIGN * (1 + Math.max(...this.labels.map((name) => name.length))) : wide);
     across.values = (_, splits) => splits.map((at) => this.tick(at));
     return {
       width: 400,
@@ -156,13 +167,14 @@ export class LineChart {
   }
 
   tick(at) {
+    if (this.clock) return onAxis(at, this.plot ? this.plot.scales.x.max - this.plot.scales.x.min : 0);
     if (!this.labels) return figure(at);
     return Number.isInteger(at) ? this.nameOf(at) : "";
   }
 
   /** Return the horizontal range: named values stand half a step inside of it. */
   across(least, most) {
-    const room = this.labels || least === most ? 0.5 : 0;
+    const room = this.clock && least === most ? MINUTE_MS : this.labels || least === most ? 0.5 : 0;
     return [least - room, most + room];
   }
 

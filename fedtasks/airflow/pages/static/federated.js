@@ -5,6 +5,7 @@ import { MetricCharts } from "./charts.js";
 import { ask, button, reason } from "./dialog.js";
 import { empty, facts, fill, h, part, section, table, worded } from "./dom.js";
 import { airflowLink, query } from "./frame.js";
+import { Joins } from "./joins.js";
 import { openPage } from "./page.js";
 import { Pipelines } from "./pipelines.js";
 import { quality, results } from "./results.js";
@@ -29,6 +30,9 @@ class RunPage {
     this.tiles = part(firstFacts);
     this.results = part(results);
     this.noCurves = h("div");
+    this.joins = new Joins();
+    this.joinSection = section("Join", this.joins.element);
+    this.joinSection.hidden = true; // most runs join no streams
     const parts = {
       top: part(title, ({ state, reason }) => [state, reason]),
       approval: part(approvalOf, ({ approval }) => approval),
@@ -48,6 +52,7 @@ class RunPage {
       this.tiles.element,
       section("Tasks", parts.tasks.element),
       section("Left the house", parts.sent.element),
+      this.joinSection,
       section("Results", parts.remarks.element, this.results.element),
       section("Learning", parts.leak.element, this.noCurves, this.charts.element),
       section("Where the time went", this.timeline.element),
@@ -62,6 +67,7 @@ class RunPage {
     this.status.show(run.status);
     for (const each of this.parts) each.show(run);
     this.timeline.update(run);
+    await this.showJoins(run);
     const evaluated = JSON.stringify([run.state, run.metrics, run.importance]);
     if (evaluated !== this.evaluated) {
       this.found = await get("results", this.of);
@@ -69,6 +75,15 @@ class RunPage {
       this.results.show(this.found);
     }
     this.tiles.show([run, this.found, Math.floor(Date.now() / TILES_MS)]);
+  }
+
+  async showJoins(run) {
+    const joined = JSON.stringify([run.state, run.joins]);
+    if (!run.joins.length || joined === this.joined) return;
+    const { joins } = await get("run/joins", this.of);
+    this.joinSection.hidden = false;
+    this.joins.show(joins, run);
+    this.joined = joined;
   }
 
   async showCurves() {

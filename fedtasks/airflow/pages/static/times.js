@@ -4,13 +4,14 @@ import { h } from "./dom.js";
 
 const CHOSEN = "timezone"; // where Airflow's own pages keep the choice
 const REFRESH_MS = 5_000;
+const DAY_MS = 86_400_000;
 const BEYOND = "beyond the calendar";
 const LAST_MS = 8.64e15; // what JavaScript can name as a date
 const PARTS = { year: "numeric", month: "2-digit", day: "2-digit", hour: "2-digit", minute: "2-digit", second: "2-digit" };
 const writers = new Map();
 
 /** Return the name of the reader's time zone: the one chosen in Airflow, else the browser's, as Airflow does. */
-function zone() {
+export function zone() {
   try {
     const chosen = JSON.parse(localStorage.getItem(CHOSEN));
     if (typeof chosen === "string" && writerOf(chosen)) return chosen;
@@ -33,6 +34,20 @@ export function time(at_ms, { seconds = false } = {}) {
 /** Show the name of the reader's time zone, also after another was chosen. */
 export function zoneName() {
   return h("span", { className: "zone" }, zone());
+}
+
+/** Write an instant of an axis that spans so long: the clock, or the day where that spans several. */
+export function onAxis(at_ms, span_ms) {
+  if (!isInstant(at_ms)) return "";
+  const { month, day, hour, minute, second } = wallClock(at_ms);
+  if (span_ms > 3 * DAY_MS) return `${month}-${day}`;
+  if (span_ms > DAY_MS) return `${month}-${day} ${hour}:${minute}`;
+  return span_ms > 5 * 60_000 ? `${hour}:${minute}` : `${hour}:${minute}:${second}`;
+}
+
+/** Write an instant of data to the second, with its day. */
+export function written(at_ms) {
+  return isInstant(at_ms) ? absolute(at_ms, true) : BEYOND;
 }
 
 /** Return the instant that a clock in the reader's zone shows as `text`, such as 2026-11-21T03:00; null if it is none. */

@@ -1,0 +1,170 @@
+"""Joined rows of one side until a commit ends, and the blocks that are made of them."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from fedtasks.data.blocks import TAG
+from fedtasks.data.events import EVENT_TIME
+from fedtasks.data.row_files import to_column
+from fedtasks.data.storage import settle, write_atomically
+from fedtasks.data.tables import ID
+from fedtasks.join.open_rows import concat
+from fedtasks.join.rows import Integers, Mask, Rows, order_of, tags_of
+from fedtasks.join.state import Block
+from fedtasks.names import own_column
+
+MATCHED = own_column("matched")
+"""Column of a block that has rows of the leader alone: whether a row of the follower belongs to it."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """Rows of this side that were found to belong to rows of the leader.
+
+    Parameters
+    ----------
+    rows
+        This side's.
+    hi, lo, times
+        Tags and event times of the leader's rows.
+    is_correction
+        Where a row of either side was late.
+    matched
+        Whether rows of the follower belong to them at all.
+    """
+
+    rows: Rows
+    hi: np.ndarray
+    lo: np.ndarray
+    times: Integers
+    is_correction: Mask
+    matched: bool
+
+
+class Pairs:
+    """Joined rows that are in no block yet.
+
+    Parameters
+    ----------
+    with_unmatched
+        Whether there are rows of the leader alone among them.
+    block_rows
+        How many rows a block has at most.
+
+    Attributes
+    ----------
+    n_rows, n_bytes
+        How many they are, and about how much memory they take.
+    since_s
+        When the first of them was added, by the monotonic clock.
+    """
+
+    def __init__(self, with_unmatched: bool, block_rows: int) -> None:
+        self._with_unmatched, self._block_rows = with_unmatched, block_rows
+        self._parts: list[_Part] = []
+        self.n_rows = 0
+        self.n_bytes = 0
+        self.since_s = 0.0
+
+    def add(
+        self,
+        rows: Rows,
+        is_correction: Mask,
+        *,
+        of_leader: tuple[np.ndarray, np.ndarray, Integers] | None = None,
+        matched: bool = True,
+    ) -> None:
+        """Add joined rows.
+
+        Parameters
+        ----------
+        rows
+            This side's.
+        is_correction
+            Where a row of either side was late.
+        of_leader
+            Tags and event times of the leader's rows; by default this side leads.
+        matched
+            Whether rows of the follower belong to them.
+        """
+        if not len(rows):
+            return
+        if not self.n_rows:
+            self.since_s = time.monotonic()
+        hi, lo, times = of_leader or (rows.hi, rows.lo, rows.times)
+        self._parts.append(_Part(rows, hi, lo, times, is_correction, matched))
+        self.n_rows += len(rows)
+        self.n_bytes += rows.payload.nbytes + 24 * len(rows)
+
+    def clear(self) -> None:
+        """Forget them."""
+        self._parts, self.n_rows, self.n_bytes = [], 0, 0
+
+    @property
+    def places(self) -> Integers:
+        """Where this side's rows stand in its log."""
+        places = np.concatenate([_NONE, *(part.rows.places for part in self._parts)])
+        return places[places >= 0]
+
+    def write(self, folder: str) -> tuple[Block, ...]:
+        """Write them as blocks: those in time first, then corrections, each in the order of the leader's rows.
+
+        Notes
+        -----
+        Cost: one sort by time, and one copy of what goes into each block.
+        """
+        if not self._parts:
+            return ()
+        parts = self._parts
+        rows = concat([part.rows for part in parts])
+        hi, lo, times, is_correction = (
+            np.concatenate([getattr(part, name) for part in parts]) for name in ("hi", "lo", "times", "is_correction")
+        )
+        matched = np.concatenate([np.full(len(part.rows), part.matched) for part in parts])
+        blocks: list[Block] = []
+        for wanted in (False, True):
+            which = np.flatnonzero(is_correction == wanted)
+            order = (
+                which[order_of(times[which], hi[which], lo[which])] if len(which) < len(hi) else order_of(times, hi, lo)
+            )
+            for some in self._cut(order):
+                tags = tags_of(hi[some], lo[some])
+                columns = {TAG: to_column(tags), EVENT_TIME: pa.array(rows.times[some])}
+                if self._with_unmatched:
+                    columns[MATCHED] = pa.array(matched[some])
+                payload = rows.payload.take(pa.array(some))
+                if ID in payload.schema.names:
+                    payload = payload.drop_columns([ID])
+                columns |= dict(zip(payload.schema.names, payload.columns, strict=True))
+                ends = int(times[some[0]]), int(times[some[-1]])
+                blocks.append(_written(folder, len(blocks), columns, tags, wanted, ends))
+        return tuple(blocks)
+
+    def _cut(self, order: Integers) -> Iterator[Integers]:
+        for start in range(0, len(order), self._block_rows):
+            yield order[start : start + self._block_rows]
+
+
+def _written(
+    folder: str, number: int, columns: dict[str, pa.Array], tags: np.ndarray, is_correction: bool, ends: tuple[int, int]
+) -> Block:
+    name = f"block-{number:05d}.parquet"
+    sink = pa.BufferOutputStream()
+    table = pa.table(columns)
+    pq.write_table(table, sink, compression="lz4", use_dictionary=False, write_statistics=False)
+    content = sink.getvalue()
+    write_atomically(f"{folder}/{name}", content.to_pybytes())
+    settle(f"{folder}/{name}")
+    digests = hashlib.sha256(content).hexdigest(), hashlib.sha256(tags.tobytes()).hexdigest()
+    return Block(name, len(tags), content.size, *digests, is_correction, *ends)
+
+
+_NONE = np.empty(0, dtype=np.int64)
