@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from fedtasks.join import messages
 from fedtasks.join.half import NEVER, TOKEN_BYTES, Half, checked_time
 from fedtasks.join.log import ROUND_ROWS
 from fedtasks.join.matching import ById, ByRule, Clocks, Matching
-from fedtasks.join.rows import Integers, Mask, Rows
+from fedtasks.join.rows import Integers, Mask, Picked
 from fedtasks.join.settings import Ids, Match
 from fedtasks.join.state import SECRET_BYTES
 from fedtasks.join.theirs import Theirs, from_words
@@ -132,25 +133,27 @@ class Follower(Half):
         except ValueError:
             raise ProtocolViolated("the leader offers rows of one id and time more than once") from None
         behind = np.empty(len(theirs), dtype=np.int64)
-        for rows, where in parts:
+        for picked, where in parts:
+            rows = picked.rows
             some = is_correction[where] | rows.late
             is_correction[where], behind[where] = some, rows.times - theirs.times[where]
             self._tally.add("joined", rows.times[~some])
             self._tally.add("corrected", rows.times[some])
-            self._pairs.add(rows, some, of_leader=(theirs.hi[where], theirs.lo[where], theirs.times[where]))
+            self._pairs.add(picked, some, of_leader=(theirs.hi[where], theirs.lo[where], theirs.times[where]))
         self._offset_ms = int(np.median(behind))
         return is_correction
 
     def _drop_unmatched(self) -> None:
         """Let rows of the leader to which none of this side belongs go, or keep them as rows without features."""
         waiting = self._matching.theirs_open
-        for rows in waiting.expire(self._matching.decided_ms, waiting.n_rows):
+        for picked in waiting.expire(self._matching.decided_ms, waiting.n_rows):
             if self.settings.keep_unmatched:
-                nothing = [pa.nulls(len(rows), field.type) for field in self.log.schema]
-                payload = pa.RecordBatch.from_arrays(nothing, schema=self.log.schema)
-                nowhere = np.full(len(rows), _NOWHERE)
-                alone = Rows(rows.hi, rows.lo, rows.times, rows.late, nowhere, payload, rows.keys)
-                self._pairs.add(alone, rows.late, matched=False)
+                rows, schema = picked.rows, self.log.schema
+                if self.settings.ids is Ids.CLEAR:
+                    schema = schema.append(_IDS.field(0))
+                payload = pa.RecordBatch.from_arrays([pa.nulls(len(rows), each.type) for each in schema], schema=schema)
+                alone = replace(rows, places=np.full(len(rows), _NOWHERE))
+                self._pairs.add(Picked(alone, payload, np.arange(len(rows))), rows.late, matched=False)
 
     def _figures(self) -> Mapping[str, float]:
         memory = (self.log.memory_bytes + self._matching.memory_bytes) / (1 << 20)

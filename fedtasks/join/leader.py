@@ -155,9 +155,9 @@ class Leader(Half):
         self._peer_bytes = answer["bytes"]
         self._peer_newest_ms = max(self._peer_newest_ms, checked_time(answer["newest_ms"]))
         first = self._unanswered[0] if self._unanswered else self.log.next_number
-        for rows in self.log.expire(checked_time(answer["decided_ms"]), first):
+        for picked in self.log.expire(checked_time(answer["decided_ms"]), first):
             if self.settings.keep_unmatched:
-                self._pairs.add(rows, rows.late, matched=False)
+                self._pairs.add(picked, picked.rows.late, matched=False)
 
     def _take(self, matches: Integers) -> None:
         numbers, late = matches >> 1, (matches & 1).astype(bool)
@@ -171,11 +171,12 @@ class Leader(Half):
         except ValueError:
             raise ProtocolViolated("an answer names rows that no longer wait, or one twice") from None
         for found, where in parts:
-            rows = found if times is None else found.take(np.repeat(np.arange(len(found)), times[where]))
+            picked = found if times is None else found.take(np.repeat(np.arange(len(found)), times[where]))
+            rows = picked.rows
             is_correction = rows.late | late[where] if times is None else rows.late
             self._tally.add("joined", rows.times[~is_correction])
             self._tally.add("corrected", rows.times[is_correction])
-            self._pairs.add(rows, is_correction)
+            self._pairs.add(picked, is_correction)
 
     @property
     def _is_to_be_sealed(self) -> bool:

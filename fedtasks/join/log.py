@@ -12,8 +12,8 @@ import pyarrow as pa
 from fedtasks.join.key_index import KeyIndex
 from fedtasks.join.open_rows import OpenRows, concat
 from fedtasks.join.reading import Reader
-from fedtasks.join.rows import Integers, Mask, Rows, Words
-from fedtasks.join.settings import JoinSettings, Match
+from fedtasks.join.rows import Integers, Mask, Picked, Rows, Words
+from fedtasks.join.settings import Ids, JoinSettings, Match
 from fedtasks.join.state import Commit, Position, ShardState
 from fedtasks.join.tally import Tally
 
@@ -33,7 +33,7 @@ class Round:
     Parameters
     ----------
     rows
-        In the order of the log.
+        In the order of the log; only where ids cross as they are with what goes into blocks.
     numbers
         What they are called while they wait.
     """
@@ -89,6 +89,7 @@ class Log:
         self._sampled = sampled
         # By a rule, an id that is the key stands for somebody who has many rows.
         self._are_unique = settings.match is Match.ID or not reader.columns.is_key_id
+        self._with_payload = settings.ids is Ids.CLEAR
         self.n_read = 0
         self.expired_ms = BEGINNING
 
@@ -166,13 +167,19 @@ class Log:
         """Let rows wait, but for duplicates; their numbers are their places among all, from the next number on."""
         numbers = np.arange(self._next, self._next + len(rows), dtype=np.int64)
         self._next += len(rows)
+        is_kept = np.ones(len(rows), dtype=bool)
         if self._are_unique:
             is_double = self._known.enter(rows.hi, rows.lo, rows.times, numbers, 2 * self._within_ms)
             self._tally.add("duplicates", rows.times[is_double])
-            rows, numbers = rows.take(~is_double), numbers[~is_double]
-        if self._sampled is not None:
-            is_kept, rows = self._sampled(rows)
-            numbers = numbers[is_kept]
+            is_kept = ~is_double
+        if self._sampled is None:
+            # What goes into blocks is not copied for the few rows that do not wait.
+            self.open.enter(rows, numbers, is_kept)
+            said = rows if self._with_payload else rows.bare
+            return Round(said.take(is_kept), numbers[is_kept])
+        rows, numbers = rows.take(is_kept), numbers[is_kept]
+        takes_part, rows = self._sampled(rows)
+        numbers = numbers[takes_part]
         self.open.enter(rows, numbers)
         return Round(rows, numbers)
 
@@ -180,7 +187,7 @@ class Log:
         """Look up rows of the other side; returns which were found, and the numbers of this side's rows for them."""
         return self._known.find(hi, lo, times, self._within_ms)[:2]
 
-    def expire(self, before_ms: int, first: int | None = None) -> list[Rows]:
+    def expire(self, before_ms: int, first: int | None = None) -> list[Picked]:
         """Let rows before a time wait no longer, and forget what is too old.
 
         Parameters
@@ -197,8 +204,8 @@ class Log:
         """
         self.expired_ms = max(self.expired_ms, before_ms)
         gone = self.open.expire(self.expired_ms, self._next if first is None else first)
-        for rows in gone:
-            self._tally.add("unmatched", rows.times)
+        for picked in gone:
+            self._tally.add("unmatched", picked.rows.times)
         self._known.forget(self._known_from)
         return gone
 

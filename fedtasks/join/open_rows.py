@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from fedtasks.join.key_filter import KeyFilter
-from fedtasks.join.rows import Integers, Mask, Rows
+from fedtasks.join.rows import Integers, Mask, Picked, Rows
 
 _NEVER = np.iinfo(np.int64).max
 _KEY_BYTES = 42
@@ -114,18 +114,27 @@ class OpenRows:
         self.enter(rows, numbers)
         return numbers
 
-    def enter(self, rows: Rows, numbers: Integers) -> None:
-        """Let rows wait under numbers that ascend, and lie behind those of all that came before."""
+    def enter(self, rows: Rows, numbers: Integers, is_open: Mask | None = None) -> None:
+        """Let rows wait under numbers that ascend, and lie behind those of all that came before.
+
+        Parameters
+        ----------
+        is_open
+            Which of them; by default all.
+        """
         if not len(rows):
             return
         self.n_rows = int(numbers[-1]) + 1
         times, n = rows.times, len(rows)
-        is_open, is_used = np.ones(n, dtype=bool), np.zeros(n, dtype=bool)
-        n_bytes = rows.payload.nbytes + _KEY_BYTES * n
-        self._batches.append(_Batch(numbers, rows, is_open, is_used, n, int(times.min()), int(times.max()), n_bytes))
-        self._spill()
+        is_open = np.ones(n, dtype=bool) if is_open is None else is_open.copy()
+        n_open = int(np.count_nonzero(is_open))
+        if n_open:
+            n_bytes, is_used = rows.payload.nbytes + _KEY_BYTES * n, np.zeros(n, dtype=bool)
+            ends = int(times.min()), int(times.max())
+            self._batches.append(_Batch(numbers, rows, is_open, is_used, n_open, *ends, n_bytes))
+            self._spill()
 
-    def take(self, numbers: Integers) -> list[tuple[Rows, Integers]]:
+    def take(self, numbers: Integers) -> list[tuple[Picked, Integers]]:
         """Return rows that wait in parts, each with the places of its numbers; from now on they do not wait.
 
         Raises
@@ -141,11 +150,11 @@ class OpenRows:
             if np.count_nonzero(batch.is_open) != batch.n_open - len(local):
                 raise ValueError("a row stands there twice")
             batch.n_open -= len(local)
-            parts.append((batch.rows.take(local), where))
+            parts.append((Picked.of(batch.rows, local), where))
         self._batches = [batch for batch in self._batches if batch.n_open]
         return _all_of(numbers, parts)
 
-    def use(self, numbers: Integers) -> list[tuple[Rows, Integers]]:
+    def use(self, numbers: Integers) -> list[tuple[Picked, Integers]]:
         """Return rows that wait, as `take` does, but numbers may repeat, and they go on waiting.
 
         Raises
@@ -158,7 +167,7 @@ class OpenRows:
             if not batch.is_open[local].all():
                 raise ValueError("a row does not wait")
             batch.is_used[local] = True
-            parts.append((batch.rows.take(local), where))
+            parts.append((Picked.of(batch.rows, local), where))
         return _all_of(numbers, parts)
 
     def mark_used(self, numbers: Integers) -> None:
@@ -173,7 +182,7 @@ class OpenRows:
             batch.is_open[local] = False
         self._batches = [batch for batch in self._batches if batch.n_open]
 
-    def expire(self, before_ms: int, first: int) -> list[Rows]:
+    def expire(self, before_ms: int, first: int) -> list[Picked]:
         """Let rows before a time, whose numbers lie before `first`, wait no longer.
 
         Returns
@@ -183,14 +192,14 @@ class OpenRows:
         """
         found = []
         for batch in self._batches:
-            if batch.oldest >= before_ms or batch.numbers[0] >= first:
+            if batch.oldest >= before_ms or batch.numbers[-1] >= first:
                 continue
             gone = batch.is_open & (batch.rows.times < before_ms)
             n_gone = int(gone.sum())
             if n_gone:
                 alone = gone & ~batch.is_used
                 if alone.any():
-                    found.append(batch.rows.take(np.flatnonzero(alone)))
+                    found.append(Picked.of(batch.rows, np.flatnonzero(alone)))
                 batch.is_open &= ~gone
                 batch.n_open -= n_gone
             batch.oldest = before_ms if batch.newest >= before_ms else _NEVER
@@ -290,7 +299,7 @@ def concat(parts: list[Rows]) -> Rows:
     )
 
 
-def _all_of(numbers: Integers, parts: list[tuple[Rows, Integers]]) -> list[tuple[Rows, Integers]]:
+def _all_of(numbers: Integers, parts: list[tuple[Picked, Integers]]) -> list[tuple[Picked, Integers]]:
     if sum(len(where) for _, where in parts) != len(numbers):
         raise ValueError("a row is not there")
     return parts

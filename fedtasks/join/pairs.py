@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import pyarrow.types as pt
 
 from fedtasks.data.blocks import TAG
 from fedtasks.data.events import EVENT_TIME
@@ -17,7 +19,7 @@ from fedtasks.data.row_files import to_column
 from fedtasks.data.storage import settle, write_atomically
 from fedtasks.data.tables import ID
 from fedtasks.join.open_rows import concat
-from fedtasks.join.rows import Integers, Mask, Rows, order_of, tags_of
+from fedtasks.join.rows import Integers, Mask, Picked, order_of, tags_of
 from fedtasks.join.state import Block
 from fedtasks.names import own_column
 
@@ -31,7 +33,7 @@ class _Part:
 
     Parameters
     ----------
-    rows
+    picked
         This side's.
     hi, lo, times
         Tags and event times of the leader's rows.
@@ -41,7 +43,7 @@ class _Part:
         Whether rows of the follower belong to them at all.
     """
 
-    rows: Rows
+    picked: Picked
     hi: np.ndarray
     lo: np.ndarray
     times: Integers
@@ -76,7 +78,7 @@ class Pairs:
 
     def add(
         self,
-        rows: Rows,
+        picked: Picked,
         is_correction: Mask,
         *,
         of_leader: tuple[np.ndarray, np.ndarray, Integers] | None = None,
@@ -86,7 +88,7 @@ class Pairs:
 
         Parameters
         ----------
-        rows
+        picked
             This side's.
         is_correction
             Where a row of either side was late.
@@ -95,14 +97,14 @@ class Pairs:
         matched
             Whether rows of the follower belong to them.
         """
-        if not len(rows):
+        if not len(picked):
             return
         if not self.n_rows:
             self.since_s = time.monotonic()
-        hi, lo, times = of_leader or (rows.hi, rows.lo, rows.times)
-        self._parts.append(_Part(rows, hi, lo, times, is_correction, matched))
-        self.n_rows += len(rows)
-        self.n_bytes += rows.payload.nbytes + 24 * len(rows)
+        hi, lo, times = of_leader or (picked.rows.hi, picked.rows.lo, picked.rows.times)
+        self._parts.append(_Part(picked, hi, lo, times, is_correction, matched))
+        self.n_rows += len(picked)
+        self.n_bytes += _n_bytes(picked)
 
     def clear(self) -> None:
         """Forget them."""
@@ -111,7 +113,7 @@ class Pairs:
     @property
     def places(self) -> Integers:
         """Where this side's rows stand in its log."""
-        places = np.concatenate([_NONE, *(part.rows.places for part in self._parts)])
+        places = np.concatenate([_NONE, *(part.picked.rows.places for part in self._parts)])
         return places[places >= 0]
 
     def write(self, folder: str) -> tuple[Block, ...]:
@@ -124,11 +126,11 @@ class Pairs:
         if not self._parts:
             return ()
         parts = self._parts
-        rows = concat([part.rows for part in parts])
+        rows, payload = concat([part.picked.rows for part in parts]), _Payload(part.picked for part in parts)
         hi, lo, times, is_correction = (
             np.concatenate([getattr(part, name) for part in parts]) for name in ("hi", "lo", "times", "is_correction")
         )
-        matched = np.concatenate([np.full(len(part.rows), part.matched) for part in parts])
+        matched = np.concatenate([np.full(len(part.picked), part.matched) for part in parts])
         blocks: list[Block] = []
         for wanted in (False, True):
             which = np.flatnonzero(is_correction == wanted)
@@ -140,10 +142,7 @@ class Pairs:
                 columns = {TAG: to_column(tags), EVENT_TIME: pa.array(rows.times[some])}
                 if self._with_unmatched:
                     columns[MATCHED] = pa.array(matched[some])
-                payload = rows.payload.take(pa.array(some))
-                if ID in payload.schema.names:
-                    payload = payload.drop_columns([ID])
-                columns |= dict(zip(payload.schema.names, payload.columns, strict=True))
+                columns |= payload.take(some)
                 ends = int(times[some[0]]), int(times[some[-1]])
                 blocks.append(_written(folder, len(blocks), columns, tags, wanted, ends))
         return tuple(blocks)
@@ -151,6 +150,41 @@ class Pairs:
     def _cut(self, order: Integers) -> Iterator[Integers]:
         for start in range(0, len(order), self._block_rows):
             yield order[start : start + self._block_rows]
+
+
+class _Payload:
+    """What goes into blocks of rows that were picked out of several batches, each of which is looked into once."""
+
+    def __init__(self, picked: Iterable[Picked]) -> None:
+        first: dict[int, int] = {}
+        batches, places, n_rows = [], [], 0
+        for each in picked:
+            if id(each.batch) not in first:
+                first[id(each.batch)] = n_rows
+                batches.append(each.batch)
+                n_rows += each.batch.num_rows
+            places.append(each.places + first[id(each.batch)])
+        self._table, self._places = pa.Table.from_batches(batches), np.concatenate(places)
+
+    def take(self, some: Integers) -> dict[str, pa.Array]:
+        """Return the columns of some of the rows, by their numbers."""
+        taken = self._table.take(pa.array(self._places[some])).combine_chunks()
+        return {name: taken.column(name) for name in taken.schema.names if name != ID}
+
+
+def _n_bytes(picked: Picked) -> int:
+    """Return about how large rows are in a block: the same however they came together in batches."""
+    n_bytes, where = 24 * len(picked), pa.array(picked.places)
+    for column in picked.batch.columns:
+        if pt.is_null(column.type):
+            continue
+        if pt.is_string(column.type) or pt.is_binary(column.type):
+            n_bytes += pc.sum(pc.binary_length(column).take(where)).as_py() or 0
+        elif pt.is_list(column.type):
+            n_bytes += 8 * (pc.sum(pc.list_value_length(column).take(where)).as_py() or 0)
+        else:
+            n_bytes += len(picked) * column.type.bit_width // 8
+    return n_bytes
 
 
 def _written(

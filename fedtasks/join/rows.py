@@ -86,6 +86,35 @@ class Rows:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class Picked:
+    """Rows that were picked out of a batch, of which what goes into blocks is not copied yet.
+
+    Parameters
+    ----------
+    rows
+        The rows, without what goes into blocks.
+    batch, places
+        That of the batch, and where in it they stand.
+    """
+
+    rows: Rows
+    batch: pa.RecordBatch
+    places: Integers
+
+    @classmethod
+    def of(cls, rows: Rows, which: Integers) -> Picked:
+        """Pick some rows."""
+        return cls(rows.bare.take(which), rows.payload, which)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def take(self, which: Integers) -> Picked:
+        """Return some of them, which may repeat."""
+        return Picked(self.rows.take(which), self.batch, self.places[which])
+
+
 def order_of(times: Integers, hi: Words, lo: Words) -> Integers:
     """Return the order of rows by event time, then tag: the order of rows in a block.
 

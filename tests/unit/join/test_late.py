@@ -29,7 +29,7 @@ from fedtasks.join import late
 from fedtasks.join.keys import tags_of_texts
 from fedtasks.join.late import LabelState, LateLabels, decided_before, label_state
 from fedtasks.join.pairs import Pairs
-from fedtasks.join.rows import Rows
+from fedtasks.join.rows import Picked, Rows
 from fedtasks.join.settings import JoinSettings
 from fedtasks.join.state import Commit, Position, ShardState
 
@@ -87,17 +87,9 @@ class Shard:
                 {FEATURE: pa.array(np.arange(len(rows)) + 0.5), LABEL: pa.array([9] * len(rows), pa.int8())}
             )
             late_rows = np.zeros(len(rows), np.bool_)
-            pairs.add(
-                Rows(
-                    *tags_of_texts(ids, SECRET),
-                    times,
-                    late_rows,
-                    np.arange(len(rows)),
-                    payload,
-                    np.empty((0, len(rows)), np.uint64),
-                ),
-                late_rows,
-            )
+            places, no_keys = np.arange(len(rows)), np.empty((0, len(rows)), np.uint64)
+            written = Rows(*tags_of_texts(ids, SECRET), times, late_rows, places, payload, no_keys)
+            pairs.add(Picked.of(written, places), late_rows)
         blocks = pairs.write(f"{self.state.uri}/{folder}")
         position = Position(number, 0, newest)
         self.last = Commit(number, folder, self.last.folder, blocks, position, position, newest, newest, is_final)

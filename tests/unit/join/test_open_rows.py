@@ -35,8 +35,9 @@ def waiting(request: pytest.FixtureRequest, tmp_path: Path) -> OpenRows:
 def test_rows_are_taken_by_number_with_what_goes_into_blocks(waiting: OpenRows) -> None:
     numbers = np.array([9, 0, 5])
     found = {}
-    for rows, where in waiting.take(numbers):
-        found |= dict(zip(numbers[where].tolist(), rows.payload.column("x").to_pylist(), strict=True))
+    for picked, where in waiting.take(numbers):
+        texts = picked.batch.column("x").take(pa.array(picked.places)).to_pylist()
+        found |= dict(zip(numbers[where].tolist(), texts, strict=True))
     assert found == {9: "row 4", 0: "row 0", 5: "row 3"}
     assert waiting.n_open == 2
 
@@ -54,16 +55,16 @@ def test_row_is_not_taken_twice(waiting: OpenRows) -> None:
 
 
 def test_expired_rows_are_those_before_a_time_and_a_number(waiting: OpenRows) -> None:
-    gone = [time for rows in waiting.expire(26, first=5) for time in rows.times.tolist()]
+    gone = [time for picked in waiting.expire(26, first=5) for time in picked.rows.times.tolist()]
     assert gone == [10, 20]
     assert [numbers.tolist() for numbers, _ in waiting.waiting()] == [[2], [5, 9]]
-    assert [time for rows in waiting.expire(26, first=100) for time in rows.times.tolist()] == [15, 25]
+    assert [time for picked in waiting.expire(26, first=100) for time in picked.rows.times.tolist()] == [15, 25]
 
 
 def test_used_rows_go_on_waiting_and_are_not_alone_when_they_expire(waiting: OpenRows) -> None:
     waiting.use(np.array([1, 1, 5]))
     assert waiting.n_open == 5
-    alone = [time for rows in waiting.expire(100, first=100) for time in rows.times.tolist()]
+    alone = [time for picked in waiting.expire(100, first=100) for time in picked.rows.times.tolist()]
     assert alone == [10, 30, 25]
     assert waiting.n_open == 0
 
@@ -96,3 +97,10 @@ def test_order_of_rows_is_by_time_then_tag_whatever_order_they_come_in() -> None
     expected = sorted(zip(times.tolist(), hi.tolist(), lo.tolist(), strict=True))
     order = order_of(times, hi, lo)
     assert list(zip(times[order].tolist(), hi[order].tolist(), lo[order].tolist(), strict=True)) == expected
+
+
+def test_rows_whose_first_number_is_a_duplicates_wait_until_they_are_answered(tmp_path: Path) -> None:
+    waiting = OpenRows(tmp_path, MEGABYTE)
+    waiting.enter(rows_at([10, 11]), np.array([0, 1]), np.array([False, True]))
+    assert waiting.expire(100, first=1) == []
+    assert waiting.n_open == 1
