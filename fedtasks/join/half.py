@@ -246,6 +246,7 @@ class Half(abc.ABC):
             self._peer_newest_ms,
             self.log.expired_ms,
             is_final,
+            self.log.position if is_final else self._last.closed,
             total(counted),
             tuple(windows),
             self.context.config.run_id,

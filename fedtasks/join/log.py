@@ -12,7 +12,7 @@ import pyarrow as pa
 from fedtasks.join.key_index import KeyIndex
 from fedtasks.join.open_rows import OpenRows, concat
 from fedtasks.join.reading import Reader
-from fedtasks.join.rows import Integers, Mask, Picked, Rows, Words
+from fedtasks.join.rows import PLACE_BITS, Integers, Mask, Picked, Rows, Words
 from fedtasks.join.settings import Ids, JoinSettings, Match
 from fedtasks.join.state import Commit, Position, ShardState
 from fedtasks.join.tally import Tally
@@ -89,6 +89,7 @@ class Log:
         self._sampled = sampled
         # By a rule, an id that is the key stands for somebody who has many rows.
         self._are_unique = settings.match is Match.ID or not reader.columns.is_key_id
+        self._first_open = 0
         self._with_payload = settings.ids is Ids.CLEAR
         self.n_read = 0
         self.expired_ms = BEGINNING
@@ -185,7 +186,9 @@ class Log:
 
     def find(self, hi: Words, lo: Words, times: Integers) -> tuple[Integers, Integers]:
         """Look up rows of the other side; returns which were found, and the numbers of this side's rows for them."""
-        return self._known.find(hi, lo, times, self._within_ms)[:2]
+        which, numbers, _ = self._known.find(hi, lo, times, self._within_ms)
+        is_open = numbers >= self._first_open
+        return which[is_open], numbers[is_open]
 
     def expire(self, before_ms: int, first: int | None = None) -> list[Picked]:
         """Let rows before a time wait no longer, and forget what is too old.
@@ -236,25 +239,30 @@ class Log:
         until, used = last.position, state.used_since(self._reader.position, last)
         while (unit := self._reader.unit(until)) is not None:
             if len(unit):
-                self._enter_again(unit, used)
+                self._enter_again(unit, used, last.closed)
         self._reader.position = until
         self.expire(last.expired_ms)
+        if last.is_final:
+            self.expired_ms = BEGINNING  # that was about the rows until there, whatever their times
         self._tally.taken()
         self.n_read = 0
 
-    def _enter_again(self, unit: Rows, used: Integers) -> None:
+    def _enter_again(self, unit: Rows, used: Integers, closed: Position) -> None:
         found = self._entered(unit)
         if found.rows is None or not len(found):
             return
-        place = np.searchsorted(used, found.rows.places)
+        places = found.rows.places
         is_used = np.zeros(len(found), dtype=bool)
         if len(used):
-            is_used = used[np.minimum(place, len(used) - 1)] == found.rows.places
-        numbers = found.numbers[is_used]
+            is_used = used[np.minimum(np.searchsorted(used, places), len(used) - 1)] == places
+        is_closed = places < (closed.piece << PLACE_BITS | closed.row)
+        if is_closed.any():
+            self._first_open = int(found.numbers[is_closed][-1]) + 1
+            self.open.drop(found.numbers[is_closed])
         if self._settings.is_once:
-            self.open.drop(numbers)
+            self.open.drop(found.numbers[is_used])
         else:
-            self.open.mark_used(numbers)
+            self.open.mark_used(found.numbers[is_used])
 
 
 _NONE = np.empty(0, dtype=np.int64)

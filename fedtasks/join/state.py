@@ -109,6 +109,8 @@ class Commit:
         Before which event time this side's rows wait no longer.
     is_final
         Whether no more rows were to come.
+    closed
+        Up to where no row of the log waits any more: how far it had been read when no more were to come.
     counts
         What became of this side's rows.
     windows
@@ -128,6 +130,7 @@ class Commit:
     peer_newest_ms: int = -(2**62)
     expired_ms: int = -(2**62)
     is_final: bool = False
+    closed: Position = field(default_factory=Position)
     counts: Mapping[str, int] = field(default_factory=dict)
     windows: tuple[JoinWindow, ...] = ()
     run_id: str = ""

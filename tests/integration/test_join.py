@@ -115,6 +115,26 @@ def test_join_of_any_growing_logs_equals_a_join_of_both_whole_logs(
         check(case, now, expect(*logs, join))
 
 
+@pytest.mark.parametrize("shards", [1, 2])
+def test_join_that_decided_what_was_open_joins_what_comes_later_all_the_same(tmp_path: Path, shards: int) -> None:
+    join = JoinSettings(STREAM, shards, within_s=4, lateness_s=20, block_rows=30, final=True)
+    logs = generate(Shape(1200, rate=5, disorder_s=10, apart_s=2, losses=0.1))
+    cuts = [[len(log) * third // 3 for third in range(4)] for log in logs]
+    expected: dict[tuple[int, int], bool] = {}
+    with small_rounds():
+        case = JoinCase(tmp_path)
+        for number in range(3):
+            parts = [log.part(cut[number], cut[number + 1]) for log, cut in zip(logs, cuts, strict=True)]
+            for role, part in zip(ROLES, parts, strict=True):
+                case.append(role, part, 100)
+            run_to_the_end(case, replace(join, shards=shards))
+            # What had been decided stays so, and what came behind it is joined among itself.
+            expected |= expect(*parts, join).pairs
+            assert case.joined(join).as_expected == expected
+            run_to_the_end(case, replace(join, final=False))
+    assert len(expected) > 500
+
+
 @pytest.mark.parametrize("shards", [1, 4])
 @pytest.mark.parametrize("seed", range(3))
 def test_join_of_logs_of_every_fault_equals_a_join_of_both_whole_logs(tmp_path: Path, shards: int, seed: int) -> None:
