@@ -68,7 +68,7 @@ def test_examples_are_listed_and_copied_but_never_over_a_file(run: Run, tmp_path
     (tmp_path / copied[0]).unlink()
     assert run("dag", "examples", "copies", expect=1).err.startswith("CONFIG_INVALID · the file is there already")
     assert not (tmp_path / copied[0]).exists()
-    assert [Path(file).stem for file in run("spark", "jobs", "--json").json()] == ["align", "psi"]
+    assert [Path(file).stem for file in run("spark", "jobs", "--json").json()] == ["align", "cut", "psi"]
 
 
 def test_new_function_is_short(new: Path) -> None:
