@@ -75,6 +75,8 @@ def main(folder: Path, *, keep: bool = False) -> None:
         with console.status("starting"):
             # While a model is trained on one hour, the next is joined.
             demo.start(parties, (JOIN, TRAIN_ON), "clicks", concurrent_runs=2)
+            for party in parties:
+                party.airflow.wait_for_dag(TRAIN_ON)
         console.print(f"[bold]3[/] both logs grow; an hour takes {SECONDS_PER_HOUR:.0f} s")
         with writer(shop, portal):
             live(console, shop, portal)

@@ -39,6 +39,8 @@ def parties(tmp_path: Path) -> Iterator[tuple[LocalParty, LocalParty]]:
         shop.file.write_text(shop.file.read_text().replace(stream_demo.TRAIN_ON, TAKE))
         try:
             start((shop, portal), (JOIN, TAKE), "clicks", concurrent_runs=2)
+            for party in (shop, portal):
+                party.airflow.wait_for_dag(TAKE)
             yield shop, portal
         finally:
             stop((shop, portal))
