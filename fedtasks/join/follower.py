@@ -34,6 +34,7 @@ class Follower(Half):
 
     _matching: Matching
     _offset_ms = 0
+    _next = 0
 
     def _agree_on_secret(self) -> bytes:
         told = messages.SECRET.receive(self.link)
@@ -113,8 +114,9 @@ class Follower(Half):
                 raise ProtocolViolated(f"{len(ids)} ids came for {n_rows} rows")
             tags = self.log.tags_of(ids)
         theirs = from_words(words, first, tags)
-        if (theirs.numbers[1:] <= theirs.numbers[:-1]).any():
+        if theirs.numbers[0] < self._next or (theirs.numbers[1:] <= theirs.numbers[:-1]).any():
             raise ProtocolViolated("the leader's rows do not ascend by their numbers")
+        self._next = int(theirs.numbers[-1]) + 1
         return theirs
 
     def _take(self, theirs: Theirs, numbers: Integers) -> Mask:

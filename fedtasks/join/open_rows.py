@@ -108,12 +108,6 @@ class OpenRows:
         """How many still wait."""
         return sum(batch.n_open for batch in self._batches)
 
-    def add(self, rows: Rows) -> Integers:
-        """Let rows wait; returns their numbers."""
-        numbers = np.arange(self.n_rows, self.n_rows + len(rows), dtype=np.int64)
-        self.enter(rows, numbers)
-        return numbers
-
     def enter(self, rows: Rows, numbers: Integers, is_open: Mask | None = None) -> None:
         """Let rows wait under numbers that ascend, and lie behind those of all that came before.
 
