@@ -199,11 +199,27 @@ def words(column: pa.Array, name: str, first: Place, missing: Missing, *, trimme
     FileInvalid
         As `texts`.
     """
+    text, coded = _words(column, name, first, missing, trimmed=trimmed)
+    return coded.dictionary.take(coded.indices) if text is None else text
+
+
+def coded_words(
+    column: pa.Array, name: str, first: Place, missing: Missing, *, trimmed: bool = False
+) -> pa.DictionaryArray:
+    """Return what `words` does, coded: all that stands in the dictionary is in the column; some may be alike, and null."""
+    return _words(column, name, first, missing, trimmed=trimmed)[1]
+
+
+def _words(
+    column: pa.Array, name: str, first: Place, missing: Missing, *, trimmed: bool
+) -> tuple[pa.Array | None, pa.DictionaryArray]:
+    """Return words as they stand in the column, None where they do not, and coded."""
     column = _decoded(column)
     kind = kind_of(column.type)
     if pt.is_integer(column.type):
         numbered = column.dictionary_encode()
-        return words(numbered.dictionary.cast(pa.string()), name, first, missing).take(numbered.indices)
+        known = words(numbered.dictionary.cast(pa.string()), name, first, missing)
+        return None, pa.DictionaryArray.from_arrays(numbered.indices, known, safe=False)
     if kind == "truth":
         text = column.cast(pa.int8()).cast(pa.string())
     elif pt.is_floating(column.type):
@@ -216,7 +232,8 @@ def words(column: pa.Array, name: str, first: Place, missing: Missing, *, trimme
     known = _canonical(pc.utf8_trim_whitespace(coded.dictionary) if trimmed else coded.dictionary)
     is_missing = pc.is_in(known if trimmed else pc.utf8_trim_whitespace(known), value_set=missing.canonical)
     known = pc.if_else(is_missing, _NO_TEXT, known)
-    return text if known.equals(coded.dictionary) else known.take(coded.indices)
+    is_as_it_stands = known.equals(coded.dictionary)
+    return text if is_as_it_stands else None, pa.DictionaryArray.from_arrays(coded.indices, known, safe=False)
 
 
 def times(column: pa.Array, name: str, first: Place, missing: Missing, what: FeatureType) -> pa.Array:

@@ -32,7 +32,7 @@ from fedtasks.data.tables import (
     read_group,
     rows_schema,
 )
-from fedtasks.data.values import label_text, normalise
+from fedtasks.data.values import coded_labels, normalise
 from fedtasks.errors import EventTimeImplausible, LabelInvalid
 from fedtasks.names import own_column
 
@@ -242,18 +242,23 @@ class _BinaryLabels:
     def check(self, batch: pa.RecordBatch, first: Place) -> None:
         if not self._is_binary:
             return
-        text = label_text(batch.column(self._dataset.label), self._dataset, first)
-        for value in pc.unique(text).to_pylist():
+        labels = coded_labels(batch.column(self._dataset.label), self._dataset, first)
+        values = labels.dictionary.to_pylist()
+        for value in [*values, None] if labels.indices.null_count else values:
             if value is None:
-                row = first.after(pc.index(pc.is_null(text), True).as_py())
+                row = first.after(pc.index(pc.is_null(_texts(labels)), True).as_py())
                 problem = "found a row without a label; give it one, or leave the row out"
                 raise LabelInvalid(f"column `{self._dataset.label}`: {problem}", where=str(row))
             if value not in self._known:
                 self._known.append(value)
             if len(self._known) > 2:
-                row = first.after(pc.index(text, value).as_py())
+                row = first.after(pc.index(_texts(labels), value).as_py())
                 problem = "found a third value, and two classes are needed; declare `label_kind` if there are more"
                 raise LabelInvalid(f"column `{self._dataset.label}`: {problem}", where=str(row))
+
+
+def _texts(labels: pa.DictionaryArray) -> pa.Array:
+    return labels.dictionary.take(labels.indices)
 
 
 def newest_time(dataset: Dataset, piece: Piece) -> int | None:

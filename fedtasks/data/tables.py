@@ -19,7 +19,16 @@ from fedtasks.data.lists import IDS, NUMBERS, sequences, vectors
 from fedtasks.data.source_files import BATCH_ROWS, Group, files_of, values_of_path
 from fedtasks.data.source_tables import SourceTable, open_table
 from fedtasks.data.tag_files import PADDING
-from fedtasks.data.values import check_length, label_bits, label_indices, label_numbers, label_text, normalise, weights
+from fedtasks.data.values import (
+    check_length,
+    coded_labels,
+    label_bits,
+    label_indices,
+    label_numbers,
+    label_text,
+    normalise,
+    weights,
+)
 from fedtasks.errors import ColumnMissing, ColumnType, DataCorrupt, FileInvalid
 from fedtasks.names import own_column
 
@@ -404,7 +413,7 @@ def _labels(dataset: Dataset, batch: pa.RecordBatch, first: Place) -> pa.Array:
     column = batch.column(dataset.label)
     match dataset.label_kind:
         case LabelKind.BINARY:
-            return label_bits(label_text(column, dataset, first), dataset)
+            return label_bits(coded_labels(column, dataset, first), dataset)
         case LabelKind.CLASSES:
             return label_indices(label_text(column, dataset, first), dataset, first)
         case LabelKind.NUMBER:

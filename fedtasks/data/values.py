@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fedtasks.config import Dataset, IdType, Normalisation, canonical_word
-from fedtasks.data.cells import Missing, Place, texts, whole_numbers, words
+from fedtasks.data.cells import Missing, Place, coded_words, texts, whole_numbers, words
 from fedtasks.errors import ColumnType, IdLong, IdNull, LabelInvalid
 
 _INVISIBLE = r"[\p{Cc}\p{Cf}]"
@@ -194,9 +194,15 @@ def label_text(column: pa.Array, dataset: Dataset, first: Place) -> pa.Array:
     return words(column, str(dataset.label), first, Missing.of(dataset), trimmed=True)
 
 
-def label_bits(text: pa.Array, dataset: Dataset) -> pa.Array:
-    """Return 1 where the label is positive and 0 elsewhere (``int8``)."""
-    return pc.is_in(text, value_set=pa.array([canonical_word(_positive(dataset))])).cast(pa.int8())
+def coded_labels(column: pa.Array, dataset: Dataset, first: Place) -> pa.DictionaryArray:
+    """Return what `label_text` does, coded as by `fedtasks.data.cells.coded_words`; raises likewise."""
+    return coded_words(column, str(dataset.label), first, Missing.of(dataset), trimmed=True)
+
+
+def label_bits(labels: pa.DictionaryArray, dataset: Dataset) -> pa.Array:
+    """Return 1 where the label, as `coded_labels` gives it, is positive and 0 elsewhere (``int8``)."""
+    is_positive = pc.is_in(labels.dictionary, value_set=pa.array([canonical_word(_positive(dataset))]))
+    return pc.fill_null(is_positive.cast(pa.int8()).take(labels.indices), 0)
 
 
 def label_indices(text: pa.Array, dataset: Dataset, first: Place) -> pa.Array:

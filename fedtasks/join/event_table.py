@@ -14,6 +14,7 @@ import secrets
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from fedtasks.crypto import native
 from fedtasks.crypto.kernels import get_kernel
@@ -88,7 +89,7 @@ class NativeTable:
 
     def __init__(self) -> None:
         self._seed = secrets.randbits(_SEED_BITS)
-        self._events, self._slots = np.empty(0, EVENT), np.zeros(_LEAST_SLOTS, dtype=np.uint64)
+        self._events, self._slots = _room(_LEAST_SLOTS)
         self._n_events = 0
         self._before = np.array([np.iinfo(np.int64).min])
 
@@ -139,10 +140,19 @@ class NativeTable:
             return
         n_kept = int(np.count_nonzero(self._events["last"][: self._n_events] >= self._before[0]))
         n_slots = max(_LEAST_SLOTS, 1 << (3 * (n_kept + n) - 1).bit_length())
-        into, slots = np.empty(n_slots * 5 // 8, EVENT), np.zeros(n_slots, dtype=np.uint64)
+        into, slots = self._events, self._slots
+        if n_slots == len(slots):
+            slots[:] = 0  # what is moved within its memory costs the system no new pages
+        else:
+            into, slots = _room(n_slots)
         table = self._events, self._n_events, into, slots, n_slots, self._seed, self._before
         self._n_events = native.call("fedtasks_events_move", *table)
         self._events, self._slots = into, slots
+
+
+def _room(n_slots: int) -> tuple[np.ndarray, npt.NDArray[np.uint64]]:
+    """Return room for events, and empty slots of which so many name one at most."""
+    return np.empty(n_slots * 5 // 8, EVENT), np.zeros(n_slots, dtype=np.uint64)
 
 
 class PortableTable:

@@ -14,7 +14,7 @@ from fedtasks.data.tables import ID
 from fedtasks.errors import JoinDiffers, ProtocolViolated
 from fedtasks.join import messages
 from fedtasks.join.half import NEVER, TOKEN_BYTES, Half, checked_time
-from fedtasks.join.log import ROUND_ROWS
+from fedtasks.join.log import MOST_OF_ROUND
 from fedtasks.join.matching import ById, ByRule, Clocks, Matching
 from fedtasks.join.rows import Integers, Mask, Picked
 from fedtasks.join.settings import Ids, Match
@@ -23,7 +23,7 @@ from fedtasks.join.theirs import Theirs, from_words
 from fedtasks.join.units import UNIT
 
 _TOKEN = re.compile(f"[0-9a-f]{{{2 * TOKEN_BYTES}}}")
-_MOST_ROWS = ROUND_ROWS + UNIT
+_MOST_ROWS = MOST_OF_ROUND + UNIT
 _NOWHERE = -1
 _IDS = pa.schema([(ID, pa.string())])
 _MOST_ID_BYTES = 64 << 20
@@ -136,12 +136,11 @@ class Follower(Half):
             raise ProtocolViolated("the leader offers rows of one id and time more than once") from None
         behind = np.empty(len(theirs), dtype=np.int64)
         for picked, where in parts:
-            rows = picked.rows
-            some = is_correction[where] | rows.late
-            is_correction[where], behind[where] = some, rows.times - theirs.times[where]
-            self._tally.add("joined", rows.times[~some])
-            self._tally.add("corrected", rows.times[some])
-            self._pairs.add(picked, some, of_leader=(theirs.hi[where], theirs.lo[where], theirs.times[where]))
+            some, times = is_correction[where] | picked.late, theirs.times[where]
+            is_correction[where], behind[where] = some, picked.times - times
+            self._tally.add("joined", picked.times[~some])
+            self._tally.add("corrected", picked.times[some])
+            self._pairs.add(picked, some, of_leader=(theirs.hi[where], theirs.lo[where], times))
         self._offset_ms = int(np.median(behind))
         return is_correction
 
@@ -150,12 +149,12 @@ class Follower(Half):
         waiting = self._matching.theirs_open
         for picked in waiting.expire(self._matching.decided_ms, waiting.n_rows):
             if self.settings.keep_unmatched:
-                rows, schema = picked.rows, self.log.schema
+                rows, schema = picked.batch.bare.take(picked.which), self.log.schema
                 if self.settings.ids is Ids.CLEAR:
                     schema = schema.append(_IDS.field(0))
                 payload = pa.RecordBatch.from_arrays([pa.nulls(len(rows), each.type) for each in schema], schema=schema)
-                alone = replace(rows, places=np.full(len(rows), _NOWHERE))
-                self._pairs.add(Picked(alone, payload, np.arange(len(rows))), rows.late, matched=False)
+                alone = replace(rows, payload=payload, places=np.full(len(rows), _NOWHERE))
+                self._pairs.add(Picked(alone, np.arange(len(rows))), rows.late, matched=False)
 
     def _figures(self) -> Mapping[str, float]:
         memory = (self.log.memory_bytes + self._matching.memory_bytes) / (1 << 20)

@@ -39,6 +39,7 @@ from fedtasks.dataclass_io import build, to_plain
 from fedtasks.errors import ConfigError, DataCorrupt
 from fedtasks.join.keys import shards_of_tags, tags_of_texts
 from fedtasks.join.labels import Changes, Labels, Search
+from fedtasks.join.pairs import content_of
 from fedtasks.join.rows import PLACE_BITS, halves_of
 from fedtasks.join.settings import JoinSettings, Match
 from fedtasks.join.state import Block, Commit, ShardState
@@ -374,11 +375,10 @@ class LateLabels:
         version = replace(old, changes=f"{stem}-{_short(packed)}.labels", number=number, before=old.name)
         if not labels.equals(joined if known is None else known.applied_to(joined)):
             written = table.set_column(place, table.schema.field(LABEL), labels)
-            sink = io.BytesIO()
-            pq.write_table(written, sink, compression="lz4", use_dictionary=False, write_statistics=False)
-            name, sha256 = f"{stem}-{_short(sink.getvalue())}.parquet", hashlib.sha256(sink.getvalue()).hexdigest()
-            self._write(folder, name, sink.getvalue())
-            version = replace(version, name=name, size_bytes=len(sink.getvalue()), sha256=sha256)
+            content = content_of(written).to_pybytes()
+            name, sha256 = f"{stem}-{_short(content)}.parquet", hashlib.sha256(content).hexdigest()
+            self._write(folder, name, content)
+            version = replace(version, name=name, size_bytes=len(content), sha256=sha256)
         self._write(folder, version.changes, packed)
         return version
 

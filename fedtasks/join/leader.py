@@ -157,7 +157,7 @@ class Leader(Half):
         first = self._unanswered[0] if self._unanswered else self.log.next_number
         for picked in self.log.expire(checked_time(answer["decided_ms"]), first):
             if self.settings.keep_unmatched:
-                self._pairs.add(picked, picked.rows.late, matched=False)
+                self._pairs.add(picked, picked.late, matched=False)
 
     def _take(self, matches: Integers) -> None:
         numbers, late = matches >> 1, (matches & 1).astype(bool)
@@ -172,10 +172,9 @@ class Leader(Half):
             raise ProtocolViolated("an answer names rows that no longer wait, or one twice") from None
         for found, where in parts:
             picked = found if times is None else found.take(np.repeat(np.arange(len(found)), times[where]))
-            rows = picked.rows
-            is_correction = rows.late | late[where] if times is None else rows.late
-            self._tally.add("joined", rows.times[~is_correction])
-            self._tally.add("corrected", rows.times[is_correction])
+            is_correction = picked.late | late[where] if times is None else picked.late
+            self._tally.add("joined", picked.times[~is_correction])
+            self._tally.add("corrected", picked.times[is_correction])
             self._pairs.add(picked, is_correction)
 
     @property

@@ -17,8 +17,11 @@ from fedtasks.join.settings import Ids, JoinSettings, Match
 from fedtasks.join.state import Commit, Position, ShardState
 from fedtasks.join.tally import Tally
 
-ROUND_ROWS = 1 << 16
-"""About how many rows of the log one round takes."""
+ROUND_ROWS = 1 << 17
+"""About how many rows of a shard one round takes."""
+
+MOST_OF_ROUND = 1 << 19
+"""So many rows of the log one round takes at most, of however many shards."""
 
 BEGINNING = -(2**62)
 """An event time before all others."""
@@ -91,6 +94,7 @@ class Log:
         self._are_unique = settings.match is Match.ID or not reader.columns.is_key_id
         self._first_open = 0
         self._with_payload = settings.ids is Ids.CLEAR
+        self._round_rows = min(ROUND_ROWS * settings.shards, MOST_OF_ROUND)
         self.n_read = 0
         self.expired_ms = BEGINNING
 
@@ -153,7 +157,7 @@ class Log:
         """
         units: list[Rows] = []
         n_raw = 0
-        while n_raw < ROUND_ROWS and (limit_ms is None or self.newest_ms <= limit_ms):
+        while n_raw < self._round_rows and (limit_ms is None or self.newest_ms <= limit_ms):
             before = self.position
             unit = self._reader.unit()
             if unit is None:
@@ -208,7 +212,7 @@ class Log:
         self.expired_ms = max(self.expired_ms, before_ms)
         gone = self.open.expire(self.expired_ms, self._next if first is None else first)
         for picked in gone:
-            self._tally.add("unmatched", picked.rows.times)
+            self._tally.add("unmatched", picked.times)
         self._known.forget(self._known_from)
         return gone
 

@@ -120,7 +120,9 @@ class ById(Matching):
         if found.rows is not None:
             more, own = self._waiting_for(found.rows, found.numbers)
             theirs, numbers = theirs.and_(more), np.concatenate([numbers, own])
-        self.enter(offered)
+        waits = np.ones(len(offered), dtype=bool)
+        waits[which] = False  # rows of one id lie apart: no other of this side's belongs to these
+        self.enter(offered.take(np.flatnonzero(waits)))
         self.theirs_open.drop(theirs.numbers)
         return theirs, numbers
 

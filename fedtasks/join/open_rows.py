@@ -144,7 +144,7 @@ class OpenRows:
             if np.count_nonzero(batch.is_open) != batch.n_open - len(local):
                 raise ValueError("a row stands there twice")
             batch.n_open -= len(local)
-            parts.append((Picked.of(batch.rows, local), where))
+            parts.append((Picked(batch.rows, local), where))
         self._batches = [batch for batch in self._batches if batch.n_open]
         return _all_of(numbers, parts)
 
@@ -161,7 +161,7 @@ class OpenRows:
             if not batch.is_open[local].all():
                 raise ValueError("a row does not wait")
             batch.is_used[local] = True
-            parts.append((Picked.of(batch.rows, local), where))
+            parts.append((Picked(batch.rows, local), where))
         return _all_of(numbers, parts)
 
     def mark_used(self, numbers: Integers) -> None:
@@ -193,7 +193,7 @@ class OpenRows:
             if n_gone:
                 alone = gone & ~batch.is_used
                 if alone.any():
-                    found.append(Picked.of(batch.rows, np.flatnonzero(alone)))
+                    found.append(Picked(batch.rows, np.flatnonzero(alone)))
                 batch.is_open &= ~gone
                 batch.n_open -= n_gone
             batch.oldest = before_ms if batch.newest >= before_ms else _NEVER

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -88,31 +89,55 @@ class Rows:
 
 @dataclass(frozen=True, eq=False)
 class Picked:
-    """Rows that were picked out of a batch, of which what goes into blocks is not copied yet.
+    """Rows that were picked out of a batch; of each column as much is copied as somebody asks for.
 
     Parameters
     ----------
-    rows
-        The rows, without what goes into blocks.
-    batch, places
-        That of the batch, and where in it they stand.
+    batch
+        Rows that came together.
+    which
+        Where among them those stand that were picked.
     """
 
-    rows: Rows
-    batch: pa.RecordBatch
-    places: Integers
-
-    @classmethod
-    def of(cls, rows: Rows, which: Integers) -> Picked:
-        """Pick some rows."""
-        return cls(rows.bare.take(which), rows.payload, which)
+    batch: Rows
+    which: Integers
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.which)
+
+    @property
+    def hi(self) -> Words:
+        """The first half of each row's tag."""
+        return self.batch.hi[self.which]
+
+    @property
+    def lo(self) -> Words:
+        """The second half."""
+        return self.batch.lo[self.which]
+
+    @cached_property
+    def times(self) -> Integers:
+        """Event times."""
+        return self.batch.times[self.which]
+
+    @property
+    def late(self) -> Mask:
+        """Which rows came later than the lateness allows."""
+        return self.batch.late[self.which]
+
+    @property
+    def places(self) -> Integers:
+        """Where each stands in the log."""
+        return self.batch.places[self.which]
+
+    @property
+    def payload(self) -> pa.RecordBatch:
+        """What of the whole batch goes into blocks."""
+        return self.batch.payload
 
     def take(self, which: Integers) -> Picked:
         """Return some of them, which may repeat."""
-        return Picked(self.rows.take(which), self.batch, self.places[which])
+        return Picked(self.batch, self.which[which])
 
 
 def order_of(times: Integers, hi: Words, lo: Words) -> Integers:
@@ -134,5 +159,5 @@ def tags_of(hi: Words, lo: Words) -> npt.NDArray[np.uint8]:
 
 def halves_of(tags: npt.NDArray[np.uint8]) -> tuple[Words, Words]:
     """Return the two halves of tags of shape ``(n, 16 or more)`` as numbers that are ordered as the tags are."""
-    words = np.ascontiguousarray(tags[:, :16]).view(">u8").astype(np.uint64)
-    return np.ascontiguousarray(words[:, 0]), np.ascontiguousarray(words[:, 1])
+    words = np.ascontiguousarray(tags).view(">u8")
+    return words[:, 0].astype(np.uint64), words[:, 1].astype(np.uint64)

@@ -56,7 +56,8 @@ def small_rounds() -> Iterator[None]:
         patch.setattr(units, "UNIT", 4)
         for module in (log_of_a_side, leader):
             patch.setattr(module, "ROUND_ROWS", 8)
-        patch.setattr(follower, "_MOST_ROWS", 12)
+        patch.setattr(log_of_a_side, "MOST_OF_ROUND", 16)
+        patch.setattr(follower, "_MOST_ROWS", 20)
         patch.setattr(half, "RAW_ROWS_OF_COMMIT", 20)
         yield
 

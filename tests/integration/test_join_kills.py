@@ -55,7 +55,7 @@ SETTINGS = JoinSettings(
 # A handful of rows is read at a time, so that there are many commits.
 NUMBERS = {
     "fedtasks.join.units.UNIT": 64,
-    "fedtasks.join.follower._MOST_ROWS": 256,
+    "fedtasks.join.follower._MOST_ROWS": 1024,
     "fedtasks.join.leader.ROUND_ROWS": 128,
     "fedtasks.join.log.ROUND_ROWS": 128,
 }

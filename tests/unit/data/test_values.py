@@ -18,6 +18,7 @@ from fedtasks.data.values import (
     check_ids,
     check_label,
     check_label_varies,
+    coded_labels,
     label_bits,
     label_indices,
     label_numbers,
@@ -156,7 +157,7 @@ def test_check_ids_of_clean_ids_passes() -> None:
 )
 def test_label_bits_are_one_where_positive(values: list[object], positive: str | None, expected: list[int]) -> None:
     declared = dataset(label="y", label_positive=positive)
-    assert label_bits(label_text(pa.array(values), declared, FIRST), declared).to_pylist() == expected
+    assert label_bits(coded_labels(pa.array(values), declared, FIRST), declared).to_pylist() == expected
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ class Shard:
             late_rows = np.zeros(len(rows), np.bool_)
             places, no_keys = np.arange(len(rows)), np.empty((0, len(rows)), np.uint64)
             written = Rows(*tags_of_texts(ids, SECRET), times, late_rows, places, payload, no_keys)
-            pairs.add(Picked.of(written, places), late_rows)
+            pairs.add(Picked(written, places), late_rows)
         blocks = pairs.write(f"{self.state.uri}/{folder}")
         position = Position(number, 0, newest)
         self.last = Commit(number, folder, self.last.folder, blocks, position, position, newest, newest, is_final)

@@ -36,7 +36,7 @@ def test_rows_are_taken_by_number_with_what_goes_into_blocks(waiting: OpenRows) 
     numbers = np.array([9, 0, 5])
     found = {}
     for picked, where in waiting.take(numbers):
-        texts = picked.batch.column("x").take(pa.array(picked.places)).to_pylist()
+        texts = picked.payload.column("x").take(pa.array(picked.which)).to_pylist()
         found |= dict(zip(numbers[where].tolist(), texts, strict=True))
     assert found == {9: "row 4", 0: "row 0", 5: "row 3"}
     assert waiting.n_open == 2
@@ -55,16 +55,16 @@ def test_row_is_not_taken_twice(waiting: OpenRows) -> None:
 
 
 def test_expired_rows_are_those_before_a_time_and_a_number(waiting: OpenRows) -> None:
-    gone = [time for picked in waiting.expire(26, first=5) for time in picked.rows.times.tolist()]
+    gone = [time for picked in waiting.expire(26, first=5) for time in picked.times.tolist()]
     assert gone == [10, 20]
     assert [numbers.tolist() for numbers, _ in waiting.waiting()] == [[2], [5, 9]]
-    assert [time for picked in waiting.expire(26, first=100) for time in picked.rows.times.tolist()] == [15, 25]
+    assert [time for picked in waiting.expire(26, first=100) for time in picked.times.tolist()] == [15, 25]
 
 
 def test_used_rows_go_on_waiting_and_are_not_alone_when_they_expire(waiting: OpenRows) -> None:
     waiting.use(np.array([1, 1, 5]))
     assert waiting.n_open == 5
-    alone = [time for picked in waiting.expire(100, first=100) for time in picked.rows.times.tolist()]
+    alone = [time for picked in waiting.expire(100, first=100) for time in picked.times.tolist()]
     assert alone == [10, 30, 25]
     assert waiting.n_open == 0
 
