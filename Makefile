@@ -21,6 +21,8 @@ CHROMIUM := /usr/bin/chromium
 # What installs everything else is pinned, and its download compared with a hash.
 UV_PIN := uv-pin.txt
 UV_VERSION := $(shell sed -n 's/^uv==\([0-9.]*\).*/\1/p' $(UV_PIN))
+BUILD = docker build --file docker/Dockerfile $(addprefix --build-arg PYTHON=,$(BASE))
+FEDTASKS_VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 # The uv on the path, if it is of this version, else one of our own.
 UV := $(shell [ "$$(uv --version 2>/dev/null | cut -d' ' -f2)" = "$(UV_VERSION)" ] && echo uv || echo .tools/bin/uv)
 # Compiled at once: importing TensorFlow for the first time takes 20 s otherwise.
@@ -76,6 +78,20 @@ demo-daily: setup ## Let a model retrain over five simulated days; takes about f
 .PHONY: demo-stream
 demo-stream: setup ## Join two logs that keep growing, and train on what was joined; takes about four minutes.
 	@$(BIN)/fedtasks demo --stream $(if $(KEEP),--keep)
+
+.PHONY: demo-compose
+demo-compose: ## The demo in containers, of which the two gateways alone meet; builds their images first; needs Docker with Compose.
+	@docker/demo.sh
+
+.PHONY: images
+images: ## Build the images of a party by Docker; BASE= is another base image, TAG= how they are tagged.
+	@for target in gateway airflow trainer spark; do $(BUILD) --target $$target --tag localhost/fedtasks/$$target:$(or $(TAG),latest) \
+		--label org.opencontainers.image.version=$(FEDTASKS_VERSION) \
+		--label org.opencontainers.image.revision=$$(git rev-parse HEAD) .; done
+
+.PHONY: wheels
+wheels: ## Fetch into docker/wheels all that images are made of, to build them without a network.
+	@$(BUILD) --target wheels --output docker/wheels .
 
 .PHONY: test
 test: $(INSTALLED) ## Run all tests but the slow ones, the browser's and those on a cluster; needs no Java.
@@ -134,6 +150,10 @@ bench-kernel: setup ## Measure the kernels of batch arithmetic side by side, on 
 bench-online: setup ## Measure live lookups; TAGS= sets how many tags each side has.
 	@TAGS=$(or $(TAGS),1000000) $(BIN)/python tests/benchmarks/bench_online.py
 
+.PHONY: bench-sources
+bench-sources: setup ## Measure the copy of a PostgreSQL table and the pass over it; ROWS= of the table, READERS= such as 1,2,4.
+	@ROWS=$(or $(ROWS),1000000) READERS=$(or $(READERS),1$(comma)2$(comma)4) $(BIN)/python tests/benchmarks/bench_sources.py
+
 .PHONY: bench-trees
 bench-trees: setup ## Measure boosted trees; DATASET= is synthetic, or credit_default or mnist from folder DATA=.
 	@DATASET=$(or $(DATASET),synthetic) DATA=$(DATA) ROWS=$(ROWS) DEPTH=$(or $(DEPTH),3) TREES=$(or $(TREES),5) BINS=$(or $(BINS),32) \
@@ -178,6 +198,10 @@ bench-flood: setup ## Measure how much one peer at its worst slows another's cal
 .PHONY: bench-store-away
 bench-store-away: setup ## Stop PostgreSQL for a minute at random instants of runs; TRIES= and AWAY= (seconds) change that.
 	@$(BIN)/python tests/benchmarks/store_away.py --tries $(or $(TRIES),20) --away $(or $(AWAY),60)
+
+.PHONY: bench-gateways
+bench-gateways: setup ## Kill the active one of two gateways every 20 s under 20 runs; MINUTES= and EVERY= (seconds) change that.
+	@$(BIN)/python tests/benchmarks/several_gateways.py --minutes $(or $(MINUTES),5) --every $(or $(EVERY),20)
 
 .PHONY: soak
 soak: setup ## Run two gateways for ten minutes and see whether they stay small; MINUTES= changes that.

@@ -8,33 +8,42 @@ import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 from fedtasks.checks import Finding, Verdict
-from fedtasks.config import Party, is_loopback, split_address
+from fedtasks.config import Party, is_loopback, remote_host, split_address, tls_mode
 
 _ENCRYPTED = frozenset({"require", "verify-ca", "verify-full"})
 """What `sslmode` may be so that a database is never talked to in plain text."""
 
 
 def plain_traffic(party: Party) -> Iterator[Finding]:
-    """Yield a warning for each service on another host that this party talks to without encryption."""
+    """Yield what this party says without encryption to other hosts, and to which services there."""
+    observed = party.gateway.observed
+    if observed is not None and not is_loopback(split_address(observed, "observed")[0]):
+        text = f"{observed}: whoever reaches it reads names of peers, pipelines and tickets, unencrypted"
+        yield Finding("gateway.observed", Verdict.WARNING, text, "Let nobody but your monitoring reach it")
     airflow = urlsplit(party.airflow.url)
     if airflow.scheme == "http" and not is_loopback(airflow.hostname or ""):
         text = f"{party.airflow.url}: the password crosses the network unencrypted"
         yield Finding("Airflow URL", Verdict.WARNING, text, "Use https")
-    store = urlsplit(party.store.url)
-    options = parse_qs(store.query)
-    host = options.get("host", [store.hostname or ""])[-1]
-    is_remote = store.scheme.startswith("postgresql") and host and not host.startswith("/") and not is_loopback(host)
-    if is_remote and options.get("sslmode", ["prefer"])[-1] not in _ENCRYPTED:
-        text = f"{host}: the store's rows may cross the network unencrypted"
-        remedy = "Add ?sslmode=verify-full&sslrootcert=FILE to `store.url`"
-        yield Finding("store's connection", Verdict.WARNING, text, remedy)
+    databases = [("store's connection", "the store's rows", "store.url", party.store.url)]
+    for each in party.datasets:
+        if each.sql is not None and tls_mode(each.uri):  # without, its certificate is checked
+            databases.append((f"dataset {each.name}", "its rows", "uri", each.uri))
+    for subject, what, field, url in databases:
+        host = remote_host(url)
+        if host and not is_loopback(host) and tls_mode(url) not in _ENCRYPTED:
+            text = f"{host}: {what} may cross the network unencrypted"
+            remedy = f"Add ?sslmode=verify-full&sslrootcert=FILE to `{field}`"
+            yield Finding(subject, Verdict.WARNING, text, remedy)
     if party.hdfs is not None and not is_loopback(split_address(party.hdfs.web, "web")[0]):
         text = f"{party.hdfs.web}: WebHDFS is http, so files cross the network unencrypted"
         remedy = "Keep HDFS in a network that nobody else can listen to"
         yield Finding("HDFS's connection", Verdict.WARNING, text, remedy)
+    if party.s3 is not None and party.s3.is_plain and not is_loopback(urlsplit(party.s3.endpoint).hostname or ""):
+        text = f"{party.s3.endpoint}: what is read from and written to S3 crosses the network unencrypted"
+        yield Finding("S3's connection", Verdict.WARNING, text, "Let `s3.endpoint` be https")
     spark = party.spark
     if spark is not None and not spark.is_local and spark.conf.get("spark.network.crypto.enabled") != "true":
         text = f"{spark.master}: what executors exchange, ids among it, crosses the network unencrypted"

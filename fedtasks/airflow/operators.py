@@ -41,6 +41,7 @@ from fedtasks.errors import (
     StoreUnavailable,
 )
 from fedtasks.link.mark import FileMark
+from fedtasks.logs import About, framed
 from fedtasks.models.settings import BOTH
 from fedtasks.names import APPROVE, CLOSE_RUN, OPEN_RUN, TABLES, half_name
 from fedtasks.pipeline.shared import WAIT
@@ -399,6 +400,13 @@ class FederatedTaskOperator(MeetingOperator):
         self._killed = False
         self._lineage: Lineage | None = None
 
+    def _line_of(self, hook: FedtasksHook, run_id: str, attempt: int) -> Callable[[str], None]:
+        """Return what logs a line of a half."""
+        if not hook.party.logs.is_json:
+            return lambda line: self.log.info("%s", line)
+        about = About(hook.party.name, run_id, self.federated_task, attempt)
+        return lambda line: self.log.info("%s", framed(line, about))
+
     def perform(self, context: Context, hook: FedtasksHook, meeting: run_pb2.Meeting) -> dict[str, Any]:
         """Run the algorithm; stop it when the run ends, the other half begins anew, or it stands still."""
         from fedtasks.airflow.execution import read_outcome, run_process, write_private
@@ -428,7 +436,7 @@ class FederatedTaskOperator(MeetingOperator):
                         partial(start, self.step, config, hook.party_file),
                         meetings=watch(hook.party_file, run_id, self.federated_task),
                         stop_reason=stop_reason,
-                        on_line=lambda line: self.log.info("%s", line),
+                        on_line=self._line_of(hook, run_id, attempt),
                         on_start=self._started,
                         verdict=lease.verdict,
                     )

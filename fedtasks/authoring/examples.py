@@ -5,12 +5,9 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-import fedtasks
 from fedtasks import private
 from fedtasks.errors import ConfigError
-
-DAGS, JOBS = "dags", "spark_jobs"
-"""The sorts of files there are."""
+from fedtasks.setup.shipped import shipped_folder
 
 
 def example_files(sort: str) -> list[Path]:
@@ -19,13 +16,9 @@ def example_files(sort: str) -> list[Path]:
     Parameters
     ----------
     sort
-        `DAGS` or `JOBS`.
+        `DAGS` or `JOBS` of `fedtasks.setup.shipped`.
     """
-    package = Path(fedtasks.__file__).parent
-    installed = package / "examples" / sort
-    # Where the package is used as it is checked out, they lie beside it.
-    folder = installed if installed.is_dir() else package.parent / sort
-    return sorted(folder.glob("*.py"))
+    return sorted(shipped_folder(sort).glob("*.py"))
 
 
 def summary(file: Path) -> str:

@@ -157,6 +157,7 @@ def _in_parquet(dataset: Dataset, file: Path) -> Dataset:
         delimiter=plain.delimiter,
         quote=plain.quote,
         endings=(),
+        sql=None,
     )
 
 

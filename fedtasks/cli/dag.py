@@ -78,7 +78,7 @@ def dag_new(
 @dag_app.command("examples", epilog=examples("dag examples", "dag examples ~/airflow/dags"))
 def dag_examples(folder: CopyTo = None, as_json: AsJson = False) -> None:
     """List the pipelines that come with fedtasks, or copy them into a folder; no file is overwritten."""
-    from fedtasks.authoring.examples import DAGS
+    from fedtasks.setup.shipped import DAGS
 
     list_or_copy(DAGS, folder, as_json=as_json)
 

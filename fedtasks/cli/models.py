@@ -163,4 +163,5 @@ def _summary(row: ModelRow) -> dict[str, Any]:
         "partition": row.partition,
         "quality": f"{first} {metrics[first]:.3f}" if first else None,
         "published": moment(row.published_ms),
+        "removed": moment(row.removed_ms),
     }

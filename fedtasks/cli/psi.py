@@ -15,7 +15,7 @@ from typing import IO, Annotated, Any
 import typer
 
 from fedtasks.cli.output import PARTY, AsJson, PartyFile, examples, features, group, tell
-from fedtasks.config import load_party
+from fedtasks.config import Party, load_party
 from fedtasks.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -103,7 +103,7 @@ def psi_serve(
     peer, declared = party.peer(to).name, party.dataset(dataset)
     chosen = features(declared, columns, "columns")
     check_offer(answer, chosen)
-    _log_to_stderr()
+    _log_to_stderr(party)
     with Store.open(party.store.url, party.store.password_file) as store, _written(matches) as file:
         loaded = load_tags(party, declared, store, key_id, chosen)
         answerer = Answerer(declared, loaded.key_id, store.tags, answer, peer, file)
@@ -165,7 +165,7 @@ def psi_stream(
     party = load_party(party_file)
     declared, peer = party.dataset(dataset), party.peer(to).name
     kept = position or (source.with_name(f"{source.name}.position") if source else None)
-    _log_to_stderr()
+    _log_to_stderr(party)
     with Store.open(party.store.url, party.store.password_file) as store, GatewayClient.of(party) as client:
         loaded = load_tags(party, declared, store, key_id)
         asker = Asker(
@@ -201,9 +201,13 @@ def _summary(counts: dict[str, int]) -> str:
     return ", ".join(f"{count:,} {name}" for name, count in counts.items())
 
 
-def _log_to_stderr() -> None:
+def _log_to_stderr(party: Party) -> None:
+    from fedtasks.logs import About, JsonLines, begin
+
     # Standard output carries answers.
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s")
+    handler = begin(sys.stderr)
+    if party.logs.is_json:
+        handler.setFormatter(JsonLines(About(party.name)))
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Commands about what runs: `gateway`, `runs`, `run`, `audit`, `store`."""
+"""Commands about what runs: `gateway`, `runs`, `run`, `store`."""
 
 from __future__ import annotations
 
@@ -32,12 +32,10 @@ if TYPE_CHECKING:
     from fedtasks.store import Store
 
 run_app = group("One federated run.")
-audit_app = group("Every decision of this party's gateway, hash-chained.")
 store_app = group("Where this party's state lives.")
 
 app = group()
 app.add_typer(run_app, name="run")
-app.add_typer(audit_app, name="audit")
 app.add_typer(store_app, name="store")
 
 RunId = Annotated[
@@ -53,12 +51,20 @@ RunId = Annotated[
 @app.command(epilog=examples("gateway --party /etc/fedtasks/party.yaml"))
 def gateway(party_file: PartyFile = PARTY) -> None:
     """Run this party's gateway until SIGTERM or Ctrl-C; it may be restarted at any time."""
+    from fedtasks import private
     from fedtasks.gateway.server import serve
+    from fedtasks.logs import About, JsonLines, begin, into_file
 
-    logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    party = load_party(party_file)
+    file = party.logs.file
+    if file is not None:
+        private.make_folders(file.parent)
+    handler = into_file(file, party.logs.max_mb * 10**6, party.logs.keep) if file is not None else begin(sys.stdout)
+    if party.logs.is_json:
+        handler.setFormatter(JsonLines(About(party.name)))
     # Every request to Airflow would be a line of its own.
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    serve(load_party(party_file), party_file.absolute())
+    serve(party, party_file.absolute())
 
 
 @app.command(epilog=examples("runs --limit 5", "runs --state waiting --peer shop", "runs --json"))
@@ -185,40 +191,6 @@ def run_cancel(
     with open_store(party) as store:
         report = run_report(store, party.name, run_id)
     tell(report, f"{run_id}: {report['status']['sentence']}", as_json=as_json)
-
-
-@audit_app.command("list", epilog=examples("audit list --limit 50", "audit list --json"))
-def audit_list(
-    limit: Annotated[int, typer.Option(min=1, help="How many, newest last.")] = 50,
-    as_json: AsJson = False,
-    party_file: PartyFile = PARTY,
-) -> None:
-    """List the newest decisions: who asked for what, and whether it was allowed."""
-    with open_store(load_party(party_file)) as store:
-        rows = [
-            {
-                "seq": row.seq,
-                "at": moment(row.at_ms),
-                "actor": row.actor,
-                "action": row.action,
-                "decision": row.decision,
-                "detail": dict(row.detail),
-                "text": ", ".join(f"{name}={value}" for name, value in row.detail.items()),
-            }
-            for row in store.audit.list(limit=limit)
-        ]
-    columns = {"#": "seq", "UTC": "at", "Who": "actor", "What": "action", "Decision": "decision", "Facts": "text"}
-    print_listing(rows, columns, as_json=as_json, empty="Nothing has been decided yet.")
-
-
-@audit_app.command("verify", epilog=examples("audit verify", "audit verify --json"))
-def audit_verify(as_json: AsJson = False, party_file: PartyFile = PARTY) -> None:
-    """Check the whole chain of decisions: a changed or missing row is found."""
-    with open_store(load_party(party_file)) as store:
-        store.audit.verify()
-        last = store.audit.list(limit=1)
-    facts = {"whole": True, "rows": last[0].seq if last else 0, "digest": last[0].digest if last else ""}
-    tell(facts, f"The audit chain is whole up to decision {facts['rows']}.", as_json=as_json)
 
 
 @store_app.command("migrate", epilog=examples("store migrate"))

@@ -195,15 +195,35 @@ def peer_preflight(
     print_findings(findings, as_json=as_json)
 
 
-@app.command(epilog=examples("doctor", "doctor --party /etc/fedtasks/party.yaml --json", "doctor --data customers"))
+NETWORK = "network"
+"""What `doctor` takes in the place of a dataset to look at the way to a peer."""
+
+
+@app.command(
+    epilog=examples(
+        "doctor",
+        "doctor --party /etc/fedtasks/party.yaml --json",
+        "doctor --data customers",
+        "doctor network shop --idle 120",
+    )
+)
 def doctor(
     dataset: Annotated[
-        str, typer.Argument(metavar="DATASET", help="With --data, which dataset; by default all.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="DATASET|network", help="With --data, which dataset; by default all.", show_default=False
+        ),
+    ] = "",
+    peer: Annotated[
+        str, typer.Argument(metavar="PEER", help="With `network`, to which peer.", show_default=False)
     ] = "",
     data: Annotated[bool, typer.Option("--data", help="Look through the rows of datasets instead.")] = False,
     partition: Annotated[
         str, typer.Option(help="With --data, which partition; by default all that have landed.", show_default=False)
     ] = "",
+    idle: Annotated[
+        int, typer.Option(min=0, max=600, help="With `network`, for how many seconds a stream is to be silent.")
+    ] = 70,
     as_json: AsJson = False,
     party_file: PartyFile = PARTY,
 ) -> None:
@@ -212,10 +232,20 @@ def doctor(
     With --data, look through the rows of datasets: of each column rows, missing and different values, what may stand
     for a missing value, too many categories; of the label its classes; of ids only how they are written, such as
     "11 digits 99 %".
+
+    With `network PEER`, measure the way to the peer's gateway and back, through both gateways: round trips, bandwidth,
+    the largest messages, what holds small ones back, and what cuts a stream that is silent.
     """
-    from fedtasks.doctor import examine, examine_data
+    from fedtasks.doctor import examine, examine_data, examine_network
     from fedtasks.errors import ConfigError
 
+    if dataset == NETWORK and not data:
+        if not peer:
+            raise ConfigError("name the peer to whom the way is measured", field="PEER")
+        print_findings(list(examine_network(party_file, peer, idle)), as_json=as_json)
+        return
+    if peer:
+        raise ConfigError(f"only `{NETWORK}` takes a peer", field="PEER")
     if not data and (dataset or partition):
         raise ConfigError("only `--data` looks at a dataset", field="dataset" if dataset else "partition")
     found = examine_data(party_file, dataset, partition) if data else examine(party_file)

@@ -45,7 +45,7 @@ def spark_prepare(as_json: AsJson = False) -> None:
 @spark_app.command("jobs", epilog=examples("spark jobs", "spark jobs /opt/jobs"))
 def spark_jobs(folder: CopyTo = None, as_json: AsJson = False) -> None:
     """List the jobs for whoever starts halves by spark-submit, or copy them; no file is overwritten."""
-    from fedtasks.authoring.examples import JOBS
+    from fedtasks.setup.shipped import JOBS
 
     list_or_copy(JOBS, folder, as_json=as_json)
 

@@ -16,6 +16,7 @@ from fedtasks.config.columns import (
 )
 from fedtasks.config.dataset import Dataset
 from fedtasks.config.events import EventTime, TimeUnit
+from fedtasks.config.keep import Keep
 from fedtasks.config.names import (
     CUT,
     MAX_FEATURE,
@@ -38,6 +39,8 @@ from fedtasks.config.party import (
     Event,
     Gateway,
     Hdfs,
+    LogFormat,
+    Logs,
     Notify,
     Party,
     Peer,
@@ -51,6 +54,8 @@ from fedtasks.config.party import (
     split_address,
     tunnel_socket,
 )
+from fedtasks.config.s3 import S3
+from fedtasks.config.sql import Sql, quoted, remote_host, tls_mode
 from fedtasks.config.topics import Kafka, Security
 
 __all__ = [
@@ -64,6 +69,7 @@ __all__ = [
     "PARTY_VARIABLE",
     "PIPELINE",
     "RESUME_S",
+    "S3",
     "SEPARATOR",
     "SOCKET",
     "TRUTHS",
@@ -80,13 +86,17 @@ __all__ = [
     "Hdfs",
     "IdType",
     "Kafka",
+    "Keep",
     "LabelKind",
+    "LogFormat",
+    "Logs",
     "Normalisation",
     "Notify",
     "Party",
     "Peer",
     "Security",
     "Spark",
+    "Sql",
     "Store",
     "TimeUnit",
     "canonical_word",
@@ -98,8 +108,11 @@ __all__ = [
     "check_stall_s",
     "is_loopback",
     "load_party",
+    "quoted",
     "read_secret",
+    "remote_host",
     "split_address",
+    "tls_mode",
     "tunnel_socket",
     "type_of",
 ]

@@ -21,6 +21,7 @@ from fedtasks.config.columns import (
 )
 from fedtasks.config.events import MAX_SETTLE_S, STEPS_MS, EventTime, check_keys, parts_of_key
 from fedtasks.config.names import MAX_FEATURE, PARTITION, check_column, check_name
+from fedtasks.config.sql import Sql, check_database, is_database
 from fedtasks.config.topics import Kafka, is_topic, parts_of_topic
 from fedtasks.dataclass_io import shown, to_plain
 from fedtasks.digests import digest
@@ -40,7 +41,7 @@ class Dataset:
     uri
         A file or folder: ``file://``, ``hdfs://``, or a path relative to party.yaml. If it ends in ``/{partition}`` or
         ``/name={partition}``, the dataset grows by folders, each with the rows that are new or changed in it. A topic
-        of Kafka is ``kafka://host:port/topic``.
+        of Kafka is ``kafka://host:port/topic``, a database ``postgresql://user@host:port/database``.
     format
         How it is stored.
     id
@@ -89,6 +90,8 @@ class Dataset:
     late_labels
         Of a stream with a label: the name of another stream of this party, whose labels became known later and count
         for the same ids from then on.
+    sql
+        Of a database: which of its rows, and how they are read.
     """
 
     name: str
@@ -118,11 +121,13 @@ class Dataset:
     settle_s: float = 2.0
     kafka: Kafka | None = None
     late_labels: str = ""
+    sql: Sql | None = None
 
     def __post_init__(self) -> None:
         check_name(self.name, "name")
         if not self.features and self.label is None:
             raise ConfigError("declare at least one feature; only a label may stand alone", field="features")
+        self._check_database()
         if PARTITION in self.uri and (not self.is_partitioned or self.uri.count(PARTITION) > 1):
             text = f"`{self.uri}`: `{PARTITION}` must be its last part, as in data/{PARTITION} or data/day={PARTITION}"
             raise ConfigError(text, field="uri")
@@ -267,6 +272,22 @@ class Dataset:
                 text = f"`{shown(ending)}` is no ending such as `.dat`, and not empty for names without one"
                 raise ConfigError(text, field="endings")
 
+    def _check_database(self) -> None:
+        """Refuse a database of which it is not said which rows, and what is said of files or streams alone."""
+        if (self.sql is not None) != is_database(self.uri):
+            if self.sql is not None:
+                raise ConfigError("only for a `uri` that begins with postgresql://; leave it out", field="sql")
+            raise ConfigError("say in `sql` which table or query of the database it is", field="sql")
+        if self.sql is None:
+            return
+        check_database(self.uri, "uri")
+        if PARTITION in self.uri:
+            text = "of a database, partitions are named by `:partition` in the query"
+            raise ConfigError(text, field="uri")
+        for name in ("format", *_OF_CSV, "endings", "event_time"):
+            if getattr(self, name) != type(self).__dataclass_fields__[name].default:
+                raise ConfigError("only for files and streams, not for a database; leave it out", field=name)
+
     def _check_events(self) -> None:
         """Refuse what is said of streams alone where there is no event time, and streams that cannot be."""
         if self.kafka is not None and not self.is_topic:
@@ -343,11 +364,15 @@ class Dataset:
     @property
     def is_partitioned(self) -> bool:
         """Whether it grows by partitions."""
+        if self.sql is not None:
+            return self.sql.is_partitioned
         return _PARTITIONED.search(self.uri) is not None
 
     @property
     def partition_place(self) -> tuple[str, str]:
         """The folder in which its partitions lie, and what their folders' names begin with before the key."""
+        if self.sql is not None:
+            return self.sql.copies, ""
         folder, _, name = self.uri.rpartition("/")
         return folder, name.removesuffix(PARTITION)
 
@@ -447,5 +472,5 @@ class Dataset:
 _OF_CSV = ("encoding", "delimiter", "quote")
 _OF_STREAMS = ("event_keys", "shard_by", "settle_s", "late_labels")
 _STREAMING = ("event_time", *_OF_STREAMS, "kafka")
-_READING = ("columns", "null", "not_null", *_OF_CSV, "endings")
+_READING = ("columns", "null", "not_null", *_OF_CSV, "endings", "sql")
 _LATER = ("label_kind", "label_classes", "further_labels", "weight", "held_out")

@@ -15,7 +15,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from fedtasks.config.dataset import Dataset
+from fedtasks.config.keep import Keep
 from fedtasks.config.names import check_name
+from fedtasks.config.s3 import S3, bucket_of, is_object, reach
+from fedtasks.config.sql import check_database
+from fedtasks.config.workers import IDENTITIES
 from fedtasks.dataclass_io import build, read_yaml, shown, to_plain
 from fedtasks.errors import ConfigError, PeerUnknown
 
@@ -27,7 +31,7 @@ _STALL_S = (60.0, 7 * 24 * 3600.0)
 _RESUME_S = (10.0, 24 * 3600.0)
 RESUME_S = 120.0
 """How long the connection of two halves may be cut, unless party.yaml or a step says otherwise."""
-_SCHEMES = ("file", "hdfs", "webhdfs")
+_SCHEMES = ("file", "hdfs", "webhdfs", "s3")
 SOCKET = "unix://"
 """What the address of a worker side begins with that is a Unix socket."""
 
@@ -71,7 +75,9 @@ class Gateway:
     ticket_key
         Ed25519 key that signs tickets and receipts (PEM file).
     worker_secret_file
-        File with the secret that workers present.
+        File with the secret that workers of this machine present; the gateway lets in who presents what stands there.
+    identities
+        Folder of the other identities that it lets in, a file for each (`fedtasks.config.workers`).
     workers
         Where this party's workers reach it: a Unix socket in a folder of its own, as ``unix:///path`` or as a path
         relative to party.yaml; or ``host:port``, served over TLS with `certificate`.
@@ -82,6 +88,8 @@ class Gateway:
         the system chooses, else nowhere: their sessions then stay on gRPC.
     worker_tunnels
         The same for workers at ``host:port``; beside a socket there is another one for tunnels.
+    observed
+        Where it answers ``/healthz``, ``/readyz`` and ``/metrics`` in plain HTTP, ``host:port``; nowhere by default.
     """
 
     certificate: Path
@@ -89,10 +97,12 @@ class Gateway:
     authority: Path
     ticket_key: Path
     worker_secret_file: Path
+    identities: Path = Path(IDENTITIES)
     workers: str = WORKERS
     listen: str | None = None
     tunnels: str | None = None
     worker_tunnels: str | None = None
+    observed: str | None = None
 
     def __post_init__(self) -> None:
         if self.socket is None:
@@ -102,7 +112,7 @@ class Gateway:
             raise ConfigError(text, field="workers")
         if self.listen is not None:
             split_address(self.listen, "listen")
-        for name in ("tunnels", "worker_tunnels"):
+        for name in ("tunnels", "worker_tunnels", "observed"):
             if (address := getattr(self, name)) is not None:
                 split_address(address, name)
         if self.tunnels is not None and self.listen is None:
@@ -199,8 +209,7 @@ class Store:
         parts = urlsplit(self.url)
         if parts.scheme.split("+")[0] not in ("sqlite", "postgresql"):
             raise ConfigError(f"`{parts.scheme}` is neither sqlite nor postgresql", field="url")
-        if parts.password is not None:
-            raise ConfigError("put the password into a file and name it in `password_file`", field="url")
+        check_database(self.url, "url")
         if not 0 <= self.patience_s <= _MAX_STORE_PATIENCE_S:
             text = f"a store is waited for between 0 and {_MAX_STORE_PATIENCE_S:.0f} s, not {self.patience_s:g}"
             raise ConfigError(text, field="patience_s")
@@ -283,6 +292,43 @@ class Notify:
 
     webhook_url_file: Path
     events: tuple[Event, ...] = tuple(Event)
+
+
+class LogFormat(enum.Enum):
+    """How lines of logs are written: for people, or one JSON object for each record."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+@dataclass(frozen=True)
+class Logs:
+    """How the gateway and halves log.
+
+    Parameters
+    ----------
+    format
+        For people, or for a collector.
+    file
+        Where the gateway logs, in place of its standard output; halves log into their tasks' logs.
+    max_mb, keep
+        At which size that file is begun anew, in millions of bytes, and how many older ones are kept.
+    """
+
+    format: LogFormat = LogFormat.TEXT
+    file: Path | None = None
+    max_mb: int = 20
+    keep: int = 5
+
+    def __post_init__(self) -> None:
+        for name, least, most in (("max_mb", 1, 10_000), ("keep", 1, 100)):
+            if not least <= getattr(self, name) <= most:
+                raise ConfigError(f"expected {least} to {most}, not {getattr(self, name)}", field=name)
+
+    @property
+    def is_json(self) -> bool:
+        """Whether they are for a collector."""
+        return self.format is LogFormat.JSON
 
 
 @dataclass(frozen=True)
@@ -392,15 +438,19 @@ class Party:
     name
         The party's name; also the common name of its certificate.
     storage
-        Root of everything that runs write: ``file://`` or ``hdfs://``.
+        Root of everything that runs write: ``file://``, ``hdfs://`` or ``s3://``.
     duckdb
         How jobs run on one machine; that is where they run unless `spark` is given.
     spark
         How jobs run on Spark.
     hdfs
         How ``hdfs://`` URIs are reached.
+    s3
+        How ``s3://`` URIs are reached.
     notify
         Where people are told what needs them.
+    logs
+        How the gateway and halves log.
     psi_key
         RSA private key for signing as the PSI signer (PEM file); made by ``fedtasks psi keygen``.
     psi_oprf_key
@@ -417,6 +467,8 @@ class Party:
     resume_s
         How long the connection of two halves may be cut before this party's gives up and is tried again; a step may
         have a limit of its own.
+    keep
+        How long what runs have left stays.
     """
 
     name: str
@@ -429,7 +481,9 @@ class Party:
     duckdb: Duckdb | None = None
     spark: Spark | None = None
     hdfs: Hdfs | None = None
+    s3: S3 | None = None
     notify: Notify | None = None
+    logs: Logs = field(default_factory=Logs)
     psi_key: Path | None = None
     psi_oprf_key: Path | None = None
     networks: Mapping[str, Path] = field(default_factory=dict)
@@ -437,6 +491,7 @@ class Party:
     max_clock_skew_s: float = 120.0
     stall_s: float = 1800.0
     resume_s: float = RESUME_S
+    keep: Keep = field(default_factory=Keep)
 
     def __post_init__(self) -> None:
         check_name(self.name, "name")
@@ -450,13 +505,19 @@ class Party:
                 check_name(name, group)
         check_stall_s(self.stall_s)
         check_resume_s(self.resume_s)
-        for uri in (self.storage, *(dataset.uri for dataset in self.datasets if not dataset.is_topic)):
+        files = (each.uri for each in self.datasets if not each.is_topic and each.sql is None)
+        for uri in (self.storage, *files):
             if "://" in uri and uri.partition("://")[0] not in _SCHEMES:
                 field_name = "storage" if uri == self.storage else "datasets"
                 raise ConfigError(f"`{shown(uri)}` is no path, and none of: {', '.join(_SCHEMES)}", field=field_name)
             if uri.startswith("hdfs://") and self.hdfs is None:
                 remedy = "give the section `hdfs` with `web`, the NameNode's http address host:port"
                 raise ConfigError(f"`{uri}` is on HDFS: {remedy}", field="hdfs")
+            if is_object(uri):
+                bucket_of(uri)
+                if self.s3 is None:
+                    remedy = "give the section `s3` with the `endpoint` or the `region`"
+                    raise ConfigError(f"`{uri}` is on S3: {remedy}", field="s3")
         for dataset in self.datasets:
             if dataset.late_labels:
                 dataset.check_late_labels(self.dataset(dataset.late_labels))
@@ -464,6 +525,12 @@ class Party:
             raise ConfigError("jobs run on one engine: keep the section `duckdb` or the section `spark`", field="spark")
         if any(peer.name == self.name for peer in self.peers):
             raise ConfigError(f"`{self.name}` cannot be its own peer", field="peers")
+
+    def reach_buckets(self) -> None:
+        """Let this process reach the buckets that are named here, as `load_party` does."""
+        if self.s3 is not None:
+            copies = [each.sql.copies for each in self.datasets if each.sql is not None]
+            reach((self.storage, *(each.uri for each in self.datasets), *copies), self.s3)
 
     def peer(self, name: str) -> Peer:
         """Return the peer called `name`; raise `PeerUnknown` when there is none."""
@@ -487,6 +554,8 @@ _PATHS = ("certificate", "private_key", "authority", "ticket_key", "worker_secre
 def load_party(path: Path | str | None = None) -> Party:
     """Load and check party.yaml; relative paths and URIs are resolved against its folder.
 
+    From then on this process reaches its buckets of S3.
+
     Parameters
     ----------
     path
@@ -503,7 +572,9 @@ def load_party(path: Path | str | None = None) -> Party:
         raise ConfigError("expected a mapping", where=str(file))
     party = build(Party, plain, lines)  # checks the shape before paths are touched
     _resolve(plain, party, file.parent)
-    return build(Party, plain, lines)
+    party = build(Party, plain, lines)
+    party.reach_buckets()
+    return party
 
 
 def _resolve(plain: dict[str, object], party: Party, folder: Path) -> None:
@@ -517,10 +588,14 @@ def _resolve(plain: dict[str, object], party: Party, folder: Path) -> None:
 
     gateway = plain.get("gateway")
     below(gateway, *_PATHS)
+    if isinstance(gateway, dict):
+        gateway["identities"] = str(folder / party.gateway.identities)
     if isinstance(gateway, dict) and party.gateway.socket is not None:
         gateway["workers"] = f"{SOCKET}{folder / party.gateway.socket}"
     below(plain.get("airflow"), "password_file", "client_secret_file", "token_file")
     below(plain.get("notify"), "webhook_url_file")
+    below(plain.get("logs"), "file")
+    below(plain.get("s3"), "credentials_file", "authority")
     below(plain, "psi_key", "psi_oprf_key")
     below(plain.get("networks"), *party.networks)
     for peer in _items(plain.get("peers")):
@@ -528,7 +603,12 @@ def _resolve(plain: dict[str, object], party: Party, folder: Path) -> None:
     for dataset in _items(plain.get("datasets")):
         dataset["uri"] = _absolute_uri(str(dataset["uri"]), folder, party.hdfs)
         below(dataset.get("kafka"), "password_file", "authority", "certificate", "private_key")
+        below(dataset.get("sql"), "password_file")
     plain["storage"] = _absolute_uri(party.storage, folder, party.hdfs)
+    for dataset in _items(plain.get("datasets")):
+        if isinstance(sql := dataset.get("sql"), dict):
+            copies = str(sql.get("copies") or f"{plain['storage']}/tables/{dataset['name']}")
+            sql["copies"] = _absolute_uri(copies, folder, party.hdfs)
     store = dict(to_plain(party.store))
     below(store, "password_file")
     scheme, slashes, path = party.store.url.partition(":///")

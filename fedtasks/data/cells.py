@@ -206,7 +206,7 @@ def words(column: pa.Array, name: str, first: Place, missing: Missing, *, trimme
 def coded_words(
     column: pa.Array, name: str, first: Place, missing: Missing, *, trimmed: bool = False
 ) -> pa.DictionaryArray:
-    """Return what `words` does, coded: all that stands in the dictionary is in the column; some may be alike, and null."""
+    """Return what `words` does, coded: its dictionary has what is in the column; some may be alike, or null."""
     return _words(column, name, first, missing, trimmed=trimmed)[1]
 
 

@@ -16,19 +16,15 @@ from fedtasks.config import Dataset, EventTime, IdType, LabelKind, TimeUnit
 from fedtasks.config.events import STEPS_MS
 from fedtasks.data.cells import Missing, Place, kind_of, words
 from fedtasks.data.event_times import event_times
+from fedtasks.data.needs import NUMBERED_TIMES, WRITTEN_TIMES, Needs, columns_of, needs_of
 from fedtasks.data.pieces import Piece, uri_of
 from fedtasks.data.source_files import Group
 from fedtasks.data.source_tables import SourceTable, open_table
 from fedtasks.data.tables import (
     ID,
     KEY_SEPARATOR,
-    NUMBERED_TIMES,
-    WRITTEN_TIMES,
-    Needs,
     arrays_of,
     check_table,
-    columns_of,
-    needs_of,
     read_group,
     rows_schema,
 )

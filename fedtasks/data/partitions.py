@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from fedtasks.config import PARTITION, Dataset, check_partition
+from fedtasks.data.copies import copy_partition
 from fedtasks.data.storage import filesystem, remove, write_atomically
 from fedtasks.data.tables import list_parts, partition_of, read_rows
 from fedtasks.errors import ConfigError, DataMissing, DataNotLanded
@@ -56,7 +57,8 @@ def land(dataset: Dataset, partition: str) -> int:
 def landing(dataset: Dataset, partition: str) -> Iterator[int]:
     """Mark a partition as complete, for good if the block succeeds; yields how many rows it has.
 
-    A partition without rows is one of a day on which nothing happened.
+    A partition without rows is one of a day on which nothing happened. Of a database, the rows are copied unless the
+    partition has landed before: what a run has read stays as it is.
 
     Raises
     ------
@@ -71,11 +73,15 @@ def landing(dataset: Dataset, partition: str) -> Iterator[int]:
     """
     if not dataset.is_partitioned:
         text = f"dataset `{dataset.name}` has no `{PARTITION}` in its `uri`: it has no partitions that could land"
+        if dataset.sql is not None:
+            text = f"dataset `{dataset.name}` has no query with `:partition`: it has no partitions that could land"
         raise ConfigError(text, field="dataset")
     check_partition(partition)
+    had_landed = has_landed(dataset, partition)
+    if dataset.sql is not None and not had_landed:
+        copy_partition(dataset, partition)
     _check_there(dataset, partition)
     rows = sum(batch.num_rows for part in list_parts(dataset, [partition]) for batch in read_rows(dataset, part))
-    had_landed = has_landed(dataset, partition)
     write_atomically(_marker(dataset, partition), b"")
     try:
         yield rows

@@ -68,8 +68,12 @@ class Patience:
         refused
             Whether the store has answered that it will not: that passes soon or never.
         """
-        self._refused += refused
-        if time.monotonic() > self._deadline or self._refused > LIMITS.refusals:
+        if not self.lasts(refused=refused):
             return False
         time.sleep(LIMITS.pause_s)
         return True
+
+    def lasts(self, *, refused: bool = False) -> bool:
+        """Return what `wait` does, and leave the waiting to the caller."""
+        self._refused += refused
+        return time.monotonic() <= self._deadline and self._refused <= LIMITS.refusals

@@ -7,10 +7,9 @@ either nothing or everything.
 from __future__ import annotations
 
 import hashlib
-import math
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +19,16 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractFileSystem
 
 from fedtasks import private
-from fedtasks.data.storage import filesystem, make_private, read_json, settle, write_json
+from fedtasks.data.storage import (
+    changed_at,
+    filesystem,
+    make_private,
+    names_in,
+    read_json,
+    remove,
+    settle,
+    write_json,
+)
 from fedtasks.errors import AttemptStale, ConfigError, DataCorrupt, DataMissing
 from fedtasks.names import pipeline_of
 
@@ -29,6 +37,7 @@ _SPENT = "spent.json"
 _ABANDONED_S = 7 * 86_400.0
 _LOOKED_INTO = 30
 _CHUNK = 1 << 20
+_ATTEMPT = re.compile(r".*/attempt-[0-9]+")
 
 
 @dataclass(frozen=True)
@@ -155,12 +164,12 @@ class RunStorage:
         old = [
             entry
             for entry in fs.ls(runs, detail=True)
-            if entry["name"].rpartition("/")[2].startswith(begins) and _changed_at(entry) < before
+            if entry["name"].rpartition("/")[2].startswith(begins) and changed_at(entry) < before
         ]
-        for entry in sorted(old, key=_changed_at)[-_LOOKED_INTO:]:
+        for entry in sorted(old, key=changed_at)[-_LOOKED_INTO:]:
             state = f"{entry['name']}/{_segment(task)}/state"
             with suppress(FileNotFoundError):
-                if _changed_at(fs.info(state)) < before:
+                if changed_at(fs.info(state)) < before:
                     fs.rm(state, recursive=True)
 
     def publish(
@@ -231,6 +240,30 @@ class RunStorage:
             if manifest is not None:
                 yield manifest
 
+    def tasks(self) -> list[str]:
+        """Return the tasks that have files."""
+        return names_in(self.uri)
+
+    def superseded(self, task: str, kept: Container[str] = ()) -> list[str]:
+        """Return the URIs of the attempts of `task` that do not count; none if nothing was published.
+
+        Parameters
+        ----------
+        kept
+            URIs of attempts that stay beside the one that counts.
+        """
+        try:
+            counts = self.published(task).uri
+        except DataMissing:
+            return []
+        found = [f"{self.uri}/{_segment(task)}/{name}" for name in names_in(f"{self.uri}/{_segment(task)}")]
+        return [uri for uri in found if _ATTEMPT.fullmatch(uri) and uri != counts and uri not in kept]
+
+    def remove(self, task: str) -> None:
+        """Remove all files of `task`: what it published first counts no more, then goes."""
+        remove(self._manifest_uri(task))
+        remove(f"{self.uri}/{_segment(task)}")
+
     def _read(self, task: str, place: str) -> Manifest | None:
         try:
             plain = read_json(place)
@@ -264,18 +297,30 @@ class RunStorage:
         return uri
 
 
+def run_folders(root_uri: str) -> dict[str, float]:
+    """Return the folders of all runs by name, and when each got a task last, in seconds.
+
+    Notes
+    -----
+    Cost: one listing.
+    """
+    fs, runs = filesystem(f"{root_uri.rstrip('/')}/runs")
+    if not fs.exists(runs):
+        return {}
+    found = fs.ls(runs, detail=True)
+    return {str(entry["name"]).rstrip("/").rpartition("/")[2]: changed_at(entry) for entry in found}
+
+
+def folder_of(run_id: str) -> str:
+    """Return the name of a run's folder, as `run_folders` has it."""
+    return _segment(run_id)
+
+
 def _segment(name: str) -> str:
     # A run id comes from the other party, so it must stay one folder name; HDFS refuses colons besides.
     if not name:
         raise ConfigError("the name of a run or task is empty")
     return re.sub(r"^\.|[^A-Za-z0-9._-]", lambda found: f"~{ord(found[0]):02x}", name)
-
-
-def _changed_at(entry: Mapping[str, Any]) -> float:
-    """Return when something was changed last, as the file system says it; never, where it does not."""
-    if "mtime" in entry:
-        return float(entry["mtime"])
-    return float(entry.get("modificationTime", math.inf)) / 1000
 
 
 def _entry(fs: AbstractFileSystem, folder: str, name: str) -> FileEntry:

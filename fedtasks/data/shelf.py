@@ -119,6 +119,15 @@ class Shelf:
 
         self._change(make)
 
+    def changed_at(self) -> float:
+        """Return when something was put there, held or let go last, in seconds; 0 if nothing ever was."""
+        return self._versions.changed_at()
+
+    def remove(self) -> None:
+        """Remove it with all that stands on it: its manifest first, so that nobody finds a part."""
+        self._versions.remove()
+        remove(self.uri)
+
     def _change(self, make: Callable[[Any], Any]) -> None:
         before, after = self._versions.change(make)
         if before is after:

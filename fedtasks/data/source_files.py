@@ -307,10 +307,11 @@ def _is_file(dataset: Dataset, fs: AbstractFileSystem, path: str) -> bool:
     if isinstance(fs, LocalFileSystem):
         with _allowed(dataset.uri), suppress(FileNotFoundError):
             os.stat(path)  # of what lies in a closed folder, file systems say that it is not there
-    if fs.isfile(path):
-        return True
-    if not fs.exists(path):
-        raise DataMissing(f"dataset `{dataset.name}`: the file does not exist", where=dataset.uri)
+    with _allowed(dataset.uri):
+        if fs.isfile(path):
+            return True
+        if not fs.exists(path):
+            raise DataMissing(f"dataset `{dataset.name}`: the file does not exist", where=dataset.uri)
     return False
 
 

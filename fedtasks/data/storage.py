@@ -1,15 +1,20 @@
 """Files wherever they are: read, written whole or not at all, copied, and closed to others.
 
-Only calls that every fsspec file system has are used, but where HDFS can do better.
+Only calls that every fsspec file system has are used, but where HDFS can do better. What the rest of the product relies
+on is the same for all, and `tests/contract/test_storage.py` asks it of each: what is written atomically or copied in is
+there whole or not at all, over what was there too; of those who create a name one succeeds; a listing, and a look
+whether something is there, see what has been written before; what is not there is `DataMissing`, and a folder without
+files may be not there. Nothing is appended to.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -30,18 +35,30 @@ def _is_webhdfs(fs: AbstractFileSystem) -> bool:
     return "webhdfs" in fs.protocol
 
 
+def _appears_whole(fs: AbstractFileSystem) -> bool:
+    """Whether what is written to a name appears there whole or not at all, as an object does; there is no renaming."""
+    return not isinstance(fs, LocalFileSystem) and not _is_webhdfs(fs)
+
+
 def filesystem(uri: str) -> tuple[AbstractFileSystem, str]:
     """Return the file system that serves `uri`, and the path that it knows it by.
 
     Notes
     -----
-    What is done with HDFS ends within `fedtasks.data.patience.LIMITS`, or raises `StorageUnavailable`.
+    What is done with HDFS and S3 ends within `fedtasks.data.patience.LIMITS`, or raises `StorageUnavailable`.
     """
     if uri.startswith("webhdfs://"):
         # Importing what speaks HTTP costs more than the work of many halves, of which few have HDFS.
         from fedtasks.data.webhdfs import PatientWebHDFS
 
         return PatientWebHDFS(**PatientWebHDFS._get_kwargs_from_urls(uri)), str(PatientWebHDFS._strip_protocol(uri))
+    if uri.startswith("s3://"):
+        try:
+            from fedtasks.data.s3 import s3
+        except ModuleNotFoundError as error:
+            text = f"`{uri}` needs what speaks S3: `pip install 'fedtasks[s3]'`"
+            raise ConfigError(text, field="s3") from error
+        return (found := s3(uri)), str(found._strip_protocol(uri))
     found, path = url_to_fs(uri)
     return found, str(path)
 
@@ -104,7 +121,7 @@ def create_once(uri: str, content: bytes) -> bool:
         Whether this content is there now; if not, another's is, and has not been touched.
     """
     fs, path = filesystem(uri)
-    if not isinstance(fs, LocalFileSystem) and not _is_webhdfs(fs):
+    if _appears_whole(fs):
         with suppress(FileExistsError):
             fs.pipe_file(path, content, mode="create")
         return read_bytes(uri) == content
@@ -145,6 +162,10 @@ def _upload(fs: AbstractFileSystem, path: str, content: bytes | Path) -> None:
             if isinstance(content, bytes):
                 fs.pipe_file(path, content)
                 return
+            if _appears_whole(fs):
+                # What is closed in the midst of an error would appear in part.
+                fs.put_file(str(content), path)
+                return
             with content.open("rb") as source, fs.open(path, "wb", block_size=_COPY_CHUNK) as target:
                 shutil.copyfileobj(source, target, _COPY_CHUNK)
             return
@@ -175,7 +196,13 @@ def _beside(fs: AbstractFileSystem, path: str) -> Iterator[str]:
 
 @contextmanager
 def _replacing(fs: AbstractFileSystem, path: str) -> Iterator[str]:
-    """Yield a name beside `path`; what is written there replaces `path` at the end, or vanishes if that fails."""
+    """Yield a name beside `path`; what is written there replaces `path` at the end, or vanishes if that fails.
+
+    Where it appears whole anyway, the name is `path` itself.
+    """
+    if _appears_whole(fs):
+        yield path
+        return
     with _beside(fs, path) as partial:
         yield partial
         if isinstance(fs, LocalFileSystem):
@@ -275,23 +302,25 @@ def write_json(uri: str, value: object) -> None:
 
 
 def rename(fs: AbstractFileSystem, source: str, target: str) -> None:
-    """Rename a file over another one: in one step on HDFS and on a local disk, in two on other file systems.
+    """Rename a file over another one: in one step on HDFS and on a local disk; of objects, a copy and a removal.
 
     Notes
     -----
     A machine that stops then has the old file or the new one, whole. Which one is certain after `settle` of the folder;
-    on HDFS it is at once.
+    on HDFS and of objects it is at once, and an object may then have both names.
     """
     if isinstance(fs, LocalFileSystem):
         durable.replace(Path(source), Path(target))
         return
-    if not _is_webhdfs(fs) and fs.exists(target):
-        fs.rm_file(target)
-    fs.mv(source, target)
+    if _appears_whole(fs):
+        fs.cp_file(source, target)
+        fs.rm_file(source)
+    else:
+        fs.mv(source, target)
 
 
 def settle(uri: str) -> None:
-    """Have a file's content, or the names in a folder, outlast a crash of the machine; on HDFS they do already.
+    """Have a file's content, or the names in a folder, outlast a crash of the machine; elsewhere they do already.
 
     Raises
     ------
@@ -301,6 +330,45 @@ def settle(uri: str) -> None:
     fs, path = filesystem(uri)
     if isinstance(fs, LocalFileSystem):
         durable.sync(Path(path))
+
+
+def changed_at(entry: Mapping[str, Any]) -> float:
+    """Return when something was changed last, in seconds, as the entry of a file system says; never, where it does not.
+
+    Parameters
+    ----------
+    entry
+        As ``ls`` and ``info`` of a file system return it.
+    """
+    if "mtime" in entry:
+        return float(entry["mtime"])
+    if "LastModified" in entry:
+        return float(entry["LastModified"].timestamp())
+    return float(entry.get("modificationTime", math.inf)) / 1000
+
+
+def names_in(uri: str) -> list[str]:
+    """Return the names of what is in a folder, sorted; none of one that is not there."""
+    fs, path = filesystem(uri)
+    try:
+        fs.invalidate_cache(path)  # others write here
+        return sorted(str(each).rstrip("/").rpartition("/")[2] for each in fs.ls(path, detail=False))
+    except FileNotFoundError:
+        return []
+
+
+def size_of(uri: str) -> int:
+    """Return how many bytes a file has, or all files in a folder; 0 where there is nothing.
+
+    Notes
+    -----
+    Cost: one listing of each folder.
+    """
+    fs, path = filesystem(uri)
+    try:
+        return int(fs.du(path))
+    except FileNotFoundError:
+        return 0
 
 
 def remove(uri: str) -> None:

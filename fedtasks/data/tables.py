@@ -13,9 +13,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from fedtasks.config import PARTITION, Dataset, Feature, FeatureType, IdType, LabelKind, type_of
-from fedtasks.data.cells import Missing, Place, kind_of, numbers, times, words
+from fedtasks.config import PARTITION, Dataset, Feature, FeatureType, LabelKind, type_of
+from fedtasks.data.cells import Missing, Place, numbers, times, words
+from fedtasks.data.copies import files_of_copy
 from fedtasks.data.lists import IDS, NUMBERS, sequences, vectors
+from fedtasks.data.needs import Needs, check_columns, check_type, columns_of, needs_of
 from fedtasks.data.source_files import BATCH_ROWS, Group, files_of, values_of_path
 from fedtasks.data.source_tables import SourceTable, open_table
 from fedtasks.data.tag_files import PADDING
@@ -29,7 +31,7 @@ from fedtasks.data.values import (
     normalise,
     weights,
 )
-from fedtasks.errors import ColumnMissing, ColumnType, DataCorrupt, FileInvalid
+from fedtasks.errors import ColumnType, DataCorrupt
 from fedtasks.names import own_column
 
 ID, LABEL, WEIGHT, HELD_OUT = (own_column(name) for name in ("id", "label", "weight", "held_out"))
@@ -103,7 +105,8 @@ def list_parts(dataset: Dataset, partitions: Sequence[str] = ()) -> list[Part]:
 
     Notes
     -----
-    Cost: opens every file; reads some thousand rows of the first.
+    Cost: opens every file; reads some thousand rows of the first. The rows of a database that nobody has copied for
+    the run yet are copied before.
     """
     parts: list[Part] = []
     needs = needs_of(dataset)
@@ -252,74 +255,19 @@ def columns_of_ids(dataset: Dataset, ids: pa.Array) -> dict[str, pa.Array]:
 
 def partition_of(dataset: Dataset, partition: str) -> Dataset:
     """Return one partition of a dataset, as a dataset of its own."""
+    if dataset.sql is not None:
+        return dataclasses.replace(dataset, uri=f"{dataset.sql.copies}/{partition}", sql=None)
     return dataclasses.replace(dataset, uri=dataset.uri.replace(PARTITION, partition))
 
 
 def _files_of(dataset: Dataset, partitions: Sequence[str]) -> list[tuple[str, str]]:
     if not dataset.is_partitioned:
-        return [("", uri) for uri in files_of(dataset)]
+        if dataset.sql is None:
+            return [("", uri) for uri in files_of(dataset)]
+        return [("", uri) for uri in files_of(files_of_copy(dataset), may_be_empty=True)]
     newest_first = sorted(partitions, reverse=True)
     # A day on which nothing happened is a folder without files.
     return [(key, uri) for key in newest_first for uri in files_of(partition_of(dataset, key), may_be_empty=True)]
-
-
-NUMBERED_TIMES, WRITTEN_TIMES = "numbers since 1970", "dates and times"
-"""What the column of an event time must hold, by its unit."""
-
-_ACCEPTED = {
-    NUMBERED_TIMES: {"whole", "number", "text"},
-    WRITTEN_TIMES: {"date", "time", "text"},
-    "text": {"text"},
-    "whole numbers": {"whole", "number", "text"},
-    "numbers": {"whole", "number", "truth", "text"},
-    "text, numbers or true/false": {"text", "whole", "number", "truth", "date"},
-    "dates or times": {"date", "time", "text"},
-    "lists of ids": {"list of text", "list of whole", "list of nothing", "text"},
-    "lists of numbers": {"list of number", "list of whole", "list of text", "list of nothing", "text"},
-}
-"""What a column must hold → the kinds of types that can hold it; a text is read as it would be in CSV."""
-
-_REMEDIES = {
-    NUMBERED_TIMES: "of dates and times leave `unit` out",
-    WRITTEN_TIMES: "of numbers since 1970 say their `unit`: `s`, `ms` or `us`",
-    "text": "set `id_type: integer` for numbers",
-    "numbers": "declare a date or time as `days`, `seconds`, `hour` or `weekday`",
-    "text, numbers or true/false": "declare a time as `days`, `seconds`, `hour` or `weekday`",
-    "lists of ids": "declare lists of numbers with a fraction as `{type: vector, width: …}`",
-    "lists of numbers": "declare one number as `numeric`, and lists of texts as `{type: sequence, length: …}`",
-}
-_REMEDY_OF_LISTS = "declare lists of ids as `{type: sequence, length: …}`, of numbers as `{type: vector, width: …}`"
-
-
-Needs = list[tuple[str, str]]
-"""Columns, each with what it must hold."""
-
-
-def needs_of(dataset: Dataset) -> Needs:
-    """Return the columns that `read_rows` needs."""
-    need_of_id = "text" if dataset.id_type is IdType.STRING else "whole numbers"
-    needs = [(column, need_of_id) for column in dataset.id_columns]
-    of_kind = {
-        FeatureType.NUMERIC: "numbers",
-        FeatureType.CATEGORICAL: "text, numbers or true/false",
-        FeatureType.SEQUENCE: "lists of ids",
-        FeatureType.VECTOR: "lists of numbers",
-    }
-    for feature, kind in dataset.types.items():
-        needs.append((dataset.column_of(feature), of_kind.get(kind, "dates or times")))
-    if dataset.label:
-        is_number = dataset.label_kind is LabelKind.NUMBER
-        needs.append((dataset.label, "numbers" if is_number else "text, numbers or true/false"))
-    if dataset.weight:
-        needs.append((dataset.weight, "numbers"))
-    if dataset.held_out:
-        needs.append((dataset.held_out, "text, numbers or true/false"))
-    return needs
-
-
-def columns_of(needs: Needs) -> list[str]:
-    """Return each column once."""
-    return list(dict.fromkeys(column for column, _ in needs))
 
 
 def check_table(table: SourceTable, needs: Needs, uri: str) -> list[str]:
@@ -330,32 +278,10 @@ def check_table(table: SourceTable, needs: Needs, uri: str) -> list[str]:
     ColumnMissing, ColumnType, FileInvalid
         As `list_parts`.
     """
-    columns, found, of_path = columns_of(needs), table.schema, values_of_path(uri)
+    found = table.schema
     if not found.names and not table.groups([]):
         return []  # of a file without rows, not every format says columns
-    for column in columns:
-        places = [place for place, name in enumerate(found.names, 1) if name == column]
-        if len(places) > 1:
-            text = f"column `{column}` stands twice in the file, as number {places[0]} and {places[1]}"
-            raise FileInvalid(f"{text}; leave out or rename one", where=uri)
-        if not places and column not in of_path:
-            names = ", ".join([*found.names, *of_path])
-            raise ColumnMissing(f"column `{column}` is not in the file; it has: {names}", where=uri)
-    for column, need in needs:
-        if column in found.names:
-            _check_type(column, found.field(column).type, need, uri)
-    return [column for column in columns if column in found.names]
-
-
-def _check_type(name: str, found: pa.DataType, need: str, uri: str) -> None:
-    # A writer that saw only missing values leaves a column of no type at all.
-    if kind_of(found) in (*_ACCEPTED[need], "nothing"):
-        return
-    is_known = kind_of(found) != "" and (need != "text" or kind_of(found) in ("whole", "number"))
-    remedy = f"; {_REMEDIES[need]}" if is_known and need in _REMEDIES else ""
-    if kind_of(found).startswith("list of") and need in ("numbers", "text, numbers or true/false", "dates or times"):
-        remedy = f"; {_REMEDY_OF_LISTS}"
-    raise ColumnType(f"column `{name}`: found {found}, expected {need}{remedy}", where=uri)
+    return check_columns(found, needs, uri)
 
 
 def _read(dataset: Dataset, part: Part, needs: Needs) -> Iterator[tuple[pa.RecordBatch, Place]]:
@@ -383,7 +309,7 @@ def read_group(
             types = batch.schema.types
             for column, need in needs:
                 if column in there:
-                    _check_type(column, batch.schema.field(column).type, need, str(Place(uri, row)))
+                    check_type(column, batch.schema.field(column).type, need, str(Place(uri, row)))
         arrays = [
             batch.column(column) if column in there else pa.repeat(pa.scalar(of_path[column], pa.string()), len(batch))
             for column in columns

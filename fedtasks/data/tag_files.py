@@ -26,7 +26,7 @@ import pyarrow.compute as pc
 from fedtasks.data.ascending import KEY, are_last, clip, keys_of, walk
 from fedtasks.data.batch_files import read_batches
 from fedtasks.data.shelf import Item, Shelf
-from fedtasks.data.storage import filesystem
+from fedtasks.data.storage import filesystem, names_in
 from fedtasks.dataclass_io import build
 from fedtasks.errors import ConfigError, DataCorrupt, DataMissing
 
@@ -137,6 +137,14 @@ class TagFiles:
     def kept(self) -> list[Generation]:
         """Return the generations that are still there, the one that counts last."""
         return [self._generation(item) for item in self._shelf.items()]
+
+    def used_at(self) -> float:
+        """Return when an intersection has used them last, in seconds; 0 if none has."""
+        return self._shelf.changed_at()
+
+    def remove(self) -> None:
+        """Remove all tags and sets under this key; the next intersection begins anew."""
+        self._shelf.remove()
 
     def hold(self, reader: str) -> Generation:
         """Return the generation that counts; it stays for this reader until `release`, or for a day."""
@@ -285,6 +293,12 @@ def find_key(root_uri: str, dataset: str, key_id: str = "") -> str:
     if len(keys) > 1:
         raise ConfigError(f"name the key whose tags to use, one of: {', '.join(keys)}", field="key")
     return keys[0]
+
+
+def tag_tables(root_uri: str) -> Iterator[tuple[str, str]]:
+    """Yield which tag tables there are, as dataset and id of the key."""
+    for dataset in names_in(f"{root_uri.rstrip('/')}/tags"):
+        yield from ((dataset, key_id) for key_id in names_in(_folder(root_uri, dataset)))
 
 
 def _folder(root_uri: str, dataset: str) -> str:

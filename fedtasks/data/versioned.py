@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fedtasks.data.run_storage import MANIFEST
-from fedtasks.data.storage import create_once, filesystem, read_json
+from fedtasks.data.storage import changed_at, create_once, filesystem, names_in, read_json, remove
 from fedtasks.errors import DataCorrupt, DataMissing
 
 _NAME = re.compile(r"manifest-([0-9]{8,})\.json")
@@ -79,6 +79,19 @@ class Versioned:
                 self._forget(numbers, number)
                 return before, after
 
+    def remove(self) -> None:
+        """Remove it: until the newest version is gone, last of all, readers find that, and then nothing."""
+        for number in self._numbers():
+            remove(self._place(number))
+
+    def changed_at(self) -> float:
+        """Return when it was changed last, in seconds; 0 if there is none."""
+        numbers = self._numbers()
+        if not numbers:
+            return 0.0
+        fs, path = filesystem(self._place(numbers[-1]))
+        return changed_at(fs.info(path))
+
     def _newest(self) -> tuple[int, Any, list[int]]:
         """Return the newest version, its content, and which versions there are."""
         while numbers := self._numbers():
@@ -93,12 +106,7 @@ class Versioned:
         return 0, None, []
 
     def _numbers(self) -> list[int]:
-        fs, path = filesystem(self.uri)
-        try:
-            fs.invalidate_cache(path)  # others write here
-            names = [str(each).rstrip("/").rpartition("/")[2] for each in fs.ls(path, detail=False)]
-        except FileNotFoundError:
-            return []
+        names = names_in(self.uri)
         found = [int(match[1]) for match in map(_NAME.fullmatch, names) if match]
         return sorted([*found, *([0] if MANIFEST in names else [])])
 

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from fedtasks.checks import Finding, Verdict, wrong
 from fedtasks.config import Dataset, LabelKind, Party, load_party
 from fedtasks.data import findings
+from fedtasks.data.copies import readable
 from fedtasks.data.id_shapes import MENDED, Form, ShapeTally, said
 from fedtasks.data.partitions import landed
 from fedtasks.data.profile import NumericProfile, Repeats, add_rows, profiles_of
@@ -69,7 +70,8 @@ def examine_data(party_file: Path, dataset: str = "", partition: str = "") -> It
             yield Finding(each.name, Verdict.NOTE, "no partition has landed yet", remedy)
             continue
         try:
-            yield from _examine(each, keys)
+            with readable(each) as rows:
+                yield from _examine(rows, keys)
             yield from examine_times(each)
         except FedtasksError as error:
             yield wrong(each.name, error)

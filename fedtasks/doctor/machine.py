@@ -35,6 +35,8 @@ def _keys(party: Party) -> Iterator[Finding]:
     }
     if party.store.password_file is not None:
         secrets["store password"] = party.store.password_file
+    if party.s3 is not None and party.s3.credentials_file is not None:
+        secrets["S3's credentials"] = party.s3.credentials_file
     if party.notify is not None:
         secrets["webhook's URL"] = party.notify.webhook_url_file
     for name, path in secrets.items():
@@ -58,6 +60,7 @@ _SECRETS = {
     "worker secret": "the workers' secret",
     "Airflow password": "the password, token or client secret that `airflow` names",
     "store password": "the database's password",
+    "S3's credentials": "an access key and its secret",
     "webhook's URL": "the URL of `notify`",
 }
 

@@ -44,9 +44,13 @@ def _store(party: Party) -> Iterator[Finding]:
         store.audit.verify()
         require_known(party, store)
         old = outdated(store)
+        active = store.terms.get()
         lost = list(_losses(store))
         told = list(_labels(store))
     yield Finding("store", Verdict.OK, f"{urlsplit(party.store.url).scheme}: {n_tickets} tickets, audit chain whole")
+    if active is not None:
+        text = f"{active.host}, since {utc(active.began_ms)} UTC; {active.term} terms so far"
+        yield Finding("active gateway", Verdict.OK, text)
     if old is not None:
         yield old
     yield from lost
@@ -76,7 +80,7 @@ def _losses(store: Store) -> Iterator[Finding]:
 
 
 def _storage(party: Party) -> Iterator[Finding]:
-    from fedtasks.data.storage import filesystem, is_local
+    from fedtasks.data.storage import create_once, filesystem, is_local, rename
 
     root = party.storage.rstrip("/")
     fs, folder = filesystem(root)
@@ -87,11 +91,18 @@ def _storage(party: Party) -> Iterator[Finding]:
         else:
             fs.makedirs(folder, exist_ok=True)
         fs.pipe_file(probe, b"probe")
-        fs.mv(probe, f"{probe}.renamed")
+        rename(fs, probe, f"{probe}.renamed")
+        is_once = not create_once(f"{root}/{probe.rpartition('/')[2]}.renamed", b"another")
         fs.rm_file(f"{probe}.renamed")
-    except OSError as error:
-        text = f"{root}: cannot write, rename and delete: {error.strerror or error}"
+    except (OSError, FedtasksError) as error:
+        said = error.detail if isinstance(error, FedtasksError) else error.strerror or error
+        text = f"{root}: cannot write, rename and delete: {said}"
         yield Finding("storage", Verdict.WRONG, text, "Correct `storage` in party.yaml, or its permissions")
+        return
+    if not is_once:
+        text = f"{root}: writes over what may be created once alone, so runs side by side could lose what they keep"
+        remedy = "Use a server of S3 that heeds `If-None-Match: *`"
+        yield Finding("storage", Verdict.WRONG, text, remedy)
         return
     yield Finding("storage", Verdict.OK, f"{root}: writes, renames, deletes")
     if not is_local(root) and fs.exists(f"{folder}/runs"):
@@ -121,6 +132,8 @@ def _dataset(subject: str, dataset: Dataset) -> Finding:
 
     if dataset.is_topic:
         return _topic(subject, dataset)
+    if dataset.sql is not None:
+        return _database(subject, dataset)
     newest, which = [], ""
     if dataset.is_partitioned:
         keys = landed(dataset)
@@ -131,6 +144,16 @@ def _dataset(subject: str, dataset: Dataset) -> Finding:
     n_files = len({part.file for part in list_parts(dataset, newest)})
     columns = 1 + len(dataset.features) + (dataset.label is not None) + (dataset.weight is not None)
     return Finding(subject, Verdict.OK, f"{which}{n_files} files, {columns} declared columns are there")
+
+
+def _database(subject: str, dataset: Dataset) -> Finding:
+    from fedtasks.data.copies import check_database
+    from fedtasks.data.partitions import landed
+
+    keys = landed(dataset)
+    n_columns, n_ranges = check_database(dataset, keys[-1] if keys else "")
+    which = f"{len(keys)} partitions have landed; " if dataset.is_partitioned else ""
+    return Finding(subject, Verdict.OK, f"{which}{n_columns} declared columns are there, read in {n_ranges} ranges")
 
 
 def _topic(subject: str, dataset: Dataset) -> Finding:

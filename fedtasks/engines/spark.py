@@ -18,6 +18,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812 - what everybody calls it
 from pyspark.sql.pandas.types import from_arrow_schema
 
+from fedtasks.config.s3 import reach_again, reached
 from fedtasks.engines.engine import Batches, How, engine_name
 from fedtasks.errors import FedtasksError, leaves
 from fedtasks.private import keep_private
@@ -177,9 +178,12 @@ def _carried(
     function: Callable[[Batches], Batches], taken: pa.Schema, given: pa.Schema
 ) -> Callable[[Batches], Batches]:
     """Make a function for `mapInArrow` whose errors `_collected` can raise again on the driver."""
+    buckets = reached()
 
     def work(batches: Batches) -> Batches:
-        keep_private()  # a cluster's workers have a umask of their own
+        # A cluster's workers have a umask of their own, and have read no party.yaml.
+        keep_private()
+        reach_again(buckets)
         try:
             for batch in function(_as(each, taken) for each in batches):
                 yield _as(batch, given)

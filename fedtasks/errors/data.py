@@ -52,7 +52,7 @@ class FileForbidden(DataError):
 
     code = "DATA_FILE_FORBIDDEN"
     summary = "A dataset's file may not be read"
-    remedy = "Let the user whom Airflow's tasks run as read it"
+    remedy = "Let the user whom Airflow's tasks run as, or whom the dataset names for its database or topic, read it"
 
 
 class FileUnexpected(DataError):

@@ -33,6 +33,17 @@ class StoreReplaced(MachineError):
     )
 
 
+class StoreInUse(MachineError):
+    """Raised when a gateway is started on a store of one process that another gateway serves."""
+
+    code = "STORE_IN_USE"
+    summary = "Another gateway serves the store, which can be served by one alone"
+    remedy = (
+        "Stop the one that does; or move the store into PostgreSQL (`store.url` in party.yaml), where several gateways "
+        "of one party stand by for each other"
+    )
+
+
 class StorageUnavailable(MachineError):
     """Raised when a remote store of files did not serve, though it was asked again; ``where`` is the file's URI."""
 

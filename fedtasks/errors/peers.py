@@ -210,7 +210,22 @@ class SecretRejected(LinkError):
     code = "SECRET_REJECTED"
     who = "own"
     summary = "The gateway rejected the worker's secret"
-    remedy = "Check `gateway.worker_secret_file` and its permissions"
+    remedy = (
+        "Check `gateway.worker_secret_file` and its permissions; at the gateway, `fedtasks worker list` shows who is "
+        "let in, and `fedtasks worker rotate` makes another secret"
+    )
+
+
+class WorkerForbidden(LinkError):
+    """Raised when a worker that its gateway knows asks for what its identity may not do; ``identity`` names it."""
+
+    code = "WORKER_FORBIDDEN"
+    who = "own"
+    summary = "A worker has asked its gateway for what its identity may not do"
+    remedy = (
+        "Use an identity that may do it; or revoke this one and add it anew: `fedtasks worker revoke`, then "
+        "`fedtasks worker add` with another `--may`"
+    )
 
 
 class GatewayUnreachable(LinkError):

@@ -54,6 +54,17 @@ class RunEnded(RunError):
     remedy = "Start the partition again"
 
 
+class RunRemoved(RunError):
+    """Raised when a run would go on whose files a party has removed by its policy."""
+
+    code = "RUN_REMOVED"
+    who = "holder"
+    summary = "A party has removed the run's files, so the run cannot go on"
+    remedy = (
+        "Start the partition again, with `force` if it is done; section `keep` of party.yaml says what stays how long"
+    )
+
+
 class RunCancelled(RunError):
     """Raised when a person ended the run on this side."""
 
@@ -197,6 +208,15 @@ class ModelUnknown(RunError):
     who = "own"
     summary = "There is no such version of the model"
     remedy = "Choose one that `fedtasks models` lists"
+
+
+class ModelRemoved(RunError):
+    """Raised when a version of a model would be used whose half a party has removed by its policy."""
+
+    code = "MODEL_REMOVED"
+    who = "both"
+    summary = "A party has removed its half of this version of the model"
+    remedy = "Choose a version that `fedtasks models` of both sides keeps; section `keep` of party.yaml says how long"
 
 
 class ChampionDiffers(RunError):

@@ -196,6 +196,7 @@ _AUDITED = {
     "landed": ("data.landed", {"dataset": "dataset", "partition": "partition"}),
     "remembered": ("store.compare", {"store": "store.store_id"}),
     "preflight": ("peer.preflight", {"pipeline": "pipeline"}),
+    "probe": ("probe.open", {}),
 }
 """Under which action each request is audited, and its facts: name → field."""
 

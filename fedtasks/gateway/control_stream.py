@@ -36,7 +36,7 @@ from fedtasks.wire.v1 import failure_pb2, peer_pb2
 
 log = logging.getLogger(__name__)
 
-PROTOCOL_MIN, PROTOCOL_MAX = 3, 4
+PROTOCOL_MIN, PROTOCOL_MAX = 3, 5
 """The versions of the gateways' protocol that this release speaks; two gateways use the highest that both do."""
 
 CLOCKS_SINCE = 4
@@ -56,6 +56,9 @@ MESSAGES = (
     ("grpc.max_send_message_length", MAX_BYTES + (64 << 10)),
 )
 """What one message between gateways, or one frame of a session, may take of memory; `bounds` says how much is read."""
+
+_AGAIN = (("grpc.initial_reconnect_backoff_ms", 100), ("grpc.min_reconnect_backoff_ms", 4_000))
+"""A dial that somebody takes and does not answer is tried again in time: another gateway of the peer may take it."""
 
 CONTROL = "/fedtasks.v1.PeerGateway/Control"
 
@@ -87,8 +90,9 @@ class PeerConnection:
 
     Attributes
     ----------
-    store_id
-        Says which store this party has, for the greeting; by default none, which compares nothing.
+    store_id, term
+        Which store this party has, and as the how many of its gateways this one is active there, for the greeting; by
+        default none, which compares nothing.
     peer_store_id
         Which store the peer has greeted with; empty if its release does not compare what both remember.
     compared
@@ -105,6 +109,7 @@ class PeerConnection:
         self._twice: FedtasksError | None = None
         self._twice_ms = 0
         self.store_id: Callable[[], Awaitable[str]] = _no_store
+        self.term = 0
         self.peer_store_id = ""
         self.compared = asyncio.Event()
         self._party = party
@@ -140,6 +145,11 @@ class PeerConnection:
     def protocol(self) -> int:
         """The version of the protocol that both gateways use; 0 while no conversation stands."""
         return self._live.protocol if self._live is not None else 0
+
+    @property
+    def n_answering(self) -> int:
+        """How many of the peer's requests are being answered."""
+        return len(self._tasks)
 
     @property
     def clock_skew_s(self) -> float:
@@ -221,10 +231,16 @@ class PeerConnection:
 
     def open_session(self, metadata: Metadata) -> Any:
         """Open the stream of a session on the dialled channel; raise `PeerUnreachable` when it is gone."""
+        return self._open("Session", metadata)
+
+    def open_probe(self, metadata: Metadata) -> Any:
+        """Open a stream over which the way to the peer is measured; raises as `open_session`."""
+        return self._open("Probe", metadata)
+
+    def _open(self, name: str, metadata: Metadata) -> Any:
         if self._channel is None:
             raise self._absence()
-        method = self._channel.stream_stream("/fedtasks.v1.PeerGateway/Session")
-        return method(metadata=metadata)
+        return self._channel.stream_stream(f"/fedtasks.v1.PeerGateway/{name}")(metadata=metadata)
 
     # -------------------------------------------------------------------------------------------------------- dialling
     async def keep_dialling(self, credentials: grpc.ChannelCredentials, door: Door) -> None:
@@ -256,7 +272,7 @@ class PeerConnection:
             delay = min(delay * 1.6, 2.0)
 
     async def _dial(self, address: str, credentials: grpc.ChannelCredentials, door: Door) -> None:
-        options = (*ALWAYS, *MESSAGES, ("grpc.ssl_target_name_override", f"{self.peer.name}.fedtasks"))
+        options = (*ALWAYS, *MESSAGES, *_AGAIN, ("grpc.ssl_target_name_override", f"{self.peer.name}.fedtasks"))
         channel = grpc.aio.secure_channel(address, credentials, options=options)
         try:
             async with asyncio.timeout(10):
@@ -350,8 +366,9 @@ class PeerConnection:
         """Let one conversation with the peer stay: a new one, or the one that stands.
 
         Where both gateways have dialled at once, the stream stays that was dialled by the party whose name sorts first.
-        A process that dials anew has given up its old stream. Another process has to wait until the one that is
-        connected has gone: it is asked whether it is still there.
+        A process that dials anew has given up its old stream. Another process stays if it has become the active gateway
+        on the same store later; else it has to wait until the one that is connected has gone, which is asked whether it
+        is still there.
 
         Raises
         ------
@@ -364,7 +381,7 @@ class PeerConnection:
         while (live := self._live) is not None and live.ending is None:
             reason: FedtasksError = PeerUnreachable(f"{peer} goes on in another conversation")
             if conversation.instance != live.instance and conversation.instance and live.instance:
-                if await self._is_there(live):
+                if live.supersedes(conversation) or (not conversation.supersedes(live) and await self._is_there(live)):
                     raise PartyTwice(f"another gateway of {peer} is connected", party=peer)
                 reason = PartyTwice(f"another gateway of {peer} has taken over", party=peer)
             elif live.dialled != conversation.dialled and live.dialled == (self._party.name < peer):
@@ -448,7 +465,8 @@ class PeerConnection:
             await conversation.put(await self._greeting())
         theirs = await self._read_greeting(conversation)
         conversation.instance, self.version = plain_text(theirs.instance, 64), plain_text(theirs.version, 32)
-        self.peer_store_id = plain_text(theirs.store_id, 64)
+        self.peer_store_id = conversation.store_id = plain_text(theirs.store_id, 64)
+        conversation.term = theirs.term
         ours = Speaks(self._party.name, __version__, PROTOCOL_MIN, PROTOCOL_MAX)
         speaks = Speaks(self.peer.name, self.version, theirs.protocol_min, theirs.protocol_max)
         try:
@@ -472,6 +490,7 @@ class PeerConnection:
             clock_ms=self._clock(),
             instance=self._instance,
             store_id=await self.store_id(),
+            term=self.term,
         )
         return peer_pb2.Envelope(greeting=greeting)
 

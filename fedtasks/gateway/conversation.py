@@ -53,6 +53,8 @@ class Conversation:
         The version of the protocol that both sides use.
     instance
         Which process of the peer speaks; empty if its release does not say.
+    store_id, term
+        Which store the peer's process has greeted with, and as the how many of the party's gateways on it.
     heard
         How many messages have been read.
     ending
@@ -74,10 +76,16 @@ class Conversation:
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)
     protocol: int = 0
     instance: str = ""
+    store_id: str = ""
+    term: int = 0
     heard: int = 0
     ending: FedtasksError | None = None
     is_over: bool = False
     talking: asyncio.Task[None] | None = None
+
+    def supersedes(self, other: Conversation) -> bool:
+        """Whether the peer's store says that who speaks in the other one is no longer its party's active gateway."""
+        return bool(self.store_id) and self.store_id == other.store_id and self.term > other.term > 0
 
     def end(self, reason: FedtasksError) -> None:
         """End it from this side."""

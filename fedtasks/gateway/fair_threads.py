@@ -50,6 +50,13 @@ class FairThreads(ThreadPoolExecutor):
         self._begin(caller)
         return future
 
+    @property
+    def waiting(self) -> dict[str, int]:
+        """How many calls wait for a thread: of each peer, and, by an empty name, those whose turn has come."""
+        with self._fair:
+            waiting = {caller: len(calls) for caller, calls in self._waiting.items()}
+        return {"": self._work_queue.qsize(), **waiting}
+
     def _begin(self, caller: str) -> None:
         with self._fair:
             if self._working[caller] >= PER_PEER or not self._waiting[caller]:

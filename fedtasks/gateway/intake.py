@@ -34,7 +34,7 @@ SLOW_S = 0.25
 _BURST, _PER_S = 500.0, 100.0
 """The tokens of a peer's bucket, and those that come back each second."""
 
-_COSTS = {"lookup": 0.1, "session.open": 5.0, "peer.connect": 20.0}
+_COSTS = {"lookup": 0.1, "session.open": 5.0, "peer.connect": 20.0, "probe": 20.0, "probe.open": 20.0}
 """What a request or a call costs that does not cost one token. Lookups are counted against a ticket besides."""
 
 _PER_BYTE, _FIELDS_FREE, _PER_FIELD = 1 / 4096, 64, 0.6
@@ -89,6 +89,11 @@ class Intake:
             told = await self.refuse(peer, action, error, **facts)
             failure = failure_pb2.Failure(code=told.code, text=told.public, retry_at_ms=told.retry_at_ms)
             return peer_pb2.Envelope(failure=failure)
+
+    @property
+    def calls(self) -> Counter[str]:
+        """How many calls each caller has open."""
+        return self._calls.copy()
 
     @contextlib.asynccontextmanager
     async def call(self, caller: str, action: str) -> AsyncIterator[None]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hmac
 import inspect
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -12,8 +11,10 @@ from typing import Any, TypeAlias
 
 import grpc
 
-from fedtasks.errors import FedtasksError, GatewayFailed, SecretRejected
+from fedtasks.config.workers import SHARED
+from fedtasks.errors import FedtasksError, GatewayFailed
 from fedtasks.link.status import SECRET, to_abort
+from fedtasks.store import ACTING
 
 log = logging.getLogger(__name__)
 
@@ -132,28 +133,37 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
 
 
 class SecretInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
-    """Lets only callers in that present the worker secret.
+    """Lets only callers in that present the secret of an identity, each to what it may do.
 
     Parameters
     ----------
-    secret
-        What they must present in the call's metadata.
+    require
+        Returns who presents a secret and calls a method; raises what answers a call that may not be (`Workers`).
     """
 
-    def __init__(self, secret: str) -> None:
-        self._secret = secret.encode()
+    def __init__(self, require: Callable[[str, str], str]) -> None:
+        self._require = require
 
     async def intercept_service(self, continuation: Any, details: grpc.HandlerCallDetails) -> Any:
-        """Pass the call on, or have it answered by `SecretRejected`."""
+        """Pass the call on as its caller's, or have it refused."""
         shown = dict(details.invocation_metadata).get(SECRET, "")
         handler = await continuation(details)
-        if handler is None or hmac.compare_digest(shown.encode(), self._secret):
-            return handler
-        return _with_method(handler, lambda _: _reject)
+        if handler is None:
+            return None
+        try:
+            name = self._require(shown, details.method.rpartition("/")[2])
+        except FedtasksError as error:
+            refuse = _refusal(error)
+            return _with_method(handler, lambda _: refuse)
+        ACTING.set("" if name == SHARED else name)
+        return handler
 
 
-async def _reject(_: Any, __: Context) -> None:
-    raise SecretRejected
+def _refusal(error: FedtasksError) -> Method:
+    async def refuse(_: Any, __: Context) -> None:
+        raise error
+
+    return refuse
 
 
 def _with_method(handler: grpc.RpcMethodHandler, change: Callable[[Method], Method]) -> grpc.RpcMethodHandler:

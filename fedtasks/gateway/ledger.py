@@ -70,6 +70,8 @@ class Ledger:
         self._accounts: dict[str, _Account] = {}
         self._refused: WeakKeyDictionary[FedtasksError, bool] = WeakKeyDictionary()
         self._lock = threading.Lock()
+        self.refusals: Counter[tuple[str, str]] = Counter()
+        """Who was refused, why (a code of the registry), and how often since this process began."""
 
     def add(self, actor: str, action: str, decision: str, **facts: Any) -> bool:
         """Write a decision that `actor` caused, or count it; returns whether it was written in full.
@@ -103,6 +105,8 @@ class Ledger:
         """
         if error not in self._refused:
             facts = {**facts, "code": error.code, "clause": error.fields.get("clause", "")}
+            with self._lock:
+                self.refusals[actor, error.code] += 1
             self._refused[error] = self.add(actor, action, "refused", **facts)
         return self._refused[error]
 

@@ -14,6 +14,7 @@ from fedtasks.errors import ChampionDiffers, ConfigDiffers, ConfigError, ModelUn
 from fedtasks.gateway.base import Base
 from fedtasks.gateway.runs import Runs
 from fedtasks.store import ModelRow
+from fedtasks.store.models import require_kept
 from fedtasks.text import plain_text
 from fedtasks.wire.v1 import model_pb2, peer_pb2, worker_pb2
 
@@ -40,12 +41,19 @@ class Models:
         self._changing: set[str] = set()
 
     def get(self, request: worker_pb2.GetModelRequest) -> worker_pb2.GetModelResponse:
-        """Return a version, the champion by default, and what it has learnt from; nothing if there is none."""
+        """Return a version, the champion by default, and what it has learnt from; nothing if there is none.
+
+        Raises
+        ------
+        ModelRemoved
+            This party has given up its half of it.
+        """
         models = self._store.models
         row = models.get(request.model, request.version) if request.version else models.champion(request.model)
         newest = max((known.version for known in models.list(request.model)), default=0)
         if row is None:
             return worker_pb2.GetModelResponse(newest=newest)
+        require_kept(row)
         consumed = json.dumps(models.consumed(row.model, row.version))
         return worker_pb2.GetModelResponse(version=_message(row), consumed_json=consumed, newest=newest)
 
@@ -93,8 +101,8 @@ class Models:
 
         Raises
         ------
-        ModelUnknown
-            There is no such version here.
+        ModelUnknown, ModelRemoved
+            There is no such version here, or its half was removed.
         ChampionDiffers
             The peer does not hold the other half of it; nothing has changed.
         PeerUnreachable
@@ -103,6 +111,7 @@ class Models:
         row = await asyncio.to_thread(self._store.models.get, request.model, request.version)
         if row is None:
             raise ModelUnknown(model=plain_text(request.model, 64), version=request.version)
+        require_kept(row)
         connection = self._base.connection(row.peer)
         reason = plain_text(request.reason)
         with self._claimed(row.model):

@@ -14,15 +14,16 @@ from fedtasks.errors import (
     ConfigError,
     FedtasksError,
     RunEnded,
+    RunRemoved,
     StoreUnavailable,
     WorkerLost,
 )
-from fedtasks.gateway.accounts import MEETINGS
 from fedtasks.gateway.base import Base
 from fedtasks.gateway.leases import QUIET_S, Lease, Leases
 from fedtasks.gateway.messages import error_from_row, failure_row
 from fedtasks.gateway.runs import LIVE, Runs
 from fedtasks.names import APPROVE
+from fedtasks.reports.accounts import MEETINGS
 from fedtasks.store import Charged, DisclosureRow, HalfRow, MetricRow, RunRow
 from fedtasks.text import plain_text
 from fedtasks.tickets.clauses import clauses
@@ -67,6 +68,8 @@ class OwnHalves:
 
         Raises
         ------
+        RunRemoved
+            This party has removed its files.
         ApprovalPending, ApprovalRejected, ApprovalExpired
             The run's ticket asks for a person who has not said yes.
         """
@@ -74,6 +77,8 @@ class OwnHalves:
             row = self._runs.run(run_id)
             if row.state == "failed" and not self._runs.is_at_rest(row):
                 raise error_from_row(row.failure) if row.failure else RunEnded(where=run_id)
+            if row.removed_ms is not None:
+                raise RunRemoved(where=run_id)
             if row.state != "running":
                 self._tickets.in_force(row.ticket_id)
             if task != APPROVE:

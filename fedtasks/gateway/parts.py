@@ -14,6 +14,7 @@ from fedtasks.gateway.notifier import Notifier
 from fedtasks.gateway.own_halves import OwnHalves
 from fedtasks.gateway.peer_halves import PeerHalves
 from fedtasks.gateway.preflight import Preflights
+from fedtasks.gateway.probes import Probes
 from fedtasks.gateway.recollections import Recollections
 from fedtasks.gateway.relay import Relay
 from fedtasks.gateway.requests import RequestAnswers
@@ -36,7 +37,7 @@ class Parts:
         Decides whether a run may begin.
     dag_runs
         Begins what peers have asked for in this party's Airflow.
-    lookups, models, landings, preflights
+    lookups, models, landings, preflights, probes
         What peers and workers ask beside runs.
     recollections
         What both parties remember, compared.
@@ -57,6 +58,7 @@ class Parts:
     models: Models
     landings: Landings
     preflights: Preflights
+    probes: Probes
     recollections: Recollections
     requests: RequestAnswers
     notifier: Notifier

@@ -14,8 +14,8 @@ from fedtasks.text import plain_text
 
 log = logging.getLogger(__name__)
 
-READ_ONCE = ("name", "gateway", "airflow", "store", "peers")
-"""What listeners, logins, the store and conversations with peers are made of when the gateway starts.
+READ_ONCE = ("name", "gateway", "airflow", "store", "peers", "logs")
+"""What listeners, logins, the store, conversations with peers and its log are made of when the gateway starts.
 
 All the rest (datasets, notices, schedules, limits) is looked up where it is used, and counts as soon as it is written.
 """

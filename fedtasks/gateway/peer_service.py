@@ -37,6 +37,7 @@ class PeerService:
         self._landings = parts.landings
         self._preflights = parts.preflights
         self._requests = parts.requests
+        self._probes = parts.probes
         self._clock = base.clock
         self._recollections = parts.recollections
         self.intake = Intake(base.ledger, self._dispatch, base.clock)
@@ -61,6 +62,12 @@ class PeerService:
             takes_tunnel = asks_for_tunnel(context.invocation_metadata())
             await self._relay.serve_peer(key, peer, context, takes_tunnel=takes_tunnel)
 
+    async def probe(self, _: Any, context: Context) -> None:
+        """Take up a stream over which the way between both gateways is measured."""
+        peer = await self._identified(context, "probe.open")
+        async with self.intake.call(peer, "probe.open"), self.intake.opening(peer, "probe.open"):
+            await self._probes.serve(peer, context, context.invocation_metadata())
+
     async def _dispatch(self, peer: str, envelope: peer_pb2.Envelope) -> peer_pb2.Envelope:
         """Answer one request of `peer` that is within its bounds, on whichever stream it came."""
         match envelope.WhichOneof("body"):
@@ -69,6 +76,8 @@ class PeerService:
                 return peer_pb2.Envelope(run_started=await self._admission.start(peer, envelope.start_run))
             case "clock":
                 return peer_pb2.Envelope(clock=peer_pb2.Clock(clock_ms=self._clock()))
+            case "probe":
+                self._probes.answer(peer)
             case "preflight":
                 return peer_pb2.Envelope(preflight_report=await self._preflights.answer(peer, envelope.preflight))
             case "lookup":

@@ -19,6 +19,7 @@ from fedtasks.errors import (
     RunCancelled,
     RunExists,
     RunFailed,
+    RunRemoved,
     RunUnknown,
     StoreUnavailable,
     TicketError,
@@ -130,6 +131,8 @@ class Reconciler:
         self._airflow_down = False
         self._began_ms = self._clock()
         self._outage = Outage(self._clock)
+        self.passed_ms = self._began_ms
+        """When it has last looked after all runs to the end."""
 
     async def run(self) -> None:
         """Work until cancelled; see `resume` for what comes before."""
@@ -154,6 +157,11 @@ class Reconciler:
             self._landings.tell(),
             self._to_ask.work_off(self._ask_for_obstacles),
         )
+
+    @property
+    def n_watched(self) -> int:
+        """How many runs it looks after."""
+        return len(self._watched)
 
     async def resume(self) -> None:
         """Take up what the gateway was at when it was last ended, as far as the store tells: before it serves anybody.
@@ -252,7 +260,7 @@ class Reconciler:
             except ProtocolViolated as error:
                 # It has ended the run for that; the same again would be refused again.
                 log.warning("%s refuses the news of %s: %s", name, run.run_id, error)
-            except (TicketError, ConfigError, RunExists) as error:
+            except (TicketError, ConfigError, RunExists, RunRemoved) as error:
                 # It does not let the run go on.
                 await asyncio.to_thread(self._runs.refused, run.run_id, error)
                 continue
@@ -284,6 +292,7 @@ class Reconciler:
                 self._airflow_down = True
             else:
                 self._airflow_down = False
+        self.passed_ms = self._clock()
 
     def _is_due(self, run_id: str) -> bool:
         """Return whether a run has changed since it was last looked at, or that is a while ago.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
@@ -87,13 +88,14 @@ class Accepted(Stream, Protocol):
 
 @dataclass
 class Traffic:
-    """Bytes of one session that crossed since they were last counted."""
+    """Bytes that crossed with a peer: of one session since they were last counted, or of all that were."""
 
+    peer: str
     sent: int = 0
     received: int = 0
 
     def add(self, sent: int, received: int) -> None:
-        """Add what has crossed in a tunnel."""
+        """Add what has crossed, such as in a tunnel."""
         self.sent += sent
         self.received += received
 
@@ -123,6 +125,8 @@ class Relay:
         self._connections, self._store = base.connections, base.store
         self._sessions: dict[SessionKey, _Session] = {}
         self._traffic: dict[SessionKey, Traffic] = {}
+        self.carried = {name: Traffic(name) for name in base.connections}
+        """What has crossed with each peer since this process began."""
         self.tunnels = Tunnels(base.ledger)
         self._flushing = asyncio.Lock()
         self._attached = asyncio.Condition()
@@ -138,7 +142,7 @@ class Relay:
         older = self._sessions.get(key)
         if older is not None and not older.refusal.done():
             older.refusal.set_result(AttemptStale("the same half attached again", where=key.run_id))
-        session = _Session(peer, worker, self._traffic.setdefault(key, Traffic()), takes_tunnel)
+        session = _Session(peer, worker, self._traffic.setdefault(key, Traffic(peer)), takes_tunnel)
         self._sessions[key] = session
         async with self._attached:
             self._attached.notify_all()
@@ -185,6 +189,10 @@ class Relay:
             if key.run_id == run_id and task in (None, key.task) and not session.refusal.done():
                 session.refusal.set_result(error)
 
+    def attached(self) -> Counter[str]:
+        """Return how many of this party's workers are attached, by the peer whose half they meet."""
+        return Counter(session.peer for session in self._sessions.values())
+
     def run_ids(self) -> set[str]:
         """Return the runs that workers are attached for."""
         return {key.run_id for key in self._sessions}
@@ -203,6 +211,7 @@ class Relay:
                     # Bytes of a run that the store has lost have no account any more.
                     with contextlib.suppress(RunUnknown):
                         await asyncio.to_thread(self._store.traffic.add, *key, sent, received)
+                    self.carried[traffic.peer].add(sent, received)
                     traffic.sent -= sent
                     traffic.received -= received
                 elif key not in self._sessions:

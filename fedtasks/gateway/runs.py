@@ -33,7 +33,6 @@ from fedtasks.errors import (
     SignatureWrong,
     StoreRestored,
 )
-from fedtasks.gateway.accounts import account_of, first_difference
 from fedtasks.gateway.base import Base
 from fedtasks.gateway.messages import (
     error_from_row,
@@ -44,6 +43,7 @@ from fedtasks.gateway.messages import (
 )
 from fedtasks.gateway.scope import charge_of, declaration_of, require_covered
 from fedtasks.names import APPROVE, CLOSE_RUN
+from fedtasks.reports.accounts import account_of, first_difference
 from fedtasks.store import ApprovalRow, HalfRow, RunCharge, RunRow
 from fedtasks.store.runs import RUNS
 from fedtasks.text import plain_text

@@ -30,17 +30,21 @@ from fedtasks.gateway.lookups import Lookups
 from fedtasks.gateway.memory import stay_small
 from fedtasks.gateway.models import Models
 from fedtasks.gateway.notifier import Notifier
+from fedtasks.gateway.observed.endpoint import Condition, observed
+from fedtasks.gateway.observed.pulse import Pulse, Watched
 from fedtasks.gateway.own_halves import OwnHalves
 from fedtasks.gateway.parts import Parts
 from fedtasks.gateway.party_file import PartyFile
 from fedtasks.gateway.peer_halves import PeerHalves
 from fedtasks.gateway.peer_service import PeerService
 from fedtasks.gateway.preflight import Preflights
+from fedtasks.gateway.probes import Probes
 from fedtasks.gateway.recollections import Recollections
 from fedtasks.gateway.reconciler import Reconciler
 from fedtasks.gateway.relay import Relay
 from fedtasks.gateway.requests import RequestAnswers
 from fedtasks.gateway.runs import Runs
+from fedtasks.gateway.seating import Seating
 from fedtasks.gateway.tickets import Tickets
 from fedtasks.gateway.tunnels import Side
 from fedtasks.gateway.worker_listener import bind, bind_tunnels, listen_for_workers
@@ -79,9 +83,11 @@ class Gateway:
         self._party = party
         self._clock = clock
         self._file = file
+        self._threads, self._pulse = FairThreads(len(party.peers)), Pulse()
+        self._is_listening = False
 
     async def serve(self, started: asyncio.Event | None = None) -> None:
-        """Serve until cancelled.
+        """Serve until cancelled; where another gateway of the party serves the store, stand by for it.
 
         Raises
         ------
@@ -91,22 +97,69 @@ class Gateway:
             When keys, secrets or the store cannot be used.
         StoreReplaced
             When the store is not the one that was served before.
+        StoreInUse
+            When another gateway serves a store that one alone can serve.
         """
+        asyncio.get_running_loop().set_default_executor(self._threads)
+        seating = Seating(self._party)
+        try:
+            async with self._seen(seating):
+                while True:
+                    await seating.wait()
+                    await self._serve_while_active(seating, started)
+        finally:
+            await seating.close()
+
+    @contextlib.asynccontextmanager
+    async def _seen(self, seating: Seating) -> AsyncIterator[None]:
+        """Let probes and Prometheus look at this gateway, if party.yaml says where, also while it stands by."""
         party = self._party
-        asyncio.get_running_loop().set_default_executor(FairThreads(len(party.peers)))
+
+        def leads_nowhere() -> str:
+            return "" if seating.is_reachable else f"the active gateway of {party.name} is not known"
+
+        def is_deaf() -> str:
+            return "" if self._is_listening or not seating.is_active else "the listeners are not up"
+
+        conditions: tuple[Condition, ...] = (leads_nowhere, is_deaf)
+        async with contextlib.AsyncExitStack() as stack:
+            if party.gateway.observed is not None:
+                at = party.gateway.observed
+                await stack.enter_async_context(observed(at, party.name, self._pulse, conditions))
+            yield
+
+    async def _serve_while_active(self, seating: Seating, started: asyncio.Event | None) -> None:
+        """Serve until another gateway is the active one."""
+        serving = asyncio.create_task(self._serve_a_term(seating, started))
+        holding = asyncio.create_task(seating.hold())
+        both = {serving, holding}
+        try:
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in both:
+                task.cancel()
+            await asyncio.wait(both)
+        if not seating.was_replaced:
+            await (serving if holding.cancelled() else holding)  # which raises what has ended it
+        log.warning("is no longer the active gateway of %s, and stands by", self._party.name)
+
+    async def _serve_a_term(self, seating: Seating, started: asyncio.Event | None) -> None:
+        party = self._party
         store = await asyncio.to_thread(open_known, party, self._clock)
         try:
+            term = await seating.begin(store)
             async with AirflowApi(party.airflow) as airflow, contextlib.AsyncExitStack() as stack:
-                await self._serve(store, airflow, stack, started)
+                parts = self._assemble(store, airflow, term)
+                await self._serve(parts, stack, started)
         finally:
+            self._is_listening = False
             await asyncio.to_thread(store.close)
 
-    async def _serve(
-        self, store: Store, airflow: AirflowApi, stack: contextlib.AsyncExitStack, started: asyncio.Event | None
-    ) -> None:
+    async def _serve(self, parts: Parts, stack: contextlib.AsyncExitStack, started: asyncio.Event | None) -> None:
         party = self._party
-        parts = self._assemble(store, airflow)
         peers, reconciler = PeerService(parts), Reconciler(parts)
+        watched = Watched(parts, peers.intake, reconciler, self._threads)
+        await stack.enter_async_context(self._pulse.watching(watched))
         await reconciler.resume()
         # End last: bytes cross, and peers ask, until the listeners have closed.
         stack.push_async_callback(parts.relay.flush)
@@ -124,6 +177,7 @@ class Gateway:
             log.info("gateway of %s serves its workers at %s", party.name, party.gateway.workers)
             if party.gateway.listen is not None and party.gateway.peer_tunnels_at is None:
                 log.info("sessions with peers stay on gRPC: `gateway.tunnels` of party.yaml names no port for tunnels")
+            self._is_listening = True
             for finding in plain_traffic(party):
                 log.warning("%s: %s. %s", finding.subject, finding.text, finding.remedy)
             if started is not None:
@@ -132,7 +186,7 @@ class Gateway:
     def _connection(self, peer: Peer, changes: Changes) -> PeerConnection:
         return PeerConnection(self._party, peer, self._clock, changes.notify)
 
-    def _assemble(self, store: Store, airflow: AirflowApi) -> Parts:
+    def _assemble(self, store: Store, airflow: AirflowApi, term: int) -> Parts:
         party, clock = self._party, self._clock
         key = load_ticket_key(party.gateway.ticket_key)
         changes = Changes(asyncio.get_running_loop())
@@ -151,6 +205,7 @@ class Gateway:
         recollections = Recollections(base, runs)
         for connection in base.connections.values():
             connection.store_id = recollections.store_id
+            connection.term = term
         return Parts(
             base=base,
             runs=runs,
@@ -163,6 +218,7 @@ class Gateway:
             models=Models(base, runs),
             landings=Landings(base),
             preflights=Preflights(base),
+            probes=Probes(base),
             recollections=recollections,
             requests=RequestAnswers(base),
             notifier=Notifier(base),
@@ -187,8 +243,8 @@ class Gateway:
             ("grpc.max_allowed_incoming_connections", max_connections(descriptor_limit())),
         )
         server = grpc.aio.server(interceptors=(StatusInterceptor(shows_detail=False),), options=options)
-        handler = raw_handler("fedtasks.v1.PeerGateway", Control=service.control, Session=service.session)
-        server.add_generic_rpc_handlers((handler,))
+        methods = {"Control": service.control, "Session": service.session, "Probe": service.probe}
+        server.add_generic_rpc_handlers((raw_handler("fedtasks.v1.PeerGateway", **methods),))
         bind(lambda: server.add_secure_port(address, credentials), address, "gateway.listen")
         await server.start()
         log.info("gateway of %s listens for peers at %s", self._party.name, address)

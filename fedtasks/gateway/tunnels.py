@@ -226,6 +226,11 @@ class Tunnels:
         self._tunnels.add(tunnel)
         return tunnel
 
+    @property
+    def n_open(self) -> int:
+        """How many there are."""
+        return len(self._tunnels)
+
     def settle(self) -> None:
         """Count what has crossed in all of them."""
         for tunnel in self._tunnels:

@@ -12,11 +12,12 @@ from typing import Any
 import grpc
 
 from fedtasks import private
-from fedtasks.config import Gateway, read_secret, tunnel_socket
+from fedtasks.config import Gateway, tunnel_socket
 from fedtasks.errors import ConfigError, PortInUse
 from fedtasks.gateway.interceptors import SecretInterceptor, StatusInterceptor, raw_handler
 from fedtasks.gateway.tunnels import Side, Tunnels, listen_at
 from fedtasks.gateway.worker_service import WorkerService
+from fedtasks.gateway.workers import Workers
 from fedtasks.link.keepalive import ALWAYS
 from fedtasks.wire.v1 import worker_pb2_grpc
 
@@ -40,7 +41,7 @@ async def listen_for_workers(gateway: Gateway, service: WorkerService, tunnels: 
     NotPrivate
         The socket's folder is not this party's alone.
     """
-    interceptors = (StatusInterceptor(shows_detail=True), SecretInterceptor(read_secret(gateway.worker_secret_file)))
+    interceptors = (StatusInterceptor(shows_detail=True), SecretInterceptor(Workers(gateway).require))
     options = (
         *ALWAYS,
         *_MESSAGES,

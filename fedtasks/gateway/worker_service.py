@@ -42,6 +42,7 @@ class WorkerService(worker_pb2_grpc.WorkerGatewayServicer):
         self._models = parts.models
         self._landings = parts.landings
         self._preflights = parts.preflights
+        self._probes = parts.probes
         self._requests = parts.requests
 
     async def OpenRun(self, request: worker_pb2.OpenRunRequest, _: Context) -> worker_pb2.OpenRunResponse:
@@ -197,6 +198,11 @@ class WorkerService(worker_pb2_grpc.WorkerGatewayServicer):
 
     async def Preflight(self, request: worker_pb2.PreflightRequest, _: Context) -> worker_pb2.PreflightResponse:
         return worker_pb2.PreflightResponse(checks=await self._preflights.preflight(request))
+
+    async def ProbeNetwork(
+        self, request: worker_pb2.ProbeNetworkRequest, _: Context
+    ) -> worker_pb2.ProbeNetworkResponse:
+        return await self._probes.measure(request)
 
     async def RevokeTicket(
         self, request: worker_pb2.RevokeTicketRequest, _: Context

@@ -3,6 +3,7 @@
 ::
 
     <storage>/joins/<stream>~<peer>/secret.key, pinned.json
+    <storage>/joins/<stream>~<peer>/shard-00003/kept.json       from which commit on they are kept; else from 1
     <storage>/joins/<stream>~<peer>/shard-00003/commit-00000017.<token>/
         block-00000.parquet …   what both sides have joined, in the order that both share
         used                    places of this side's rows in them: where reading again must leave them out
@@ -26,14 +27,17 @@ from typing import Any
 import numpy as np
 
 from fedtasks.data.storage import (
+    changed_at,
     create_once,
     filesystem,
     make_private,
+    names_in,
     read_bytes,
     read_json,
     remove,
     settle,
     write_atomically,
+    write_json,
 )
 from fedtasks.dataclass_io import build, to_plain
 from fedtasks.digests import digest
@@ -41,7 +45,7 @@ from fedtasks.errors import ConfigError, DataCorrupt, DataMissing
 from fedtasks.join.rows import PLACE_BITS, Integers
 from fedtasks.runtime.joins import JoinWindow
 
-_STATE, _USED, _SECRET, _PINNED = "state.json", "used", "secret.key", "pinned.json"
+_STATE, _USED, _SECRET, _PINNED, _KEPT = "state.json", "used", "secret.key", "pinned.json", "kept.json"
 SECRET_BYTES = 32
 """How long the secret of a stream is."""
 
@@ -160,6 +164,22 @@ class Commit:
         return hashlib.sha256(self.state).hexdigest()
 
 
+@dataclass(frozen=True)
+class Kept:
+    """Which commits of a shard are kept.
+
+    Parameters
+    ----------
+    first
+        From which number on.
+    since_ms
+        Since when those before it are not; whoever had begun to read them until then may still do so.
+    """
+
+    first: int = 1
+    since_ms: int = 0
+
+
 def stream_uri(storage: str, stream: str, peer: str) -> str:
     """Return where a joined stream lies."""
     return f"{storage.rstrip('/')}/joins/{stream}~{peer}"
@@ -257,15 +277,49 @@ class ShardState:
         return list(self.backwards(last, since))[::-1]
 
     def backwards(self, last: Commit, since: int = 0) -> Iterator[Commit]:
-        """Yield commits from `last` backwards, as far as they are asked for; raises as `commits`."""
-        commit = last
+        """Yield commits from `last` backwards, as far as they are asked for and kept; raises as `commits`."""
+        commit, first = last, self.kept().first
         while commit.number > since:
             yield commit
-            before = self._read(commit.parent) if commit.number > 1 else Commit()
+            if commit.number <= first:
+                return
+            before = self._read(commit.parent)
             if before is None:
                 text = f"commit {commit.number - 1} of shard {self.shard} is not there, and others came behind it"
                 raise DataMissing(text, where=f"{self.uri}/{commit.parent}")
             commit = before
+
+    # --------------------------------------------------------------------------------------------------------- age
+    def kept(self) -> Kept:
+        """Return which commits are kept: all, unless old ones were removed."""
+        try:
+            return build(Kept, read_json(f"{self.uri}/{_KEPT}"))
+        except DataMissing:
+            return Kept()
+
+    def keep_from(self, kept: Kept) -> None:
+        """Keep no commits before one: from now on nobody begins to read them."""
+        write_json(f"{self.uri}/{_KEPT}", to_plain(kept))
+        settle(self.uri)
+
+    def ascending(self) -> Iterator[tuple[Commit, float]]:
+        """Yield what is prepared, from the oldest number on, with when each was, in seconds.
+
+        Notes
+        -----
+        Cost: one listing, and one small file read for each that is asked for.
+        """
+        for folder in names_in(self.uri):
+            commit = self._read(folder) if folder.startswith("commit-") else None
+            if commit is not None:
+                fs, path = filesystem(self.path(commit, _STATE))
+                yield commit, changed_at(fs.info(path))
+
+    def folders_before(self, number: int) -> list[str]:
+        """Return the URIs of the folders of all commits before a number, the oldest first."""
+        return [
+            f"{self.uri}/{name}" for name in names_in(self.uri) if name.startswith("commit-") and name < _name(number)
+        ]
 
     def used_since(self, replay: Position, last: Commit) -> Integers:
         """Return the places, sorted, of this side's rows from a position on that stand in blocks.

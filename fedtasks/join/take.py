@@ -143,11 +143,12 @@ def run(context: TaskContext) -> Outcome:
     context.storage.attempt(context.config.task, context.config.attempt)
     with context.open_link(facts_of(settings, since=since.version)) as link:
         last = [_last(context, settings.stream, state) for state in states]
-        cut, theirs = _agree(link, tuple(commit.number for commit in last))
+        kept = tuple(state.kept().first for state in states)
+        cut, first, theirs = _agree(link, tuple(commit.number for commit in last), kept)
         sources = [
             source
-            for state, own, until in zip(states, last, cut, strict=False)
-            for source in _sources(settings, state, own, until, since, settings.earlier_test_rows // len(states))
+            for state, own, begin, until in zip(states, last, first, cut, strict=False)
+            for source in _sources(settings, state, own, begin, until, since, settings.earlier_test_rows // len(states))
         ]
         _require_rows(context, settings, sources, since, theirs)
         if context.is_leader:
@@ -183,13 +184,25 @@ def _last(context: TaskContext, stream: str, state: ShardState) -> Commit:
     return state.committed(found.number, found.digest) if found else Commit()
 
 
-def _agree(link: Link, own: Cut) -> tuple[Cut, Cut]:
-    """Return what both sides have, and what the other has."""
-    CUT.send(link, {"commits": list(own)})
-    theirs = CUT.receive(link)["commits"]
-    if len(theirs) > _MAX_SHARDS or not all(type(each) is int and 0 <= each <= _MAX_COMMITS for each in theirs):
-        CUT.refuse(theirs, "a number of commits for each shard")
-    return cuts.common(own, theirs), tuple(theirs)
+def _agree(link: Link, own: Cut, kept: Cut) -> tuple[Cut, Cut, Cut]:
+    """Return up to where both sides have commits, from where on both keep them, and up to where the other has some.
+
+    Parameters
+    ----------
+    own, kept
+        Of each shard, how many commits there are here, and the first that is kept.
+    """
+    CUT.send(link, {"commits": list(own), "first": list(kept)})
+    told = CUT.receive(link)
+    theirs, first = told["commits"], told.get("first", [])  # an earlier release keeps all
+    for numbers in (theirs, first):
+        if not isinstance(numbers, list) or len(numbers) > _MAX_SHARDS or not all(map(_is_number, numbers)):
+            CUT.refuse(numbers, "a number of commits for each shard")
+    return cuts.common(own, theirs), cuts.furthest(kept, first), tuple(theirs)
+
+
+def _is_number(value: object) -> bool:
+    return type(value) is int and 0 <= value <= _MAX_COMMITS
 
 
 def _since(context: TaskContext, settings: TakeSettings) -> _Since:
@@ -202,10 +215,17 @@ def _since(context: TaskContext, settings: TakeSettings) -> _Since:
 
 
 def _sources(
-    settings: TakeSettings, state: ShardState, last: Commit, until: int, since: _Since, earlier_rows: int
+    settings: TakeSettings, state: ShardState, last: Commit, begin: int, until: int, since: _Since, earlier_rows: int
 ) -> Iterator[_Source]:
-    """Yield the blocks of a shard that are taken, in the order that both sides share: by commit and block."""
+    """Yield the blocks of a shard that are taken, in the order that both sides share: by commit and block.
+
+    Parameters
+    ----------
+    begin, until
+        The first commit that both sides keep, and the last that both have.
+    """
     learnt = min(since.of(state.shard), until) if settings.rows is Taken.NEW else 0
+    learnt = max(learnt, begin - 1)
     new = [commit for commit in state.commits(last, learnt) if commit.number <= until]
     if settings.held_out_by is HeldOutBy.TIME:
         trained = sum(commit.rows for commit in new)
@@ -216,20 +236,20 @@ def _sources(
                 trained -= held_from
                 yield _Source(state, commit, block, True, held_from)
         return
-    for commit in _earlier(state, last, learnt, earlier_rows):
+    for commit in _earlier(state, last, begin, learnt, earlier_rows):
         yield from (_Source(state, commit, block, False) for block in commit.blocks)
     for commit in new:
         yield from (_Source(state, commit, block, True) for block in commit.blocks)
 
 
-def _earlier(state: ShardState, last: Commit, until: int, least_rows: int) -> Sequence[Commit]:
-    """Return the newest commits up to a number that together have so many rows, or all."""
+def _earlier(state: ShardState, last: Commit, begin: int, until: int, least_rows: int) -> Sequence[Commit]:
+    """Return the newest commits up to a number that together have so many rows, or all from `begin` on."""
     many = 64
-    while least_rows > 0 and until > 0:
-        first = max(0, until - many)
+    while least_rows > 0 and until >= begin:
+        first = max(begin - 1, until - many)
         found = [commit for commit in state.commits(last, first) if commit.number <= until]
         rows = np.cumsum([commit.rows for commit in found[::-1]])
-        if first == 0 or rows[-1] >= least_rows:
+        if first == begin - 1 or rows[-1] >= least_rows:
             return found[max(0, len(found) - 1 - int(np.searchsorted(rows, least_rows))) :]
         many *= 2
     return []

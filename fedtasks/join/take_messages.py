@@ -12,7 +12,7 @@ CUT = JsonMessage(
     "nothing that it does not hold itself: how many commits of each shard of the join the sender has",
     fields={"commits": list},
     tasks=_JOINED,
-    holds="for each shard of the joined stream, how many commits this side has of it",
+    holds="for each shard of the joined stream, how many commits this side has of it, and the first that it keeps",
 )
 ORDER = JsonListMessage(
     "joined order",

@@ -16,7 +16,6 @@ from rich.table import Table
 from fedtasks.data.blocks import Blocks
 from fedtasks.data.run_storage import RunStorage
 from fedtasks.dataclass_io import build
-from fedtasks.laptop.party import LocalParty
 from fedtasks.wire.v1.worker_pb2 import GetRunResponse
 
 
@@ -29,27 +28,29 @@ class Comparison:
     ks: float
 
 
-def train_others(bank: LocalParty, shop: LocalParty, run: GetRunResponse) -> tuple[Comparison, Comparison]:
+def train_others(storages: tuple[str, str], run: GetRunResponse, log: Path) -> tuple[Comparison, Comparison]:
     """Train the bank alone and both pooled; only a demo may see both sides.
 
     Parameters
     ----------
-    bank, shop
-        The parties, whose rows are aligned and whose halves have begun to train.
+    storages
+        Of the bank and of the shop, whose rows are aligned and whose halves have begun to train.
     run
         The run as the bank's gateway knows it.
+    log
+        Takes what native code says meanwhile.
     """
-    with stderr_to(bank.folder.parent / "compare.log"):
+    with stderr_to(log):
         from fedtasks.models.evaluation import evaluate
         from fedtasks.models.split_nn.joint import train_alone, train_pooled
         from fedtasks.models.split_nn.settings import TrainSettings
         from fedtasks.models.versions import private_seed
 
     settings = build(TrainSettings, json.loads(run.run.config_json)["steps"]["train"])
-    storages = [RunStorage(party.party().storage, run.run.run_id) for party in (bank, shop)]
-    ours, theirs = (Blocks.open(storage).table() for storage in storages)
+    places = [RunStorage(storage, run.run.run_id) for storage in storages]
+    ours, theirs = (Blocks.open(place).table() for place in places)
     # The same initial weights too: what is left between federated and pooled is the exchange.
-    seeds = (private_seed(storages[0], "train"), private_seed(storages[1], "train"))
+    seeds = (private_seed(places[0], "train"), private_seed(places[1], "train"))
     alone = evaluate(*_scored(train_alone(ours, settings, seed=seeds[0])))
     pooled = evaluate(*_scored(train_pooled(ours, theirs, settings, seeds=seeds)))
     return Comparison("bank alone", alone["auc"], alone["ks"]), Comparison("pooled", pooled["auc"], pooled["ks"])

@@ -29,6 +29,7 @@ from fedtasks.dataclass_io import build
 from fedtasks.errors import ProcessFailed
 from fedtasks.kinds import remark_metric
 from fedtasks.laptop import demo, people
+from fedtasks.laptop.demo_run import wait_for
 from fedtasks.laptop.party import LocalParty
 from fedtasks.psi.settings import AlignSettings
 from fedtasks.store import ModelRow, RunRow
@@ -160,7 +161,7 @@ def live(console: Console, bank: Side, shop: Side) -> None:
     )
     bank.land(MANUAL)
     shop.land(MANUAL)
-    demo.wait_for(lambda: bool(runs_of(bank.party, MANUAL)), 120, f"the run of {MANUAL}")
+    wait_for(lambda: bool(runs_of(bank.party, MANUAL)), 120, f"the run of {MANUAL}")
     bank.party.trigger(PIPELINE, "by-hand", {"partition": MANUAL})
     await_run(console, MANUAL, bank, shop)
     require_done(bank.party, "by-hand")
@@ -195,7 +196,7 @@ def await_run(console: Console, day: str, bank: Side, shop: Side) -> None:
         return next((run.state for run in runs_of(bank.party, day)), "")
 
     with console.status(f"waiting for the run of {day}"):
-        demo.wait_for(lambda: state() in ("succeeded", "failed"), RUN_TIMEOUT_S, f"the run of {day}")
+        wait_for(lambda: state() in ("succeeded", "failed"), RUN_TIMEOUT_S, f"the run of {day}")
     (run,) = runs_of(bank.party, day)
     if run.state == "failed":
         raise ProcessFailed(f"run {run.run_id} failed: {run.failure}; logs are below {bank.party.folder}")
@@ -215,7 +216,7 @@ def require_done(party: LocalParty, dag_run_id: str) -> None:
     def state() -> str:
         return str(party.dag_run(PIPELINE, dag_run_id)["state"])
 
-    demo.wait_for(lambda: state() in ("success", "failed"), 60, f"DAG run {dag_run_id} of {party.name}")
+    wait_for(lambda: state() in ("success", "failed"), 60, f"DAG run {dag_run_id} of {party.name}")
     require(state() == "success", f"DAG run {dag_run_id} of {party.name} failed")
 
 

@@ -9,11 +9,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from rich.console import Console
-from rich.live import Live
-from rich.text import Text
 
 from fedtasks import private
 from fedtasks.config import read_secret
@@ -23,24 +21,30 @@ from fedtasks.gateway.tickets import Tickets
 from fedtasks.identity import read_card
 from fedtasks.laptop import people
 from fedtasks.laptop.alone import alone
-from fedtasks.laptop.comparison import Comparison, federated, show, train_others
+from fedtasks.laptop.comparison import federated, show, train_others
+from fedtasks.laptop.demo_run import (
+    DAG_RUN,
+    PARTITION,
+    PIPELINE,
+    RUN_PAGE,
+    conf,
+    result_of,
+    wait_for,
+    watch,
+)
 from fedtasks.laptop.party import Cluster, LocalParty
 from fedtasks.laptop.ports import free_ports
+from fedtasks.setup import shipped
 from fedtasks.setup.party import add_peer, make_psi_key
+from fedtasks.setup.shipped import shipped_folder
 from fedtasks.tickets import offer
-from fedtasks.wire.v1.run_pb2 import STATE_RUNNING, STATE_SUCCEEDED
 from fedtasks.wire.v1.worker_pb2 import GetRunResponse
 
 T = TypeVar("T")
 
-PIPELINE = "train_split_nn"
-PARTITION = "2026-11-21"
-DAG_RUN = f"demo-{PARTITION}"
-RUN_PAGE = f"dags/{PIPELINE}/runs/{DAG_RUN}/plugin/federated"
-"""The bank's page of the run."""
 MARK = ".fedtasks-demo"
 """Tells a folder that a demo made, and may remove, from any other."""
-DAGS = Path(__file__).resolve().parents[2] / "dags"
+DAGS = shipped_folder(shipped.DAGS)
 
 DATASET = """\
   - name: {name}
@@ -110,17 +114,13 @@ def main(folder: Path, *, keep: bool = False, cluster: AbstractContextManager[Cl
             console.print(f"    ⚠ {warning}.")
         with phase("run", "the bank triggers its DAG, the shop's starts by itself"):
             bank.trigger(PIPELINE, DAG_RUN, conf(PARTITION))
-            run, others = follow(bank, shop, console, lambda run: beside.submit(train_others, bank, shop, run))
+            storages = bank.party().storage, shop.party().storage
+            log = folder / "compare.log"
+            run, others = follow(bank, shop, console, lambda run: beside.submit(train_others, storages, run, log))
         with phase("comparison", "the bank alone and both pooled, for comparison"):
             alone, pooled = others.result()
         rows = (alone, federated(run), pooled)
-        result = {
-            **summary(run, rows),
-            "wall_s": round(time.monotonic() - began, 1),
-            "run_id": run.run.run_id,
-            "engine": "duckdb" if bank.party().spark is None else "spark",
-            "seconds": {**phase.seconds, **step_seconds(run)},
-        }
+        result = result_of(run, rows, bank.party(), time.monotonic() - began, phase.seconds)
         show(console, result, rows)
         print(json.dumps(result), flush=True)
         aside = Console(stderr=True, highlight=False)
@@ -313,23 +313,6 @@ def warnings(party: LocalParty, ticket: str) -> Sequence[str]:
         return known.read(known.find(ticket)).warnings
 
 
-def conf(partition: str, **steps: Mapping[str, Any]) -> dict[str, Any]:
-    """Fill the trigger form as the bank would; `steps` changes settings of a step.
-
-    Half of the people are held out: with fewer test rows, the comparison would be a matter of luck.
-    """
-    return {"partition": partition, "align": {"test_fraction": 0.5}, **steps}
-
-
-def wait_for(condition: Any, timeout_s: float, what: str) -> None:
-    """Poll until `condition()` holds; raise `ProcessFailed` when it does not in time."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > deadline:
-            raise ProcessFailed(f"waited {timeout_s:.0f} s in vain for {what}")
-        time.sleep(0.2)
-
-
 # ---------------------------------------------------------------------------------------------------------- watching
 def follow(
     bank: LocalParty, shop: LocalParty, console: Console, when_training: Callable[[GetRunResponse], T]
@@ -350,69 +333,14 @@ def follow(
     (GetRunResponse, T)
         The run as the bank's gateway knows it, and what `when_training` has returned.
     """
-    shown, run, begun = "", None, None
-    with bank.client() as client, Live(console=console, refresh_per_second=4, transient=True) as live:
-        while True:
-            dag_run = bank.dag_run(PIPELINE, DAG_RUN)
-            # A terminal follows no link.
-            note = str(dag_run.get("note") or dag_run["state"]).replace(f"[details](/{RUN_PAGE}) · ", "")
-            runs = client.list_runs(1).runs
-            run = client.get_run(run_id=runs[0].run_id) if runs else None
-            if run is not None and begun is None and trains(run):
-                begun = when_training(run)
-            live.update(Text(f"    {note} {progress_of(run) if run is not None else ''}"))
-            if note != shown:
-                console.print(Text(f"    {note}"), soft_wrap=True)
-                shown = note
-            if dag_run["state"] in ("success", "failed"):
-                break
-            time.sleep(1)  # each look costs Airflow, on the same cores as the run
-    if dag_run["state"] == "failed" or run is None:
-        raise ProcessFailed(f"the bank's DAG run failed: {note}; logs are below {bank.folder}")
+    with bank.client() as client:
+        run, begun = watch(client, bank.airflow, console, when_training)
     run_id = run.run.run_id
     wait_for(lambda: shop.dag_run(PIPELINE, run_id)["state"] == "success", 60, "the shop's DAG run to succeed")
     for dag_run in (bank.dag_run(PIPELINE, DAG_RUN), shop.dag_run(PIPELINE, run_id)):
         if run_id not in str(dag_run["note"]):
             raise ProcessFailed(f"DAG run {dag_run['dag_run_id']} does not show the run id {run_id}")
-    return run, begun if begun is not None else when_training(run)
-
-
-def trains(run: GetRunResponse) -> bool:
-    """Return whether the halves exchange gradients, or have: rows and initial weights are there on both sides."""
-    return any(half.task == "train" and half.progress_json not in ("", "{}") for half in run.own)
-
-
-def step_seconds(run: GetRunResponse) -> dict[str, float]:
-    """Return how long this side's half of each step has worked."""
-    return {
-        half.task: round((half.since_ms - half.started_ms) / 1000, 1)
-        for half in run.own
-        if half.state == STATE_SUCCEEDED and half.started_ms
-    }
-
-
-def progress_of(answer: GetRunResponse) -> str:
-    """Say how far the half that works now has come."""
-    for half in answer.own:
-        if half.state == STATE_RUNNING and half.progress_json:
-            progress = json.loads(half.progress_json)
-            return f"· {progress.get('phase')} {progress.get('done', 0):,} of {progress.get('of', 0):,}"
-    return ""
-
-
-def summary(run: GetRunResponse, rows: tuple[Comparison, Comparison, Comparison]) -> dict[str, Any]:
-    """Collect the figures of the closing JSON object."""
-    outcomes = {half.task: json.loads(half.outcome_json or "{}") for half in run.own}
-    alone, both, pooled = rows
-    return {
-        "auc_alone": round(alone.auc, 4),
-        "auc_federated": round(both.auc, 4),
-        "auc_pooled": round(pooled.auc, 4),
-        "ks_federated": round(both.ks, 4),
-        "rows_shared": outcomes["psi"]["counts"]["people_shared"],
-        "bytes_sent": run.bytes_sent,
-        "bytes_received": run.bytes_received,
-    }
+    return run, begun
 
 
 def hold(parties: tuple[LocalParty, LocalParty], console: Console, first: str = "plugin/federation") -> None:

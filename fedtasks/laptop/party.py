@@ -172,14 +172,11 @@ class LocalParty:
         self, dag_id: str, dag_run_id: str, conf: Mapping[str, Any], partition: str | None = None
     ) -> dict[str, Any]:
         """Trigger a DAG as a person would."""
-        body: dict[str, Any] = {"logical_date": None, "dag_run_id": dag_run_id, "conf": dict(conf)}
-        if partition is not None:
-            body["partition_key"] = partition
-        return dict(self.airflow.rest("POST", f"/api/v2/dags/{dag_id}/dagRuns", body))
+        return self.airflow.trigger(dag_id, dag_run_id, conf, partition)
 
     def dag_run(self, dag_id: str, dag_run_id: str) -> dict[str, Any]:
         """Return a DAG run."""
-        return dict(self.airflow.rest("GET", f"/api/v2/dags/{dag_id}/dagRuns/{dag_run_id}"))
+        return self.airflow.dag_run(dag_id, dag_run_id)
 
     def dag_runs(self, dag_id: str) -> list[dict[str, Any]]:
         """Return a DAG's runs."""

@@ -67,11 +67,16 @@ def load(seed: int = 7) -> People:
 
 def write(people: People, bank: str, shop: str) -> None:
     """Write both tables as Parquet, each to its URI."""
-    for frame, uri in ((people.bank, bank), (people.shop, shop)):
-        fs, path = filesystem(uri)
-        fs.makedirs(path.rpartition("/")[0], exist_ok=True)
-        with fs.open(path, "wb") as file:
-            frame.to_parquet(file, index=False)
+    write_table(people.bank, bank)
+    write_table(people.shop, shop)
+
+
+def write_table(frame: pd.DataFrame, uri: str) -> None:
+    """Write one table as Parquet."""
+    fs, path = filesystem(uri)
+    fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+    with fs.open(path, "wb") as file:
+        frame.to_parquet(file, index=False)
 
 
 def _shuffled(frame: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:

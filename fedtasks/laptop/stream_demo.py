@@ -28,6 +28,7 @@ from fedtasks.join.state import ShardState, stream_uri
 from fedtasks.laptop import click_logs, demo
 from fedtasks.laptop.comparison import stderr_to
 from fedtasks.laptop.daily import require
+from fedtasks.laptop.demo_run import wait_for
 from fedtasks.laptop.party import LocalParty
 from fedtasks.laptop.process import Process
 from fedtasks.names import CHAMPION
@@ -138,7 +139,7 @@ def live(console: Console, shop: LocalParty, portal: LocalParty) -> None:
     began = time.monotonic()
     for number, hour in enumerate(hours(), 1):
         is_over = began + number * SECONDS_PER_HOUR
-        demo.wait_for(lambda is_over=is_over: time.monotonic() >= is_over, SECONDS_PER_HOUR + 5, f"the end of {hour}")
+        wait_for(lambda is_over=is_over: time.monotonic() >= is_over, SECONDS_PER_HOUR + 5, f"the end of {hour}")
         shop.trigger(JOIN, f"hour-{hour}", {}, partition=hour)
         console.print(f"    {hour} is over: `{JOIN}` begins, and waits for what is late")
     for hour in hours():
@@ -162,7 +163,7 @@ def await_run(console: Console, pipeline: str, hour: str, shop: LocalParty, port
         return next((run.state for run in runs_of(shop, pipeline, hour)), "")
 
     with console.status(f"waiting for {pipeline} of {hour}"):
-        demo.wait_for(lambda: state() in ("succeeded", "failed"), RUN_TIMEOUT_S, f"{pipeline} of {hour}")
+        wait_for(lambda: state() in ("succeeded", "failed"), RUN_TIMEOUT_S, f"{pipeline} of {hour}")
         (run,) = runs_of(shop, pipeline, hour)
         if run.state == "failed":
             raise ProcessFailed(f"run {run.run_id} failed: {run.failure}; logs are below {shop.folder}")
@@ -177,7 +178,7 @@ def require_done(party: LocalParty, pipeline: str, dag_run_id: str) -> None:
     def state() -> str:
         return str(party.dag_run(pipeline, dag_run_id)["state"])
 
-    demo.wait_for(lambda: state() in ("success", "failed"), 60, f"DAG run {dag_run_id} of {party.name}")
+    wait_for(lambda: state() in ("success", "failed"), 60, f"DAG run {dag_run_id} of {party.name}")
     require(state() == "success", f"DAG run {dag_run_id} of {party.name} failed")
 
 

@@ -27,6 +27,7 @@ T = TypeVar("T")
 
 PATIENCE_S = 30.0
 CALL_TIMEOUT_S = 120.0
+PROBE_TIMEOUT_S = 180.0
 RENEW_TIMEOUT_S = 5.0
 TUNNEL_CONNECT_S = 2.0
 SESSION = "/fedtasks.v1.WorkerGateway/Session"
@@ -151,6 +152,18 @@ class GatewayClient:
         """Look whether a run of a pipeline with a peer could start now; without a pipeline at the connection alone."""
         request = worker_pb2.PreflightRequest(peer=peer, pipeline=pipeline)
         return list(self._call("Preflight", request, worker_pb2.PreflightResponse).checks)
+
+    def probe_network(self, peer: str, idle_s: int) -> worker_pb2.ProbeNetworkResponse:
+        """Measure the way to a peer's gateway and back; it is to be silent for `idle_s` once.
+
+        Raises
+        ------
+        PeerUnknown, PeerUnreachable, VersionDiffers, CallsExceeded
+            There is no such peer or no conversation with it, its release does not take part, or it was asked too often.
+        """
+        request = worker_pb2.ProbeNetworkRequest(peer=peer, idle_s=idle_s)
+        timeout_s = idle_s + PROBE_TIMEOUT_S
+        return self._call("ProbeNetwork", request, worker_pb2.ProbeNetworkResponse, timeout_s=timeout_s)
 
     def revoke_ticket(self, ticket_id: str, reason: str, actor: str = "") -> None:
         """Withdraw a ticket that this party granted; `actor` is for the audit, by default the party.

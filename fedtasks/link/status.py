@@ -69,6 +69,7 @@ STATUS: dict[type[FedtasksError], grpc.StatusCode] = {
     errors.LinkError: grpc.StatusCode.UNAVAILABLE,
     errors.ProtocolViolated: grpc.StatusCode.INVALID_ARGUMENT,
     errors.SecretRejected: grpc.StatusCode.UNAUTHENTICATED,
+    errors.WorkerForbidden: grpc.StatusCode.PERMISSION_DENIED,
     errors.DataError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.DataMissing: grpc.StatusCode.NOT_FOUND,
     errors.DataCorrupt: grpc.StatusCode.DATA_LOSS,

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fedtasks.config import Dataset, Party
+from fedtasks.data.copies import readable
 from fedtasks.data.partitions import landed
 from fedtasks.data.storage import filesystem
 from fedtasks.data.tables import ID, Part, list_parts, read_rows
@@ -50,17 +51,18 @@ def load_tags(
     generation = files.generation()
     name = generation.name
     parts: list[Part] = []
-    if columns:
-        parts = list_parts(dataset, landed(dataset))
-        name = f"{name}/{_fingerprint(parts)}"
-    return store.tags.load(
-        dataset.name,
-        key_id,
-        name,
-        _people(files, generation),
-        columns=columns,
-        answers=_answers(dataset, parts, columns),
-    )
+    with readable(dataset) as rows:
+        if columns:
+            parts = list_parts(rows, landed(rows))
+            name = f"{name}/{_fingerprint(parts)}"
+        return store.tags.load(
+            dataset.name,
+            key_id,
+            name,
+            _people(files, generation),
+            columns=columns,
+            answers=_answers(rows, parts, columns),
+        )
 
 
 def _people(files: TagFiles, generation: Generation) -> Iterator[pa.RecordBatch]:
@@ -80,7 +82,8 @@ def _fingerprint(parts: Sequence[Part]) -> str:
     for uri in sorted({part.file for part in parts}):
         fs, path = filesystem(uri)
         info = fs.info(path)
-        facts.append([uri, info.get("size"), str(info.get("mtime") or info.get("modificationTime"))])
+        changed = next((info[word] for word in ("mtime", "modificationTime", "ETag") if info.get(word)), None)
+        facts.append([uri, info.get("size"), str(changed)])
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 

@@ -112,7 +112,7 @@ def task_report(store: Store, party: str, run_id: str, half: str, now_ms: int) -
         "peer": half_report(half, peer),
         "attempts": max((row.attempt for row in (ours, theirs) if row is not None), default=0),
         "progress": progress,
-        **_pace(ours, progress, now_ms),
+        **pace_of(ours, progress, now_ms),
         "checkpoint": progress.get("checkpoint"),
         "series": series(store.metrics.list(run_id, task)),
         "failure": failure_report(ours.failure, party, run.peer, holder=holder_of(run, party))
@@ -122,7 +122,7 @@ def task_report(store: Store, party: str, run_id: str, half: str, now_ms: int) -
     }
 
 
-def _pace(half: HalfRow | None, progress: Mapping[str, Any], now_ms: int) -> dict[str, float | None]:
+def pace_of(half: HalfRow | None, progress: Mapping[str, Any], now_ms: int) -> dict[str, float | None]:
     """Return how fast a half that works is, and how long the rest takes: as it says itself, else on average."""
     done, of = progress.get("done"), progress.get("of")
     told = progress.get("left_s")

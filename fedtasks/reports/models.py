@@ -36,6 +36,7 @@ def _version(row: ModelRow, run: RunRow) -> dict[str, Any]:
         "peer_digest": row.peer_digest,
         "metrics": dict(row.metrics or {}),
         "published_ms": row.published_ms,
+        "removed_ms": row.removed_ms,
     }
 
 

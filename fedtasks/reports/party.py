@@ -184,7 +184,7 @@ def peer_reports(store: Store, party: Party) -> list[dict[str, Any]]:
     for peer in party.peers:
         row = seen.get(peer.name)
         failure = row.failure if row else unknown
-        until_ms = _first_end(peer.authority)
+        until_ms = first_end(peer.authority)
         found.append(
             {
                 "name": peer.name,
@@ -205,11 +205,12 @@ def peer_reports(store: Store, party: Party) -> list[dict[str, Any]]:
 
 def own_certificate_until(party: Party) -> int | None:
     """Return when the first of this party's certificates ends; None if it cannot be read from here."""
-    ends = [_first_end(path) for path in (party.gateway.certificate, party.gateway.authority)]
+    ends = [first_end(path) for path in (party.gateway.certificate, party.gateway.authority)]
     return min((end for end in ends if end is not None), default=None)
 
 
-def _first_end(path: Path) -> int | None:
+def first_end(path: Path) -> int | None:
+    """Return when the first certificate of a file ends; None if it cannot be read from here."""
     try:
         return valid_until(path)
     except ConfigError:

@@ -30,7 +30,7 @@ from fedtasks.reports.ledger import ledger
 from fedtasks.reports.remarks import remarks_of
 from fedtasks.reports.status import ICONS, State, Status, counts_of, sentence, status_of
 from fedtasks.reports.tickets import rights
-from fedtasks.store import HalfRow, MetricRow, RunRow, Store
+from fedtasks.store import HalfRow, MetricRow, PeerRow, RunRow, Store
 from fedtasks.tickets import peek
 
 FEW = 10
@@ -118,7 +118,20 @@ def status_now(
         return status_of(run, own, peer, party=party)
     if silent is None:
         silent = silent_now(store, party)
-    seen = store.peers.get(run.peer)
+    return status_beside(run, own, peer, party, silent, store.peers.get(run.peer), since=since)
+
+
+def status_beside(
+    run: RunRow,
+    own: Sequence[HalfRow],
+    peer: Sequence[HalfRow],
+    party: str,
+    silent: Sequence[Silent],
+    seen: PeerRow | None,
+    *,
+    since: tuple[bool, int] | None = None,
+) -> Status:
+    """Say how a run stands that goes on, as `status_now`, by how its peer was last seen (None if it never was)."""
     if seen is None:
         return status_of(run, own, peer, party=party, silent=silent)
     connected, since_ms = since or (seen.connected, seen.since_ms)
@@ -216,6 +229,7 @@ def summary(run: RunRow, party: str) -> dict[str, Any]:
         "peer_state": run.peer_state,
         "opened_ms": run.opened_ms,
         "closed_ms": run.closed_ms,
+        "removed_ms": run.removed_ms,
         "reason": run.reason,
         "code": failure.get("code", ""),
         "failure": failure.get("text", ""),

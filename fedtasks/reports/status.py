@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fedtasks.clock import utc
-from fedtasks.errors import AirflowIncomplete, PeerRestarted, from_code
+from fedtasks.errors import (
+    AirflowIncomplete,
+    ApprovalPending,
+    DataNotLanded,
+    PeerRestarted,
+    PeerUnreachable,
+    from_code,
+)
 from fedtasks.names import APPROVE, DATA
 from fedtasks.reports.airflow_parts import Silent, said
 from fedtasks.store import HalfRow, RefusalRow, RunRow
@@ -33,6 +40,11 @@ ICONS = {
     State.DONE: "✅",
     State.FAILED: "❌",
 }
+
+
+HALF_NOT_BEGUN, HALF_BEHIND, NO_PROGRESS = "HALF_NOT_BEGUN", "HALF_BEHIND", "NO_PROGRESS"
+"""What holds up a run where no error does: the other half is not there yet, has not reached this attempt, or one of the
+two stands still."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +72,11 @@ class Status:
         Of a failure or an obstacle, as the registry of errors has them; the remedy speaks to whoever must act.
     failing
         The party whose half failed.
+    cause
+        What holds up a run that goes on, for programs: a code of the registry of errors, or `HALF_NOT_BEGUN`,
+        `HALF_BEHIND` or `NO_PROGRESS`. Empty while nothing does.
+    removed_ms
+        When this party has removed the run's files, 0 while it keeps them.
     """
 
     state: State
@@ -73,6 +90,8 @@ class Status:
     code: str = ""
     remedy: str = ""
     failing: str = ""
+    cause: str = ""
+    removed_ms: int = 0
 
 
 def sentence(status: Status) -> str:
@@ -104,6 +123,8 @@ def words_of(status: Status, *more: str) -> str:
         case State.FAILED:
             parts = [must_act(status.act), f"Failed at {status.failing}", status.task, status.code]
             parts, times = [*parts, status.why, status.remedy], [at]
+    if status.removed_ms:
+        parts.append(f"its files were removed on {utc(status.removed_ms, '%Y-%m-%d')}")
     return _joined(*parts, *more, *times)
 
 
@@ -143,7 +164,7 @@ def opening_status(refusal: RefusalRow, party: str) -> Status | None:
     if waits is None:
         return None
     peer, told = refusal.peer, explained(refusal.failure, party, refusal.peer, holder=party)
-    facts = {"since_ms": waits["since_ms"], "until_ms": waits["until_ms"], "code": told.code}
+    facts = {"since_ms": waits["since_ms"], "until_ms": waits["until_ms"], "code": told.code, "cause": told.code}
     if "unreachable_since_ms" in waits:
         why = f"{peer}'s gateway is unreachable since {clock_time(waits['unreachable_since_ms'])} UTC"
         return Status(State.WAITING, peer, **facts, why=why, act=peer, remedy=told.remedy)
@@ -199,6 +220,9 @@ def status_of(
         The parts of this party's own Airflow that do not run.
     """
     holder = holder_of(run, party)
+    if run.removed_ms is not None:
+        kept = status_of(replace(run, removed_ms=None), own, peer, party=party)
+        return replace(kept, act="", remedy="", removed_ms=run.removed_ms)  # nothing lets it go on any more
     if run.state == "failed":
         return explained(run.failure or {}, party, run.peer, holder=holder)
     if run.state == "succeeded":
@@ -213,22 +237,25 @@ def status_of(
     if _awaits_data(current, theirs):
         wait = dict(current.progress or {})
         why = f"{run.partition} has not landed at {wait['for']}"
-        return Status(State.WAITING, run.peer, **facts, until_ms=wait["until_ms"], why=why, act=wait["for"])
+        facts |= {"until_ms": wait["until_ms"], "cause": DataNotLanded.code}
+        return Status(State.WAITING, run.peer, **facts, why=why, act=wait["for"])
     if current.state == "waiting":
         facts["until_ms"] = current.until_ms
         if current.task == APPROVE and not run.initiated:
+            facts["cause"] = ApprovalPending.code
             return Status(State.WAITING, run.peer, **facts, why=_unapproved(party), act=party)
         if is_behind(theirs, current) and unreachable_since_ms is None and obstacle is not None:
             return _kept_by(obstacle, run, party, facts)
-        why = _wait(run, theirs, unreachable_since_ms)
-        return Status(State.WAITING, run.peer, **facts, why=why, act=run.peer)
+        why, cause = _wait(run, theirs, unreachable_since_ms)
+        return Status(State.WAITING, run.peer, **facts, why=why, act=run.peer, cause=cause)
     if current.state == "failed":
         failed = explained(_first_failure(current, theirs), party, run.peer, holder=holder)
         why = _joined(f"{failed.failing}'s half", failed.why) if failed.failing == run.peer else failed.why
-        return Status(State.RETRYING, run.peer, **facts, why=why, code=failed.code)
+        return Status(State.RETRYING, run.peer, **facts, why=why, code=failed.code, cause=failed.code)
     if current.state == "running" and is_behind(theirs, current) and obstacle is not None:
         return _kept_by(obstacle, run, party, facts)
-    return Status(State.RUNNING, run.peer, **facts, why=_standstill(current, theirs, party, run.peer))
+    why = _standstill(current, theirs, party, run.peer)
+    return Status(State.RUNNING, run.peer, **facts, why=why, cause=NO_PROGRESS if why else "")
 
 
 def is_behind(theirs: HalfRow | None, own: HalfRow) -> bool:
@@ -244,7 +271,7 @@ def _kept_by(obstacle: Mapping[str, Any], run: RunRow, party: str, facts: Mappin
     error = from_code(code)
     who = error.among(run.peer, party, holder=holder_of(run, party))
     remedy, act = error.advice(who), who.acting(error.who) or run.peer
-    return Status(State.WAITING, run.peer, **facts, why=why, act=act, code=code, remedy=remedy)
+    return Status(State.WAITING, run.peer, **facts, why=why, act=act, code=code, remedy=remedy, cause=code)
 
 
 def _without_airflow(run: RunRow, current: HalfRow | None, silent: Sequence[Silent], party: str) -> Status:
@@ -257,7 +284,8 @@ def _without_airflow(run: RunRow, current: HalfRow | None, silent: Sequence[Sile
     remedy = error.advice(error.among(party, run.peer))
     until_ms = current.until_ms if current is not None and current.state == "waiting" else 0
     why, state = said(silent, party), State.RUNNING if is_running else State.WAITING
-    return Status(state, run.peer, **facts, until_ms=until_ms, why=why, act=party, code=error.code, remedy=remedy)
+    facts |= {"until_ms": until_ms, "code": error.code, "cause": error.code}
+    return Status(state, run.peer, **facts, why=why, act=party, remedy=remedy)
 
 
 def holder_of(run: RunRow, party: str) -> str:
@@ -292,16 +320,21 @@ def _publication(own: Sequence[HalfRow]) -> str:
     return ""
 
 
-def _wait(run: RunRow, theirs: HalfRow | None, unreachable_since_ms: int | None) -> str:
+def _wait(run: RunRow, theirs: HalfRow | None, unreachable_since_ms: int | None) -> tuple[str, str]:
+    """Say what a half waits for, and its cause."""
     if unreachable_since_ms is not None:
-        return f"{run.peer}'s gateway is unreachable since {clock_time(unreachable_since_ms)} UTC"
+        since = clock_time(unreachable_since_ms)
+        return f"{run.peer}'s gateway is unreachable since {since} UTC", PeerUnreachable.code
     if theirs is None:
-        return f"{run.peer}'s half has not begun"
+        return f"{run.peer}'s half has not begun", HALF_NOT_BEGUN
     if theirs.task == APPROVE and theirs.state == "waiting":
-        return _unapproved(run.peer)
+        return _unapproved(run.peer), ApprovalPending.code
+    said = f"{run.peer}'s half is {theirs.state} at attempt {theirs.attempt}"
     failure = theirs.failure or {}
-    why = f"{failure.get('code', '')}, {failure.get('text', '')}" if theirs.state == "failed" and failure else ""
-    return _joined(f"{run.peer}'s half is {theirs.state} at attempt {theirs.attempt}", why)
+    if theirs.state != "failed" or not failure:
+        return said, HALF_BEHIND
+    code = str(failure.get("code", ""))
+    return _joined(said, f"{code}, {failure.get('text', '')}"), code or HALF_BEHIND
 
 
 def _first_failure(own: HalfRow, theirs: HalfRow | None) -> Mapping[str, Any]:

@@ -84,7 +84,7 @@ def ticket_report(store: Store, row: TicketRow, now_ms: int, told: Iterable[Labe
         "role": ", ".join(grant.roles),
         "valid_from_ms": grant.not_before_s * 1000,
         "expires_ms": grant.expires_s * 1000,
-        "limits": list(_budgets(store, row, grant, now_ms)),
+        "limits": list(budgets(store, row, grant, now_ms)),
         # What was told of labels of this party's; of the peer's, the peer knows.
         "labels": labels_told(told, row, grant),
         # A floor that demands nothing would read as if it did.
@@ -185,7 +185,7 @@ def _said(clause: Clause, grant: Grant) -> dict[str, Any]:
     return {**_named(clause), "value": list(bound) if isinstance(bound, tuple) else bound}
 
 
-def _budgets(store: Store, row: TicketRow, grant: Grant, now_ms: int) -> Iterator[dict[str, Any]]:
+def budgets(store: Store, row: TicketRow, grant: Grant, now_ms: int) -> Iterator[dict[str, Any]]:
     """Yield each limit and what is used of it; None where it bounds a single run, so that nothing adds up."""
     used = store.uses.total(row.ticket_id)
     # The granting side counts runs; the other knows those that it has seen.

@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from fedtasks.config import Dataset, Party
+from fedtasks.data.copies import copied
 from fedtasks.data.partitions import landed_until
 from fedtasks.data.run_storage import RunStorage
 from fedtasks.dataclass_io import to_plain
@@ -28,6 +29,9 @@ from fedtasks.wire.v1 import worker_pb2
 
 if TYPE_CHECKING:
     from fedtasks.wire.v1 import model_pb2
+
+_COPIES = "_copies"
+"""The folder of a run in which copies of databases' rows lie; no task can be called so."""
 
 
 @dataclass(frozen=True)
@@ -273,7 +277,8 @@ class LocalContext(abc.ABC):
     @cached_property
     def dataset(self) -> Dataset:
         """See `TaskContext.dataset`."""
-        return self.party.dataset(self.config.datasets[self.party.name])
+        declared = self.party.dataset(self.config.datasets[self.party.name])
+        return copied(declared, f"{self.storage.uri}/{_COPIES}/{declared.name}")
 
     @property
     def partitions(self) -> list[str]:

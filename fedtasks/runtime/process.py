@@ -27,6 +27,7 @@ from fedtasks.errors import ConfigError, FedtasksError, ProcessFailed, StorageUn
 from fedtasks.kinds import kinds
 from fedtasks.link.client import GatewayClient
 from fedtasks.link.mark import FileMark
+from fedtasks.logs import About, JsonLines, begin
 from fedtasks.runtime.context import Entry, Outcome, TaskContext
 from fedtasks.runtime.gateway import GatewayContext
 from fedtasks.runtime.task_config import FAILURE, MARK, OUTCOME, TaskConfig, check_declaration
@@ -46,10 +47,10 @@ def run(entry: Entry, config_file: Path) -> int:
         had no room for that file.
     """
     private.keep_private()
-    logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    handler = begin(sys.stdout)
     try:
         try:
-            outcome = _outcome_of(entry, config_file)
+            outcome = _outcome_of(entry, config_file, handler)
             _write(config_file.parent / OUTCOME, to_plain(outcome))
             return 0
         except FedtasksError as error:
@@ -62,13 +63,15 @@ def run(entry: Entry, config_file: Path) -> int:
         return UNWRITTEN
 
 
-def _outcome_of(entry: Entry, config_file: Path) -> Outcome:
+def _outcome_of(entry: Entry, config_file: Path, handler: logging.Handler) -> Outcome:
     """Run the half; whatever it raises is raised as an error of the registry, and logged."""
     kills, folders = kernel_kills(), [config_file.absolute().parent.parent]
     try:
         config = _read(config_file)
         check_settings(config.bounds, asked_by(config.task, config.kind, config.settings))
         party = load_party(config.party)
+        if party.logs.is_json:
+            handler.setFormatter(JsonLines(About(party.name, config.run_id, config.half, config.attempt)))
         folders.append(Path(party.storage.removeprefix("file://")))
         check_declaration(config, party)
         folder = config_file.parent

@@ -47,6 +47,9 @@ _REQUEST_TIMEOUT_S = 5.0
 _REQUEST_BYTES = 1 << 16
 _LIMITS = tuple(value for name, value in sorted(vars(resource).items()) if name.startswith("RLIMIT_"))
 
+_NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "pid_for_children", "time", "time_for_children", "user", "uts")
+"""What Linux has; an older one lacks some."""
+
 
 # ------------------------------------------------------------------------------------------------------- both sides
 def likeness(environment: Mapping[str, str]) -> str:
@@ -64,9 +67,18 @@ def likeness(environment: Mapping[str, str]) -> str:
         [resource.getrlimit(each) for each in _LIMITS],
         (sorted(os.sched_getaffinity(0)), os.getpriority(os.PRIO_PROCESS, 0)),
         [Path(f"/proc/self/{name}").read_text(encoding="utf-8") for name in ("cgroup", "oom_score_adj")],
-        [os.readlink(each) for each in sorted(Path("/proc/self/ns").iterdir())],
+        [_namespace(name) for name in _NAMESPACES],
     ]
     return hashlib.sha256(repr(facts).encode()).hexdigest()
+
+
+def _namespace(name: str) -> str:
+    # Airflow forbids others to look into processes of tasks, which makes root the owner of this folder: of another
+    # user, a process then reads the links of it by their names, but may not list them.
+    try:
+        return os.readlink(f"/proc/self/ns/{name}")
+    except FileNotFoundError:
+        return ""
 
 
 def _release() -> list[tuple[str, int]]:
@@ -80,7 +92,8 @@ def _release() -> list[tuple[str, int]]:
 def _files(folder: Path | str) -> Iterator[os.DirEntry[str]]:
     for entry in os.scandir(folder):
         if entry.is_dir(follow_symlinks=False):
-            yield from _files(entry.path)
+            if entry.name != "__pycache__":  # which a user with another umask may have closed to others
+                yield from _files(entry.path)
         elif entry.name.endswith((".py", ".so")):
             yield entry
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from fedtasks import private, tickets
 from fedtasks.config import WORKERS, check_name, load_party
-from fedtasks.crypto.scheme import generate_key
 from fedtasks.crypto.schemes import Scheme
 from fedtasks.errors import ConfigError
 from fedtasks.identity import Card, create_identity, write_card
@@ -202,6 +201,9 @@ def make_psi_key(file: Path, scheme: Scheme, bits: int | None = None, primes: in
     KeyWeak
         It would be too short.
     """
+    # Batch arithmetic needs NumPy, which a gateway's host need not have.
+    from fedtasks.crypto.scheme import generate_key
+
     field, name = PSI_KEYS[scheme]
     named: Path | None = getattr(load_party(file), field)
     key = named or file.parent.absolute() / "keys" / name

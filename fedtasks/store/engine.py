@@ -28,6 +28,8 @@ from fedtasks.store.schema import REVISION
 LOCK_TIMEOUT_S = 30
 """How long a transaction waits for another one before it gives up."""
 
+_HELD_TERM = "SET LOCAL idle_in_transaction_session_timeout = '10s'; SELECT term FROM terms FOR KEY SHARE"
+
 
 def connect(url: str, password_file: Path | None) -> Engine:
     """Make the engine for a store's URL; no connection is opened yet.
@@ -147,6 +149,21 @@ def _is_our_mistake(error: DBAPIError) -> bool:
 def _without_password(text: str, engine: Engine) -> str:
     password = engine.url.password
     return text.replace(str(password), "…") if password else text
+
+
+def fence(engine: Engine, term: int) -> None:
+    """Let this process write to a PostgreSQL only until another gateway begins a later term (`TermBook`).
+
+    Each transaction that writes holds the row of the term, which whoever begins the next one waits for: what this
+    process has begun to write, it ends before, or never. One that stands still in the midst of it is broken off.
+    """
+
+    @event.listens_for(engine, "begin")
+    def require_term(connection: Connection) -> None:
+        if connection.get_execution_options().get("writes"):
+            found = connection.exec_driver_sql(_HELD_TERM).scalar()
+            if found != term:
+                raise StoreUnavailable("another gateway of this party is the active one", where=place(engine))
 
 
 def place(engine: Engine) -> str:

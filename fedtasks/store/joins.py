@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Connection, delete, func, select, update
 
 from fedtasks.errors import JoinTaken
 from fedtasks.store import schema
@@ -134,6 +134,17 @@ class JoinBook(Repository):
         )
         with self._read() as connection:
             return [_window(found, shard) for found in connection.execute(query)][::-1]
+
+    def total_windows(self, before_ms: int) -> int:
+        """Return how many counts there are of windows that begin before an instant."""
+        query = select(func.count()).select_from(_WINDOWS).where(_WINDOWS.c.start_ms < before_ms)
+        with self._read() as connection:
+            return int(connection.execute(query).scalar_one())
+
+    def remove_windows(self, before_ms: int) -> None:
+        """Forget the counts of windows that begin before an instant."""
+        with self._write() as connection:
+            connection.execute(delete(_WINDOWS).where(_WINDOWS.c.start_ms < before_ms))
 
     def span(self, peer: str, stream: str, run_id: str | None = None) -> tuple[int, int] | None:
         """Return where the first and the last window of a stream begin, of one run or all; None if there is none."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import and_, bindparam, func, select
+from sqlalchemy import and_, bindparam, delete, func, select
 from sqlalchemy.exc import IntegrityError
 
 from fedtasks.errors import RunUnknown
@@ -56,6 +56,19 @@ class MetricBook(_OfRuns):
         for row in self._list(MetricRow, query.order_by(table.c.task, table.c.name)):
             found[row.run_id].append(_with_number(row))
         return found
+
+    def of_runs_ended(self, before_ms: int) -> dict[str, int]:
+        """Return how many metrics there are of each run that has ended before an instant."""
+        runs, table = schema.runs, self._table
+        query = select(table.c.run_id, func.count()).join_from(table, runs).group_by(table.c.run_id)
+        query = query.where(runs.c.state != "running", runs.c.closed_ms < before_ms).order_by(table.c.run_id)
+        with self._read() as connection:
+            return {run_id: int(n_rows) for run_id, n_rows in connection.execute(query)}
+
+    def remove(self, run_id: str) -> None:
+        """Forget the metrics of a run."""
+        with self._write() as connection:
+            connection.execute(delete(self._table).where(self._table.c.run_id == run_id))
 
     def put(self, rows: Sequence[MetricRow]) -> None:
         """Keep metrics; of one (run, task, name, step) the last value stays.

@@ -8,7 +8,8 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, select, update
 
-from fedtasks.errors import ModelTaken, ModelUnknown
+from fedtasks.clock import utc
+from fedtasks.errors import ModelRemoved, ModelTaken, ModelUnknown
 from fedtasks.store import schema
 from fedtasks.store.repository import Repository, Rows, to_columns, to_row
 from fedtasks.store.rows import ModelRow
@@ -85,17 +86,27 @@ class ModelBook(Repository):
             return published
 
     def make_champion(self, model: str, version: int) -> ModelRow:
-        """Put a version into use; raise `ModelUnknown` when there is none."""
+        """Put a version into use; raise `ModelUnknown` when there is none, `ModelRemoved` when its half was removed."""
         table = self._table
         with self._write() as connection:
             self._lock_table(connection)
             found = connection.execute(self._where(model=model, version=version)).first()
             if found is None:
                 raise ModelUnknown(model=model, version=version)
+            require_kept(to_row(ModelRow, found))
             self._step_down(connection, model)
             chosen = (table.c.model == model) & (table.c.version == version)
             connection.execute(update(table).where(chosen).values(champion=True))
             return replace(to_row(ModelRow, found), champion=True)
+
+    def mark_removed(self, model: str, version: int) -> bool:
+        """Remember that this party gives up its half of a version, and return whether it may: not of one in use."""
+        table = self._table
+        with self._write() as connection:
+            self._lock_table(connection)
+            may_go = (table.c.model == model) & (table.c.version == version) & ~table.c.champion
+            found = connection.execute(update(table).where(may_go).values(removed_ms=self._clock()))
+            return found.rowcount == 1
 
     def _remove_again(self, connection: Connection, row: ModelRow, stored: Iterable[ModelRow]) -> None:
         """Remove what is the very version that a row is, under an earlier number that no other has gone on from."""
@@ -110,9 +121,15 @@ class ModelBook(Repository):
         connection.execute(update(table).where(table.c.model == model, table.c.champion).values(champion=False))
 
 
+def require_kept(row: ModelRow) -> None:
+    """Raise `ModelRemoved` of a version whose half this party has given up."""
+    if row.removed_ms is not None:
+        raise ModelRemoved(model=row.model, version=row.version, removed=utc(row.removed_ms, "%Y-%m-%d"))
+
+
 def _identity(row: ModelRow) -> Mapping[str, Any]:
     """Return what makes a version; when it came to be, its figures and whether it is in use may differ."""
-    return {**to_columns(row), "metrics": None, "champion": False, "published_ms": 0}
+    return {**to_columns(row), "metrics": None, "champion": False, "published_ms": 0, "removed_ms": None}
 
 
 def _halves(row: ModelRow) -> tuple[str, str, str]:

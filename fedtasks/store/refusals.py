@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from sqlalchemy import bindparam, delete
+from sqlalchemy import bindparam, delete, func, select
 
 from fedtasks.store import schema
 from fedtasks.store.repository import Repository, Rows, to_columns
@@ -48,6 +48,17 @@ class RefusalBook(Repository):
         """Keep why a DAG run was refused; its last refusal counts."""
         with self._write() as connection:
             connection.execute(self._upsert(), to_columns(row))
+
+    def total(self, before_ms: int) -> int:
+        """Return how many refusals there are of before an instant."""
+        query = select(func.count()).select_from(self._table).where(self._table.c.at_ms < before_ms)
+        with self._read() as connection:
+            return int(connection.execute(query).scalar_one())
+
+    def remove_old(self, before_ms: int) -> None:
+        """Forget the refusals of before an instant."""
+        with self._write() as connection:
+            connection.execute(delete(self._table).where(self._table.c.at_ms < before_ms))
 
     def remove(self, dag_id: str, dag_run_id: str, pipeline: str) -> None:
         """Forget a refusal, because the DAG run has come to a run of the pipeline."""

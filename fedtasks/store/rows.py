@@ -80,6 +80,8 @@ class RunRow:
     triggered
         Whether this side's DAG run is known to be there: False from when a peer's run is entered until it has been
         triggered. What ends before that has cost nothing.
+    removed_ms
+        When this party has removed its files by policy; None while it keeps them. Such a run never goes on.
     """
 
     run_id: str
@@ -110,6 +112,7 @@ class RunRow:
     at_rest: bool = False
     dataset_digest: str = ""
     triggered: bool = True
+    removed_ms: int | None = None
 
 
 @dataclass(frozen=True)
@@ -383,6 +386,8 @@ class ModelRow:
         When it came to be.
     algorithm
         Which one has trained it; empty if an earlier release has.
+    removed_ms
+        When this party has given up its half by policy; None while it keeps it. Such a version is never used again.
     """
 
     model: str
@@ -398,6 +403,7 @@ class ModelRow:
     champion: bool
     published_ms: int
     algorithm: str = ""
+    removed_ms: int | None = None
 
 
 @dataclass(frozen=True)
@@ -563,6 +569,28 @@ class LabelSpendRow:
     epsilon: int
     run_id: str
     task: str
+
+
+@dataclass(frozen=True)
+class TermRow:
+    """Which gateway of the party is the active one.
+
+    Parameters
+    ----------
+    term
+        How many have been it so far, this one too.
+    began_ms
+        Since when it is.
+    host
+        Where it runs, and as which process.
+    addresses
+        Field of ``gateway`` in party.yaml → ``host:port`` where the party's other gateways reach it.
+    """
+
+    term: int
+    began_ms: int
+    host: str
+    addresses: Mapping[str, str]
 
 
 @dataclass(frozen=True)

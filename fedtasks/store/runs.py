@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Engine, Select, and_, bindparam, func, or_, s
 from sqlalchemy.exc import IntegrityError
 
 from fedtasks.clock import Clock
-from fedtasks.errors import RunExists, RunUnknown, TicketBusy
+from fedtasks.errors import RunExists, RunRemoved, RunUnknown, TicketBusy
 from fedtasks.store import schema
 from fedtasks.store.repository import Repository, Rows, to_columns, to_row
 from fedtasks.store.rows import ApprovalRow, RunRow
@@ -49,6 +49,17 @@ _UNACKED = (
     select(schema.runs)
     .where(schema.runs.c.peer == bindparam("peer"), schema.runs.c.version > schema.runs.c.acked_version)
     .order_by(*_OLDEST_FIRST)
+)
+_N_UNACKED = (
+    select(schema.runs.c.peer, func.count())
+    .where(schema.runs.c.version > schema.runs.c.acked_version)
+    .group_by(schema.runs.c.peer)
+)
+_CODE = schema.runs.c.failure["code"].as_string()
+_ENDED = (
+    select(schema.runs.c.state, _CODE, func.count())
+    .where(schema.runs.c.closed_ms >= bindparam("since_ms"), schema.runs.c.state != "running")
+    .group_by(schema.runs.c.state, _CODE)
 )
 _IS_KNOWN = (
     schema.runs.c.peer == bindparam("peer"),
@@ -158,6 +169,18 @@ class RunBook(Repository):
             query = query.where(table.c.closed_ms >= closed_since_ms)
         return self._list(RunRow, query.order_by(*_NEWEST_FIRST).limit(limit))
 
+    def walk(self) -> Iterator[RunRow]:
+        """Yield every run, oldest first, as they all were at one instant.
+
+        Notes
+        -----
+        Cost: reads them some at a time, however many there are.
+        """
+        query = select(self._table).order_by(*_OLDEST_FIRST)
+        with self._transaction(self._engine) as connection:
+            for found in connection.execution_options(yield_per=1000).execute(query):
+                yield to_row(RunRow, found)
+
     def pipelines(self, dag_id: str) -> Rows[str]:
         """Return the pipelines of a DAG of which there were runs."""
         query = select(self._table.c.pipeline).where(self._table.c.dag_id == dag_id).distinct()
@@ -211,6 +234,17 @@ class RunBook(Repository):
     def unacked(self, peer: str) -> Rows[RunRow]:
         """Return the runs of whose local half `peer` has not confirmed the latest version, oldest first."""
         return self._list(RunRow, _UNACKED, peer=peer)
+
+    def total_unacked(self) -> dict[str, int]:
+        """Return of how many runs each peer has not confirmed the latest version; without those that have all."""
+        with self._read() as connection:
+            return {peer: int(n_runs) for peer, n_runs in connection.execute(_N_UNACKED)}
+
+    def total_ended(self, since_ms: int) -> dict[tuple[str, str], int]:
+        """Return how many runs have ended since an instant, by state and code of failure (empty without one)."""
+        with self._read() as connection:
+            found = connection.execute(_ENDED, {"since_ms": since_ms})
+            return {(state, code or ""): int(n_runs) for state, code, n_runs in found}
 
     def total(self, ticket_id: str) -> int:
         """Return how many runs there were under a ticket."""
@@ -274,6 +308,8 @@ class RunBook(Repository):
         ------
         RunUnknown
             There is no such run.
+        RunRemoved
+            This party has removed its files.
         RunExists
             Its DAG run is at another run.
         TicketBusy, TicketExhausted, TicketRateLimited, TicketMissing
@@ -287,6 +323,8 @@ class RunBook(Repository):
                 row = locked_run(connection, run_id)
                 if row.state == "running":
                     return row
+                if row.removed_ms is not None:
+                    raise RunRemoved(where=run_id)
                 changes = {**_AGAIN, **columns, "version": row.version + 1}
                 connection.execute(_CHANGE_RUN, {"of_run_id": run_id, **changes})
                 if charge is not None:
@@ -309,6 +347,25 @@ class RunBook(Repository):
             raise TicketBusy(clause=f"limits.concurrent_{RUNS}", limit=charge.at_once, used=under_way)
         limits = charge.in_all, charge.per_day
         self._uses.charge(connection, row.ticket_id, row.run_id, RUNS, {"": 1}, *limits, in_all=False)
+
+    def mark_removed(self, run_id: str) -> bool:
+        """Remember that an ended run's files are removed from now on, and return whether it may be so.
+
+        Returns
+        -------
+        bool
+            False, and nothing changed, if it goes on (again).
+
+        Raises
+        ------
+        RunUnknown
+            There is no such run.
+        """
+        with self._write() as connection:
+            row = locked_run(connection, run_id)
+            if row.state != "running" and row.removed_ms is None:
+                changed_run(connection, row, {"removed_ms": self._clock()})
+            return row.state != "running"
 
     def overtake(self, run_id: str, version: int) -> RunRow:
         """Raise the version of a run's local half to one that the peer knows already; raise `RunUnknown` without it."""

@@ -22,7 +22,7 @@ from sqlalchemy import (
     true,
 )
 
-REVISION = "0014"
+REVISION = "0016"
 """The newest of `migrations`: a store of another one is migrated, or refused."""
 
 metadata = MetaData(
@@ -128,6 +128,8 @@ runs = Table(
     Column("dataset_digest", Text, nullable=False, server_default=""),
     # The DAG runs of what was there before have been triggered.
     Column("triggered", Boolean, nullable=False, server_default=true()),
+    # When this party has removed its files; the row stays, since it is compared, counted and numbered by.
+    Column("removed_ms", BigInteger),
     CheckConstraint("state IN ('running', 'succeeded', 'failed')", name="state"),
 )
 Index(None, runs.c.pipeline, runs.c.partition)
@@ -296,6 +298,8 @@ models = Table(
     Column("champion", Boolean, nullable=False),
     _count("published_ms"),
     Column("algorithm", Text, nullable=False, server_default=""),
+    # When this party has given up its half; the row stays, since later versions say what they have learnt beyond it.
+    Column("removed_ms", BigInteger),
 )
 Index(None, models.c.run_id)
 
@@ -348,6 +352,16 @@ audit = Table(
     _text("previous"),
     _text("digest"),
     CheckConstraint("decision IN ('allowed', 'refused', 'noted')", name="decision"),
+)
+
+# One row. Its key changes when another gateway becomes the active one, which waits for whoever holds the key's lock.
+terms = Table(
+    "terms",
+    metadata,
+    Column("term", BigInteger, primary_key=True, autoincrement=False),
+    _count("began_ms"),
+    _text("host"),
+    Column("addresses", JSON, nullable=False),
 )
 
 tag_tables = Table(

@@ -23,6 +23,7 @@ from fedtasks.store.peers import PeerBook
 from fedtasks.store.refusals import RefusalBook
 from fedtasks.store.runs import RunBook
 from fedtasks.store.tags import TagBook
+from fedtasks.store.terms import TermBook
 from fedtasks.store.tickets import TicketBook, TicketRequestBook
 from fedtasks.store.uses import UseBook
 
@@ -57,6 +58,7 @@ class Store:
         self.joins: Final = JoinBook(engine, clock)
         self.tags: Final = TagBook(engine, clock)
         self.audit: Final = AuditBook(engine, clock)
+        self.terms: Final = TermBook(engine, clock)
 
     @classmethod
     def open(cls, url: str, password_file: Path | None = None, *, migrate: bool = True, clock: Clock = now_ms) -> Store:
@@ -101,6 +103,11 @@ class Store:
             return database.is_empty(engine)
         finally:
             engine.dispose()
+
+    def fence(self, term: int) -> None:
+        """Write only until another gateway begins a later term; from then on, every write is `StoreUnavailable`."""
+        if self._engine.dialect.name == "postgresql":  # on SQLite there is no other
+            database.fence(self._engine, term)
 
     def close(self) -> None:
         """Give the connections back."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Engine, text
@@ -11,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 
 from fedtasks.clock import Clock
 from fedtasks.store import schema
-from fedtasks.store.repository import Repository
+from fedtasks.store.repository import Repository, Rows
 from fedtasks.store.rows import TagTableRow
 
 if TYPE_CHECKING:
@@ -42,6 +43,11 @@ class TagBook(Repository):
         """Return what is loaded, or None."""
         with self._read() as connection:
             return _table(connection, dataset, key_id)
+
+    def list(self) -> Rows[TagTableRow]:
+        """Return what is loaded, by dataset and key."""
+        found = self._rows(TagTableRow, self._table.c.dataset, self._table.c.key_id)
+        return [replace(row, columns=tuple(row.columns)) for row in found]
 
     def load(
         self,

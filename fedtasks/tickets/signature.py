@@ -28,7 +28,9 @@ _TICKET = "fedtasks-ticket"
 _ACCEPTANCE = "fedtasks-acceptance"
 _DECLINATION = "fedtasks-declination"
 _REVOCATION = "fedtasks-revocation"
+_CUT = "fedtasks-audit-cut"
 _RECEIPT = "fedtasks-receipt"
+_AUDIT = "fedtasks-audit"
 
 # Grant's fields that have a registered name (RFC 7519); the others keep their own.
 _CLAIMS = {"ticket_id": "jti", "grantor": "iss", "holder": "sub", "not_before_s": "nbf", "expires_s": "exp"}
@@ -185,6 +187,22 @@ def verify_revocation(revocation: str, ticket_id: str, grantor_public_key: Ed255
     return plain_text(claims["reason"])
 
 
+def sign_cut(claims: Mapping[str, Any], key: Ed25519PrivateKey) -> str:
+    """Sign up to where a party has cut off the beginning of its audit."""
+    return _sign(claims, key, _CUT)
+
+
+def read_cut(token: str, public_key: Ed25519PublicKey) -> dict[str, Any]:
+    """Verify what a party says that it has cut off, and return it.
+
+    Raises
+    ------
+    SignatureWrong
+        It was not signed with this party's key, or is something else.
+    """
+    return _verify(token, public_key, _CUT, SignatureWrong)
+
+
 def sign_receipt(claims: Mapping[str, Any], key: Ed25519PrivateKey) -> str:
     """Sign a party's account of a run."""
     return _sign(to_plain(claims), key, _RECEIPT)
@@ -199,6 +217,27 @@ def read_receipt(token: str, public_key: Ed25519PublicKey) -> dict[str, Any]:
         It was not signed with this party's key, or is no receipt.
     """
     return _verify(token, public_key, _RECEIPT, SignatureWrong, _MAX_RECEIPT)
+
+
+def sign_audit(claims: Mapping[str, Any], key: Ed25519PrivateKey) -> str:
+    """Sign what a party's exported audit ends with."""
+    return _sign(claims, key, _AUDIT)
+
+
+def read_audit(token: str, public_key: Ed25519PublicKey) -> dict[str, Any]:
+    """Verify what an exported audit ends with and return it.
+
+    Raises
+    ------
+    SignatureWrong
+        It was not signed with this party's key, or is something else.
+    """
+    return _verify(token, public_key, _AUDIT, SignatureWrong)
+
+
+def signed_at_s(token: str) -> int:
+    """Return when a signed text that the caller has verified says that it was signed."""
+    return int(_parsed(_decoded(token.split(".")[1])).get("iat", 0))
 
 
 def _sign(claims: Mapping[str, Any], key: Ed25519PrivateKey, kind: str) -> str:

@@ -27,11 +27,15 @@ SECTIONS = (
     config.Feature,
     config.EventTime,
     config.Kafka,
+    config.Sql,
     config.Store,
     config.Airflow,
     config.Spark,
     config.Hdfs,
+    config.S3,
     config.Notify,
+    config.Logs,
+    config.Keep,
 )
 
 TREES, NETWORK = "secureboost.md", "split-network.md"

@@ -434,7 +434,7 @@ def _over(wire: Wire, bank: Member, listen: str, stack: ExitStack) -> str:
     tunnels = f"127.0.0.1:{free_ports(1)[0]}"
     file = bank.folder / "party.yaml"
     file.write_text(file.read_text().replace("  listen:", f"  tunnels: {tunnels}\n  listen:"))
-    proxies = [Proxy(target, wire) for target in (listen, tunnels)]
+    proxies = [Proxy(target, wire=wire) for target in (listen, tunnels)]
     for proxy in proxies:
         stack.callback(proxy.close)
     return f"{proxies[0].address}\n    tunnels: {proxies[1].address}"

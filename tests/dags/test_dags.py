@@ -11,10 +11,13 @@ from typing import Any
 
 import pytest
 
+from fedtasks.setup.party import found
 from tests.support.dag_files import load
 
 DAGS = Path(__file__).parents[2] / "dags"
 FILES = sorted(DAGS.glob("*.py"))
+LOCAL = ("fedtasks_gc",)
+"""What one party does alone, so that no gateway ever triggers it."""
 HEAVY = ("tensorflow", "keras", "pyspark", "duckdb", "grpc", "pyarrow", "numpy", "fsspec", "gmpy2")
 
 PROBE = """
@@ -77,7 +80,19 @@ def test_dag_file_survives_serialisation_and_starts_by_either_way(dag_file: Path
     (dag,) = load(dag_file).values()
     stored = DagSerialization.from_dict(json.loads(json.dumps(DagSerialization.to_dict(dag))))
     assert list(stored.task_dict) == list(dag.task_dict)
+    if dag_file.stem in LOCAL:
+        return
     # A person gives no key, a gateway does; the form's defaults are good enough to start, as for the responder.
     stored.validate_partition_key(None)
     stored.validate_partition_key("2026-11-21")
     stored.params.validate()
+
+
+def test_gc_dag_removes_what_the_party_of_its_worker_keeps_no_longer(tmp_path: Path) -> None:
+    (dag,) = load(DAGS / "fedtasks_gc.py").values()
+    assert dag.is_paused_upon_creation
+    found("bank", tmp_path / "bank", airflow_url="http://127.0.0.1:1", airflow_user="a", airflow_password_file="a")
+    environment = os.environ | {"FEDTASKS_PARTY": str(tmp_path / "bank" / "party.yaml")}
+    argv = ["bash", "-c", dag.get_task("gc").bash_command]
+    done = subprocess.run(argv, capture_output=True, text=True, env=environment, timeout=60, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, "Nothing is old enough."), done.stderr

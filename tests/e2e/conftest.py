@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from fedtasks.laptop.demo import DAGS, PIPELINE, introduce, prepare, start, stop, wait_for
+from fedtasks.laptop.demo import DAGS, introduce, prepare, start, stop
+from fedtasks.laptop.demo_run import PIPELINE, wait_for
 from tests.support.processes import same_umask
 from tests.support.proxy import Proxy
 from tests.support.two_airflows import BROKEN, MISSING, NIGHTLY, PREDICT, TREES, World, running

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fedtasks.laptop.demo import PIPELINE, wait_for
+from fedtasks.laptop.demo_run import PIPELINE, wait_for
 from fedtasks.laptop.party import LocalParty
 from fedtasks.store import ApprovalRow, Store
 from tests.support.two_airflows import World, await_question, ended, grant, note, state, task_state, trigger

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fedtasks.laptop.demo import wait_for
+from fedtasks.laptop.demo_run import wait_for
 from fedtasks.laptop.party import LocalParty
 from tests.support.two_airflows import World
 

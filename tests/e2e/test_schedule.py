@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from fedtasks.laptop import demo
-from fedtasks.laptop.demo import wait_for
+from fedtasks.laptop.demo_run import wait_for
 from fedtasks.laptop.party import LocalParty
 from fedtasks.store import RunRow, Store
 from tests.support.processes import same_umask

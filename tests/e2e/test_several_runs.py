@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from fedtasks.laptop.demo import wait_for
+from fedtasks.laptop.demo_run import wait_for
 from fedtasks.laptop.party import LocalParty
 from tests.support.two_airflows import World, deploy, grant
 

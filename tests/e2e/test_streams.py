@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from fedtasks.laptop import click_logs, stream_demo
-from fedtasks.laptop.demo import prepare, start, stop, wait_for
+from fedtasks.laptop.demo import prepare, start, stop
+from fedtasks.laptop.demo_run import wait_for
 from fedtasks.laptop.party import LocalParty
 from fedtasks.store import RunRow
 from tests.support.processes import same_umask

@@ -18,7 +18,7 @@ import pytest
 
 from fedtasks.errors import FedtasksError
 from fedtasks.laptop import people
-from fedtasks.laptop.demo import PIPELINE, conf, wait_for
+from fedtasks.laptop.demo_run import PIPELINE, conf, wait_for
 from fedtasks.laptop.party import LocalParty
 from fedtasks.wire.v1 import run_pb2
 from tests.support.other_user import found_by_another_user, needs_root

@@ -10,7 +10,7 @@ import pytest
 
 from fedtasks.data.run_storage import RunStorage
 from fedtasks.data.storage import read_json
-from fedtasks.laptop.demo import wait_for
+from fedtasks.laptop.demo_run import wait_for
 from fedtasks.laptop.party import LocalParty
 from tests.support.two_airflows import World, deploy, grant
 from tests.support.victims import algorithms

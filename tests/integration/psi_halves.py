@@ -193,6 +193,7 @@ def _serve(control: Connection, party: Party) -> None:
         while (order := control.recv()) is not None:
             config, other, connection, cut = order
             control.send("taken")
+            other.reach_buckets()  # `load_party` did so in another process
             context = HalfContext(config, replace(other, spark=party.spark), connection, cut)
             try:
                 ended = {"outcome": algorithms[config.task](context)}

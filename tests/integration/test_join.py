@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
@@ -15,14 +13,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fedtasks.errors import DiskFull, FedtasksError
-from fedtasks.join import follower, half, leader, units
-from fedtasks.join import log as log_of_a_side
 from fedtasks.join.settings import JoinSettings, Late
 from fedtasks.join.state import ShardState
 from fedtasks.runtime.context import Outcome
 from tests.support.halves import ROLES
-from tests.support.join_case import JoinCase
-from tests.support.join_logs import NO_ID, NO_TIME, START_MS, Expected, Log, Shape, Side, expect, generate
+from tests.support.join_case import JoinCase, check, run_to_the_end, small_rounds
+from tests.support.join_logs import NO_ID, NO_TIME, START_MS, Log, Shape, expect, generate
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -47,46 +43,6 @@ def joins(draw: st.DrawFn) -> JoinSettings:
         block_rows=draw(st.sampled_from([1, 4, 1000])),
         memory_mb=draw(st.sampled_from([1, 512])),
     )
-
-
-@contextmanager
-def small_rounds() -> Iterator[None]:
-    """Let few rows be many: units, rounds and commits of a handful."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(units, "UNIT", 4)
-        for module in (log_of_a_side, leader):
-            patch.setattr(module, "ROUND_ROWS", 8)
-        patch.setattr(log_of_a_side, "MOST_OF_ROUND", 16)
-        patch.setattr(follower, "_MOST_ROWS", 20)
-        patch.setattr(half, "RAW_ROWS_OF_COMMIT", 20)
-        yield
-
-
-def run_to_the_end(case: JoinCase, join: JoinSettings) -> None:
-    for ends in case.run(join):
-        assert all(isinstance(end, Outcome) for end in ends), ends
-        assert ends[0] == ends[1]
-
-
-def check(case: JoinCase, join: JoinSettings, expected: Expected) -> None:
-    """Compare what both sides have committed, and counted, with what a join of the logs comes to."""
-    assert case.joined(join).as_expected == expected.pairs
-    if not join.final:  # rows that were read and to which nothing came may be read again
-        return
-    sides: dict[str, Side] = {"leader": expected.leader, "follower": expected.follower}
-    for number, role in enumerate(ROLES):
-        counts, side = case.counts(role, STREAM), sides[role]
-        matched = {pair[number]: is_correction for pair, is_correction in expected.pairs.items()}
-        corrected = sum(matched.values())
-        known = {
-            "joined": len(matched) - corrected,
-            "corrected": corrected,
-            "late": len(side.late),
-            "too_late": len(side.too_late),
-            "duplicates": len(side.duplicates),
-            "rejected": len(side.rejected),
-        }
-        assert counts == known | {"unmatched": len(side.kept) - len(matched)}, role
 
 
 @given(ROWS, ROWS, CUTS, joins(), st.sampled_from([0, 7000, -2500]), st.integers(1, 20), st.integers(1, 20))

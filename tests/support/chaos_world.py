@@ -19,7 +19,8 @@ from fedtasks.data.storage import local_path, write_json
 from fedtasks.errors import FedtasksError
 from fedtasks.gateway.tickets import Tickets
 from fedtasks.laptop import people
-from fedtasks.laptop.demo import acquaint, stop, wait_for
+from fedtasks.laptop.demo import acquaint, stop
+from fedtasks.laptop.demo_run import wait_for
 from fedtasks.laptop.party import LocalParty
 from fedtasks.laptop.ports import free_ports
 from fedtasks.link.client import GatewayClient

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from fedtasks.config import Dataset, EventTime, FeatureType, TimeUnit
 from fedtasks.data.blocks import TAG
 from fedtasks.data.events import EVENT_TIME
+from fedtasks.join import follower, half, leader, units
+from fedtasks.join import log as log_of_a_side
 from fedtasks.join.half import run
 from fedtasks.join.settings import JoinSettings
 from fedtasks.join.state import Commit, ShardState, stream_uri
+from fedtasks.runtime.context import Outcome
 from fedtasks.runtime.memory import MemoryJoins
 from tests.support.halves import ROLES, Context, End, run_both
-from tests.support.join_logs import FOLLOWER_PLACE, LEADER_PLACE, Log, write_log
+from tests.support.join_logs import FOLLOWER_PLACE, LEADER_PLACE, Expected, Log, Side, write_log
 
 PLACES = {"leader": LEADER_PLACE, "follower": FOLLOWER_PLACE}
 PEERS = {"leader": "follower", "follower": "leader"}
@@ -167,3 +172,43 @@ class JoinCase:
                 assert len(table) == block.rows > 0
                 found.append((block.order_digest, block.is_correction, table))
         return found
+
+
+@contextmanager
+def small_rounds() -> Iterator[None]:
+    """Let few rows be many: units, rounds and commits of a handful."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(units, "UNIT", 4)
+        for module in (log_of_a_side, leader):
+            patch.setattr(module, "ROUND_ROWS", 8)
+        patch.setattr(log_of_a_side, "MOST_OF_ROUND", 16)
+        patch.setattr(follower, "_MOST_ROWS", 20)
+        patch.setattr(half, "RAW_ROWS_OF_COMMIT", 20)
+        yield
+
+
+def run_to_the_end(case: JoinCase, join: JoinSettings) -> None:
+    for ends in case.run(join):
+        assert all(isinstance(end, Outcome) for end in ends), ends
+        assert ends[0] == ends[1]
+
+
+def check(case: JoinCase, join: JoinSettings, expected: Expected) -> None:
+    """Compare what both sides have committed, and counted, with what a join of the logs comes to."""
+    assert case.joined(join).as_expected == expected.pairs
+    if not join.final:  # rows that were read and to which nothing came may be read again
+        return
+    sides: dict[str, Side] = {"leader": expected.leader, "follower": expected.follower}
+    for number, role in enumerate(ROLES):
+        counts, side = case.counts(role, join.stream), sides[role]
+        matched = {pair[number]: is_correction for pair, is_correction in expected.pairs.items()}
+        corrected = sum(matched.values())
+        known = {
+            "joined": len(matched) - corrected,
+            "corrected": corrected,
+            "late": len(side.late),
+            "too_late": len(side.too_late),
+            "duplicates": len(side.duplicates),
+            "rejected": len(side.rejected),
+        }
+        assert counts == known | {"unmatched": len(side.kept) - len(matched)}, role

@@ -29,7 +29,7 @@ class JoinedContext(Context):
         """Return the newest commit of a shard, None without any."""
         state = ShardState(stream_uri(self.party.storage, stream, self.config.peer), shard)
         found = sorted(local_path(state.uri).glob("commit-*/state.json"))
-        number = len(found)
+        number = int(found[-1].parent.name[len("commit-") :].partition(".")[0]) if found else 0
         return SimpleNamespace(number=number, digest=state.prepared(number)[0].state_digest) if found else None
 
 

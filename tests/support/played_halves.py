@@ -95,9 +95,7 @@ class PlayedHalf:
         folder.mkdir(parents=True, exist_ok=True)
         file = folder / "config.json"
         file.write_text(json.dumps(to_plain(self._config(attempt))))
-        process = FORKS.Process(target=_train, args=(file,), daemon=True)
-        process.start()
-        process.join()
+        self._work(file)
         done = folder / half.OUTCOME
         self.attempts[attempt] = done.exists()
         if done.exists():
@@ -105,6 +103,12 @@ class PlayedHalf:
         failure = folder / half.FAILURE
         facts = json.loads(failure.read_text()) if failure.exists() else {"code": "PROCESS_FAILED", "detail": "killed"}
         raise from_code(facts["code"], facts["detail"])
+
+    def _work(self, file: Path) -> None:
+        """Run its process until that has ended."""
+        process = FORKS.Process(target=_train, args=(file,), daemon=True)
+        process.start()
+        process.join()
 
     def _config(self, attempt: int) -> TaskConfig:
         return TaskConfig(

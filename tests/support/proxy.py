@@ -38,13 +38,13 @@ class Wire:
 class Proxy:
     """Passes connections on to `target` (host:port) from `address`, until told otherwise.
 
-    With a `Wire` it can be cut and mended, but is neither held nor slowed down beyond that.
+    Of several targets each takes its turn; one that refuses a connection is passed over. With a `Wire` it can be cut
+    and mended, but is neither held nor slowed down beyond that.
     """
 
-    def __init__(self, target: str, wire: Wire | None = None) -> None:
+    def __init__(self, *targets: str, wire: Wire | None = None) -> None:
         self._wire = wire
-        host, _, port = target.rpartition(":")
-        self._target = (host, int(port))
+        self._targets = [(target.rpartition(":")[0], int(target.rpartition(":")[2])) for target in targets]
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
         self._lock = threading.Lock()
@@ -100,9 +100,8 @@ class Proxy:
                 if self._refusing:
                     client.close()
                     continue
-            try:
-                server = socket.create_connection(self._target, timeout=5)
-            except OSError:
+            server = self._dial()
+            if server is None:
                 client.close()
                 continue
             server.settimeout(None)
@@ -114,6 +113,13 @@ class Proxy:
             for direction, source, sink in (("out", client, server), ("back", server, client)):
                 threading.Thread(target=pump, args=(direction, source, sink), daemon=True).start()
 
+    def _dial(self) -> socket.socket | None:
+        for _ in self._targets:
+            self._targets.append(self._targets.pop(0))
+            with contextlib.suppress(OSError):
+                return socket.create_connection(self._targets[-1], timeout=5)
+        return None
+
     def _pump(self, direction: str, source: socket.socket, sink: socket.socket) -> None:
         try:
             while chunk := source.recv(1 << 16):
@@ -124,7 +130,7 @@ class Proxy:
                     time.sleep(self.delay_s)
                 sink.sendall(chunk)
             self._swallow(direction, source)
-        except OSError:
+        except (OSError, ValueError):  # the other direction's thread has closed it, maybe within a call
             pass
         finally:
             self._end(source, sink)

@@ -35,7 +35,7 @@ def next_release(folder: Path, *, protocols: tuple[int, int]) -> Path:
     _change(proto, "message Done {}", "message Done {}\n\nmessage News {\n  string what = 1;\n}")
     _change(proto, "    Done done = 8;", "    Done done = 8;\n    News news = 999;")
     stream = package / "gateway" / "control_stream.py"
-    _change(stream, "PROTOCOL_MIN, PROTOCOL_MAX = 3, 4", f"PROTOCOL_MIN, PROTOCOL_MAX = {protocols}")
+    _change(stream, "PROTOCOL_MIN, PROTOCOL_MAX = 3, 5", f"PROTOCOL_MIN, PROTOCOL_MAX = {protocols}")
     sends = """        if self.protocol >= PROTOCOL_MAX:
             self._news = asyncio.create_task(self.request(news=peer_pb2.News(what="all is well")))
 """

@@ -149,6 +149,23 @@ CALLS: dict[str, Callable[[Store], object]] = {
     "audit.list": lambda store: store.audit.list(),
     "audit.add": lambda store: store.audit.add("bank", "test", "noted"),
     "audit.verify": lambda store: store.audit.verify(),
+    "audit.walk": lambda store: list(store.audit.walk()),
+    "audit.total_before": lambda store: store.audit.total_before(NOW + 1),
+    "audit.cut": lambda store: store.audit.cut("bank", NOW + 1, lambda said: f"signed {said['until']}"),
+    "joins.total_windows": lambda store: store.joins.total_windows(NOW),
+    "joins.remove_windows": lambda store: store.joins.remove_windows(NOW),
+    "metrics.of_runs_ended": lambda store: store.metrics.of_runs_ended(NOW + 1),
+    "metrics.remove": lambda store: store.metrics.remove(RUN),
+    "models.mark_removed": lambda store: store.models.mark_removed("scores", 1),
+    "refusals.total": lambda store: store.refusals.total(NOW + 1),
+    "refusals.remove_old": lambda store: store.refusals.remove_old(NOW + 1),
+    "runs.mark_removed": lambda store: store.runs.mark_removed(run_row(3).run_id),
+    "runs.total_ended": lambda store: store.runs.total_ended(NOW),
+    "runs.total_unacked": lambda store: store.runs.total_unacked(),
+    "runs.walk": lambda store: list(store.runs.walk()),
+    "tags.list": lambda store: store.tags.list(),
+    "terms.get": lambda store: store.terms.get(),
+    "terms.begin": lambda store: store.terms.begin("bank", {"workers": "127.0.0.1:7401"}),
 }
 """Every call of every book."""
 

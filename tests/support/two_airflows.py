@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from fedtasks.laptop.demo import PIPELINE, conf, wait_for
+from fedtasks.laptop.demo_run import PIPELINE, conf, wait_for
 from fedtasks.laptop.party import LocalParty
 from fedtasks.names import APPROVE
 from tests.support.proxy import Proxy

@@ -9,7 +9,7 @@ from typing import Any
 
 from fedtasks import __version__
 from fedtasks.clock import DAY_MS, now_ms
-from fedtasks.laptop.demo import PIPELINE
+from fedtasks.laptop.demo_run import PIPELINE
 from fedtasks.store import (
     DisclosureRow,
     HalfRow,

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from fedtasks.laptop.demo import PIPELINE, conf, wait_for
+from fedtasks.laptop.demo_run import PIPELINE, conf, wait_for
 from fedtasks.store import RunRow
 from tests.support.browser import Visitor, World, open_store
 from tests.support.two_airflows import await_question

@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import expect
 
 from fedtasks.clock import now_ms
-from fedtasks.laptop.demo import DAG_RUN, PARTITION, PIPELINE, conf, wait_for
+from fedtasks.laptop.demo_run import DAG_RUN, PARTITION, PIPELINE, conf, wait_for
 from fedtasks.store import ModelRow
 from fedtasks.tickets.clauses import clauses
 from tests.support.browser import PATIENCE_MS, Visitor, World, open_store

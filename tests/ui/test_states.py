@@ -13,7 +13,7 @@ from typing import Any, Literal
 import pytest
 from playwright.sync_api import FrameLocator, Locator, Page, expect
 
-from fedtasks.laptop.demo import PIPELINE
+from fedtasks.laptop.demo_run import PIPELINE
 from fedtasks.store import MetricRow, Store
 from tests.support.browser import PATIENCE_MS, Visitor
 from tests.support.ui_seed import BINS, EPOCHS, GROUPS, add_epoch, run_id_of, see_peer

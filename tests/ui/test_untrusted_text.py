@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import expect
 
-from fedtasks.laptop.demo import PIPELINE
+from fedtasks.laptop.demo_run import PIPELINE
 from fedtasks.store import Store
 from tests.support.browser import Visitor
 from tests.support.ui_seed import MARKUP, see_peer, spoil

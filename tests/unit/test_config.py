@@ -655,6 +655,15 @@ def test_store_url_keeps_an_absolute_path_and_resolves_a_relative_one(
     assert load(f"{GOOD}\nstore: {{url: '{given}'}}\n").store.url == expected.format(folder=tmp_path)
 
 
+def test_log_is_for_people_on_standard_output_unless_party_yaml_says_otherwise(load: Load, tmp_path: Path) -> None:
+    plain = load(GOOD)
+    assert (plain.logs.is_json, plain.logs.file) == (False, None)
+    found = load(f"{GOOD}\nlogs: {{format: json, file: logs/gateway.log}}\n")
+    assert (found.logs.is_json, found.logs.file) == (True, tmp_path / "logs" / "gateway.log")
+    with pytest.raises(ConfigError, match="expected 1 to 100, not 0"):
+        load(f"{GOOD}\nlogs: {{keep: 0}}\n")
+
+
 def test_store_that_is_away_is_waited_for_as_long_as_party_yaml_says(load: Load) -> None:
     assert load(GOOD).store.patience_s == 600
     assert load(f"{GOOD}\nstore: {{patience_s: 30}}\n").store.patience_s == 30

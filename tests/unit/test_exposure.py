@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fedtasks.config import Airflow, Gateway, Hdfs, Party, Spark, Store
+from fedtasks.config import S3, Airflow, Dataset, FeatureType, Gateway, Hdfs, Party, Spark, Sql, Store
 from fedtasks.exposure import plain_traffic, readers
 
 KEYS = Path("/keys")
@@ -34,6 +34,11 @@ def subjects(party: Party) -> list[str]:
     findings = list(plain_traffic(party))
     assert all(finding.verdict.value == "warning" and finding.remedy for finding in findings)
     return [finding.subject for finding in findings]
+
+
+@pytest.mark.parametrize(("address", "expected"), [("127.0.0.1:9464", []), ("0.0.0.0:9464", ["gateway.observed"])])
+def test_figures_for_all_to_read_are_spoken_of(address: str, expected: list[str]) -> None:
+    assert subjects(replace(PARTY, gateway=replace(PARTY.gateway, observed=address))) == expected
 
 
 def test_party_on_one_machine_has_nothing_in_plain_text() -> None:
@@ -81,6 +86,20 @@ def test_hdfs_and_spark_on_other_hosts_draw_warnings() -> None:
     ]
     encrypted = replace(spark, conf={"spark.network.crypto.enabled": "true"})
     assert subjects(replace(PARTY, hdfs=Hdfs("127.0.0.1:9870"), spark=encrypted)) == []
+
+
+def test_s3_and_datasets_of_databases_in_plain_text_draw_warnings() -> None:
+    def reads(uri: str) -> Party:
+        table = Dataset("loans", uri, "id", {"n": FeatureType.NUMERIC}, sql=Sql(table="loans"))
+        return replace(PARTY, datasets=(table,))
+
+    assert subjects(reads("postgresql://me@db.example/shop?sslmode=disable")) == ["dataset loans"]
+    assert subjects(reads("postgresql://me@db.example/shop?sslmode=prefer")) == ["dataset loans"]
+    for uri in ("me@db.example/shop", "me@db.example/shop?sslmode=require", "me@127.0.0.1/shop?sslmode=disable"):
+        assert subjects(reads(f"postgresql://{uri}")) == []
+    assert subjects(replace(PARTY, s3=S3("http://minio.example:9000"))) == ["S3's connection"]
+    for endpoint in ("", "https://minio.example:9000", "http://127.0.0.1:9000"):
+        assert subjects(replace(PARTY, s3=S3(endpoint))) == []
 
 
 @pytest.mark.parametrize(

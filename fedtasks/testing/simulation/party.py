@@ -94,7 +94,7 @@ class _Gateway(Gateway):
     def assemble(self, store: Any, airflow: AirflowClient) -> Parts:
         """Put the parts together with locks that simulated threads can wait for."""
         with mock.patch.object(threading, "Lock", SimulatedLock), mock.patch.object(threading, "RLock", SimulatedLock):
-            return self._assemble(store, cast("AirflowApi", airflow))
+            return self._assemble(store, cast("AirflowApi", airflow), term=0)
 
 
 class Process:

@@ -29,7 +29,7 @@ from fedtasks.wire.v1 import run_pb2 as fedtasks_dot_v1_dot_run__pb2
 from fedtasks.wire.v1 import ticket_pb2 as fedtasks_dot_v1_dot_ticket__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x66\x65\x64tasks/v1/peer.proto\x12\x0b\x66\x65\x64tasks.v1\x1a\x19\x66\x65\x64tasks/v1/failure.proto\x1a\x18\x66\x65\x64tasks/v1/lookup.proto\x1a\x17\x66\x65\x64tasks/v1/model.proto\x1a\x15\x66\x65\x64tasks/v1/run.proto\x1a\x18\x66\x65\x64tasks/v1/ticket.proto\"9\n\x0e\x43ontrolRequest\x12\'\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32\x15.fedtasks.v1.Envelope\":\n\x0f\x43ontrolResponse\x12\'\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32\x15.fedtasks.v1.Envelope\"\xf7\x06\n\x08\x45nvelope\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x10\n\x08reply_to\x18\x02 \x01(\x04\x12)\n\x08greeting\x18\x03 \x01(\x0b\x32\x15.fedtasks.v1.GreetingH\x00\x12*\n\tstart_run\x18\x04 \x01(\x0b\x32\x15.fedtasks.v1.StartRunH\x00\x12.\n\x0brun_started\x18\x05 \x01(\x0b\x32\x17.fedtasks.v1.RunStartedH\x00\x12,\n\nrun_update\x18\x06 \x01(\x0b\x32\x16.fedtasks.v1.RunUpdateH\x00\x12\x32\n\rticket_update\x18\x07 \x01(\x0b\x32\x19.fedtasks.v1.TicketUpdateH\x00\x12!\n\x04\x64one\x18\x08 \x01(\x0b\x32\x11.fedtasks.v1.DoneH\x00\x12\'\n\x07\x66\x61ilure\x18\t \x01(\x0b\x32\x14.fedtasks.v1.FailureH\x00\x12%\n\x06lookup\x18\n \x01(\x0b\x32\x13.fedtasks.v1.LookupH\x00\x12\'\n\x07\x61nswers\x18\x0b \x01(\x0b\x32\x14.fedtasks.v1.AnswersH\x00\x12+\n\tpreflight\x18\x0c \x01(\x0b\x32\x16.fedtasks.v1.PreflightH\x00\x12\x38\n\x10preflight_report\x18\r \x01(\x0b\x32\x1c.fedtasks.v1.PreflightReportH\x00\x12\x34\n\x0eticket_request\x18\x0e \x01(\x0b\x32\x1a.fedtasks.v1.TicketRequestH\x00\x12%\n\x06landed\x18\x0f \x01(\x0b\x32\x13.fedtasks.v1.LandedH\x00\x12\x36\n\x0f\x63hampion_change\x18\x10 \x01(\x0b\x32\x1b.fedtasks.v1.ChampionChangeH\x00\x12\x45\n\x17ticket_request_declined\x18\x11 \x01(\x0b\x32\".fedtasks.v1.TicketRequestDeclinedH\x00\x12#\n\x05\x63lock\x18\x19 \x01(\x0b\x32\x12.fedtasks.v1.ClockH\x00\x12-\n\nremembered\x18# \x01(\x0b\x32\x17.fedtasks.v1.RememberedH\x00\x12)\n\x08recalled\x18$ \x01(\x0b\x32\x15.fedtasks.v1.RecalledH\x00\x42\x06\n\x04\x62ody\"\x8c\x01\n\x08Greeting\x12\r\n\x05party\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x14\n\x0cprotocol_min\x18\x03 \x01(\r\x12\x14\n\x0cprotocol_max\x18\x04 \x01(\r\x12\x10\n\x08\x63lock_ms\x18\x05 \x01(\x03\x12\x10\n\x08instance\x18\x14 \x01(\t\x12\x10\n\x08store_id\x18# \x01(\t\"\xcb\x01\n\x08StartRun\x12\x11\n\tticket_id\x18\x01 \x01(\t\x12\x10\n\x08pipeline\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x61g_id\x18\x03 \x01(\t\x12 \n\x05steps\x18\x04 \x03(\x0b\x32\x11.fedtasks.v1.Step\x12\x11\n\tpartition\x18\x05 \x01(\t\x12\x13\n\x0b\x63onfig_json\x18\x06 \x01(\t\x12\r\n\x05\x66orce\x18\x07 \x01(\x08\x12\x0e\n\x06reason\x18\x08 \x01(\t\x12\x0e\n\x06number\x18\t \x01(\r\x12\x11\n\twithin_ms\x18\x14 \x01(\r\"S\n\nRunStarted\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\r\x12\x14\n\x0c\x61lready_done\x18\x03 \x01(\x08\x12\x0f\n\x07\x63rossed\x18\x14 \x01(\x08\"\xa9\x01\n\tRunUpdate\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12!\n\x05state\x18\x03 \x01(\x0e\x32\x12.fedtasks.v1.State\x12%\n\x07\x66\x61ilure\x18\x04 \x01(\x0b\x32\x14.fedtasks.v1.Failure\x12 \n\x05tasks\x18\x05 \x03(\x0b\x32\x11.fedtasks.v1.Half\x12\x0f\n\x07receipt\x18\x06 \x01(\t\"m\n\x0cTicketUpdate\x12\x11\n\tticket_id\x18\x01 \x01(\t\x12\r\n\x05grant\x18\x02 \x01(\t\x12\x12\n\nacceptance\x18\x03 \x01(\t\x12\x12\n\nrevocation\x18\x04 \x01(\t\x12\x13\n\x0b\x64\x65\x63lination\x18\x05 \x01(\t\"\x06\n\x04\x44one\"\x19\n\x05\x43lock\x12\x10\n\x08\x63lock_ms\x18\x01 \x01(\x03\"\x1d\n\tPreflight\x12\x10\n\x08pipeline\x18\x01 \x01(\t\"5\n\x0fPreflightReport\x12\"\n\x06\x63hecks\x18\x01 \x03(\x0b\x32\x12.fedtasks.v1.Check\",\n\x06Landed\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\x11\n\tpartition\x18\x02 \x01(\t\"+\n\tStoreMark\x12\x10\n\x08store_id\x18\x01 \x01(\t\x12\x0c\n\x04runs\x18\x02 \x01(\x04\"o\n\nRemembered\x12%\n\x05store\x18\x01 \x01(\x0b\x32\x16.fedtasks.v1.StoreMark\x12(\n\x04runs\x18\x02 \x03(\x0b\x32\x1a.fedtasks.v1.RememberedRun\x12\x10\n\x08\x63omplete\x18\x03 \x01(\x08\"g\n\rRememberedRun\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x11\n\tticket_id\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x04\x12\x11\n\topened_ms\x18\x04 \x01(\x03\x12\x0f\n\x07running\x18\x05 \x01(\x08\"B\n\x08Recalled\x12%\n\x05store\x18\x01 \x01(\x0b\x32\x16.fedtasks.v1.StoreMark\x12\x0f\n\x07unknown\x18\x02 \x03(\t2W\n\x0bPeerGateway\x12H\n\x07\x43ontrol\x12\x1b.fedtasks.v1.ControlRequest\x1a\x1c.fedtasks.v1.ControlResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x66\x65\x64tasks/v1/peer.proto\x12\x0b\x66\x65\x64tasks.v1\x1a\x19\x66\x65\x64tasks/v1/failure.proto\x1a\x18\x66\x65\x64tasks/v1/lookup.proto\x1a\x17\x66\x65\x64tasks/v1/model.proto\x1a\x15\x66\x65\x64tasks/v1/run.proto\x1a\x18\x66\x65\x64tasks/v1/ticket.proto\"9\n\x0e\x43ontrolRequest\x12\'\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32\x15.fedtasks.v1.Envelope\":\n\x0f\x43ontrolResponse\x12\'\n\x08\x65nvelope\x18\x01 \x01(\x0b\x32\x15.fedtasks.v1.Envelope\"\x9c\x07\n\x08\x45nvelope\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x10\n\x08reply_to\x18\x02 \x01(\x04\x12)\n\x08greeting\x18\x03 \x01(\x0b\x32\x15.fedtasks.v1.GreetingH\x00\x12*\n\tstart_run\x18\x04 \x01(\x0b\x32\x15.fedtasks.v1.StartRunH\x00\x12.\n\x0brun_started\x18\x05 \x01(\x0b\x32\x17.fedtasks.v1.RunStartedH\x00\x12,\n\nrun_update\x18\x06 \x01(\x0b\x32\x16.fedtasks.v1.RunUpdateH\x00\x12\x32\n\rticket_update\x18\x07 \x01(\x0b\x32\x19.fedtasks.v1.TicketUpdateH\x00\x12!\n\x04\x64one\x18\x08 \x01(\x0b\x32\x11.fedtasks.v1.DoneH\x00\x12\'\n\x07\x66\x61ilure\x18\t \x01(\x0b\x32\x14.fedtasks.v1.FailureH\x00\x12%\n\x06lookup\x18\n \x01(\x0b\x32\x13.fedtasks.v1.LookupH\x00\x12\'\n\x07\x61nswers\x18\x0b \x01(\x0b\x32\x14.fedtasks.v1.AnswersH\x00\x12+\n\tpreflight\x18\x0c \x01(\x0b\x32\x16.fedtasks.v1.PreflightH\x00\x12\x38\n\x10preflight_report\x18\r \x01(\x0b\x32\x1c.fedtasks.v1.PreflightReportH\x00\x12\x34\n\x0eticket_request\x18\x0e \x01(\x0b\x32\x1a.fedtasks.v1.TicketRequestH\x00\x12%\n\x06landed\x18\x0f \x01(\x0b\x32\x13.fedtasks.v1.LandedH\x00\x12\x36\n\x0f\x63hampion_change\x18\x10 \x01(\x0b\x32\x1b.fedtasks.v1.ChampionChangeH\x00\x12\x45\n\x17ticket_request_declined\x18\x11 \x01(\x0b\x32\".fedtasks.v1.TicketRequestDeclinedH\x00\x12#\n\x05\x63lock\x18\x19 \x01(\x0b\x32\x12.fedtasks.v1.ClockH\x00\x12-\n\nremembered\x18# \x01(\x0b\x32\x17.fedtasks.v1.RememberedH\x00\x12)\n\x08recalled\x18$ \x01(\x0b\x32\x15.fedtasks.v1.RecalledH\x00\x12#\n\x05probe\x18( \x01(\x0b\x32\x12.fedtasks.v1.ProbeH\x00\x42\x06\n\x04\x62ody\"\x9a\x01\n\x08Greeting\x12\r\n\x05party\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x14\n\x0cprotocol_min\x18\x03 \x01(\r\x12\x14\n\x0cprotocol_max\x18\x04 \x01(\r\x12\x10\n\x08\x63lock_ms\x18\x05 \x01(\x03\x12\x10\n\x08instance\x18\x14 \x01(\t\x12\x10\n\x08store_id\x18# \x01(\t\x12\x0c\n\x04term\x18$ \x01(\x04\"\xcb\x01\n\x08StartRun\x12\x11\n\tticket_id\x18\x01 \x01(\t\x12\x10\n\x08pipeline\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x61g_id\x18\x03 \x01(\t\x12 \n\x05steps\x18\x04 \x03(\x0b\x32\x11.fedtasks.v1.Step\x12\x11\n\tpartition\x18\x05 \x01(\t\x12\x13\n\x0b\x63onfig_json\x18\x06 \x01(\t\x12\r\n\x05\x66orce\x18\x07 \x01(\x08\x12\x0e\n\x06reason\x18\x08 \x01(\t\x12\x0e\n\x06number\x18\t \x01(\r\x12\x11\n\twithin_ms\x18\x14 \x01(\r\"S\n\nRunStarted\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\r\x12\x14\n\x0c\x61lready_done\x18\x03 \x01(\x08\x12\x0f\n\x07\x63rossed\x18\x14 \x01(\x08\"\xa9\x01\n\tRunUpdate\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12!\n\x05state\x18\x03 \x01(\x0e\x32\x12.fedtasks.v1.State\x12%\n\x07\x66\x61ilure\x18\x04 \x01(\x0b\x32\x14.fedtasks.v1.Failure\x12 \n\x05tasks\x18\x05 \x03(\x0b\x32\x11.fedtasks.v1.Half\x12\x0f\n\x07receipt\x18\x06 \x01(\t\"m\n\x0cTicketUpdate\x12\x11\n\tticket_id\x18\x01 \x01(\t\x12\r\n\x05grant\x18\x02 \x01(\t\x12\x12\n\nacceptance\x18\x03 \x01(\t\x12\x12\n\nrevocation\x18\x04 \x01(\t\x12\x13\n\x0b\x64\x65\x63lination\x18\x05 \x01(\t\"\x06\n\x04\x44one\"\x07\n\x05Probe\"B\n\nProbeFrame\x12\x14\n\x0c\x61nswer_bytes\x18\x01 \x01(\r\x12\r\n\x05\x61t_us\x18\x02 \x01(\x03\x12\x0f\n\x07padding\x18\x03 \x01(\x0c\"\x19\n\x05\x43lock\x12\x10\n\x08\x63lock_ms\x18\x01 \x01(\x03\"\x1d\n\tPreflight\x12\x10\n\x08pipeline\x18\x01 \x01(\t\"5\n\x0fPreflightReport\x12\"\n\x06\x63hecks\x18\x01 \x03(\x0b\x32\x12.fedtasks.v1.Check\",\n\x06Landed\x12\x0f\n\x07\x64\x61taset\x18\x01 \x01(\t\x12\x11\n\tpartition\x18\x02 \x01(\t\"+\n\tStoreMark\x12\x10\n\x08store_id\x18\x01 \x01(\t\x12\x0c\n\x04runs\x18\x02 \x01(\x04\"o\n\nRemembered\x12%\n\x05store\x18\x01 \x01(\x0b\x32\x16.fedtasks.v1.StoreMark\x12(\n\x04runs\x18\x02 \x03(\x0b\x32\x1a.fedtasks.v1.RememberedRun\x12\x10\n\x08\x63omplete\x18\x03 \x01(\x08\"g\n\rRememberedRun\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x11\n\tticket_id\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x04\x12\x11\n\topened_ms\x18\x04 \x01(\x03\x12\x0f\n\x07running\x18\x05 \x01(\x08\"B\n\x08Recalled\x12%\n\x05store\x18\x01 \x01(\x0b\x32\x16.fedtasks.v1.StoreMark\x12\x0f\n\x07unknown\x18\x02 \x03(\t2W\n\x0bPeerGateway\x12H\n\x07\x43ontrol\x12\x1b.fedtasks.v1.ControlRequest\x1a\x1c.fedtasks.v1.ControlResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,35 +41,39 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CONTROLRESPONSE']._serialized_start=225
   _globals['_CONTROLRESPONSE']._serialized_end=283
   _globals['_ENVELOPE']._serialized_start=286
-  _globals['_ENVELOPE']._serialized_end=1173
-  _globals['_GREETING']._serialized_start=1176
-  _globals['_GREETING']._serialized_end=1316
-  _globals['_STARTRUN']._serialized_start=1319
-  _globals['_STARTRUN']._serialized_end=1522
-  _globals['_RUNSTARTED']._serialized_start=1524
-  _globals['_RUNSTARTED']._serialized_end=1607
-  _globals['_RUNUPDATE']._serialized_start=1610
-  _globals['_RUNUPDATE']._serialized_end=1779
-  _globals['_TICKETUPDATE']._serialized_start=1781
-  _globals['_TICKETUPDATE']._serialized_end=1890
-  _globals['_DONE']._serialized_start=1892
-  _globals['_DONE']._serialized_end=1898
-  _globals['_CLOCK']._serialized_start=1900
-  _globals['_CLOCK']._serialized_end=1925
-  _globals['_PREFLIGHT']._serialized_start=1927
-  _globals['_PREFLIGHT']._serialized_end=1956
-  _globals['_PREFLIGHTREPORT']._serialized_start=1958
-  _globals['_PREFLIGHTREPORT']._serialized_end=2011
-  _globals['_LANDED']._serialized_start=2013
-  _globals['_LANDED']._serialized_end=2057
-  _globals['_STOREMARK']._serialized_start=2059
-  _globals['_STOREMARK']._serialized_end=2102
-  _globals['_REMEMBERED']._serialized_start=2104
-  _globals['_REMEMBERED']._serialized_end=2215
-  _globals['_REMEMBEREDRUN']._serialized_start=2217
-  _globals['_REMEMBEREDRUN']._serialized_end=2320
-  _globals['_RECALLED']._serialized_start=2322
-  _globals['_RECALLED']._serialized_end=2388
-  _globals['_PEERGATEWAY']._serialized_start=2390
-  _globals['_PEERGATEWAY']._serialized_end=2477
+  _globals['_ENVELOPE']._serialized_end=1210
+  _globals['_GREETING']._serialized_start=1213
+  _globals['_GREETING']._serialized_end=1367
+  _globals['_STARTRUN']._serialized_start=1370
+  _globals['_STARTRUN']._serialized_end=1573
+  _globals['_RUNSTARTED']._serialized_start=1575
+  _globals['_RUNSTARTED']._serialized_end=1658
+  _globals['_RUNUPDATE']._serialized_start=1661
+  _globals['_RUNUPDATE']._serialized_end=1830
+  _globals['_TICKETUPDATE']._serialized_start=1832
+  _globals['_TICKETUPDATE']._serialized_end=1941
+  _globals['_DONE']._serialized_start=1943
+  _globals['_DONE']._serialized_end=1949
+  _globals['_PROBE']._serialized_start=1951
+  _globals['_PROBE']._serialized_end=1958
+  _globals['_PROBEFRAME']._serialized_start=1960
+  _globals['_PROBEFRAME']._serialized_end=2026
+  _globals['_CLOCK']._serialized_start=2028
+  _globals['_CLOCK']._serialized_end=2053
+  _globals['_PREFLIGHT']._serialized_start=2055
+  _globals['_PREFLIGHT']._serialized_end=2084
+  _globals['_PREFLIGHTREPORT']._serialized_start=2086
+  _globals['_PREFLIGHTREPORT']._serialized_end=2139
+  _globals['_LANDED']._serialized_start=2141
+  _globals['_LANDED']._serialized_end=2185
+  _globals['_STOREMARK']._serialized_start=2187
+  _globals['_STOREMARK']._serialized_end=2230
+  _globals['_REMEMBERED']._serialized_start=2232
+  _globals['_REMEMBERED']._serialized_end=2343
+  _globals['_REMEMBEREDRUN']._serialized_start=2345
+  _globals['_REMEMBEREDRUN']._serialized_end=2448
+  _globals['_RECALLED']._serialized_start=2450
+  _globals['_RECALLED']._serialized_end=2516
+  _globals['_PEERGATEWAY']._serialized_start=2518
+  _globals['_PEERGATEWAY']._serialized_end=2605
 # @@protoc_insertion_point(module_scope)

@@ -24,7 +24,7 @@ class ControlResponse(_message.Message):
     def __init__(self, envelope: _Optional[_Union[Envelope, _Mapping]] = ...) -> None: ...
 
 class Envelope(_message.Message):
-    __slots__ = ("id", "reply_to", "greeting", "start_run", "run_started", "run_update", "ticket_update", "done", "failure", "lookup", "answers", "preflight", "preflight_report", "ticket_request", "landed", "champion_change", "ticket_request_declined", "clock", "remembered", "recalled")
+    __slots__ = ("id", "reply_to", "greeting", "start_run", "run_started", "run_update", "ticket_update", "done", "failure", "lookup", "answers", "preflight", "preflight_report", "ticket_request", "landed", "champion_change", "ticket_request_declined", "clock", "remembered", "recalled", "probe")
     ID_FIELD_NUMBER: _ClassVar[int]
     REPLY_TO_FIELD_NUMBER: _ClassVar[int]
     GREETING_FIELD_NUMBER: _ClassVar[int]
@@ -45,6 +45,7 @@ class Envelope(_message.Message):
     CLOCK_FIELD_NUMBER: _ClassVar[int]
     REMEMBERED_FIELD_NUMBER: _ClassVar[int]
     RECALLED_FIELD_NUMBER: _ClassVar[int]
+    PROBE_FIELD_NUMBER: _ClassVar[int]
     id: int
     reply_to: int
     greeting: Greeting
@@ -65,10 +66,11 @@ class Envelope(_message.Message):
     clock: Clock
     remembered: Remembered
     recalled: Recalled
-    def __init__(self, id: _Optional[int] = ..., reply_to: _Optional[int] = ..., greeting: _Optional[_Union[Greeting, _Mapping]] = ..., start_run: _Optional[_Union[StartRun, _Mapping]] = ..., run_started: _Optional[_Union[RunStarted, _Mapping]] = ..., run_update: _Optional[_Union[RunUpdate, _Mapping]] = ..., ticket_update: _Optional[_Union[TicketUpdate, _Mapping]] = ..., done: _Optional[_Union[Done, _Mapping]] = ..., failure: _Optional[_Union[_failure_pb2.Failure, _Mapping]] = ..., lookup: _Optional[_Union[_lookup_pb2.Lookup, _Mapping]] = ..., answers: _Optional[_Union[_lookup_pb2.Answers, _Mapping]] = ..., preflight: _Optional[_Union[Preflight, _Mapping]] = ..., preflight_report: _Optional[_Union[PreflightReport, _Mapping]] = ..., ticket_request: _Optional[_Union[_ticket_pb2.TicketRequest, _Mapping]] = ..., landed: _Optional[_Union[Landed, _Mapping]] = ..., champion_change: _Optional[_Union[_model_pb2.ChampionChange, _Mapping]] = ..., ticket_request_declined: _Optional[_Union[_ticket_pb2.TicketRequestDeclined, _Mapping]] = ..., clock: _Optional[_Union[Clock, _Mapping]] = ..., remembered: _Optional[_Union[Remembered, _Mapping]] = ..., recalled: _Optional[_Union[Recalled, _Mapping]] = ...) -> None: ...
+    probe: Probe
+    def __init__(self, id: _Optional[int] = ..., reply_to: _Optional[int] = ..., greeting: _Optional[_Union[Greeting, _Mapping]] = ..., start_run: _Optional[_Union[StartRun, _Mapping]] = ..., run_started: _Optional[_Union[RunStarted, _Mapping]] = ..., run_update: _Optional[_Union[RunUpdate, _Mapping]] = ..., ticket_update: _Optional[_Union[TicketUpdate, _Mapping]] = ..., done: _Optional[_Union[Done, _Mapping]] = ..., failure: _Optional[_Union[_failure_pb2.Failure, _Mapping]] = ..., lookup: _Optional[_Union[_lookup_pb2.Lookup, _Mapping]] = ..., answers: _Optional[_Union[_lookup_pb2.Answers, _Mapping]] = ..., preflight: _Optional[_Union[Preflight, _Mapping]] = ..., preflight_report: _Optional[_Union[PreflightReport, _Mapping]] = ..., ticket_request: _Optional[_Union[_ticket_pb2.TicketRequest, _Mapping]] = ..., landed: _Optional[_Union[Landed, _Mapping]] = ..., champion_change: _Optional[_Union[_model_pb2.ChampionChange, _Mapping]] = ..., ticket_request_declined: _Optional[_Union[_ticket_pb2.TicketRequestDeclined, _Mapping]] = ..., clock: _Optional[_Union[Clock, _Mapping]] = ..., remembered: _Optional[_Union[Remembered, _Mapping]] = ..., recalled: _Optional[_Union[Recalled, _Mapping]] = ..., probe: _Optional[_Union[Probe, _Mapping]] = ...) -> None: ...
 
 class Greeting(_message.Message):
-    __slots__ = ("party", "version", "protocol_min", "protocol_max", "clock_ms", "instance", "store_id")
+    __slots__ = ("party", "version", "protocol_min", "protocol_max", "clock_ms", "instance", "store_id", "term")
     PARTY_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     PROTOCOL_MIN_FIELD_NUMBER: _ClassVar[int]
@@ -76,6 +78,7 @@ class Greeting(_message.Message):
     CLOCK_MS_FIELD_NUMBER: _ClassVar[int]
     INSTANCE_FIELD_NUMBER: _ClassVar[int]
     STORE_ID_FIELD_NUMBER: _ClassVar[int]
+    TERM_FIELD_NUMBER: _ClassVar[int]
     party: str
     version: str
     protocol_min: int
@@ -83,7 +86,8 @@ class Greeting(_message.Message):
     clock_ms: int
     instance: str
     store_id: str
-    def __init__(self, party: _Optional[str] = ..., version: _Optional[str] = ..., protocol_min: _Optional[int] = ..., protocol_max: _Optional[int] = ..., clock_ms: _Optional[int] = ..., instance: _Optional[str] = ..., store_id: _Optional[str] = ...) -> None: ...
+    term: int
+    def __init__(self, party: _Optional[str] = ..., version: _Optional[str] = ..., protocol_min: _Optional[int] = ..., protocol_max: _Optional[int] = ..., clock_ms: _Optional[int] = ..., instance: _Optional[str] = ..., store_id: _Optional[str] = ..., term: _Optional[int] = ...) -> None: ...
 
 class StartRun(_message.Message):
     __slots__ = ("ticket_id", "pipeline", "dag_id", "steps", "partition", "config_json", "force", "reason", "number", "within_ms")
@@ -154,6 +158,20 @@ class TicketUpdate(_message.Message):
 class Done(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class Probe(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ProbeFrame(_message.Message):
+    __slots__ = ("answer_bytes", "at_us", "padding")
+    ANSWER_BYTES_FIELD_NUMBER: _ClassVar[int]
+    AT_US_FIELD_NUMBER: _ClassVar[int]
+    PADDING_FIELD_NUMBER: _ClassVar[int]
+    answer_bytes: int
+    at_us: int
+    padding: bytes
+    def __init__(self, answer_bytes: _Optional[int] = ..., at_us: _Optional[int] = ..., padding: _Optional[bytes] = ...) -> None: ...
 
 class Clock(_message.Message):
     __slots__ = ("clock_ms",)

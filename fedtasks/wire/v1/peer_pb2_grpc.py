@@ -28,7 +28,8 @@ if _version_not_supported:
 class PeerGatewayStub:
     """A gateway as a peer's gateway sees it: TLS with client certificates, the caller is who its certificate says.
     Either side may dial; once the stream stands, requests flow both ways.
-    Beside this call it has the stream `/fedtasks.v1.PeerGateway/Session`, whose messages are Frames relayed unread.
+    Beside this call it has the stream `/fedtasks.v1.PeerGateway/Session`, whose messages are Frames relayed unread, and
+    `/fedtasks.v1.PeerGateway/Probe`, whose messages are ProbeFrames.
     """
 
     def __init__(self, channel):
@@ -47,7 +48,8 @@ class PeerGatewayStub:
 class PeerGatewayServicer:
     """A gateway as a peer's gateway sees it: TLS with client certificates, the caller is who its certificate says.
     Either side may dial; once the stream stands, requests flow both ways.
-    Beside this call it has the stream `/fedtasks.v1.PeerGateway/Session`, whose messages are Frames relayed unread.
+    Beside this call it has the stream `/fedtasks.v1.PeerGateway/Session`, whose messages are Frames relayed unread, and
+    `/fedtasks.v1.PeerGateway/Probe`, whose messages are ProbeFrames.
     """
 
     def Control(self, request_iterator, context):
@@ -75,7 +77,8 @@ def add_PeerGatewayServicer_to_server(servicer, server):
 class PeerGateway:
     """A gateway as a peer's gateway sees it: TLS with client certificates, the caller is who its certificate says.
     Either side may dial; once the stream stands, requests flow both ways.
-    Beside this call it has the stream `/fedtasks.v1.PeerGateway/Session`, whose messages are Frames relayed unread.
+    Beside this call it has the stream `/fedtasks.v1.PeerGateway/Session`, whose messages are Frames relayed unread, and
+    `/fedtasks.v1.PeerGateway/Probe`, whose messages are ProbeFrames.
     """
 
     @staticmethod

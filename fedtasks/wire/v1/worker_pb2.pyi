@@ -412,6 +412,42 @@ class PreflightResponse(_message.Message):
     checks: _containers.RepeatedCompositeFieldContainer[_run_pb2.Check]
     def __init__(self, checks: _Optional[_Iterable[_Union[_run_pb2.Check, _Mapping]]] = ...) -> None: ...
 
+class ProbeNetworkRequest(_message.Message):
+    __slots__ = ("peer", "idle_s")
+    PEER_FIELD_NUMBER: _ClassVar[int]
+    IDLE_S_FIELD_NUMBER: _ClassVar[int]
+    peer: str
+    idle_s: int
+    def __init__(self, peer: _Optional[str] = ..., idle_s: _Optional[int] = ...) -> None: ...
+
+class ProbeNetworkResponse(_message.Message):
+    __slots__ = ("rtt_ms", "worst_rtt_ms", "held_out_ms", "held_back_ms", "largest_out", "largest_back", "out_per_s", "back_per_s", "idle_s", "cut", "broken_at", "dialled")
+    RTT_MS_FIELD_NUMBER: _ClassVar[int]
+    WORST_RTT_MS_FIELD_NUMBER: _ClassVar[int]
+    HELD_OUT_MS_FIELD_NUMBER: _ClassVar[int]
+    HELD_BACK_MS_FIELD_NUMBER: _ClassVar[int]
+    LARGEST_OUT_FIELD_NUMBER: _ClassVar[int]
+    LARGEST_BACK_FIELD_NUMBER: _ClassVar[int]
+    OUT_PER_S_FIELD_NUMBER: _ClassVar[int]
+    BACK_PER_S_FIELD_NUMBER: _ClassVar[int]
+    IDLE_S_FIELD_NUMBER: _ClassVar[int]
+    CUT_FIELD_NUMBER: _ClassVar[int]
+    BROKEN_AT_FIELD_NUMBER: _ClassVar[int]
+    DIALLED_FIELD_NUMBER: _ClassVar[int]
+    rtt_ms: float
+    worst_rtt_ms: float
+    held_out_ms: float
+    held_back_ms: float
+    largest_out: int
+    largest_back: int
+    out_per_s: float
+    back_per_s: float
+    idle_s: float
+    cut: bool
+    broken_at: str
+    dialled: bool
+    def __init__(self, rtt_ms: _Optional[float] = ..., worst_rtt_ms: _Optional[float] = ..., held_out_ms: _Optional[float] = ..., held_back_ms: _Optional[float] = ..., largest_out: _Optional[int] = ..., largest_back: _Optional[int] = ..., out_per_s: _Optional[float] = ..., back_per_s: _Optional[float] = ..., idle_s: _Optional[float] = ..., cut: _Optional[bool] = ..., broken_at: _Optional[str] = ..., dialled: _Optional[bool] = ...) -> None: ...
+
 class DecideApprovalRequest(_message.Message):
     __slots__ = ("run_id", "approved", "decided_by", "reason")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]

@@ -116,6 +116,11 @@ class WorkerGatewayStub:
                 request_serializer=fedtasks_dot_v1_dot_worker__pb2.PreflightRequest.SerializeToString,
                 response_deserializer=fedtasks_dot_v1_dot_worker__pb2.PreflightResponse.FromString,
                 _registered_method=True)
+        self.ProbeNetwork = channel.unary_unary(
+                '/fedtasks.v1.WorkerGateway/ProbeNetwork',
+                request_serializer=fedtasks_dot_v1_dot_worker__pb2.ProbeNetworkRequest.SerializeToString,
+                response_deserializer=fedtasks_dot_v1_dot_worker__pb2.ProbeNetworkResponse.FromString,
+                _registered_method=True)
         self.DecideApproval = channel.unary_unary(
                 '/fedtasks.v1.WorkerGateway/DecideApproval',
                 request_serializer=fedtasks_dot_v1_dot_worker__pb2.DecideApprovalRequest.SerializeToString,
@@ -298,6 +303,13 @@ class WorkerGatewayServicer:
 
     def Preflight(self, request, context):
         """Look whether a peer could start a run of a pipeline now; what is found is kept for the pages.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ProbeNetwork(self, request, context):
+        """Measure the way to a peer's gateway and back, which takes as long as it is to be silent and some seconds.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -489,6 +501,11 @@ def add_WorkerGatewayServicer_to_server(servicer, server):
                     servicer.Preflight,
                     request_deserializer=fedtasks_dot_v1_dot_worker__pb2.PreflightRequest.FromString,
                     response_serializer=fedtasks_dot_v1_dot_worker__pb2.PreflightResponse.SerializeToString,
+            ),
+            'ProbeNetwork': grpc.unary_unary_rpc_method_handler(
+                    servicer.ProbeNetwork,
+                    request_deserializer=fedtasks_dot_v1_dot_worker__pb2.ProbeNetworkRequest.FromString,
+                    response_serializer=fedtasks_dot_v1_dot_worker__pb2.ProbeNetworkResponse.SerializeToString,
             ),
             'DecideApproval': grpc.unary_unary_rpc_method_handler(
                     servicer.DecideApproval,
@@ -1000,6 +1017,33 @@ class WorkerGateway:
             '/fedtasks.v1.WorkerGateway/Preflight',
             fedtasks_dot_v1_dot_worker__pb2.PreflightRequest.SerializeToString,
             fedtasks_dot_v1_dot_worker__pb2.PreflightResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ProbeNetwork(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fedtasks.v1.WorkerGateway/ProbeNetwork',
+            fedtasks_dot_v1_dot_worker__pb2.ProbeNetworkRequest.SerializeToString,
+            fedtasks_dot_v1_dot_worker__pb2.ProbeNetworkResponse.FromString,
             options,
             channel_credentials,
             insecure,

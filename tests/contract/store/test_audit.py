@@ -12,9 +12,11 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
-from fedtasks.errors import DataCorrupt
+from fedtasks.clock import DAY_MS
+from fedtasks.errors import DataCorrupt, SignatureWrong
 from fedtasks.store import AuditFilter, AuditRow, Store, check_chain
 from fedtasks.store.audit import row_digest
+from fedtasks.tickets import generate_ticket_key, sign_cut
 from tests.support.stores import NOW, Database, opened, run_together
 
 
@@ -141,3 +143,50 @@ def test_audit_pages_fit_the_chain_and_a_forged_row_does_not(store: Store) -> No
     for forged in ([rows[0], rows[2]], [rows[0], replace(rows[1], actor="mallory"), rows[2]]):
         with pytest.raises(DataCorrupt):
             check_chain(forged)
+
+
+def test_chain_whose_beginning_was_cut_off_says_so_signed_and_goes_on(database: Database) -> None:
+    now, key, other = NOW, generate_ticket_key(), generate_ticket_key()
+    with opened(database, clock=lambda: now) as store:
+        for day in range(5):
+            now = NOW + day * DAY_MS
+            last = store.audit.add("shop", "run.start", "allowed", day=day)
+        for until, rows in ((2, 2), (4, 2)):
+            before_ms = NOW + until * DAY_MS
+            assert store.audit.total_before(before_ms) == rows
+            store.audit.cut("bank", before_ms, lambda said: sign_cut(said, key))
+            found = store.audit.list()
+            assert (found[0].seq, found[-1].action) == (until + 1, "audit.cut")
+            assert (found[-1].detail["until"], found[-1].detail["rows"]) == (until, rows)
+            store.audit.verify(key.public_key())
+            with pytest.raises(SignatureWrong):
+                store.audit.verify(other.public_key())
+        assert store.audit.add("shop", "run.start", "allowed").seq == 8
+        store.audit.verify(key.public_key())
+        assert store.audit.list(limit=4)[0] == last
+
+
+def test_beginning_that_was_taken_out_without_a_cut_is_found(database: Database) -> None:
+    key = generate_ticket_key()
+    with opened(database) as store:
+        for number in range(4):
+            store.audit.add("shop", "run.start", "allowed", number=number)
+        store.audit.cut("bank", 2**53, lambda said: sign_cut(said, key))
+        assert [row.seq for row in store.audit.list()] == [4, 5]  # the newest decision always stays
+        with store._engine.begin() as connection:
+            connection.execute(text("DELETE FROM audit WHERE seq = 4"))
+        with pytest.raises(DataCorrupt, match="audit row 1 is missing"):
+            store.audit.verify()
+
+
+def test_chain_that_is_broken_is_not_cut(database: Database) -> None:
+    now = NOW
+    with opened(database, clock=lambda: now) as store:
+        for number in range(4):
+            now = NOW + number
+            store.audit.add("shop", "run.start", "allowed", number=number)
+        with store._engine.begin() as connection:
+            connection.execute(text("UPDATE audit SET actor = 'eve' WHERE seq = 2"))
+        with pytest.raises(DataCorrupt, match="audit row 2"):
+            store.audit.cut("bank", NOW + 3, lambda said: "")
+        assert len(store.audit.list()) == 4

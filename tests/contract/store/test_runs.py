@@ -116,3 +116,15 @@ def test_runs_before_a_run_are_older_even_if_opened_at_once(store: Store) -> Non
     assert [run.number for run in store.runs.list(dag_ids=[rows[0].dag_id])] == [5, 4, 3, 2, 1]
     assert store.runs.list(dag_ids=["elsewhere"]) == []
     assert store.runs.total(rows[0].ticket_id) == 5
+
+
+def test_runs_are_counted_by_how_they_ended_and_by_who_has_yet_to_be_told(store: Store) -> None:
+    endings = [("failed", "DISK_FULL", NOW), ("failed", "DISK_FULL", NOW + 1), ("failed", "DISK_FULL", NOW - 1)]
+    for number, (state, code, closed_ms) in enumerate([*endings, ("succeeded", None, NOW)]):
+        failure = {"code": code} if code else None
+        store.runs.add(run_row(number, state=state, failure=failure, closed_ms=closed_ms, peer=f"shop{number % 2}"))
+    store.runs.add(run_row(9, closed_ms=NOW))
+    assert store.runs.total_ended(NOW) == {("failed", "DISK_FULL"): 2, ("succeeded", ""): 1}
+    told = run_row(9).run_id
+    store.runs.acknowledge(told, 1)
+    assert store.runs.total_unacked() == {"shop0": 2, "shop1": 2}

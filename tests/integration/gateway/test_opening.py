@@ -7,6 +7,7 @@ import json
 import socket
 import subprocess
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from fedtasks import errors, tickets
 from fedtasks.clock import now_ms
 from fedtasks.config import load_party
 from fedtasks.gateway import admission, asked, notes
+from fedtasks.link.client import GatewayClient
+from fedtasks.link.doorway import WorkerSide
 from fedtasks.store import RefusalRow
 from fedtasks.tickets.clauses import clauses
 from fedtasks.wire.v1 import run_pb2, worker_pb2
@@ -376,9 +379,8 @@ def test_gateway_on_a_taken_port_names_the_field(pair: Pair) -> None:
 
 
 def test_worker_without_the_secret_is_refused(running: Pair) -> None:
-    secret = running.bank.folder / "keys" / "worker.secret"
-    secret.write_text("guessed")
-    with running.bank.client() as client, pytest.raises(errors.SecretRejected):
+    guessing = replace(WorkerSide.of(running.bank.party), secret="guessed")
+    with GatewayClient(guessing) as client, pytest.raises(errors.SecretRejected):
         client.peers()
 
 

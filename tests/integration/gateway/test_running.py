@@ -14,6 +14,7 @@ import pytest
 from fedtasks import errors, tickets
 from fedtasks.clock import now_ms
 from fedtasks.gateway import reconciler
+from fedtasks.identity import renew_certificate
 from fedtasks.laptop.ports import free_ports
 from fedtasks.link import session
 from fedtasks.link.client import GatewayClient
@@ -150,6 +151,43 @@ def test_session_resumes_after_a_gateway_restart(opened: tuple[Pair, str], is_ta
 
     exchange(opened, restart)
     assert is_taken()
+
+
+def test_session_resumes_after_both_gateways_restart_with_new_certificates(
+    opened: tuple[Pair, str], is_taken: Taken
+) -> None:
+    def renew(pair: Pair) -> None:
+        for member in (pair.bank, pair.shop):
+            before = member.party.gateway.certificate.read_bytes()
+            renew_certificate(member.folder / "keys", member.name)
+            assert member.party.gateway.certificate.read_bytes() != before
+            member.stop()
+            member.start()
+
+    exchange(opened, renew)
+    assert is_taken()
+    pair, run_id = opened
+    with pair.bank.client() as bank, pair.shop.client() as shop:
+        succeed([bank, shop], run_id, 1)
+
+
+def test_worker_secret_that_is_changed_as_the_page_says_ends_nothing(running: Pair) -> None:
+    def run_to_its_end(dag_run_id: str, partition: str) -> None:
+        with running.bank.client() as bank, running.shop.client() as shop:
+            run_id = open_run(bank, dag_run_id, partition=partition).run.run_id
+            running.bank.airflow.runs[PIPELINE, dag_run_id] = {"state": "running"}
+            open_run(shop, run_id, config_json="", peer="", partition="")
+            succeed([bank, shop], run_id, meet([bank, shop], run_id))
+
+    grant_ticket(running.shop, running.bank)
+    with running.shop.client() as of_before:
+        run_to_its_end("before", "2026-11-20")
+        running.shop.stop()
+        running.shop.party.gateway.worker_secret_file.write_text("another secret")
+        running.shop.start()
+        run_to_its_end("after", "2026-11-21")
+        with pytest.raises(errors.SecretRejected):
+            of_before.peers()
 
 
 def test_half_that_attaches_again_ends_the_one_before(opened: tuple[Pair, str], is_taken: Taken) -> None:
@@ -415,6 +453,21 @@ def test_task_cleared_without_a_run_left_stays_refused_and_the_holder_reads_the_
         assert "clause=limits.runs" in run.failure.text
         assert shop.get_run(run_id=run_id).run.state == run_pb2.STATE_SUCCEEDED
         assert running.shop.airflow.cleared == []
+
+
+def test_run_whose_files_one_side_has_removed_is_told_so_wherever_it_is_cleared(opened: tuple[Pair, str]) -> None:
+    pair, run_id = opened
+    with pair.bank.client() as bank, pair.shop.client() as shop:
+        succeed([bank, shop], run_id, meet([bank, shop], run_id))
+        with pair.shop.store() as store:
+            assert store.runs.mark_removed(run_id)
+        with pytest.raises(errors.RunRemoved):
+            shop.announce(run_id, TASK, "cleared", 60)
+        bank.announce(run_id, TASK, "cleared", 60)
+        run = wait_for_state(bank, run_id, run_pb2.STATE_FAILED)
+        assert (run.failure.code, run.failure.party) == ("RUN_REMOVED", "shop")
+        assert shop.get_run(run_id=run_id).run.state == run_pb2.STATE_SUCCEEDED
+        assert pair.shop.airflow.cleared == []
 
 
 def test_task_cleared_by_the_holder_waits_for_the_person_whom_the_ticket_asks_for(running: Pair) -> None:

@@ -1,17 +1,14 @@
-"""Stores that are away for a while, that come back older, and that many runs are charged to at once."""
+"""Stores that are away for a while, and that many runs are charged to at once."""
 
 from __future__ import annotations
 
-import shutil
-import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from datetime import date, timedelta
 
 import pytest
 
-from fedtasks.errors import FedtasksError, StoreRestored, TicketBusy
+from fedtasks.errors import FedtasksError, TicketBusy
 from fedtasks.wire.v1 import run_pb2
 from tests.support.gateways import PIPELINE, Member, Pair, grant_ticket
 from tests.support.postgres import PostgresServer
@@ -79,26 +76,3 @@ def test_run_outlives_a_store_that_is_away_while_both_halves_say_what_they_did(
             client.close_run(run_id)
         for client in (bank, shop):
             wait_for_state(client, run_id, run_pb2.STATE_SUCCEEDED)
-
-
-def test_run_that_a_restored_store_does_not_know_ends_on_both_sides_with_the_reason(running: Pair) -> None:
-    ticket = grant_ticket(running.shop, running.bank)
-    file = running.shop.folder / "store.db"
-    copy = running.shop.folder / "copy.db"
-    with closing(sqlite3.connect(file)) as source, closing(sqlite3.connect(copy)) as target:
-        source.backup(target)
-    with running.bank.client() as bank:
-        run_id = open_run(bank).run.run_id
-        running.bank.airflow.runs[PIPELINE, "manual-1"] = {"state": "running"}
-        running.shop.stop()
-        for beside in running.shop.folder.glob("store.db*"):
-            beside.unlink()
-        shutil.copy(copy, file)
-        file.chmod(0o600)
-        running.shop.start()
-        run = wait_for_state(bank, run_id, run_pb2.STATE_FAILED)
-        assert (run.failure.code, run.failure.party) == ("STORE_RESTORED", "shop")
-    with running.shop.client() as shop, pytest.raises(StoreRestored):
-        shop.get_run(run_id)
-    with running.shop.store() as store:
-        assert store.uses.total(ticket) == {"runs": 1}

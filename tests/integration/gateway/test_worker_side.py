@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -13,6 +15,8 @@ import pytest
 from fedtasks import errors, identity
 from fedtasks.laptop.ports import free_ports
 from fedtasks.link import status
+from fedtasks.link.client import GatewayClient
+from fedtasks.link.doorway import WorkerSide
 from fedtasks.wire.v1 import worker_pb2, worker_pb2_grpc
 from tests.support.gateways import Member, Pair, make_members
 from tests.support.other_user import NOBODY, needs_root
@@ -50,7 +54,11 @@ def test_socket_that_a_killed_gateway_left_is_replaced(pair: Pair) -> None:
 def test_second_gateway_of_a_party_is_refused_and_the_first_goes_on(pair: Pair, address: str) -> None:
     serve_workers_at(pair.bank, address.replace("PORT", str(free_ports(1)[0])))
     pair.bank.start()
-    second = Member("bank", pair.bank.folder, pair.bank.airflow)
+    folder = pair.bank.folder.with_name("bank-2")  # with a store of its own
+    shutil.copytree(pair.bank.folder, folder, ignore=shutil.ignore_patterns("run", "store.db*", "store-of-*"))
+    file = folder / "party.yaml"
+    file.write_text(file.read_text().replace("run/workers.sock", pair.bank.party.gateway.workers))
+    second = Member("bank", folder, pair.bank.airflow)
     with pytest.raises(errors.PortInUse, match=r"gateway\.workers"):
         second.start()
     assert answers(pair.bank) == "bank"
@@ -120,6 +128,6 @@ def test_worker_without_tls_is_not_answered_even_on_loopback(pair: Pair) -> None
 def test_worker_over_tls_needs_the_secret_too(pair: Pair) -> None:
     serve_workers_at(pair.bank, f"127.0.0.1:{free_ports(1)[0]}")
     pair.bank.start()
-    (pair.bank.folder / "keys" / "worker.secret").write_text("another")
-    with pytest.raises(errors.SecretRejected):
-        answers(pair.bank)
+    guessing = replace(WorkerSide.of(pair.bank.party), secret="another")
+    with GatewayClient(guessing) as client, pytest.raises(errors.SecretRejected):
+        client.peers()

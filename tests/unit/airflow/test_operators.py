@@ -975,3 +975,20 @@ def test_operator_files_leave_nothing_behind(
     with pytest.raises(AirflowException):
         execute(programmed("import os; os.abort()"), context)
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("is_json", [False, True])
+def test_line_that_a_library_prints_is_framed_where_logs_are_for_programs(
+    is_json: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    operator = FederatedTaskOperator(task_id="train", step=Step("train", "test:half"))
+    party = SimpleNamespace(name="bank", logs=SimpleNamespace(is_json=is_json))
+    said: list[str] = []
+    log = SimpleNamespace(info=lambda _, line: said.append(line))
+    monkeypatch.setattr(FederatedTaskOperator, "log", log)
+    operator._line_of(SimpleNamespace(party=party), "credit.day.bank.1", 2)("by C")  # type: ignore[arg-type]
+    if not is_json:
+        assert said == ["by C"]
+        return
+    line = json.loads(said[0])
+    assert (line["message"], line["run"], line["task"], line["attempt"]) == ("by C", "credit.day.bank.1", "train", 2)

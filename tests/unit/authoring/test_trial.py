@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from fedtasks.authoring.trial import Tried, try_out
 from fedtasks.config import Dataset, EventTime, Feature, FeatureType, Format, IdType, LabelKind
 from fedtasks.errors import ConfigError, DataMissing, DeadlinePassed, NetworkInvalid, ProcessFailed, ReceiptsDiffer
 from fedtasks.label_budget import auc_of
+from fedtasks.logs import About, JsonLines
 from fedtasks.pipeline.catalogue import align, evaluate, intersect, join, joined, train_split_nn
 from fedtasks.pipeline.step import Step
 from fedtasks.runtime.context import Outcome, TaskContext
@@ -324,3 +327,16 @@ def test_network_of_which_the_peers_file_is_given_is_tried_with_that(tmp_path: P
 def test_network_that_neither_party_has_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="`own` is no network of"):
         trained(sample_pair(tmp_path), tmp_path)
+
+
+def test_no_log_of_an_intersection_holds_an_id(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    pair = sample_pair(tmp_path)
+    with caplog.at_level(logging.DEBUG):
+        tried([intersect(), align()], pair, tmp_path)
+    said = "\n".join(JsonLines(About("bank")).format(record) for record in caplog.records)
+    assert said
+    for party in pair.parties.values():
+        dataset = party.datasets[0]
+        ids = pq.read_table(dataset.uri.removeprefix("file://"))[dataset.id].to_pylist()
+        assert len(ids) > 10
+        assert [each for each in map(str, ids) if re.search(rf"\b{re.escape(each)}\b", said)] == []

@@ -1,18 +1,21 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import re
+import time
 from pathlib import Path
 
 import pytest
 
-from fedtasks.data.run_storage import RunStorage
+from fedtasks.data.run_storage import RunStorage, folder_of, run_folders
 from fedtasks.data.storage import (
     copy_in,
     local_path,
     read_json,
     remove,
+    size_of,
     write_atomically,
     write_json,
 )
@@ -204,3 +207,33 @@ def test_abandoned_state_is_found_on_hdfs_too() -> None:
         old.spend("psi")
         old.forget_spent()
         assert not [path for path in hdfs.files if "/psi/state/" in path]
+
+
+def test_attempts_that_do_not_count_are_superseded_but_those_that_are_kept(storage: RunStorage) -> None:
+    storage.attempt("train", 1)
+    assert storage.superseded("train") == []  # nothing was published yet
+    storage.folder("psi")
+    for attempt in (1, 2, 3):
+        publish(storage, attempt)
+    storage.attempt("psi", 4)
+    names = [uri.rpartition("/")[2] for uri in storage.superseded("psi", [f"{storage.uri}/psi/attempt-2"])]
+    assert names == ["attempt-1", "attempt-4"]
+
+
+def test_task_that_was_removed_has_published_nothing_and_leaves_the_others(root: str, storage: RunStorage) -> None:
+    assert run_folders(root) == {}
+    publish(storage, 1)
+    write_atomically(f"{storage.attempt('align', 1)}/rows.bin", b"rows")
+    storage.publish("align", 1, rows=1, facts={})
+    ((folder, begun_s),) = run_folders(root).items()
+    assert folder == folder_of(RUN)
+    assert abs(begun_s - time.time()) < 600 or begun_s == math.inf  # an object store does not say it of folders
+    assert size_of(storage.uri) > size_of(f"{storage.uri}/psi") > 4
+    assert storage.tasks() == ["align", "psi"]
+    storage.remove("psi")
+    storage.remove("psi")
+    assert storage.tasks() == ["align"]
+    with pytest.raises(DataMissing):
+        storage.published("psi")
+    storage.published("align").verify()
+    assert size_of(f"{storage.uri}/psi") == 0

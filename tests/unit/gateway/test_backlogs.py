@@ -125,7 +125,7 @@ def test_peer_that_never_answers_holds_up_no_news_for_the_others(tmp_path: Path)
     bank, shop, able = bank_of_two(tmp_path)
 
     async def play(store: Store) -> tuple[set[str], set[str]]:
-        parts = _Gateway(bank.party)._assemble(store, Quiet())  # type: ignore[arg-type]
+        parts = _Gateway(bank.party)._assemble(store, Quiet(), 1)  # type: ignore[arg-type]
         silent, healthy = (parts.base.connections[name] for name in (SILENT, HEALTHY))
         expected = TOLD | {"ticket_request"}
         work = asyncio.gather(Reconciler(parts).run(), *(parts.preflights.request_ticket(wish(name)) for name in PEERS))

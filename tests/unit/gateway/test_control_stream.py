@@ -150,6 +150,54 @@ def test_second_gateway_is_refused_while_the_first_one_answers(make: Callable[[s
     asyncio.run(play())
 
 
+async def same_store() -> str:
+    return "5e0c"
+
+
+@pytest.mark.parametrize(("first_term", "second_term", "stays"), [(1, 2, "second"), (2, 1, "first"), (0, 1, "first")])
+def test_of_two_gateways_on_one_store_that_of_the_later_term_stays(
+    make: Callable[[str], Gateway], first_term: int, second_term: int, stays: str
+) -> None:
+    async def play() -> None:
+        bank, first, second = make("bank"), make("shop"), make("shop")
+        first.store_id = second.store_id = same_store
+        first.term, second.term = first_term, second_term
+
+        async def look() -> None:
+            await until(lambda: first.is_connected and bank.is_connected)
+
+            async def then() -> None:
+                loser, winner = (first, second) if stays == "second" else (second, first)
+                await until(lambda: bool(loser.failures))
+                assert [type(each) for each in loser.failures] == [PartyTwice]
+                assert not loser.is_connected
+                await until(lambda: winner.is_connected)
+                await winner.request(1.0, preflight=peer_pb2.Preflight())
+
+            await played(second.call(bank), then=then)
+
+        await played(first.call(bank), then=look)
+
+    asyncio.run(play())
+
+
+def test_later_term_on_another_store_replaces_nobody_who_answers(make: Callable[[str], Gateway]) -> None:
+    async def play() -> None:
+        bank, first, second = make("bank"), make("shop"), make("shop")
+        first.store_id = same_store
+        first.term, second.term = 1, 2
+
+        async def look() -> None:
+            await until(lambda: first.is_connected and bank.is_connected)
+            await second.call(bank)
+            assert [type(each) for each in second.failures] == [PartyTwice]
+            assert first.is_connected
+
+        await played(first.call(bank), then=look)
+
+    asyncio.run(play())
+
+
 def test_gateway_that_answers_no_more_is_replaced_and_told(make: Callable[[str], Gateway]) -> None:
     async def play() -> None:
         bank, first, second = make("bank"), make("shop"), make("shop")

@@ -201,6 +201,12 @@ def test_error_that_nobody_foresaw_is_in_the_log_and_not_in_the_status(
     assert "loans.csv" in caplog.text
 
 
+def only_right(secret: str, _: str) -> str:
+    if secret != "right":
+        raise SecretRejected
+    return "worker"
+
+
 @pytest.mark.parametrize("call", CALLS)
 def test_caller_with_a_wrong_secret_is_refused_before_its_method_begins(call: Call) -> None:
     async def begin(channel: grpc.aio.Channel, metadata: Any) -> None:
@@ -209,9 +215,11 @@ def test_caller_with_a_wrong_secret_is_refused_before_its_method_begins(call: Ca
         else:
             await call(channel, metadata)
 
-    error = raised(begin, StatusInterceptor(shows_detail=True), SecretInterceptor("right"), secret="wrong")
+    error = raised(begin, StatusInterceptor(shows_detail=True), SecretInterceptor(only_right), secret="wrong")
     assert isinstance(error, SecretRejected)
 
 
 def test_caller_with_the_secret_is_answered() -> None:
-    assert called(call_well, StatusInterceptor(shows_detail=True), SecretInterceptor("right"), secret="right") is None
+    assert (
+        called(call_well, StatusInterceptor(shows_detail=True), SecretInterceptor(only_right), secret="right") is None
+    )

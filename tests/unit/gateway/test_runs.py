@@ -327,6 +327,23 @@ def test_run_that_the_peer_lets_go_on_is_charged_once_more(house: House, shop: S
     assert shop.runs.run(RUN).receipt  # what was signed stays
 
 
+def test_run_whose_files_were_removed_goes_on_on_neither_side_and_costs_nothing(house: House, shop: Side) -> None:
+    house.open(shop, limits={"runs": 5})
+    assert not shop.store.runs.mark_removed(RUN)  # it goes on
+    peer = Peer(shop)
+    end_well(house, shop, peer)
+    assert shop.store.runs.mark_removed(RUN)
+    before = shop.runs.run(RUN), shop.store.halves.list(RUN)
+    with pytest.raises(errors.RunRemoved):
+        peer.say(half(attempt=2))
+    with pytest.raises(errors.RunRemoved):
+        shop.own_halves.announce(RUN, "train", "cleared", 60)
+    assert (shop.runs.run(RUN), shop.store.halves.list(RUN)) == before
+    assert charged(shop) == 1
+    shop.runs.refused(RUN, errors.RunRemoved())  # what the gateway of whoever asks makes of it
+    assert state(shop) == ("succeeded", "")
+
+
 def test_charge_outlives_a_gateway_that_dies_before_it_has_answered(house: House, shop: Side, tmp_path: Path) -> None:
     house.open(shop, limits={"runs": 5})
     peer = Peer(shop)

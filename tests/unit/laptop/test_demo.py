@@ -7,7 +7,8 @@ import pytest
 
 from fedtasks.errors import ConfigError
 from fedtasks.laptop import people
-from fedtasks.laptop.demo import acquaint, prepare, step_seconds, trains, what_to_open
+from fedtasks.laptop.demo import acquaint, prepare, what_to_open
+from fedtasks.laptop.demo_run import step_seconds, trains
 from fedtasks.laptop.party import Cluster
 from fedtasks.wire.v1.run_pb2 import STATE_RUNNING, STATE_SUCCEEDED, Half
 from fedtasks.wire.v1.worker_pb2 import GetRunResponse

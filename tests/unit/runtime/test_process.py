@@ -19,11 +19,14 @@ from fedtasks.config import load_party
 from fedtasks.dataclass_io import to_plain
 from fedtasks.errors import ConfigError, DatasetChanged, from_code
 from fedtasks.link.mark import read_mark
+from fedtasks.logs import About, framed
 from fedtasks.runtime.context import Outcome, TaskContext
 from fedtasks.runtime.process import run, run_named
 from fedtasks.runtime.task_config import FAILURE, MARK, TaskConfig, check_declaration
 from fedtasks.shortage import UNWRITTEN
 from tests.support.airflow_fakes import PARTY
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def failure_of(folder: Path, kind: str, settings: dict[str, Any], bounds: dict[str, Any]) -> dict[str, Any]:
@@ -219,6 +222,37 @@ def test_half_whose_module_fails_as_it_is_imported_writes_its_failure(
     assert (failure["where"] == "broken_half.py:1") == (code == "PROCESS_FAILED")
     assert "anna" not in json.dumps(failure)
     assert code == "CONFIG_INVALID" or any(record.exc_info for record in caplog.records)
+
+
+TALKING = """
+import logging, os, warnings
+
+from fedtasks.errors import DataMissing
+
+def half(context):
+    logging.getLogger("some.library").warning("two\\nlines")
+    print("printed")
+    os.write(1, b"by C\\n")
+    raise DataMissing("it is gone")
+"""
+
+
+def test_every_line_of_a_half_says_which_run_task_and_attempt_it_is_of(tmp_path: Path) -> None:
+    (tmp_path / "talking.py").write_text(TALKING)
+    config = ready(tmp_path)
+    (tmp_path / "party.yaml").write_text(f"{PARTY}\nlogs: {{format: json}}\n")
+    argv = [sys.executable, "-m", "fedtasks.runtime", "talking:half", str(config)]
+    done = subprocess.run(
+        argv, capture_output=True, text=True, check=False, env=os.environ | {"PYTHONPATH": f"{ROOT}:{tmp_path}"}
+    )
+    assert (done.returncode, done.stderr) == (1, "")
+    about = About("bank", "credit.day.bank.1", "step", 1)
+    lines = [json.loads(framed(line, about)) for line in done.stdout.splitlines()]
+    assert {(line["party"], line["run"], line["task"], line["attempt"]) for line in lines} == {
+        ("bank", "credit.day.bank.1", "step", 1)
+    }
+    assert {"two\nlines", "by C", "printed"} < {line["message"] for line in lines}
+    assert [line["code"] for line in lines if line["level"] == "ERROR"] == ["DATA_MISSING"]
 
 
 def test_half_without_room_for_its_failure_says_so_by_its_exit_code(

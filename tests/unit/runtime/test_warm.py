@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import resource
 import signal
@@ -20,7 +21,10 @@ import pytest
 
 from fedtasks import private
 from fedtasks.runtime import warm
+from tests.support.other_user import NOBODY, needs_root
 from tests.support.processes import is_alive, running_with
+
+PR_SET_DUMPABLE = 4
 
 # What a half does is the Python program that stands where its configuration would.
 PARENT = """
@@ -284,3 +288,19 @@ print(sorted(heavy), threading.active_count(), "fedtasks.psi.offline" in sys.mod
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["[]", "1", "True"]
+
+
+@needs_root
+def test_likeness_is_found_by_a_user_whose_process_nobody_may_look_into() -> None:
+    child = os.fork()
+    if child == 0:
+        with contextlib.suppress(BaseException):
+            os.setgroups([])
+            os.setresgid(NOBODY, NOBODY, NOBODY)
+            os.setresuid(NOBODY, NOBODY, NOBODY)
+            # As Airflow does for each task.
+            ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+            os._exit(0 if warm.likeness({}) == warm.likeness({}) else 1)
+        os._exit(2)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0

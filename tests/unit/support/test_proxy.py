@@ -18,7 +18,7 @@ DELAY_S, BYTES_PER_S = 0.05, 1_000_000
 def ends() -> Iterator[tuple[socket.socket, socket.socket]]:
     """Return both ends of a connection over a wire: who dialled, and who answers."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        proxy = Proxy(f"127.0.0.1:{listener.getsockname()[1]}", Wire(DELAY_S, BYTES_PER_S))
+        proxy = Proxy(f"127.0.0.1:{listener.getsockname()[1]}", wire=Wire(DELAY_S, BYTES_PER_S))
         host, _, port = proxy.address.rpartition(":")
         with socket.create_connection((host, int(port))) as near:
             far, _ = listener.accept()

@@ -1,0 +1,1 @@
+"""What runs have left and nobody needs any more: what goes by policy, and what stays because it is in use."""
