@@ -200,7 +200,7 @@ def words(column: pa.Array, name: str, first: Place, missing: Missing, *, trimme
         As `texts`.
     """
     text, coded = _words(column, name, first, missing, trimmed=trimmed)
-    return coded.dictionary.take(coded.indices) if text is None else text
+    return coded.dictionary_decode() if text is None else text
 
 
 def coded_words(

@@ -242,19 +242,15 @@ class _BinaryLabels:
         values = labels.dictionary.to_pylist()
         for value in [*values, None] if labels.indices.null_count else values:
             if value is None:
-                row = first.after(pc.index(pc.is_null(_texts(labels)), True).as_py())
+                row = first.after(pc.index(pc.is_null(labels.dictionary_decode()), True).as_py())
                 problem = "found a row without a label; give it one, or leave the row out"
                 raise LabelInvalid(f"column `{self._dataset.label}`: {problem}", where=str(row))
             if value not in self._known:
                 self._known.append(value)
             if len(self._known) > 2:
-                row = first.after(pc.index(_texts(labels), value).as_py())
+                row = first.after(pc.index(labels.dictionary_decode(), value).as_py())
                 problem = "found a third value, and two classes are needed; declare `label_kind` if there are more"
                 raise LabelInvalid(f"column `{self._dataset.label}`: {problem}", where=str(row))
-
-
-def _texts(labels: pa.DictionaryArray) -> pa.Array:
-    return labels.dictionary.take(labels.indices)
 
 
 def newest_time(dataset: Dataset, piece: Piece) -> int | None:

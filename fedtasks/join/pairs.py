@@ -196,12 +196,17 @@ def content_of(table: pa.Table) -> pa.Buffer:
     long and saves a tenth.
     """
     differences = {field.name: "DELTA_BINARY_PACKED" for field in table.schema if pt.is_integer(field.type)}
-    packed = {field.name: "none" if _has_width(field.type) else "lz4" for field in table.schema}
+    packed = {_leaf(field): "none" if _has_width(field.type) else "lz4" for field in table.schema}
     sink = pa.BufferOutputStream()
     pq.write_table(
         table, sink, compression=packed, column_encoding=differences, use_dictionary=False, write_statistics=False
     )
     return sink.getvalue()
+
+
+def _leaf(field: pa.Field) -> str:
+    """Return what Parquet calls the values of a column."""
+    return f"{field.name}.list.element" if pt.is_nested(field.type) else str(field.name)
 
 
 def _has_width(kind: pa.DataType) -> bool:

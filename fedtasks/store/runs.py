@@ -176,9 +176,9 @@ class RunBook(Repository):
         -----
         Cost: reads them some at a time, however many there are.
         """
-        query = select(self._table).order_by(*_OLDEST_FIRST)
+        query = select(self._table).order_by(*_OLDEST_FIRST).execution_options(yield_per=1000)
         with self._transaction(self._engine) as connection:
-            for found in connection.execution_options(yield_per=1000).execute(query):
+            for found in connection.execute(query):
                 yield to_row(RunRow, found)
 
     def pipelines(self, dag_id: str) -> Rows[str]:
